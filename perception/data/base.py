@@ -1,0 +1,111 @@
+"""What every data set reader gives: frames as the sensors saw them, and the truth about them.
+
+Readers need no torch: the same ones feed training, evaluation, the demo and sensor replay.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.frame import Frame, Modality
+
+IGNORE_LABEL = 255
+"""Label id of pixels that count neither in training nor in evaluation."""
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """A semantic or detection class: its id in the label files, its name and its RGB color."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Labeled 2D boxes of one frame.
+
+    Attributes:
+        xyxy: (N, 4) float32, left, top, right, bottom in pixels of the labeled image.
+        class_ids: (N,) int64, indices into the recording's `det_classes`.
+        ignore: (N,) bool, boxes that are neither rewarded nor punished.
+    """
+
+    xyxy: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    ignore: NDArray[np.bool_]
+
+    @staticmethod
+    def empty() -> Boxes:
+        """No boxes."""
+        return Boxes.of(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+
+    @staticmethod
+    def of(xyxy: NDArray[np.generic], class_ids: NDArray[np.generic]) -> Boxes:
+        """Boxes none of which is to be ignored."""
+        return Boxes(
+            np.asarray(xyxy, np.float32).reshape(-1, 4),
+            np.asarray(class_ids, np.int64).reshape(-1),
+            np.zeros(len(class_ids), bool),
+        )
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Labels of one frame: `labels` (H, W) uint8 with 255 = ignore, and 2D boxes; None = unlabeled."""
+
+    labels: NDArray[np.uint8] | None = None
+    boxes: Boxes | None = None
+
+
+@dataclass(frozen=True)
+class RecordingInfo:
+    """What is the same for a whole recording."""
+
+    kind: str
+    name: str
+    modalities: tuple[Modality, ...]
+    seg_classes: tuple[ClassInfo, ...] = ()
+    det_classes: tuple[ClassInfo, ...] = ()
+    rate_hz: float = 1.0
+    simulated: bool = False
+    licence: str = "unknown: treat as research use"
+    notes: str = field(default="")
+
+
+class Recording(ABC):
+    """A labeled or unlabeled sequence of multi-modal frames on disk."""
+
+    def __init__(self, root: Path, info: RecordingInfo, ids: list[str]) -> None:
+        self.root = root
+        self.info = info
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @abstractmethod
+    def frame(self, index: int) -> Frame:
+        """The decoded sensor data of frame `index`."""
+
+    @abstractmethod
+    def truth(self, index: int) -> Truth:
+        """The labels of frame `index`."""
+
+    def tags(self, index: int) -> frozenset[str]:
+        """Conditions of frame `index`, such as `day` or `night`."""
+        return frozenset()
+
+    def stamp_ns(self, index: int) -> int:
+        """Stamp of frame `index` where the set has none of its own: index over rate."""
+        return round(index * 1e9 / self.info.rate_hz)
+
+    def select(self, tag: str) -> None:
+        """Keep only the frames that carry `tag`."""
+        self.ids = [name for i, name in enumerate(self.ids) if tag in self.tags(i)]

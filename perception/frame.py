@@ -1,0 +1,113 @@
+"""Samples and frames: what the sensors said, decoded to SI units.
+
+A `Frame` maps modalities to samples.  A modality that is not in the frame is missing; zeros are
+never used to say so.  Axes and units follow REP 103 and REP 105, depth values REP 117 and REP 118.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import InputError
+
+if TYPE_CHECKING:
+    from perception.geometry.camera import CameraModel
+    from perception.geometry.transforms import RigidTransform
+
+Modality = Literal["rgb", "depth", "thermal", "lidar"]
+
+MODALITIES: tuple[Modality, ...] = ("rgb", "depth", "thermal", "lidar")
+"""All modalities, in canonical order: the order of `presence` and of subset names."""
+
+
+def as_modality(name: str) -> Modality:
+    """Return `name` as a `Modality`, or raise `InputError` for an unknown one."""
+    if name not in MODALITIES:
+        raise InputError(f"unknown modality '{name}'", hint=f"one of {', '.join(MODALITIES)}")
+    return cast(Modality, name)
+
+
+def subset_name(modalities: Iterable[str]) -> str:
+    """Name of a set of modalities: joined by '+' in canonical order, e.g. `rgb+depth`."""
+    present = set(modalities)
+    return "+".join(m for m in MODALITIES if m in present)
+
+
+def subsets_of(modalities: Iterable[str]) -> list[tuple[Modality, ...]]:
+    """All non-empty subsets, larger ones first, each in canonical order."""
+    base = [m for m in MODALITIES if m in set(modalities)]
+    found: list[tuple[Modality, ...]] = [
+        tuple(m for i, m in enumerate(base) if bits >> i & 1) for bits in range(1, 1 << len(base))
+    ]
+    return sorted(found, key=lambda s: (-len(s), [MODALITIES.index(m) for m in s]))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded measurement of one sensor.
+
+    Attributes:
+        modality: which sensor kind.
+        data: rgb (H, W, 3) uint8 in R, G, B order; depth (H, W) float32 metres along the optical
+            axis, NaN = no return, -Inf = too close, +Inf = beyond range (REP 117); thermal (H, W)
+            float32 in `unit`; lidar (N, C>=3) float32, columns x, y, z in metres in the sensor
+            frame (REP 103: x forward, y left, z up), then intensity in 0..1 when known.
+        stamp_ns: acquisition time in nanoseconds.
+        frame_id: name of the sensor's coordinate frame.
+        encoding: the encoding the data was decoded from (`rgb8`, `16UC1`, `mono16`, `xyzi`, ...).
+        unit: for thermal, `counts8` (0..255), `counts16` or `kelvin`; empty for the others.
+        camera: intrinsics of the image, or for lidar those of the reference camera it is projected
+            into; None when unknown.
+        extrinsics: transform that takes points of this sensor's frame into the optical frame of
+            the reference camera (z forward, x right, y down); None means aligned with it (for
+            lidar: unknown).
+    """
+
+    modality: Modality
+    data: NDArray[np.generic]
+    stamp_ns: int = 0
+    frame_id: str = ""
+    encoding: str = ""
+    unit: str = ""
+    camera: CameraModel | None = None
+    extrinsics: RigidTransform | None = None
+
+
+@dataclass(frozen=True)
+class Frame(Mapping[Modality, Sample]):
+    """The samples taken at about one time, by modality.
+
+    Raises:
+        InputError: a sample is filed under another modality than its own.
+    """
+
+    samples: Mapping[Modality, Sample]
+    stamp_ns: int = field(default=-1)
+
+    def __post_init__(self) -> None:
+        for key, sample in self.samples.items():
+            as_modality(key)
+            if sample.modality != key:
+                raise InputError(f"a {sample.modality} sample is filed under '{key}'", where="frame")
+        if self.stamp_ns < 0:
+            stamps = [s.stamp_ns for s in self.samples.values()]
+            object.__setattr__(self, "stamp_ns", max(stamps) if stamps else 0)
+
+    def __getitem__(self, key: Modality) -> Sample:
+        return self.samples[key]
+
+    def __iter__(self) -> Iterator[Modality]:
+        return iter(m for m in MODALITIES if m in self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def without(self, *modalities: str) -> Frame:
+        """A copy of this frame in which the named modalities are missing."""
+        kept = {m: s for m, s in self.samples.items() if m not in modalities}
+        return Frame(kept, self.stamp_ns)

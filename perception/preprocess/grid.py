@@ -1,0 +1,90 @@
+"""The mapping between a source image and the reference grid, in both directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import InputError
+from perception.preprocess.contract import GridSpec
+
+
+@dataclass(frozen=True)
+class GridMap:
+    """Maps pixels of a source image (height, width) to the reference grid.
+
+    The source is scaled to `scaled` (height, width) and lies in the top left corner of the grid;
+    with `stretch` it fills the grid.  Coordinates follow OpenCV: a pixel's center is at +0.5.
+    """
+
+    source: tuple[int, int]
+    grid: tuple[int, int]
+    scaled: tuple[int, int]
+
+    @staticmethod
+    def fit(source: tuple[int, int], grid: GridSpec) -> GridMap:
+        """The map for a source of (height, width) pixels."""
+        height, width = source
+        if height < 1 or width < 1:
+            raise InputError(f"image of {width}x{height} pixels is empty")
+        target = (grid.height, grid.width)
+        if grid.fit == "stretch":
+            return GridMap(source, target, target)
+        ratio = min(grid.height / height, grid.width / width)
+        scaled = (max(1, round(height * ratio)), max(1, round(width * ratio)))
+        return GridMap(source, target, scaled)
+
+    @property
+    def identity(self) -> bool:
+        """True when the source already is the grid."""
+        return self.source == self.grid == self.scaled
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Factors (x, y) from source to grid pixels."""
+        return self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]
+
+    def to_grid(
+        self, image: NDArray[np.generic], *, nearest: bool = False, fill: float = 0.0
+    ) -> NDArray[np.generic]:
+        """Resample an (H, W) or (H, W, C) source image onto the grid; padding holds `fill`."""
+        if image.shape[:2] != self.source:
+            raise InputError(
+                f"image has {image.shape[1]}x{image.shape[0]} pixels, "
+                f"expected {self.source[1]}x{self.source[0]}"
+            )
+        if self.identity:
+            return image
+        if self.scaled != self.source:
+            shrinks = self.scaled[0] < self.source[0] and self.scaled[1] < self.source[1]
+            mode = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            image = cv2.resize(image, self.scaled[::-1], interpolation=mode)
+        if self.scaled == self.grid:
+            return image
+        padded = np.full((*self.grid, *image.shape[2:]), fill, image.dtype)
+        padded[: self.scaled[0], : self.scaled[1]] = image
+        return padded
+
+    def crop(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The part of a map of any resolution over the grid that the source covers."""
+        if self.scaled == self.grid:
+            return image
+        height = max(1, round(image.shape[-2] * self.scaled[0] / self.grid[0]))
+        width = max(1, round(image.shape[-1] * self.scaled[1] / self.grid[1]))
+        return image[..., :height, :width]
+
+    def boxes_to_source(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (N, 4) in grid pixels to source pixels, clipped to the image."""
+        sx, sy = self.scale
+        boxes = np.asarray(xyxy, np.float32) / np.array([sx, sy, sx, sy], np.float32)
+        boxes[:, 0::2] = boxes[:, 0::2].clip(0, self.source[1])
+        boxes[:, 1::2] = boxes[:, 1::2].clip(0, self.source[0])
+        return boxes
+
+    def boxes_to_grid(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (N, 4) in source pixels to grid pixels."""
+        sx, sy = self.scale
+        return np.asarray(xyxy, np.float32) * np.array([sx, sy, sx, sy], np.float32)
