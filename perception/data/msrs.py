@@ -1,0 +1,71 @@
+"""MSRS: aligned road images in visible light and long-wave infrared, day and night, with boxes.
+
+Tang et al., "PIAFusion: A progressive infrared and visible image fusion network based on
+illumination aware", Information Fusion 2022.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
+from perception.data.files import ids_in, read_gray, read_rgb, read_yolo_boxes
+from perception.errors import ConfigError
+from perception.frame import Frame, Sample
+
+CLASSES = (
+    ClassInfo(0, "person", (230, 60, 70)),
+    ClassInfo(1, "bicycle", (250, 190, 50)),
+    ClassInfo(2, "car", (60, 140, 240)),
+)
+LABEL_SETS = ("fusion", "visible", "infrared")
+SIZE = (480, 640)
+
+_BLOCK = 10
+_VALIDATION_EVERY, _VALIDATION_PHASE = 5, 2
+
+
+class MSRS(Recording):
+    """Pairs of `ROOT/{rgb,thermal}` with YOLO boxes in `ROOT/boxes_<labels>`.
+
+    Args:
+        root: the folder.
+        split: `all`, `train` or `val`.  The pictures come from a few drives, so validation takes
+            every fifth block of ten neighbors instead of single pictures.
+        labels: the boxes as seen in `visible` or `infrared` light, or in both (`fusion`).
+    """
+
+    def __init__(self, root: Path, split: str = "all", labels: str = "fusion") -> None:
+        if labels not in LABEL_SETS:
+            raise ConfigError(f"unknown labels '{labels}'", hint=", ".join(LABEL_SETS))
+        info = RecordingInfo("msrs", "MSRS", ("rgb", "thermal"), det_classes=CLASSES, rate_hz=2.0)
+        ids = ids_in(root / "rgb", (".jpg", ".png"))
+        if split != "all":
+            ids = [
+                name
+                for i, name in enumerate(ids)
+                if (i // _BLOCK % _VALIDATION_EVERY == _VALIDATION_PHASE) == (split == "val")
+            ]
+        super().__init__(root, info, ids)
+        self._boxes = root / f"boxes_{labels}"
+        self._suffix = next((root / "rgb").glob("*.*")).suffix
+
+    def tags(self, index: int) -> frozenset[str]:
+        return frozenset({"night" if self.ids[index].endswith("N") else "day"})
+
+    def frame(self, index: int) -> Frame:
+        name, stamp = self.ids[index], self.stamp_ns(index)
+        rgb = read_rgb(self.root / "rgb" / f"{name}{self._suffix}")
+        counts = read_gray(self.root / "thermal" / f"{name}{self._suffix}").astype(np.float32)
+        return Frame(
+            {
+                "rgb": Sample("rgb", rgb, stamp, "camera", "rgb8"),
+                "thermal": Sample("thermal", counts, stamp, "camera", "mono8", unit="counts8"),
+            }
+        )
+
+    def truth(self, index: int) -> Truth:
+        path = self._boxes / f"{self.ids[index]}.txt"
+        return Truth(boxes=read_yolo_boxes(path, SIZE, len(CLASSES)))

@@ -1,0 +1,93 @@
+"""NYU Depth v2: indoor RGB-D frames with 40 semantic classes.
+
+Silberman et al., "Indoor Segmentation and Support Inference from RGBD Images", ECCV 2012; the 40
+classes are those of Gupta et al., CVPR 2013.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
+from perception.data.files import ids_in, read_gray, read_labels, read_rgb
+from perception.errors import DataError
+from perception.frame import Frame, Sample
+from perception.viz.palette import distinct_color
+
+CLASS_NAMES = (
+    "wall floor cabinet bed chair sofa table door window bookshelf picture counter blinds desk "
+    "shelves curtain dresser pillow mirror floor_mat clothes ceiling books refrigerator television "
+    "paper towel shower_curtain box whiteboard person night_stand toilet sink lamp bathtub bag "
+    "otherstructure otherfurniture otherprop"
+).split()
+
+DEPTH_SCALE_M = 10.0 / 255.0
+"""Metres per step of the repacked 8 bit depth images: 255 is 10 m, the reach of the sensor."""
+
+_VALIDATION_EVERY, _VALIDATION_PHASE = 7, 3
+
+
+def scene_runs(ids: list[str]) -> list[list[str]]:
+    """Runs of consecutive ids.
+
+    The official split assigns whole scenes and ids are consecutive within a scene, so no scene
+    spans a gap between runs of training ids.
+    """
+    runs: list[list[str]] = []
+    for name in ids:
+        if runs and int(name) == int(runs[-1][-1]) + 1:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return runs
+
+
+class NYUv2(Recording):
+    """Frames of `ROOT/{rgb,depth,label}`; depth is mapped to metres here, once.
+
+    Args:
+        root: the folder.
+        split: `all`, or a part of the official training frames: `val` is every seventh run of
+            consecutive ids (whole scenes), `train` the others.
+    """
+
+    def __init__(self, root: Path, split: str = "all") -> None:
+        classes = tuple(ClassInfo(i, n, distinct_color(i)) for i, n in enumerate(CLASS_NAMES))
+        info = RecordingInfo(
+            "nyuv2", "NYU Depth v2", ("rgb", "depth"), seg_classes=classes, rate_hz=2.0
+        )
+        ids = ids_in(root / "rgb", (".jpg", ".png"))
+        if split != "all":
+            if not all(name.isdigit() for name in ids):
+                raise DataError("ids are not numbers, so scenes cannot be told apart", where=str(root))
+            held_out = {
+                name
+                for i, run in enumerate(scene_runs(ids))
+                if i % _VALIDATION_EVERY == _VALIDATION_PHASE
+                for name in run
+            }
+            ids = [name for name in ids if (name in held_out) == (split == "val")]
+        super().__init__(root, info, ids)
+        self._suffix = next((root / "rgb").glob("*.*")).suffix
+
+    def frame(self, index: int) -> Frame:
+        name, stamp = self.ids[index], self.stamp_ns(index)
+        rgb = read_rgb(self.root / "rgb" / f"{name}{self._suffix}")
+        steps = read_gray(self.root / "depth" / f"{name}.png")
+        if steps.dtype == np.uint16:
+            meters = steps.astype(np.float32) * np.float32(1e-3)
+        else:
+            meters = steps.astype(np.float32) * np.float32(DEPTH_SCALE_M)
+        meters[steps == 0] = np.nan
+        return Frame(
+            {
+                "rgb": Sample("rgb", rgb, stamp, "camera", "rgb8"),
+                "depth": Sample("depth", meters, stamp, "camera", "32FC1"),
+            }
+        )
+
+    def truth(self, index: int) -> Truth:
+        path = self.root / "label" / f"{self.ids[index]}.png"
+        return Truth(labels=read_labels(path, len(CLASS_NAMES)))

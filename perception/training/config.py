@@ -1,0 +1,127 @@
+"""The typed training configuration, read from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from perception.errors import ConfigError
+from perception.preprocess.contract import PreprocessContract
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelSpec(_Spec):
+    """Which model, and its arguments; modalities and class counts come from the rest."""
+
+    name: str = "anyfuse"
+    pretrained: bool = True
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataSpec(_Spec):
+    """A recording to learn from: kind and folder as on the command line, plus reader options."""
+
+    source: str
+    val_source: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    sampling: Literal["uniform", "rare_classes"] = "uniform"
+
+
+class ResolutionPhase(_Spec):
+    """From epoch `from_epoch` on, train on crops of `crop` (height, width) at these image scales."""
+
+    from_epoch: int = Field(0, ge=0)
+    crop: tuple[int, int] = (256, 320)
+    scale: tuple[float, float] = (0.54, 1.0)
+    batch: int = Field(8, ge=2)
+
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> ResolutionPhase:
+        if any(v <= 0 or v % 32 for v in self.crop):
+            raise ValueError("crop sides must be positive multiples of 32")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError("scale must be (low, high) with 0 < low <= high")
+        return self
+
+
+class CorruptionSpec(_Spec):
+    """Probabilities of each corruption, applied on its own to each modality of a training sample."""
+
+    pixel_dropout: float = Field(0.1, ge=0, le=1)
+    noise: float = Field(0.2, ge=0, le=1)
+    exposure: float = Field(0.15, ge=0, le=1)
+    beam_reduction: float = Field(0.3, ge=0, le=1)
+    misalignment: float = Field(0.15, ge=0, le=1)
+
+
+class OptimizerSpec(_Spec):
+    """AdamW with linear warm-up and polynomial decay; EMA of the weights is what is exported."""
+
+    lr: float = Field(1e-3, gt=0)
+    encoder_lr_factor: float = Field(0.5, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0)
+    power: float = Field(0.9, gt=0)
+    clip_norm: float = Field(5.0, gt=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+
+
+class LossSpec(_Spec):
+    """Weights of the loss terms."""
+
+    segmentation: float = 1.0
+    detection: float = 1.0
+    auxiliary: float = 0.3
+    class_balance: float = Field(0.3, ge=0, le=1)
+
+
+class TrainConfig(_Spec):
+    """Everything that a training run depends on."""
+
+    name: str
+    description: str = ""
+    tasks: list[Literal["segmentation", "detection"]] = Field(min_length=1)
+    model: ModelSpec = ModelSpec()
+    data: DataSpec
+    preprocess: PreprocessContract
+    epochs: int = Field(60, ge=1)
+    resolution: list[ResolutionPhase] = Field(default_factory=lambda: [ResolutionPhase()])
+    full_set_probability: float = Field(0.5, ge=0, le=1)
+    corruption: CorruptionSpec = CorruptionSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    loss: LossSpec = LossSpec()
+    seed: int = 0
+    validate_every: int = Field(5, ge=1)
+    workers: int = Field(0, ge=0)
+
+    def phase(self, epoch: int) -> ResolutionPhase:
+        """The resolution phase in force in `epoch`."""
+        active = [p for p in self.resolution if p.from_epoch <= epoch]
+        return active[-1] if active else self.resolution[0]
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a configuration.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or has a wrong field; the message names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError("no such file", where=str(path))
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {error}", where=str(path)) from error
+    try:
+        return TrainConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(first["msg"], where=f"{path}: {field}") from error

@@ -1,0 +1,294 @@
+"""The training loop: subsets by modality dropout, AdamW, poly decay, EMA, resumable checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from perception.data.base import Recording
+from perception.data.registry import open_recording, parse_data_argument
+from perception.errors import ConfigError
+from perception.frame import subsets_of
+from perception.models.registry import build_model
+from perception.training.checkpoint import (
+    BEST,
+    LAST,
+    load_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+)
+from perception.training.config import TrainConfig
+from perception.training.curves import plot_curves
+from perception.training.dataset import Batch, FusionDataset, collate
+from perception.training.losses import (
+    auxiliary_detection_loss,
+    auxiliary_segmentation_loss,
+    class_weights,
+    detection_loss,
+    segmentation_loss,
+)
+from perception.training.validate import validate
+
+
+def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
+    """The training and validation recordings of a configuration."""
+    kind, root = parse_data_argument(config.data.source)
+    options = config.data.options
+    if config.data.val_source is None:
+        train = open_recording(kind, root, split="train", **options)
+        return train, open_recording(kind, root, split="val", **options)
+    val_kind, val_root = parse_data_argument(config.data.val_source)
+    return open_recording(kind, root, **options), open_recording(val_kind, val_root, **options)
+
+
+def build_from_config(config: TrainConfig, recording: Recording, *, pretrained: bool) -> nn.Module:
+    """The configured model, with heads for the recording's classes."""
+    seg = len(recording.info.seg_classes) if "segmentation" in config.tasks else 0
+    det = len(recording.info.det_classes) if "detection" in config.tasks else 0
+    missing = [m for m in config.preprocess.modalities if m not in recording.info.modalities]
+    if missing:
+        raise ConfigError(
+            f"{recording.info.kind} data has no {', '.join(missing)}", where="preprocess.modalities"
+        )
+    return build_model(
+        config.model.name,
+        config.preprocess.modalities,
+        seg,
+        det,
+        pretrained=pretrained and config.model.pretrained,
+        options=config.model.options,
+    )
+
+
+class WeightAverage:
+    """Exponential moving average of a model's state, with a short warm-up."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards the model's present state."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for key, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[key].lerp_(value.detach(), 1 - decay)
+            else:
+                self.state[key].copy_(value)
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        config: the configuration.
+        out: the run folder; gets `last.safetensors`, `best.safetensors`, `log.csv`, `curves.png`.
+        device: `cpu` or `cuda`.
+    """
+
+    def __init__(self, config: TrainConfig, out: Path, device: str = "cpu") -> None:
+        self.config = config
+        self.out = Path(out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.device = torch.device(device)
+        torch.manual_seed(config.seed)
+        train, val = open_splits(config)
+        self.train_set = FusionDataset(train, config.preprocess, config.corruption, config.seed)
+        self.val_set = FusionDataset(val, config.preprocess, config.corruption, config.seed)
+        self.model = build_from_config(config, train, pretrained=True)
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = WeightAverage(self.model, config.optimizer.ema_decay)
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.optimizer.lr)
+        self.subsets = subsets_of(config.preprocess.modalities)
+        self.weights: Tensor | None = None
+        if "segmentation" in config.tasks and config.loss.class_balance > 0:
+            self.weights = class_weights(
+                train, len(train.info.seg_classes), config.loss.class_balance
+            )
+        self.epoch = 0
+        self.best = -1.0
+        self.log: list[dict[str, Any]] = []
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        spec = self.config.optimizer
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            pretrained = self.config.model.pretrained and (
+                (name.startswith("encoders.") and ".score." not in name) or ".late." in name
+            )
+            groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr_factor": spec.encoder_lr_factor if pretrained else 1.0,
+                "weight_decay": spec.weight_decay if decays else 0.0,
+            }
+            for (pretrained, decays), parameters in sorted(groups.items())
+        ]
+
+    def resume(self) -> None:
+        """Go on from `last.safetensors` of the run folder."""
+        state = load_checkpoint(self.out / LAST)
+        if state.config.model_dump(exclude={"epochs"}) != self.config.model_dump(exclude={"epochs"}):
+            raise ConfigError(
+                "the run was started with another configuration",
+                where=str(self.out / LAST),
+                hint="use another --out, or the old configuration",
+            )
+        self.model.load_state_dict(state.weights)
+        self.average.state = {k: v.to(self.device) for k, v in state.ema.items()}
+        restore_optimizer(self.optimizer, state.optimizer)
+        self.epoch, self.best = state.progress["epoch"], state.progress["best"]
+        self.average.steps, self.log = state.progress["ema_steps"], state.progress["log"]
+
+    def fit(self) -> None:
+        """Train to the last epoch, checkpointing after each."""
+        self.train_set.preload()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn()) as progress:
+            task = progress.add_task(self.config.name, total=self.config.epochs)
+            progress.update(task, completed=self.epoch)
+            while self.epoch < self.config.epochs:
+                row = self._run_epoch()
+                self.epoch += 1
+                last = self.epoch == self.config.epochs
+                if last or self.epoch % self.config.validate_every == 0:
+                    row |= self._validate()
+                self.log.append(row)
+                self._save()
+                progress.update(task, completed=self.epoch)
+                progress.console.print(_line(row), highlight=False, soft_wrap=True)
+
+    def _loader(self, epoch: int) -> Iterable[Batch]:
+        self.train_set.epoch = epoch
+        self.train_set.phase = self.config.phase(epoch)
+        order = torch.Generator().manual_seed(self.config.seed * 100003 + epoch)
+        loader: DataLoader[Any] = DataLoader(
+            self.train_set,
+            batch_size=self.train_set.phase.batch,
+            shuffle=True,
+            drop_last=True,
+            generator=order,
+            collate_fn=collate,
+            num_workers=self.config.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        if len(loader) == 0:
+            raise ConfigError("fewer training frames than one batch", where="resolution.batch")
+        self.steps_per_epoch = len(loader)
+        return loader  # type: ignore[return-value]
+
+    def _draw_subset(self, rng: np.random.Generator) -> tuple[str, ...]:
+        if len(self.subsets) == 1 or rng.random() < self.config.full_set_probability:
+            return self.subsets[0]
+        return self.subsets[1 + int(rng.integers(len(self.subsets) - 1))]
+
+    def _set_rate(self, epoch_now: float) -> float:
+        spec = self.config.optimizer
+        warm = min(1.0, (epoch_now + 1e-3) / spec.warmup_epochs) if spec.warmup_epochs else 1.0
+        rate = spec.lr * warm * max(0.0, 1 - epoch_now / self.config.epochs) ** spec.power
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_factor"]
+        return rate
+
+    def _run_epoch(self) -> dict[str, Any]:
+        rng = np.random.default_rng((self.config.seed, self.epoch, 7))
+        torch.manual_seed(self.config.seed * 7919 + self.epoch)
+        self.model.train()
+        start, losses = time.perf_counter(), []
+        rate = 0.0
+        for step, batch in enumerate(self._loader(self.epoch)):
+            rate = self._set_rate(self.epoch + step / self.steps_per_epoch)
+            losses.append(self._step(batch, self._draw_subset(rng)))
+        if not np.isfinite(losses).all():
+            raise ConfigError("the loss is not finite any more", hint="lower optimizer.lr")
+        return {
+            "epoch": self.epoch + 1,
+            "loss": float(np.mean(losses)),
+            "lr": rate,
+            "seconds": time.perf_counter() - start,
+        }
+
+    def _step(self, batch: Batch, subset: tuple[str, ...]) -> float:
+        inputs = {
+            m: batch.inputs[m].to(
+                self.device, memory_format=torch.channels_last, non_blocking=True
+            )
+            for m in subset
+        }
+        with torch.autocast(self.device.type, torch.bfloat16):
+            output = self.model(inputs)
+        loss = self._loss(output, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        self.optimizer.step()
+        self.average.update(self.model)
+        return float(loss.detach())
+
+    def _loss(self, output: Any, batch: Batch) -> Tensor:
+        spec = self.config.loss
+        total = torch.zeros((), device=self.device)
+        labels = None if batch.labels is None else batch.labels.to(self.device)
+        if output.seg_logits is not None and labels is not None:
+            main = segmentation_loss(output.seg_logits, labels, self.weights)
+            total = total + spec.segmentation * main
+        if output.detections:
+            total = total + spec.detection * detection_loss(output.detections, batch.boxes)
+        for logits in output.aux.values():
+            if labels is not None and output.seg_logits is not None:
+                extra = auxiliary_segmentation_loss(logits, labels)
+            else:
+                extra = auxiliary_detection_loss(logits, batch.boxes)
+            total = total + spec.auxiliary / len(output.aux) * extra
+        return total
+
+    def _validate(self) -> dict[str, Any]:
+        own = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average.state)
+        scores = validate(self.model, self.val_set, self.config, self.device)
+        self.model.load_state_dict(own)
+        flat = {f"{name}/{k}": v for name, s in scores.items() for k, v in s.items()}
+        keys = ["miou"] if "segmentation" in self.config.tasks else []
+        keys += ["ap50"] if "detection" in self.config.tasks else []
+        quality = float(np.mean([s[k] for s in scores.values() for k in keys]))
+        if quality > self.best and math.isfinite(quality):
+            self.best = quality
+            progress = {"epoch": self.epoch, "best": quality, "scores": scores}
+            save_checkpoint(
+                self.out / BEST, self.config, self.model, self.average.state, None, progress
+            )
+        return flat
+
+    def _save(self) -> None:
+        progress = {
+            "epoch": self.epoch,
+            "best": self.best,
+            "ema_steps": self.average.steps,
+            "log": self.log,
+        }
+        state = self.average.state
+        save_checkpoint(self.out / LAST, self.config, self.model, state, self.optimizer, progress)
+        fields = list(dict.fromkeys(key for row in self.log for key in row))
+        with (self.out / "log.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, fields)
+            writer.writeheader()
+            writer.writerows(self.log)
+        plot_curves(self.log, self.out / "curves.png")
+
+
+def _line(row: dict[str, Any]) -> str:
+    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
