@@ -41,9 +41,7 @@ def fuse_gated(features: Sequence[Tensor], scores: Sequence[Tensor], present: Se
         scores: same shapes.
         present: boolean tensors that broadcast to them, per modality.
     """
-    shown = [torch.where(p, f, torch.zeros_like(f)) for f, p in zip(features, present, strict=True)]
-    gated = [
-        torch.where(p, s, torch.full_like(s, ABSENT_SCORE))
-        for s, p in zip(scores, present, strict=True)
-    ]
+    # Scalars, not zeros_like: an exporter would store those as tensors of full size.
+    shown = [torch.where(p, f, 0.0) for f, p in zip(features, present, strict=True)]
+    gated = [torch.where(p, s, ABSENT_SCORE) for s, p in zip(scores, present, strict=True)]
     return fuse_present(shown, gated)

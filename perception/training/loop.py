@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from perception.data.base import Recording
+from perception.data.base import Recording, RecordingInfo
 from perception.data.registry import open_recording, parse_data_argument
 from perception.errors import ConfigError
 from perception.frame import subsets_of
@@ -40,6 +41,14 @@ from perception.training.losses import (
 from perception.training.validate import validate
 
 
+_INFO = TypeAdapter(RecordingInfo)
+
+
+def recording_info(progress: dict[str, Any]) -> RecordingInfo:
+    """What the training data of a checkpoint with this `progress` were."""
+    return _INFO.validate_python(progress["recording"])
+
+
 def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
     """The training and validation recordings of a configuration."""
     kind, root = parse_data_argument(config.data.source)
@@ -51,14 +60,14 @@ def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
     return open_recording(kind, root, **options), open_recording(val_kind, val_root, **options)
 
 
-def build_from_config(config: TrainConfig, recording: Recording, *, pretrained: bool) -> nn.Module:
+def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: bool) -> nn.Module:
     """The configured model, with heads for the recording's classes."""
-    seg = len(recording.info.seg_classes) if "segmentation" in config.tasks else 0
-    det = len(recording.info.det_classes) if "detection" in config.tasks else 0
-    missing = [m for m in config.preprocess.modalities if m not in recording.info.modalities]
+    seg = len(info.seg_classes) if "segmentation" in config.tasks else 0
+    det = len(info.det_classes) if "detection" in config.tasks else 0
+    missing = [m for m in config.preprocess.modalities if m not in info.modalities]
     if missing:
         raise ConfigError(
-            f"{recording.info.kind} data has no {', '.join(missing)}", where="preprocess.modalities"
+            f"{info.kind} data has no {', '.join(missing)}", where="preprocess.modalities"
         )
     return build_model(
         config.model.name,
@@ -108,7 +117,7 @@ class Trainer:
         train, val = open_splits(config)
         self.train_set = FusionDataset(train, config.preprocess, config.corruption, config.seed)
         self.val_set = FusionDataset(val, config.preprocess, config.corruption, config.seed)
-        self.model = build_from_config(config, train, pretrained=True)
+        self.model = build_from_config(config, train.info, pretrained=True)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.optimizer.lr)
@@ -153,6 +162,11 @@ class Trainer:
         restore_optimizer(self.optimizer, state.optimizer)
         self.epoch, self.best = state.progress["epoch"], state.progress["best"]
         self.average.steps, self.log = state.progress["ema_steps"], state.progress["log"]
+
+    def shorten(self, train_frames: int, val_frames: int) -> None:
+        """Keep only the first frames of both splits, to try a configuration out."""
+        for data, count in ((self.train_set, train_frames), (self.val_set, val_frames)):
+            data.recording.ids = data.recording.ids[:count]
 
     def fit(self) -> None:
         """Train to the last epoch, checkpointing after each."""
@@ -267,7 +281,12 @@ class Trainer:
         quality = float(np.mean([s[k] for s in scores.values() for k in keys]))
         if quality > self.best and math.isfinite(quality):
             self.best = quality
-            progress = {"epoch": self.epoch, "best": quality, "scores": scores}
+            progress = {
+                "epoch": self.epoch,
+                "best": quality,
+                "scores": scores,
+                "recording": _INFO.dump_python(self.train_set.recording.info, mode="json"),
+            }
             save_checkpoint(
                 self.out / BEST, self.config, self.model, self.average.state, None, progress
             )
@@ -279,6 +298,7 @@ class Trainer:
             "best": self.best,
             "ema_steps": self.average.steps,
             "log": self.log,
+            "recording": _INFO.dump_python(self.train_set.recording.info, mode="json"),
         }
         state = self.average.state
         save_checkpoint(self.out / LAST, self.config, self.model, state, self.optimizer, progress)

@@ -1,0 +1,175 @@
+"""Writing a bundle: graphs, manifest with checksums, and proof of parity."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from export.folding import fold_batch_norm, round_weights_to_half
+from export.graphs import graph_specs
+from export.onnx_writer import OPSET, write_onnx
+from export.parity import ParityRow, check_parity
+from perception.data.base import ClassInfo, RecordingInfo
+from perception.frame import MODALITIES, subset_name, subsets_of
+from perception.models.anyfuse import AnyFuse
+from perception.models.complexity import count_gmac, count_parameters
+from perception.preprocess.contract import PreprocessContract
+from perception.runtime.bundle import BundleManifest, write_manifest
+from perception.training.checkpoint import Checkpoint, load_checkpoint
+from perception.training.config import TrainConfig
+from perception.training.loop import build_from_config, recording_info
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        single: also write `single.onnx`, everything in one graph.
+        dynamic: let height and width vary.
+        half_storage: store weights as float16 (arithmetic stays float32).
+        version: version of the bundle.
+        accuracy: content of the manifest's `accuracy` field, when known.
+        command: the command that trained the checkpoint, for the manifest.
+    """
+
+    single: bool = False
+    dynamic: bool = False
+    half_storage: bool = True
+    version: str = "1"
+    accuracy: dict[str, Any] | None = None
+    command: str = ""
+
+
+def random_images(contract: PreprocessContract, seed: int = 0) -> dict[str, Tensor]:
+    """Random network inputs (1, C, H, W), reproducible, for every modality of the contract."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        m: torch.randn(contract.input_shape(m), generator=generator) for m in contract.modalities
+    }
+
+
+def model_from_checkpoint(checkpoint: Checkpoint) -> AnyFuse:
+    """The trained model with its averaged (EMA) weights, in evaluation mode."""
+    info = recording_info(checkpoint.progress)
+    model = build_from_config(checkpoint.config, info, pretrained=False)
+    model.load_state_dict(checkpoint.ema)
+    assert isinstance(model, AnyFuse)
+    return model.eval()
+
+
+def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityRow]:
+    """Export a checkpoint (file or run folder) to the bundle folder `out`.
+
+    Returns:
+        The parity of every form and subset.
+
+    Raises:
+        DataError: the checkpoint cannot be read.
+        EngineError: the model cannot be expressed in standard ONNX.
+        ParityError: the graphs differ from PyTorch by more than the tolerance.
+    """
+    checkpoint = load_checkpoint(path)
+    config = checkpoint.config
+    model = model_from_checkpoint(checkpoint)
+    folded = fold_batch_norm(model)
+    assert isinstance(folded, AnyFuse)
+    if options.half_storage:
+        round_weights_to_half(folded)
+    images = random_images(config.preprocess)
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in out.glob("*.onnx"):
+        stale.unlink()
+    for spec in graph_specs(folded, images, single=options.single):
+        write_onnx(
+            spec, out / spec.file, dynamic=options.dynamic, half_storage=options.half_storage
+        )
+    rows = check_parity(folded, out, images)
+    manifest = _manifest(checkpoint, model, images, rows, options)
+    manifest["files"] = {p.name: _sha256(p) for p in sorted(out.glob("*.onnx"))}
+    write_manifest(out, BundleManifest.model_validate(manifest))
+    return rows
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _classes(classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:
+    return [{"id": c.id, "name": c.name, "color": list(c.color)} for c in classes]
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    model: AnyFuse,
+    images: dict[str, Tensor],
+    rows: list[ParityRow],
+    options: ExportOptions,
+) -> dict[str, Any]:
+    config, info = checkpoint.config, recording_info(checkpoint.progress)
+    subsets = subsets_of(config.preprocess.modalities)
+    manifest: dict[str, Any] = {
+        "schema": 1,
+        "name": config.name,
+        "version": options.version,
+        "description": config.description,
+        "simulated": info.simulated,
+        "tasks": list(config.tasks),
+        "modalities": list(config.preprocess.modalities),
+        "inputs": config.preprocess.model_dump(mode="json"),
+        "classes": {},
+        "graphs": {
+            "encoders": {m: {"file": f"encoder_{m}.onnx"} for m in model.modalities},
+            "fuser": {"file": "fuser.onnx"},
+            "opset": OPSET,
+            "dynamic": options.dynamic,
+        },
+        "training": _training(config, info, checkpoint, options),
+        "accuracy": options.accuracy or _validation(checkpoint),
+        "parity": {f"{r.form} {r.subset}": float(f"{r.max_abs:.2e}") for r in rows},
+        "model": {
+            "name": config.model.name,
+            "parameters": count_parameters(model),
+            "gmac": {
+                subset_name(s): round(count_gmac(model, {m: images[m] for m in s}), 3)
+                for s in subsets
+            },
+        },
+    }
+    if options.single:
+        manifest["graphs"]["single"] = {"file": "single.onnx"}
+    if "segmentation" in config.tasks:
+        manifest["classes"]["segmentation"] = _classes(info.seg_classes)
+    if "detection" in config.tasks:
+        manifest["classes"]["detection"] = _classes(info.det_classes)
+        manifest["detection"] = {"strides": [8, 16, 32]}
+    return manifest
+
+
+def _training(
+    config: TrainConfig, info: RecordingInfo, checkpoint: Checkpoint, options: ExportOptions
+) -> dict[str, Any]:
+    return {
+        "data": info.name + (" (simulated)" if info.simulated else ""),
+        "licence": info.licence,
+        "command": options.command or f"anysense train configs/{config.name}.yaml",
+        "epochs": checkpoint.progress["epoch"],
+        "start": "ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random",
+        "full_set_probability": config.full_set_probability,
+        "absent_modalities": f"gated by presence, order {', '.join(MODALITIES)}",
+    }
+
+
+def _validation(checkpoint: Checkpoint) -> dict[str, Any]:
+    scores = checkpoint.progress.get("scores")
+    if not scores:
+        return {}
+    return {
+        "split": "validation part of the training data, PyTorch, during training",
+        "subsets": scores,
+    }

@@ -1,0 +1,126 @@
+"""A KITTI raw drive: color camera 2 and Velodyne LiDAR at 10 Hz, with 3D tracklets.
+
+Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from calibration.kitti import rig_from_kitti
+from perception.adapters.files import load_lidar
+from perception.data.base import Boxes, Recording, RecordingInfo, Truth
+from perception.data.files import ids_in, read_rgb
+from perception.data.msrs import CLASSES
+from perception.data.tracklets import read_tracklets
+from perception.errors import DataError
+from perception.frame import Frame, Sample
+
+KIND_TO_CLASS = {
+    "Pedestrian": 0,
+    "Person (sitting)": 0,
+    "Cyclist": 1,
+    "Car": 2,
+    "Van": 2,
+}
+"""KITTI object types as person, bicycle, car; other types are ignored."""
+
+MIN_DEPTH_M = 0.5
+_TRAIN_SHARE = 0.8
+
+
+def read_stamps(path: Path) -> list[int]:
+    """Nanosecond stamps of a KITTI `timestamps` file (one UTC date and time per line).
+
+    Raises:
+        DataError: the file is missing or has another form.
+    """
+    if not path.is_file():
+        raise DataError("no such file", where=str(path))
+    stamps = []
+    for number, line in enumerate(path.read_text().split("\n"), 1):
+        if not line.strip():
+            continue
+        whole, _, fraction = line.strip().partition(".")
+        try:
+            moment = datetime.strptime(whole, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc)
+            stamps.append(int(moment.timestamp()) * 10**9 + int(fraction[:9].ljust(9, "0")))
+        except ValueError as error:
+            raise DataError("not a time stamp", where=f"{path}:{number}") from error
+    return stamps
+
+
+class KITTI(Recording):
+    """Frames of `ROOT/{image_02,velodyne}`, rectified camera 2 being the reference.
+
+    Args:
+        root: the folder with the calibration texts and `tracklet_labels.xml`.
+        split: `all`, or by time: the first four fifths are `train`, the rest `val`.
+    """
+
+    def __init__(self, root: Path, split: str = "all") -> None:
+        info = RecordingInfo(
+            "kitti", "KITTI raw drive", ("rgb", "lidar"), det_classes=CLASSES, rate_hz=10.0,
+            licence="CC BY-NC-SA 3.0",
+        )
+        ids = ids_in(root / "image_02", (".jpg", ".png"))
+        cut = round(_TRAIN_SHARE * len(ids))
+        ids = {"all": ids, "train": ids[:cut], "val": ids[cut:]}[split]
+        super().__init__(root, info, ids)
+        self.rig = rig_from_kitti(root)
+        self._suffix = next((root / "image_02").glob("*.*")).suffix
+        self._stamps = {
+            "rgb": read_stamps(root / "timestamps_image_02.txt"),
+            "lidar": read_stamps(root / "timestamps_velodyne_points.txt"),
+        }
+        self._tracklets = read_tracklets(root / "tracklet_labels.xml")
+
+    def _stamp(self, modality: str, number: int) -> int:
+        stamps = self._stamps[modality]
+        if number >= len(stamps):
+            raise DataError(f"no {modality} stamp for frame {number}", where=str(self.root))
+        return stamps[number]
+
+    def frame(self, index: int) -> Frame:
+        name = self.ids[index]
+        number = int(name)
+        image = read_rgb(self.root / "image_02" / f"{name}{self._suffix}")
+        rgb = Sample("rgb", image, self._stamp("rgb", number), "camera", "rgb8")
+        samples = {"rgb": self.rig.attach(rgb)}
+        cloud = self.root / "velodyne" / f"{name}.npz"
+        if cloud.is_file():
+            points = load_lidar(cloud).data
+            lidar = Sample("lidar", points, self._stamp("lidar", number), "velodyne", "xyzi")
+            samples["lidar"] = self.rig.attach(lidar)
+        return Frame(samples)  # type: ignore[arg-type]
+
+    def truth(self, index: int) -> Truth:
+        number = int(self.ids[index])
+        sensor = self.rig.sensors["lidar"]
+        camera, extrinsics = sensor.camera, sensor.extrinsics
+        assert camera is not None and extrinsics is not None
+        found: list[tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], int, bool]] = []
+        for tracklet in self._tracklets:
+            corners = tracklet.corners(number)
+            if corners is None:
+                continue
+            optical = extrinsics.apply(corners)
+            if (optical[:, 2] < MIN_DEPTH_M).any():
+                continue
+            uv, _ = camera.project(optical)
+            low = uv.min(axis=0).clip(0, [camera.width, camera.height])
+            high = uv.max(axis=0).clip(0, [camera.width, camera.height])
+            if (high - low).min() >= 2:
+                kind = KIND_TO_CLASS.get(tracklet.kind)
+                found.append((np.concatenate([low, high]), kind or 0, kind is None))
+        if not found:
+            return Truth(boxes=Boxes.empty())
+        xyxy, classes, ignore = zip(*found, strict=True)
+        return Truth(
+            boxes=Boxes(
+                np.array(xyxy, np.float32), np.array(classes, np.int64), np.array(ignore, bool)
+            )
+        )

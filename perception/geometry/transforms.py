@@ -1,0 +1,108 @@
+"""Rigid transforms between frames (REP 103: right-handed, metres)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perception.errors import CalibrationError
+
+Float64 = NDArray[np.float64]
+
+_ORTHONORMAL_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class RigidTransform:
+    """A rotation followed by a translation: p' = R p + t.
+
+    Attributes:
+        rotation: (3, 3) float64, orthonormal with determinant 1.
+        translation: (3,) float64, metres.
+
+    Raises:
+        CalibrationError: the rotation is none, or a value is not finite.
+    """
+
+    rotation: Float64
+    translation: Float64
+
+    def __post_init__(self) -> None:
+        rotation = _matrix(self.rotation, (3, 3), "rotation")
+        translation = _matrix(self.translation, (3,), "translation")
+        error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+        if error > _ORTHONORMAL_TOLERANCE or np.linalg.det(rotation) < 0:
+            raise CalibrationError(
+                "not a rotation matrix", where="transform", hint="rows must be orthonormal, det = 1"
+            )
+        object.__setattr__(self, "rotation", rotation)
+        object.__setattr__(self, "translation", translation)
+
+    @staticmethod
+    def identity() -> RigidTransform:
+        """The transform that changes nothing."""
+        return RigidTransform(np.eye(3), np.zeros(3))
+
+    @staticmethod
+    def from_matrix(matrix: ArrayLike) -> RigidTransform:
+        """From a homogeneous (4, 4) or (3, 4) matrix."""
+        rows = np.asarray(matrix, np.float64)
+        if rows.shape not in ((4, 4), (3, 4)):
+            raise CalibrationError(f"transform matrix has shape {rows.shape}, expected (4, 4)")
+        if rows.shape == (4, 4) and not np.allclose(rows[3], [0, 0, 0, 1]):
+            raise CalibrationError("last row of a transform matrix must be 0 0 0 1")
+        return RigidTransform(rows[:3, :3], rows[:3, 3])
+
+    @staticmethod
+    def from_quaternion_xyzw(quaternion: Sequence[float], translation: ArrayLike) -> RigidTransform:
+        """From a quaternion in ROS order (x, y, z, w), normalized here, and a translation."""
+        q = np.asarray(quaternion, np.float64)
+        norm = float(np.linalg.norm(q)) if q.shape == (4,) else 0.0
+        if not np.isfinite(norm) or norm < 1e-9:
+            raise CalibrationError("a quaternion needs four finite numbers, not all zero")
+        x, y, z, w = q / norm
+        rotation = np.array(
+            [
+                [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+            ]
+        )
+        return RigidTransform(rotation, np.asarray(translation, np.float64))
+
+    @property
+    def matrix(self) -> Float64:
+        """The homogeneous (4, 4) matrix."""
+        out = np.eye(4)
+        out[:3, :3], out[:3, 3] = self.rotation, self.translation
+        return out
+
+    def apply(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Transform points (N, 3), in their own floating dtype."""
+        rotation = self.rotation.T.astype(points.dtype)
+        return points @ rotation + self.translation.astype(points.dtype)
+
+    def inverse(self) -> RigidTransform:
+        """The transform that undoes this one."""
+        return RigidTransform(self.rotation.T, -self.rotation.T @ self.translation)
+
+    def __matmul__(self, other: RigidTransform) -> RigidTransform:
+        """`(a @ b).apply(p) == a.apply(b.apply(p))`."""
+        return RigidTransform(
+            self.rotation @ other.rotation, self.rotation @ other.translation + self.translation
+        )
+
+
+def _matrix(values: ArrayLike, shape: tuple[int, ...], what: str) -> Float64:
+    try:
+        out = np.array(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{what} is not numeric") from error
+    if out.shape != shape:
+        raise CalibrationError(f"{what} has shape {out.shape}, expected {shape}")
+    if not np.isfinite(out).all():
+        raise CalibrationError(f"{what} holds values that are not finite")
+    return out

@@ -1,0 +1,133 @@
+"""AnyFuse: any subset, gating, parameters and gradients."""
+
+import pytest
+import torch
+
+from export.folding import fold_batch_norm
+from export.graphs import FuserGraph, graph_specs
+from perception.errors import ConfigError
+from perception.frame import MODALITIES, subsets_of
+from perception.models.anyfuse import AnyFuse
+from perception.models.complexity import count_gmac, count_parameters
+from perception.models.fusion import fuse_gated, fuse_present
+from perception.models.registry import build_model
+from perception.preprocess.contract import CHANNELS
+
+
+def _images(modalities: tuple[str, ...], size: tuple[int, int] = (64, 96)) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return {m: torch.randn(2, CHANNELS[m], *size, generator=generator) for m in modalities}  # type: ignore[index]
+
+
+@pytest.fixture(scope="module")
+def small() -> AnyFuse:
+    torch.manual_seed(0)
+    model = AnyFuse(MODALITIES, seg_classes=6, det_classes=2, width=0.25, decoder_width=32)
+    for encoder in model.encoders.values():
+        for conv in encoder.score.values():  # type: ignore[union-attr]
+            torch.nn.init.normal_(conv.weight, std=0.5)
+    return model.eval()
+
+
+def test_every_subset_gives_outputs_of_the_stated_shapes(small: AnyFuse) -> None:
+    images = _images(MODALITIES)
+    for subset in subsets_of(MODALITIES):
+        output = small({m: images[m] for m in subset})
+        assert output.seg_logits.shape == (2, 6, 16, 24)
+        for stride, (logits, sides) in output.detections.items():
+            assert logits.shape == (2, 2, 64 // stride, 96 // stride)
+            assert sides.shape == (2, 4, 64 // stride, 96 // stride)
+            assert (sides >= 0).all()
+
+
+def test_subsets_differ_from_each_other(small: AnyFuse) -> None:
+    images = _images(MODALITIES)
+    outputs = [small({m: images[m] for m in s}).seg_logits for s in subsets_of(MODALITIES)]
+    for i, a in enumerate(outputs):
+        assert all(not torch.allclose(a, b) for b in outputs[i + 1 :])
+
+
+@torch.no_grad()
+def test_absent_modalities_full_of_nan_change_nothing(small: AnyFuse) -> None:
+    images = {m: x[:1] for m, x in _images(MODALITIES).items()}
+    spec = next(s for s in graph_specs(small, images, single=False) if s.file == "fuser.onnx")
+    fuser = FuserGraph(small)
+    for subset in subsets_of(MODALITIES):
+        feeds = dict(spec.inputs)
+        feeds["presence"] = torch.tensor([float(m in subset) for m in MODALITIES])
+        for name, value in spec.inputs.items():
+            if name != "presence" and name.split("_")[0] not in subset:
+                feeds[name] = torch.full_like(value, torch.nan)
+        got = fuser(*feeds.values())[0]
+        wanted = small({m: images[m] for m in subset}).seg_logits
+        assert torch.allclose(got, wanted, atol=1e-5), subset
+
+
+def test_fusion_is_a_convex_combination_per_pixel_and_channel() -> None:
+    features = [torch.randn(1, 4, 3, 3) for _ in range(3)]
+    scores = [torch.randn(1, 4, 3, 3) for _ in range(3)]
+    fused = fuse_present(features, scores)
+    weights = torch.softmax(torch.stack(scores), 0)
+    assert torch.allclose(fused, (weights * torch.stack(features)).sum(0), atol=1e-6)
+
+
+def test_gated_fusion_of_nothing_is_finite() -> None:
+    nan = torch.full((1, 2, 2, 2), torch.nan)
+    absent = torch.zeros(1, 1, 1, 1, dtype=torch.bool)
+    assert torch.isfinite(fuse_gated([nan, nan], [nan, nan], [absent, absent])).all()
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = AnyFuse(("rgb", "thermal"), seg_classes=4, det_classes=2, width=0.25, decoder_width=32)
+    output = model.train()(_images(("rgb", "thermal")))
+    loss = output.seg_logits.square().mean() + sum(a.square().mean() for a in output.aux.values())
+    for logits, sides in output.detections.values():
+        loss = loss + logits.square().mean() + sides.square().mean()
+    loss.backward()
+    missing = [n for n, p in model.named_parameters() if p.grad is None]
+    assert not missing
+
+
+def test_shared_encoders_share_convolutions_but_not_norms() -> None:
+    options = {"width": 0.25, "decoder_width": 32}
+    shared = AnyFuse(("rgb", "depth"), seg_classes=4, encoders="shared", **options)  # type: ignore[arg-type]
+    separate = AnyFuse(("rgb", "depth"), seg_classes=4, **options)  # type: ignore[arg-type]
+    assert count_parameters(shared) < count_parameters(separate)
+    block = "stages.1.0."
+    rgb, depth = (dict(shared.encoders[m].named_parameters()) for m in ("rgb", "depth"))
+    assert rgb[block + "expand_conv.weight"] is depth[block + "expand_conv.weight"]
+    assert rgb[block + "expand_bn.weight"] is not depth[block + "expand_bn.weight"]
+    assert rgb["stem.conv.weight"] is not depth["stem.conv.weight"]
+
+
+def test_folding_batch_norm_keeps_the_outputs(small: AnyFuse) -> None:
+    for module in small.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    folded = fold_batch_norm(small)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    images = _images(MODALITIES)
+    with torch.no_grad():
+        assert torch.allclose(small(images).seg_logits, folded(images).seg_logits, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_default_size_meets_the_budget() -> None:
+    model = AnyFuse(("rgb", "depth"), seg_classes=40, width=1.0, decoder_width=128)
+    images = {m: x[:1] for m, x in _images(("rgb", "depth"), (480, 640)).items()}
+    both, one = count_gmac(model, images), count_gmac(model, {"rgb": images["rgb"]})
+    assert count_parameters(model) <= 10e6
+    assert both <= 12.0
+    assert one < both
+
+
+def test_wrong_options_are_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match="unknown model"):
+        build_model("nothing", ("rgb",), 2, 0, pretrained=False, options={})
+    with pytest.raises(ConfigError, match=r"model\.options"):
+        build_model("anyfuse", ("rgb",), 2, 0, pretrained=False, options={"depth_of_field": 1})
+    with pytest.raises(ConfigError, match="no head"):
+        AnyFuse(("rgb",))
+    with pytest.raises(ConfigError, match="width 1.0"):
+        AnyFuse(("rgb",), seg_classes=2, width=0.5, pretrained=True)
