@@ -1,0 +1,46 @@
+"""AnySense: segmentation and detection from any subset of RGB, depth, thermal and LiDAR.
+
+    import perception
+
+    pipeline = perception.Pipeline.load("bundles/indoor-rgbd")
+    result = pipeline(perception.Frame({"rgb": perception.Sample("rgb", image)}))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perception.errors import AnySenseError as AnySenseError
+    from perception.frame import MODALITIES as MODALITIES
+    from perception.frame import Frame as Frame
+    from perception.frame import Sample as Sample
+    from perception.runtime.bundle import Bundle as Bundle
+    from perception.runtime.pipeline import Pipeline as Pipeline
+    from perception.runtime.policy import Policy as Policy
+    from perception.runtime.result import Detections as Detections
+    from perception.runtime.result import Result as Result
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "AnySenseError": "perception.errors",
+    "Bundle": "perception.runtime.bundle",
+    "Detections": "perception.runtime.result",
+    "Frame": "perception.frame",
+    "MODALITIES": "perception.frame",
+    "Pipeline": "perception.runtime.pipeline",
+    "Policy": "perception.runtime.policy",
+    "Result": "perception.runtime.result",
+    "Sample": "perception.frame",
+}
+
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for, so that `import perception` stays light for tools that need a part.
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'perception' has no attribute '{name}'")
+    return getattr(import_module(_EXPORTS[name]), name)

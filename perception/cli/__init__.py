@@ -1,0 +1,1 @@
+"""The `anysense` command line: one file per command."""

@@ -1,0 +1,122 @@
+"""Average precision of boxes: at IoU 0.5, and the mean over 0.50:0.05:0.95.
+
+Precision is interpolated at 101 recall points, as in Lin et al., "Microsoft COCO" (ECCV 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.data.base import Boxes
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+_RECALL_POINTS = np.linspace(0, 1, 101)
+MAX_PER_IMAGE = 100
+
+
+class ScoredBoxes(Protocol):
+    """Detections of one image: (N, 4) xyxy, (N,) scores, (N,) class ids."""
+
+    @property
+    def xyxy(self) -> NDArray[np.float32]: ...
+    @property
+    def scores(self) -> NDArray[np.float32]: ...
+    @property
+    def class_ids(self) -> NDArray[np.int64]: ...
+
+
+@dataclass(frozen=True)
+class DetectionScore:
+    """Average precision over the classes that the truth holds; NaN when it holds none.
+
+    Attributes:
+        ap50: at IoU 0.5.
+        ap: mean over IoU 0.5 to 0.95.
+        per_class: by class id, (AP50, AP).
+    """
+
+    ap50: float
+    ap: float
+    per_class: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+
+def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """IoU of every pair of boxes (N, 4) and (M, 4): (N, M)."""
+    a64, b64 = np.asarray(a, np.float64).reshape(-1, 4), np.asarray(b, np.float64).reshape(-1, 4)
+    low = np.maximum(a64[:, None, :2], b64[None, :, :2])
+    high = np.minimum(a64[:, None, 2:], b64[None, :, 2:])
+    overlap = (high - low).clip(0).prod(-1)
+    area_a, area_b = (a64[:, 2:] - a64[:, :2]).prod(-1), (b64[:, 2:] - b64[:, :2]).prod(-1)
+    return overlap / np.maximum(area_a[:, None] + area_b[None] - overlap, 1e-12)
+
+
+def average_precision(
+    frames: Sequence[tuple[ScoredBoxes, Boxes]], classes: int
+) -> DetectionScore:
+    """Score detections against the truth of all frames.
+
+    Detections that overlap only ignored boxes count neither for nor against.
+    """
+    per_class: dict[int, tuple[float, float]] = {}
+    for kind in range(classes):
+        values = _class_precision(frames, kind)
+        if values is not None:
+            per_class[kind] = (float(values[0]), float(values.mean()))
+    if not per_class:
+        return DetectionScore(float("nan"), float("nan"))
+    table = np.array(list(per_class.values()))
+    return DetectionScore(float(table[:, 0].mean()), float(table[:, 1].mean()), per_class)
+
+
+def _class_precision(
+    frames: Sequence[tuple[ScoredBoxes, Boxes]], kind: int
+) -> NDArray[np.float64] | None:
+    """(10,) AP at each threshold, None when no frame holds the class."""
+    scores, outcomes, wanted = [], [], 0
+    for found, truth in frames:
+        own = truth.class_ids == kind
+        wanted += int((own & ~truth.ignore).sum())
+        mine = np.flatnonzero(found.class_ids == kind)
+        mine = mine[np.argsort(-found.scores[mine], kind="stable")][:MAX_PER_IMAGE]
+        scores.append(found.scores[mine])
+        overlap = iou_matrix(found.xyxy[mine], truth.xyxy[own])
+        outcomes.append(_match(overlap, truth.ignore[own]))
+    if wanted == 0:
+        return None
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    table = np.concatenate(outcomes, axis=1)[:, order]
+    return np.array([_interpolated(row, wanted) for row in table])
+
+
+def _match(overlap: NDArray[np.float64], ignore: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """(10, N) outcome of each detection, best first: 1 hit, 0 miss, -1 ignored."""
+    out = np.zeros((len(THRESHOLDS), len(overlap)), np.int8)
+    for t, threshold in enumerate(THRESHOLDS):
+        free = ~ignore
+        for i, row in enumerate(overlap):
+            candidates = np.where(free & (row >= threshold), row, -1.0)
+            if candidates.size and candidates.max() >= 0:
+                out[t, i] = 1
+                free = free.copy()
+                free[int(candidates.argmax())] = False
+            elif (row[ignore] >= threshold).any():
+                out[t, i] = -1
+    return out
+
+
+def _interpolated(outcomes: NDArray[np.int8], wanted: int) -> float:
+    counted = outcomes[outcomes >= 0]
+    if not counted.size:
+        return 0.0
+    hits = np.cumsum(counted)
+    precision = hits / np.arange(1, len(counted) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    recall = hits / wanted
+    position = np.searchsorted(recall, _RECALL_POINTS - 1e-12, side="left")
+    reached = position < len(precision)
+    return float(np.where(reached, precision[np.minimum(position, len(precision) - 1)], 0).mean())

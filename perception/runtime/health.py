@@ -1,0 +1,122 @@
+"""Is a sensor's sample worth using?  Cheap checks on content, with hysteresis."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from perception.frame import Modality, Sample
+
+HealthState = Literal["ok", "late", "lost", "frozen", "dark", "saturated", "malformed"]
+
+_CHECKSUM_STEP = 61
+"""Bytes between those that enter the frozen check: a prime, so that it wanders over the columns."""
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """Thresholds of the content checks.
+
+    Attributes:
+        dark_level: an image whose `dark_percentile` gray value (0..255) is below this is dark.
+        dark_percentile: see `dark_level`; a night scene with a few lights stays usable.
+        saturated_level: gray values from this on count as saturated.
+        saturated_share: an image with more saturated pixels than this share is saturated.
+        min_valid_share: a depth image with fewer valid pixels is dark (the sensor sees nothing).
+        min_points: a cloud with fewer points is dark.
+        min_thermal_spread: a thermal image with a smaller spread (in its unit) is dark.
+        frozen_after: this many samples in a row of equal content are a frozen sensor.
+        recover_after: a failed sensor is trusted again after this many good samples in a row.
+    """
+
+    dark_level: float = 8.0
+    dark_percentile: float = 99.0
+    saturated_level: int = 250
+    saturated_share: float = 0.8
+    min_valid_share: float = 0.02
+    min_points: int = 50
+    min_thermal_spread: float = 1e-3
+    frozen_after: int = 3
+    recover_after: int = 2
+
+
+@dataclass
+class _Track:
+    checksum: int = -1
+    repeats: int = 0
+    state: HealthState = "ok"
+    good: int = 0
+
+
+@dataclass
+class HealthMonitor:
+    """Follows the content of every sensor from sample to sample."""
+
+    config: HealthConfig = field(default_factory=HealthConfig)
+    _tracks: dict[Modality, _Track] = field(default_factory=dict)
+
+    def check(self, sample: Sample) -> HealthState:
+        """The sensor's state after this sample; a bad state holds until it has recovered."""
+        track = self._tracks.setdefault(sample.modality, _Track())
+        found = self._content(sample)
+        if found == "ok" and self._repeats(sample, track) >= self.config.frozen_after:
+            found = "frozen"
+        return self._with_hysteresis(track, found)
+
+    def mark(self, modality: Modality, state: HealthState) -> None:
+        """Note a failure that was found elsewhere, such as a malformed sample."""
+        track = self._tracks.setdefault(modality, _Track())
+        track.state, track.good = state, 0
+
+    def state(self, modality: Modality) -> HealthState:
+        """The sensor's last known state."""
+        return self._tracks[modality].state if modality in self._tracks else "lost"
+
+    def reset(self) -> None:
+        """Forget everything, as after a jump in time."""
+        self._tracks.clear()
+
+    def _with_hysteresis(self, track: _Track, found: HealthState) -> HealthState:
+        if found != "ok":
+            track.state, track.good = found, 0
+        elif track.state != "ok":
+            track.good += 1
+            if track.good >= self.config.recover_after:
+                track.state = "ok"
+        return track.state
+
+    def _repeats(self, sample: Sample, track: _Track) -> int:
+        flat = np.ascontiguousarray(sample.data).view(np.uint8).reshape(-1)
+        checksum = zlib.crc32(np.ascontiguousarray(flat[::_CHECKSUM_STEP]))
+        track.repeats = track.repeats + 1 if checksum == track.checksum else 1
+        track.checksum = checksum
+        return track.repeats
+
+    def _content(self, sample: Sample) -> HealthState:
+        if sample.modality == "rgb":
+            return self._rgb(sample)
+        if sample.modality == "depth":
+            valid = np.isfinite(sample.data[::8, ::8]) & (sample.data[::8, ::8] > 0)
+            return "ok" if valid.mean() >= self.config.min_valid_share else "dark"
+        if sample.modality == "thermal":
+            return self._thermal(sample)
+        return "ok" if len(sample.data) >= self.config.min_points else "dark"
+
+    def _rgb(self, sample: Sample) -> HealthState:
+        green = sample.data[::8, ::8, 1]
+        if np.percentile(green, self.config.dark_percentile) < self.config.dark_level:
+            return "dark"
+        bright = (green >= self.config.saturated_level).mean()
+        return "saturated" if bright > self.config.saturated_share else "ok"
+
+    def _thermal(self, sample: Sample) -> HealthState:
+        values = sample.data[::8, ::8]
+        values = values[np.isfinite(values)]
+        if values.size == 0 or float(values.max() - values.min()) <= self.config.min_thermal_spread:
+            return "dark"
+        top = {"counts8": 254.0, "counts16": 65534.0}.get(sample.unit, np.inf)
+        share = float((values >= top).mean())
+        return "saturated" if share > self.config.saturated_share else "ok"

@@ -1,0 +1,405 @@
+"""The pipeline: from samples to a result, with whatever sensors there are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import AnySenseError, EngineError, InputError
+from perception.frame import MODALITIES, Frame, Modality, Sample
+from perception.preprocess.grid import GridMap
+from perception.preprocess.sample import preprocess_sample, source_size
+from perception.runtime.bundle import Bundle, find_bundle
+from perception.runtime.engines import Engine, create_engine
+from perception.runtime.engines.base import Tensor
+from perception.runtime.health import HealthConfig, HealthMonitor
+from perception.runtime.policy import Policy
+from perception.runtime.postprocess import decode_detections, segment
+from perception.runtime.result import Detections, PipelineState, Result
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What is kept of a sample: its features, and where its pixels lie on the grid."""
+
+    features: dict[str, Tensor]
+    grid: GridMap
+    stamp_ns: int
+
+
+class _Stopwatch:
+    """Milliseconds by step."""
+
+    def __init__(self) -> None:
+        self.timings: dict[str, float] = {}
+        self._start = self._last = time.perf_counter_ns()
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter_ns()
+        self.timings[step] = self.timings.get(step, 0.0) + (now - self._last) / 1e6
+        self._last = now
+
+    def stop(self) -> dict[str, float]:
+        self.timings["total"] = (time.perf_counter_ns() - self._start) / 1e6
+        return self.timings
+
+
+class Pipeline:
+    """Runs a bundle on frames of any subset of its modalities.
+
+    Calling it with a frame does everything at once.  With `push`, samples are encoded as they
+    arrive, on the caller's thread, and `fuse` gives a result from the newest of them.  `push` and
+    `fuse` may be called from different threads.
+
+    Use `Pipeline.load`.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        encoders: Mapping[Modality, Engine],
+        fuser: Engine,
+        policy: Policy,
+        health: HealthConfig,
+        strict: bool = False,
+    ) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.policy = policy
+        self.strict = strict
+        self.counters: Counter[str] = Counter()
+        self.health = HealthMonitor(health)
+        self.engines: dict[str, Engine] = {**encoders, "fuser": fuser}
+        self._absent = {
+            spec.name: np.zeros([d or 1 for d in spec.shape], np.float32) for spec in fuser.inputs
+        }
+        self._inputs: dict[Modality, NDArray[np.float32]] = {
+            m: np.empty(self.manifest.inputs.input_shape(m), np.float32) for m in encoders
+        }
+        self._encoded: dict[Modality, _Encoded] = {}
+        self._warnings: dict[Modality, str] = {}
+        self._pushed: dict[str, float] = {}
+        self._last: Result | None = None
+        self._last_ns = -1
+        # One lock per encoder so that sensors do not wait for each other, one for what they share,
+        # always taken in this order: call, encode, shared.
+        self._call_lock = threading.Lock()
+        self._encode_locks = {m: threading.Lock() for m in encoders}
+        self._lock = threading.RLock()
+
+    @staticmethod
+    def load(
+        bundle: str | Path,
+        device: str = "auto",
+        *,
+        threads: int | None = None,
+        policy: Policy | None = None,
+        health: HealthConfig | None = None,
+        strict: bool = False,
+    ) -> Pipeline:
+        """Load a bundle and its engines.
+
+        Args:
+            bundle: folder or zip of a bundle, or the name of one that comes with AnySense.
+            device: `auto`, `cpu`, `cuda` or the name of a backend.
+            threads: CPU threads within an operator; None for all cores.
+            policy: which sensors must be there and what to do when they are not.
+            health: thresholds of the content checks.
+            strict: raise on a sample that cannot be used, instead of going on without it.
+
+        Raises:
+            BundleError: the bundle is missing, damaged, too new or reaches outside its folder.
+            EngineError: no backend can load its graphs.
+        """
+        opened = Bundle.open(find_bundle(str(bundle)))
+        graphs = opened.manifest.graphs
+
+        def load(name: str) -> Engine:
+            return create_engine(opened.file(name), device, threads)
+
+        encoders = {m: load(graphs.encoders[m].file) for m in opened.manifest.modalities}
+        fuser = load(graphs.fuser.file)
+        _check_graphs(opened, encoders, fuser)
+        return Pipeline(opened, encoders, fuser, policy or Policy(), health or HealthConfig(), strict)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that the bundle takes."""
+        return self.manifest.modalities
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs the fuser."""
+        return self.engines["fuser"].backend
+
+    def reset(self) -> None:
+        """Forget all samples, health and results, as at a jump back in time."""
+        with self._lock:
+            self._encoded.clear()
+            self._warnings.clear()
+            self._pushed.clear()
+            self.health.reset()
+            self._last, self._last_ns = None, -1
+
+    def __call__(self, frame: Frame | Mapping[Modality, Sample]) -> Result:
+        """The result for one frame; modalities that are not in it are missing.
+
+        Args:
+            frame: samples by modality; those that the bundle does not take are left aside.
+
+        Raises:
+            InputError, CalibrationError: only with `strict=True`, a sample cannot be used.
+        """
+        if not isinstance(frame, Frame):
+            frame = Frame(dict(frame))
+        watch = _Stopwatch()
+        with self._call_lock:
+            with self._lock:
+                self._encoded.clear()
+                self._warnings.clear()
+                self._pushed.clear()
+                self._note_time(frame.stamp_ns)
+            for modality in self.modalities:
+                if modality in frame:
+                    self._take(frame[modality], watch)
+            with self._lock:
+                present = tuple(m for m in MODALITIES if m in frame)
+                return self._finish(watch, present, frame.stamp_ns)
+
+    def push(self, modality: Modality, sample: Sample) -> bool:
+        """Encode a sample now; a later `fuse` uses it.
+
+        Returns:
+            True when the sample was usable.
+
+        Raises:
+            InputError: the sample is of another modality, or (with `strict`) cannot be used.
+        """
+        if sample.modality != modality:
+            raise InputError(f"a {sample.modality} sample was pushed as {modality}", where="push")
+        if modality not in self.modalities:
+            self.counters["foreign"] += 1
+            return False
+        watch = _Stopwatch()
+        usable = self._take(sample, watch, in_order=True)
+        with self._lock:
+            self._pushed.update(watch.timings)
+        return usable
+
+    def fuse(self, now_ns: int | None = None) -> Result:
+        """The result from the newest sample of each sensor that is not older than allowed.
+
+        Args:
+            now_ns: present time on the samples' clock; None takes the newest sample's stamp.
+        """
+        watch = _Stopwatch()
+        with self._lock:
+            newest = max((e.stamp_ns for e in self._encoded.values()), default=0)
+            now = newest if now_ns is None else now_ns
+            for modality, encoded in list(self._encoded.items()):
+                if now - encoded.stamp_ns > self.policy.max_age_ms * 1e6:
+                    del self._encoded[modality]
+                    self.health.mark(modality, "late")
+                    self.counters[f"late_{modality}"] += 1
+            watch.timings.update(self._pushed)
+            self._pushed.clear()
+            present = tuple(m for m in MODALITIES if m in self._encoded)
+            return self._finish(watch, present, now)
+
+    def _note_time(self, stamp_ns: int) -> None:
+        if self._last_ns >= 0 and stamp_ns < self._last_ns:
+            self.counters["stamp_jumps_back"] += 1
+            self.health.reset()
+            self._last = None
+        self._last_ns = stamp_ns
+
+    def _take(self, sample: Sample, watch: _Stopwatch, in_order: bool = False) -> bool:
+        """Check, preprocess and encode one sample; False when it is not usable."""
+        modality = sample.modality
+        with self._encode_locks[modality]:
+            try:
+                if in_order and not self._is_newer(sample):
+                    return False
+                encoded = self._encode(sample, watch)
+            except EngineError:
+                raise
+            except AnySenseError as error:
+                if self.strict:
+                    raise
+                return self._reject(modality, "malformed", str(error))
+            if encoded is None:
+                state = self.health.state(modality)
+                return self._reject(modality, state, f"{modality}: sensor is {state}")
+            with self._lock:
+                self._encoded[modality] = encoded
+                self._warnings.pop(modality, None)
+            self.counters[f"encoded_{modality}"] += 1
+            return True
+
+    def _is_newer(self, sample: Sample) -> bool:
+        before = self._encoded.get(sample.modality)
+        if before is None or sample.stamp_ns > before.stamp_ns:
+            return True
+        if before.stamp_ns - sample.stamp_ns > self.policy.max_age_ms * 1e6:
+            # Not a late message but a clock that was set back, as when a bag loops: start anew.
+            self.counters["stamp_jumps_back"] += 1
+            self.reset()
+            return True
+        self.counters[f"out_of_order_{sample.modality}"] += 1
+        return False
+
+    def _reject(self, modality: Modality, state: str, line: str) -> bool:
+        with self._lock:
+            self.health.mark(modality, state)  # type: ignore[arg-type]
+            self._encoded.pop(modality, None)
+            self._warnings[modality] = line
+            self.counters[f"{state}_{modality}"] += 1
+        return False
+
+    def _encode(self, sample: Sample, watch: _Stopwatch) -> _Encoded | None:
+        modality = sample.modality
+        watch.lap("wait")
+        buffer = self._inputs[modality]
+        preprocess_sample(sample, self.manifest.inputs, buffer)
+        watch.lap(f"preprocess_{modality}")
+        healthy = self.health.check(sample) == "ok"
+        watch.lap(f"check_{modality}")
+        if not healthy:
+            return None
+        features = self.engines[modality].run({modality: buffer})
+        watch.lap(f"encode_{modality}")
+        grid = GridMap.fit(source_size(sample), self.manifest.inputs.grid)
+        return _Encoded(features, grid, sample.stamp_ns)
+
+    def _finish(self, watch: _Stopwatch, present: tuple[Modality, ...], now_ns: int) -> Result:
+        used = tuple(m for m in MODALITIES if m in self._encoded)
+        last = self._last
+        since_ms = (now_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
+        state = self.policy.state(used, self.modalities, since_ms)
+        warnings = tuple(self._warnings.values())
+        if state in ("hold", "stop"):
+            return self._without_output(watch, present, state, now_ns, warnings)
+        watch.lap("wait")
+        outputs = self.engines["fuser"].run(self._feeds(used))
+        watch.lap("fuse")
+        reference = "rgb" if "rgb" in used else used[0]
+        factor = self.policy.confidence_factor(used, self.modalities)
+        labels, confidence, boxes = self._interpret(outputs, self._encoded[reference].grid, factor)
+        watch.lap("postprocess")
+        stamp = max(self._encoded[m].stamp_ns for m in used)
+        timings = watch.stop()
+        timings.pop("wait", None)
+        self.counters[f"frames_{state}"] += 1
+        result = Result(
+            labels,
+            confidence,
+            boxes,
+            used,
+            present,
+            state,
+            self._health(present),
+            stamp,
+            {m: stamp - self._encoded[m].stamp_ns for m in used},
+            timings,
+            self.backend,
+            warnings,
+        )
+        self._last = result
+        return result
+
+    def _without_output(
+        self,
+        watch: _Stopwatch,
+        present: tuple[Modality, ...],
+        state: PipelineState,
+        now_ns: int,
+        warnings: tuple[str, ...],
+    ) -> Result:
+        self.counters[f"frames_{state}"] += 1
+        held = self._last if state == "hold" else None
+        timings = watch.stop()
+        timings.pop("wait", None)
+        return Result(
+            held.labels if held else None,
+            held.confidence if held else None,
+            held.boxes if held else None,
+            (),
+            present,
+            state,
+            self._health(present),
+            held.stamp_ns if held else now_ns,
+            {},
+            timings,
+            self.backend,
+            warnings,
+        )
+
+    def _health(self, present: tuple[Modality, ...]) -> dict[Modality, str]:
+        states: dict[Modality, str] = {}
+        for modality in self.modalities:
+            known = self.health.state(modality)
+            gone = modality not in present and known == "ok"
+            states[modality] = "lost" if gone else known
+        return states
+
+    def _feeds(self, used: tuple[Modality, ...]) -> dict[str, Tensor]:
+        feeds = dict(self._absent)
+        feeds["presence"] = np.array([m in used for m in MODALITIES], np.float32)
+        for modality in used:
+            feeds.update(self._encoded[modality].features)
+        return feeds
+
+    def _interpret(
+        self, outputs: Mapping[str, Tensor], grid: GridMap, factor: float
+    ) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, Detections | None]:
+        labels = confidence = boxes = None
+        if "segmentation" in self.manifest.tasks:
+            labels, confidence = segment(grid.crop(outputs["seg_logits"][0]), grid.source)
+            if factor != 1.0:
+                confidence *= np.float32(factor)
+        if "detection" in self.manifest.tasks:
+            spec = self.manifest.detection
+            maps = {s: (outputs[f"det_cls_{s}"][0], outputs[f"det_box_{s}"][0]) for s in spec.strides}
+            found = decode_detections(
+                maps,
+                score_threshold=spec.score_threshold,
+                nms_iou=spec.nms_iou,
+                max_detections=spec.max_detections,
+            )
+            scores = found.scores * np.float32(factor)
+            boxes = Detections(grid.boxes_to_source(found.xyxy), scores, found.class_ids)
+        return labels, confidence, boxes
+
+
+def _check_graphs(
+    bundle: Bundle, encoders: Mapping[Modality, Engine], fuser: Engine
+) -> None:
+    """Refuse graphs whose tensors are not those that the manifest promises."""
+    manifest = bundle.manifest
+    produced = {o.name for e in encoders.values() for o in e.outputs}
+    needed = {i.name for i in fuser.inputs} - {"presence"}
+    if needed - produced:
+        raise EngineError(
+            f"fuser wants {sorted(needed - produced)[0]}, which no encoder gives",
+            where=str(bundle.path),
+        )
+    given = {o.name for o in fuser.outputs}
+    wanted = {"seg_logits"} if "segmentation" in manifest.tasks else set()
+    if "detection" in manifest.tasks:
+        wanted |= {f"det_{k}_{s}" for k in ("cls", "box") for s in manifest.detection.strides}
+    if wanted - given:
+        raise EngineError(f"fuser lacks output {sorted(wanted - given)[0]}", where=str(bundle.path))
+    for modality, engine in encoders.items():
+        shape = engine.inputs[0].shape
+        expected = manifest.inputs.input_shape(modality)
+        if any(d is not None and d != e for d, e in zip(shape, expected, strict=False)):
+            raise EngineError(
+                f"encoder takes {shape}, the manifest says {expected}", where=f"{bundle.path}: {modality}"
+            )

@@ -1,0 +1,59 @@
+"""Which sensors take part, and what to do when too few are left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from perception.errors import ConfigError
+from perception.frame import Modality, as_modality
+from perception.runtime.result import PipelineState
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A deployment's rules.
+
+    Attributes:
+        required: modalities without which the output is held, then stopped.
+        minimum: least number of modalities for an output.
+        max_age_ms: with `Pipeline.push`, features older than this (against the newest) are left out.
+        hold_ms: how long the last result goes on being given when too few sensors are left.
+        derating: factor on the confidence for each of the bundle's modalities that is missing.
+    """
+
+    required: tuple[str, ...] = ()
+    minimum: int = 1
+    max_age_ms: float = 200.0
+    hold_ms: float = 500.0
+    derating: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in self.required:
+            as_modality(name)
+        if self.minimum < 1 or self.max_age_ms <= 0 or self.hold_ms < 0:
+            raise ConfigError("minimum and max_age_ms must be positive, hold_ms not negative", where="policy")
+        if not 0 < self.derating <= 1:
+            raise ConfigError("derating must be in (0, 1]", where="policy")
+
+    def state(
+        self,
+        usable: Collection[Modality],
+        wanted: Collection[Modality],
+        since_last_ms: float,
+    ) -> PipelineState:
+        """The state for the modalities usable now.
+
+        Args:
+            usable: those at hand and healthy.
+            wanted: all that the bundle takes.
+            since_last_ms: time since the last computed result, infinity when there is none.
+        """
+        enough = len(usable) >= self.minimum and all(r in usable for r in self.required)
+        if not enough:
+            return "hold" if since_last_ms <= self.hold_ms else "stop"
+        return "full" if len(usable) == len(wanted) else "degraded"
+
+    def confidence_factor(self, used: Collection[Modality], wanted: Collection[Modality]) -> float:
+        """What confidences are multiplied with."""
+        return float(self.derating ** (len(wanted) - len(used)))
