@@ -1,0 +1,1 @@
+"""Calibration: reading the calibration that others made, into `perception.geometry` types."""

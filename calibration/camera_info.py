@@ -1,0 +1,62 @@
+"""Camera calibration files of the ROS `camera_calibration` package (`camera_info_manager` YAML)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from perception.errors import CalibrationError
+from perception.geometry.camera import CameraModel
+
+
+def load_camera_info(path: Path, *, rectified: bool = False) -> CameraModel:
+    """Read a calibration YAML.
+
+    Args:
+        path: the file.
+        rectified: the images are already rectified: take the projection matrix, no distortion.
+
+    Raises:
+        CalibrationError: the file is missing, no YAML, or lacks an entry.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CalibrationError("no such file", where=str(path))
+    try:
+        raw = yaml.safe_load(path.read_text())
+        fields: dict[str, Any] = {
+            "width": raw["image_width"],
+            "height": raw["image_height"],
+            "k": raw["camera_matrix"]["data"],
+            "d": raw["distortion_coefficients"]["data"],
+            "distortion_model": raw["distortion_model"],
+            "frame_id": raw.get("camera_name", ""),
+        }
+        if rectified:
+            fields["p"] = raw["projection_matrix"]["data"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CalibrationError(
+            f"no camera calibration: {type(error).__name__} {error}", where=str(path)
+        ) from error
+    return CameraModel.from_camera_info(fields, rectified=rectified)
+
+
+def save_camera_info(camera: CameraModel, path: Path) -> None:
+    """Write a calibration YAML that `camera_info_manager` reads."""
+    k = camera.matrix
+    p = [*k[0], 0.0, *k[1], 0.0, *k[2], 0.0]
+    distortion = list(camera.distortion) or [0.0] * 5
+    model = "plumb_bob" if camera.distortion_model == "none" else camera.distortion_model
+    content = {
+        "image_width": camera.width,
+        "image_height": camera.height,
+        "camera_name": camera.frame_id,
+        "camera_matrix": {"rows": 3, "cols": 3, "data": k.reshape(-1).tolist()},
+        "distortion_model": model,
+        "distortion_coefficients": {"rows": 1, "cols": len(distortion), "data": distortion},
+        "rectification_matrix": {"rows": 3, "cols": 3, "data": [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0]},
+        "projection_matrix": {"rows": 3, "cols": 4, "data": [float(v) for v in p]},
+    }
+    Path(path).write_text(yaml.safe_dump(content, sort_keys=False, default_flow_style=None))

@@ -1,0 +1,66 @@
+"""Depth images to metres (REP 117, REP 118)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.adapters.image import RawImage
+from perception.errors import EncodingError, InputError
+
+MILLIMETERS = ("16UC1", "mono16")
+METERS = ("32FC1",)
+
+
+def decode_depth(raw: RawImage) -> NDArray[np.float32]:
+    """Decode a depth image to (H, W) float32 metres.
+
+    Args:
+        raw: `16UC1` or `mono16` in millimetres, 0 = no return; or `32FC1` in metres, where NaN is
+            no return, -Inf too close and +Inf beyond range (REP 117), kept as they are.
+
+    Raises:
+        EncodingError: another encoding.
+        InputError: size and bytes contradict each other.
+    """
+    if raw.encoding in MILLIMETERS:
+        return depth_from_array(raw.rows("u2", 1))
+    if raw.encoding in METERS:
+        return depth_from_array(raw.rows("f4", 1))
+    raise EncodingError(
+        f"unknown depth encoding '{raw.encoding}'",
+        where="depth",
+        hint=", ".join((*MILLIMETERS, *METERS)),
+    )
+
+
+def depth_from_array(
+    array: NDArray[np.generic], scale: float | None = None
+) -> NDArray[np.float32]:
+    """Metres from an (H, W) array.
+
+    Args:
+        array: uint16 (millimetres unless `scale` says otherwise, 0 = no return), floating (metres),
+            or uint8 with `scale`.
+        scale: metres per step.
+
+    Raises:
+        InputError: wrong shape, or a dtype whose scale is not known.
+    """
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(f"shape {array.shape}, expected (H, W)", where="depth")
+    if scale is not None and not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"scale {scale} is not a positive number", where="depth")
+    if np.issubdtype(array.dtype, np.floating):
+        meters = array.astype(np.float32) * np.float32(scale or 1.0)
+        meters[(meters <= 0) & (meters > -np.inf)] = np.nan
+        return meters
+    if array.dtype == np.uint16 or (array.dtype == np.uint8 and scale is not None):
+        meters = array.astype(np.float32) * np.float32(1e-3 if scale is None else scale)
+        meters[array == 0] = np.nan
+        return meters
+    raise InputError(
+        f"dtype {array.dtype}: the scale is not known",
+        where="depth",
+        hint="uint16 millimetres, float metres, or give metres per step",
+    )

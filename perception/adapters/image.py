@@ -1,0 +1,153 @@
+"""Color images: the encodings of `sensor_msgs/Image` and compressed images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import EncodingError, InputError
+
+Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """The fields of a `sensor_msgs/Image`.
+
+    Attributes:
+        height, width: pixels.
+        encoding: as in `sensor_msgs/image_encodings`.
+        data: the rows, `step` bytes each.
+        step: bytes from row to row; 0 means that rows follow each other without padding.
+        is_bigendian: byte order of 16 and 32 bit values.
+    """
+
+    height: int
+    width: int
+    encoding: str
+    data: Bytes
+    step: int = 0
+    is_bigendian: bool = False
+
+    def rows(self, dtype: str, channels: int) -> NDArray[np.generic]:
+        """The pixels as (H, W) or (H, W, channels) in native byte order, a view where it can be.
+
+        Args:
+            dtype: numpy type of one value, such as `u2`.
+            channels: values per pixel.
+
+        Raises:
+            InputError: the size, step or number of bytes cannot be.
+        """
+        kind = np.dtype(dtype).newbyteorder(">" if self.is_bigendian else "<")
+        packed = self.width * channels * kind.itemsize
+        step = self.step or packed
+        if self.height < 1 or self.width < 1:
+            raise InputError(f"{self.encoding} image of {self.width}x{self.height} pixels")
+        flat = np.frombuffer(self.data, np.uint8)
+        if step < packed or flat.size < step * (self.height - 1) + packed:
+            raise InputError(
+                f"{self.encoding} image of {self.width}x{self.height} needs {packed} bytes a row, "
+                f"has step {step} and {flat.size} bytes"
+            )
+        if flat.size < step * self.height:  # the last row may come without its padding
+            flat = np.concatenate([flat, np.zeros(step * self.height - flat.size, np.uint8)])
+        table = flat[: step * self.height].reshape(self.height, step)[:, :packed]
+        if kind.itemsize > 1:
+            values = np.ascontiguousarray(table).view(kind)
+            table = values if kind.isnative else values.astype(kind.newbyteorder("="))
+        return table if channels == 1 else table.reshape(self.height, self.width, channels)
+
+
+Decoder = Callable[[RawImage], NDArray[np.uint8]]
+
+
+def _color(channels: int, code: int | None) -> Decoder:
+    def decode(raw: RawImage) -> NDArray[np.uint8]:
+        pixels = raw.rows("u1", channels)
+        return pixels if code is None else cv2.cvtColor(np.ascontiguousarray(pixels), code)
+
+    return decode
+
+
+def _mono16(raw: RawImage) -> NDArray[np.uint8]:
+    high = (raw.rows("u2", 1) >> 8).astype(np.uint8)  # type: ignore[operator]
+    return cv2.cvtColor(high, cv2.COLOR_GRAY2RGB)
+
+
+def _yuv(code: int) -> Decoder:
+    def decode(raw: RawImage) -> NDArray[np.uint8]:
+        if raw.width % 2:
+            raise InputError(f"{raw.encoding} image has odd width {raw.width}")
+        return cv2.cvtColor(np.ascontiguousarray(raw.rows("u1", 2)), code)
+
+    return decode
+
+
+def _bayer(code: int) -> Decoder:
+    def decode(raw: RawImage) -> NDArray[np.uint8]:
+        if raw.width < 4 or raw.height < 4:
+            raise InputError(f"{raw.encoding} image of {raw.width}x{raw.height} is too small")
+        return cv2.cvtColor(np.ascontiguousarray(raw.rows("u1", 1)), code)
+
+    return decode
+
+
+# OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first two of
+# the first row: ROS's RGGB is OpenCV's BG.
+RGB_DECODERS: dict[str, Decoder] = {
+    "rgb8": _color(3, None),
+    "bgr8": _color(3, cv2.COLOR_BGR2RGB),
+    "8UC3": _color(3, cv2.COLOR_BGR2RGB),
+    "rgba8": _color(4, cv2.COLOR_RGBA2RGB),
+    "bgra8": _color(4, cv2.COLOR_BGRA2RGB),
+    "8UC4": _color(4, cv2.COLOR_BGRA2RGB),
+    "mono8": _color(1, cv2.COLOR_GRAY2RGB),
+    "8UC1": _color(1, cv2.COLOR_GRAY2RGB),
+    "mono16": _mono16,
+    "yuv422": _yuv(cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": _yuv(cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": _yuv(cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": _yuv(cv2.COLOR_YUV2RGB_YUY2),
+    "bayer_rggb8": _bayer(cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": _bayer(cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": _bayer(cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": _bayer(cv2.COLOR_BayerGB2RGB),
+}
+
+
+def decode_rgb(raw: RawImage) -> NDArray[np.uint8]:
+    """Decode a color or gray image to (H, W, 3) uint8 R, G, B.
+
+    `rgb8` comes back as a view of the message.  `8UC3` and `8UC4` are read in OpenCV's order (B, G,
+    R), and `yuv422` is UYVY, as in ROS.
+
+    Raises:
+        EncodingError: the encoding is not known.
+        InputError: size and bytes contradict each other.
+    """
+    decoder = RGB_DECODERS.get(raw.encoding)
+    if decoder is None:
+        raise EncodingError(
+            f"unknown color encoding '{raw.encoding}'", where="rgb", hint=", ".join(RGB_DECODERS)
+        )
+    return decoder(raw)
+
+
+def decode_compressed(data: Bytes) -> NDArray[np.generic]:
+    """Decode JPEG or PNG bytes to (H, W) or (H, W, 3) R, G, B, with 8 or 16 bit as stored.
+
+    Raises:
+        EncodingError: the bytes are no image.
+    """
+    flat = np.frombuffer(data, np.uint8)
+    image = cv2.imdecode(flat, cv2.IMREAD_UNCHANGED) if flat.size else None
+    if image is None:
+        raise EncodingError("bytes are neither a JPEG nor a PNG image")
+    if image.ndim == 3:
+        image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_BGR2RGB)
+    return image

@@ -1,0 +1,122 @@
+"""Point clouds: any field layout of `sensor_msgs/PointCloud2`, and plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import EncodingError, InputError
+
+DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+"""numpy types by PointField datatype code."""
+
+INTENSITY_NAMES = ("intensity", "intensities", "i", "reflectivity", "reflectance", "signal")
+
+
+@dataclass(frozen=True)
+class PointField:
+    """The fields of a `sensor_msgs/PointField`; offset in bytes."""
+
+    name: str
+    offset: int
+    datatype: int
+    count: int = 1
+
+
+def decode_pointcloud2(
+    fields: Sequence[PointField],
+    data: bytes | bytearray | memoryview | NDArray[np.uint8],
+    *,
+    width: int,
+    height: int,
+    point_step: int,
+    row_step: int = 0,
+    is_bigendian: bool = False,
+) -> NDArray[np.float32]:
+    """Decode a cloud to (N, 4) float32: x, y, z in metres, intensity in 0..1 (0 when unknown).
+
+    Points with a coordinate that is not finite are dropped.  Intensities are scaled by their type
+    (uint8 by 255, uint16 by 65535) and, as floats, by 255 when any exceeds 1.
+
+    Raises:
+        EncodingError: x, y or z is missing, or a field lies outside the point or has no known type.
+        InputError: size and bytes contradict each other.
+    """
+    count = width * height
+    row_step = row_step or width * point_step
+    flat = np.frombuffer(data, np.uint8)
+    if min(width, height, point_step) < 0 or row_step < width * point_step:
+        raise InputError(f"cloud of {width}x{height} points with step {point_step}", where="lidar")
+    if count == 0:
+        return np.zeros((0, 4), np.float32)
+    if point_step == 0 or flat.size < row_step * (height - 1) + width * point_step:
+        raise InputError(
+            f"cloud of {width}x{height} points of {point_step} bytes has {flat.size} bytes",
+            where="lidar",
+        )
+    by_name = {f.name.lower(): f for f in fields}
+    missing = [n for n in "xyz" if n not in by_name]
+    if missing:
+        raise EncodingError(f"cloud has no field {missing[0]}", where="lidar")
+    wanted = [by_name[n] for n in "xyz"]
+    wanted += [by_name[n] for n in INTENSITY_NAMES if n in by_name][:1]
+    kind = np.dtype(
+        {
+            "names": [f"f{i}" for i in range(len(wanted))],
+            "formats": [_format(f, point_step, is_bigendian) for f in wanted],
+            "offsets": [f.offset for f in wanted],
+            "itemsize": point_step,
+        }
+    )
+    rows = np.lib.stride_tricks.as_strided(
+        flat, (height, width * point_step), (row_step, 1), writeable=False
+    )
+    table = np.ascontiguousarray(rows).reshape(-1).view(kind)
+    out = np.zeros((count, 4), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for i in range(3):
+            out[:, i] = table[f"f{i}"]
+        if len(wanted) > 3:
+            out[:, 3] = scale_intensity(table["f3"])
+    return out[np.isfinite(out[:, :3]).all(axis=1)]
+
+
+def _format(field: PointField, point_step: int, is_bigendian: bool) -> str:
+    code = DATATYPES.get(field.datatype)
+    if code is None:
+        raise EncodingError(
+            f"field {field.name} has unknown datatype {field.datatype}", where="lidar"
+        )
+    if field.offset < 0 or field.offset + np.dtype(code).itemsize > point_step:
+        raise EncodingError(f"field {field.name} lies outside the point", where="lidar")
+    return (">" if is_bigendian else "<") + code
+
+
+def scale_intensity(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Intensities (N,) of any type to 0..1."""
+    out = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
+    if np.issubdtype(values.dtype, np.integer):
+        out /= float(np.iinfo(values.dtype).max)
+    elif out.size and out.max() > 1.0:
+        out /= 255.0
+    return out.clip(0.0, 1.0)
+
+
+def points_from_array(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    """An (N, 3..5) array as (N, 4) float32 x, y, z, intensity; a fifth column (ring) is dropped.
+
+    Raises:
+        InputError: another shape or dtype.
+    """
+    if array.ndim != 2 or not 3 <= array.shape[1] <= 5:
+        raise InputError(f"shape {array.shape}, expected (N, 3), (N, 4) or (N, 5)", where="lidar")
+    if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
+        raise InputError(f"dtype {array.dtype}, expected numbers", where="lidar")
+    out = np.zeros((len(array), 4), np.float32)
+    out[:, :3] = array[:, :3]
+    if array.shape[1] > 3:
+        out[:, 3] = scale_intensity(np.ascontiguousarray(array[:, 3]))
+    return out[np.isfinite(out[:, :3]).all(axis=1)]

@@ -1,0 +1,67 @@
+"""Thermal images: 8 bit pictures, raw counts, or temperatures."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.adapters.image import RawImage
+from perception.errors import EncodingError, InputError
+
+UNITS = ("auto", "counts8", "counts16", "centikelvin", "kelvin")
+
+_DTYPES = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2", "32FC1": "f4"}
+
+
+def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.float32], str]:
+    """Decode a thermal image.
+
+    Args:
+        raw: `mono8`, `mono16` / `16UC1` or `32FC1`.
+        unit: what the values mean; `auto` takes 8 bit as `counts8`, 16 bit as `counts16` and float
+            as `kelvin`.  Cameras in radiometric mode (FLIR TLinear at 0.01 K) send `centikelvin`;
+            nothing in the message tells, so it must be said.
+
+    Returns:
+        (H, W) float32 values and their unit: `counts8`, `counts16` or `kelvin`.
+
+    Raises:
+        EncodingError: unknown encoding, or a unit that the encoding cannot hold.
+        InputError: size and bytes contradict each other.
+    """
+    if raw.encoding not in _DTYPES:
+        raise EncodingError(
+            f"unknown thermal encoding '{raw.encoding}'", where="thermal", hint=", ".join(_DTYPES)
+        )
+    return thermal_from_array(raw.rows(_DTYPES[raw.encoding], 1), unit=unit)
+
+
+def thermal_from_array(
+    array: NDArray[np.generic], *, unit: str = "auto"
+) -> tuple[NDArray[np.float32], str]:
+    """The same from an (H, W) array of uint8, uint16 or floating values."""
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(f"shape {array.shape}, expected (H, W)", where="thermal")
+    if unit not in UNITS:
+        raise EncodingError(f"unknown unit '{unit}'", where="thermal", hint=", ".join(UNITS))
+    natural = _natural_unit(array.dtype)
+    if unit == "auto":
+        unit = natural
+    fits = {"counts8": "counts8", "counts16": "counts16", "centikelvin": "counts16"}
+    if fits.get(unit, natural) != natural:
+        raise EncodingError(f"{array.dtype} values cannot be {unit}", where="thermal")
+    values = array.astype(np.float32)
+    if unit == "centikelvin":
+        values *= np.float32(0.01)
+        values[array == 0] = np.nan
+    return values, "kelvin" if unit == "centikelvin" else unit
+
+
+def _natural_unit(dtype: np.dtype[np.generic]) -> str:
+    if dtype == np.uint8:
+        return "counts8"
+    if dtype == np.uint16:
+        return "counts16"
+    if np.issubdtype(dtype, np.floating):
+        return "kelvin"
+    raise InputError(f"dtype {dtype}, expected uint8, uint16 or float", where="thermal")
