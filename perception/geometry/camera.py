@@ -62,6 +62,8 @@ class CameraModel:
         values = tuple(float(v) for v in self.distortion)
         if model != "equidistant" and not any(values):
             model, values = "none", ()
+        for name in ("fx", "fy", "cx", "cy"):  # numpy scalars do not go into YAML
+            object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "distortion_model", model)
         object.__setattr__(self, "distortion", values)
         if self.width < 1 or self.height < 1:

@@ -1,0 +1,121 @@
+"""Making simulated recordings: a drive, or a set of unrelated scenes, as a data folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from perception.data.folder import FolderWriter, folder_info
+from perception.errors import ConfigError
+from perception.frame import MODALITIES
+from perception.sim.render import RenderedFrame, render
+from perception.sim.scene import DET_CLASSES, SEG_CLASSES, Scene, Weather
+from perception.sim.sensors import BEAM_PATTERNS, camera_model, make_rig
+from perception.sim.street import at_time, make_street, random_weather
+
+RATE_HZ = 10.0
+DRIVE_SPEED_MPS = 5.0
+LICENCE = "Apache-2.0 (simulated by AnySense)"
+
+
+def scene_sequence(frames: int, seed: int) -> Iterator[Scene]:
+    """Unrelated scenes: another street, weather and viewpoint each, day and night in turn."""
+    for index in range(frames):
+        rng = np.random.default_rng((seed, index, 5))
+        weather = random_weather(rng, night=index % 2 == 1)
+        street = make_street(seed * 10007 + index, 45.0, weather, crowd=float(rng.uniform(0.7, 1.8)))
+        x, y, z = street.ego_position
+        moved = (x + float(rng.uniform(-8, 8)), y + float(rng.uniform(-0.8, 0.8)), z)
+        yield replace(street, ego_position=moved, ego_yaw=float(rng.normal(0, 0.12)))
+
+
+def drive_weather(progress: float) -> Weather:
+    """The light of a drive into the night: dusk falls between 45% and 60% of the way."""
+    fall = float(np.clip((0.6 - progress) / 0.15, 0, 1))
+    daylight = 0.03 + 0.8 * fall
+    return Weather(daylight, 2.2, 0.6, 276.0 + 10.0 * fall, headlights=daylight < 0.3)
+
+
+def drive_sequence(frames: int, seed: int) -> Iterator[Scene]:
+    """One drive down one street at 10 Hz, by day first and then by night."""
+    length = frames / RATE_HZ * DRIVE_SPEED_MPS + 40
+    for index in range(frames):
+        weather = drive_weather(index / max(1, frames - 1))
+        street = make_street(seed, length, weather, crowd=1.3)
+        yield at_time(street, index / RATE_HZ, DRIVE_SPEED_MPS)
+
+
+def make_recording(
+    out: Path,
+    kind: str,
+    frames: int,
+    seed: int,
+    *,
+    size: tuple[int, int] = (240, 320),
+    lidar: str = "mixed",
+    progress: bool = True,
+) -> Path:
+    """Simulate a recording and write it as a data folder.
+
+    Args:
+        out: the folder; it must not hold another recording.
+        kind: `drive` or `scenes`.
+        frames: number of frames.
+        seed: of all random choices; the same seed gives the same recording.
+        size: (height, width) of the images.
+        lidar: a key of `BEAM_PATTERNS`, or `mixed` to change it from scene to scene.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: an argument is out of range.
+        DataError: the folder holds something else.
+    """
+    makers = {"drive": drive_sequence, "scenes": scene_sequence}
+    if kind not in makers:
+        raise ConfigError(f"unknown kind '{kind}'", hint=", ".join(makers))
+    if lidar != "mixed" and lidar not in BEAM_PATTERNS:
+        raise ConfigError(f"unknown LiDAR '{lidar}'", hint=", ".join(("mixed", *BEAM_PATTERNS)))
+    if frames < 1 or min(size) < 32:
+        raise ConfigError("needs at least one frame, and images of 32 pixels a side")
+    camera = camera_model(*size)
+    info = folder_info(
+        name=f"simulated {kind}",
+        modalities=MODALITIES,
+        size=size,
+        rate_hz=RATE_HZ,
+        seg_classes=SEG_CLASSES,
+        det_classes=DET_CLASSES,
+        thermal_unit="centikelvin",
+        simulated=True,
+        licence=LICENCE,
+    )
+    patterns = list(BEAM_PATTERNS) if lidar == "mixed" else [lidar]
+    with FolderWriter(out, info, make_rig(*size)) as writer:
+        scenes = makers[kind](frames, seed)
+        steps = track(scenes, "simulating", frames) if progress else scenes
+        for index, scene in enumerate(steps):
+            changes = kind == "scenes" and len(patterns) > 1
+            name = patterns[index % len(patterns)] if changes else patterns[min(1, len(patterns) - 1)]
+            frame = render(scene, camera, BEAM_PATTERNS[name])
+            tags = ("night" if scene.weather.night else "day", name)
+            _write(writer, index, frame, tags)
+    return out
+
+
+def _write(writer: FolderWriter, index: int, frame: RenderedFrame, tags: tuple[str, ...]) -> None:
+    writer.add(
+        f"{index:06d}",
+        stamp_ns=round(index * 1e9 / RATE_HZ),
+        tags=tags,
+        rgb=frame.rgb,
+        depth=frame.depth,
+        thermal=frame.thermal,
+        lidar=frame.lidar[:, :4],
+        labels=frame.labels,
+        boxes=frame.boxes,
+        boxes3d=frame.boxes3d,
+    )

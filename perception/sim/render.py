@@ -1,0 +1,179 @@
+"""What the sensors see of a scene: RGB, depth, thermal, LiDAR, labels and boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.data.base import Boxes
+from perception.geometry.camera import CameraModel
+from perception.sim.raycast import Hits, RayCaster
+from perception.sim.scene import DETECTED, SKY, Scene
+from perception.sim.sensors import (
+    CAMERA_HEIGHT_M,
+    LIDAR_POSITION_M,
+    BeamPattern,
+    beam_rays,
+    pixel_rays,
+)
+from perception.sim.shading import Surface, shade
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+DEPTH_RANGE_M = (0.4, 40.0)
+MIN_BOX_PIXELS = 14
+SKY_TEMPERATURE_K = 245.0
+
+
+@dataclass(frozen=True)
+class RenderedFrame:
+    """One simulated frame; the images are aligned.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        depth: (H, W) float32 metres, NaN = no return.
+        thermal: (H, W) float32 kelvin, apparent temperature.
+        lidar: (N, 5) float32 x, y, z in metres, intensity 0..1, ring.
+        labels: (H, W) uint8.
+        boxes: what is visible of persons and vehicles, in pixels.
+        boxes3d: class id, center x y z, length width height, yaw in the LiDAR frame.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: Float32
+    thermal: Float32
+    lidar: Float32
+    labels: NDArray[np.uint8]
+    boxes: Boxes
+    boxes3d: list[dict[str, Any]]
+
+
+def _ego_rotation(scene: Scene) -> Float64:
+    c, s = np.cos(scene.ego_yaw), np.sin(scene.ego_yaw)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+
+
+def render(scene: Scene, camera: CameraModel, pattern: BeamPattern) -> RenderedFrame:
+    """Render all sensors at one moment.
+
+    Args:
+        scene: the scene with the ego vehicle's pose.
+        camera: intrinsics of the three aligned images.
+        pattern: the LiDAR.
+    """
+    rng = np.random.default_rng((scene.seed, 23))
+    caster = RayCaster(scene)
+    turn = _ego_rotation(scene)
+    eye = turn @ np.array([0, 0, CAMERA_HEIGHT_M]) + scene.ego_position
+    rays = pixel_rays(camera) @ turn.T
+    hits = caster.cast(eye, rays)
+    size = (camera.height, camera.width)
+    body_of_geom = np.array([i for i, _ in scene.geoms] + [-1])
+    body = body_of_geom[hits.geom].reshape(size)
+    label_of_body = np.array([b.label for b in scene.bodies] + [SKY], np.uint8)
+    labels = label_of_body[body]
+    surface = Surface.of(scene, hits, eye, rays)
+    return RenderedFrame(
+        shade(scene, caster, surface, size, rng),
+        _depth(hits, rays @ turn, size, rng),
+        _thermal(scene, surface, size, rng),
+        _lidar(scene, caster, turn, pattern, rng),
+        labels,
+        _boxes(body, label_of_body),
+        _boxes3d(scene, turn),
+    )
+
+
+def _depth(hits: Hits, rays_ego: Float64, size: tuple[int, int], rng: np.random.Generator) -> Float32:
+    z = (hits.distance * rays_ego[:, 0]).reshape(size)  # along the optical axis, REP 118
+    depth = z.astype(np.float32)
+    # Stereo noise grows with the square of the distance; edges and far surfaces drop out.
+    with np.errstate(invalid="ignore"):
+        depth += rng.standard_normal(size, np.float32) * np.float32(0.0015) * depth**2
+        bad = ~((depth >= DEPTH_RANGE_M[0]) & (depth <= DEPTH_RANGE_M[1]))
+        jump = cv2.morphologyEx(np.nan_to_num(depth, posinf=99), cv2.MORPH_GRADIENT, np.ones((3, 3)))
+        bad |= (jump > 0.5 + 0.3 * depth) & (rng.random(size) < 0.5)
+        bad |= rng.random(size) < 0.002 + 0.1 * (np.nan_to_num(depth, posinf=40.0, neginf=0.0) / 40) ** 2
+    depth[bad] = np.nan
+    return depth
+
+
+def _thermal(
+    scene: Scene, surface: Surface, size: tuple[int, int], rng: np.random.Generator
+) -> Float32:
+    air = scene.weather.air_k
+    sky = SKY_TEMPERATURE_K + 0.25 * (air - 273)
+    apparent = surface.emissivity * surface.temperature_k + (1 - surface.emissivity) * sky
+    apparent = apparent + 2.0 * (surface.noise - 0.5)
+    up = surface.rays[:, 2].clip(0, 1)
+    apparent = np.where(surface.hit, apparent, sky + 25 * (1 - up) ** 6)
+    # Air between absorbs and glows at its own temperature.
+    haze = 1 - np.exp(-np.where(surface.hit, surface.distance, 400.0) / 400.0)
+    image = (apparent * (1 - haze) + air * haze).reshape(size).astype(np.float32)
+    image = cv2.GaussianBlur(image, (0, 0), 0.8)
+    columns = rng.normal(0, 0.05, (1, size[1])).astype(np.float32)  # fixed-pattern noise
+    return image + columns + rng.normal(0, 0.08, size).astype(np.float32)
+
+
+def _lidar(
+    scene: Scene,
+    caster: RayCaster,
+    turn: Float64,
+    pattern: BeamPattern,
+    rng: np.random.Generator,
+) -> Float32:
+    rays, rings = beam_rays(pattern, 90.0)
+    origin = turn @ np.array(LIDAR_POSITION_M) + scene.ego_position
+    world = rays @ turn.T
+    hits = caster.cast(origin, world, pattern.reach_m)
+    reflectivity = np.array([g.material.reflectivity for _, g in scene.geoms] + [0.0])[hits.geom]
+    incidence = np.abs((world * hits.normal).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        strength = reflectivity * incidence
+        lost = ~np.isfinite(hits.distance) | (rng.random(len(rays)) < 0.01)
+        lost |= strength < 0.02 * (hits.distance / 30) ** 2
+    distance = hits.distance + rng.normal(0, pattern.range_noise_m, len(rays))
+    kept = ~lost & (distance > 0.5)
+    points = rays[kept] * distance[kept, None]
+    return np.column_stack([points, strength[kept].clip(0, 1), rings[kept]]).astype(np.float32)
+
+
+def _boxes(body: NDArray[np.int64], label_of_body: NDArray[np.uint8]) -> Boxes:
+    rows: list[tuple[float, ...]] = []
+    kinds = []
+    for index in np.unique(body):
+        label = int(label_of_body[index])
+        if index < 0 or label not in DETECTED:
+            continue
+        y, x = np.nonzero(body == index)
+        if len(x) >= MIN_BOX_PIXELS:
+            rows.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
+            kinds.append(DETECTED[label])
+    if not rows:
+        return Boxes.empty()
+    return Boxes.of(np.array(rows, np.float32), np.array(kinds, np.int64))
+
+
+def _boxes3d(scene: Scene, turn: Float64) -> list[dict[str, Any]]:
+    found = []
+    origin = turn @ np.array(LIDAR_POSITION_M) + scene.ego_position
+    for body in scene.bodies:
+        if body.label not in DETECTED:
+            continue
+        length, width, height = body.extent
+        center = (np.array(body.position) + [0, 0, height / 2] - origin) @ turn
+        if 0 < center[0] < 60:
+            found.append(
+                {
+                    "class": DETECTED[body.label],
+                    "center": [round(float(v), 3) for v in center],
+                    "size": [round(v, 3) for v in (length, width, height)],
+                    "yaw": round(body.yaw - scene.ego_yaw, 4),
+                }
+            )
+    return found
