@@ -1,0 +1,86 @@
+"""`anysense data`: check a recording, make a simulated one, say what is in one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from perception.cli.arguments import CONSOLE
+from perception.errors import ConfigError
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("data", help="check, simulate or describe recordings")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="find mistakes in a folder recording")
+    check.add_argument("folder", type=Path, help="recording in the folder format")
+    sim = actions.add_parser("make-sim", help="simulate a recording with all four sensors")
+    sim.add_argument("--out", type=Path, required=True, help="folder to write")
+    sim.add_argument("--kind", choices=("drive", "scenes"), default="drive")
+    sim.add_argument("--frames", type=int, default=90)
+    sim.add_argument("--seed", type=int, default=7)
+    sim.add_argument("--size", default="320x240", help="WIDTHxHEIGHT in pixels")
+    sim.add_argument("--lidar", default="mixed", help="vlp16, hdl32, os1-64 or mixed")
+    info = actions.add_parser("info", help="say what a recording holds")
+    info.add_argument("data", metavar="KIND:DIR")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the chosen action."""
+    return {"check": _check, "make-sim": _make_sim, "info": _info}[args.action](args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from rich.progress import track
+    from rich.table import Table
+
+    from perception.data.check import check_folder
+
+    findings = check_folder(args.folder, lambda items: track(items, "checking", transient=True))
+    errors = [f for f in findings if f.severity == "error"]
+    if findings:
+        table = Table("severity", "where", "finding")
+        for finding in findings[:50]:
+            color = "red" if finding.severity == "error" else "yellow"
+            table.add_row(f"[{color}]{finding.severity}[/{color}]", finding.where, finding.message)
+        CONSOLE.print(table)
+        if len(findings) > 50:
+            CONSOLE.print(f"... and {len(findings) - 50} more")
+    CONSOLE.print(f"{args.folder}: {len(errors)} errors, {len(findings) - len(errors)} warnings")
+    return 2 if errors else 0
+
+
+def _make_sim(args: argparse.Namespace) -> int:
+    from perception.sim.generate import make_recording
+
+    try:
+        width, height = (int(v) for v in args.size.split("x"))
+    except ValueError as error:
+        raise ConfigError(f"'{args.size}' is not WIDTHxHEIGHT", where="--size") from error
+    make_recording(
+        args.out, args.kind, args.frames, args.seed, size=(height, width), lidar=args.lidar
+    )
+    CONSOLE.print(f"wrote {args.frames} simulated frames to {args.out}")
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from collections import Counter
+
+    from perception.data.registry import open_recording, parse_data_argument
+
+    kind, root = parse_data_argument(args.data)
+    recording = open_recording(kind, root)
+    info = recording.info
+    tags = Counter(tag for i in range(len(recording)) for tag in recording.tags(i))
+    CONSOLE.print(f"[bold]{info.name}[/bold]{' (simulated)' if info.simulated else ''}")
+    CONSOLE.print(f"frames {len(recording)}; modalities {', '.join(info.modalities)}")
+    for name, classes in (("semantic", info.seg_classes), ("box", info.det_classes)):
+        if classes:
+            CONSOLE.print(f"{len(classes)} {name} classes: {', '.join(c.name for c in classes)}")
+    if tags:
+        CONSOLE.print("tags " + ", ".join(f"{k} {v}" for k, v in sorted(tags.items())))
+    CONSOLE.print(f"licence: {info.licence}")
+    return 0

@@ -1,0 +1,104 @@
+"""`anysense eval`: accuracy of a bundle on a recording, for every subset of modalities."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from perception.cli.arguments import (
+    CONSOLE,
+    add_data_arguments,
+    add_engine_arguments,
+    command_line,
+    open_data,
+    write_json,
+)
+from perception.errors import ConfigError
+from perception.frame import Modality, as_modality, subset_name, subsets_of
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("eval", help="accuracy of a bundle on a recording, by subset")
+    parser.add_argument("bundle", help="folder, zip or name of a bundle")
+    add_data_arguments(parser, required=True)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--all-subsets", action="store_true", help="every subset of modalities")
+    group.add_argument("--subset", help="one subset, e.g. rgb,depth (default: all modalities)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    add_engine_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def _subsets(args: argparse.Namespace, usable: tuple[Modality, ...]) -> list[tuple[Modality, ...]]:
+    if args.all_subsets:
+        return subsets_of(usable)
+    if not args.subset:
+        return [usable]
+    wanted = [as_modality(m.strip()) for m in args.subset.replace("+", ",").split(",")]
+    missing = [m for m in wanted if m not in usable]
+    if missing:
+        raise ConfigError(
+            f"{missing[0]} is not in both bundle and data", where="--subset", hint=", ".join(usable)
+        )
+    return [tuple(m for m in usable if m in wanted)]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print a table, write the JSON."""
+    from rich.progress import Progress
+
+    from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subset
+    from perception.runtime.pipeline import Pipeline
+
+    recording = open_data(args)
+    pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
+    pipeline.manifest.detection.score_threshold = LOW_SCORE
+    Scorer(pipeline, recording)  # refuses what cannot be compared before any work is done
+    usable = tuple(m for m in pipeline.modalities if m in recording.info.modalities)
+    if not usable:
+        raise ConfigError(f"the bundle takes none of the modalities of {args.data}")
+    subsets = _subsets(args, usable)
+    table: dict[str, Any] = {}
+    with Progress(console=CONSOLE, transient=True) as progress:
+        task = progress.add_task("evaluating", total=len(subsets) * len(recording))
+        for subset in subsets:
+            table[subset_name(subset)] = evaluate_subset(
+                pipeline, recording, subset, lambda: progress.advance(task)
+            )
+    _print(table, args, pipeline.manifest.name, recording.info.simulated)
+    if args.json:
+        content = {
+            "bundle": pipeline.manifest.name,
+            "bundle_version": pipeline.manifest.version,
+            "data": recording.info.name,
+            "simulated": recording.info.simulated,
+            "split": args.split,
+            "only": args.only,
+            "labels": args.labels,
+            "backend": pipeline.backend,
+            "command": command_line(),
+            "subsets": table,
+        }
+        write_json(args.json, content)
+    return 0
+
+
+def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:
+    from rich.table import Table
+
+    columns = [
+        k
+        for k in next(iter(table.values()))
+        if k not in ("per_class", "per_class_iou", "frames")
+    ]
+    note = " (simulated data)" if simulated else ""
+    out = Table(title=f"{name} on {args.data}, split {args.split}{note}")
+    out.add_column("subset")
+    for column in ("frames", *columns):
+        out.add_column(column, justify="right")
+    for subset, row in table.items():
+        cells = ["-" if row.get(c) is None else f"{100 * row[c]:.1f}" for c in columns]
+        out.add_row(subset, str(row["frames"]), *cells)
+    CONSOLE.print(out)

@@ -1,0 +1,131 @@
+"""`anysense run`: one frame from files, results as pictures and JSON."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from perception.cli.arguments import CONSOLE, add_engine_arguments, write_json
+from perception.errors import ConfigError
+from perception.frame import Frame, Modality, Sample
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("run", help="run a bundle on the files of one frame")
+    parser.add_argument("--bundle", required=True, help="folder, zip or name of a bundle")
+    parser.add_argument("--rgb", type=Path, metavar="FILE", help="picture")
+    parser.add_argument("--depth", type=Path, metavar="FILE", help="16 bit PNG in mm, or metres as .npy/.tiff")
+    parser.add_argument("--thermal", type=Path, metavar="FILE", help="8 or 16 bit picture, or .npy")
+    parser.add_argument("--lidar", type=Path, metavar="FILE", help=".npy, .npz, .bin or .pcd")
+    parser.add_argument("--rig", type=Path, metavar="FILE", help="calibration, see docs/data.md")
+    parser.add_argument("--depth-scale", type=float, help="metres per step of the depth file")
+    parser.add_argument(
+        "--thermal-unit",
+        default="auto",
+        choices=("auto", "counts8", "counts16", "centikelvin", "kelvin"),
+        help="what the thermal file's values mean",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    add_engine_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def load_frame(args: argparse.Namespace) -> Frame:
+    """The frame that the file arguments make up.
+
+    Raises:
+        ConfigError: no file is given.
+    """
+    from perception.adapters.files import load_depth, load_lidar, load_rgb, load_thermal
+    from perception.geometry.rig import load_rig
+
+    samples: dict[Modality, Sample] = {}
+    if args.rgb:
+        samples["rgb"] = load_rgb(args.rgb)
+    if args.depth:
+        samples["depth"] = load_depth(args.depth, args.depth_scale)
+    if args.thermal:
+        samples["thermal"] = load_thermal(args.thermal, args.thermal_unit)
+    if args.lidar:
+        samples["lidar"] = load_lidar(args.lidar)
+    if not samples:
+        raise ConfigError("no sensor file given", hint="--rgb, --depth, --thermal or --lidar")
+    if args.rig:
+        rig = load_rig(args.rig)
+        samples = {m: rig.attach(s) for m, s in samples.items()}
+    return Frame(samples)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one frame; writes result.json, overlay.png and, by task, labels and confidence."""
+    import cv2
+
+    from perception.runtime.pipeline import Pipeline
+    from perception.viz.overlay import colorize_labels, draw_result
+
+    frame = load_frame(args)
+    pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
+    foreign = [m for m in frame if m not in pipeline.modalities]
+    if len(foreign) == len(frame):
+        raise ConfigError(
+            f"bundle {pipeline.manifest.name} takes {', '.join(pipeline.modalities)}, "
+            f"not {', '.join(foreign)}"
+        )
+    result = pipeline(frame)
+    for line in result.warnings:
+        CONSOLE.print(f"warning: {line}", style="yellow")
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_json(args.out / "result.json", result_fields(pipeline, result))
+    if not result.used:
+        raise ConfigError("no sensor was usable", hint="see the warnings above")
+
+    def save(name: str, image: Any) -> None:
+        cv2.imwrite(str(args.out / name), image)
+
+    save("overlay.png", draw_result(pipeline.manifest, frame, result)[..., ::-1])
+    if result.labels is not None and result.confidence is not None:
+        save("labels.png", result.labels)
+        colors = colorize_labels(result.labels, pipeline.manifest.classes.segmentation)
+        save("labels_color.png", colors[..., ::-1])
+        save("confidence.png", (result.confidence * 255).round().astype("uint8"))
+    used = ", ".join(result.used)
+    CONSOLE.print(f"{result.state}: used {used}; {result.total_ms:.1f} ms; wrote {args.out}")
+    return 0
+
+
+def result_fields(pipeline: Any, result: Any) -> dict[str, Any]:
+    """A result as plain values."""
+    import numpy as np
+
+    manifest = pipeline.manifest
+    out: dict[str, Any] = {
+        "bundle": manifest.name,
+        "used": list(result.used),
+        "present": list(result.present),
+        "state": result.state,
+        "health": dict(result.health),
+        "backend": result.backend,
+        "warnings": list(result.warnings),
+        "timings_ms": {k: round(v, 3) for k, v in result.timings.items()},
+    }
+    if result.labels is not None:
+        ids, counts = np.unique(result.labels, return_counts=True)
+        names = {c.id: c.name for c in manifest.classes.segmentation}
+        shares = {names.get(int(i), str(i)): float(n / counts.sum()) for i, n in zip(ids, counts, strict=True)}
+        out["segmentation"] = dict(sorted(shares.items(), key=lambda item: -item[1]))
+        out["mean_confidence"] = float(result.confidence.mean())
+    if result.boxes is not None:
+        names = {c.id: c.name for c in manifest.classes.detection}
+        out["boxes"] = [
+            {
+                "class": names.get(int(k), str(k)),
+                "score": round(float(s), 4),
+                "xyxy": [round(float(v), 1) for v in box],
+            }
+            for box, s, k in zip(
+                result.boxes.xyxy, result.boxes.scores, result.boxes.class_ids, strict=True
+            )
+        ]
+    return out

@@ -1,0 +1,1 @@
+"""The demo: a recorded drive through the pipeline while its sensors fail on a script."""

@@ -1,0 +1,127 @@
+"""The report's charts, drawn as inline SVG so that they stay sharp and follow the page's colors."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+
+from perception.demo.runner import DemoRecord
+from perception.demo.scenario import modality_title
+
+_WIDTH, _LEFT, _ROW = 1000, 92, 30
+_STATE_CLASS = {"full": "full", "degraded": "degraded", "hold": "hold", "stop": "stop"}
+
+
+def _runs(values: list[str]) -> list[tuple[int, int, str]]:
+    """(start, stop, value) of each stretch of equal values."""
+    runs: list[tuple[int, int, str]] = []
+    for index, value in enumerate(values):
+        if runs and runs[-1][2] == value:
+            runs[-1] = (runs[-1][0], index + 1, value)
+        else:
+            runs.append((index, index + 1, value))
+    return runs
+
+
+def timeline_chart(record: DemoRecord) -> str:
+    """Per sensor, when it was used, at fault or missing; below, the pipeline's state."""
+    count = len(record.rows)
+    scale = (_WIDTH - _LEFT) / count
+    parts = [
+        "<defs><pattern id='hatch' width='7' height='7' patternUnits='userSpaceOnUse' "
+        "patternTransform='rotate(45)'><rect width='3' height='7' class='hatch'/></pattern></defs>"
+    ]
+    top = 40
+    for phase in record.phases:
+        x0 = _LEFT + phase.phase.start * scale
+        x1 = _LEFT + phase.phase.stop * scale
+        parts.append(f"<line class='grid' x1='{x0:.1f}' x2='{x0:.1f}' y1='14' y2='100%'/>")
+        parts.append(_phase_label(phase.phase.name, x0, x1))
+    for row, modality in enumerate(record.modalities):
+        y = top + row * _ROW
+        parts.append(f"<text class='axis' x='0' y='{y + 17}'>{modality_title(modality)}</text>")
+        status = [_status(r, modality) for r in record.rows]
+        for start, stop, value in _runs(status):
+            parts.append(_bar(start, stop, y, scale, value))
+    y = top + len(record.modalities) * _ROW + 8
+    parts.append(f"<text class='axis' x='0' y='{y + 17}'>State</text>")
+    for start, stop, value in _runs([str(r["state"]) for r in record.rows]):
+        x, wide = _LEFT + start * scale, (stop - start) * scale
+        parts.append(
+            f"<rect class='state {_STATE_CLASS[value]}' x='{x:.1f}' y='{y}' width='{wide:.1f}' "
+            f"height='22' rx='3'><title>{value}: frames {start} to {stop - 1}</title></rect>"
+        )
+        if wide > 60:
+            parts.append(f"<text class='inbar' x='{x + wide / 2:.1f}' y='{y + 15}'>{value}</text>")
+    height = y + 34
+    return f"<div class='scroll'><svg class='chart' viewBox='0 0 {_WIDTH} {height}'>{''.join(parts)}</svg></div>"
+
+
+def _phase_label(name: str, x0: float, x1: float) -> str:
+    """The phase's name over two lines where one is too long for it."""
+    room = max(4, int((x1 - x0) / 6.4))
+    words, lines = name.split(), [""]
+    for word in words:
+        longer = f"{lines[-1]} {word}".strip()
+        if len(longer) > room and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    spans = "".join(
+        f"<tspan x='{x0 + 4:.1f}' dy='{0 if i == 0 else 12}'>{html.escape(t)}</tspan>"
+        for i, t in enumerate(lines[:2])
+    )
+    return f"<text class='phase' y='18'>{spans}</text>"
+
+
+def _status(row: dict[str, object], modality: str) -> str:
+    if modality in str(row["used"]).split("+"):
+        return "used"
+    if modality not in str(row["present"]).split("+"):
+        return "lost"
+    return str(row[f"health_{modality}"])
+
+
+def _bar(start: int, stop: int, y: int, scale: float, status: str) -> str:
+    x, wide = _LEFT + start * scale, (stop - start) * scale
+    title = f"<title>{status}: frames {start} to {stop - 1}</title>"
+    box = f"x='{x:.1f}' y='{y}' width='{wide:.1f}' height='22' rx='3'"
+    if status == "used":
+        return f"<rect class='used' {box}>{title}</rect>"
+    text = ""
+    if wide > 44:
+        text = f"<text class='inbar fault' x='{x + wide / 2:.1f}' y='{y + 15}'>{status}</text>"
+    return f"<rect class='bad' {box}>{title}</rect>{text}"
+
+
+def latency_chart(record: DemoRecord) -> str:
+    """Median latency by number of sensors used, split into inference and everything else."""
+    groups: dict[int, list[tuple[float, float]]] = {}
+    for row in record.rows:
+        used = len([m for m in str(row["used"]).split("+") if m])
+        if used:
+            groups.setdefault(used, []).append((float(row["engine_ms"]), float(row["total_ms"])))
+    if not groups:
+        return "<p class='note'>No frame was answered.</p>"
+    medians = {n: np.median(np.array(v), axis=0) for n, v in sorted(groups.items())}
+    peak = max(float(m[1]) for m in medians.values())
+    scale = (_WIDTH - 330) / peak
+    parts = []
+    for row, (used, (engine, total)) in enumerate(medians.items()):
+        y = 8 + row * 36
+        name = f"{used} sensor{'s' if used > 1 else ''}"
+        parts.append(f"<text class='axis' x='0' y='{y + 18}'>{name}</text>")
+        parts.append(
+            f"<rect class='used' x='{_LEFT}' y='{y}' width='{engine * scale:.1f}' height='24' rx='3'/>"
+        )
+        parts.append(
+            f"<rect class='rest' x='{_LEFT + engine * scale:.1f}' y='{y}' "
+            f"width='{max(1.0, (total - engine) * scale):.1f}' height='24' rx='3'/>"
+        )
+        parts.append(
+            f"<text class='value' x='{_LEFT + total * scale + 8:.1f}' y='{y + 17}'>"
+            f"{total:.1f} ms ({engine:.1f} inference)</text>"
+        )
+    height = 14 + 36 * len(medians)
+    return f"<div class='scroll'><svg class='chart' viewBox='0 0 {_WIDTH} {height}'>{''.join(parts)}</svg></div>"

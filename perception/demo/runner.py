@@ -1,0 +1,217 @@
+"""Running a recording through the pipeline under a fault script, and keeping what happened."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.data.base import Recording
+from perception.demo.scenario import FaultInjector, Phase, make_scenario, modality_title
+from perception.errors import ConfigError
+from perception.frame import Frame, Modality
+from perception.metrics.evaluate import LOW_SCORE, Scorer
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.result import Detections, Result
+from perception.viz.overlay import draw_result, draw_sample
+
+TILE_WIDTH = 320
+
+
+@dataclass
+class PhaseRecord:
+    """What was measured in one phase."""
+
+    phase: Phase
+    scorer: Scorer | None
+    latencies: list[float] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class DemoRecord:
+    """Everything the report shows."""
+
+    pipeline: Pipeline
+    recording: Recording
+    modalities: tuple[Modality, ...]
+    rows: list[dict[str, Any]]
+    phases: list[PhaseRecord]
+    mosaics: list[NDArray[np.uint8]]
+
+
+def run_demo(
+    pipeline: Pipeline,
+    recording: Recording,
+    out: Path,
+    on_frame: Callable[[], None] = lambda: None,
+) -> DemoRecord:
+    """Run every frame of the recording; writes `frames.csv` and overlay pictures into `out`.
+
+    Args:
+        pipeline: a loaded bundle.
+        recording: frames with or without truth.
+        out: folder for the results.
+        on_frame: called after each frame.
+
+    Raises:
+        ConfigError: bundle and recording have no modality in common.
+    """
+    modalities = tuple(m for m in pipeline.modalities if m in recording.info.modalities)
+    if not modalities:
+        raise ConfigError("bundle and recording have no modality in common")
+    scenario = make_scenario(modalities, len(recording))
+    injector = FaultInjector(scenario)
+    phases = [PhaseRecord(p, _scorer(pipeline, recording)) for p in scenario]
+    shown_score = pipeline.manifest.detection.score_threshold
+    pipeline.manifest.detection.score_threshold = LOW_SCORE
+    pictures = out / "overlays"
+    pictures.mkdir(parents=True, exist_ok=True)
+    rows, mosaics = [], []
+    _warm_up(pipeline, recording, modalities)
+    for index in range(len(recording)):
+        clean = _restricted(recording.frame(index), modalities)
+        frame = injector.apply(index, clean)
+        result = pipeline(frame)
+        record = next(p for p in phases if p.phase.start <= index < p.phase.stop)
+        accuracy = _score(record.scorer, pipeline, recording, index, result)
+        rows.append(_row(index, modalities, record.phase, result, accuracy))
+        if result.used:
+            record.latencies.append(result.total_ms)
+        mosaic = draw_mosaic(pipeline, clean, frame, _above(result, shown_score), record.phase)
+        mosaics.append(mosaic)
+        if index in _showcase(record.phase):
+            path = pictures / f"{index:05d}.jpg"
+            cv2.imwrite(str(path), mosaic[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+            record.pictures.append(path)
+        on_frame()
+    pipeline.manifest.detection.score_threshold = shown_score
+    _write_csv(rows, out / "frames.csv")
+    return DemoRecord(pipeline, recording, modalities, rows, phases, mosaics)
+
+
+def _restricted(frame: Frame, modalities: tuple[Modality, ...]) -> Frame:
+    return Frame({m: s for m, s in frame.items() if m in modalities}, frame.stamp_ns)
+
+
+def _warm_up(pipeline: Pipeline, recording: Recording, modalities: tuple[Modality, ...]) -> None:
+    """Let memory be allocated before anything is timed."""
+    for _ in range(3):
+        pipeline.reset()
+        pipeline(_restricted(recording.frame(0), modalities))
+    pipeline.reset()
+    pipeline.counters.clear()
+
+
+def _scorer(pipeline: Pipeline, recording: Recording) -> Scorer | None:
+    try:
+        return Scorer(pipeline, recording)
+    except ConfigError:
+        return None
+
+
+def _score(
+    scorer: Scorer | None, pipeline: Pipeline, recording: Recording, index: int, result: Result
+) -> dict[str, float]:
+    """Count the frame in its phase, and its own pixel accuracy or F1 score."""
+    if scorer is None:
+        return {}
+    truth = recording.truth(index)
+    scorer.add(result, truth)
+    out: dict[str, float] = {}
+    if scorer.segments and truth.labels is not None:
+        labels = scorer.labels(result, truth.labels.shape)
+        known = truth.labels != 255
+        if known.any():
+            out["pixel_accuracy"] = float((labels == truth.labels)[known].mean())
+    return out
+
+
+def _above(result: Result, threshold: float) -> Result:
+    """The result with only the boxes that a user would be shown."""
+    if result.boxes is None:
+        return result
+    keep = result.boxes.scores >= threshold
+    kept = Detections(
+        result.boxes.xyxy[keep], result.boxes.scores[keep], result.boxes.class_ids[keep]
+    )
+    return Result(**{**result.__dict__, "boxes": kept})
+
+
+def _row(
+    index: int,
+    modalities: tuple[Modality, ...],
+    phase: Phase,
+    result: Result,
+    accuracy: dict[str, float],
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "frame": index,
+        "stamp_ns": result.stamp_ns,
+        "phase": phase.name,
+        "present": "+".join(result.present),
+        "used": "+".join(result.used),
+        "state": result.state,
+        "total_ms": round(result.total_ms, 3),
+        "engine_ms": round(result.engine_ms, 3),
+    }
+    row |= {f"{step}_ms": round(ms, 3) for step, ms in result.timings.items() if step != "total"}
+    row |= {f"health_{m}": result.health.get(m, "lost") for m in modalities}
+    return row | {k: round(v, 4) for k, v in accuracy.items()}
+
+
+def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    fields = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _showcase(phase: Phase) -> set[int]:
+    """Frames of a phase whose pictures are kept: past the start, so that detection has settled."""
+    length = phase.stop - phase.start
+    return {phase.start + int(length * share) for share in (0.55, 0.9)}
+
+
+def _tile(image: NDArray[np.uint8], title: str, height: int, dim: bool = False) -> NDArray[np.uint8]:
+    tile = cv2.resize(image, (TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
+    if dim:
+        tile = (tile * 0.25).astype(np.uint8)
+    cv2.rectangle(tile, (0, 0), (TILE_WIDTH, 22), (18, 22, 30), -1)
+    color = (255, 120, 110) if dim else (235, 240, 245)
+    cv2.putText(tile, title, (7, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA)
+    return tile
+
+
+def draw_mosaic(
+    pipeline: Pipeline, clean: Frame, given: Frame, result: Result, phase: Phase
+) -> NDArray[np.uint8]:
+    """Inputs as the pipeline got them, and its output, as one picture (RGB)."""
+    first = draw_sample(next(iter(clean.values())))
+    height = max(90, round(TILE_WIDTH * first.shape[0] / first.shape[1]))
+    tiles = []
+    for modality in clean:
+        fault = phase.faults.get(modality)
+        used = modality in result.used
+        title = modality_title(modality) + ("" if used else f": {fault or 'not used'}")
+        if modality in given:
+            tiles.append(_tile(draw_sample(given[modality]), title, height, dim=not used))
+        else:
+            blank = np.full((height, TILE_WIDTH, 3), 90, np.uint8)
+            tiles.append(_tile(blank, title, height, dim=True))
+    shown = {m: s for m, s in given.items() if m in result.used} or dict(clean)
+    output = draw_result(pipeline.manifest, Frame(shown), result)
+    title = f"Output: {result.state}, {result.total_ms:.0f} ms"
+    tiles.append(_tile(output, title, height))
+    columns = 3 if len(tiles) > 3 else len(tiles)
+    while len(tiles) % columns:
+        tiles.append(np.full((height, TILE_WIDTH, 3), 18, np.uint8))
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)
