@@ -51,7 +51,7 @@ def rig_from_kitti(folder: Path) -> Rig:
         raise CalibrationError(f"entry missing or garbled: {error}", where=str(folder)) from error
     k = projection[:, :3]
     # P = K [I | t]: camera 2 sits beside camera 0 by t, in rectified coordinates.
-    offset = RigidTransform(np.eye(3), np.linalg.solve(k, projection[:, 3]))
+    offset = RigidTransform(np.eye(3), np.linalg.solve(k, projection[:, 3]).astype(np.float64))
     camera = CameraModel(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2], frame_id="camera")
     return Rig(
         {

@@ -105,12 +105,13 @@ def graph_specs(model: nn.Module, images: dict[str, Tensor], *, single: bool) ->
         raise EngineError(f"{type(model).__name__} cannot be exported as encoders and fuser")
     model.eval()
     presence = torch.ones(len(MODALITIES))
-    specs, tensors = [], {}
+    specs: list[GraphSpec] = []
+    tensors: dict[str, Tensor] = {}
     for modality in model.modalities:
         encoder = EncoderGraph(model.encoders[modality], model.scales)
         names = map_names(modality, model.scales)
         tensors |= dict(zip(names, encoder(images[modality]), strict=True))
-        inputs = {modality: images[modality]}
+        inputs: dict[str, Tensor] = {modality: images[modality]}
         specs.append(GraphSpec(f"encoder_{modality}.onnx", encoder, inputs, names))
     outputs = list(flatten_output(model(images)))
     inputs = {"presence": presence, **tensors}

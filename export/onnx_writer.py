@@ -21,7 +21,9 @@ _SMALL = 64
 _DYNAMIC_AXES = {2: "height", 3: "width"}
 
 
-def write_onnx(spec: GraphSpec, path: Path, *, dynamic: bool = False, half_storage: bool = True) -> None:
+def write_onnx(
+    spec: GraphSpec, path: Path, *, dynamic: bool = False, half_storage: bool = True
+) -> None:
     """Export one graph.
 
     Args:
@@ -70,8 +72,10 @@ def _export(spec: GraphSpec, dynamic: bool) -> onnx.ModelProto:
 
 
 def _dynamic_shapes(spec: GraphSpec) -> tuple[object, ...]:
-    images = [dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC) if t.ndim == 4 else None
-              for t in spec.inputs.values()]
+    images = [
+        dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC) if t.ndim == 4 else None
+        for t in spec.inputs.values()
+    ]
     positional = 1 if "presence" in spec.inputs else len(images)
     # Arguments after the named ones are one *args tuple to torch.export.
     return (*images[:positional], *((tuple(images[positional:]),) if images[positional:] else ()))

@@ -45,7 +45,9 @@ def _presence(subset: tuple[str, ...]) -> np.ndarray[Any, Any]:
     return np.array([m in subset for m in MODALITIES], np.float32)
 
 
-def _modular(sessions: dict[str, ort.InferenceSession], images: Arrays, subset: tuple[str, ...]) -> Arrays:
+def _modular(
+    sessions: dict[str, ort.InferenceSession], images: Arrays, subset: tuple[str, ...]
+) -> Arrays:
     fuser = sessions["fuser"]
     feeds: Arrays = {"presence": _presence(subset)}
     for modality in images:
@@ -71,7 +73,7 @@ def check_parity(model: AnyFuse, folder: Path, images: dict[str, Tensor]) -> lis
     """
     model.eval()
     sessions = {p.stem: _session(p) for p in sorted(folder.glob("*.onnx"))}
-    arrays = {m: images[m].numpy() for m in model.modalities}
+    arrays: Arrays = {m: images[m].numpy() for m in model.modalities}
     rows = []
     for subset in subsets_of(model.modalities):
         wanted = flatten_output(model({m: images[m] for m in subset}))

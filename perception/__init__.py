@@ -1,9 +1,9 @@
 """AnySense: segmentation and detection from any subset of RGB, depth, thermal and LiDAR.
 
-    import perception
+import perception
 
-    pipeline = perception.Pipeline.load("bundles/indoor-rgbd")
-    result = pipeline(perception.Frame({"rgb": perception.Sample("rgb", image)}))
+pipeline = perception.Pipeline.load("bundles/indoor-rgbd")
+result = pipeline(perception.Frame({"rgb": perception.Sample("rgb", image)}))
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import InputError
@@ -29,7 +28,7 @@ def as_modality(name: str) -> Modality:
     """Return `name` as a `Modality`, or raise `InputError` for an unknown one."""
     if name not in MODALITIES:
         raise InputError(f"unknown modality '{name}'", hint=f"one of {', '.join(MODALITIES)}")
-    return cast(Modality, name)
+    return name
 
 
 def subset_name(modalities: Iterable[str]) -> str:
@@ -69,7 +68,7 @@ class Sample:
     """
 
     modality: Modality
-    data: NDArray[np.generic]
+    data: NDArray[Any]
     stamp_ns: int = 0
     frame_id: str = ""
     encoding: str = ""
@@ -93,7 +92,9 @@ class Frame(Mapping[Modality, Sample]):
         for key, sample in self.samples.items():
             as_modality(key)
             if sample.modality != key:
-                raise InputError(f"a {sample.modality} sample is filed under '{key}'", where="frame")
+                raise InputError(
+                    f"a {sample.modality} sample is filed under '{key}'", where="frame"
+                )
         if self.stamp_ns < 0:
             stamps = [s.stamp_ns for s in self.samples.values()]
             object.__setattr__(self, "stamp_ns", max(stamps) if stamps else 0)

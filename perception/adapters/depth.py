@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,9 +36,7 @@ def decode_depth(raw: RawImage) -> NDArray[np.float32]:
     )
 
 
-def depth_from_array(
-    array: NDArray[np.generic], scale: float | None = None
-) -> NDArray[np.float32]:
+def depth_from_array(array: NDArray[Any], scale: float | None = None) -> NDArray[np.float32]:
     """Metres from an (H, W) array.
 
     Args:

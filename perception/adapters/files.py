@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from perception.frame import Sample
 CLOUD_SUFFIXES = (".npy", ".npz", ".bin", ".pcd")
 
 
-def _image(path: Path) -> NDArray[np.generic]:
+def _image(path: Path) -> NDArray[Any]:
     if not path.is_file():
         raise DataError("no such file", where=str(path))
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -28,7 +29,7 @@ def _image(path: Path) -> NDArray[np.generic]:
     return image
 
 
-def _array(path: Path) -> NDArray[np.generic]:
+def _array(path: Path) -> NDArray[Any]:
     if not path.is_file():
         raise DataError("no such file", where=str(path))
     try:
@@ -101,7 +102,7 @@ def load_lidar(path: Path) -> Sample:
     return Sample("lidar", points_from_array(points), encoding="xyzi")
 
 
-def _from_npz(path: Path) -> NDArray[np.generic]:
+def _from_npz(path: Path) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if "points" in archive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ class RawImage:
     step: int = 0
     is_bigendian: bool = False
 
-    def rows(self, dtype: str, channels: int) -> NDArray[np.generic]:
+    def rows(self, dtype: str, channels: int) -> NDArray[Any]:
         """The pixels as (H, W) or (H, W, channels) in native byte order, a view where it can be.
 
         Args:
@@ -138,7 +139,7 @@ def decode_rgb(raw: RawImage) -> NDArray[np.uint8]:
     return decoder(raw)
 
 
-def decode_compressed(data: Bytes) -> NDArray[np.generic]:
+def decode_compressed(data: Bytes) -> NDArray[Any]:
     """Decode JPEG or PNG bytes to (H, W) or (H, W, 3) R, G, B, with 8 or 16 bit as stored.
 
     Raises:

@@ -34,9 +34,7 @@ def read_pcd(path: Path) -> NDArray[np.float32]:
         raise EncodingError(f"PCD header lacks or garbles {error}", where=str(path)) from error
     if form == "binary":
         body = content[start:]
-        return decode_pointcloud2(
-            fields, body, width=points, height=1, point_step=int(offsets[-1])
-        )
+        return decode_pointcloud2(fields, body, width=points, height=1, point_step=int(offsets[-1]))
     if form != "ascii":
         raise EncodingError(f"PCD data are {form}", where=str(path), hint="ascii or binary")
     return _ascii(content[start:], names, points, str(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,7 @@ def _format(field: PointField, point_step: int, is_bigendian: bool) -> str:
     return (">" if is_bigendian else "<") + code
 
 
-def scale_intensity(values: NDArray[np.generic]) -> NDArray[np.float32]:
+def scale_intensity(values: NDArray[Any]) -> NDArray[np.float32]:
     """Intensities (N,) of any type to 0..1."""
     out = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
     if np.issubdtype(values.dtype, np.integer):
@@ -105,7 +106,7 @@ def scale_intensity(values: NDArray[np.generic]) -> NDArray[np.float32]:
     return out.clip(0.0, 1.0)
 
 
-def points_from_array(array: NDArray[np.generic]) -> NDArray[np.float32]:
+def points_from_array(array: NDArray[Any]) -> NDArray[np.float32]:
     """An (N, 3..5) array as (N, 4) float32 x, y, z, intensity; a fifth column (ring) is dropped.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,7 +39,7 @@ def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.flo
 
 
 def thermal_from_array(
-    array: NDArray[np.generic], *, unit: str = "auto"
+    array: NDArray[Any], *, unit: str = "auto"
 ) -> tuple[NDArray[np.float32], str]:
     """The same from an (H, W) array of uint8, uint16 or floating values."""
     if array.ndim != 2 or array.size == 0:
@@ -57,7 +59,7 @@ def thermal_from_array(
     return values, "kelvin" if unit == "centikelvin" else unit
 
 
-def _natural_unit(dtype: np.dtype[np.generic]) -> str:
+def _natural_unit(dtype: np.dtype[Any]) -> str:
     if dtype == np.uint8:
         return "counts8"
     if dtype == np.uint16:

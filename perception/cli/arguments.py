@@ -19,16 +19,22 @@ CONSOLE = Console(highlight=False)
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """`--device` and `--threads`."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or a backend (default: auto)")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or a backend (default: auto)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads within an operator (default: all)")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """`--data`, `--split`, `--only`, `--labels` and `--limit`."""
-    parser.add_argument("--data", required=required, metavar="KIND:DIR", help="recording, e.g. nyuv2:DIR")
+    parser.add_argument(
+        "--data", required=required, metavar="KIND:DIR", help="recording, e.g. nyuv2:DIR"
+    )
     parser.add_argument("--split", choices=SPLITS, default="all")
     parser.add_argument("--only", choices=("day", "night"), help="only frames with this tag")
-    parser.add_argument("--labels", choices=("fusion", "visible", "infrared"), help="msrs: which boxes")
+    parser.add_argument(
+        "--labels", choices=("fusion", "visible", "infrared"), help="msrs: which boxes"
+    )
     parser.add_argument("--limit", type=int, help="only this many frames, evenly spread")
 
 

@@ -13,7 +13,9 @@ from perception.errors import ConfigError
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
     parser = commands.add_parser("bench", help="latency by subset: overhead, savings, percentiles")
-    parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="one bundle, or two to compare")
+    parser.add_argument(
+        "bundles", nargs="+", metavar="BUNDLE", help="one bundle, or two to compare"
+    )
     parser.add_argument("--frames", type=int, default=40, help="frames per subset (default: 40)")
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
@@ -59,7 +61,9 @@ def _print(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     grid = found["grid"]
-    table = Table(title=f"{found['name']} at {grid['width']}x{grid['height']} on {found['backend']}")
+    table = Table(
+        title=f"{found['name']} at {grid['width']}x{grid['height']} on {found['backend']}"
+    )
     table.add_column("subset")
     for column in ("total p50 ms", "p99", "engine p50 ms", "overhead / engine", "frames/s"):
         table.add_column(column, justify="right")

@@ -29,7 +29,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "demo", help="run a recording while sensors fail on a script, and write a report"
     )
-    parser.add_argument("--bundle", help="folder, zip or name (default: the one that fits the data)")
+    parser.add_argument(
+        "--bundle", help="folder, zip or name (default: the one that fits the data)"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results")
     parser.add_argument("--frames", type=int, default=90, help="length of the simulated drive")
     parser.add_argument("--seed", type=int, default=7, help="seed of the simulated drive")
@@ -70,9 +72,10 @@ def run(args: argparse.Namespace) -> int:
     recording = _recording(args)
     name = args.bundle or DEFAULT_BUNDLES.get(recording.info.kind, SIMULATED_BUNDLE)
     pipeline = Pipeline.load(name, args.device, threads=args.threads)
+    reference = Pipeline.load(name, args.device, threads=args.threads)
     with Progress(console=CONSOLE, transient=True) as progress:
         task = progress.add_task("running the drive", total=len(recording))
-        record = run_demo(pipeline, recording, args.out, lambda: progress.advance(task))
+        record = run_demo(pipeline, reference, recording, args.out, lambda: progress.advance(task))
     animation: Path | None = args.out / "drive.gif"
     try:
         # A fast machine shows no more than some hundred frames: the film is for a glance.

@@ -89,9 +89,7 @@ def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated
     from rich.table import Table
 
     columns = [
-        k
-        for k in next(iter(table.values()))
-        if k not in ("per_class", "per_class_iou", "frames")
+        k for k in next(iter(table.values())) if k not in ("per_class", "per_class_iou", "frames")
     ]
     note = " (simulated data)" if simulated else ""
     out = Table(title=f"{name} on {args.data}, split {args.split}{note}")

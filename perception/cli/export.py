@@ -15,7 +15,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("export", help="export a checkpoint to a bundle")
     parser.add_argument("checkpoint", type=Path, help="checkpoint file or run folder")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
-    parser.add_argument("--single", action="store_true", help="also write one graph with everything")
+    parser.add_argument(
+        "--single", action="store_true", help="also write one graph with everything"
+    )
     parser.add_argument("--dynamic", action="store_true", help="let height and width vary")
     parser.add_argument(
         "--weights",

@@ -21,7 +21,8 @@ def build_parser() -> argparse.ArgumentParser:
     from perception import __version__
 
     parser = argparse.ArgumentParser(
-        prog="anysense", description="Multi-sensor perception that keeps working when sensors do not."
+        prog="anysense",
+        description="Multi-sensor perception that keeps working when sensors do not.",
     )
     parser.add_argument("--version", action="version", version=f"anysense {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

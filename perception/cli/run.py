@@ -16,7 +16,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("run", help="run a bundle on the files of one frame")
     parser.add_argument("--bundle", required=True, help="folder, zip or name of a bundle")
     parser.add_argument("--rgb", type=Path, metavar="FILE", help="picture")
-    parser.add_argument("--depth", type=Path, metavar="FILE", help="16 bit PNG in mm, or metres as .npy/.tiff")
+    parser.add_argument(
+        "--depth", type=Path, metavar="FILE", help="16 bit PNG in mm, or metres as .npy/.tiff"
+    )
     parser.add_argument("--thermal", type=Path, metavar="FILE", help="8 or 16 bit picture, or .npy")
     parser.add_argument("--lidar", type=Path, metavar="FILE", help=".npy, .npz, .bin or .pcd")
     parser.add_argument("--rig", type=Path, metavar="FILE", help="calibration, see docs/data.md")
@@ -113,7 +115,10 @@ def result_fields(pipeline: Any, result: Any) -> dict[str, Any]:
     if result.labels is not None:
         ids, counts = np.unique(result.labels, return_counts=True)
         names = {c.id: c.name for c in manifest.classes.segmentation}
-        shares = {names.get(int(i), str(i)): float(n / counts.sum()) for i, n in zip(ids, counts, strict=True)}
+        shares = {
+            names.get(int(i), str(i)): float(n / counts.sum())
+            for i, n in zip(ids, counts, strict=True)
+        }
         out["segmentation"] = dict(sorted(shares.items(), key=lambda item: -item[1]))
         out["mean_confidence"] = float(result.confidence.mean())
     if result.boxes is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class Boxes:
         return Boxes.of(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
 
     @staticmethod
-    def of(xyxy: NDArray[np.generic], class_ids: NDArray[np.generic]) -> Boxes:
+    def of(xyxy: NDArray[Any], class_ids: NDArray[Any]) -> Boxes:
         """Boxes none of which is to be ignored."""
         return Boxes(
             np.asarray(xyxy, np.float32).reshape(-1, 4),

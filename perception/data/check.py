@@ -78,9 +78,7 @@ def _check_index(recording: FolderRecording) -> list[Finding]:
     return findings
 
 
-def _check_samples(
-    recording: FolderRecording, index: int, medians: list[float]
-) -> list[Finding]:
+def _check_samples(recording: FolderRecording, index: int, medians: list[float]) -> list[Finding]:
     name = recording.ids[index]
     findings = []
     for modality in recording.layout.modalities:

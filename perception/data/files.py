@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from perception.data.base import Boxes
 from perception.errors import DataError
 
 
-def read_image(path: Path) -> NDArray[np.generic]:
+def read_image(path: Path) -> NDArray[Any]:
     """An image file as stored: (H, W) or (H, W, 3) in R, G, B order, 8 or 16 bit.
 
     Raises:
@@ -38,7 +39,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     return image
 
 
-def read_gray(path: Path) -> NDArray[np.generic]:
+def read_gray(path: Path) -> NDArray[Any]:
     """A single-channel image (H, W); of a color image the mean of its channels."""
     image = read_image(path)
     if image.ndim == 3:
@@ -54,11 +55,15 @@ def read_labels(path: Path, classes: int) -> NDArray[np.uint8]:
     """
     labels = read_image(path)
     if labels.dtype != np.uint8 or labels.ndim != 2:
-        raise DataError(f"labels are {labels.dtype} {labels.shape}, expected uint8 (H, W)", where=str(path))
+        raise DataError(
+            f"labels are {labels.dtype} {labels.shape}, expected uint8 (H, W)", where=str(path)
+        )
     wrong = labels[(labels >= classes) & (labels != 255)]
     if wrong.size:
         raise DataError(
-            f"label id {int(wrong[0])} is out of range", where=str(path), hint=f"0..{classes - 1} or 255"
+            f"label id {int(wrong[0])} is out of range",
+            where=str(path),
+            hint=f"0..{classes - 1} or 255",
         )
     return labels
 

@@ -22,7 +22,7 @@ from perception.geometry.rig import Rig, load_rig, save_rig
 from perception.runtime.manifest import ClassSpec
 
 DESCRIPTION, RIG, FRAMES = "dataset.yaml", "rig.yaml", "frames.csv"
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 SUFFIXES: dict[Modality, tuple[str, ...]] = {
     "rgb": _IMAGE_SUFFIXES,
@@ -53,7 +53,10 @@ class FolderInfo(BaseModel):
 
 
 def folder_info(
-    *, size: tuple[int, int], seg_classes: tuple[ClassInfo, ...], det_classes: tuple[ClassInfo, ...],
+    *,
+    size: tuple[int, int],
+    seg_classes: tuple[ClassInfo, ...],
+    det_classes: tuple[ClassInfo, ...],
     **fields: Any,
 ) -> FolderInfo:
     """A `FolderInfo` from `ClassInfo` tables and an image size (height, width)."""
@@ -80,7 +83,9 @@ def read_info(root: Path) -> FolderInfo:
     """
     path = root / DESCRIPTION
     if not path.is_file():
-        raise DataError(f"no {DESCRIPTION}", where=str(root), hint="see docs/data.md for the layout")
+        raise DataError(
+            f"no {DESCRIPTION}", where=str(root), hint="see docs/data.md for the layout"
+        )
     try:
         return FolderInfo.model_validate(yaml.safe_load(path.read_text()))
     except yaml.YAMLError as error:
@@ -159,9 +164,7 @@ class FolderRecording(Recording):
             path = self.path(modality, name)
             if path is not None:
                 loaded = self._load(modality, path)
-                stamped = Sample(
-                    modality, loaded.data, stamp, "", loaded.encoding, loaded.unit
-                )
+                stamped = Sample(modality, loaded.data, stamp, "", loaded.encoding, loaded.unit)
                 samples[modality] = self.rig.attach(stamped)
         return Frame(samples, stamp)
 
@@ -179,9 +182,7 @@ class FolderRecording(Recording):
         name = self.ids[index]
         labels = boxes = None
         if self.layout.seg_classes and (self.root / "labels").is_dir():
-            labels = read_labels(
-                self.root / "labels" / f"{name}.png", len(self.layout.seg_classes)
-            )
+            labels = read_labels(self.root / "labels" / f"{name}.png", len(self.layout.seg_classes))
         if self.layout.det_classes and (self.root / "boxes").is_dir():
             size = (self.layout.height, self.layout.width)
             path = self.root / "boxes" / f"{name}.txt"
@@ -250,7 +251,9 @@ class FolderWriter:
             steps = np.nan_to_num(thermal * 100.0)
             self._image("thermal", name, steps.round().clip(0, 65535).astype(np.uint16))
         if lidar is not None:
-            np.savez_compressed(self.root / "lidar" / f"{name}.npz", points=lidar.astype(np.float32))
+            np.savez_compressed(
+                self.root / "lidar" / f"{name}.npz", points=lidar.astype(np.float32)
+            )
         if labels is not None:
             self._image("labels", name, labels)
         if boxes is not None:
@@ -260,7 +263,7 @@ class FolderWriter:
                 yaml.safe_dump(boxes3d, default_flow_style=None)
             )
 
-    def _image(self, folder: str, name: str, image: NDArray[np.generic]) -> None:
+    def _image(self, folder: str, name: str, image: NDArray[Any]) -> None:
         path = self.root / folder / f"{name}.png"
         if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
             raise DataError("cannot be written", where=str(path))

@@ -63,7 +63,11 @@ class KITTI(Recording):
 
     def __init__(self, root: Path, split: str = "all") -> None:
         info = RecordingInfo(
-            "kitti", "KITTI raw drive", ("rgb", "lidar"), det_classes=CLASSES, rate_hz=10.0,
+            "kitti",
+            "KITTI raw drive",
+            ("rgb", "lidar"),
+            det_classes=CLASSES,
+            rate_hz=10.0,
             licence="CC BY-NC-SA 3.0",
         )
         ids = ids_in(root / "image_02", (".jpg", ".png"))

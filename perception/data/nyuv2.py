@@ -16,12 +16,15 @@ from perception.errors import DataError
 from perception.frame import Frame, Sample
 from perception.viz.palette import distinct_color
 
+# fmt: off
 CLASS_NAMES = (
-    "wall floor cabinet bed chair sofa table door window bookshelf picture counter blinds desk "
-    "shelves curtain dresser pillow mirror floor_mat clothes ceiling books refrigerator television "
-    "paper towel shower_curtain box whiteboard person night_stand toilet sink lamp bathtub bag "
-    "otherstructure otherfurniture otherprop"
-).split()
+    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf",
+    "picture", "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror",
+    "floor_mat", "clothes", "ceiling", "books", "refrigerator", "television", "paper", "towel",
+    "shower_curtain", "box", "whiteboard", "person", "night_stand", "toilet", "sink", "lamp",
+    "bathtub", "bag", "otherstructure", "otherfurniture", "otherprop",
+)
+# fmt: on
 
 DEPTH_SCALE_M = 10.0 / 255.0
 """Metres per step of the repacked 8 bit depth images: 255 is 10 m, the reach of the sensor."""
@@ -61,7 +64,9 @@ class NYUv2(Recording):
         ids = ids_in(root / "rgb", (".jpg", ".png"))
         if split != "all":
             if not all(name.isdigit() for name in ids):
-                raise DataError("ids are not numbers, so scenes cannot be told apart", where=str(root))
+                raise DataError(
+                    "ids are not numbers, so scenes cannot be told apart", where=str(root)
+                )
             held_out = {
                 name
                 for i, run in enumerate(scene_runs(ids))

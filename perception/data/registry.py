@@ -28,7 +28,9 @@ def parse_data_argument(argument: str) -> tuple[str, Path]:
     """
     kind, colon, folder = argument.partition(":")
     if not colon or kind not in KINDS or not folder:
-        raise ConfigError(f"'{argument}' is not KIND:DIR", hint=f"KIND is one of {', '.join(KINDS)}")
+        raise ConfigError(
+            f"'{argument}' is not KIND:DIR", hint=f"KIND is one of {', '.join(KINDS)}"
+        )
     return kind, Path(folder)
 
 

@@ -22,7 +22,9 @@ _VALIDATION_EVERY = 4
 
 def boxes_of_mask(mask: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Boxes:
     """One box per connected component (8-neighborhood) of an (H, W) person mask."""
-    count, _, stats, _ = cv2.connectedComponentsWithStats((mask == 1).astype(np.uint8), connectivity=8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(
+        (mask == 1).astype(np.uint8), connectivity=8
+    )
     left, top, width, height, area = stats[1:count].astype(np.float32).T.reshape(5, -1)
     xyxy = np.stack([left, top, left + width, top + height], axis=1)
     return Boxes(xyxy, np.zeros(count - 1, np.int64), area < MIN_PERSON_PX)

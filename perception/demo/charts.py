@@ -13,6 +13,11 @@ _WIDTH, _LEFT, _ROW = 1000, 92, 30
 _STATE_CLASS = {"full": "full", "degraded": "degraded", "hold": "hold", "stop": "stop"}
 
 
+def _svg(parts: list[str], height: int) -> str:
+    drawing = f"<svg class='chart' viewBox='0 0 {_WIDTH} {height}'>{''.join(parts)}</svg>"
+    return f"<div class='scroll'>{drawing}</div>"
+
+
 def _runs(values: list[str]) -> list[tuple[int, int, str]]:
     """(start, stop, value) of each stretch of equal values."""
     runs: list[tuple[int, int, str]] = []
@@ -42,8 +47,8 @@ def timeline_chart(record: DemoRecord) -> str:
         y = top + row * _ROW
         parts.append(f"<text class='axis' x='0' y='{y + 17}'>{modality_title(modality)}</text>")
         status = [_status(r, modality) for r in record.rows]
-        for start, stop, value in _runs(status):
-            parts.append(_bar(start, stop, y, scale, value))
+        for start, stop, found in _runs(status):
+            parts.append(_bar(start, stop, y, scale, found))
     y = top + len(record.modalities) * _ROW + 8
     parts.append(f"<text class='axis' x='0' y='{y + 17}'>State</text>")
     for start, stop, value in _runs([str(r["state"]) for r in record.rows]):
@@ -55,7 +60,7 @@ def timeline_chart(record: DemoRecord) -> str:
         if wide > 60:
             parts.append(f"<text class='inbar' x='{x + wide / 2:.1f}' y='{y + 15}'>{value}</text>")
     height = y + 34
-    return f"<div class='scroll'><svg class='chart' viewBox='0 0 {_WIDTH} {height}'>{''.join(parts)}</svg></div>"
+    return _svg(parts, height)
 
 
 def _phase_label(name: str, x0: float, x1: float) -> str:
@@ -108,8 +113,8 @@ def latency_chart(record: DemoRecord) -> str:
     peak = max(float(m[1]) for m in medians.values())
     scale = (_WIDTH - 330) / peak
     parts = []
-    for row, (used, (engine, total)) in enumerate(medians.items()):
-        y = 8 + row * 36
+    for index, (used, (engine, total)) in enumerate(medians.items()):
+        y = 8 + index * 36
         name = f"{used} sensor{'s' if used > 1 else ''}"
         parts.append(f"<text class='axis' x='0' y='{y + 18}'>{name}</text>")
         parts.append(
@@ -124,4 +129,4 @@ def latency_chart(record: DemoRecord) -> str:
             f"{total:.1f} ms ({engine:.1f} inference)</text>"
         )
     height = 14 + 36 * len(medians)
-    return f"<div class='scroll'><svg class='chart' viewBox='0 0 {_WIDTH} {height}'>{''.join(parts)}</svg></div>"
+    return _svg(parts, height)

@@ -29,9 +29,13 @@ def write_report(record: DemoRecord, path: Path, *, animation: Path | None, comm
     manifest, info = record.pipeline.manifest, record.recording.info
     notice = ""
     if info.simulated:
-        notice = _notice("The recording is simulated: the numbers show the mechanism, not the field.")
+        notice = _notice(
+            "The recording is simulated: the numbers show the mechanism, not the field."
+        )
     elif manifest.simulated:
-        notice = _notice("The bundle was trained on simulated data and runs here on a real recording.")
+        notice = _notice(
+            "The bundle was trained on simulated data and runs here on a real recording."
+        )
     sections = [
         _header(record),
         notice,
@@ -94,9 +98,18 @@ def _phase_score(phase: PhaseRecord, key: str) -> float | None:
     return phase.scorer.scores().get(key) if phase.scorer is not None else None
 
 
+def _reference_score(phase: PhaseRecord, key: str) -> float | None:
+    return phase.reference.scores().get(key) if phase.reference is not None else None
+
+
 def _headlines(record: DemoRecord) -> str:
     answered = sum(bool(r["used"]) for r in record.rows)
-    faulty = [r for p in record.phases if p.phase.faults for r in record.rows[p.phase.start : p.phase.stop]]
+    faulty = [
+        r
+        for p in record.phases
+        if p.phase.faults
+        for r in record.rows[p.phase.start : p.phase.stop]
+    ]
     kept = sum(bool(r["used"]) for r in faulty)
     tiles = [
         (f"{100 * answered / len(record.rows):.0f} %", "frames with a fresh output"),
@@ -105,22 +118,33 @@ def _headlines(record: DemoRecord) -> str:
     score = _score_name(record)
     if score is not None:
         key, name = score
-        whole = [_phase_score(p, key) for p in record.phases if not p.phase.faults]
-        hurt = [_phase_score(p, key) for p in record.phases if p.phase.faults]
-        good, bad = ([v for v in values if v is not None] for values in (whole, hurt))
+        hurt = [p for p in record.phases if p.phase.faults]
+        good = [v for p in hurt if (v := _reference_score(p, key)) is not None]
+        bad = [v for p in hurt if (v := _phase_score(p, key)) is not None]
         if good and bad:
-            tiles.append((f"{100 * np.mean(good):.1f}", f"{name}, all sensors (mean of phases)"))
-            tiles.append((f"{100 * np.mean(bad):.1f}", f"{name}, sensors failing (mean of phases)"))
+            tiles.append(
+                (f"{100 * np.mean(bad):.1f}", f"{name} while sensors fail (mean of phases)")
+            )
+            tiles.append((f"{100 * np.mean(good):.1f}", f"{name} had none failed, same frames"))
     full = [r["total_ms"] for r in record.rows if r["state"] == "full"]
     if full:
         tiles.append((f"{np.median(full):.0f} ms", "median latency, all sensors"))
-    cells = "".join(f"<div class='tile'><b>{a}</b><span>{html.escape(b)}</span></div>" for a, b in tiles)
+    cells = "".join(
+        f"<div class='tile'><b>{a}</b><span>{html.escape(b)}</span></div>" for a, b in tiles
+    )
     return f"<div class='tiles'>{cells}</div>"
 
 
 def _phase_table(record: DemoRecord) -> str:
     score = _score_name(record)
-    head = ["Phase", "Frames", "Used", "State", *([score[1]] if score else []), "Median latency"]
+    head = [
+        "Phase",
+        "Frames",
+        "Used",
+        "State",
+        *([score[1], "Had none failed"] if score else []),
+        "Median latency",
+    ]
     rows = []
     for phase in record.phases:
         part = record.rows[phase.phase.start : phase.phase.stop]
@@ -132,21 +156,23 @@ def _phase_table(record: DemoRecord) -> str:
         ]
         if score:
             value = _phase_score(phase, score[0])
-            cells.append("–" if value is None else f"{100 * value:.1f}")
-        cells.append(f"{np.median(phase.latencies):.0f} ms" if phase.latencies else "–")
+            whole = _reference_score(phase, score[0]) if phase.phase.faults else value
+            cells += ["-" if v is None else f"{100 * v:.1f}" for v in (value, whole)]
+        cells.append(f"{np.median(phase.latencies):.0f} ms" if phase.latencies else "-")
         rows.append("<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     titles = "".join(f"<th>{h}</th>" for h in head)
     note = ""
     if score:
         note = (
             f"<p class='note'>{score[1]} against the recording's labels, over the frames of the phase "
-            "alone; phases show different places, so compare with care.</p>"
+            "alone. Phases show different places: compare within a row, where the last score is that "
+            "of the same frames with all sensors at work.</p>"
         )
     return f"<div class='scroll'><table><tr>{titles}</tr>{''.join(rows)}</table></div>{note}"
 
 
 def _most_common(values: list[str]) -> str:
-    return max(set(values), key=values.count) if values else "–"
+    return max(set(values), key=values.count) if values else "-"
 
 
 def _gallery(record: DemoRecord) -> str:
@@ -188,7 +214,11 @@ def _facts(record: DemoRecord, command: str) -> str:
         ("Parameters", f"{manifest.model.get('parameters', 0) / 1e6:.2f} M"),
         ("Trained on", manifest.training.get("data", "unknown")),
         ("Data licence", manifest.training.get("licence", "unknown")),
-        ("Recording", f"{info.name}, {len(record.recording)} frames" + (" (simulated)" if info.simulated else "")),
+        (
+            "Recording",
+            f"{info.name}, {len(record.recording)} frames"
+            + (" (simulated)" if info.simulated else ""),
+        ),
         ("Backend", record.pipeline.backend),
         ("Machine", f"{platform.machine()}, Python {platform.python_version()}"),
     ]

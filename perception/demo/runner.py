@@ -26,10 +26,11 @@ TILE_WIDTH = 320
 
 @dataclass
 class PhaseRecord:
-    """What was measured in one phase."""
+    """What was measured in one phase; `reference` is the score had no sensor failed."""
 
     phase: Phase
     scorer: Scorer | None
+    reference: Scorer | None
     latencies: list[float] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
 
@@ -48,6 +49,7 @@ class DemoRecord:
 
 def run_demo(
     pipeline: Pipeline,
+    reference: Pipeline,
     recording: Recording,
     out: Path,
     on_frame: Callable[[], None] = lambda: None,
@@ -56,6 +58,8 @@ def run_demo(
 
     Args:
         pipeline: a loaded bundle.
+        reference: the same bundle once more; it sees the frames without faults, so that each
+            phase's accuracy can be held against what all sensors would have given there.
         recording: frames with or without truth.
         out: folder for the results.
         on_frame: called after each frame.
@@ -68,9 +72,13 @@ def run_demo(
         raise ConfigError("bundle and recording have no modality in common")
     scenario = make_scenario(modalities, len(recording))
     injector = FaultInjector(scenario)
-    phases = [PhaseRecord(p, _scorer(pipeline, recording)) for p in scenario]
+    phases = [
+        PhaseRecord(p, _scorer(pipeline, recording), _scorer(reference, recording))
+        for p in scenario
+    ]
     shown_score = pipeline.manifest.detection.score_threshold
-    pipeline.manifest.detection.score_threshold = LOW_SCORE
+    for each in (pipeline, reference):
+        each.manifest.detection.score_threshold = LOW_SCORE
     pictures = out / "overlays"
     pictures.mkdir(parents=True, exist_ok=True)
     rows, mosaics = [], []
@@ -80,7 +88,7 @@ def run_demo(
         frame = injector.apply(index, clean)
         result = pipeline(frame)
         record = next(p for p in phases if p.phase.start <= index < p.phase.stop)
-        accuracy = _score(record.scorer, pipeline, recording, index, result)
+        accuracy = _score(record, reference, clean, recording, index, result)
         rows.append(_row(index, modalities, record.phase, result, accuracy))
         if result.used:
             record.latencies.append(result.total_ms)
@@ -117,13 +125,22 @@ def _scorer(pipeline: Pipeline, recording: Recording) -> Scorer | None:
 
 
 def _score(
-    scorer: Scorer | None, pipeline: Pipeline, recording: Recording, index: int, result: Result
+    record: PhaseRecord,
+    reference: Pipeline,
+    clean: Frame,
+    recording: Recording,
+    index: int,
+    result: Result,
 ) -> dict[str, float]:
-    """Count the frame in its phase, and its own pixel accuracy or F1 score."""
-    if scorer is None:
+    """Count the frame in its phase; returns its own pixel accuracy where there are labels."""
+    scorer = record.scorer
+    if scorer is None or record.reference is None:
         return {}
     truth = recording.truth(index)
     scorer.add(result, truth)
+    if record.phase.faults:
+        reference.reset()
+        record.reference.add(reference(clean), truth)
     out: dict[str, float] = {}
     if scorer.segments and truth.labels is not None:
         labels = scorer.labels(result, truth.labels.shape)
@@ -180,7 +197,9 @@ def _showcase(phase: Phase) -> set[int]:
     return {phase.start + int(length * share) for share in (0.55, 0.9)}
 
 
-def _tile(image: NDArray[np.uint8], title: str, height: int, dim: bool = False) -> NDArray[np.uint8]:
+def _tile(
+    image: NDArray[np.uint8], title: str, height: int, dim: bool = False
+) -> NDArray[np.uint8]:
     tile = cv2.resize(image, (TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
     if dim:
         tile = (tile * 0.25).astype(np.uint8)

@@ -96,7 +96,10 @@ class CameraModel:
         try:
             size = int(fields["width"]), int(fields["height"])
             matrix = [float(v) for v in (fields["p"] if rectified else fields["k"])]
-            model, d = str(fields.get("distortion_model", "")), [float(v) for v in fields.get("d", ())]
+            model, d = (
+                str(fields.get("distortion_model", "")),
+                [float(v) for v in fields.get("d", ())],
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise CalibrationError(f"CameraInfo lacks or garbles a field: {error}") from error
         if len(matrix) != (12 if rectified else 9):
@@ -176,7 +179,7 @@ class CameraModel:
         below = 1 + r2 * (d[5] + r2 * (d[6] + r2 * d[7]))
         return above / below
 
-    def project(self, points: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    def project(self, points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Project points of the optical frame.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class LidarImage:
 
 
 def project_lidar(
-    points: NDArray[np.floating],
+    points: NDArray[Any],
     camera: CameraModel,
     extrinsics: RigidTransform,
     height: int,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,7 +81,7 @@ class RigidTransform:
         out[:3, :3], out[:3, 3] = self.rotation, self.translation
         return out
 
-    def apply(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+    def apply(self, points: NDArray[Any]) -> NDArray[Any]:
         """Transform points (N, 3), in their own floating dtype."""
         rotation = self.rotation.T.astype(points.dtype)
         return points @ rotation + self.translation.astype(points.dtype)

@@ -55,9 +55,7 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     return overlap / np.maximum(area_a[:, None] + area_b[None] - overlap, 1e-12)
 
 
-def average_precision(
-    frames: Sequence[tuple[ScoredBoxes, Boxes]], classes: int
-) -> DetectionScore:
+def average_precision(frames: Sequence[tuple[ScoredBoxes, Boxes]], classes: int) -> DetectionScore:
     """Score detections against the truth of all frames.
 
     Detections that overlap only ignored boxes count neither for nor against.

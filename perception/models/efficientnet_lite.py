@@ -126,7 +126,9 @@ class Stem(nn.Module):
         return F.relu6(self.bn(self.conv(x)))
 
 
-def make_stages(first: int, last: int, inputs: int, width: float) -> tuple[nn.ModuleList, list[int]]:
+def make_stages(
+    first: int, last: int, inputs: int, width: float
+) -> tuple[nn.ModuleList, list[int]]:
     """Stages `first` up to but excluding `last` (0-based), and the output channels of each."""
     stages = nn.ModuleList()
     channels = []

@@ -33,7 +33,9 @@ def fuse_present(features: Sequence[Tensor], scores: Sequence[Tensor]) -> Tensor
     return mixed / total
 
 
-def fuse_gated(features: Sequence[Tensor], scores: Sequence[Tensor], present: Sequence[Tensor]) -> Tensor:
+def fuse_gated(
+    features: Sequence[Tensor], scores: Sequence[Tensor], present: Sequence[Tensor]
+) -> Tensor:
     """Fuse maps of which some may be absent.
 
     Args:

@@ -30,9 +30,7 @@ class SegmentationHead(nn.Module):
             SeparableBlock(width, 5),
             SeparableBlock(width, 3, dilation=2),
         )
-        self.lateral = nn.ModuleDict(
-            {str(s): nn.Conv2d(channels[s], width, 1) for s in (16, 8)}
-        )
+        self.lateral = nn.ModuleDict({str(s): nn.Conv2d(channels[s], width, 1) for s in (16, 8)})
         self.refine = nn.ModuleDict(
             {str(s): nn.Sequential(SeparableBlock(width), SeparableBlock(width)) for s in (16, 8)}
         )
@@ -61,7 +59,11 @@ class DetectionHead(nn.Module):
     """
 
     def __init__(
-        self, channels: dict[int, int], classes: int, width: int = 96, strides: tuple[int, ...] = (8, 16, 32)
+        self,
+        channels: dict[int, int],
+        classes: int,
+        width: int = 96,
+        strides: tuple[int, ...] = (8, 16, 32),
     ) -> None:
         super().__init__()
         self.strides = strides

@@ -4,4 +4,11 @@ from perception.preprocess.contract import CHANNELS, GridSpec, PreprocessContrac
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 
-__all__ = ["CHANNELS", "GridMap", "GridSpec", "PreprocessContract", "preprocess_sample", "source_size"]
+__all__ = [
+    "CHANNELS",
+    "GridMap",
+    "GridSpec",
+    "PreprocessContract",
+    "preprocess_sample",
+    "source_size",
+]

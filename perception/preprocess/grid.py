@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,8 +49,8 @@ class GridMap:
         return self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]
 
     def to_grid(
-        self, image: NDArray[np.generic], *, nearest: bool = False, fill: float = 0.0
-    ) -> NDArray[np.generic]:
+        self, image: NDArray[Any], *, nearest: bool = False, fill: float = 0.0
+    ) -> NDArray[Any]:
         """Resample an (H, W) or (H, W, C) source image onto the grid; padding holds `fill`."""
         if image.shape[:2] != self.source:
             raise InputError(
@@ -68,7 +69,7 @@ class GridMap:
         padded[: self.scaled[0], : self.scaled[1]] = image
         return padded
 
-    def crop(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
+    def crop(self, image: NDArray[Any]) -> NDArray[Any]:
         """The part of a map of any resolution over the grid that the source covers."""
         if self.scaled == self.grid:
             return image
@@ -87,4 +88,5 @@ class GridMap:
     def boxes_to_grid(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) in source pixels to grid pixels."""
         sx, sy = self.scale
-        return np.asarray(xyxy, np.float32) * np.array([sx, sy, sx, sy], np.float32)
+        scaled: NDArray[np.float32] = np.asarray(xyxy, np.float32) * np.float32([sx, sy, sx, sy])
+        return scaled

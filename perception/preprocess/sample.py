@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perception.errors import CalibrationError, InputError
 from perception.frame import Sample
@@ -136,7 +135,9 @@ def _lidar(sample: Sample, contract: PreprocessContract, out: Float) -> None:
         contract.grid.width,
         sensor_height_m=contract.lidar.sensor_height_m,
     )
-    normalize_lidar(image.range_m, image.intensity, image.height_m, image.valid, contract.lidar, out)
+    normalize_lidar(
+        image.range_m, image.intensity, image.height_m, image.valid, contract.lidar, out
+    )
     if not out[3].any():
         raise InputError(
             "no point falls into the camera image", where="lidar", hint="check the extrinsics"

@@ -22,7 +22,9 @@ def synthetic_frame(pipeline: Pipeline, seed: int) -> Frame:
     rng = np.random.default_rng(seed)
     grid = pipeline.manifest.inputs.grid
     size = (grid.height, grid.width)
-    camera = CameraModel(grid.width, grid.height, grid.width, grid.width, grid.width / 2, grid.height / 2)
+    camera = CameraModel(
+        grid.width, grid.height, grid.width, grid.width, grid.width / 2, grid.height / 2
+    )
     samples: dict[Modality, Sample] = {}
     for modality in pipeline.modalities:
         if modality == "rgb":

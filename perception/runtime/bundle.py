@@ -111,7 +111,9 @@ def find_bundle(name: str) -> Path:
             if (folder / name).exists():
                 return folder / name
     raise BundleError(
-        "no such bundle", where=name, hint=f"give its path; looked in {', '.join(map(str, folders))}"
+        "no such bundle",
+        where=name,
+        hint=f"give its path; looked in {', '.join(map(str, folders))}",
     )
 
 

@@ -66,6 +66,11 @@ class HealthMonitor:
             found = "frozen"
         return self._with_hysteresis(track, found)
 
+    def recovering(self, modality: Modality) -> bool:
+        """Whether the sensor's last sample was good, though it is not trusted again yet."""
+        track = self._tracks.get(modality)
+        return track is not None and track.state != "ok" and track.good > 0
+
     def mark(self, modality: Modality, state: HealthState) -> None:
         """Note a failure that was found elsewhere, such as a malformed sample."""
         track = self._tracks.setdefault(modality, _Track())
@@ -90,7 +95,7 @@ class HealthMonitor:
 
     def _repeats(self, sample: Sample, track: _Track) -> int:
         flat = np.ascontiguousarray(sample.data).view(np.uint8).reshape(-1)
-        checksum = zlib.crc32(np.ascontiguousarray(flat[::_CHECKSUM_STEP]))
+        checksum = zlib.crc32(flat[::_CHECKSUM_STEP].tobytes())
         track.repeats = track.repeats + 1 if checksum == track.checksum else 1
         track.checksum = checksum
         return track.repeats

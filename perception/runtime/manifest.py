@@ -10,7 +10,7 @@ from perception.data.base import ClassInfo
 from perception.frame import Modality
 from perception.preprocess.contract import PreprocessContract
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class _Spec(BaseModel):

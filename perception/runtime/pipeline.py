@@ -76,7 +76,8 @@ class Pipeline:
         self.strict = strict
         self.counters: Counter[str] = Counter()
         self.health = HealthMonitor(health)
-        self.engines: dict[str, Engine] = {**encoders, "fuser": fuser}
+        self.engines: dict[str, Engine] = {"fuser": fuser}
+        self.engines.update({str(m): engine for m, engine in encoders.items()})
         self._absent = {
             spec.name: np.zeros([d or 1 for d in spec.shape], np.float32) for spec in fuser.inputs
         }
@@ -127,7 +128,9 @@ class Pipeline:
         encoders = {m: load(graphs.encoders[m].file) for m in opened.manifest.modalities}
         fuser = load(graphs.fuser.file)
         _check_graphs(opened, encoders, fuser)
-        return Pipeline(opened, encoders, fuser, policy or Policy(), health or HealthConfig(), strict)
+        return Pipeline(
+            opened, encoders, fuser, policy or Policy(), health or HealthConfig(), strict
+        )
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -166,9 +169,13 @@ class Pipeline:
                 self._warnings.clear()
                 self._pushed.clear()
                 self._note_time(frame.stamp_ns)
-            for modality in self.modalities:
-                if modality in frame:
-                    self._take(frame[modality], watch)
+            offered = [m for m in self.modalities if m in frame]
+            for modality in offered:
+                self._take(frame[modality], watch)
+            if not self._encoded:
+                # Better a sensor that has only just come back than none.
+                for modality in filter(self.health.recovering, offered):
+                    self._take(frame[modality], watch, trust=True)
             with self._lock:
                 present = tuple(m for m in MODALITIES if m in frame)
                 return self._finish(watch, present, frame.stamp_ns)
@@ -220,19 +227,22 @@ class Pipeline:
             self._last = None
         self._last_ns = stamp_ns
 
-    def _take(self, sample: Sample, watch: _Stopwatch, in_order: bool = False) -> bool:
+    def _take(
+        self, sample: Sample, watch: _Stopwatch, *, in_order: bool = False, trust: bool = False
+    ) -> bool:
         """Check, preprocess and encode one sample; False when it is not usable."""
         modality = sample.modality
         with self._encode_locks[modality]:
             try:
                 if in_order and not self._is_newer(sample):
                     return False
-                encoded = self._encode(sample, watch)
+                encoded = self._encode(sample, watch, trust)
             except EngineError:
                 raise
             except AnySenseError as error:
                 if self.strict:
                     raise
+                self.health.mark(modality, "malformed")
                 return self._reject(modality, "malformed", str(error))
             if encoded is None:
                 state = self.health.state(modality)
@@ -257,19 +267,18 @@ class Pipeline:
 
     def _reject(self, modality: Modality, state: str, line: str) -> bool:
         with self._lock:
-            self.health.mark(modality, state)  # type: ignore[arg-type]
             self._encoded.pop(modality, None)
             self._warnings[modality] = line
             self.counters[f"{state}_{modality}"] += 1
         return False
 
-    def _encode(self, sample: Sample, watch: _Stopwatch) -> _Encoded | None:
+    def _encode(self, sample: Sample, watch: _Stopwatch, trust: bool) -> _Encoded | None:
         modality = sample.modality
         watch.lap("wait")
         buffer = self._inputs[modality]
         preprocess_sample(sample, self.manifest.inputs, buffer)
         watch.lap(f"preprocess_{modality}")
-        healthy = self.health.check(sample) == "ok"
+        healthy = trust or self.health.check(sample) == "ok"
         watch.lap(f"check_{modality}")
         if not healthy:
             return None
@@ -366,7 +375,9 @@ class Pipeline:
                 confidence *= np.float32(factor)
         if "detection" in self.manifest.tasks:
             spec = self.manifest.detection
-            maps = {s: (outputs[f"det_cls_{s}"][0], outputs[f"det_box_{s}"][0]) for s in spec.strides}
+            maps = {
+                s: (outputs[f"det_cls_{s}"][0], outputs[f"det_box_{s}"][0]) for s in spec.strides
+            }
             found = decode_detections(
                 maps,
                 score_threshold=spec.score_threshold,
@@ -378,9 +389,7 @@ class Pipeline:
         return labels, confidence, boxes
 
 
-def _check_graphs(
-    bundle: Bundle, encoders: Mapping[Modality, Engine], fuser: Engine
-) -> None:
+def _check_graphs(bundle: Bundle, encoders: Mapping[Modality, Engine], fuser: Engine) -> None:
     """Refuse graphs whose tensors are not those that the manifest promises."""
     manifest = bundle.manifest
     produced = {o.name for e in encoders.values() for o in e.outputs}
@@ -401,5 +410,6 @@ def _check_graphs(
         expected = manifest.inputs.input_shape(modality)
         if any(d is not None and d != e for d, e in zip(shape, expected, strict=False)):
             raise EngineError(
-                f"encoder takes {shape}, the manifest says {expected}", where=f"{bundle.path}: {modality}"
+                f"encoder takes {shape}, the manifest says {expected}",
+                where=f"{bundle.path}: {modality}",
             )

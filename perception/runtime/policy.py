@@ -32,7 +32,9 @@ class Policy:
         for name in self.required:
             as_modality(name)
         if self.minimum < 1 or self.max_age_ms <= 0 or self.hold_ms < 0:
-            raise ConfigError("minimum and max_age_ms must be positive, hold_ms not negative", where="policy")
+            raise ConfigError(
+                "minimum and max_age_ms must be positive, hold_ms not negative", where="policy"
+            )
         if not 0 < self.derating <= 1:
             raise ConfigError("derating must be in (0, 1]", where="policy")
 

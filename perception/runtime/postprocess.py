@@ -13,9 +13,7 @@ from perception.runtime.result import Detections
 Float32 = NDArray[np.float32]
 
 
-def segment(
-    logits: Float32, size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], Float32]:
+def segment(logits: Float32, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Float32]:
     """Labels and confidence from class logits.
 
     Classes are compared at twice the logits' resolution after bilinear interpolation, one class at

@@ -27,7 +27,9 @@ def scene_sequence(frames: int, seed: int) -> Iterator[Scene]:
     for index in range(frames):
         rng = np.random.default_rng((seed, index, 5))
         weather = random_weather(rng, night=index % 2 == 1)
-        street = make_street(seed * 10007 + index, 45.0, weather, crowd=float(rng.uniform(0.7, 1.8)))
+        street = make_street(
+            seed * 10007 + index, 45.0, weather, crowd=float(rng.uniform(0.7, 1.8))
+        )
         x, y, z = street.ego_position
         moved = (x + float(rng.uniform(-8, 8)), y + float(rng.uniform(-0.8, 0.8)), z)
         yield replace(street, ego_position=moved, ego_yaw=float(rng.normal(0, 0.12)))
@@ -99,7 +101,9 @@ def make_recording(
         steps = track(scenes, "simulating", frames) if progress else scenes
         for index, scene in enumerate(steps):
             changes = kind == "scenes" and len(patterns) > 1
-            name = patterns[index % len(patterns)] if changes else patterns[min(1, len(patterns) - 1)]
+            name = (
+                patterns[index % len(patterns)] if changes else patterns[min(1, len(patterns) - 1)]
+            )
             frame = render(scene, camera, BEAM_PATTERNS[name])
             tags = ("night" if scene.weather.night else "day", name)
             _write(writer, index, frame, tags)

@@ -32,7 +32,9 @@ def _cloth(rng: Rng, air_k: float) -> Material:
     # Clothes lie between skin and air temperature, warmer on a slim jacket than on a thick coat.
     share = rng.uniform(0.35, 0.75)
     kelvin = air_k + share * (CLOTHES_K - air_k)
-    return Material(_color(rng, 0.05, 0.8), 0.15, temperature_k=kelvin, reflectivity=rng.uniform(0.1, 0.7))
+    return Material(
+        _color(rng, 0.05, 0.8), 0.15, temperature_k=kelvin, reflectivity=rng.uniform(0.1, 0.7)
+    )
 
 
 def person(rng: Rng, position: Vector, yaw: float, speed: float, weather: Weather) -> Body:
@@ -61,24 +63,47 @@ def vehicle(rng: Rng, position: Vector, yaw: float, speed: float, weather: Weath
     """A car or van; one that moves is warm at its wheels, hood and exhaust."""
     van = rng.random() < 0.25
     length = float(rng.uniform(4.6, 5.6) if van else rng.uniform(3.8, 4.8))
-    width, height = float(rng.uniform(1.7, 2.0)), float(rng.uniform(1.9, 2.4) if van else rng.uniform(1.4, 1.6))
+    width, height = (
+        float(rng.uniform(1.7, 2.0)),
+        float(rng.uniform(1.9, 2.4) if van else rng.uniform(1.4, 1.6)),
+    )
     running = speed > 0
     air = weather.air_k + (4 * weather.daylight if not running else 6)
-    paint = Material(_color(rng, 0.08, 0.95), 0.03, temperature_k=air, emissivity=0.85, reflectivity=0.5)
+    paint = Material(
+        _color(rng, 0.08, 0.95), 0.03, temperature_k=air, emissivity=0.85, reflectivity=0.5
+    )
     hood = Material(paint.albedo, 0.03, temperature_k=air + (16 if running else 0), emissivity=0.85)
-    glass = Material((0.12, 0.14, 0.17), 0.03, temperature_k=air - 2, emissivity=0.9, reflectivity=0.08)
-    tire = Material((0.05, 0.05, 0.05), 0.1, temperature_k=air + (14 if running else 0), reflectivity=0.1)
-    lamp = Material((0.9, 0.9, 0.8), 0, temperature_k=air + 10, glow=2.5 if weather.headlights and running else 0)
-    rear = Material((0.8, 0.05, 0.05), 0, temperature_k=air, glow=1.2 if weather.headlights and running else 0)
+    glass = Material(
+        (0.12, 0.14, 0.17), 0.03, temperature_k=air - 2, emissivity=0.9, reflectivity=0.08
+    )
+    tire = Material(
+        (0.05, 0.05, 0.05), 0.1, temperature_k=air + (14 if running else 0), reflectivity=0.1
+    )
+    lamp = Material(
+        (0.9, 0.9, 0.8),
+        0,
+        temperature_k=air + 10,
+        glow=2.5 if weather.headlights and running else 0,
+    )
+    rear = Material(
+        (0.8, 0.05, 0.05), 0, temperature_k=air, glow=1.2 if weather.headlights and running else 0
+    )
     half, side, belt = length / 2, width / 2, 0.55 * height if not van else 0.5 * height
     cabin = (-0.06 * length, 0.28 * length) if not van else (-0.08 * length, 0.4 * length)
     wheels = tuple(
-        Geom("cylinder", (0.32, 0.1), (sx * 0.31 * length, sy * (side - 0.08), 0.32), tire, axis="y")
+        Geom(
+            "cylinder", (0.32, 0.1), (sx * 0.31 * length, sy * (side - 0.08), 0.32), tire, axis="y"
+        )
         for sx in (-1, 1)
         for sy in (-1, 1)
     )
     lamps = tuple(
-        Geom("box", (0.03, 0.14, 0.08), (sx * (half + 0.01), sy * 0.33 * width, 0.62), lamp if sx > 0 else rear)
+        Geom(
+            "box",
+            (0.03, 0.14, 0.08),
+            (sx * (half + 0.01), sy * 0.33 * width, 0.62),
+            lamp if sx > 0 else rear,
+        )
         for sx in (-1, 1)
         for sy in (-1, 1)
     )
@@ -86,7 +111,12 @@ def vehicle(rng: Rng, position: Vector, yaw: float, speed: float, weather: Weath
     geoms = (
         Geom("box", (half, side, rise), (0, 0, middle), paint),
         Geom("box", (0.2 * length, side - 0.03, 0.03), (0.28 * length, 0, belt + 0.02), hood),
-        Geom("box", (cabin[1], side - 0.08, (height - belt) / 2), (cabin[0], 0, (height + belt) / 2), glass),
+        Geom(
+            "box",
+            (cabin[1], side - 0.08, (height - belt) / 2),
+            (cabin[0], 0, (height + belt) / 2),
+            glass,
+        ),
         Geom("box", (cabin[1] - 0.12, side - 0.12, 0.03), (cabin[0], 0, height), paint),
         *wheels,
         *lamps,
@@ -95,30 +125,45 @@ def vehicle(rng: Rng, position: Vector, yaw: float, speed: float, weather: Weath
     return Body(VEHICLE, geoms, position, yaw, velocity, (length, width, height))
 
 
+def _crown_place(rng: Rng, height: float) -> Vector:
+    x, y = rng.uniform(-0.7, 0.7, 2)
+    return (float(x), float(y), height * float(rng.uniform(0.65, 1.0)))
+
+
 def tree(rng: Rng, position: Vector, weather: Weather) -> Body:
     """A trunk with a crown of a few ellipsoids."""
     height = float(rng.uniform(3.5, 8.0))
     bark = Material((0.25, 0.17, 0.1), 0.25, temperature_k=weather.air_k + 1)
     green = float(rng.uniform(0.25, 0.55))
-    leaves = Material((green * 0.55, green, green * 0.3), 0.5, temperature_k=weather.air_k - 0.5, reflectivity=0.6)
+    leaves = Material(
+        (green * 0.55, green, green * 0.3), 0.5, temperature_k=weather.air_k - 0.5, reflectivity=0.6
+    )
     crown = tuple(
         Geom(
             "ellipsoid",
             tuple(rng.uniform(0.7, 1.6, 3)),
-            (*map(float, rng.uniform(-0.7, 0.7, 2)), height * float(rng.uniform(0.65, 1.0))),
+            _crown_place(rng, height),
             leaves,
         )
         for _ in range(int(rng.integers(3, 6)))
     )
-    trunk = Geom("cylinder", (float(rng.uniform(0.1, 0.25)), height * 0.4), (0, 0, height * 0.4), bark)
+    trunk = Geom(
+        "cylinder", (float(rng.uniform(0.1, 0.25)), height * 0.4), (0, 0, height * 0.4), bark
+    )
     return Body(VEGETATION, (trunk, *crown), position)
 
 
 def bush(rng: Rng, position: Vector, weather: Weather) -> Body:
     """A low hedge or bush."""
     green = float(rng.uniform(0.2, 0.5))
-    leaves = Material((green * 0.6, green, green * 0.35), 0.5, temperature_k=weather.air_k, reflectivity=0.6)
-    size = (float(rng.uniform(0.5, 1.8)), float(rng.uniform(0.4, 0.8)), float(rng.uniform(0.4, 0.9)))
+    leaves = Material(
+        (green * 0.6, green, green * 0.35), 0.5, temperature_k=weather.air_k, reflectivity=0.6
+    )
+    size = (
+        float(rng.uniform(0.5, 1.8)),
+        float(rng.uniform(0.4, 0.8)),
+        float(rng.uniform(0.4, 0.9)),
+    )
     return Body(VEGETATION, (Geom("ellipsoid", size, (0, 0, size[2] * 0.7), leaves),), position)
 
 
@@ -139,8 +184,12 @@ def building(rng: Rng, position: Vector, size: Vector, weather: Weather) -> Body
 def lamp_post(rng: Rng, position: Vector, side: int, weather: Weather) -> tuple[Body, Light | None]:
     """A street lamp whose arm reaches over the road, and its light at night."""
     height = float(rng.uniform(5.0, 7.0))
-    steel = Material((0.35, 0.36, 0.38), 0.05, temperature_k=weather.air_k, emissivity=0.5, reflectivity=0.6)
-    shine = Material((0.9, 0.9, 0.9), 0, temperature_k=weather.air_k + 5, glow=3.0 if weather.night else 0.0)
+    steel = Material(
+        (0.35, 0.36, 0.38), 0.05, temperature_k=weather.air_k, emissivity=0.5, reflectivity=0.6
+    )
+    shine = Material(
+        (0.9, 0.9, 0.9), 0, temperature_k=weather.air_k + 5, glow=3.0 if weather.night else 0.0
+    )
     geoms = (
         Geom("cylinder", (0.08, height / 2), (0, 0, height / 2), steel),
         Geom("capsule", (0.05, 0.8), (0, -side * 0.8, height), steel, axis="y"),
@@ -155,8 +204,12 @@ def lamp_post(rng: Rng, position: Vector, side: int, weather: Weather) -> tuple[
 
 def sign_post(rng: Rng, position: Vector, weather: Weather) -> Body:
     """A traffic sign on a thin pole."""
-    steel = Material((0.5, 0.5, 0.5), 0.05, temperature_k=weather.air_k, emissivity=0.6, reflectivity=0.6)
-    plate = Material(_color(rng, 0.2, 1.0), 0.0, temperature_k=weather.air_k, emissivity=0.7, reflectivity=0.95)
+    steel = Material(
+        (0.5, 0.5, 0.5), 0.05, temperature_k=weather.air_k, emissivity=0.6, reflectivity=0.6
+    )
+    plate = Material(
+        _color(rng, 0.2, 1.0), 0.0, temperature_k=weather.air_k, emissivity=0.7, reflectivity=0.95
+    )
     height = float(rng.uniform(2.0, 2.6))
     geoms = (
         Geom("cylinder", (0.035, height / 2), (0, 0, height / 2), steel),

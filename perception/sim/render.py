@@ -89,16 +89,23 @@ def render(scene: Scene, camera: CameraModel, pattern: BeamPattern) -> RenderedF
     )
 
 
-def _depth(hits: Hits, rays_ego: Float64, size: tuple[int, int], rng: np.random.Generator) -> Float32:
+def _depth(
+    hits: Hits, rays_ego: Float64, size: tuple[int, int], rng: np.random.Generator
+) -> Float32:
     z = (hits.distance * rays_ego[:, 0]).reshape(size)  # along the optical axis, REP 118
     depth = z.astype(np.float32)
     # Stereo noise grows with the square of the distance; edges and far surfaces drop out.
     with np.errstate(invalid="ignore"):
         depth += rng.standard_normal(size, np.float32) * np.float32(0.0015) * depth**2
         bad = ~((depth >= DEPTH_RANGE_M[0]) & (depth <= DEPTH_RANGE_M[1]))
-        jump = cv2.morphologyEx(np.nan_to_num(depth, posinf=99), cv2.MORPH_GRADIENT, np.ones((3, 3)))
+        jump = cv2.morphologyEx(
+            np.nan_to_num(depth, posinf=99), cv2.MORPH_GRADIENT, np.ones((3, 3))
+        )
         bad |= (jump > 0.5 + 0.3 * depth) & (rng.random(size) < 0.5)
-        bad |= rng.random(size) < 0.002 + 0.1 * (np.nan_to_num(depth, posinf=40.0, neginf=0.0) / 40) ** 2
+        bad |= (
+            rng.random(size)
+            < 0.002 + 0.1 * (np.nan_to_num(depth, posinf=40.0, neginf=0.0) / 40) ** 2
+        )
     depth[bad] = np.nan
     return depth
 
@@ -166,7 +173,7 @@ def _boxes3d(scene: Scene, turn: Float64) -> list[dict[str, Any]]:
         if body.label not in DETECTED:
             continue
         length, width, height = body.extent
-        center = (np.array(body.position) + [0, 0, height / 2] - origin) @ turn
+        center = ([*np.array(body.position), 0, 0, height / 2] - origin) @ turn
         if 0 < center[0] < 60:
             found.append(
                 {

@@ -47,7 +47,9 @@ BEAM_PATTERNS: dict[str, BeamPattern] = {
 def camera_model(height: int, width: int) -> CameraModel:
     """A pinhole camera with a horizontal field of view of 74 degrees."""
     focal = width / 2 / np.tan(np.radians(37.0))
-    return CameraModel(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2, frame_id="camera")
+    return CameraModel(
+        width, height, focal, focal, (width - 1) / 2, (height - 1) / 2, frame_id="camera"
+    )
 
 
 def make_rig(height: int, width: int) -> Rig:
@@ -78,7 +80,9 @@ def pixel_rays(camera: CameraModel) -> Float64:
     return rays / np.linalg.norm(rays, axis=1, keepdims=True)
 
 
-def beam_rays(pattern: BeamPattern, half_angle_deg: float = 180.0) -> tuple[Float64, NDArray[np.int64]]:
+def beam_rays(
+    pattern: BeamPattern, half_angle_deg: float = 180.0
+) -> tuple[Float64, NDArray[np.int64]]:
     """Unit rays (N, 3) of a turn in the LiDAR frame and the ring (N,) of each, within an azimuth."""
     if not 0 < half_angle_deg <= 180:
         raise ConfigError("must be in (0, 180] degrees", where="half_angle_deg")

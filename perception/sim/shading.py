@@ -154,7 +154,7 @@ def _lamps(scene: Scene, surface: Surface) -> Float64:
         facing = (surface.normal * offset).sum(axis=1).clip(0) / np.sqrt(squared + 1e-6)
         light += np.outer(facing / (1 + squared / (lamp.reach * 0.3) ** 2), lamp.strength) * 0.3
     if scene.weather.headlights:
-        offset = surface.point - (ego + [0.5, 0, 0.7])
+        offset = surface.point - ([*ego, 0.5, 0, 0.7])
         squared = (offset**2).sum(axis=1) + 1e-6
         ahead = offset / np.sqrt(squared)[:, None]
         c, s = np.cos(scene.ego_yaw), np.sin(scene.ego_yaw)
@@ -199,9 +199,7 @@ def shade(
     return _expose(color.reshape(*size, 3), weather.daylight, rng)
 
 
-def _expose(
-    radiance: Float64, daylight: float, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def _expose(radiance: Float64, daylight: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A camera: auto exposure within limits, bloom, shot and read noise, gamma, 8 bit."""
     image = radiance.astype(np.float32)
     image += 0.05 * cv2.GaussianBlur(image.clip(0, 3), (0, 0), image.shape[1] / 60)

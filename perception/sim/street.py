@@ -54,7 +54,9 @@ def make_street(seed: int, length: float, weather: Weather, *, crowd: float = 1.
 
 def _ground(rng: Rng, weather: Weather) -> list[Body]:
     warm = weather.air_k + 9 * weather.daylight
-    asphalt = Material((0.2, 0.2, 0.21), 0.25, "markings", temperature_k=warm + 2, reflectivity=0.15)
+    asphalt = Material(
+        (0.2, 0.2, 0.21), 0.25, "markings", temperature_k=warm + 2, reflectivity=0.15
+    )
     slabs = Material((0.45, 0.43, 0.41), 0.2, "bricks", temperature_k=warm, reflectivity=0.3)
     bodies = [Body(ROAD, (Geom("plane", (0, 0), (0, 0, 0), asphalt),))]
     for side in (-1, 1):
@@ -76,7 +78,11 @@ def _blocks(rng: Rng, side: int, length: float, weather: Weather) -> list[Body]:
             bodies.append(building(rng, (x, y, 0), size, weather))
         else:  # a gap with greenery
             for _ in range(3):
-                at = (x + float(rng.uniform(-half, half)), side * (edge + float(rng.uniform(1, 8))), 0.0)
+                at = (
+                    x + float(rng.uniform(-half, half)),
+                    side * (edge + float(rng.uniform(1, 8))),
+                    0.0,
+                )
                 bodies.append(tree(rng, at, weather))
         x += half + float(rng.uniform(0, 2.5))
     return bodies

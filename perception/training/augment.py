@@ -7,6 +7,7 @@ that corruption acts on physical values and normalization stays the one that ser
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,7 +61,7 @@ class _Geometry:
     crop: tuple[int, int]
     jitter: tuple[float, float] = field(default=(0.0, 0.0))
 
-    def warp(self, image: NDArray[np.generic], nearest: bool, fill: float) -> NDArray[np.generic]:
+    def warp(self, image: NDArray[Any], nearest: bool, fill: float) -> NDArray[Any]:
         matrix = np.array(
             [
                 [self.scale, 0, 0.5 * self.scale - 0.5 - self.left + self.jitter[0]],

@@ -48,7 +48,9 @@ def save_checkpoint(
     if optimizer is not None:
         tensors |= {f"model.{k}": v for k, v in _owned(model.state_dict()).items()}
         for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()}
+            tensors |= {
+                f"optimizer.{index}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()
+            }
     metadata = {"config": config.model_dump_json(), "progress": json.dumps(progress)}
     partial = path.with_suffix(".partial")
     save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)

@@ -142,9 +142,7 @@ class FusionDataset(Dataset[tuple[dict[str, Any], Any, Boxes]]):
 
 def collate(items: list[tuple[dict[str, Any], Any, Boxes]]) -> Batch:
     """Stack samples into a `Batch`."""
-    inputs = {
-        m: torch.from_numpy(np.stack([item[0][m] for item in items])) for m in items[0][0]
-    }
+    inputs = {m: torch.from_numpy(np.stack([item[0][m] for item in items])) for m in items[0][0]}
     labels = None
     if items[0][1] is not None:
         labels = torch.from_numpy(np.stack([item[1] for item in items]).astype(np.int64))

@@ -40,7 +40,6 @@ from perception.training.losses import (
 )
 from perception.training.validate import validate
 
-
 _INFO = TypeAdapter(RecordingInfo)
 
 
@@ -151,7 +150,9 @@ class Trainer:
     def resume(self) -> None:
         """Go on from `last.safetensors` of the run folder."""
         state = load_checkpoint(self.out / LAST)
-        if state.config.model_dump(exclude={"epochs"}) != self.config.model_dump(exclude={"epochs"}):
+        if state.config.model_dump(exclude={"epochs"}) != self.config.model_dump(
+            exclude={"epochs"}
+        ):
             raise ConfigError(
                 "the run was started with another configuration",
                 where=str(self.out / LAST),
@@ -238,9 +239,7 @@ class Trainer:
 
     def _step(self, batch: Batch, subset: tuple[str, ...]) -> float:
         inputs = {
-            m: batch.inputs[m].to(
-                self.device, memory_format=torch.channels_last, non_blocking=True
-            )
+            m: batch.inputs[m].to(self.device, memory_format=torch.channels_last, non_blocking=True)
             for m in subset
         }
         with torch.autocast(self.device.type, torch.bfloat16):

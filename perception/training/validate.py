@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from perception.data.base import Boxes
 from perception.frame import subset_name, subsets_of
+from perception.metrics.detection import ScoredBoxes, average_precision
+from perception.runtime.postprocess import decode_detections
 from perception.training.config import TrainConfig
 from perception.training.dataset import FusionDataset, normalize
 
@@ -49,7 +52,7 @@ class _Meters:
         info = dataset.recording.info
         self.confusion = np.zeros((len(info.seg_classes),) * 2, np.int64)
         self.det_classes = len(info.det_classes)
-        self.detections: list[tuple[object, object]] = []
+        self.detections: list[tuple[ScoredBoxes, Boxes]] = []
 
     def add(self, index: int, output: object) -> None:
         truth = self.dataset.raw(index)
@@ -65,8 +68,6 @@ class _Meters:
             pairs = wanted[known].astype(np.int64) * classes + labels[known]
             self.confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
         if "detection" in self.tasks and truth.boxes is not None:
-            from perception.runtime.postprocess import decode_detections
-
             maps = {
                 s: (c[0].float().cpu().numpy(), b[0].float().cpu().numpy())
                 for s, (c, b) in output.detections.items()  # type: ignore[attr-defined]
@@ -81,8 +82,6 @@ class _Meters:
             seen = self.confusion.sum(1) > 0
             out["miou"] = float(np.mean(hit[seen] / union[seen])) if seen.any() else 0.0
         if "detection" in self.tasks:
-            from perception.metrics.detection import average_precision
-
             result = average_precision(self.detections, self.det_classes)
             out["ap50"], out["ap"] = result.ap50, result.ap
         return out

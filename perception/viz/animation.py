@@ -29,7 +29,9 @@ def write_gif(
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingDependencyError("GIFs need Pillow", hint="pip install 'anysense[viz]'") from error
+        raise MissingDependencyError(
+            "GIFs need Pillow", hint="pip install 'anysense[viz]'"
+        ) from error
     for step, width in ((1, 720), (2, 720), (2, 560), (3, 480), (4, 400), (6, 320)):
         chosen = images[::step]
         scale = min(1.0, width / chosen[0].shape[1])

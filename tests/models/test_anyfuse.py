@@ -14,7 +14,9 @@ from perception.models.registry import build_model
 from perception.preprocess.contract import CHANNELS
 
 
-def _images(modalities: tuple[str, ...], size: tuple[int, int] = (64, 96)) -> dict[str, torch.Tensor]:
+def _images(
+    modalities: tuple[str, ...], size: tuple[int, int] = (64, 96)
+) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     return {m: torch.randn(2, CHANNELS[m], *size, generator=generator) for m in modalities}  # type: ignore[index]
 

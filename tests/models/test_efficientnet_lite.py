@@ -65,6 +65,8 @@ def test_stem_for_other_channels_sees_the_first_as_gray() -> None:
     assert torch.allclose(wanted, got, atol=1e-5)
 
 
-@pytest.mark.parametrize(("channels", "width", "wanted"), [(40, 0.5, 24), (112, 0.5, 56), (16, 0.25, 8)])
+@pytest.mark.parametrize(
+    ("channels", "width", "wanted"), [(40, 0.5, 24), (112, 0.5, 56), (16, 0.25, 8)]
+)
 def test_scaled_channels_are_multiples_of_eight(channels: int, width: float, wanted: int) -> None:
     assert scale_channels(channels, width) == wanted

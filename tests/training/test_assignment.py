@@ -11,7 +11,9 @@ from perception.training.assignment import assign, pairwise_iou
 from perception.training.losses import cell_grid, detection_loss, flatten_outputs, giou_loss
 
 
-def _outputs(size: tuple[int, int] = (64, 64), classes: int = 2) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+def _outputs(
+    size: tuple[int, int] = (64, 64), classes: int = 2
+) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     return {
         s: (
             torch.zeros(1, classes, size[0] // s, size[1] // s),
@@ -44,7 +46,11 @@ def test_cells_decode_to_boxes_around_their_centers() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.floats(0, 50), st.floats(0, 50), st.floats(2, 60), st.floats(2, 60), st.integers(0, 1)
+            st.floats(0, 50),
+            st.floats(0, 50),
+            st.floats(2, 60),
+            st.floats(2, 60),
+            st.integers(0, 1),
         ),
         max_size=6,
     )

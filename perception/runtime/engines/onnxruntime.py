@@ -29,7 +29,9 @@ class OnnxRuntimeEngine(Engine):
         provider = _PROVIDERS[device]
         if provider not in ort.get_available_providers():
             raise EngineError(
-                f"this ONNX Runtime has no {provider}", where=str(path), hint="install onnxruntime-gpu"
+                f"this ONNX Runtime has no {provider}",
+                where=str(path),
+                hint="install onnxruntime-gpu",
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
