@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,15 @@ from perception.data.base import Recording
 from perception.data.registry import SPLITS, open_recording, parse_data_argument
 from perception.errors import ConfigError
 
-CONSOLE = Console(highlight=False)
+_PIPE_WIDTH = 120
+"""Columns for tables that go to a file or pipe, where Rich would assume 80 and cut names off."""
+
+CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def say(line: str, style: str | None = None) -> None:
+    """Print a line as it is: not wrapped, brackets in it are no markup."""
+    CONSOLE.print(line, style=style, markup=False, soft_wrap=True)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +40,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> No
     parser.add_argument(
         "--data", required=required, metavar="KIND:DIR", help="recording, e.g. nyuv2:DIR"
     )
-    parser.add_argument("--split", choices=SPLITS, default="all")
+    parser.add_argument("--split", choices=SPLITS, default="all", help="part (default: all)")
     parser.add_argument("--only", choices=("day", "night"), help="only frames with this tag")
     parser.add_argument(
         "--labels", choices=("fusion", "visible", "infrared"), help="msrs: which boxes"
@@ -49,22 +59,74 @@ def open_data(args: argparse.Namespace) -> Recording:
     recording = open_recording(kind, root, split=args.split, **options)
     if args.only:
         recording.select(args.only)
-    if args.limit is not None:
-        if args.limit < 1:
-            raise ConfigError("must be at least 1", where="--limit")
-        step = max(1, len(recording) // args.limit)
-        recording.ids = recording.ids[::step][: args.limit]
     if not len(recording):
         raise ConfigError(f"no frame is tagged '{args.only}'", where=args.data)
+    if args.limit is not None:
+        thin_out(recording, args.limit, "--limit")
     return recording
 
 
+def thin_out(recording: Recording, frames: int, option: str) -> None:
+    """Keep at most `frames` frames of the recording, spread evenly from its start to its end."""
+    if frames < 1:
+        raise ConfigError("must be at least 1", where=option)
+    count = len(recording)
+    if frames < count:
+        recording.ids = [recording.ids[i * count // frames] for i in range(frames)]
+
+
+def seen_in_training(training: dict[str, Any], recording: Recording, split: str) -> bool:
+    """Whether some of these frames may be among those that a bundle was trained on.
+
+    Args:
+        training: the bundle's section of that name.
+        recording: the frames.
+        split: which part of the recording they are.
+    """
+    same = str(training.get("data", "")).split(" (")[0] == recording.info.name
+    return same and split != "val"
+
+
+SEEN_NOTE = (
+    "the bundle was trained on a data set of this name: unless this folder is a held-out part, "
+    "the numbers include frames it has seen (--split val leaves them out)"
+)
+
+
+def output_file(path: Path | None) -> Path | None:
+    """Check, before long work, that a file can be written there.
+
+    Raises:
+        ConfigError: the path is a folder, or lies below a file.
+    """
+    if path is not None:
+        if path.is_dir():
+            raise ConfigError("is a folder, not a file", where=str(path))
+        output_folder(path.parent)
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ConfigError("cannot be written", where=str(path))
+    return path
+
+
+def output_folder(path: Path) -> Path:
+    """Make a folder for results.
+
+    Raises:
+        ConfigError: the path is a file or lies below one.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError("is a file, or below one; expected a folder", where=str(path)) from error
+    return path
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a JSON file."""
+    output_folder(path.parent)
     path.write_text(json.dumps(content, indent=2, allow_nan=False, default=str) + "\n")
 
 
 def command_line() -> str:
     """The command that is running, for reports."""
-    return " ".join(["anysense", *sys.argv[1:]])
+    return shlex.join(["anysense", *sys.argv[1:]])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perception.errors import CalibrationError
+from perception.errors import CalibrationError, InputError
 
 Float64 = NDArray[np.float64]
 
@@ -24,9 +24,15 @@ DISTORTION_LENGTHS: dict[str, tuple[int, ...]] = {
     "rational_polynomial": (8, 12, 14),
     "equidistant": (4,),
 }
+_FIELDS = {"width", "height", "intrinsics", "distortion_model", "distortion", "frame_id"}
+_NEAREST = 1e-6  # metres before the camera
 _ALIASES = {"": "none", "fisheye": "equidistant", "kannala_brandt4": "equidistant"}
-_FOLD_SAMPLES = 2000
-_INVERSE_STEPS = 40
+_LARGEST_COEFFICIENT = 1e6
+_TABLE_TANGENT = 10.0
+_TABLE_SIZE = 1024
+_NEWTON_STEPS = 20
+_NEWTON_DONE = 1e-13
+_RESIDUAL = 1e-8
 
 
 @dataclass(frozen=True)
@@ -59,29 +65,41 @@ class CameraModel:
     def __post_init__(self) -> None:
         where = f"camera {self.frame_id}".strip()
         model = _ALIASES.get(self.distortion_model, self.distortion_model)
-        values = tuple(float(v) for v in self.distortion)
-        if model != "equidistant" and not any(values):
-            model, values = "none", ()
-        for name in ("fx", "fy", "cx", "cy"):  # numpy scalars do not go into YAML
-            object.__setattr__(self, name, float(getattr(self, name)))
-        object.__setattr__(self, "distortion_model", model)
-        object.__setattr__(self, "distortion", values)
-        if self.width < 1 or self.height < 1:
-            raise CalibrationError(f"image size {self.width}x{self.height}", where=where)
-        numbers = (self.fx, self.fy, self.cx, self.cy, *values)
-        if not np.isfinite(numbers).all() or self.fx <= 0 or self.fy <= 0:
-            raise CalibrationError(
-                "uncalibrated: focal lengths must be positive and finite", where=where
-            )
         if model not in DISTORTION_LENGTHS:
             raise CalibrationError(
                 f"unknown distortion model '{model}'",
                 where=where,
                 hint=", ".join(DISTORTION_LENGTHS),
             )
-        if len(values) not in DISTORTION_LENGTHS[model]:
-            raise CalibrationError(f"{model} with {len(values)} coefficients", where=where)
-        if any(values[8:]):
+        try:
+            values = tuple(float(v) for v in self.distortion)
+            sizes = {n: int(getattr(self, n)) for n in ("width", "height")}
+            lengths = {n: float(getattr(self, n)) for n in ("fx", "fy", "cx", "cy")}
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CalibrationError(f"not a number: {error}", where=where) from error
+        if model != "equidistant" and not any(values):
+            model, values = "none", ()
+        for name, number in {**sizes, **lengths}.items():  # numpy scalars do not go into YAML
+            object.__setattr__(self, name, number)
+        object.__setattr__(self, "distortion_model", model)
+        object.__setattr__(self, "distortion", values)
+        self._check(where)
+
+    def _check(self, where: str) -> None:
+        if self.width < 1 or self.height < 1:
+            raise CalibrationError(f"image size {self.width}x{self.height}", where=where)
+        lengths = (self.fx, self.fy, self.cx, self.cy)
+        if not np.isfinite(lengths).all() or self.fx <= 0 or self.fy <= 0:
+            raise CalibrationError(
+                "uncalibrated: focal lengths must be positive and finite", where=where
+            )
+        if len(self.distortion) not in DISTORTION_LENGTHS[self.distortion_model]:
+            raise CalibrationError(
+                f"{self.distortion_model} with {len(self.distortion)} coefficients", where=where
+            )
+        if not all(abs(v) <= _LARGEST_COEFFICIENT for v in self.distortion):  # NaN fails too
+            raise CalibrationError("distortion coefficients are not plausible", where=where)
+        if any(self.distortion[8:]):
             raise CalibrationError("thin-prism and tilt terms are not supported", where=where)
 
     @staticmethod
@@ -92,27 +110,37 @@ class CameraModel:
             info: the fields; keys may be lower or upper case.
             rectified: the image is already rectified: use P and no distortion.
         """
-        fields = {key.lower(): value for key, value in info.items()}
+        fields = {str(key).lower(): value for key, value in info.items()}
         try:
             size = int(fields["width"]), int(fields["height"])
             matrix = [float(v) for v in (fields["p"] if rectified else fields["k"])]
-            model, d = (
-                str(fields.get("distortion_model", "")),
-                [float(v) for v in fields.get("d", ())],
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            model = str(fields.get("distortion_model", ""))
+            d = tuple(float(v) for v in fields.get("d", ()))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(f"CameraInfo lacks or garbles a field: {error}") from error
         if len(matrix) != (12 if rectified else 9):
             raise CalibrationError(f"CameraInfo matrix has {len(matrix)} entries")
         fx, cx, fy, cy = (matrix[i] for i in ((0, 2, 5, 6) if rectified else (0, 2, 4, 5)))
+        if matrix[1] != 0:
+            raise CalibrationError(f"CameraInfo matrix has skew {matrix[1]:g}, none is supported")
         frame = str(fields.get("frame_id", ""))
-        if rectified or not d:
+        polynomial = _ALIASES.get(model, model) != "equidistant"
+        if rectified or (polynomial and not d):
             return CameraModel(*size, fx, fy, cx, cy, frame_id=frame)
-        return CameraModel(*size, fx, fy, cx, cy, model, tuple(d), frame)
+        return CameraModel(*size, fx, fy, cx, cy, model, d, frame)
 
     @staticmethod
     def from_dict(fields: Mapping[str, Any]) -> CameraModel:
-        """From `to_dict`'s form."""
+        """From `to_dict`'s form.
+
+        Raises:
+            CalibrationError: a field is missing, misspelled or no number.
+        """
+        unknown = {str(key) for key in fields} - _FIELDS
+        if unknown:
+            raise CalibrationError(
+                f"camera has unknown field '{min(unknown)}'", hint=", ".join(sorted(_FIELDS))
+            )
         try:
             fx, fy, cx, cy = (float(v) for v in fields["intrinsics"])
             return CameraModel(
@@ -126,9 +154,9 @@ class CameraModel:
                 tuple(float(v) for v in fields.get("distortion", ())),
                 str(fields.get("frame_id", "")),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, CalibrationError):
-                raise
+        except CalibrationError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(f"camera lacks or garbles a field: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,7 +176,12 @@ class CameraModel:
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
 
     def scaled(self, sx: float, sy: float) -> CameraModel:
-        """The model of the image resized by factors sx, sy (pixel edges stay pixel edges)."""
+        """The model of the image resized by factors sx, sy.
+
+        Pixel edges stay pixel edges, as in `cv2.resize`: the left edge, -0.5, maps to -0.5.
+        """
+        if not (np.isfinite([sx, sy]).all() and min(sx, sy) > 0):
+            raise CalibrationError(f"cannot scale an image by {sx}, {sy}")
         return CameraModel(
             max(1, round(self.width * sx)),
             max(1, round(self.height * sy)),
@@ -163,21 +196,38 @@ class CameraModel:
 
     @cached_property
     def max_tangent(self) -> float:
-        """Largest tan(angle to the axis) that the distortion maps without folding back."""
-        if self.distortion_model in ("none", "equidistant"):
-            return np.inf
-        r = np.linspace(0, 4.0, _FOLD_SAMPLES)
-        distorted = r * self._radial(r * r)
-        falling = np.flatnonzero(np.diff(distorted) <= 0)
-        return float(r[falling[0]]) if falling.size else np.inf
+        """Largest tan(angle to the axis) before the distortion folds back, inf where it never does.
 
-    def _radial(self, r2: Float64) -> Float64:
-        d = (*self.distortion, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        Beyond the first extremum of the radial function a point would land on pixels that see
+        another direction, often in the middle of the image.
+        """
+        if self.distortion_model == "none":
+            return np.inf
+        if self.distortion_model == "equidistant":
+            slope = [1.0, *((2 * i + 3) * k for i, k in enumerate(self.distortion))]
+            angle = np.sqrt(_first_root(slope))
+            return float(np.tan(angle)) if angle < np.pi / 2 else np.inf
+        above, below = self._radial_fraction
+        # f(r) = r N(s) / D(s), s = r^2, rises where (N + 2 s N') D - 2 s N D' > 0.
+        grown = np.polynomial.Polynomial([0.0, 2.0])
+        slope = (above + grown * above.deriv()) * below - grown * above * below.deriv()
+        return float(np.sqrt(min(_first_root(slope.coef), _first_root(below.coef))))
+
+    @cached_property
+    def _radial_fraction(self) -> tuple[np.polynomial.Polynomial, np.polynomial.Polynomial]:
+        """Numerator and denominator of the radial factor as polynomials of r squared."""
+        d = (*self.distortion, *(0.0,) * 8)
+        above = np.polynomial.Polynomial([1.0, d[0], d[1], d[4]])
+        if self.distortion_model != "rational_polynomial":
+            return above, np.polynomial.Polynomial([1.0])
+        return above, np.polynomial.Polynomial([1.0, d[5], d[6], d[7]])
+
+    def _radial(self, r2: Any) -> Any:
+        d = (*self.distortion, *(0.0,) * 8)
         above = 1 + r2 * (d[0] + r2 * (d[1] + r2 * d[4]))
         if self.distortion_model != "rational_polynomial":
             return above
-        below = 1 + r2 * (d[5] + r2 * (d[6] + r2 * d[7]))
-        return above / below
+        return above / (1 + r2 * (d[5] + r2 * (d[6] + r2 * d[7])))
 
     def project(self, points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Project points of the optical frame.
@@ -186,70 +236,138 @@ class CameraModel:
             points: (N, 3) metres.
 
         Returns:
-            (N, 2) pixel coordinates u, v, and (N,) whether the point lies before the camera and
-            within the angle that the distortion model covers (not whether it is in the image).
-        """
-        x, y, z = points.T
-        valid = z > 1e-6
-        depth = np.where(valid, z, 1)
-        a, b = x / depth, y / depth
-        if self.distortion_model == "equidistant":
-            a, b = self._distort_equidistant(a, b)
-        elif self.distortion_model != "none":
-            r2 = a * a + b * b
-            valid = valid & (r2 < self.max_tangent**2)
-            a, b = self._distort_polynomial(a, b, r2)
-        return np.stack([a * self.fx + self.cx, b * self.fy + self.cy], axis=1), valid
+            (N, 2) pixel coordinates u, v, and (N,) whether the point is finite, lies before the
+            camera and within the angle that the distortion model covers (not whether it is in the
+            image).  Coordinates of points that are not valid mean nothing.
 
-    def _distort_polynomial(self, a: Any, b: Any, r2: Any) -> tuple[Any, Any]:
+        Raises:
+            InputError: another shape.
+        """
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise InputError(f"points have shape {points.shape}, expected (N, 3)")
+        u, v, valid = self.project_columns(points[:, 0], points[:, 1], points[:, 2])
+        return np.stack([u, v], axis=1), valid & np.isfinite(u) & np.isfinite(v)
+
+    def project_columns(self, x: Any, y: Any, z: Any) -> tuple[Any, Any, NDArray[np.bool_]]:
+        """`project` on separate coordinates (N,), without the check that they are finite."""
+        with np.errstate(all="ignore"):
+            valid = z > _NEAREST
+            depth = np.where(valid, z, 1)
+            a, b = x / depth, y / depth
+            if self.distortion_model != "none":
+                r2 = a * a + b * b
+                valid &= r2 < self.max_tangent**2
+                bend = self._bend_angle if self.distortion_model == "equidistant" else self._bend
+                a, b = bend(a, b, r2)
+            a *= self.fx
+            a += self.cx
+            b *= self.fy
+            b += self.cy
+            return a, b, valid
+
+    def _bend(self, a: Any, b: Any, r2: Any) -> tuple[Any, Any]:
+        """Brown-Conrady and rational distortion of the plane z = 1."""
         p1, p2 = self.distortion[2:4]
         radial = self._radial(r2)
+        if p1 == 0 and p2 == 0:
+            return a * radial, b * radial
         return (
             a * radial + 2 * p1 * a * b + p2 * (r2 + 2 * a * a),
             b * radial + p1 * (r2 + 2 * b * b) + 2 * p2 * a * b,
         )
 
-    def _distort_equidistant(self, a: Any, b: Any) -> tuple[Any, Any]:
+    def _angle(self, theta: Any) -> Any:
+        """Distorted angle: Kannala-Brandt's odd polynomial."""
         k1, k2, k3, k4 = self.distortion
-        r = np.sqrt(a * a + b * b)
-        theta = np.arctan(r)
         t2 = theta * theta
-        bent = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4))))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            factor = np.where(r > 1e-9, bent / r, 1.0)
+        return theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4))))
+
+    def _bend_angle(self, a: Any, b: Any, r2: Any) -> tuple[Any, Any]:
+        r = np.sqrt(r2)
+        factor = np.where(r > 1e-9, self._angle(np.arctan(r)) / r, 1.0).astype(r.dtype)
         return a * factor, b * factor
 
     def unproject(self, uv: ArrayLike, depth: ArrayLike) -> Float64:
-        """Points (N, 3) of the optical frame from pixels (N, 2) and z-depths (N,) in metres."""
-        pixels = np.asarray(uv, np.float64).reshape(-1, 2)
-        z = np.asarray(depth, np.float64).reshape(-1)
+        """Points of the optical frame from pixels and z-depths.
+
+        Args:
+            uv: (N, 2) pixel coordinates.
+            depth: (N,) metres along the optical axis, or one number for all.
+
+        Returns:
+            (N, 3) metres; NaN where no direction before the camera lands on the pixel.
+
+        Raises:
+            InputError: the shapes do not fit.
+        """
+        pixels = np.asarray(uv, np.float64)
+        z = np.asarray(depth, np.float64)
+        if pixels.ndim != 2 or pixels.shape[1] != 2 or z.shape not in ((), (len(pixels),)):
+            raise InputError(f"pixels {pixels.shape} and depths {z.shape}, expected (N, 2), (N,)")
         bent = (pixels - [self.cx, self.cy]) / [self.fx, self.fy]
-        if self.distortion_model == "equidistant":
-            rays = self._straighten_equidistant(bent)
-        elif self.distortion_model != "none":
-            rays = self._straighten_polynomial(bent)
-        else:
-            rays = bent
-        return np.column_stack([rays * z[:, None], z])
+        with np.errstate(all="ignore"):
+            if self.distortion_model == "equidistant":
+                rays = self._straighten_angle(bent)
+            elif self.distortion_model != "none":
+                rays = self._straighten(bent)
+            else:
+                rays = bent
+            z = np.broadcast_to(z, len(pixels))
+            return np.column_stack([rays * z[:, None], z + 0 * rays[:, 0]])
 
-    def _straighten_polynomial(self, bent: Float64) -> Float64:
-        """Fixed-point inversion of the polynomial distortion."""
-        rays = bent
-        for _ in range(_INVERSE_STEPS):
-            a, b = rays.T
-            moved = np.column_stack(self._distort_polynomial(a, b, a * a + b * b))
-            rays = rays + (bent - moved)
-        return rays
+    def _straighten(self, bent: Float64) -> Float64:
+        """Newton inversion of the polynomial distortion, started from its radial part."""
+        p1, p2 = self.distortion[2:4]
+        radius = np.hypot(bent[:, 0], bent[:, 1])
+        r = np.linspace(0, min(self.max_tangent, _TABLE_TANGENT), _TABLE_SIZE)
+        first = np.interp(radius, r * self._radial(r * r), r, right=np.inf)
+        first = np.where(np.isfinite(first), first, radius)
+        a, b = (bent * np.where(radius > 0, first / radius, 1.0)[:, None]).T
+        above, below = self._radial_fraction
+        for _ in range(_NEWTON_STEPS):
+            r2 = a * a + b * b
+            n, d = above(r2), below(r2)
+            slope = (above.deriv()(r2) * d - n * below.deriv()(r2)) / (d * d)
+            moved = self._bend(a, b, r2)
+            ea, eb = bent[:, 0] - moved[0], bent[:, 1] - moved[1]
+            aa = n / d + 2 * a * a * slope + 2 * p1 * b + 6 * p2 * a
+            bb = n / d + 2 * b * b * slope + 6 * p1 * b + 2 * p2 * a
+            ab = 2 * a * b * slope + 2 * p1 * a + 2 * p2 * b
+            determinant = aa * bb - ab * ab
+            da, db = (bb * ea - ab * eb) / determinant, (aa * eb - ab * ea) / determinant
+            a, b = a + da, b + db
+            if not (np.maximum(np.abs(da), np.abs(db)) > _NEWTON_DONE * (1 + np.abs(a))).any():
+                break
+        r2 = a * a + b * b
+        moved = self._bend(a, b, r2)
+        missed = np.hypot(bent[:, 0] - moved[0], bent[:, 1] - moved[1])
+        good = (missed < _RESIDUAL * (1 + radius)) & (r2 < self.max_tangent**2)
+        return np.where(good[:, None], np.column_stack([a, b]), np.nan)
 
-    def _straighten_equidistant(self, bent: Float64) -> Float64:
-        """Newton inversion of the angle polynomial."""
+    def _straighten_angle(self, bent: Float64) -> Float64:
+        """Newton inversion of the angle polynomial, started from a table of it."""
         k1, k2, k3, k4 = self.distortion
-        radius = np.linalg.norm(bent, axis=1)
-        theta = radius.copy()
-        for _ in range(_INVERSE_STEPS):
+        radius = np.hypot(bent[:, 0], bent[:, 1])
+        limit = np.arctan(self.max_tangent)
+        table = np.linspace(0, limit, _TABLE_SIZE)
+        theta = np.interp(radius, self._angle(table), table, right=np.nan)
+        for _ in range(_NEWTON_STEPS):
             t2 = theta * theta
-            value = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4))))
             slope = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + 9 * t2 * k4)))
-            theta = theta - (value - radius) / np.where(np.abs(slope) > 1e-6, slope, 1e-6)
-        factor = np.where(radius > 1e-9, np.tan(theta) / np.maximum(radius, 1e-12), 1.0)
-        return bent * factor[:, None]
+            step = (self._angle(theta) - radius) / slope
+            theta = theta - step
+            if not (np.abs(step) > _NEWTON_DONE).any():
+                break
+        good = (np.abs(self._angle(theta) - radius) < _RESIDUAL) & (theta < limit)
+        factor = np.where(radius > 1e-9, np.tan(theta) / radius, 1.0)
+        return np.where(good[:, None], bent * factor[:, None], np.nan)
+
+
+def _first_root(coefficients: ArrayLike) -> float:
+    """Smallest positive root of 1 + c1 s + c2 s^2 + ..., inf when there is none."""
+    c = np.asarray(coefficients, np.float64)
+    # The reciprocals are the roots of the reversed polynomial, which is monic as c[0] is 1.
+    reciprocals = np.roots(c / c[0])
+    real = reciprocals[np.abs(reciprocals.imag) <= 1e-7 * np.abs(reciprocals)].real
+    real = real[real > 1e-12]
+    return float(1 / real.max()) if real.size else np.inf

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.errors import InputError
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
 Float32 = NDArray[np.float32]
+
+_NEAREST = 0.05  # metres before the camera
 
 
 @dataclass(frozen=True)
@@ -51,35 +54,53 @@ def project_lidar(
         extrinsics: from the LiDAR frame to the camera's optical frame.
         height, width: size of the image.
         sensor_height_m: added to z to give the height above ground.
+
+    Raises:
+        InputError: the cloud has another shape.
     """
-    cloud = np.ascontiguousarray(points[:, :4], np.float32)
-    optical = extrinsics.apply(cloud[:, :3])
-    with np.errstate(invalid="ignore", over="ignore"):
-        ahead = np.flatnonzero(optical[:, 2] > 0.05)  # False for NaN
-        uv, usable = camera.project(optical[ahead])
-        inside = usable & (uv > -0.5).all(axis=1)
-        inside &= (uv[:, 0] < width - 0.5) & (uv[:, 1] < height - 0.5)
-    rows = ahead[inside]
-    pixel = np.rint(uv[inside]).astype(np.int32)
-    kept = cloud[rows]
-    distance = np.sqrt((kept[:, :3] ** 2).sum(axis=1))
-    finite = np.isfinite(distance)
-    rows, pixel, kept, distance = rows[finite], pixel[finite], kept[finite], distance[finite]
-    # Written from far to near, the last write to a pixel is its nearest return.
-    order = np.argsort(-distance, kind="stable")
-    flat = (pixel[:, 1] * width + pixel[:, 0])[order]
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise InputError(f"cloud has shape {points.shape}, expected (N, 3 or more)", where="lidar")
+    rows, flat, square = _visible(points, camera, extrinsics, height, width)
+    nearest = np.full(height * width, np.inf, np.float32)
+    np.minimum.at(nearest, flat, square)
+    wins = np.flatnonzero(square == nearest[flat])[::-1]  # reversed: of equals, the first row stays
+    flat, rows = flat[wins], rows[wins]
     index = np.full(height * width, -1, np.int32)
-    index[flat] = rows[order]
-    out = {name: np.zeros(height * width, np.float32) for name in ("range", "intensity", "height")}
-    out["range"][flat] = distance[order]
-    out["height"][flat] = kept[order, 2] + np.float32(sensor_height_m)
+    index[flat] = rows
+    valid = index >= 0
+    kept = points[rows, :4].astype(np.float32, copy=False)
+    intensity, above = (np.zeros(height * width, np.float32) for _ in range(2))
+    above[flat] = kept[:, 2] + np.float32(sensor_height_m)
     if kept.shape[1] > 3:
-        out["intensity"][flat] = np.nan_to_num(kept[order, 3]).clip(0, 1)
+        intensity[flat] = np.nan_to_num(kept[:, 3]).clip(0, 1)
+    nearest[~valid] = 0
     shape = (height, width)
     return LidarImage(
-        out["range"].reshape(shape),
-        out["intensity"].reshape(shape),
-        out["height"].reshape(shape),
+        np.sqrt(nearest).reshape(shape),
+        intensity.reshape(shape),
+        above.reshape(shape),
         index.reshape(shape),
-        (index >= 0).reshape(shape),
+        valid.reshape(shape),
     )
+
+
+def _visible(
+    points: NDArray[Any], camera: CameraModel, extrinsics: RigidTransform, height: int, width: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32]:
+    """Rows of the points in the image, their flat pixel index and their squared range."""
+    columns = np.ascontiguousarray(points[:, :3].T, np.float32)
+    with np.errstate(all="ignore"):
+        optical = extrinsics.rotation.astype(np.float32) @ columns
+        optical += extrinsics.translation.astype(np.float32)[:, None]
+        rows = np.flatnonzero(optical[2] > _NEAREST)  # False for NaN
+        u, v, inside = camera.project_columns(*optical[:, rows])
+        inside &= (u > -0.5) & (v > -0.5) & (u < width - 0.5) & (v < height - 0.5)
+        kept = np.flatnonzero(inside)
+        rows = rows[kept]
+        flat = np.rint(v[kept]).astype(np.intp) * width + np.rint(u[kept]).astype(np.intp)
+        x, y, z = columns[:, rows]
+        square = x * x + y * y + z * z
+    finite = np.isfinite(square)
+    if not finite.all():
+        rows, flat, square = rows[finite], flat[finite], square[finite]
+    return rows, flat, square

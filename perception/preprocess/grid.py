@@ -80,7 +80,7 @@ class GridMap:
     def boxes_to_source(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) in grid pixels to source pixels, clipped to the image."""
         sx, sy = self.scale
-        boxes = np.asarray(xyxy, np.float32) / np.array([sx, sy, sx, sy], np.float32)
+        boxes = np.asarray(xyxy / np.array([sx, sy, sx, sy]), np.float32)
         boxes[:, 0::2] = boxes[:, 0::2].clip(0, self.source[1])
         boxes[:, 1::2] = boxes[:, 1::2].clip(0, self.source[0])
         return boxes
@@ -88,5 +88,4 @@ class GridMap:
     def boxes_to_grid(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) in source pixels to grid pixels."""
         sx, sy = self.scale
-        scaled: NDArray[np.float32] = np.asarray(xyxy, np.float32) * np.float32([sx, sy, sx, sy])
-        return scaled
+        return np.asarray(xyxy * np.array([sx, sy, sx, sy]), np.float32)

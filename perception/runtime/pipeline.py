@@ -85,6 +85,7 @@ class Pipeline:
             m: np.empty(self.manifest.inputs.input_shape(m), np.float32) for m in encoders
         }
         self._encoded: dict[Modality, _Encoded] = {}
+        self._late: set[Modality] = set()
         self._warnings: dict[Modality, str] = {}
         self._pushed: dict[str, float] = {}
         self._last: Result | None = None
@@ -146,6 +147,7 @@ class Pipeline:
         """Forget all samples, health and results, as at a jump back in time."""
         with self._lock:
             self._encoded.clear()
+            self._late.clear()
             self._warnings.clear()
             self._pushed.clear()
             self.health.reset()
@@ -213,7 +215,7 @@ class Pipeline:
             for modality, encoded in list(self._encoded.items()):
                 if now - encoded.stamp_ns > self.policy.max_age_ms * 1e6:
                     del self._encoded[modality]
-                    self.health.mark(modality, "late")
+                    self._late.add(modality)
                     self.counters[f"late_{modality}"] += 1
             watch.timings.update(self._pushed)
             self._pushed.clear()
@@ -249,6 +251,7 @@ class Pipeline:
                 return self._reject(modality, state, f"{modality}: sensor is {state}")
             with self._lock:
                 self._encoded[modality] = encoded
+                self._late.discard(modality)
                 self._warnings.pop(modality, None)
             self.counters[f"encoded_{modality}"] += 1
             return True
@@ -354,8 +357,9 @@ class Pipeline:
         states: dict[Modality, str] = {}
         for modality in self.modalities:
             known = self.health.state(modality)
-            gone = modality not in present and known == "ok"
-            states[modality] = "lost" if gone else known
+            if modality not in present and known == "ok":
+                known = "late" if modality in self._late else "lost"
+            states[modality] = known
         return states
 
     def _feeds(self, used: tuple[Modality, ...]) -> dict[str, Tensor]:

@@ -173,7 +173,7 @@ def _boxes3d(scene: Scene, turn: Float64) -> list[dict[str, Any]]:
         if body.label not in DETECTED:
             continue
         length, width, height = body.extent
-        center = ([*np.array(body.position), 0, 0, height / 2] - origin) @ turn
+        center = (np.array(body.position) + np.array([0, 0, height / 2]) - origin) @ turn
         if 0 < center[0] < 60:
             found.append(
                 {

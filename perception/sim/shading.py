@@ -154,7 +154,7 @@ def _lamps(scene: Scene, surface: Surface) -> Float64:
         facing = (surface.normal * offset).sum(axis=1).clip(0) / np.sqrt(squared + 1e-6)
         light += np.outer(facing / (1 + squared / (lamp.reach * 0.3) ** 2), lamp.strength) * 0.3
     if scene.weather.headlights:
-        offset = surface.point - ([*ego, 0.5, 0, 0.7])
+        offset = surface.point - (ego + np.array([0.5, 0, 0.7]))
         squared = (offset**2).sum(axis=1) + 1e-6
         ahead = offset / np.sqrt(squared)[:, None]
         c, s = np.cos(scene.ego_yaw), np.sin(scene.ego_yaw)

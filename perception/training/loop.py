@@ -43,6 +43,12 @@ from perception.training.validate import validate
 _INFO = TypeAdapter(RecordingInfo)
 
 
+def describe_recording(info: RecordingInfo) -> dict[str, Any]:
+    """What `recording_info` reads back, as plain values."""
+    described: dict[str, Any] = _INFO.dump_python(info, mode="json")
+    return described
+
+
 def recording_info(progress: dict[str, Any]) -> RecordingInfo:
     """What the training data of a checkpoint with this `progress` were."""
     return _INFO.validate_python(progress["recording"])
@@ -284,7 +290,7 @@ class Trainer:
                 "epoch": self.epoch,
                 "best": quality,
                 "scores": scores,
-                "recording": _INFO.dump_python(self.train_set.recording.info, mode="json"),
+                "recording": describe_recording(self.train_set.recording.info),
             }
             save_checkpoint(
                 self.out / BEST, self.config, self.model, self.average.state, None, progress
@@ -297,7 +303,7 @@ class Trainer:
             "best": self.best,
             "ema_steps": self.average.steps,
             "log": self.log,
-            "recording": _INFO.dump_python(self.train_set.recording.info, mode="json"),
+            "recording": describe_recording(self.train_set.recording.info),
         }
         state = self.average.state
         save_checkpoint(self.out / LAST, self.config, self.model, state, self.optimizer, progress)

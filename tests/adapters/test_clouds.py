@@ -1,0 +1,161 @@
+"""Point cloud layouts and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception.adapters import PointField, decode_pointcloud2, points_from_array
+from perception.adapters.files import load_depth, load_lidar, load_rgb, load_thermal
+from perception.adapters.pointcloud import DATATYPES
+from perception.errors import AnySenseError, DataError, EncodingError
+
+FLOATS = {7: "f4", 8: "f8"}
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    order=st.permutations(["x", "y", "z", "intensity", "ring"]),
+    gaps=st.lists(st.integers(0, 9), min_size=6, max_size=6),
+    kind=st.sampled_from(sorted(FLOATS)),
+    intensity=st.sampled_from([2, 4, 7]),
+    size=st.tuples(st.integers(1, 7), st.integers(1, 3)),
+    row_padding=st.integers(0, 11),
+    big=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_field_layout_gives_the_same_points(
+    order: list[str],
+    gaps: list[int],
+    kind: int,
+    intensity: int,
+    size: tuple[int, int],
+    row_padding: int,
+    big: bool,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    width, height = size
+    codes = {"x": kind, "y": kind, "z": kind, "intensity": intensity, "ring": 4}
+    offsets, position = {}, 0
+    for name, gap in zip(order, gaps, strict=False):
+        position += gap
+        offsets[name] = position
+        position += np.dtype(DATATYPES[codes[name]]).itemsize
+    step = position + gaps[-1]
+    mark = ">" if big else "<"
+    dtype = np.dtype(
+        {
+            "names": order,
+            "formats": [mark + DATATYPES[codes[n]] for n in order],
+            "offsets": [offsets[n] for n in order],
+            "itemsize": step,
+        }
+    )
+    table = np.zeros((height, width), dtype)
+    for name in "xyz":
+        table[name] = rng.normal(0, 20, (height, width))
+    table["x"][0, 0] = np.nan
+    top = {2: 255, 4: 65535, 7: 1.0}[intensity]
+    table["intensity"] = rng.uniform(0, top, (height, width))
+    rows = np.zeros((height, width * step + row_padding), np.uint8)
+    rows[:, : width * step] = table.view(np.uint8).reshape(height, -1)
+    fields = [PointField(n, offsets[n], codes[n]) for n in order]
+    got = decode_pointcloud2(
+        fields,
+        rows.tobytes(),
+        width=width,
+        height=height,
+        point_step=step,
+        row_step=rows.shape[1],
+        is_bigendian=big,
+    )
+    wanted = np.stack([table[n].astype(np.float32).ravel() for n in "xyz"], axis=1)[1:]
+    assert np.allclose(got[:, :3], wanted, rtol=1e-6)
+    assert np.allclose(
+        got[:, 3], table["intensity"].ravel()[1:].astype(np.float64) / top, atol=1e-5
+    )
+
+
+@given(
+    st.lists(
+        st.builds(
+            PointField,
+            st.sampled_from(["x", "y", "z", "q"]),
+            st.integers(-4, 30),
+            st.integers(0, 9),
+        ),
+        max_size=5,
+    ),
+    st.binary(max_size=200),
+    *[st.integers(-2, 20)] * 4,
+)
+def test_any_cloud_message_decodes_or_gives_a_typed_error(
+    fields: list[PointField], data: bytes, width: int, height: int, point_step: int, row_step: int
+) -> None:
+    try:
+        decode_pointcloud2(
+            fields,
+            data,
+            width=width,
+            height=height,
+            point_step=point_step,
+            row_step=max(0, row_step),
+        )
+    except AnySenseError as error:
+        assert "\n" not in str(error)
+
+
+def test_arrays_of_three_to_five_columns() -> None:
+    cloud = np.array([[1, 2, 3, 0.5, 7], [np.nan, 0, 0, 0, 0], [4, 5, 6, 1.0, 8]])
+    assert points_from_array(cloud).tolist() == [[1, 2, 3, 0.5], [4, 5, 6, 1.0]]
+    assert points_from_array(cloud[:, :3])[:, 3].tolist() == [0, 0]
+    assert points_from_array(cloud * [1, 1, 1, 255, 1])[0, 3] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary"])
+def test_pcd_files(tmp_path: Path, form: str) -> None:
+    cloud = np.array([[1, 2, 3, 0.25], [4, 5, 6, 0.75]], np.float32)
+    header = (
+        "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z intensity\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1\n"
+        f"WIDTH 2\nHEIGHT 1\nPOINTS 2\nDATA {form}\n"
+    ).encode()
+    body = cloud.tobytes()
+    if form == "ascii":
+        body = "\n".join(" ".join(map(str, row)) for row in cloud.tolist()).encode()
+    (tmp_path / "a.pcd").write_bytes(header + body)
+    assert np.allclose(load_lidar(tmp_path / "a.pcd").data, cloud)
+
+
+def test_cloud_files_agree(tmp_path: Path) -> None:
+    cloud = np.random.default_rng(0).uniform(0, 1, (20, 4)).astype(np.float32)
+    np.save(tmp_path / "a.npy", cloud)
+    np.savez(tmp_path / "b.npz", points=cloud)
+    cloud.tofile(tmp_path / "c.bin")
+    for name in ("a.npy", "b.npz", "c.bin"):
+        assert np.allclose(load_lidar(tmp_path / name).data, cloud)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".bin", ".pcd", ".xyz"])
+@pytest.mark.parametrize("content", [b"", b"garbage\n" * 9, b"DATA binary\n"])
+def test_damaged_cloud_files_are_named(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    try:
+        assert len(load_lidar(path).data) in (0, 4)  # an empty .bin is an empty cloud
+        assert suffix == ".bin"
+    except EncodingError as error:
+        assert path.name in str(error)
+
+
+@pytest.mark.parametrize("load", [load_rgb, load_depth, load_thermal, load_lidar])
+def test_missing_and_wrong_files_are_named(tmp_path: Path, load) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DataError, match="nothing"):
+        load(tmp_path / "nothing.npz")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(EncodingError, match=r"text\.png"):
+        load(tmp_path / "text.png")

@@ -1,0 +1,77 @@
+"""Fixtures that several houses share: a tiny real bundle, and short simulated recordings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# One thread per operator: tests run on shared machines, where waiting threads cost more than they give.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+REAL_DATA = Path(os.environ.get("ANYSENSE_DATA", Path(__file__).parents[1] / "data"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of an untrained small AnyFuse with all modalities and both heads, really exported."""
+    import torch
+
+    from export.bundle_writer import ExportOptions, export_bundle
+    from perception.training.checkpoint import save_checkpoint
+    from perception.training.config import TrainConfig
+    from perception.training.loop import build_from_config, describe_recording
+
+    torch.manual_seed(0)
+    config = TrainConfig.model_validate(
+        {
+            "name": "tiny",
+            "tasks": ["segmentation", "detection"],
+            "model": {"pretrained": False, "options": {"width": 0.25, "decoder_width": 32}},
+            "data": {"source": "folder:unused"},
+            "preprocess": {
+                "modalities": ["rgb", "depth", "thermal", "lidar"],
+                "grid": {"height": 96, "width": 128},
+            },
+        }
+    )
+    info = _tiny_info()
+    model = build_from_config(config, info, pretrained=False)
+    for name, parameter in model.named_parameters():
+        if ".score." in name and parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.5)
+        if name.endswith("detection.classify.bias"):
+            torch.nn.init.constant_(parameter, -1.0)
+    folder = tmp_path_factory.mktemp("tiny")
+    progress = {"epoch": 0, "recording": describe_recording(info)}
+    path = folder / "tiny.safetensors"
+    save_checkpoint(path, config, model, dict(model.state_dict()), None, progress)
+    export_bundle(path, folder / "bundle", ExportOptions(single=True))
+    return folder / "bundle"
+
+
+def _tiny_info():  # type: ignore[no-untyped-def]
+    from perception.data.base import ClassInfo, RecordingInfo
+    from perception.frame import MODALITIES
+    from perception.sim.scene import DET_CLASSES, SEG_CLASSES
+
+    assert all(isinstance(c, ClassInfo) for c in SEG_CLASSES)
+    return RecordingInfo("folder", "tiny", MODALITIES, SEG_CLASSES, DET_CLASSES, simulated=True)
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated drive of 14 frames at 96x128 in the folder format."""
+    from perception.sim.generate import make_recording
+
+    out = tmp_path_factory.mktemp("simulated") / "drive"
+    return make_recording(out, "drive", 14, 3, size=(96, 128), lidar="vlp16", progress=False)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real recordings; tests that want it are skipped where it is not."""
+    if not (REAL_DATA / "nyuv2").is_dir():
+        pytest.skip("no real recordings here; set ANYSENSE_DATA")
+    return REAL_DATA

@@ -1,0 +1,116 @@
+"""Camera models against OpenCV, and their inverses."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception.errors import CalibrationError
+from perception.geometry.camera import CameraModel
+
+MODELS = [
+    ("none", ()),
+    ("plumb_bob", (-0.2, 0.05, 0.001, -0.002, 0.01)),
+    ("rational_polynomial", (0.1, -0.05, 0.001, 0.001, 0.01, 0.2, 0.01, 0.001)),
+    ("equidistant", (0.01, -0.02, 0.003, 0.001)),
+]
+
+
+def _camera(model: str, d: tuple[float, ...]) -> CameraModel:
+    return CameraModel(640, 480, 500, 510, 320, 240, model, d)
+
+
+def _points(seed: int, count: int = 300) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    z = rng.uniform(0.5, 30, count)
+    return np.column_stack([rng.uniform(-0.6, 0.6, (count, 2)) * z[:, None], z])
+
+
+@pytest.mark.parametrize(("model", "d"), MODELS)
+def test_projection_agrees_with_opencv(model: str, d: tuple[float, ...]) -> None:
+    camera, points = _camera(model, d), _points(0)
+    zero = np.zeros(3)
+    if model == "equidistant":
+        wanted, _ = cv2.fisheye.projectPoints(
+            points[:, None], zero, zero, camera.matrix, np.array(d)
+        )
+    else:
+        wanted, _ = cv2.projectPoints(points, zero, zero, camera.matrix, np.array(d or (0.0,) * 5))
+    uv, valid = camera.project(points)
+    assert valid.all()
+    assert np.allclose(uv, wanted[:, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize(("model", "d"), MODELS)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_unprojecting_undoes_projecting(model: str, d: tuple[float, ...], seed: int) -> None:
+    camera, points = _camera(model, d), _points(seed, 50)
+    uv, _ = camera.project(points)
+    assert np.allclose(camera.unproject(uv, points[:, 2]), points, rtol=1e-6, atol=1e-6)
+
+
+def test_points_behind_and_beyond_the_fold_are_invalid() -> None:
+    camera = _camera("plumb_bob", (-0.3, 0.0, 0.0, 0.0, 0.0))
+    # r (1 - 0.3 r^2) rises up to r = 1 / sqrt(0.9) = 1.054 and folds back beyond.
+    _, valid = camera.project(np.array([[0, 0, -1.0], [1.0, 0, 1], [1.2, 0, 1], [0, 0, 0]]))
+    assert valid.tolist() == [False, True, False, False]
+
+
+def test_a_scaled_camera_sees_the_same_through_pixel_edges() -> None:
+    camera = _camera("plumb_bob", MODELS[1][1])
+    half = camera.scaled(0.5, 0.25)
+    points = _points(1)
+    uv, small = camera.project(points)[0], half.project(points)[0]
+    assert (half.width, half.height) == (320, 120)
+    assert np.allclose((uv + 0.5) * [0.5, 0.25], small + 0.5)
+
+
+def test_camera_info_fields_in_either_case() -> None:
+    k = [500, 0, 320, 0, 510, 240, 0, 0, 1]
+    info = {
+        "width": 640,
+        "height": 480,
+        "K": k,
+        "D": [0.1, 0, 0, 0, 0],
+        "distortion_model": "plumb_bob",
+    }
+    camera = CameraModel.from_camera_info(info)
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500, 510, 320, 240)
+    assert CameraModel.from_dict(camera.to_dict()) == camera
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"width": 0},
+        {"fx": 0.0},
+        {"fx": float("nan")},
+        {"distortion_model": "magic", "distortion": (0.1,)},
+        {"distortion_model": "plumb_bob", "distortion": (0.1, 0.2)},
+        {"distortion_model": "rational_polynomial", "distortion": (0.1,) * 12},
+    ],
+)
+def test_impossible_cameras_are_refused(fields: dict) -> None:
+    good = {"width": 640, "height": 480, "fx": 500.0, "fy": 500.0, "cx": 320.0, "cy": 240.0}
+    with pytest.raises(CalibrationError):
+        CameraModel(**{**good, **fields})
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["width", "height", "k", "d", "p"]),
+        st.one_of(
+            st.none(), st.integers(), st.text(max_size=3), st.lists(st.floats(), max_size=12)
+        ),
+        max_size=5,
+    )
+)
+def test_any_camera_info_gives_a_camera_or_a_calibration_error(info: dict) -> None:
+    try:
+        CameraModel.from_camera_info(info)
+    except CalibrationError as error:
+        assert "\n" not in str(error)

@@ -1,0 +1,100 @@
+"""LiDAR projection against a slow loop, and rig files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibration.camera_info import load_camera_info, save_camera_info
+from perception.errors import CalibrationError
+from perception.frame import Sample
+from perception.geometry.camera import CameraModel
+from perception.geometry.projection import project_lidar
+from perception.geometry.rig import Rig, SensorCalibration, load_rig, save_rig
+from perception.geometry.transforms import RigidTransform
+
+BODY_TO_OPTICAL = RigidTransform(np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), [0.1, -0.2, 0.05])
+CAMERA = CameraModel(16, 12, 10, 10, 7.5, 5.5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_every_pixel_holds_its_nearest_return(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cloud = rng.uniform((-5, -8, -6, 0), (12, 8, 6, 1), (400, 4)).astype(np.float32)
+    cloud[rng.integers(0, 400, 10), rng.integers(0, 3, 10)] = rng.choice(
+        [np.nan, np.inf, -np.inf], 10
+    )
+    image = project_lidar(cloud, CAMERA, BODY_TO_OPTICAL, 12, 16, sensor_height_m=1.5)
+    nearest: dict[tuple[int, int], tuple[float, int]] = {}
+    for row, point in enumerate(cloud):
+        if not np.isfinite(point[:3]).all():
+            continue
+        x, y, z = BODY_TO_OPTICAL.apply(point[None, :3])[0]
+        if z <= 0.05:
+            continue
+        u, v = np.rint(np.float32(x / z * 10 + 7.5)), np.rint(np.float32(y / z * 10 + 5.5))
+        if -0.5 < x / z * 10 + 7.5 < 15.5 and -0.5 < y / z * 10 + 5.5 < 11.5:
+            distance = float(np.linalg.norm(point[:3]))
+            if (v, u) not in nearest or distance < nearest[v, u][0]:
+                nearest[v, u] = (distance, row)
+    assert image.valid.sum() == len(nearest)
+    for (v, u), (distance, row) in nearest.items():
+        assert image.index[int(v), int(u)] == row
+        assert image.range_m[int(v), int(u)] == pytest.approx(distance, rel=1e-5)
+        assert image.height_m[int(v), int(u)] == pytest.approx(cloud[row, 2] + 1.5, abs=1e-5)
+
+
+def test_point_zero_counts() -> None:
+    image = project_lidar(np.array([[5.0, 0, 0]]), CAMERA, BODY_TO_OPTICAL, 12, 16)
+    assert image.index.max() == 0
+    assert image.valid.sum() == 1
+
+
+def test_a_rig_file_comes_back_as_it_was(tmp_path: Path) -> None:
+    rig = Rig(
+        {
+            "rgb": SensorCalibration(CAMERA, None, "camera"),
+            "lidar": SensorCalibration(CAMERA, BODY_TO_OPTICAL, "lidar", -5_000_000),
+        }
+    )
+    save_rig(rig, tmp_path / "rig.yaml")
+    back = load_rig(tmp_path / "rig.yaml")
+    assert back.sensors["rgb"].camera == CAMERA
+    assert np.allclose(back.sensors["lidar"].extrinsics.matrix, BODY_TO_OPTICAL.matrix)
+    sample = back.attach(Sample("lidar", np.zeros((1, 4), np.float32), 10_000_000))
+    assert (sample.stamp_ns, sample.frame_id) == (5_000_000, "lidar")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a: [",
+        "sensors: 3",
+        "sensors: {radar: {}}",
+        "schema: 9\nsensors: {}",
+        "sensors: {rgb: {camera: {width: 4}}}",
+        "sensors: {lidar: {to_reference: [[1, 2], [3, 4]]}}",
+    ],
+)
+def test_wrong_rig_files_give_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rig.yaml").write_text(text)
+    with pytest.raises(CalibrationError) as caught:
+        load_rig(tmp_path / "rig.yaml")
+    assert "rig.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_ros_camera_calibration_files_round_trip(tmp_path: Path) -> None:
+    camera = CameraModel(640, 480, 500, 510, 320, 240, "plumb_bob", (0.1, 0, 0, 0, 0), "left")
+    save_camera_info(camera, tmp_path / "left.yaml")
+    assert load_camera_info(tmp_path / "left.yaml") == camera
+    assert load_camera_info(tmp_path / "left.yaml", rectified=True).distortion == ()
+    (tmp_path / "bad.yaml").write_text("image_width: 3")
+    with pytest.raises(CalibrationError, match=r"bad\.yaml"):
+        load_camera_info(tmp_path / "bad.yaml")

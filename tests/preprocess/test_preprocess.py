@@ -1,0 +1,149 @@
+"""The preprocessing contract: values, geometry, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from perception.errors import CalibrationError, InputError
+from perception.frame import Sample
+from perception.geometry.camera import CameraModel
+from perception.geometry.transforms import RigidTransform
+from perception.preprocess import CHANNELS, GridMap, GridSpec, PreprocessContract, preprocess_sample
+from perception.preprocess.contract import DepthSpec, LidarSpec, RgbSpec, ThermalRule, ThermalSpec
+from perception.preprocess.normalize import (
+    dilate_nearest,
+    normalize_depth,
+    normalize_lidar,
+    normalize_rgb,
+    normalize_thermal,
+)
+
+CONTRACT = PreprocessContract(
+    modalities=("rgb", "depth", "thermal", "lidar"), grid=GridSpec(height=64, width=96)
+)
+
+
+def test_rgb_is_standardized_per_channel() -> None:
+    spec = RgbSpec(mean=(10, 20, 30), std=(1, 2, 4))
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    wanted = (image.astype(np.float64) - spec.mean) / spec.std
+    assert np.allclose(normalize_rgb(image, spec), wanted.transpose(2, 0, 1), atol=1e-4)
+
+
+def test_inverse_depth_runs_from_one_at_the_nearest_to_zero_at_the_farthest() -> None:
+    spec = DepthSpec(min_m=0.5, max_m=10.0)
+    depth = np.array([[0.5, 10.0, 1.0, np.nan, np.inf, -np.inf, 0.4, 10.1, 0.0]], np.float32)
+    got = normalize_depth(depth, spec)
+    assert np.allclose(got[0, 0, :3], [1.0, 0.0, (1 - 0.1) / (2 - 0.1)], atol=1e-6)
+    assert got[1, 0].tolist() == [1, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert (got[0, 0, 3:] == 0).all()
+
+
+def test_thermal_rules() -> None:
+    spec = ThermalSpec(kelvin=ThermalRule(kind="linear", low=270, high=310))
+    values = np.array([[270, 290, 310, 400, np.nan]], np.float32)
+    got = normalize_thermal(values, "kelvin", spec)
+    assert np.allclose(got[0, 0], [-2, 0, 2, 2, 0], atol=1e-5)
+    assert got[1, 0].tolist() == [1, 1, 1, 1, 0]
+    ramp = np.linspace(1000, 2000, 64 * 64, dtype=np.float32).reshape(64, 64)
+    shifted = normalize_thermal(ramp + 5000, "counts16", spec)
+    assert np.allclose(normalize_thermal(ramp, "counts16", spec), shifted, atol=1e-3)
+
+
+def test_lidar_channels_and_dilation() -> None:
+    shape = (5, 5)
+    valid = np.zeros(shape, bool)
+    valid[2, 2] = valid[2, 3] = True
+    distance = np.where(valid, 8.0, 0).astype(np.float32)
+    distance[2, 3] = 4.0
+    got = normalize_lidar(distance, valid * 0.5, valid * 1.5, valid, LidarSpec(dilate_px=1))
+    assert got[:, 2, 2].tolist() == pytest.approx([0.05, 0.5, 0.5, 1.0])  # the nearer one wins
+    assert got[0, 2, 1] == pytest.approx(0.1)
+    assert got[3].sum() == 8
+    assert dilate_nearest(np.zeros((4, 3, 3), np.float32), 2).sum() == 0
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from(["stretch", "letterbox"]),
+    st.integers(0, 99),
+)
+def test_boxes_go_to_the_grid_and_back(height: int, width: int, fit: str, seed: int) -> None:
+    grid = GridMap.fit((height, width), GridSpec(height=64, width=96, fit=fit))  # type: ignore[arg-type]
+    corners = np.sort(np.random.default_rng(seed).uniform(0, 1, (3, 2, 2)), axis=1)
+    boxes = (corners * [width, height]).reshape(3, 4).astype(np.float32)
+    there = grid.boxes_to_grid(boxes)
+    assert (there <= [96.5, 64.5, 96.5, 64.5]).all()
+    assert np.allclose(grid.boxes_to_source(there), boxes, atol=1e-2)
+
+
+def test_letterbox_keeps_the_ratio_and_can_be_cut_off_again() -> None:
+    grid = GridMap.fit((100, 400), GridSpec(height=64, width=96, fit="letterbox"))
+    assert grid.scaled == (24, 96)
+    image = np.full((100, 400), 9, np.uint8)
+    padded = grid.to_grid(image, nearest=True)
+    assert (padded[:24] == 9).all()
+    assert (padded[24:] == 0).all()
+    assert grid.crop(np.zeros((3, 16, 24))).shape == (3, 6, 24)
+
+
+def _samples() -> dict[str, Sample]:
+    camera = CameraModel(48, 32, 40, 40, 23.5, 15.5)
+    ahead = RigidTransform(np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), np.zeros(3))
+    rng = np.random.default_rng(0)
+    cloud = rng.uniform((2, -1, -1, 0), (20, 1, 1, 1), (500, 4)).astype(np.float32)
+    return {
+        "rgb": Sample("rgb", rng.integers(0, 256, (32, 48, 3), dtype=np.uint8), camera=camera),
+        "depth": Sample("depth", rng.uniform(1, 5, (32, 48)).astype(np.float32)),
+        "thermal": Sample(
+            "thermal", rng.uniform(280, 300, (32, 48)).astype(np.float32), unit="kelvin"
+        ),
+        "lidar": Sample("lidar", cloud, camera=camera, extrinsics=ahead),
+    }
+
+
+@pytest.mark.parametrize("modality", list(CHANNELS))
+def test_inputs_have_the_stated_shape_and_are_finite(modality: str) -> None:
+    got = preprocess_sample(_samples()[modality], CONTRACT)
+    assert got.shape == CONTRACT.input_shape(modality)  # type: ignore[arg-type]
+    assert got.dtype == np.float32
+    assert np.isfinite(got).all()
+
+
+def test_a_buffer_is_filled_completely() -> None:
+    for modality, sample in _samples().items():
+        buffer = np.full(CONTRACT.input_shape(modality), np.nan, np.float32)  # type: ignore[arg-type]
+        got = preprocess_sample(sample, CONTRACT, buffer)
+        assert got is buffer
+        assert np.array_equal(buffer, preprocess_sample(sample, CONTRACT))
+
+
+def test_foreign_modalities_and_calibrations_are_refused() -> None:
+    only_rgb = PreprocessContract(modalities=("rgb",))
+    samples = _samples()
+    with pytest.raises(InputError, match="no such modality"):
+        preprocess_sample(samples["depth"], only_rgb)
+    wrong = Sample("rgb", np.zeros((10, 10, 3), np.uint8), camera=samples["rgb"].camera)
+    with pytest.raises(CalibrationError, match="calibrated for 48x32"):
+        preprocess_sample(wrong, only_rgb)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"modalities": ()},
+        {"modalities": ("depth", "rgb")},
+        {"modalities": ("rgb", "rgb")},
+        {"modalities": ("rgb",), "grid": {"height": 50}},
+        {"modalities": ("rgb",), "depth": {"min_m": 5, "max_m": 1}},
+        {"modalities": ("rgb",), "colour": 1},
+    ],
+)
+def test_impossible_contracts_are_refused(fields: dict) -> None:
+    with pytest.raises(ValidationError):
+        PreprocessContract.model_validate(fields)

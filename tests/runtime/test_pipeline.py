@@ -1,0 +1,257 @@
+"""The pipeline on a real exported bundle: subsets, bad input, faults, threads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+import perception
+from perception.data import open_recording
+from perception.errors import AnySenseError, CalibrationError, InputError
+from perception.frame import MODALITIES, Frame, Sample, subsets_of
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.policy import Policy
+
+
+@pytest.fixture
+def pipeline(tiny_bundle: Path) -> Pipeline:
+    return Pipeline.load(tiny_bundle, "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def frames(simulated: Path) -> list[Frame]:
+    recording = open_recording("folder", simulated)
+    return [recording.frame(i) for i in range(len(recording))]
+
+
+def test_all_fifteen_subsets_give_results(pipeline: Pipeline, frames: list[Frame]) -> None:
+    for subset in subsets_of(MODALITIES):
+        pipeline.reset()
+        result = pipeline({m: frames[0][m] for m in subset})
+        assert result.used == subset
+        assert result.state == ("full" if len(subset) == 4 else "degraded")
+        assert result.labels.shape == (96, 128)
+        assert result.labels.dtype == np.uint8
+        assert result.labels.max() < 8
+        assert ((result.confidence > 0) & (result.confidence <= 1)).all()
+        assert result.boxes is not None
+
+
+def test_an_absent_modality_is_not_computed(pipeline: Pipeline, frames: list[Frame]) -> None:
+    pipeline(frames[0].without("thermal", "lidar"))
+    assert [pipeline.engines[m].runs for m in (*MODALITIES, "fuser")] == [1, 1, 0, 0, 1]
+
+
+def test_the_same_frame_gives_the_same_result_whatever_came_before(
+    tiny_bundle: Path, frames: list[Frame]
+) -> None:
+    fresh, used = (Pipeline.load(tiny_bundle, threads=1) for _ in range(2))
+    used(frames[3])
+    one, other = (p(frames[0].without("depth")) for p in (fresh, used))
+    assert np.array_equal(one.labels, other.labels)
+    assert np.array_equal(one.boxes.xyxy, other.boxes.xyxy)
+
+
+def test_pushing_then_fusing_equals_calling(tiny_bundle: Path, frames: list[Frame]) -> None:
+    calling, pushing = (Pipeline.load(tiny_bundle, threads=1) for _ in range(2))
+    for modality, sample in frames[1].items():
+        assert pushing.push(modality, sample)
+    wanted, got = calling(frames[1]), pushing.fuse()
+    assert got.used == wanted.used
+    assert np.array_equal(got.labels, wanted.labels)
+
+
+def test_old_features_are_left_out(pipeline: Pipeline, frames: list[Frame]) -> None:
+    pipeline.push("depth", frames[0]["depth"])
+    late = replace(frames[0]["rgb"], stamp_ns=frames[0]["rgb"].stamp_ns + 10**9)
+    pipeline.push("rgb", late)
+    result = pipeline.fuse()
+    assert result.used == ("rgb",)
+    assert pipeline.counters["late_depth"] == 1
+
+
+def test_out_of_order_samples_are_counted_and_clock_jumps_start_anew(
+    pipeline: Pipeline, frames: list[Frame]
+) -> None:
+    sample = replace(frames[0]["rgb"], stamp_ns=10**12)
+    assert pipeline.push("rgb", sample)
+    assert not pipeline.push("rgb", sample)
+    assert pipeline.counters["out_of_order_rgb"] == 1
+    assert pipeline.push("rgb", replace(sample, stamp_ns=5))
+    assert pipeline.counters["stamp_jumps_back"] == 1
+    assert pipeline.fuse().stamp_ns == 5
+
+
+def test_stamps_going_back_between_frames_are_counted(
+    pipeline: Pipeline, frames: list[Frame]
+) -> None:
+    pipeline(frames[5])
+    assert pipeline(frames[0]).used == MODALITIES
+    assert pipeline.counters["stamp_jumps_back"] == 1
+
+
+def _bad_samples(frame: Frame) -> dict[str, Sample]:
+    rgb, depth, thermal, lidar = (frame[m] for m in MODALITIES)
+    camera = replace(rgb.camera, width=50)
+    return {
+        "rgb dtype": replace(rgb, data=rgb.data.astype(np.float32)),
+        "rgb shape": replace(rgb, data=rgb.data[..., 0]),
+        "rgb empty": replace(rgb, data=rgb.data[:0]),
+        "rgb camera of another size": replace(rgb, camera=camera),
+        "rgb all zero": replace(rgb, data=np.zeros_like(rgb.data)),
+        "rgb saturated": replace(rgb, data=np.full_like(rgb.data, 255)),
+        "depth dtype": replace(depth, data=np.ones((96, 128), np.uint16)),
+        "depth all NaN": replace(depth, data=np.full_like(depth.data, np.nan)),
+        "depth all +Inf": replace(depth, data=np.full_like(depth.data, np.inf)),
+        "depth mis-scaled": replace(depth, data=depth.data * 1000),
+        "thermal unit": replace(thermal, unit="fahrenheit"),
+        "thermal all NaN": replace(thermal, data=np.full_like(thermal.data, np.nan)),
+        "thermal constant": replace(thermal, data=np.full_like(thermal.data, 290)),
+        "lidar empty": replace(lidar, data=lidar.data[:0]),
+        "lidar shape": replace(lidar, data=lidar.data[:, :2]),
+        "lidar integers": replace(lidar, data=lidar.data.astype(np.int32)),
+        "lidar all Inf": replace(lidar, data=np.full_like(lidar.data, np.inf)),
+        "lidar without calibration": replace(lidar, extrinsics=None),
+        "lidar behind the camera": replace(lidar, data=lidar.data * [-1, 1, 1, 1]),
+    }
+
+
+def test_a_bad_sample_is_left_out_and_the_rest_goes_on(
+    pipeline: Pipeline, frames: list[Frame]
+) -> None:
+    for what, sample in _bad_samples(frames[0]).items():
+        pipeline.reset()
+        result = pipeline({**frames[0], sample.modality: sample})
+        assert sample.modality not in result.used, what
+        assert len(result.used) == 3, what
+        assert len(result.warnings) == 1, what
+        assert "\n" not in result.warnings[0]
+        assert result.health[sample.modality] in ("malformed", "dark", "saturated"), what
+    assert pipeline(frames[1]).labels is not None
+
+
+def test_strict_pipelines_raise_typed_errors(tiny_bundle: Path, frames: list[Frame]) -> None:
+    strict = Pipeline.load(tiny_bundle, threads=1, strict=True)
+    bad = _bad_samples(frames[0])
+    for what in ("rgb dtype", "depth all NaN", "lidar empty", "thermal unit"):
+        with pytest.raises(InputError):
+            strict({bad[what].modality: bad[what]})
+    for what in ("rgb camera of another size", "lidar without calibration"):
+        with pytest.raises(CalibrationError):
+            strict({bad[what].modality: bad[what]})
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    modality=st.sampled_from(MODALITIES),
+    data=npst.arrays(
+        st.sampled_from([np.uint8, np.float32, np.float64, np.int16]),
+        npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9),
+    ),
+    unit=st.sampled_from(["", "kelvin", "counts8"]),
+)
+def test_no_array_whatever_stops_the_pipeline(
+    pipeline: Pipeline, modality: str, data: np.ndarray, unit: str
+) -> None:
+    result = pipeline({modality: Sample(modality, data, unit=unit)})
+    assert result.state in ("full", "degraded", "hold", "stop")
+
+
+def test_a_frozen_sensor_is_dropped_and_comes_back(pipeline: Pipeline, frames: list[Frame]) -> None:
+    stuck = frames[0]["rgb"]
+    states = []
+    for index in range(10):
+        frame = frames[index]
+        rgb = replace(stuck, stamp_ns=frame.stamp_ns) if 2 <= index < 7 else frame["rgb"]
+        states.append(pipeline({**frame, "rgb": rgb}).health["rgb"])
+    assert "frozen" in states[2:7]
+    assert states[-1] == "ok"
+
+
+def test_all_sensors_gone_holds_then_stops_then_recovers(
+    tiny_bundle: Path, frames: list[Frame]
+) -> None:
+    pipeline = Pipeline.load(tiny_bundle, threads=1, policy=Policy(hold_ms=250))
+    first = pipeline(frames[0])
+    states = []
+    for frame in frames[1:5]:
+        result = pipeline(Frame({}, frame.stamp_ns))
+        states.append(result.state)
+        if result.state == "hold":
+            assert np.array_equal(result.labels, first.labels)
+        else:
+            assert result.labels is None
+    assert states == ["hold", "hold", "stop", "stop"]
+    assert pipeline(frames[5]).state == "full"
+
+
+def test_required_sensors_and_derating(tiny_bundle: Path, frames: list[Frame]) -> None:
+    needs = Pipeline.load(tiny_bundle, threads=1, policy=Policy(required=("lidar",)))
+    assert needs(frames[0].without("lidar")).state == "stop"
+    plain, derated = (
+        Pipeline.load(tiny_bundle, threads=1, policy=Policy(derating=d)) for d in (1.0, 0.5)
+    )
+    frame = frames[0].without("lidar", "depth")
+    assert np.allclose(derated(frame).confidence, 0.25 * plain(frame).confidence, atol=1e-6)
+
+
+def test_pushes_from_threads_while_fusing(pipeline: Pipeline, frames: list[Frame]) -> None:
+    failures: list[Exception] = []
+
+    def feed(modality: str) -> None:
+        try:
+            for frame in frames:
+                pipeline.push(modality, frame[modality])
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=feed, args=(m,)) for m in MODALITIES]
+    for thread in threads:
+        thread.start()
+    while any(t.is_alive() for t in threads):
+        pipeline.fuse()
+    assert not failures
+    assert sum(pipeline.counters[f"encoded_{m}"] for m in MODALITIES) == 4 * len(frames)
+
+
+def test_timings_add_up(pipeline: Pipeline, frames: list[Frame]) -> None:
+    result = pipeline(frames[0])
+    parts = sum(v for k, v in result.timings.items() if k != "total")
+    assert parts <= result.total_ms + 1e-6
+    assert result.engine_ms + result.overhead_ms == pytest.approx(result.total_ms)
+
+
+def test_runs_with_neither_torch_nor_ros(tiny_bundle: Path, simulated: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'rclpy', 'onnx', 'mujoco', 'matplotlib', 'PIL'): sys.modules[name] = None\n"
+        "import perception\n"
+        "from perception.data import open_recording\n"
+        "from pathlib import Path\n"
+        f"p = perception.Pipeline.load({str(tiny_bundle)!r})\n"
+        f"print(p(open_recording('folder', Path({str(simulated)!r})).frame(0)).state)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["full"]
+
+
+def test_a_zip_of_a_bundle_loads(tiny_bundle: Path, frames: list[Frame], tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "tiny"), "zip", tiny_bundle)
+    assert perception.Pipeline.load(archive)(frames[0]).state == "full"
+
+
+def test_errors_have_one_base() -> None:
+    assert issubclass(InputError, AnySenseError)
+    assert issubclass(CalibrationError, AnySenseError)

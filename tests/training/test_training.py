@@ -1,0 +1,159 @@
+"""Training as a whole: it learns, it resumes exactly, and what it writes can be exported and run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from export.bundle_writer import ExportOptions, export_bundle
+from perception.data import open_recording
+from perception.errors import ConfigError, DataError
+from perception.runtime.pipeline import Pipeline
+from perception.training.augment import augment
+from perception.training.checkpoint import load_checkpoint
+from perception.training.config import CorruptionSpec, ResolutionPhase, TrainConfig, load_config
+from perception.training.dataset import FusionDataset, normalize
+from perception.training.loop import Trainer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def _config(simulated: Path, **changes: object) -> TrainConfig:
+    fields = {
+        "name": "small",
+        "tasks": ["segmentation", "detection"],
+        "model": {"pretrained": False, "options": {"width": 0.25, "decoder_width": 32}},
+        "data": {"source": f"folder:{simulated}"},
+        "preprocess": {
+            "modalities": ["rgb", "depth", "thermal", "lidar"],
+            "grid": {"height": 96, "width": 128},
+        },
+        "epochs": 2,
+        "resolution": [{"crop": [64, 96], "scale": [0.8, 1.2], "batch": 4}],
+        "optimizer": {"lr": 0.003, "warmup_epochs": 0, "ema_decay": 0.5},
+        "validate_every": 100,
+        **changes,
+    }
+    return TrainConfig.model_validate(fields)
+
+
+@pytest.mark.slow
+def test_training_reduces_the_loss_and_exports(simulated: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    trainer = Trainer(_config(simulated, epochs=6), tmp_path / "run")
+    trainer.fit()
+    losses = [row["loss"] for row in trainer.log]
+    assert losses[-1] < 0.8 * losses[0]
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {
+        "last.safetensors",
+        "best.safetensors",
+        "log.csv",
+        "curves.png",
+    }
+    rows = export_bundle(tmp_path / "run", tmp_path / "bundle", ExportOptions())
+    assert max(r.max_abs for r in rows) < 1e-3
+    frame = open_recording("folder", simulated).frame(0)
+    result = Pipeline.load(tmp_path / "bundle")(frame)
+    truth = open_recording("folder", simulated).truth(0).labels
+    chance = np.bincount(truth.ravel()).max() / truth.size
+    assert (result.labels == truth).mean() > 0.8 * chance
+
+
+@pytest.mark.slow
+def test_resuming_gives_the_same_weights_as_never_stopping(simulated: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    whole = Trainer(_config(simulated), tmp_path / "whole")
+    whole.fit()
+    first = Trainer(_config(simulated), tmp_path / "parts")
+    first.train_set.preload()
+    first.log.append(first._run_epoch())
+    first.epoch = 1
+    first._save()
+    second = Trainer(_config(simulated), tmp_path / "parts")
+    second.resume()
+    second.fit()
+    one, other = (
+        load_checkpoint(tmp_path / n / "last.safetensors").weights for n in ("whole", "parts")
+    )
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_resuming_under_another_configuration_is_refused(simulated: Path, tmp_path: Path) -> None:
+    trainer = Trainer(_config(simulated), tmp_path)
+    trainer._save()
+    with pytest.raises(ConfigError, match="another configuration"):
+        Trainer(_config(simulated, seed=9), tmp_path).resume()
+
+
+def test_damaged_and_missing_checkpoints_are_named(tmp_path: Path) -> None:
+    (tmp_path / "last.safetensors").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"last\.safetensors"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(DataError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "other.safetensors")
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone(simulated: Path) -> None:
+    config = _config(simulated)
+    recording = open_recording("folder", simulated)
+    sets = [FusionDataset(recording, config.preprocess, config.corruption, 5) for _ in range(2)]
+    for data in sets:
+        data.phase = config.phase(0)
+    a, b = (d[3] for d in sets)
+    assert all(np.array_equal(a[0][m], b[0][m]) for m in a[0])
+    sets[1].epoch = 1
+    assert not np.array_equal(a[0]["rgb"], sets[1][3][0]["rgb"])
+
+
+def test_one_geometry_moves_images_labels_and_boxes_together(simulated: Path) -> None:
+    config = _config(simulated)
+    data = FusionDataset(
+        open_recording("folder", simulated), config.preprocess, config.corruption, 0
+    )
+    quiet = CorruptionSpec(pixel_dropout=0, noise=0, exposure=0, beam_reduction=0, misalignment=0)
+    phase = ResolutionPhase(crop=(64, 96), scale=(1.0, 1.0))
+    for seed in range(8):
+        out = augment(data.raw(0), phase, quiet, np.random.default_rng(seed))
+        assert out.rgb.shape == (64, 96, 3)
+        assert out.labels.shape == (64, 96)
+        for (x0, y0, x1, y1), kind, ignore in zip(
+            out.boxes.xyxy.round().astype(int), out.boxes.class_ids, out.boxes.ignore, strict=True
+        ):
+            if not ignore and (x1 - x0) * (y1 - y0) > 60:
+                inside = out.labels[y0:y1, x0:x1]
+                assert (inside == (5 if kind == 0 else 6)).mean() > 0.1
+        assert set(normalize(out, config.preprocess)) == {"rgb", "depth", "thermal", "lidar"}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    assert load_config(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("name: x", "tasks"),
+        ("- 1", "TrainConfig"),
+        ("name: x\ntasks: [dancing]", "tasks"),
+        ("a: [", "YAML"),
+    ],
+)
+def test_wrong_configurations_name_the_field(tmp_path: Path, text: str, field: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert field in str(caught.value) or "c.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_crops_must_fit_the_network(simulated: Path) -> None:
+    raw = yaml.safe_load((CONFIGS / "road-rgbt.yaml").read_text())
+    raw["resolution"][0]["crop"] = [100, 100]
+    with pytest.raises(ValueError, match="multiples of 32"):
+        TrainConfig.model_validate(raw)
