@@ -8,10 +8,14 @@ from typing import Any
 
 from perception.cli.arguments import (
     CONSOLE,
+    SEEN_NOTE,
     add_data_arguments,
     add_engine_arguments,
     command_line,
     open_data,
+    output_file,
+    say,
+    seen_in_training,
     write_json,
 )
 from perception.errors import ConfigError
@@ -49,25 +53,28 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
     from rich.progress import Progress
 
-    from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subset
+    from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
     from perception.runtime.pipeline import Pipeline
 
+    output_file(args.json)
     recording = open_data(args)
     pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
     pipeline.manifest.detection.score_threshold = LOW_SCORE
-    Scorer(pipeline, recording)  # refuses what cannot be compared before any work is done
+    # Made here, too, so that what cannot be compared is refused before any work is done.
+    lacking = Scorer(pipeline, recording).lacking
     usable = tuple(m for m in pipeline.modalities if m in recording.info.modalities)
     if not usable:
         raise ConfigError(f"the bundle takes none of the modalities of {args.data}")
     subsets = _subsets(args, usable)
-    table: dict[str, Any] = {}
     with Progress(console=CONSOLE, transient=True) as progress:
         task = progress.add_task("evaluating", total=len(subsets) * len(recording))
-        for subset in subsets:
-            table[subset_name(subset)] = evaluate_subset(
-                pipeline, recording, subset, lambda: progress.advance(task)
-            )
+        table = evaluate_subsets(pipeline, recording, subsets, lambda: progress.advance(task))
+    notes = [f"the bundle does not know {', '.join(lacking)}: scored as 0"] if lacking else []
+    if seen_in_training(pipeline.manifest.training, recording, args.split):
+        notes.append(SEEN_NOTE)
     _print(table, args, pipeline.manifest.name, recording.info.simulated)
+    for note in notes:
+        say(f"note: {note}", style="yellow")
     if args.json:
         content = {
             "bundle": pipeline.manifest.name,
@@ -79,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             "labels": args.labels,
             "backend": pipeline.backend,
             "command": command_line(),
+            "notes": notes,
             "subsets": table,
         }
         write_json(args.json, content)
@@ -88,15 +96,14 @@ def run(args: argparse.Namespace) -> int:
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:
     from rich.table import Table
 
-    columns = [
-        k for k in next(iter(table.values())) if k not in ("per_class", "per_class_iou", "frames")
-    ]
+    skipped = ("per_class", "frames", "answered")
+    columns = [k for k in next(iter(table.values())) if k not in skipped]
     note = " (simulated data)" if simulated else ""
     out = Table(title=f"{name} on {args.data}, split {args.split}{note}")
     out.add_column("subset")
-    for column in ("frames", *columns):
+    for column in ("frames", "answered", *columns):
         out.add_column(column, justify="right")
     for subset, row in table.items():
         cells = ["-" if row.get(c) is None else f"{100 * row[c]:.1f}" for c in columns]
-        out.add_row(subset, str(row["frames"]), *cells)
+        out.add_row(subset, str(row["frames"]), str(row["answered"]), *cells)
     CONSOLE.print(out)

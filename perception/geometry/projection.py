@@ -68,7 +68,7 @@ def project_lidar(
     index = np.full(height * width, -1, np.int32)
     index[flat] = rows
     valid = index >= 0
-    kept = points[rows, :4].astype(np.float32, copy=False)
+    kept = points.take(rows, axis=0)[:, :4].astype(np.float32, copy=False)
     intensity, above = (np.zeros(height * width, np.float32) for _ in range(2))
     above[flat] = kept[:, 2] + np.float32(sensor_height_m)
     if kept.shape[1] > 3:
@@ -86,19 +86,20 @@ def project_lidar(
 
 def _visible(
     points: NDArray[Any], camera: CameraModel, extrinsics: RigidTransform, height: int, width: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32]:
+) -> tuple[NDArray[np.intp], NDArray[np.int32], Float32]:
     """Rows of the points in the image, their flat pixel index and their squared range."""
     columns = np.ascontiguousarray(points[:, :3].T, np.float32)
     with np.errstate(all="ignore"):
         optical = extrinsics.rotation.astype(np.float32) @ columns
         optical += extrinsics.translation.astype(np.float32)[:, None]
         rows = np.flatnonzero(optical[2] > _NEAREST)  # False for NaN
-        u, v, inside = camera.project_columns(*optical[:, rows])
+        u, v, inside = camera.project_columns(*optical.take(rows, axis=1))
         inside &= (u > -0.5) & (v > -0.5) & (u < width - 0.5) & (v < height - 0.5)
         kept = np.flatnonzero(inside)
-        rows = rows[kept]
-        flat = np.rint(v[kept]).astype(np.intp) * width + np.rint(u[kept]).astype(np.intp)
-        x, y, z = columns[:, rows]
+        rows = rows.take(kept)
+        column, row = (np.rint(c.take(kept)).astype(np.int32) for c in (u, v))
+        flat = row * np.int32(width) + column
+        x, y, z = columns.take(rows, axis=1)
         square = x * x + y * y + z * z
     finite = np.isfinite(square)
     if not finite.all():

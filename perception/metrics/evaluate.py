@@ -1,4 +1,4 @@
-"""Accuracy of a pipeline on a recording, for one subset of modalities."""
+"""Accuracy of a pipeline on a recording, by subset of modalities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perception.data.base import Boxes, ClassInfo, Recording, Truth
 from perception.errors import ConfigError
-from perception.frame import Frame, Modality
+from perception.frame import Frame, Modality, subset_name
 from perception.metrics.detection import average_precision
 from perception.metrics.segmentation import ConfusionMatrix
 from perception.runtime.pipeline import Pipeline
@@ -19,6 +19,16 @@ from perception.runtime.result import Detections, Result
 
 LOW_SCORE = 0.01
 """Score threshold for average precision, which wants the whole precision-recall curve."""
+
+UNLEARNABLE: dict[str, tuple[str, ...]] = {"nyuv2": ("otherprop",)}
+"""Classes, by kind of data, that the training labels do not tell from unlabeled pixels.
+
+No model can learn them, so `miou` leaves them and their pixels out; the mean over all classes
+counts them as 0 and charges what was said there instead.
+"""
+
+BACKGROUND = "background"
+"""A class of this name in a recording takes all that its other classes do not name."""
 
 
 class Scorer:
@@ -42,16 +52,30 @@ class Scorer:
         self.detects = "detection" in manifest.tasks and bool((self.det_map < 255).any())
         if not (self.segments or self.detects):
             raise ConfigError(
-                f"bundle {manifest.name} ({', '.join(manifest.tasks)}) and {info.kind} data share no class",
+                f"bundle {manifest.name} ({', '.join(manifest.tasks)}) and {info.kind} data "
+                "share no class",
                 hint="choose data whose labels the bundle was trained for",
             )
         self.confusion = ConfusionMatrix(len(self.seg_names))
         self.boxes: list[tuple[Detections, Boxes]] = []
-        self.frames = 0
+        hidden = UNLEARNABLE.get(info.kind, ())
+        self.unlearnable = [i for i, name in enumerate(self.seg_names) if name in hidden]
+        self.frames = self.answered = 0
+
+    @property
+    def lacking(self) -> list[str]:
+        """Classes of the recording that the bundle does not know, so that they score 0."""
+        names: list[str] = []
+        if self.segments:
+            names += [n for i, n in enumerate(self.seg_names) if i not in self.seg_map]
+        if self.detects:
+            names += [n for i, n in enumerate(self.det_names) if i not in self.det_map]
+        return list(dict.fromkeys(names))
 
     def add(self, result: Result, truth: Truth) -> None:
         """Count one frame."""
         self.frames += 1
+        self.answered += bool(result.used)
         if self.segments and truth.labels is not None:
             self.confusion.add(truth.labels, self.labels(result, truth.labels.shape))
         if self.detects and truth.boxes is not None:
@@ -79,26 +103,37 @@ class Scorer:
         )
 
     def scores(self) -> dict[str, Any]:
-        """`miou`, `miou_40`-like mean over all classes, or `ap50` and `ap`; NaN becomes None."""
-        out: dict[str, Any] = {"frames": self.frames}
+        """The numbers so far; NaN becomes None.
+
+        Returns:
+            `frames`, and `answered`, those for which there was an output.  For segmentation `miou`
+            (classes that occur in the truth, without `UNLEARNABLE` ones), `miou_<K>` (all K
+            classes, 0 for those without truth) and `pixel_accuracy`; for boxes `ap50` and `ap`;
+            `per_class` with `iou`, or `ap50` and `ap`, by class name.
+        """
+        out: dict[str, Any] = {"frames": self.frames, "answered": self.answered}
+        per_class: dict[str, dict[str, float | None]] = {}
         if self.segments and self.confusion.truth_pixels.sum():
-            iou = self.confusion.iou()
-            out["miou"] = self.confusion.miou()
+            learnable = self.confusion.without(self.unlearnable)
+            out["miou"] = _number(learnable.miou())
             out[f"miou_{len(self.seg_names)}"] = self.confusion.miou_all()
-            out["pixel_accuracy"] = self.confusion.pixel_accuracy()
-            out["per_class_iou"] = {n: _number(v) for n, v in zip(self.seg_names, iou, strict=True)}
+            out["pixel_accuracy"] = _number(learnable.pixel_accuracy())
+            for name, value in zip(self.seg_names, learnable.iou(), strict=True):
+                per_class[name] = {"iou": _number(value)}
         if self.detects and self.boxes:
             score = average_precision(self.boxes, len(self.det_names))
             out["ap50"], out["ap"] = _number(score.ap50), _number(score.ap)
-            out["per_class"] = {
-                self.det_names[k]: {"ap50": a, "ap": b} for k, (a, b) in score.per_class.items()
-            }
-        return out
+            for kind, (ap50, ap) in score.per_class.items():
+                per_class.setdefault(self.det_names[kind], {}).update(ap50=ap50, ap=ap)
+        return {**out, "per_class": per_class}
 
 
 def _name_map(bundle: Sequence[ClassInfo], names: list[str]) -> NDArray[np.uint8]:
     """(256,) recording's id by the bundle's id, 255 for classes that the recording lacks."""
     table = np.full(256, 255, np.uint8)
+    shared = [info.name for info in bundle if info.name in names]
+    if shared and BACKGROUND in names:
+        table[: len(bundle)] = names.index(BACKGROUND)
     for index, info in enumerate(bundle):
         if info.name in names:
             table[index] = names.index(info.name)
@@ -109,27 +144,31 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def evaluate_subset(
+def evaluate_subsets(
     pipeline: Pipeline,
     recording: Recording,
-    subset: tuple[Modality, ...],
-    on_frame: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
-    """Score the pipeline on every frame of a recording, only `subset` being present.
+    subsets: Sequence[tuple[Modality, ...]],
+    on_result: Callable[[], None] = lambda: None,
+) -> dict[str, dict[str, Any]]:
+    """Score the pipeline on every frame of a recording, once for each subset of modalities.
 
     Args:
         pipeline: a pipeline whose detection threshold suits average precision (see `LOW_SCORE`).
         recording: the frames and their truth.
-        subset: modalities to give; the others are missing.
-        on_frame: called after each frame, for progress.
+        subsets: modalities to give; the others are missing.
+        on_result: called after each frame and subset, for progress.
+
+    Returns:
+        `Scorer.scores()` by name of the subset.
     """
-    scorer = Scorer(pipeline, recording)
-    pipeline.reset()
+    scorers = {subset: Scorer(pipeline, recording) for subset in subsets}
     for index in range(len(recording)):
-        frame = recording.frame(index)
-        kept = Frame({m: s for m, s in frame.items() if m in subset}, frame.stamp_ns)
-        # Frames of a data set are no stream: health and held results must not leak between them.
-        pipeline.reset()
-        scorer.add(pipeline(kept), recording.truth(index))
-        on_frame()
-    return scorer.scores()
+        frame, truth = recording.frame(index), recording.truth(index)
+        for subset, scorer in scorers.items():
+            kept = Frame({m: s for m, s in frame.items() if m in subset}, frame.stamp_ns)
+            # Frames of a data set are no stream: health and held results must not leak.
+            pipeline.reset()
+            scorer.add(pipeline(kept), truth)
+            on_result()
+    pipeline.reset()
+    return {subset_name(subset): scorer.scores() for subset, scorer in scorers.items()}

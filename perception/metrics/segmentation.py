@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +45,14 @@ class ConfusionMatrix:
     def truth_pixels(self) -> NDArray[np.int64]:
         """(classes,) pixels of each class in the truth."""
         return self.counts.sum(axis=1) + self.unlabeled
+
+    def without(self, classes: Sequence[int]) -> ConfusionMatrix:
+        """The same counts as if the truth's pixels of these classes had been left out."""
+        rest = ConfusionMatrix(len(self.counts))
+        rest.counts, rest.unlabeled = self.counts.copy(), self.unlabeled.copy()
+        rest.counts[list(classes)] = 0
+        rest.unlabeled[list(classes)] = 0
+        return rest
 
     def iou(self) -> NDArray[np.float64]:
         """(classes,) IoU; NaN for classes that the truth does not hold."""

@@ -126,7 +126,7 @@ def test_eval_of_every_subset(tiny_bundle: Path, simulated: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     subsets = json.loads((tmp_path / "e.json").read_text())["subsets"]
     assert len(subsets) == 15
-    assert list(subsets)[0] == "rgb+depth+thermal+lidar"
+    assert next(iter(subsets)) == "rgb+depth+thermal+lidar"
     assert {"miou", "ap50", "ap", "per_class", "frames"} <= set(subsets["rgb"])
     assert subsets["rgb"]["frames"] == 2
 
