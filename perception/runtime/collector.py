@@ -1,0 +1,381 @@
+"""Grouping samples of several sensors by the time they were taken.
+
+Pure logic: no threads wait here and no clock is read.  The caller pushes samples as they arrive,
+polls when it likes (at the latest at `next_deadline_ns`) and gets groups, oldest first.
+
+Any sensor may anchor a group: a sample that fits no open group opens one, so that no single sensor
+can silence the others.  A group leaves when every sensor that is alive has joined or can no longer
+join, and at the latest `deadline_ns` after it was opened.  Example with a 30 Hz camera, a 10 Hz LiDAR
+that takes 60 ms to deliver, window 20 ms, deadline 80 ms (stamps and arrivals in ms):
+
+    camera  0 arrives at   5    opens group 0
+    camera 33 arrives at  38    does not fit (33 > 20): opens group 33
+    lidar   2 arrives at  62    joins group 0, which is complete and leaves at 62
+    camera 66 arrives at  71    opens group 66; nothing says yet that group 33 gets no LiDAR ...
+                  at     118    ... so it leaves at its deadline, 80 ms after it was opened
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import insort
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from perception.errors import ConfigError, InputError
+from perception.frame import MODALITIES, Frame, Modality, Sample, as_modality
+
+Disposition = Literal["accepted", "duplicate", "late", "skewed", "foreign"]
+"""What became of a pushed sample.  `accepted` ones end as used or superseded; the rest are rejected:
+`duplicate` (same sensor, same stamp), `late` (its group, or a newer sample of its sensor, has left),
+`skewed` (stamp too far from the clock) and `foreign` (no such sensor here)."""
+
+_MAX_OPEN = 64
+"""Most groups kept, both open and ready; with more, nobody polls, and the oldest are let go."""
+
+
+@dataclass(frozen=True)
+class SensorTiming:
+    """When to expect a sensor's samples.  All times in nanoseconds.
+
+    Attributes:
+        offset_ns: added to its stamps to bring them to the reference clock (as in `Rig`, whose
+            `attach` does the same: use one of the two).
+        window_ns: largest distance between its stamp and that of the sample that opened the group;
+            of two sensors' windows the larger holds.
+        timeout_ns: a sensor silent for longer is lost, and no group waits for it.
+        weight: its share in `Group.coverage`.
+    """
+
+    offset_ns: int = 0
+    window_ns: int = 25_000_000
+    timeout_ns: int = 500_000_000
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.window_ns < 0 or self.timeout_ns <= 0 or not self.weight > 0:
+            raise ConfigError(
+                "window_ns must not be negative, timeout_ns and weight must be positive",
+                where="collector",
+            )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Samples taken at about one time.
+
+    Attributes:
+        samples: by modality, stamps on the reference clock.
+        stamp_ns: stamp of the sample that opened the group; rises from group to group of an epoch.
+        reason: `complete`, `deadline`, or `flush` (a newer group, a clock jump or the caller pushed
+            it out).
+        missing: sensors of this collector that are not in it, in canonical order.
+        waited_ns: from its opening to its leaving.
+        coverage: share in 0..1 of all sensors' weight that it holds.
+        epoch: rises at every jump of the clock; at a change, forget what earlier groups led to.
+    """
+
+    samples: Mapping[Modality, Sample]
+    stamp_ns: int
+    reason: Literal["complete", "deadline", "flush"]
+    missing: tuple[Modality, ...]
+    waited_ns: int
+    coverage: float
+    epoch: int
+
+    @property
+    def spread_ns(self) -> int:
+        """Distance between the oldest and the newest sample."""
+        stamps = [s.stamp_ns for s in self.samples.values()]
+        return max(stamps) - min(stamps)
+
+    def frame(self) -> Frame:
+        """The group as a frame with the group's stamp."""
+        return Frame(self.samples, self.stamp_ns)
+
+
+@dataclass(order=True)
+class _Open:
+    """A group that still waits."""
+
+    stamp_ns: int
+    anchor: Modality = field(compare=False)
+    opened_ns: int = field(compare=False)
+    epoch: int = field(compare=False)
+    samples: dict[Modality, Sample] = field(compare=False)
+
+
+class Collector:
+    """Groups samples by stamp.  Safe to push to and poll from different threads.
+
+    Args:
+        sensors: timing by modality.
+        deadline_ns: longest wait of any accepted sample.
+        jump_ns: a stamp that lies further than this behind its own sensor's newest is a clock that
+            was set back (a bag that loops): waiting groups leave, and a new epoch begins.  So it
+            does when a stamp lies that far behind the last group and no group has left for
+            `deadline_ns`: that group's stamp was wrong.
+        max_skew_ns: when the stamps are on the same clock as `now_ns`: reject samples whose stamp is
+            further from it than this.  None when they are not.
+
+    Attributes:
+        counters: `received`, `used`, `superseded`, `rejected_<reason>`, `out_of_order`,
+            `groups_<reason>` and `resets`.  At any time, received = used + superseded + rejected +
+            `pending`.
+
+    Raises:
+        ConfigError: no sensors, or a time that makes no sense.
+    """
+
+    def __init__(
+        self,
+        sensors: Mapping[Modality, SensorTiming],
+        deadline_ns: int,
+        *,
+        jump_ns: int = 1_000_000_000,
+        max_skew_ns: int | None = None,
+    ) -> None:
+        if not sensors or deadline_ns <= 0 or jump_ns <= 0:
+            raise ConfigError(
+                "needs a sensor, and a positive deadline_ns and jump_ns", where="collector"
+            )
+        self.sensors = {m: sensors[m] for m in MODALITIES if m in sensors}
+        for name in sensors:
+            as_modality(name)
+        self.deadline_ns, self.jump_ns, self.max_skew_ns = deadline_ns, jump_ns, max_skew_ns
+        self.counters: Counter[str] = Counter()
+        self.epoch = 0
+        self._total_weight = sum(t.weight for t in self.sensors.values())
+        self._open: list[_Open] = []
+        self._expelled: list[_Open] = []
+        self._newest: dict[Modality, int] = {}  # stamp of each sensor's newest sample
+        self._heard: dict[Modality, int] = {}  # arrival of each sensor's last sample
+        self._started_ns: int | None = None
+        self._now_ns = -(1 << 62)
+        # Of the groups that left in this epoch: the last one's stamp, when that was, and the last
+        # stamp of each sensor.
+        self._left_ns: int | None = None
+        self._left_at_ns = self._now_ns
+        self._spent: dict[Modality, int] = {}
+        self._lock = threading.Lock()
+
+    def push(self, sample: Sample, now_ns: int) -> Disposition:
+        """Take in a sample.
+
+        Args:
+            sample: a decoded sample.
+            now_ns: time of its arrival on any clock that does not go back.
+
+        Raises:
+            InputError: the stamp is no whole number.
+        """
+        if not hasattr(sample.stamp_ns, "__index__"):
+            raise InputError(f"stamp {sample.stamp_ns!r} is no integer", where=sample.modality)
+        with self._lock:
+            now = self._advance(now_ns)
+            self.counters["received"] += 1
+            disposition = self._place(sample, now)
+            if disposition != "accepted":
+                self.counters[f"rejected_{disposition}"] += 1
+            return disposition
+
+    def poll(self, now_ns: int) -> list[Group]:
+        """The groups that are complete or due, oldest first."""
+        with self._lock:
+            now = self._advance(now_ns)
+            ready = [self._leave(g, now, "flush") for g in self._expelled]
+            self._expelled.clear()
+            reasons = [self._reason(g, now) for g in self._open]
+            # Groups leave in order of stamp: a newer one that is ready takes the older along.
+            count = max((i + 1 for i, r in enumerate(reasons) if r is not None), default=0)
+            for group, reason in zip(self._open[:count], reasons[:count], strict=True):
+                self._close(group, now)
+                ready.append(self._leave(group, now, reason or "flush"))
+            del self._open[:count]
+            return ready
+
+    def flush(self, now_ns: int) -> list[Group]:
+        """All groups, ready or not, as at the end of a recording."""
+        with self._lock:
+            now = self._advance(now_ns)
+            self._expel(now)
+            ready = [self._leave(g, now, "flush") for g in self._expelled]
+            self._expelled.clear()
+            return ready
+
+    def next_deadline_ns(self) -> int | None:
+        """When to poll at the latest; None while nothing waits."""
+        with self._lock:
+            if self._expelled:
+                return self._now_ns
+            return min((g.opened_ns + self.deadline_ns for g in self._open), default=None)
+
+    def lost(self, now_ns: int) -> tuple[Modality, ...]:
+        """The sensors silent for longer than their timeout, in canonical order."""
+        with self._lock:
+            now = max(now_ns, self._now_ns)
+            return tuple(m for m in self.sensors if not self._alive(m, now))
+
+    @property
+    def pending(self) -> int:
+        """Number of accepted samples that wait in open groups."""
+        with self._lock:
+            return sum(len(g.samples) for g in (*self._open, *self._expelled))
+
+    def reset(self) -> None:
+        """Drop what waits and begin a new epoch.  What is dropped counts as superseded."""
+        with self._lock:
+            self.counters["superseded"] += sum(
+                len(g.samples) for g in (*self._open, *self._expelled)
+            )
+            self._open.clear()
+            self._expelled.clear()
+            self._begin_epoch()
+            self._heard.clear()
+            self._started_ns = None
+
+    def _advance(self, now_ns: int) -> int:
+        self._now_ns = max(self._now_ns, int(now_ns))
+        return self._now_ns
+
+    def _place(self, sample: Sample, now: int) -> Disposition:
+        modality = sample.modality
+        timing = self.sensors.get(modality)
+        if timing is None:
+            return "foreign"
+        stamp = int(sample.stamp_ns) + timing.offset_ns
+        if self.max_skew_ns is not None and abs(stamp - now) > self.max_skew_ns:
+            return "skewed"
+        self._started_ns = now if self._started_ns is None else self._started_ns
+        self._heard[modality] = now
+        self._note_order(modality, stamp, now)
+        if timing.offset_ns:
+            sample = replace(sample, stamp_ns=stamp)
+        spent = self._spent.get(modality)
+        if stamp == spent or any(self._holds(g, modality, stamp) for g in self._open):
+            return "duplicate"
+        if spent is not None and stamp < spent:
+            return "late"
+        group = self._nearest(modality, stamp)
+        if group is not None:
+            self.counters["superseded"] += modality in group.samples
+            group.samples[modality] = sample
+            return "accepted"
+        return self._open_group(sample, now)
+
+    def _open_group(self, sample: Sample, now: int) -> Disposition:
+        stamp, modality = sample.stamp_ns, sample.modality
+        if self._left_ns is not None and stamp <= self._left_ns:
+            return "late"
+        if not self._in_order(modality, stamp, stamp):
+            return "late"
+        insort(self._open, _Open(stamp, modality, now, self.epoch, {modality: sample}))
+        if len(self._open) > _MAX_OPEN:
+            self._expel(now, 1)
+        return "accepted"
+
+    def _note_order(self, modality: Modality, stamp: int, now: int) -> None:
+        newest = behind = self._newest.get(modality, stamp)
+        starved = not self._open and now - self._left_at_ns > self.deadline_ns
+        if starved and self._left_ns is not None:
+            behind = max(behind, self._left_ns)
+        if behind - stamp > self.jump_ns:
+            self.counters["resets"] += 1
+            self._expel(now)
+            self._begin_epoch()
+        elif stamp < newest:
+            self.counters["out_of_order"] += 1
+        self._newest[modality] = max(stamp, self._newest.get(modality, stamp))
+
+    @staticmethod
+    def _holds(group: _Open, modality: Modality, stamp: int) -> bool:
+        held = group.samples.get(modality)
+        return held is not None and held.stamp_ns == stamp
+
+    def _window(self, one: Modality, other: Modality) -> int:
+        return max(self.sensors[one].window_ns, self.sensors[other].window_ns)
+
+    def _nearest(self, modality: Modality, stamp: int) -> _Open | None:
+        """The open group that fits best; a place already taken falls to the nearer sample."""
+        best: _Open | None = None
+        for group in self._open:
+            distance = abs(stamp - group.stamp_ns)
+            if distance > self._window(modality, group.anchor):
+                continue
+            held = group.samples.get(modality)
+            if held is not None and abs(held.stamp_ns - group.stamp_ns) <= distance:
+                continue
+            nearer = best is None or distance < abs(stamp - best.stamp_ns)
+            if nearer and self._in_order(modality, stamp, group.stamp_ns, group):
+                best = group
+        return best
+
+    def _in_order(
+        self, modality: Modality, stamp: int, group_ns: int, own: _Open | None = None
+    ) -> bool:
+        """Whether a sensor's stamps still rise from group to group with `stamp` at `group_ns`."""
+        for group in self._open:
+            if group is own:
+                continue
+            if group.stamp_ns == group_ns:
+                return False
+            held = group.samples.get(modality)
+            if held is not None and (group.stamp_ns < group_ns) != (held.stamp_ns < stamp):
+                return False
+        return True
+
+    def _alive(self, modality: Modality, now: int) -> bool:
+        # A sensor not heard yet is waited for as if it had spoken when the first one did.
+        heard = self._heard.get(modality, self._started_ns)
+        return heard is not None and now - heard <= self.sensors[modality].timeout_ns
+
+    def _awaited(self, modality: Modality, group: _Open, now: int) -> bool:
+        if modality in group.samples or not self._alive(modality, now):
+            return False
+        newest = self._newest.get(modality)
+        return newest is None or newest <= group.stamp_ns + self._window(modality, group.anchor)
+
+    def _reason(self, group: _Open, now: int) -> Literal["complete", "deadline"] | None:
+        if not any(self._awaited(m, group, now) for m in self.sensors):
+            return "complete"
+        return "deadline" if now >= group.opened_ns + self.deadline_ns else None
+
+    def _leave(
+        self, group: _Open, now: int, reason: Literal["complete", "deadline", "flush"]
+    ) -> Group:
+        self.counters["used"] += len(group.samples)
+        self.counters[f"groups_{reason}"] += 1
+        held = {m: group.samples[m] for m in self.sensors if m in group.samples}
+        return Group(
+            samples=held,
+            stamp_ns=group.stamp_ns,
+            reason=reason,
+            missing=tuple(m for m in self.sensors if m not in held),
+            waited_ns=now - group.opened_ns,
+            coverage=sum(self.sensors[m].weight for m in held) / self._total_weight,
+            epoch=group.epoch,
+        )
+
+    def _close(self, group: _Open, now: int) -> None:
+        """Note what leaves, so that nothing older follows it."""
+        self._left_ns, self._left_at_ns = group.stamp_ns, now
+        for modality, sample in group.samples.items():
+            self._spent[modality] = sample.stamp_ns
+
+    def _expel(self, now: int, count: int | None = None) -> None:
+        """Make the oldest `count` open groups, or all, leave at the next poll."""
+        for group in self._open[:count]:
+            self._close(group, now)
+            self._expelled.append(group)
+        del self._open[:count]
+        for group in self._expelled[:-_MAX_OPEN]:
+            self.counters["superseded"] += len(group.samples)
+        del self._expelled[:-_MAX_OPEN]
+
+    def _begin_epoch(self) -> None:
+        self.epoch += 1
+        self._newest.clear()
+        self._spent.clear()
+        self._left_ns = None
