@@ -9,6 +9,7 @@ import yaml
 
 from perception.errors import CalibrationError
 from perception.geometry.camera import CameraModel
+from perception.geometry.rig import read_yaml
 
 
 def load_camera_info(path: Path, *, rectified: bool = False) -> CameraModel:
@@ -21,11 +22,8 @@ def load_camera_info(path: Path, *, rectified: bool = False) -> CameraModel:
     Raises:
         CalibrationError: the file is missing, no YAML, or lacks an entry.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CalibrationError("no such file", where=str(path))
+    raw = read_yaml(path)
     try:
-        raw = yaml.safe_load(path.read_text())
         fields: dict[str, Any] = {
             "width": raw["image_width"],
             "height": raw["image_height"],
@@ -36,11 +34,13 @@ def load_camera_info(path: Path, *, rectified: bool = False) -> CameraModel:
         }
         if rectified:
             fields["p"] = raw["projection_matrix"]["data"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise CalibrationError(
-            f"no camera calibration: {type(error).__name__} {error}", where=str(path)
-        ) from error
-    return CameraModel.from_camera_info(fields, rectified=rectified)
+        return CameraModel.from_camera_info(fields, rectified=rectified)
+    except CalibrationError as error:
+        raise CalibrationError(str(error), where=str(path)) from error
+    except KeyError as error:
+        raise CalibrationError(f"no entry {error}", where=str(path)) from error
+    except (TypeError, AttributeError) as error:
+        raise CalibrationError("no camera calibration", where=str(path)) from error
 
 
 def save_camera_info(camera: CameraModel, path: Path) -> None:
@@ -59,4 +59,6 @@ def save_camera_info(camera: CameraModel, path: Path) -> None:
         "rectification_matrix": {"rows": 3, "cols": 3, "data": [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0]},
         "projection_matrix": {"rows": 3, "cols": 4, "data": [float(v) for v in p]},
     }
-    Path(path).write_text(yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
+    Path(path).write_text(
+        yaml.safe_dump(content, sort_keys=False, default_flow_style=None), "utf-8"
+    )

@@ -20,12 +20,16 @@ def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
     """The numeric entries of a KITTI calibration text, by key.
 
     Raises:
-        CalibrationError: the file is missing.
+        CalibrationError: the file is missing or no text.
     """
-    if not path.is_file():
-        raise CalibrationError("no such file", where=str(path))
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CalibrationError("no such file", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise CalibrationError("not a text", where=str(path)) from error
     entries = {}
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         key, _, values = line.partition(":")
         try:
             entries[key] = np.array([float(v) for v in values.split()])
@@ -40,6 +44,7 @@ def rig_from_kitti(folder: Path) -> Rig:
     Raises:
         CalibrationError: a file or entry is missing or of the wrong length.
     """
+    folder = Path(folder)
     cameras = read_calibration(folder / "calib_cam_to_cam.txt")
     velodyne = read_calibration(folder / "calib_velo_to_cam.txt")
     try:
@@ -47,12 +52,12 @@ def rig_from_kitti(folder: Path) -> Rig:
         width, height = (int(v) for v in cameras["S_rect_02"])
         rectify = RigidTransform(cameras["R_rect_00"].reshape(3, 3), np.zeros(3))
         to_camera = RigidTransform(velodyne["R"].reshape(3, 3), velodyne["T"])
-    except (KeyError, ValueError) as error:
+        k = projection[:, :3]
+        camera = CameraModel(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2], frame_id="camera")
+        # P = K [I | t]: camera 2 sits beside camera 0 by t, in rectified coordinates.
+        offset = RigidTransform(np.eye(3), np.linalg.solve(k, projection[:, 3]).astype(np.float64))
+    except (KeyError, ValueError, OverflowError, np.linalg.LinAlgError) as error:
         raise CalibrationError(f"entry missing or garbled: {error}", where=str(folder)) from error
-    k = projection[:, :3]
-    # P = K [I | t]: camera 2 sits beside camera 0 by t, in rectified coordinates.
-    offset = RigidTransform(np.eye(3), np.linalg.solve(k, projection[:, 3]).astype(np.float64))
-    camera = CameraModel(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2], frame_id="camera")
     return Rig(
         {
             "rgb": SensorCalibration(camera, None, "camera"),

@@ -52,8 +52,11 @@ def depth_from_array(array: NDArray[Any], scale: float | None = None) -> NDArray
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise InputError(f"scale {scale} is not a positive number", where="depth")
     if np.issubdtype(array.dtype, np.floating):
-        meters = array.astype(np.float32) * np.float32(scale or 1.0)
-        meters[(meters <= 0) & (meters > -np.inf)] = np.nan
+        with np.errstate(over="ignore", invalid="ignore"):
+            meters = array.astype(np.float32)
+            if scale is not None:
+                meters *= np.float32(scale)
+            meters[(meters <= 0) & (meters > -np.inf)] = np.nan
         return meters
     if array.dtype == np.uint16 or (array.dtype == np.uint8 and scale is not None):
         meters = array.astype(np.float32) * np.float32(1e-3 if scale is None else scale)

@@ -44,16 +44,16 @@ class RawImage:
         Raises:
             InputError: the size, step or number of bytes cannot be.
         """
+        what = f"{self.encoding} image of {self.width}x{self.height}"
         kind = np.dtype(dtype).newbyteorder(">" if self.is_bigendian else "<")
         packed = self.width * channels * kind.itemsize
         step = self.step or packed
         if self.height < 1 or self.width < 1:
-            raise InputError(f"{self.encoding} image of {self.width}x{self.height} pixels")
-        flat = np.frombuffer(self.data, np.uint8)
+            raise InputError(f"{what} has no pixels")
+        flat = byte_view(self.data, what)
         if step < packed or flat.size < step * (self.height - 1) + packed:
             raise InputError(
-                f"{self.encoding} image of {self.width}x{self.height} needs {packed} bytes a row, "
-                f"has step {step} and {flat.size} bytes"
+                f"{what} needs {packed} bytes a row, has step {step} and {flat.size} bytes"
             )
         if flat.size < step * self.height:  # the last row may come without its padding
             flat = np.concatenate([flat, np.zeros(step * self.height - flat.size, np.uint8)])
@@ -62,6 +62,18 @@ class RawImage:
             values = np.ascontiguousarray(table).view(kind)
             table = values if kind.isnative else values.astype(kind.newbyteorder("="))
         return table if channels == 1 else table.reshape(self.height, self.width, channels)
+
+
+def byte_view(data: Bytes, what: str) -> NDArray[np.uint8]:
+    """The bytes of a message as a flat view.
+
+    Raises:
+        InputError: `data` is no contiguous buffer of bytes.
+    """
+    try:
+        return np.frombuffer(data, np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise InputError(f"{what} has data of {type(data).__name__}, expected bytes") from error
 
 
 Decoder = Callable[[RawImage], NDArray[np.uint8]]
@@ -139,16 +151,56 @@ def decode_rgb(raw: RawImage) -> NDArray[np.uint8]:
     return decoder(raw)
 
 
-def decode_compressed(data: Bytes) -> NDArray[Any]:
+def decode_compressed(data: Bytes, format: str = "") -> NDArray[Any]:
     """Decode JPEG or PNG bytes to (H, W) or (H, W, 3) R, G, B, with 8 or 16 bit as stored.
 
+    Args:
+        data: the bytes of a file or of a `sensor_msgs/CompressedImage`.
+        format: that message's `format`; only used to refuse what is no plain image.
+
     Raises:
-        EncodingError: the bytes are no image.
+        EncodingError: the bytes are no image, or end early.
+        InputError: `data` is no buffer of bytes.
     """
-    flat = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(flat, cv2.IMREAD_UNCHANGED) if flat.size else None
-    if image is None:
-        raise EncodingError("bytes are neither a JPEG nor a PNG image")
-    if image.ndim == 3:
-        image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_BGR2RGB)
+    if "compresseddepth" in format.lower():
+        raise EncodingError(
+            f"format '{format}' is no plain image", hint="subscribe to the raw depth topic"
+        )
+    image = decode_bytes(byte_view(data, "compressed image"))
+    if image.dtype not in (np.uint8, np.uint16):
+        raise EncodingError(f"compressed image holds {image.dtype}, expected 8 or 16 bit")
+    return bgr_to_rgb(image) if image.ndim == 3 else image
+
+
+def decode_bytes(flat: NDArray[np.uint8]) -> NDArray[Any]:
+    """Decode an image file's bytes as OpenCV stores them (B, G, R; 8, 16 bit or float).
+
+    Raises:
+        EncodingError: the bytes are no image, or end early.
+    """
+    try:
+        image = cv2.imdecode(flat, cv2.IMREAD_UNCHANGED) if flat.size else None
+    except cv2.error:
+        image = None
+    # Some versions of OpenCV fill up a picture that was cut off with gray.
+    if image is None or image.ndim not in (2, 3) or _cut_off(flat):
+        raise EncodingError("bytes are no complete image", hint="JPEG or PNG")
     return image
+
+
+def _cut_off(flat: NDArray[np.uint8]) -> bool:
+    """Whether a JPEG or PNG lacks its end marker."""
+    start = flat[:8].tobytes()
+    if start.startswith(b"\x89PNG"):
+        return b"IEND" not in flat[-64:].tobytes() and b"IEND" not in flat.tobytes()
+    if not start.startswith(b"\xff\xd8"):
+        return False
+    content = flat.tobytes()
+    # Scan data hold no unescaped marker: after the last start of scan there must be an end.
+    return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
+
+
+def bgr_to_rgb(image: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, 3 or 4) in OpenCV's order to (H, W, 3) R, G, B; an alpha channel is dropped."""
+    code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return cv2.cvtColor(image, code)

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.adapters.image import byte_view
 from perception.errors import EncodingError, InputError
 
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """numpy types by PointField datatype code."""
+
+_FLOATS = (7, 8)
 
 INTENSITY_NAMES = ("intensity", "intensities", "i", "reflectivity", "reflectance", "signal")
 
@@ -43,12 +46,13 @@ def decode_pointcloud2(
     (uint8 by 255, uint16 by 65535) and, as floats, by 255 when any exceeds 1.
 
     Raises:
-        EncodingError: x, y or z is missing, or a field lies outside the point or has no known type.
+        EncodingError: x, y or z is missing or an integer, or a field lies outside the point or has
+            no known type.
         InputError: size and bytes contradict each other.
     """
     count = width * height
     row_step = row_step or width * point_step
-    flat = np.frombuffer(data, np.uint8)
+    flat = byte_view(data, "cloud")
     if min(width, height, point_step) < 0 or row_step < width * point_step:
         raise InputError(f"cloud of {width}x{height} points with step {point_step}", where="lidar")
     if count == 0:
@@ -63,6 +67,13 @@ def decode_pointcloud2(
     if missing:
         raise EncodingError(f"cloud has no field {missing[0]}", where="lidar")
     wanted = [by_name[n] for n in "xyz"]
+    for field in wanted:
+        if field.datatype in DATATYPES and field.datatype not in _FLOATS:
+            raise EncodingError(
+                f"field {field.name} is an integer, its scale is not known",
+                where="lidar",
+                hint="x, y, z must be float32 or float64 in metres",
+            )
     wanted += [by_name[n] for n in INTENSITY_NAMES if n in by_name][:1]
     kind = np.dtype(
         {
@@ -82,7 +93,14 @@ def decode_pointcloud2(
             out[:, i] = table[f"f{i}"]
         if len(wanted) > 3:
             out[:, 3] = scale_intensity(table["f3"])
-    return out[np.isfinite(out[:, :3]).all(axis=1)]
+    return _finite(out)
+
+
+def _finite(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    keep = np.isfinite(points[:, 0])
+    keep &= np.isfinite(points[:, 1])
+    keep &= np.isfinite(points[:, 2])
+    return points if keep.all() else points[keep]
 
 
 def _format(field: PointField, point_step: int, is_bigendian: bool) -> str:
@@ -97,13 +115,22 @@ def _format(field: PointField, point_step: int, is_bigendian: bool) -> str:
 
 
 def scale_intensity(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Intensities (N,) of any type to 0..1."""
-    out = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
-    if np.issubdtype(values.dtype, np.integer):
-        out /= float(np.iinfo(values.dtype).max)
-    elif out.size and out.max() > 1.0:
-        out /= 255.0
-    return out.clip(0.0, 1.0)
+    """Intensities (N,) of any type to 0..1.
+
+    8 and 16 bit integers are divided by their largest value; floats and wider integers by 255 when
+    any exceeds 1, as drivers fill them with 0..255.  What is not finite becomes 0.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = values.astype(np.float32)
+    if np.issubdtype(values.dtype, np.integer) and values.dtype.itemsize <= 2:
+        out /= np.float32(np.iinfo(values.dtype).max)
+    else:
+        finite = np.isfinite(out)
+        if not finite.all():
+            out[~finite] = 0
+        if out.size and out.max() > 1.0:
+            out /= np.float32(255)
+    return out.clip(0, 1, out=out)
 
 
 def points_from_array(array: NDArray[Any]) -> NDArray[np.float32]:
@@ -117,7 +144,8 @@ def points_from_array(array: NDArray[Any]) -> NDArray[np.float32]:
     if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
         raise InputError(f"dtype {array.dtype}, expected numbers", where="lidar")
     out = np.zeros((len(array), 4), np.float32)
-    out[:, :3] = array[:, :3]
+    with np.errstate(over="ignore", invalid="ignore"):
+        out[:, :3] = array[:, :3]
     if array.shape[1] > 3:
-        out[:, 3] = scale_intensity(np.ascontiguousarray(array[:, 3]))
-    return out[np.isfinite(out[:, :3]).all(axis=1)]
+        out[:, 3] = scale_intensity(array[:, 3])
+    return _finite(out)

@@ -25,7 +25,7 @@ def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.flo
             nothing in the message tells, so it must be said.
 
     Returns:
-        (H, W) float32 values and their unit: `counts8`, `counts16` or `kelvin`.
+        (H, W) float32 values, NaN where invalid, and their unit: `counts8`, `counts16`, `kelvin`.
 
     Raises:
         EncodingError: unknown encoding, or a unit that the encoding cannot hold.
@@ -49,10 +49,13 @@ def thermal_from_array(
     natural = _natural_unit(array.dtype)
     if unit == "auto":
         unit = natural
-    fits = {"counts8": "counts8", "counts16": "counts16", "centikelvin": "counts16"}
-    if fits.get(unit, natural) != natural:
-        raise EncodingError(f"{array.dtype} values cannot be {unit}", where="thermal")
-    values = array.astype(np.float32)
+    if natural != ("counts16" if unit == "centikelvin" else unit):
+        hint = "16 bit temperatures are centikelvin" if unit == "kelvin" else f"auto or {natural}"
+        raise EncodingError(f"{array.dtype} values cannot be {unit}", where="thermal", hint=hint)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = array.astype(np.float32)
+    if natural == "kelvin":
+        values[~np.isfinite(values)] = np.nan
     if unit == "centikelvin":
         values *= np.float32(0.01)
         values[array == 0] = np.nan

@@ -6,21 +6,42 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from perception.cli.arguments import CONSOLE, add_engine_arguments, command_line, write_json
+from perception.cli.arguments import (
+    CONSOLE,
+    add_engine_arguments,
+    command_line,
+    output_file,
+    say,
+    write_json,
+)
 from perception.errors import ConfigError
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
     parser = commands.add_parser("bench", help="latency by subset: overhead, savings, percentiles")
+    add_bench_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_bench_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """The arguments of the command.
+
+    Args:
+        parser: takes them.
+        default: bundle to time when none is named; None makes naming one a duty.
+    """
     parser.add_argument(
-        "bundles", nargs="+", metavar="BUNDLE", help="one bundle, or two to compare"
+        "bundles",
+        nargs="+" if default is None else "*",
+        default=[default] if default is not None else None,
+        metavar="BUNDLE",
+        help="one bundle, or two to compare",
     )
     parser.add_argument("--frames", type=int, default=40, help="frames per subset (default: 40)")
-    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=5, help="untimed frames before (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     add_engine_arguments(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,37 +55,62 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--frames must be positive, --warmup not negative")
     if len(args.bundles) > 2:
         raise ConfigError("at most two bundles can be compared")
-    results: dict[str, Any] = {}
+    output_file(args.json)
+    pipelines = {
+        _label(args.bundles, index): Pipeline.load(name, args.device, threads=args.threads)
+        for index, name in enumerate(args.bundles)
+    }
     with Progress(console=CONSOLE, transient=True) as progress:
-        task = progress.add_task("timing", total=len(args.bundles) * (args.frames + args.warmup))
-        for name in args.bundles:
-            pipeline = Pipeline.load(name, args.device, threads=args.threads)
-            found = measure(pipeline, args.frames, args.warmup, lambda: progress.advance(task))
-            results[name] = {
-                "name": pipeline.manifest.name,
-                "backend": pipeline.backend,
-                "grid": pipeline.manifest.inputs.grid.model_dump(),
-                **found,
-            }
-            _print(results[name])
-    content: dict[str, Any] = {"command": command_line(), "bundles": results}
-    if len(results) == 2:
-        first, second = (next(iter(r["subsets"].values())) for r in results.values())
-        content["speedup"] = first["total_ms"]["p50"] / second["total_ms"]["p50"]
-        CONSOLE.print(f"speedup of the second over the first: {content['speedup']:.2f}")
+        task = progress.add_task("timing", total=args.frames + args.warmup)
+        found = measure(pipelines, args.frames, args.warmup, lambda: progress.advance(task))
+    content: dict[str, Any] = {
+        "command": command_line(),
+        "frames": args.frames,
+        "warmup": args.warmup,
+        "threads": args.threads,
+        "bundles": {label: _described(pipelines[label]) | found[label] for label in found},
+    }
+    for label, entry in content["bundles"].items():
+        _print(label, entry)
+    if len(found) == 2:
+        content["speedup"] = _speedup(*found.values())
+        for subset, factor in content["speedup"].items():
+            say(f"{subset}: the second bundle is {factor:.2f} times as fast as the first")
     if args.json:
         write_json(args.json, content)
     return 0
 
 
-def _print(found: dict[str, Any]) -> None:
+def _label(names: list[str], index: int) -> str:
+    """The bundle's argument; numbered where one bundle is compared with itself."""
+    return names[index] if names.count(names[index]) == 1 else f"{names[index]} ({index + 1})"
+
+
+def _described(pipeline: Any) -> dict[str, Any]:
+    return {
+        "name": pipeline.manifest.name,
+        "backend": pipeline.backend,
+        "grid": pipeline.manifest.inputs.grid.model_dump(),
+    }
+
+
+def _speedup(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
+    """Median latency of the first over the second, for the subsets that both have."""
+    return {
+        subset: row["total_ms"]["p50"] / second["subsets"][subset]["total_ms"]["p50"]
+        for subset, row in first["subsets"].items()
+        if subset in second["subsets"]
+    }
+
+
+def _print(label: str, found: dict[str, Any]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     grid = found["grid"]
-    table = Table(
-        title=f"{found['name']} at {grid['width']}x{grid['height']} on {found['backend']}"
-    )
-    table.add_column("subset")
+    title = f"{label} at {grid['width']}x{grid['height']} on {found['backend']}"
+    table = Table(title=escape(title))
+    table.add_column("subset", no_wrap=True)
     for column in ("total p50 ms", "p99", "engine p50 ms", "overhead / engine", "frames/s"):
         table.add_column(column, justify="right")
     for name, row in found["subsets"].items():
@@ -78,4 +124,4 @@ def _print(found: dict[str, Any]) -> None:
         )
     CONSOLE.print(table)
     for modality, share in found["saving_when_lost"].items():
-        CONSOLE.print(f"without {modality}: {100 * share:.0f} % less latency")
+        say(f"without {modality}: {100 * share:.0f} % less latency")

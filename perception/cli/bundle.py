@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from perception.cli.arguments import CONSOLE
+from perception.cli.arguments import CONSOLE, say
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,18 +22,47 @@ def run(args: argparse.Namespace) -> int:
     """Verify or show; a damaged bundle is an error that names the file."""
     from perception.runtime.bundle import Bundle, find_bundle
 
-    bundle = Bundle.open(find_bundle(args.bundle), verify=args.action == "verify")
+    path = find_bundle(args.bundle)
+    bundle = Bundle.open(path, verify=args.action == "verify")
     if args.action == "verify":
-        CONSOLE.print(f"{bundle.path}: {len(bundle.manifest.files)} files match their checksums")
+        say(f"{path}: {len(bundle.manifest.files)} files match their checksums")
         return 0
     manifest = bundle.manifest
-    CONSOLE.print(f"[bold]{manifest.name}[/bold] {manifest.version}: {manifest.description}")
-    CONSOLE.print(f"tasks {', '.join(manifest.tasks)}; modalities {', '.join(manifest.modalities)}")
-    grid = manifest.inputs.grid
-    CONSOLE.print(f"grid {grid.width}x{grid.height}; opset {manifest.graphs.opset}")
+    say(f"{manifest.name} {manifest.version}: {manifest.description}", style="bold")
     if manifest.simulated:
-        CONSOLE.print("trained on simulated data")
+        say("trained on simulated data", style="yellow")
+    say(f"tasks {', '.join(manifest.tasks)}; modalities {', '.join(manifest.modalities)}")
+    grid = manifest.inputs.grid
+    say(f"grid {grid.width}x{grid.height} ({grid.fit}); opset {manifest.graphs.opset}")
+    for task in manifest.tasks:
+        names = [c.name for c in getattr(manifest.classes, task)]
+        say(f"{task}: {len(names)} classes: {', '.join(names)}")
     for section in ("model", "training", "accuracy", "parity"):
-        CONSOLE.print(f"[bold]{section}[/bold]")
-        CONSOLE.print(getattr(manifest, section))
+        _print_section(section, getattr(manifest, section))
     return 0
+
+
+def _print_section(title: str, content: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not content:
+        return
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in content.items():
+        if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
+            for name, inner in value.items():
+                table.add_row(escape(f"{key}: {name}"), escape(_short(inner)))
+        else:
+            table.add_row(escape(key), escape(_short(value)))
+    CONSOLE.print(table)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_short(v)}" for k, v in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -19,7 +19,7 @@ from perception.cli.arguments import (
     write_json,
 )
 from perception.errors import ConfigError
-from perception.frame import Modality, as_modality, subset_name, subsets_of
+from perception.frame import Modality, as_modality, subsets_of
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

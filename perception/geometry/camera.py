@@ -210,8 +210,8 @@ class CameraModel:
         above, below = self._radial_fraction
         # f(r) = r N(s) / D(s), s = r^2, rises where (N + 2 s N') D - 2 s N D' > 0.
         grown = np.polynomial.Polynomial([0.0, 2.0])
-        slope = (above + grown * above.deriv()) * below - grown * above * below.deriv()
-        return float(np.sqrt(min(_first_root(slope.coef), _first_root(below.coef))))
+        rise = (above + grown * above.deriv()) * below - grown * above * below.deriv()
+        return float(np.sqrt(min(_first_root(rise.coef), _first_root(below.coef))))
 
     @cached_property
     def _radial_fraction(self) -> tuple[np.polynomial.Polynomial, np.polynomial.Polynomial]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+_METRICS = {"miou": "mIoU", "ap50": "AP50"}
+
 
 def plot_curves(log: list[dict[str, Any]], path: Path) -> None:
     """Plot loss and validation scores over epochs to a PNG; does nothing without matplotlib."""
@@ -12,18 +14,29 @@ def plot_curves(log: list[dict[str, Any]], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in log]
-    left.plot(epochs, [row["loss"] for row in log], color="tab:gray")
-    left.set(xlabel="epoch", ylabel="training loss", title="Loss")
-    names = list(dict.fromkeys(k for row in log for k in row if k.endswith(("/miou", "/ap50"))))
-    for name in names:
-        points = [(row["epoch"], 100 * row[name]) for row in log if name in row]
-        right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    right.set(xlabel="epoch", ylabel="score, %", title="Validation by subset")
-    if names:
-        right.legend(fontsize=8)
-    for axis in (left, right):
+    metrics = [m for m in _METRICS if any(k.endswith(f"/{m}") for row in log for k in row)]
+    figure = Figure(figsize=(5 + 6.5 * max(1, len(metrics)), 4.5), layout="constrained")
+    panels = figure.subplots(
+        1, 1 + max(1, len(metrics)), width_ratios=[5, *[6.5] * max(1, len(metrics))]
+    )
+    panels[0].plot([r["epoch"] for r in log], [r["loss"] for r in log], color="tab:gray")
+    panels[0].set(xlabel="epoch", ylabel="training loss", title="Loss")
+    for axis, metric in zip(panels[1:], metrics, strict=False):
+        _plot_scores(axis, log, metric)
+    for axis in panels:
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
+
+
+def _plot_scores(axis: Any, log: list[dict[str, Any]], metric: str) -> None:
+    """One line per subset; up to fifteen of them, so the legend goes beside the curves."""
+    subsets = dict.fromkeys(
+        k.rpartition("/")[0] for row in log for k in row if k.endswith(f"/{metric}")
+    )
+    for index, subset in enumerate(subsets):
+        key = f"{subset}/{metric}"
+        points = [(row["epoch"], 100 * row[key]) for row in log if key in row]
+        style = ("-", "--")[index // 10 % 2]
+        axis.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=subset)
+    axis.set(xlabel="epoch", ylabel=f"{_METRICS[metric]}, %", title="Validation by subset")
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)

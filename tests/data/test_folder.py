@@ -97,7 +97,7 @@ def _wrong_thermal_unit(root: Path) -> None:
         (_wrong_label, "labels/000001", "200"),
         (_wrong_scale, "depth", "median depth"),
         (_wrong_box, "boxes/000001", "not a box"),
-        (_damaged_image, "000001", "cannot be read"),
+        (_damaged_image, "000001", "no complete image"),
         (_empty_cloud, "lidar/000001", "empty"),
         (_wrong_extrinsics, "lidar/000001", "extrinsics"),
         (_stamps, "000002", "does not rise"),

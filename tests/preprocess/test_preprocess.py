@@ -63,7 +63,7 @@ def test_lidar_channels_and_dilation() -> None:
     got = normalize_lidar(distance, valid * 0.5, valid * 1.5, valid, LidarSpec(dilate_px=1))
     assert got[:, 2, 2].tolist() == pytest.approx([0.05, 0.5, 0.5, 1.0])  # the nearer one wins
     assert got[0, 2, 1] == pytest.approx(0.1)
-    assert got[3].sum() == 8
+    assert got[3].sum() == 12  # 3 x 3 around each of the two
     assert dilate_nearest(np.zeros((4, 3, 3), np.float32), 2).sum() == 0
 
 

@@ -109,11 +109,14 @@ def test_lidar_points_agree_with_the_depth_image(rendered) -> None:  # type: ign
     v, u = np.nonzero(image.valid & np.isfinite(frame.depth))
     points = frame.lidar[image.index[v, u], :3]
     z = extrinsics.apply(points)[:, 2]
-    error = np.abs(z - frame.depth[v, u])
-    # The two look from different places, so edges differ; surfaces do not.
+    error = z - frame.depth[v, u]
+    # A pixel of slanted ground spans some centimeters; beyond that only the depth sensor's noise
+    # differs, except at edges, which the two see from different places.
+    sigma = 0.03 + 0.0015 * z**2
     assert len(z) > 1000
-    assert np.median(error) < 0.05
-    assert (error < 0.5 + 0.05 * z).mean() > 0.9
+    assert abs(np.median(error)) < 0.02
+    assert np.median(np.abs(error) / sigma) < 1
+    assert (np.abs(error) < 5 * sigma).mean() > 0.9
 
 
 def test_boxes_enclose_their_labels_and_people_are_warm(rendered) -> None:  # type: ignore[no-untyped-def]
@@ -125,7 +128,7 @@ def test_boxes_enclose_their_labels_and_people_are_warm(rendered) -> None:  # ty
     big = (frame.labels == 5) | (frame.labels == 6)
     assert (inside | ~big).mean() > 0.99
     people = frame.thermal[frame.labels == PERSON]
-    assert np.median(people) > np.median(frame.thermal[frame.labels == ROAD]) + 2
+    assert np.median(people) > np.median(frame.thermal[frame.labels == ROAD]) + 1
 
 
 def test_3d_box_corners_project_around_the_2d_boxes(rendered) -> None:  # type: ignore[no-untyped-def]

@@ -44,7 +44,7 @@ def _config(simulated: Path, **changes: object) -> TrainConfig:
 @pytest.mark.slow
 def test_training_reduces_the_loss_and_exports(simulated: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    trainer = Trainer(_config(simulated, epochs=6), tmp_path / "run")
+    trainer = Trainer(_config(simulated, epochs=12), tmp_path / "run")
     trainer.fit()
     losses = [row["loss"] for row in trainer.log]
     assert losses[-1] < 0.8 * losses[0]
