@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 # One thread per operator: tests run on shared machines, where waiting threads cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a test run measures of this machine's backends is for this run alone.
+os.environ["ANYSENSE_CACHE"] = tempfile.mkdtemp(prefix="anysense-tests-")
 
 import pytest
 

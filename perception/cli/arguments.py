@@ -35,6 +35,26 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads within an operator (default: all)")
 
 
+def backend_names(argument: str) -> list[str]:
+    """The backends of a comma-separated argument, each once.
+
+    Raises:
+        ConfigError: a name is not that of a backend.
+    """
+    from perception.runtime.engines.registry import ALIASES, BACKENDS, canonical
+
+    names = [canonical(name.strip()) for name in argument.split(",") if name.strip()]
+    families = [name for name in names if name not in BACKENDS]
+    if families or not names:
+        known = ", ".join([*ALIASES, *BACKENDS])
+        raise ConfigError(
+            f"'{families[0] if families else argument}' is not a backend",
+            where="--backends",
+            hint=known,
+        )
+    return list(dict.fromkeys(names))
+
+
 def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """`--data`, `--split`, `--only`, `--labels` and `--limit`."""
     parser.add_argument(

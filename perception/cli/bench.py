@@ -9,12 +9,15 @@ from typing import Any
 from perception.cli.arguments import (
     CONSOLE,
     add_engine_arguments,
+    backend_names,
     command_line,
     output_file,
     say,
     write_json,
 )
 from perception.errors import ConfigError
+from perception.runtime.engines.registry import REFERENCE
+from perception.runtime.pipeline import Pipeline
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,6 +44,11 @@ def add_bench_arguments(parser: argparse.ArgumentParser, default: str | None = N
     parser.add_argument("--frames", type=int, default=40, help="frames per subset (default: 40)")
     parser.add_argument("--warmup", type=int, default=5, help="untimed frames before (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument(
+        "--backends",
+        metavar="A,B",
+        help="time one bundle on these backends, beside ONNX Runtime on the CPU",
+    )
     add_engine_arguments(parser)
 
 
@@ -49,17 +57,13 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from perception.runtime.benchmark import measure
-    from perception.runtime.pipeline import Pipeline
 
     if args.frames < 1 or args.warmup < 0:
         raise ConfigError("--frames must be positive, --warmup not negative")
     if len(args.bundles) > 2:
         raise ConfigError("at most two bundles can be compared")
     output_file(args.json)
-    pipelines = {
-        _label(args.bundles, index): Pipeline.load(name, args.device, threads=args.threads)
-        for index, name in enumerate(args.bundles)
-    }
+    pipelines = _by_backend(args) if args.backends else _by_bundle(args)
     with Progress(console=CONSOLE, transient=True) as progress:
         task = progress.add_task("timing", total=args.frames + args.warmup)
         found = measure(pipelines, args.frames, args.warmup, lambda: progress.advance(task))
@@ -68,11 +72,19 @@ def run(args: argparse.Namespace) -> int:
         "frames": args.frames,
         "warmup": args.warmup,
         "threads": args.threads,
-        "bundles": {label: _described(pipelines[label]) | found[label] for label in found},
     }
-    for label, entry in content["bundles"].items():
+    described = {label: _described(pipelines[label]) | found[label] for label in found}
+    content["backends" if args.backends else "bundles"] = described
+    for label, entry in described.items():
         _print(label, entry)
-    if len(found) == 2:
+    if args.backends:
+        content["bundle"] = args.bundles[0]
+        content["baseline"] = REFERENCE
+        content["speedup"] = {n: _speedup(found[REFERENCE], found[n]) for n in found}
+        for name, factors in content["speedup"].items():
+            text = ", ".join(f"{subset} {factor:.2f}" for subset, factor in factors.items())
+            say(f"{name}: times as fast as {REFERENCE}: {text}")
+    elif len(found) == 2:
         content["speedup"] = _speedup(*found.values())
         for subset, factor in content["speedup"].items():
             say(f"{subset}: the second bundle is {factor:.2f} times as fast as the first")
@@ -81,15 +93,40 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _by_backend(args: argparse.Namespace) -> dict[str, Pipeline]:
+    """One bundle on several backends; the reference is always among them."""
+    if len(args.bundles) != 1:
+        raise ConfigError("takes one bundle", where="--backends")
+    names = backend_names(args.backends)
+    names = [REFERENCE, *(name for name in names if name != REFERENCE)]
+    return {n: Pipeline.load(args.bundles[0], n, threads=args.threads) for n in names}
+
+
+def _by_bundle(args: argparse.Namespace) -> dict[str, Pipeline]:
+    """One or two bundles; `--device A,B` gives each its own."""
+    devices = args.device.split(",")
+    if len(devices) == 1:
+        devices = devices * len(args.bundles)
+    if len(devices) != len(args.bundles):
+        raise ConfigError(
+            f"{len(devices)} devices for {len(args.bundles)} bundle(s)", where="--device"
+        )
+    return {
+        _label(args.bundles, index): Pipeline.load(name, device, threads=args.threads)
+        for index, (name, device) in enumerate(zip(args.bundles, devices, strict=True))
+    }
+
+
 def _label(names: list[str], index: int) -> str:
     """The bundle's argument; numbered where one bundle is compared with itself."""
     return names[index] if names.count(names[index]) == 1 else f"{names[index]} ({index + 1})"
 
 
-def _described(pipeline: Any) -> dict[str, Any]:
+def _described(pipeline: Pipeline) -> dict[str, Any]:
     return {
         "name": pipeline.manifest.name,
         "backend": pipeline.backend,
+        "precision": pipeline.manifest.precision,
         "grid": pipeline.manifest.inputs.grid.model_dump(),
     }
 

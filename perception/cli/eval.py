@@ -11,6 +11,7 @@ from perception.cli.arguments import (
     SEEN_NOTE,
     add_data_arguments,
     add_engine_arguments,
+    backend_names,
     command_line,
     open_data,
     output_file,
@@ -18,6 +19,7 @@ from perception.cli.arguments import (
     seen_in_training,
     write_json,
 )
+from perception.data.base import Recording
 from perception.errors import ConfigError
 from perception.frame import Modality, as_modality, subsets_of
 
@@ -32,6 +34,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--subset", help="one subset, e.g. rgb,depth (default: all modalities)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     add_engine_arguments(parser)
+    parser.add_argument(
+        "--backends", metavar="A,B", help="compare these with ONNX Runtime float32, all subsets"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, help="points a backend may lose (default: 1)"
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="with --backends: write the outcome into the bundle, so that auto may choose them",
+    )
     parser.set_defaults(run=run)
 
 
@@ -57,7 +70,11 @@ def run(args: argparse.Namespace) -> int:
     from perception.runtime.pipeline import Pipeline
 
     output_file(args.json)
+    if args.record and not args.backends:
+        raise ConfigError("--record needs --backends")
     recording = open_data(args)
+    if args.backends:
+        return _run_backends(args, recording)
     pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
     pipeline.manifest.detection.score_threshold = LOW_SCORE
     # Made here, too, so that what cannot be compared is refused before any work is done.
@@ -88,6 +105,58 @@ def run(args: argparse.Namespace) -> int:
             "command": command_line(),
             "notes": notes,
             "subsets": table,
+        }
+        write_json(args.json, content)
+    return 0
+
+
+def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
+    from rich.progress import Progress
+
+    from perception.metrics.backends import judge_backends, record_backends
+    from perception.runtime.bundle import Bundle, find_bundle
+
+    names = backend_names(args.backends)
+    manifest = Bundle.open(find_bundle(args.bundle), verify=False).manifest
+    usable = tuple(m for m in manifest.modalities if m in recording.info.modalities)
+    if not usable:
+        raise ConfigError(f"the bundle takes none of the modalities of {args.data}")
+    subsets = _subsets(args, usable) if args.subset else subsets_of(usable)
+    if args.record and len(subsets) < len(subsets_of(manifest.modalities)):
+        raise ConfigError("a record needs every subset of the bundle's sensors", where="--record")
+    with Progress(console=CONSOLE, transient=True) as progress:
+        rounds = 1 + sum(name != "onnxruntime-cpu" for name in names)
+        task = progress.add_task("evaluating", total=rounds * len(subsets) * len(recording))
+        reference, judged = judge_backends(
+            args.bundle,
+            recording,
+            names,
+            subsets,
+            tolerance=args.tolerance,
+            threads=args.threads,
+            on_result=lambda: progress.advance(task),
+        )
+    _print(reference, args, f"{manifest.name}, onnxruntime-cpu", recording.info.simulated)
+    for judgement in judged.values():
+        record = judgement.record
+        say(
+            f"{judgement.backend}: loses at most {max(record.lost, 0):.2f} points on "
+            f"{record.frames} frames ({'within' if record.passed else 'beyond'} {record.tolerance:g})"
+        )
+    if args.record:
+        say(f"recorded in {record_backends(args.bundle, judged) / 'bundle.yaml'}")
+    if args.json:
+        content = {
+            "bundle": manifest.name,
+            "data": recording.info.name,
+            "simulated": recording.info.simulated,
+            "split": args.split,
+            "command": command_line(),
+            "subsets": reference,
+            "backends": {
+                name: {"backend": j.backend, "subsets": j.scores, **j.record.model_dump()}
+                for name, j in judged.items()
+            },
         }
         write_json(args.json, content)
     return 0

@@ -93,7 +93,9 @@ def run(args: argparse.Namespace) -> int:
         save("labels_color.png", colors[..., ::-1])
         save("confidence.png", (result.confidence * 255).round().astype("uint8"))
     used = ", ".join(result.used)
-    CONSOLE.print(f"{result.state}: used {used}; {result.total_ms:.1f} ms; wrote {args.out}")
+    CONSOLE.print(
+        f"{result.state}: used {used}; {result.total_ms:.1f} ms on {result.backend}; wrote {args.out}"
+    )
     return 0
 
 

@@ -61,10 +61,34 @@ class DetectionSpec(_Spec):
     max_detections: int = Field(100, ge=1)
 
 
+class BackendRecord(_Spec):
+    """What was measured of a backend on labeled frames, against ONNX Runtime on the same graphs.
+
+    Attributes:
+        passed: no score fell by more than the tolerance.
+        lost: the largest fall of a score over all subsets, in points (hundredths); negative when
+            every score rose.
+        tolerance: the fall that was allowed, in points.
+        probe_error: relative error on the made-up frame of `perception.runtime.engines.probe`.
+        frames: how many frames were scored.
+        data: which ones.
+        change: by subset and score, the change in points.
+    """
+
+    passed: bool
+    lost: float
+    tolerance: float
+    probe_error: float = Field(ge=0)
+    frames: int = Field(ge=1)
+    data: str = ""
+    change: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+
 class BundleManifest(_Spec):
     """Everything that a bundle says about itself.
 
-    `training`, `accuracy`, `parity` and `model` are for people and tools; the runtime needs the rest.
+    `training`, `accuracy`, `parity`, `model` and `quantization` are for people and tools; the runtime
+    needs the rest.
     """
 
     schema_version: Literal[1] = Field(SCHEMA_VERSION, alias="schema")
@@ -82,6 +106,9 @@ class BundleManifest(_Spec):
     accuracy: dict[str, Any] = Field(default_factory=dict)
     parity: dict[str, float] = Field(default_factory=dict)
     model: dict[str, Any] = Field(default_factory=dict)
+    precision: Literal["fp32", "int8"] = "fp32"
+    quantization: dict[str, Any] = Field(default_factory=dict)
+    backends: dict[str, BackendRecord] = Field(default_factory=dict)
     files: dict[str, str]
 
     @model_validator(mode="after")

@@ -17,8 +17,8 @@ from perception.frame import MODALITIES, Frame, Modality, Sample
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
-from perception.runtime.engines import Engine, create_engine
-from perception.runtime.engines.base import Tensor
+from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.engines.selection import load_engines
 from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.runtime.policy import Policy
 from perception.runtime.postprocess import decode_detections, segment
@@ -110,7 +110,8 @@ class Pipeline:
 
         Args:
             bundle: folder or zip of a bundle, or the name of one that comes with AnySense.
-            device: `auto`, `cpu`, `cuda` or the name of a backend.
+            device: `auto`, `cpu`, `cuda` or the name of a backend; see
+                `perception.runtime.engines.selection.load_engines`.
             threads: CPU threads within an operator; None for all cores.
             policy: which sensors must be there and what to do when they are not.
             health: thresholds of the content checks.
@@ -121,13 +122,9 @@ class Pipeline:
             EngineError: no backend can load its graphs.
         """
         opened = Bundle.open(find_bundle(str(bundle)))
-        graphs = opened.manifest.graphs
-
-        def load(name: str) -> Engine:
-            return create_engine(opened.file(name), device, threads)
-
-        encoders = {m: load(graphs.encoders[m].file) for m in opened.manifest.modalities}
-        fuser = load(graphs.fuser.file)
+        engines = load_engines(opened, device, threads)
+        encoders = {m: engines[m] for m in opened.manifest.modalities}
+        fuser = engines["fuser"]
         _check_graphs(opened, encoders, fuser)
         return Pipeline(
             opened, encoders, fuser, policy or Policy(), health or HealthConfig(), strict
@@ -140,8 +137,8 @@ class Pipeline:
 
     @property
     def backend(self) -> str:
-        """Name of the backend that runs the fuser."""
-        return self.engines["fuser"].backend
+        """Name of the backend that runs; several joined by '+' when one had to take over."""
+        return "+".join(dict.fromkeys(e.backend for e in self.engines.values()))
 
     def reset(self) -> None:
         """Forget all samples, health and results, as at a jump back in time."""

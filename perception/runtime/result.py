@@ -56,7 +56,8 @@ class Result:
         ages_ns: by used modality, how much older its sample is than the newest one.
         timings: milliseconds by step: `check_<m>`, `preprocess_<m>`, `encode_<m>`, `fuse`,
             `postprocess`, `total`.
-        backend: name of the inference backend that ran.
+        backend: name of the inference backend that ran; several joined by '+' when another had to
+            take over some of the graphs.
         warnings: one line for every sample that was not usable.
     """
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from perception.frame import MODALITIES, subset_name, subsets_of
+from perception.runtime.bundle import Bundle
+
 
 def _anysense(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "perception.cli.main", *map(str, args)]
@@ -94,6 +97,11 @@ def test_run_goes_on_without_a_blind_sensor(
         (["train", "RIG"], "rig.yaml"),
         (["export", "nowhere", "--out", "OUT"], "nowhere"),
         (["bench", "BUNDLE", "--frames", "0"], "--frames"),
+        (["bench", "BUNDLE", "--backends", "tpu"], "tpu"),
+        (["bench", "BUNDLE", "--backends", "auto"], "--backends"),
+        (["bench", "BUNDLE", "BUNDLE", "--backends", "onnxruntime"], "one bundle"),
+        (["bench", "BUNDLE", "--device", "cpu,cpu"], "--device"),
+        (["eval", "BUNDLE", "--data", "folder:DATA", "--record"], "--backends"),
     ],
 )
 def test_wrong_use_gives_one_line_and_exit_code_2(
@@ -137,6 +145,42 @@ def test_bench_prints_ratios(tiny_bundle: Path, tmp_path: Path) -> None:
     found = next(iter(json.loads((tmp_path / "b.json").read_text())["bundles"].values()))
     assert found["subsets"]["rgb"]["overhead_over_engine"] > 0
     assert set(found["saving_when_lost"]) == {"rgb", "depth", "thermal", "lidar"}
+
+
+def test_bench_compares_backends_with_onnx_runtime(tiny_bundle: Path, tmp_path: Path) -> None:
+    done = _anysense(
+        "bench", tiny_bundle, "--backends", "onnxruntime,openvino-f32", "--frames", "2",
+        "--threads", "1", "--json", tmp_path / "b.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert found["baseline"] == "onnxruntime-cpu"
+    assert set(found["speedup"]) == {"onnxruntime-cpu", "openvino-f32"}
+    assert found["backends"]["openvino-f32"]["backend"] == "openvino-f32"
+    row = found["backends"]["openvino-f32"]["subsets"]["rgb"]["total_ms"]["p50"]
+    base = found["backends"]["onnxruntime-cpu"]["subsets"]["rgb"]["total_ms"]["p50"]
+    assert found["speedup"]["openvino-f32"]["rgb"] == pytest.approx(base / row)
+    assert set(found["speedup"]["onnxruntime-cpu"].values()) == {1.0}
+
+
+def test_eval_of_backends_records_what_they_cost(
+    tiny_bundle: Path, simulated: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
+    done = _anysense(
+        "eval", copy, "--data", f"folder:{simulated}", "--limit", "2", "--threads", "1",
+        "--backends", "openvino,openvino-f32", "--record", "--json", tmp_path / "e.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "e.json").read_text())["backends"]
+    assert found["openvino-f32"]["passed"]
+    assert found["openvino-f32"]["probe_error"] < 1e-4
+    recorded = Bundle.open(copy).manifest.backends
+    native = found["openvino"]["backend"]
+    assert recorded[native].lost == found["openvino"]["lost"]
+    assert set(recorded[native].change) == {subset_name(s) for s in subsets_of(MODALITIES)}
 
 
 def test_demo_writes_report_and_csv(tiny_bundle: Path, simulated: Path, tmp_path: Path) -> None:

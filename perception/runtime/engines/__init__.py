@@ -1,6 +1,6 @@
 """Inference engines: one file per backend, all behind `Engine`."""
 
-from perception.runtime.engines.base import Engine, TensorSpec
-from perception.runtime.engines.registry import create_engine
+from perception.runtime.engines.base import BackendMissingError, Engine, TensorSpec
+from perception.runtime.engines.registry import BACKENDS, DEVICES
 
-__all__ = ["Engine", "TensorSpec", "create_engine"]
+__all__ = ["BACKENDS", "DEVICES", "BackendMissingError", "Engine", "TensorSpec"]

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.errors import EngineError
+
 Tensor = NDArray[np.float32]
+
+
+class BackendMissingError(EngineError):
+    """This machine lacks what a backend needs: a package, a driver, a device.
+
+    Nothing is broken, so an automatic choice passes over it without a word.
+    """
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,7 @@ class TensorSpec:
 
 
 class Engine(ABC):
-    """One loaded graph.
+    """One loaded graph.  It may be run from several threads.
 
     Attributes:
         backend: name of what runs it, such as `onnxruntime-cpu`.
@@ -34,7 +43,6 @@ class Engine(ABC):
     outputs: tuple[TensorSpec, ...]
     runs: int = 0
 
-    @abstractmethod
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run once.
 
@@ -45,5 +53,45 @@ class Engine(ABC):
             Every output by name.  The arrays are the caller's to keep.
 
         Raises:
-            EngineError: an input is missing or has another shape, or the backend failed.
+            EngineError: an input is missing, unknown, of another type or shape, or the backend
+                failed.
         """
+        _check_feeds(self.inputs, feeds)
+        self.runs += 1
+        return self.infer(feeds)
+
+    @abstractmethod
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `run` does once the feeds are known to fit.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+
+
+def _check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, Tensor]) -> None:
+    # Before the backend sees them: its own words differ from one to the next, and some backends
+    # would take a wrong shape for a new one and compile the graph again.
+    for spec in specs:
+        if spec.name not in feeds:
+            raise EngineError("input is missing", where=spec.name)
+        value = feeds[spec.name]
+        if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise EngineError(f"input is {kind}, not float32", where=spec.name)
+        fits = len(value.shape) == len(spec.shape) and all(
+            wanted is None or wanted == got
+            for wanted, got in zip(spec.shape, value.shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("any" if d is None else str(d) for d in spec.shape)
+            raise EngineError(f"input is {value.shape}, not ({wanted})", where=spec.name)
+    foreign = feeds.keys() - {spec.name for spec in specs}
+    if foreign:
+        raise EngineError("the graph has no such input", where=sorted(foreign)[0])
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a backend's own error that says something, for a one-line message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the default backend, on the CPU or CUDA."""
+"""ONNX Runtime: the reference backend, on the CPU, CUDA or through TensorRT."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ from pathlib import Path
 import onnxruntime as ort
 
 from perception.errors import EngineError
-from perception.runtime.engines.base import Engine, Tensor, TensorSpec
+from perception.runtime.engines.base import (
+    BackendMissingError,
+    Engine,
+    Tensor,
+    TensorSpec,
+    first_line,
+)
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
 
 
 class OnnxRuntimeEngine(Engine):
@@ -18,20 +28,21 @@ class OnnxRuntimeEngine(Engine):
 
     Args:
         path: the ONNX file.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `tensorrt` (ONNX Runtime's TensorRT provider).
         threads: threads within an operator; None leaves it to ONNX Runtime (all cores).
 
     Raises:
-        EngineError: the provider is not installed, or the graph cannot be loaded.
+        BackendMissingError: the provider is not installed, or finds no device.
+        EngineError: the graph cannot be loaded.
     """
 
     def __init__(self, path: Path, device: str = "cpu", threads: int | None = None) -> None:
-        provider = _PROVIDERS[device]
-        if provider not in ort.get_available_providers():
-            raise EngineError(
-                f"this ONNX Runtime has no {provider}",
+        providers = _PROVIDERS[device]
+        if providers[0] not in ort.get_available_providers():
+            raise BackendMissingError(
+                f"this ONNX Runtime has no {providers[0]}",
                 where=str(path),
-                hint="install onnxruntime-gpu",
+                hint="pip install onnxruntime-gpu in the place of onnxruntime",
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -40,27 +51,24 @@ class OnnxRuntimeEngine(Engine):
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=[provider])
+            self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime raises types of its own without a public base
-            raise EngineError(f"cannot be loaded: {_first_line(error)}", where=str(path)) from error
+            raise EngineError(f"cannot be loaded: {first_line(error)}", where=str(path)) from error
+        if providers[0] not in self._session.get_providers():
+            # ONNX Runtime itself goes on with the CPU where a GPU provider cannot start.
+            raise BackendMissingError(f"{providers[0]} did not start here", where=str(path))
         self.backend = f"onnxruntime-{device}"
         self.inputs = tuple(_spec(v) for v in self._session.get_inputs())
         self.outputs = tuple(_spec(v) for v in self._session.get_outputs())
         self._names = [o.name for o in self.outputs]
 
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        self.runs += 1
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
             values = self._session.run(self._names, feeds)
         except Exception as error:
-            raise EngineError(f"{self.backend} failed: {_first_line(error)}") from error
+            raise EngineError(f"{self.backend} failed: {first_line(error)}") from error
         return dict(zip(self._names, values, strict=True))
 
 
 def _spec(value: ort.NodeArg) -> TensorSpec:
     return TensorSpec(value.name, tuple(d if isinstance(d, int) else None for d in value.shape))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -1,54 +1,91 @@
-"""Choosing a backend: the first of a device's list that loads the graph."""
+"""The backends by name, and the families that `--device` also takes."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from perception.errors import ConfigError, EngineError
+from perception.errors import ConfigError
 from perception.runtime.engines.base import Engine
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
-
-_LOG = logging.getLogger("anysense.engines")
+from perception.runtime.engines.openvino import INSTALL as OPENVINO_INSTALL
+from perception.runtime.engines.openvino import OpenVinoEngine
 
 Loader = Callable[[Path, int | None], Engine]
 
-BACKENDS: dict[str, Loader] = {
-    "onnxruntime-cuda": lambda path, threads: OnnxRuntimeEngine(path, "cuda", threads),
-    "onnxruntime-cpu": lambda path, threads: OnnxRuntimeEngine(path, "cpu", threads),
+REFERENCE = "onnxruntime-cpu"
+"""The backend that every other one is compared with, in float32."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend.
+
+    Attributes:
+        load: loads a graph, given the ONNX file and the number of threads (None = all).
+        module: what must be importable.
+        install: the command that brings it.
+        exact: whether it computes in float32.
+    """
+
+    load: Loader
+    module: str
+    install: str
+    exact: bool = True
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package is there; its device may still be missing."""
+        return find_spec(self.module) is not None
+
+
+def _onnxruntime(device: str, exact: bool, install: str) -> Backend:
+    def load(path: Path, threads: int | None) -> Engine:
+        return OnnxRuntimeEngine(path, device, threads)
+
+    return Backend(load, "onnxruntime", install, exact)
+
+
+def _openvino(precision: str, exact: bool) -> Backend:
+    def load(path: Path, threads: int | None) -> Engine:
+        return OpenVinoEngine(path, precision, threads)
+
+    return Backend(load, "openvino", OPENVINO_INSTALL, exact)
+
+
+BACKENDS: dict[str, Backend] = {
+    "onnxruntime-tensorrt": _onnxruntime("tensorrt", True, "pip install onnxruntime-gpu"),
+    "onnxruntime-cuda": _onnxruntime("cuda", True, "pip install onnxruntime-gpu"),
+    "openvino": _openvino("native", False),
+    "openvino-bf16": _openvino("bf16", False),
+    "openvino-f16": _openvino("f16", False),
+    "openvino-f32": _openvino("f32", True),
+    "onnxruntime-cpu": _onnxruntime("cpu", True, "pip install onnxruntime"),
 }
 
+ALIASES = {"onnxruntime": "onnxruntime-cpu"}
+
 DEVICES: dict[str, tuple[str, ...]] = {
-    "auto": ("onnxruntime-cuda", "onnxruntime-cpu"),
+    "auto": ("onnxruntime-cuda",),
     "cuda": ("onnxruntime-cuda", "onnxruntime-cpu"),
     "cpu": ("onnxruntime-cpu",),
 }
-"""Backends to try for each device, in order."""
+"""Backends to try for each device, in order.  `auto` goes on with the fastest on the CPU."""
+
+CPU_BACKENDS = ("openvino", "openvino-f32", "onnxruntime-cpu")
+"""Those among which `auto` looks for the fastest."""
 
 
-def create_engine(path: Path, device: str = "auto", threads: int | None = None) -> Engine:
-    """Load a graph on the first backend of `device` that can.
-
-    Args:
-        path: the ONNX file.
-        device: `auto`, `cpu`, `cuda`, or the name of a backend.
-        threads: CPU threads within an operator, None for all.
+def canonical(device: str) -> str:
+    """A device or backend by the name that the tables use.
 
     Raises:
-        ConfigError: unknown device.
-        EngineError: no backend could; the message is that of the last one.
+        ConfigError: there is no such device or backend.
     """
-    if device not in DEVICES and device not in BACKENDS:
-        raise ConfigError(f"unknown device '{device}'", hint=", ".join([*DEVICES, *BACKENDS]))
-    names = DEVICES.get(device, (device,))
-    failure: EngineError | None = None
-    for name in names:
-        try:
-            return BACKENDS[name](path, threads)
-        except EngineError as error:
-            failure = error
-            if device != "auto":
-                _LOG.warning("%s; trying the next backend", error)
-    assert failure is not None
-    raise failure
+    name = ALIASES.get(device, device)
+    if name not in DEVICES and name not in BACKENDS:
+        known = ", ".join([*DEVICES, *ALIASES, *BACKENDS])
+        raise ConfigError(f"unknown device '{device}'", hint=known)
+    return name

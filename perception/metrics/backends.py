@@ -1,0 +1,149 @@
+"""What a backend costs in accuracy: the same frames on it and on ONNX Runtime in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perception.data.base import Recording
+from perception.errors import BundleError
+from perception.frame import Modality
+from perception.metrics.evaluate import LOW_SCORE, evaluate_subsets
+from perception.runtime.bundle import Bundle, find_bundle, write_manifest
+from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
+from perception.runtime.engines.registry import REFERENCE
+from perception.runtime.manifest import BackendRecord
+from perception.runtime.pipeline import Pipeline
+
+JUDGED = ("miou", "ap50")
+"""The scores whose fall is held against the tolerance."""
+
+SHOWN = (*JUDGED, "pixel_accuracy", "ap")
+
+Scores = dict[str, dict[str, Any]]
+"""By subset, what `Scorer.scores` gives."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Scores of one pipeline, and what they say beside those of the reference.
+
+    Attributes:
+        backend: what ran.
+        scores: see `Scores`.
+        record: the comparison.
+    """
+
+    backend: str
+    scores: Scores
+    record: BackendRecord
+
+
+def score_pipeline(
+    pipeline: Pipeline,
+    recording: Recording,
+    subsets: Sequence[tuple[Modality, ...]],
+    on_result: Callable[[], None] = lambda: None,
+) -> Scores:
+    """Scores by subset, with the detection threshold that average precision wants."""
+    spec = pipeline.manifest.detection
+    before, spec.score_threshold = spec.score_threshold, LOW_SCORE
+    try:
+        return evaluate_subsets(pipeline, recording, subsets, on_result)
+    finally:
+        spec.score_threshold = before
+
+
+def changes(scores: Scores, reference: Scores) -> dict[str, dict[str, float]]:
+    """By subset and score, the change against the reference in points."""
+    return {
+        subset: {
+            name: round(100 * (row[name] - reference[subset][name]), 3)
+            for name in SHOWN
+            if row.get(name) is not None and reference[subset].get(name) is not None
+        }
+        for subset, row in scores.items()
+    }
+
+
+def largest_loss(change: dict[str, dict[str, float]]) -> float:
+    """The largest fall of a judged score, in points."""
+    return max((-row[n] for row in change.values() for n in JUDGED if n in row), default=0.0)
+
+
+def judge_backends(
+    bundle: str | Path,
+    recording: Recording,
+    backends: Sequence[str],
+    subsets: Sequence[tuple[Modality, ...]],
+    *,
+    tolerance: float = 1.0,
+    threads: int | None = None,
+    on_result: Callable[[], None] = lambda: None,
+) -> tuple[Scores, dict[str, Judgement]]:
+    """Score a bundle on several backends.
+
+    Args:
+        bundle: folder, zip or name of a bundle.
+        recording: frames with truth.
+        backends: names of backends; ONNX Runtime on the CPU is the reference in any case.
+        subsets: modalities to give.
+        tolerance: how many points `JUDGED` scores may fall.
+        threads: CPU threads, None for all.
+        on_result: called after each frame, subset and backend.
+
+    Returns:
+        The reference's scores, and by name of the backend its judgement.
+
+    Raises:
+        EngineError: a backend cannot be used here.
+        ConfigError: unknown backend, or bundle and recording share no class.
+    """
+    # Load all first: a name that is wrong should not come out after minutes of work.
+    reference = Pipeline.load(bundle, REFERENCE, threads=threads)
+    others = {name: Pipeline.load(bundle, name, threads=threads) for name in backends}
+    inputs = probe_inputs(reference.manifest.inputs)
+    probed = run_all(reference.engines, inputs)
+    wanted = score_pipeline(reference, recording, subsets, on_result)
+    judged: dict[str, Judgement] = {}
+    for name, pipeline in others.items():
+        if pipeline.backend == REFERENCE:
+            scores = wanted
+        else:
+            scores = score_pipeline(pipeline, recording, subsets, on_result)
+        change = changes(scores, wanted)
+        lost = largest_loss(change)
+        error = relative_error(run_all(pipeline.engines, inputs), probed)
+        record = BackendRecord(
+            passed=lost <= tolerance,
+            lost=round(lost, 3),
+            tolerance=tolerance,
+            probe_error=float(f"{error:.3g}"),
+            frames=len(recording),
+            data=recording.info.name,
+            change=change,
+        )
+        judged[name] = Judgement(pipeline.backend, scores, record)
+    return wanted, judged
+
+
+def record_backends(bundle: str | Path, judged: dict[str, Judgement]) -> Path:
+    """Write the comparisons into a bundle's manifest, from which `auto` takes them.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        BundleError: the bundle is a zip file.
+    """
+    folder = find_bundle(str(bundle))
+    if not folder.is_dir():
+        raise BundleError("is a zip; only a folder can be written to", where=str(folder))
+    manifest = Bundle.open(folder, verify=False).manifest
+    for judgement in judged.values():
+        if judgement.backend != REFERENCE:
+            manifest.backends[judgement.backend] = judgement.record
+    write_manifest(folder, manifest)
+    return folder

@@ -1,0 +1,125 @@
+"""OpenVINO: the fast backend for CPUs, in the precision that the CPU is best at or in float32."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception.errors import EngineError
+from perception.runtime.engines.base import (
+    BackendMissingError,
+    Engine,
+    Tensor,
+    TensorSpec,
+    first_line,
+)
+
+INSTALL = "pip install 'anysense[openvino]'"
+
+_CAPABILITY = {"bf16": "BF16", "f16": "FP16"}
+
+
+@cache
+def _core() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendMissingError("OpenVINO is not installed", hint=INSTALL) from error
+    return openvino.Core()
+
+
+def native_precision() -> str:
+    """The arithmetic that OpenVINO takes on this CPU unless told otherwise: bf16, f16 or f32.
+
+    Raises:
+        BackendMissingError: OpenVINO is not installed.
+    """
+    capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return next((p for p, name in _CAPABILITY.items() if name in capabilities), "f32")
+
+
+class OpenVinoEngine(Engine):
+    """A graph compiled by OpenVINO for the CPU.
+
+    Args:
+        path: the ONNX file; float or with QuantizeLinear/DequantizeLinear pairs.
+        precision: arithmetic of what is not quantized: `f32`, `bf16`, `f16`, or `native` for what
+            the CPU is fastest at.
+        threads: CPU threads; None for all cores.
+
+    Raises:
+        BackendMissingError: OpenVINO is not installed, or the CPU lacks the precision.
+        EngineError: the graph cannot be loaded.
+    """
+
+    def __init__(self, path: Path, precision: str = "native", threads: int | None = None) -> None:
+        core = _core()
+        native = native_precision()
+        wanted = native if precision == "native" else precision
+        if wanted not in ("f32", native):
+            raise BackendMissingError(f"this CPU has no {wanted} arithmetic", where=str(path))
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": wanted,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # Several engines run side by side, one per sensor: each pinned to the same cores, they
+            # would wait for one another while other cores idle.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        try:
+            self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+            self._request = self._compiled.create_infer_request()
+        except Exception as error:  # OpenVINO raises RuntimeError and types of its own
+            raise EngineError(f"cannot be loaded: {_reason(error)}", where=str(path)) from error
+        taken = self._compiled.get_property("INFERENCE_PRECISION_HINT")
+        self.backend = f"openvino-{taken.get_type_name()}"
+        self.inputs = tuple(_spec(p) for p in self._compiled.inputs)
+        self.outputs = tuple(_spec(p) for p in self._compiled.outputs)
+        self._static = all(None not in spec.shape for spec in self.outputs)
+        self._lock = threading.Lock()
+        self._held: tuple[Any, ...] = ()
+
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        from openvino import Tensor as Wrapped
+
+        # OpenVINO shares memory only with arrays that it could write to, though it never does.
+        arrays = [np.require(feeds[s.name], requirements=("C", "W")) for s in self.inputs]
+        results: list[Tensor] = []
+        with self._lock:
+            try:
+                for index, array in enumerate(arrays):
+                    self._request.set_input_tensor(index, Wrapped(array, shared_memory=True))
+                if self._static:
+                    # The graph writes into arrays that are already the caller's: no copy.
+                    results = [np.empty(spec.shape, np.float32) for spec in self.outputs]  # type: ignore[arg-type]
+                    for index, array in enumerate(results):
+                        self._request.set_output_tensor(index, Wrapped(array, shared_memory=True))
+                self._held = (arrays, results)  # the request does not own the memory it points to
+                self._request.infer()
+                if not self._static:
+                    results = [
+                        self._request.get_output_tensor(i).data.copy()
+                        for i in range(len(self.outputs))
+                    ]
+            except Exception as error:
+                raise EngineError(f"{self.backend} failed: {_reason(error)}") from error
+        return {spec.name: value for spec, value in zip(self.outputs, results, strict=True)}
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(d.get_length() if d.is_static else None for d in port.get_partial_shape())
+    return TensorSpec(port.get_any_name(), shape)
+
+
+def _reason(error: Exception) -> str:
+    # The lines at the top only say in which of OpenVINO's source files it was noticed.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [x for x in lines if not x.startswith(("Exception from", "Check '"))]
+    return telling[0] if telling else first_line(error)

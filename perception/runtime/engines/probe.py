@@ -1,0 +1,69 @@
+"""A bundle's engines run once on made-up input, to compare and to time backends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.frame import MODALITIES
+from perception.preprocess.contract import PreprocessContract
+from perception.runtime.engines.base import Engine, Tensor
+
+_CELL = 32
+
+
+def probe_inputs(contract: PreprocessContract, seed: int = 0) -> dict[str, Tensor]:
+    """Smooth random network inputs (1, C, H, W) by modality, the same on every machine.
+
+    Blotches rather than white noise: pictures are smooth, and noise drives a network into regions
+    where it never works.
+    """
+    rng = np.random.default_rng(seed)
+    inputs: dict[str, Tensor] = {}
+    for modality in contract.modalities:
+        _, channels, height, width = contract.input_shape(modality)
+        coarse = rng.normal(size=(height // _CELL + 1, width // _CELL + 1, channels))
+        fine = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        planes = fine.reshape(height, width, channels).transpose(2, 0, 1)
+        inputs[modality] = np.ascontiguousarray(planes)[None]
+    return inputs
+
+
+def run_all(engines: Mapping[str, Engine], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The fuser's outputs for all modalities.
+
+    Args:
+        engines: by modality, and `fuser`.
+        inputs: (1, C, H, W) by modality.
+    """
+    feeds: dict[str, Tensor] = {"presence": np.array([m in inputs for m in MODALITIES], np.float32)}
+    for modality, image in inputs.items():
+        feeds.update(engines[modality].run({modality: image}))
+    return engines["fuser"].run(feeds)
+
+
+def time_all(engines: Mapping[str, Engine], inputs: Mapping[str, Tensor]) -> float:
+    """Milliseconds of one `run_all`."""
+    start = time.perf_counter_ns()
+    run_all(engines, inputs)
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def relative_error(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
+    """The largest root mean square error of an output, over that output's root mean square.
+
+    NaN or infinite values give infinity.
+    """
+    return max(_relative(got[name], value) for name, value in wanted.items())
+
+
+def _relative(got: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    if not np.isfinite(got).all():
+        return float("inf")
+    difference = (got.astype(np.float64) - wanted) ** 2
+    scale = float(np.sqrt((wanted.astype(np.float64) ** 2).mean()))
+    return float(np.sqrt(difference.mean())) / max(scale, 1e-6)

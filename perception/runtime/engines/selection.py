@@ -1,0 +1,170 @@
+"""Loading all graphs of a bundle on one backend: the one asked for, or the best that can be had."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perception.errors import EngineError
+from perception.runtime.bundle import Bundle
+from perception.runtime.engines import measured
+from perception.runtime.engines.base import BackendMissingError, Engine
+from perception.runtime.engines.fallback import FallbackEngine
+from perception.runtime.engines.probe import probe_inputs, relative_error, run_all, time_all
+from perception.runtime.engines.registry import (
+    BACKENDS,
+    CPU_BACKENDS,
+    DEVICES,
+    REFERENCE,
+    canonical,
+)
+from perception.runtime.manifest import BackendRecord
+
+_LOG = logging.getLogger("anysense.engines")
+
+EXACT_LIMIT = 1e-3
+"""Largest relative error of a backend that computes in float32."""
+
+_SLACK = 1.5
+"""By how much the error on this machine may exceed the recorded one: other CPUs round otherwise."""
+
+_ROUNDS = 5
+
+Engines = dict[str, Engine]
+
+
+def load_engines(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Engines:
+    """Load all graphs of a bundle.
+
+    Args:
+        bundle: an opened bundle.
+        device: name of a backend, which is then the only one; or a family of `DEVICES`, in which
+            a backend that cannot be used is passed over with a line of warning and those after it
+            are kept in reserve.  `auto` passes over silently what this machine does not have, and
+            on the CPU takes the fastest backend that passes the bundle's parity (see `ranking`).
+        threads: CPU threads within an operator, None for all.
+
+    Returns:
+        Engines by modality, and the fuser as `fuser`.
+
+    Raises:
+        ConfigError: unknown device.
+        EngineError: no backend could load the graphs; the message is that of the last one.
+    """
+    graphs = bundle.manifest.graphs
+    paths = {str(m): bundle.file(g.file) for m, g in graphs.encoders.items()}
+    paths["fuser"] = bundle.file(graphs.fuser.file)
+    name = canonical(device)
+    if name != "auto":
+        return load_graphs(paths, DEVICES.get(name, (name,)), threads)
+    for candidate in DEVICES["auto"]:
+        try:
+            engines = _load_on(candidate, paths, threads)
+        except BackendMissingError:
+            continue
+        except EngineError as error:
+            _LOG.warning("%s; trying the next backend", error)
+            continue
+        return _with_reserve(engines, (REFERENCE,), paths, threads)
+    return load_graphs(paths, ranking(bundle, paths, threads), threads)
+
+
+def load_graphs(
+    paths: Mapping[str, Path], names: Sequence[str], threads: int | None = None
+) -> Engines:
+    """Load graphs on the first backend of `names` that can load all of them.
+
+    Raises:
+        EngineError: none could; the message is that of the last one.
+    """
+    for index, name in enumerate(names):
+        try:
+            engines = _load_on(name, paths, threads)
+        except EngineError as error:
+            if index + 1 == len(names):
+                raise
+            _LOG.warning("%s; trying the next backend", error)
+        else:
+            return _with_reserve(engines, names[index + 1 :], paths, threads)
+    raise EngineError("no backend to load it on")
+
+
+def _load_on(name: str, paths: Mapping[str, Path], threads: int | None) -> Engines:
+    backend = BACKENDS[name]
+    if not backend.installed:
+        raise BackendMissingError(f"{name} is not installed", hint=backend.install)
+    return {graph: backend.load(path, threads) for graph, path in paths.items()}
+
+
+def _with_reserve(
+    engines: Engines, reserve: Sequence[str], paths: Mapping[str, Path], threads: int | None
+) -> Engines:
+    if not reserve:
+        return engines
+    return {g: FallbackEngine(e, reserve, paths[g], threads) for g, e in engines.items()}
+
+
+def ranking(bundle: Bundle, paths: Mapping[str, Path], threads: int | None) -> list[str]:
+    """CPU backends that pass the bundle's parity, the fastest here first.
+
+    A backend that computes in float32 passes when its outputs on a made-up frame equal those of
+    ONNX Runtime.  One that computes in less passes when the bundle records that its accuracy was
+    measured and is within the tolerance, and its error on the made-up frame is not much more than it
+    was then.  All that pass are timed in turn.  The outcome is remembered per bundle, machine and
+    versions, see `measured`.
+    """
+    names = [n for n in CPU_BACKENDS if BACKENDS[n].installed]
+    if names == [REFERENCE]:
+        return names
+    key = measured.key(bundle.manifest.files, names, threads, _records(bundle))
+    known = measured.recall(key)
+    if known is None:
+        known = _measure(bundle, paths, names, threads)
+        measured.remember(key, known)
+    return sorted(known, key=lambda n: known[n])
+
+
+def _records(bundle: Bundle) -> str:
+    records = sorted(bundle.manifest.backends.items())
+    return ";".join(f"{name}={r.passed} {r.probe_error}" for name, r in records)
+
+
+def _measure(
+    bundle: Bundle, paths: Mapping[str, Path], names: Sequence[str], threads: int | None
+) -> dict[str, float]:
+    inputs = probe_inputs(bundle.manifest.inputs)
+    loaded = {REFERENCE: _load_on(REFERENCE, paths, threads)}
+    wanted = run_all(loaded[REFERENCE], inputs)
+    for name in names:
+        if name == REFERENCE:
+            continue
+        try:
+            engines = _load_on(name, paths, threads)
+            if any(e["fuser"].backend == engines["fuser"].backend for e in loaded.values()):
+                continue  # the CPU's native precision is float32: the same thing twice
+            limit = _limit(name, bundle.manifest.backends.get(engines["fuser"].backend))
+            if limit is not None and relative_error(run_all(engines, inputs), wanted) <= limit:
+                loaded[name] = engines
+        except BackendMissingError:
+            continue
+        except EngineError as error:
+            _LOG.warning("%s; leaving %s out", error, name)
+    if len(loaded) == 1:
+        return {REFERENCE: 0.0}
+    times: dict[str, list[float]] = {name: [] for name in loaded}
+    for _ in range(_ROUNDS):
+        for name, engines in loaded.items():
+            times[name].append(time_all(engines, inputs))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def _limit(name: str, record: BackendRecord | None) -> float | None:
+    """Largest error allowed, or None when the backend must not be chosen."""
+    if BACKENDS[name].exact:
+        return EXACT_LIMIT
+    if record is None or not record.passed:
+        return None
+    return max(EXACT_LIMIT, _SLACK * record.probe_error)
