@@ -16,6 +16,8 @@ from perception.runtime.engines.base import (
     first_line,
 )
 
+GPU_INSTALL = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
@@ -42,7 +44,7 @@ class OnnxRuntimeEngine(Engine):
             raise BackendMissingError(
                 f"this ONNX Runtime has no {providers[0]}",
                 where=str(path),
-                hint="pip install onnxruntime-gpu in the place of onnxruntime",
+                hint=GPU_INSTALL,
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perception.errors import ConfigError
 from perception.runtime.engines.base import Engine
-from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from perception.runtime.engines.onnxruntime import GPU_INSTALL, OnnxRuntimeEngine
 from perception.runtime.engines.openvino import INSTALL as OPENVINO_INSTALL
 from perception.runtime.engines.openvino import OpenVinoEngine
 
@@ -56,8 +56,8 @@ def _openvino(precision: str, exact: bool) -> Backend:
 
 
 BACKENDS: dict[str, Backend] = {
-    "onnxruntime-tensorrt": _onnxruntime("tensorrt", True, "pip install onnxruntime-gpu"),
-    "onnxruntime-cuda": _onnxruntime("cuda", True, "pip install onnxruntime-gpu"),
+    "onnxruntime-tensorrt": _onnxruntime("tensorrt", True, GPU_INSTALL),
+    "onnxruntime-cuda": _onnxruntime("cuda", True, GPU_INSTALL),
     "openvino": _openvino("native", False),
     "openvino-bf16": _openvino("bf16", False),
     "openvino-f16": _openvino("f16", False),
