@@ -21,11 +21,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Verify or show; a damaged bundle is an error that names the file."""
     from perception.runtime.bundle import Bundle, find_bundle
+    from perception.runtime.engines.plans import verify_plans
 
     path = find_bundle(args.bundle)
     bundle = Bundle.open(path, verify=args.action == "verify")
     if args.action == "verify":
+        plans = verify_plans(bundle)
         say(f"{path}: {len(bundle.manifest.files)} files match their checksums")
+        if plans:
+            say(f"{path}: {plans} plans are whole and built from these graphs")
         return 0
     manifest = bundle.manifest
     say(f"{manifest.name} {manifest.version}: {manifest.description}", style="bold")

@@ -1,67 +1,286 @@
-"""`anysense export`: from a checkpoint to a bundle of ONNX graphs, with proof of parity."""
+"""`anysense export`: a checkpoint to a bundle; a bundle to INT8, to TensorRT plans, to a report."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from perception.cli.arguments import CONSOLE, output_folder, say
 from perception.errors import ConfigError, MissingDependencyError, ParityError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perception.runtime.bundle import Bundle
+
 EXIT_TOLERANCE = 3
+
+_ENGINES = ("onnx", "openvino", "tensorrt", "tensorrt-rtx")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = commands.add_parser("export", help="export a checkpoint to a bundle")
-    parser.add_argument("checkpoint", type=Path, help="checkpoint file or run folder")
-    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
+    parser = commands.add_parser(
+        "export", help="export a checkpoint to a bundle; quantize, build or judge a bundle"
+    )
+    parser.add_argument("source", type=Path, help="checkpoint, run folder or bundle folder")
+    parser.add_argument("--out", type=Path, help="bundle folder to write")
+    parser.add_argument("--engine", choices=_ENGINES, default="onnx", help="what to build for")
     parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        help="int8 quantizes the graphs; fp32 or fp16 is the arithmetic of TensorRT plans",
+    )
+    graphs = parser.add_argument_group("from a checkpoint")
+    graphs.add_argument(
         "--single", action="store_true", help="also write one graph with everything"
     )
-    parser.add_argument("--dynamic", action="store_true", help="let height and width vary")
-    parser.add_argument(
+    graphs.add_argument("--dynamic", action="store_true", help="let height and width vary")
+    graphs.add_argument(
         "--weights",
         choices=("float16", "float32"),
         default="float16",
         help="how weights are stored; arithmetic is float32 either way",
     )
-    parser.add_argument("--version", default="1", help="version of the bundle")
+    graphs.add_argument("--version", default="1", help="version of the bundle")
+    _add_int8_arguments(parser)
+    _add_plan_arguments(parser)
+    parser.add_argument("--threads", type=int, help="CPU threads within an operator (default: all)")
     parser.set_defaults(run=run)
 
 
+def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("--precision int8")
+    group.add_argument("--calib-data", metavar="KIND:DIR", help="recording to calibrate on")
+    group.add_argument("--calib-split", default="all", choices=("all", "train", "val"))
+    group.add_argument("--calib-frames", type=int, default=24, help="frames (default: 24)")
+    group.add_argument(
+        "--calib-method",
+        choices=("percentile", "entropy", "mse", "max"),
+        default="mse",
+        help="how ranges are chosen (default: mse, the least squared error)",
+    )
+    group.add_argument(
+        "--max-error",
+        type=float,
+        default=0.06,
+        help="largest relative error of an output; layers stay float until it holds (default: 0.06)",
+    )
+
+
+def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("--engine tensorrt, tensorrt-rtx")
+    group.add_argument(
+        "--compute-capability",
+        nargs="+",
+        default=[],
+        metavar="X.Y",
+        help="GPUs to build for, with tensorrt-rtx (default: the one that is here)",
+    )
+    group.add_argument(
+        "--build-only", action="store_true", help="do not load what was built; needs no GPU"
+    )
+    group.add_argument("--rebuild", action="store_true", help="build even where a plan is there")
+    group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory in MiB")
+    group.add_argument("--timing-cache", type=Path, metavar="FILE", help="read and written")
+    group.add_argument("--version-compatible", action="store_true")
+    group.add_argument("--hardware-compatible", action="store_true")
+    group.add_argument("--dla", type=int, metavar="CORE", help="build for this DLA core (Jetson)")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Export, print the parity of every subset, exit 3 when it breaks the tolerance."""
+    """Do what the arguments ask for; exit 3 when a tolerance is broken."""
     try:
         import onnx  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "export needs onnx", hint="pip install 'anysense[train]'"
+        ) from error
+    if args.precision == "int8" and not args.calib_data:
+        raise ConfigError("--precision int8 needs --calib-data KIND:DIR")
+    if args.calib_data and args.precision != "int8":
+        raise ConfigError("is for --precision int8", where="--calib-data")
+    if args.out is not None and args.out.exists() and not args.out.is_dir():
+        raise ConfigError("exists and is no folder", where=str(args.out))
+    try:
+        bundle = _source(args)
+        if args.precision == "int8":
+            bundle = _quantize(args, bundle)
+        if args.engine in ("tensorrt", "tensorrt-rtx"):
+            _build(args, bundle)
+        elif args.engine == "openvino":
+            _load(bundle, "openvino", args.threads)
+    except ParityError as error:
+        CONSOLE.print(f"anysense: error: {error}", style="red", highlight=False)
+        return EXIT_TOLERANCE
+    return 0
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is a bundle rather than a checkpoint."""
+    return (path / "bundle.yaml").is_file() or path.suffix == ".zip"
+
+
+def _source(args: argparse.Namespace) -> Bundle:
+    """The float32 bundle to go on with: the source itself, or exported from it."""
+    from perception.runtime.bundle import Bundle
+
+    if is_bundle(args.source):
+        for flag in ("single", "dynamic"):
+            if getattr(args, flag):
+                raise ConfigError("needs a checkpoint, not a bundle", where=f"--{flag}")
+        if args.precision != "int8" and args.engine == "onnx":
+            raise ConfigError(
+                "is a bundle already",
+                where=str(args.source),
+                hint="--precision int8, --engine or a checkpoint",
+            )
+        if args.precision != "int8" and args.out is not None:
+            raise ConfigError("plans are kept in the bundle itself", where="--out")
+        if args.precision == "int8" and args.out is None:
+            raise ConfigError("--precision int8 needs --out")
+        if args.out is not None and args.out.resolve() == args.source.resolve():
+            raise ConfigError("is the source", where="--out")
+        return Bundle.open(args.source)
+    if args.out is None:
+        raise ConfigError("--out is needed for a checkpoint")
+    return _export(args)
+
+
+def _export(args: argparse.Namespace) -> Bundle:
+    try:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            "export needs PyTorch and onnx", hint="pip install 'anysense[train]'"
+            "a checkpoint needs PyTorch", hint="pip install 'anysense[train]'"
         ) from error
-    from rich.console import Console
     from rich.table import Table
 
     from export.bundle_writer import ExportOptions, export_bundle
+    from perception.runtime.bundle import Bundle
 
-    if args.out.exists() and not args.out.is_dir():
-        raise ConfigError("exists and is no folder", where=str(args.out))
-    console = Console()
     options = ExportOptions(
         single=args.single,
         dynamic=args.dynamic,
         half_storage=args.weights == "float16",
         version=args.version,
     )
-    try:
-        with console.status(f"exporting {args.checkpoint}"):
-            rows = export_bundle(args.checkpoint, args.out, options)
-    except ParityError as error:
-        console.print(f"anysense: error: {error}", style="red", highlight=False)
-        return EXIT_TOLERANCE
+    # An INT8 bundle is made from the float32 one, which is kept beside it.
+    out = args.out if args.precision != "int8" else args.out.with_name(f"{args.out.name}-fp32")
+    with CONSOLE.status(f"exporting {args.source}"):
+        rows = export_bundle(args.source, out, options)
     table = Table("graphs", "subset", "max |ONNX - PyTorch|")
     for row in rows:
         table.add_row(row.form, row.subset, f"{row.max_abs:.1e}")
-    console.print(table)
-    size = sum(p.stat().st_size for p in args.out.iterdir() if p.is_file())
-    console.print(f"wrote {args.out} ({size / 1e6:.1f} MB)")
-    return 0
+    CONSOLE.print(table)
+    say(f"wrote {out} ({_megabytes(out):.1f} MB)")
+    return Bundle.open(out)
+
+
+def _quantize(args: argparse.Namespace, bundle: Bundle) -> Bundle:
+    from rich.table import Table
+
+    from export.int8 import Int8Options, Quantizer
+    from perception.data.registry import open_recording, parse_data_argument
+    from perception.runtime.bundle import Bundle
+
+    if not args.max_error > 0:
+        raise ConfigError("must be positive", where="--max-error")
+    kind, root = parse_data_argument(args.calib_data)
+    recording = open_recording(kind, root, split=args.calib_split)
+    options = Int8Options(
+        args.calib_frames, args.calib_method, args.max_error, threads=args.threads
+    )
+    with _progress() as show:
+        report = Quantizer(bundle, recording, options, show).run(output_folder(args.out))
+    order = sorted(report.layers, key=lambda n: -report.layers[n])
+    table = Table("layer", "error when quantized alone", "is")
+    for name in order[: max(8, len(report.kept_float) + 3)]:
+        kept = "float" if name in report.kept_float else "int8"
+        table.add_row(name, f"{report.layers[name]:.4f}", kept)
+    CONSOLE.print(table)
+    say(
+        f"{len(report.layers) - len(report.kept_float)} of {len(report.layers)} layers in int8; "
+        f"relative error {report.error:.3f}, with all of them {report.error_all:.3f}"
+    )
+    say(f"wrote {args.out} ({_megabytes(args.out):.1f} MB)")
+    return Bundle.open(args.out)
+
+
+def _build(args: argparse.Namespace, bundle: Bundle) -> None:
+    from export.engine_builder import BuildOptions, build_plans
+
+    if args.workspace is not None and args.workspace < 1:
+        raise ConfigError("must be at least 1", where="--workspace")
+    options = BuildOptions(
+        args.engine,
+        "fp32" if args.precision == "fp32" else "fp16",
+        tuple(dict.fromkeys(args.compute_capability)),
+        args.workspace,
+        args.timing_cache,
+        args.version_compatible,
+        args.hardware_compatible,
+        args.dla,
+        args.rebuild,
+    )
+    with _progress() as show:
+        built = build_plans(
+            bundle,
+            options,
+            lambda graph, what, share: show(f"{graph}: {what}", round(100 * share), 100),
+        )
+    for plan in built:
+        header = plan.header
+        how = "there already" if plan.reused else f"built in {header.seconds:.1f} s"
+        say(
+            f"{plan.path} ({header.plan_bytes / 1e6:.1f} MB, {header.precision}, compute capability "
+            f"{', '.join(header.compute_capabilities)}): {how}"
+        )
+    if not args.build_only:
+        _load(bundle, args.engine, args.threads)
+
+
+def _load(bundle: Bundle, backend: str, threads: int | None) -> None:
+    from perception.runtime.engines.selection import load_engines
+
+    engines = load_engines(bundle, backend, threads)
+    say(f"{bundle.path} loads on {engines['fuser'].backend}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar with the time passed and an estimate of what is left, for one step after the other."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=CONSOLE, transient=True) as progress:
+        now: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in now:
+                for old in now.values():
+                    progress.remove_task(old)
+                now.clear()
+                now[what] = progress.add_task(what, total=total)
+            progress.update(now[what], completed=done, total=total)
+
+        yield show
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(p.stat().st_size for p in folder.iterdir() if p.is_file()) / 1e6

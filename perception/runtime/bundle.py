@@ -62,6 +62,11 @@ class Bundle:
             bundle.verify()
         return bundle
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it was opened as a folder, so that what is written into it stays."""
+        return self._keep is None
+
     def file(self, name: str) -> Path:
         """The path of a file of the bundle.
 

@@ -12,6 +12,10 @@ from perception.runtime.engines.base import Engine
 from perception.runtime.engines.onnxruntime import GPU_INSTALL, OnnxRuntimeEngine
 from perception.runtime.engines.openvino import INSTALL as OPENVINO_INSTALL
 from perception.runtime.engines.openvino import OpenVinoEngine
+from perception.runtime.engines.plans import PlanKind
+from perception.runtime.engines.tensorrt import INSTALL as TENSORRT_INSTALL
+from perception.runtime.engines.tensorrt import MODULES as TENSORRT_MODULES
+from perception.runtime.engines.tensorrt import TensorRtEngine, fitting_plans
 
 Loader = Callable[[Path, int | None], Engine]
 
@@ -28,12 +32,14 @@ class Backend:
         module: what must be importable.
         install: the command that brings it.
         exact: whether it computes in float32.
+        check: raises what is wrong with the files for a graph, before anything is loaded.
     """
 
     load: Loader
     module: str
     install: str
     exact: bool = True
+    check: Callable[[Path], object] = lambda path: None
 
     @property
     def installed(self) -> bool:
@@ -55,7 +61,17 @@ def _openvino(precision: str, exact: bool) -> Backend:
     return Backend(load, "openvino", OPENVINO_INSTALL, exact)
 
 
+def _tensorrt(kind: PlanKind) -> Backend:
+    def load(path: Path, threads: int | None) -> Engine:
+        return TensorRtEngine(path, kind)
+
+    module, install = TENSORRT_MODULES[kind], TENSORRT_INSTALL[kind]
+    return Backend(load, module, install, exact=False, check=lambda p: fitting_plans(p, kind))
+
+
 BACKENDS: dict[str, Backend] = {
+    "tensorrt": _tensorrt("tensorrt"),
+    "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
     "onnxruntime-tensorrt": _onnxruntime("tensorrt", True, GPU_INSTALL),
     "onnxruntime-cuda": _onnxruntime("cuda", True, GPU_INSTALL),
     "openvino": _openvino("native", False),
@@ -68,11 +84,14 @@ BACKENDS: dict[str, Backend] = {
 ALIASES = {"onnxruntime": "onnxruntime-cpu"}
 
 DEVICES: dict[str, tuple[str, ...]] = {
-    "auto": ("onnxruntime-cuda",),
-    "cuda": ("onnxruntime-cuda", "onnxruntime-cpu"),
+    "auto": ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda"),
+    "cuda": ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu"),
     "cpu": ("onnxruntime-cpu",),
 }
 """Backends to try for each device, in order.  `auto` goes on with the fastest on the CPU."""
+
+PLAN_BACKENDS = ("tensorrt", "tensorrt-rtx")
+"""Those that run plans out of the bundle: where there is none, they are no choice."""
 
 CPU_BACKENDS = ("openvino", "openvino-f32", "onnxruntime-cpu")
 """Those among which `auto` looks for the fastest."""

@@ -18,6 +18,7 @@ from perception.runtime.engines.registry import (
     BACKENDS,
     CPU_BACKENDS,
     DEVICES,
+    PLAN_BACKENDS,
     REFERENCE,
     canonical,
 )
@@ -27,6 +28,9 @@ _LOG = logging.getLogger("anysense.engines")
 
 EXACT_LIMIT = 1e-3
 """Largest relative error of a backend that computes in float32."""
+
+PLAN_LIMIT = 0.1
+"""Largest relative error of a TensorRT plan, which was built on purpose: float16 is far below."""
 
 _SLACK = 1.5
 """By how much the error on this machine may exceed the recorded one: other CPUs round otherwise."""
@@ -68,6 +72,9 @@ def load_engines(bundle: Bundle, device: str = "auto", threads: int | None = Non
         except EngineError as error:
             _LOG.warning("%s; trying the next backend", error)
             continue
+        if candidate in PLAN_BACKENDS and not _agrees(bundle, engines, paths, threads):
+            _LOG.warning("%s computes something else; trying the next backend", candidate)
+            continue
         return _with_reserve(engines, (REFERENCE,), paths, threads)
     return load_graphs(paths, ranking(bundle, paths, threads), threads)
 
@@ -86,7 +93,8 @@ def load_graphs(
         except EngineError as error:
             if index + 1 == len(names):
                 raise
-            _LOG.warning("%s; trying the next backend", error)
+            if not (isinstance(error, BackendMissingError) and name in PLAN_BACKENDS):
+                _LOG.warning("%s; trying the next backend", error)
         else:
             return _with_reserve(engines, names[index + 1 :], paths, threads)
     raise EngineError("no backend to load it on")
@@ -94,9 +102,19 @@ def load_graphs(
 
 def _load_on(name: str, paths: Mapping[str, Path], threads: int | None) -> Engines:
     backend = BACKENDS[name]
-    if not backend.installed:
-        raise BackendMissingError(f"{name} is not installed", hint=backend.install)
+    for path in paths.values():
+        # All first: a damaged file is told even where the others could not be loaded anyway.
+        backend.check(path)
     return {graph: backend.load(path, threads) for graph, path in paths.items()}
+
+
+def _agrees(
+    bundle: Bundle, engines: Engines, paths: Mapping[str, Path], threads: int | None
+) -> bool:
+    """Whether plans, which say nothing about their accuracy, do what the graphs do."""
+    inputs = probe_inputs(bundle.manifest.inputs)
+    wanted = run_all(_load_on(REFERENCE, paths, threads), inputs)
+    return relative_error(run_all(engines, inputs), wanted) <= PLAN_LIMIT
 
 
 def _with_reserve(
@@ -145,7 +163,8 @@ def _measure(
             engines = _load_on(name, paths, threads)
             if any(e["fuser"].backend == engines["fuser"].backend for e in loaded.values()):
                 continue  # the CPU's native precision is float32: the same thing twice
-            limit = _limit(name, bundle.manifest.backends.get(engines["fuser"].backend))
+            record = bundle.manifest.backends.get(engines["fuser"].backend)
+            limit = _limit(name, record, bundle.manifest.precision)
             if limit is not None and relative_error(run_all(engines, inputs), wanted) <= limit:
                 loaded[name] = engines
         except BackendMissingError:
@@ -161,9 +180,13 @@ def _measure(
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def _limit(name: str, record: BackendRecord | None) -> float | None:
-    """Largest error allowed, or None when the backend must not be chosen."""
-    if BACKENDS[name].exact:
+def _limit(name: str, record: BackendRecord | None, precision: str) -> float | None:
+    """Largest error allowed, or None when the backend must not be chosen.
+
+    Quantized graphs round at every layer, each backend in its own places: for these, float32 is no
+    promise of equal numbers, and a record is asked for.
+    """
+    if BACKENDS[name].exact and precision == "fp32":
         return EXACT_LIMIT
     if record is None or not record.passed:
         return None
