@@ -38,6 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--backends", metavar="A,B", help="compare these with ONNX Runtime float32, all subsets"
     )
     parser.add_argument(
+        "--reference", metavar="BUNDLE", help="with --backends: float32 bundle to compare with"
+    )
+    parser.add_argument(
         "--tolerance", type=float, default=1.0, help="points a backend may lose (default: 1)"
     )
     parser.add_argument(
@@ -72,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     output_file(args.json)
     if args.record and not args.backends:
         raise ConfigError("--record needs --backends")
+    if args.reference and not args.backends:
+        raise ConfigError("--reference needs --backends")
     recording = open_data(args)
     if args.backends:
         return _run_backends(args, recording)
@@ -125,13 +130,15 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
     if args.record and len(subsets) < len(subsets_of(manifest.modalities)):
         raise ConfigError("a record needs every subset of the bundle's sensors", where="--record")
     with Progress(console=CONSOLE, transient=True) as progress:
-        rounds = 1 + sum(name != "onnxruntime-cpu" for name in names)
+        same = args.reference is None
+        rounds = 1 + sum(not (same and name == "onnxruntime-cpu") for name in names)
         task = progress.add_task("evaluating", total=rounds * len(subsets) * len(recording))
         reference, judged = judge_backends(
             args.bundle,
             recording,
             names,
             subsets,
+            reference_bundle=args.reference,
             tolerance=args.tolerance,
             threads=args.threads,
             on_result=lambda: progress.advance(task),

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception.cli.arguments import CONSOLE, output_folder, say
-from perception.errors import ConfigError, MissingDependencyError, ParityError
+from perception.cli.arguments import (
+    CONSOLE,
+    backend_names,
+    command_line,
+    output_folder,
+    say,
+    thin_out,
+)
+from perception.errors import ConfigError, DataError, MissingDependencyError, ParityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from perception.data.base import Recording
     from perception.runtime.bundle import Bundle
 
 EXIT_TOLERANCE = 3
@@ -48,6 +57,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     graphs.add_argument("--version", default="1", help="version of the bundle")
     _add_int8_arguments(parser)
     _add_plan_arguments(parser)
+    _add_report_arguments(parser)
+    parser.add_argument(
+        "--serve",
+        choices=("triton", "isaac-ros"),
+        help="write the single graph of a bundle into --out for another runtime",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads within an operator (default: all)")
     parser.set_defaults(run=run)
 
@@ -68,6 +83,32 @@ def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.06,
         help="largest relative error of an output; layers stay float until it holds (default: 0.06)",
+    )
+    group.add_argument(
+        "--judge-frames",
+        type=int,
+        default=20,
+        help="labeled frames to judge the result on, so that auto may use it (default: 20; 0: none)",
+    )
+
+
+def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("--report")
+    group.add_argument("--report", type=Path, metavar="DIR", help="write report.html and .json")
+    group.add_argument("--data", metavar="KIND:DIR", help="labeled recording for accuracy")
+    group.add_argument("--split", default="all", choices=("all", "train", "val"))
+    group.add_argument("--limit", type=int, help="only this many frames, evenly spread")
+    group.add_argument(
+        "--backends", metavar="A,B", help="backends to report (default: those for CPUs here)"
+    )
+    group.add_argument(
+        "--reference", type=Path, metavar="BUNDLE", help="float32 bundle to hold it against"
+    )
+    group.add_argument(
+        "--tolerance", type=float, default=1.0, help="points that may be lost (default: 1)"
+    )
+    group.add_argument(
+        "--bench-frames", type=int, default=10, help="frames timed per subset (default: 10)"
     )
 
 
@@ -105,6 +146,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("is for --precision int8", where="--calib-data")
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise ConfigError("exists and is no folder", where=str(args.out))
+    if args.serve:
+        return _serve(args)
     try:
         bundle = _source(args)
         if args.precision == "int8":
@@ -113,9 +156,23 @@ def run(args: argparse.Namespace) -> int:
             _build(args, bundle)
         elif args.engine == "openvino":
             _load(bundle, "openvino", args.threads)
+        if args.report is not None and not _report(args, bundle):
+            return EXIT_TOLERANCE
     except ParityError as error:
         CONSOLE.print(f"anysense: error: {error}", style="red", highlight=False)
         return EXIT_TOLERANCE
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from export.serving import write_isaac_ros, write_triton
+    from perception.runtime.bundle import Bundle, find_bundle
+
+    if args.out is None:
+        raise ConfigError("--serve needs --out")
+    write = write_triton if args.serve == "triton" else write_isaac_ros
+    bundle = Bundle.open(find_bundle(str(args.source)))
+    say(f"wrote {write(bundle, output_folder(args.out))}")
     return 0
 
 
@@ -132,11 +189,11 @@ def _source(args: argparse.Namespace) -> Bundle:
         for flag in ("single", "dynamic"):
             if getattr(args, flag):
                 raise ConfigError("needs a checkpoint, not a bundle", where=f"--{flag}")
-        if args.precision != "int8" and args.engine == "onnx":
+        if args.precision != "int8" and args.engine == "onnx" and args.report is None:
             raise ConfigError(
                 "is a bundle already",
                 where=str(args.source),
-                hint="--precision int8, --engine or a checkpoint",
+                hint="--precision int8, --engine, --report or a checkpoint",
             )
         if args.precision != "int8" and args.out is not None:
             raise ConfigError("plans are kept in the bundle itself", where="--out")
@@ -207,7 +264,82 @@ def _quantize(args: argparse.Namespace, bundle: Bundle) -> Bundle:
         f"relative error {report.error:.3f}, with all of them {report.error_all:.3f}"
     )
     say(f"wrote {args.out} ({_megabytes(args.out):.1f} MB)")
+    if args.judge_frames:
+        _judge(args, bundle, recording)
     return Bundle.open(args.out)
+
+
+def _judge(args: argparse.Namespace, source: Bundle, recording: Recording) -> None:
+    """Score the INT8 bundle on the CPU's backends against its source, and record the outcome."""
+    from perception.frame import subsets_of
+    from perception.metrics.backends import judge_backends, record_backends
+
+    thin_out(recording, args.judge_frames, "--judge-frames")
+    names, subsets = _cpu_backends(), subsets_of(source.manifest.modalities)
+    total, step = len(recording) * len(subsets) * (1 + len(names)), itertools.count(1)
+    try:
+        with _progress() as show:
+            _, judged = judge_backends(
+                args.out,
+                recording,
+                names,
+                subsets,
+                reference_bundle=source.path,
+                threads=args.threads,
+                on_result=lambda: show("judging", next(step), total),
+            )
+    except (ConfigError, DataError) as error:
+        say(f"not judged: {error}", style="yellow")
+        return
+    record_backends(args.out, judged)
+    for judgement in judged.values():
+        record = judgement.record
+        say(
+            f"{judgement.backend}: loses at most {max(record.lost, 0):.2f} points on "
+            f"{record.frames} frames ({'within' if record.passed else 'beyond'} {record.tolerance:g})"
+        )
+
+
+def _cpu_backends() -> list[str]:
+    from perception.runtime.engines.registry import BACKENDS
+
+    return [n for n in ("onnxruntime-cpu", "openvino") if BACKENDS[n].installed]
+
+
+def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
+    """Write the report; False when it breaks a tolerance."""
+    from rich.table import Table
+
+    from export.report import ReportOptions, make_report, table_rows, write_report
+    from perception.data.registry import open_recording, parse_data_argument
+
+    if args.bench_frames < 1:
+        raise ConfigError("must be at least 1", where="--bench-frames")
+    output_folder(args.report)
+    recording = None
+    if args.data:
+        kind, root = parse_data_argument(args.data)
+        recording = open_recording(kind, root, split=args.split)
+        if args.limit is not None:
+            thin_out(recording, args.limit, "--limit")
+    reference = args.reference
+    if reference is None:
+        reference = args.source if is_bundle(args.source) else bundle.path
+    names = backend_names(args.backends) if args.backends else _cpu_backends()
+    options = ReportOptions(tuple(names), args.tolerance, args.bench_frames, args.threads)
+    with _progress() as show:
+        content = make_report(bundle.path, reference, recording, options, show)
+    write_report(args.report, content, command_line())
+    header, *rows = table_rows(content)
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    CONSOLE.print(table)
+    for row in content["backends"].values():
+        for reason in row["reasons"]:
+            say(f"{row['backend']}: {reason}", style="red")
+    say(f"wrote {args.report / 'report.html'}")
+    return bool(content["passed"])
 
 
 def _build(args: argparse.Namespace, bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.data.base import Recording
-from perception.errors import BundleError
+from perception.errors import BundleError, DataError
 from perception.frame import Modality
 from perception.metrics.evaluate import LOW_SCORE, evaluate_subsets
 from perception.runtime.bundle import Bundle, find_bundle, write_manifest
@@ -79,6 +79,7 @@ def judge_backends(
     backends: Sequence[str],
     subsets: Sequence[tuple[Modality, ...]],
     *,
+    reference_bundle: str | Path | None = None,
     tolerance: float = 1.0,
     threads: int | None = None,
     on_result: Callable[[], None] = lambda: None,
@@ -90,6 +91,8 @@ def judge_backends(
         recording: frames with truth.
         backends: names of backends; ONNX Runtime on the CPU is the reference in any case.
         subsets: modalities to give.
+        reference_bundle: the float32 bundle that an INT8 one was made from, to hold it against;
+            None for the bundle itself.
         tolerance: how many points `JUDGED` scores may fall.
         threads: CPU threads, None for all.
         on_result: called after each frame, subset and backend.
@@ -100,16 +103,21 @@ def judge_backends(
     Raises:
         EngineError: a backend cannot be used here.
         ConfigError: unknown backend, or bundle and recording share no class.
+        DataError: the recording has no labels.
     """
     # Load all first: a name that is wrong should not come out after minutes of work.
-    reference = Pipeline.load(bundle, REFERENCE, threads=threads)
+    reference = Pipeline.load(reference_bundle or bundle, REFERENCE, threads=threads)
     others = {name: Pipeline.load(bundle, name, threads=threads) for name in backends}
+    # What `auto` compares with when it loads the bundle: ONNX Runtime on the bundle's own graphs.
     inputs = probe_inputs(reference.manifest.inputs)
-    probed = run_all(reference.engines, inputs)
+    own = Pipeline.load(bundle, REFERENCE, threads=threads) if reference_bundle else reference
+    probed = run_all(own.engines, inputs)
     wanted = score_pipeline(reference, recording, subsets, on_result)
+    if not any(row.get(name) is not None for row in wanted.values() for name in JUDGED):
+        raise DataError("has no labels to judge by", where=recording.info.name)
     judged: dict[str, Judgement] = {}
     for name, pipeline in others.items():
-        if pipeline.backend == REFERENCE:
+        if pipeline.backend == REFERENCE and reference_bundle is None:
             scores = wanted
         else:
             scores = score_pipeline(pipeline, recording, subsets, on_result)
@@ -143,7 +151,7 @@ def record_backends(bundle: str | Path, judged: dict[str, Judgement]) -> Path:
         raise BundleError("is a zip; only a folder can be written to", where=str(folder))
     manifest = Bundle.open(folder, verify=False).manifest
     for judgement in judged.values():
-        if judgement.backend != REFERENCE:
+        if judgement.backend != REFERENCE or manifest.precision != "fp32":
             manifest.backends[judgement.backend] = judgement.record
     write_manifest(folder, manifest)
     return folder

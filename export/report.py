@@ -1,0 +1,264 @@
+"""A bundle's report: parity, accuracy and latency of every subset and backend, against float32.
+
+The reference is a float32 bundle on ONNX Runtime; with a checkpoint, that bundle's own parity with
+PyTorch (which is checked when it is exported) stands beside it.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import resource
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.report_style import STYLE
+from perception.data.base import Recording
+from perception.frame import MODALITIES, subset_name, subsets_of
+from perception.metrics.backends import changes, largest_loss, score_pipeline
+from perception.runtime.bundle import Bundle
+from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.engines.probe import probe_inputs, relative_error
+from perception.runtime.engines.registry import REFERENCE
+from perception.runtime.pipeline import Pipeline
+
+Steps = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What to measure and to hold against it.
+
+    Attributes:
+        backends: names of backends.
+        tolerance: points that mIoU or AP50 may fall for any subset.
+        frames: frames timed for each subset.
+        threads: CPU threads, None for all.
+    """
+
+    backends: tuple[str, ...]
+    tolerance: float = 1.0
+    frames: int = 10
+    threads: int | None = None
+
+
+def make_report(
+    bundle: str | Path,
+    reference: str | Path,
+    recording: Recording | None,
+    options: ReportOptions,
+    progress: Steps = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Measure a bundle.
+
+    Args:
+        bundle: what is judged.
+        reference: the float32 bundle that it is held against; the same one where it is float32.
+        recording: labeled frames; None leaves accuracy out.
+        options: see there.
+        progress: called with the step, how far it is and how far it will be.
+
+    Returns:
+        `bundle`, `backends` by name (`parity` by subset, `accuracy` and `change` by subset and score,
+        `lost`, `latency` as `anysense bench` gives it, `passed`, `reasons`), `size_bytes`,
+        `memory_mib` (the process's peak), `tolerance`, `passed`.
+
+    Raises:
+        EngineError: a backend cannot be used here.
+        ConfigError: bundle and recording share no class.
+    """
+    from perception.runtime.benchmark import measure
+
+    base = Pipeline.load(reference, REFERENCE, threads=options.threads)
+    pipelines = {n: Pipeline.load(bundle, n, threads=options.threads) for n in options.backends}
+    opened = Bundle.open(bundle, verify=False)
+    subsets = subsets_of(opened.manifest.modalities)
+    wanted = _outputs(base.engines, base)
+    scores = None
+    if recording is not None:
+        usable = [s for s in subsets if set(s) <= set(recording.info.modalities)]
+        scores = _scores(base, recording, usable, "onnxruntime float32", progress)
+    rows: dict[str, dict[str, Any]] = {}
+    for name, pipeline in pipelines.items():
+        found = _outputs(pipeline.engines, pipeline)
+        row: dict[str, Any] = {
+            "backend": pipeline.backend,
+            "parity": {s: _difference(found[s], wanted[s]) for s in wanted},
+            "reasons": [],
+        }
+        if scores is not None and recording is not None:
+            own = _scores(pipeline, recording, usable, name, progress)
+            row["accuracy"] = own
+            row["change"] = changes(own, scores)
+            row["lost"] = round(largest_loss(row["change"]), 3)
+            if row["lost"] > options.tolerance:
+                row["reasons"].append(
+                    f"loses {row['lost']:.2f} points, {options.tolerance:g} are allowed"
+                )
+        if not all(np.isfinite(p["max_abs"]) for p in row["parity"].values()):
+            row["reasons"].append("an output is not finite")
+        row["passed"] = not row["reasons"]
+        rows[name] = row
+    timed = {"reference": base, **pipelines}
+    step = iter(range(10**9))
+    latency = measure(
+        timed,
+        options.frames,
+        2,
+        lambda: progress("timing", next(step), options.frames + 2),
+    )
+    for name, row in rows.items():
+        row["latency"] = latency[name]["subsets"]
+        row["speedup"] = {
+            s: latency["reference"]["subsets"][s]["total_ms"]["p50"] / values["total_ms"]["p50"]
+            for s, values in row["latency"].items()
+        }
+    return {
+        "bundle": opened.manifest.name,
+        "precision": opened.manifest.precision,
+        "simulated": opened.manifest.simulated,
+        "reference": {
+            "bundle": str(reference),
+            "backend": REFERENCE,
+            "accuracy": scores,
+            "latency": latency["reference"]["subsets"],
+            "parity_with_pytorch": base.manifest.parity,
+        },
+        "data": None if recording is None else recording.info.name,
+        "frames": None if recording is None else len(recording),
+        "backends": rows,
+        "size_bytes": _size(opened),
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "tolerance": options.tolerance,
+        "passed": all(row["passed"] for row in rows.values()),
+    }
+
+
+def write_report(folder: Path, content: dict[str, Any], command: str) -> None:
+    """Write `report.json` and `report.html`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(
+        json.dumps({**content, "command": command}, indent=2, default=str) + "\n"
+    )
+    (folder / "report.html").write_text(_page(content, command))
+
+
+def table_rows(content: dict[str, Any]) -> list[list[str]]:
+    """Header and rows: backend, subset, parity, scores with their change, latency, speedup."""
+    names = [
+        n
+        for n in ("miou", "ap50")
+        if any(n in r for b in content["backends"].values() for r in b.get("change", {}).values())
+    ]
+    rows = [["backend", "subset", "relative error", *names, "p50 ms", "p99 ms", "speedup"]]
+    for backend in content["backends"].values():
+        for subset, latency in backend["latency"].items():
+            scores = []
+            for name in names:
+                value = backend.get("accuracy", {}).get(subset, {}).get(name)
+                change = backend.get("change", {}).get(subset, {}).get(name)
+                text = "-" if value is None else f"{100 * value:.1f}"
+                scores.append(text if change is None else f"{text} ({change:+.2f})")
+            rows.append(
+                [
+                    backend["backend"],
+                    subset,
+                    f"{backend['parity'][subset]['relative']:.1e}",
+                    *scores,
+                    f"{latency['total_ms']['p50']:.1f}",
+                    f"{latency['total_ms']['p99']:.1f}",
+                    f"{backend['speedup'][subset]:.2f}",
+                ]
+            )
+    return rows
+
+
+def _scores(
+    pipeline: Pipeline,
+    recording: Recording,
+    subsets: Sequence[Any],
+    name: str,
+    progress: Steps,
+) -> dict[str, dict[str, Any]]:
+    total = len(recording) * len(subsets)
+    step = iter(range(total + 1))
+    return score_pipeline(
+        pipeline, recording, subsets, lambda: progress(f"scoring {name}", next(step), total)
+    )
+
+
+def _outputs(engines: dict[str, Engine], pipeline: Pipeline) -> dict[str, dict[str, Tensor]]:
+    """The fuser's outputs on the made-up frame by subset, NaN in the place of absent features."""
+    features: dict[str, Tensor] = {}
+    owners: dict[str, str] = {}
+    for modality, image in probe_inputs(pipeline.manifest.inputs).items():
+        found = engines[modality].run({modality: image})
+        features |= found
+        owners |= dict.fromkeys(found, modality)
+    out = {}
+    for subset in subsets_of(pipeline.modalities):
+        feeds = {
+            n: v if owners[n] in subset else np.full_like(v, np.nan) for n, v in features.items()
+        }
+        feeds["presence"] = np.array([m in subset for m in MODALITIES], np.float32)
+        out[subset_name(subset)] = engines["fuser"].run(feeds)
+    return out
+
+
+def _difference(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:
+    differences = [np.abs(found[n] - v) for n, v in wanted.items()]
+    return {
+        "max_abs": float(max(d.max() for d in differences)),
+        "mean_abs": float(np.mean([d.mean() for d in differences])),
+        "relative": relative_error(found, wanted),
+    }
+
+
+def _size(bundle: Bundle) -> int:
+    return sum(bundle.file(f).stat().st_size for f in bundle.manifest.graph_files())
+
+
+def _page(content: dict[str, Any], command: str) -> str:
+    title = f"{content['bundle']} ({content['precision']})"
+    facts = [
+        ("Verdict", "passed" if content["passed"] else "a tolerance is broken"),
+        ("Tolerance", f"{content['tolerance']:g} points of mIoU or AP50 for every subset"),
+        ("Reference", f"{content['reference']['bundle']} on ONNX Runtime, float32"),
+        (
+            "Accuracy on",
+            f"{content['frames']} frames of {content['data']}" if content["data"] else "-",
+        ),
+        ("Size of the graphs", f"{content['size_bytes'] / 1e6:.1f} MB"),
+        ("Peak memory of this run", f"{content['memory_mib']:.0f} MiB, all pipelines together"),
+        ("Command", command),
+    ]
+    facts += [
+        (f"Broken by {row['backend']}", reason)
+        for row in content["backends"].values()
+        for reason in row["reasons"]
+    ]
+    if content["simulated"]:
+        facts.insert(1, ("Note", "the bundle was trained on simulated data"))
+    listed = "".join(
+        f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts
+    )
+    header, *rows = table_rows(content)
+    head = "".join(f"<th>{html.escape(h)}</th>" for h in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows
+    )
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"<h1>{html.escape(title)}</h1><table class='facts'>{listed}</table>"
+        "<h2>Every backend and subset</h2>"
+        f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        "<p>Relative error: root mean square error of the worst output over its root mean square, on "
+        "a made-up frame. In parentheses: change against the reference, in points. Speedup: the "
+        "reference's median over the backend's, timed in turn in one run.</p></main></body></html>"
+    )

@@ -1,0 +1,116 @@
+"""The single graph for other runtimes: a Triton model repository, parameters for Isaac ROS's TensorRT node.
+
+Both run the graph alone.  What is around it, preprocessing by the bundle's contract and decoding of the
+outputs, stays with the caller: `perception.preprocess` and `perception.runtime.postprocess`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import onnx
+import yaml
+
+from perception.errors import BundleError, EngineError
+from perception.runtime.bundle import Bundle
+
+_TRITON_TYPES = {onnx.TensorProto.FLOAT: "TYPE_FP32"}
+
+
+def write_triton(bundle: Bundle, out: Path) -> Path:
+    """Write a Triton model repository with one model.
+
+    Args:
+        bundle: one that was exported with `--single`.
+        out: the repository's folder.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        BundleError: the bundle has no single graph.
+        EngineError: the graph has a tensor of another type than float32.
+    """
+    source = _single(bundle)
+    graph = onnx.load(source, load_external_data=False).graph
+    folder = out / _model_name(bundle)
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, folder / "1" / "model.onnx")
+    lines = [
+        f'name: "{folder.name}"',
+        'backend: "onnxruntime"',
+        # The graph's first dimension is fixed at 1, so that Triton must not add one.
+        "max_batch_size: 0",
+        *_triton_tensors("input", graph.input),
+        *_triton_tensors("output", graph.output),
+        "instance_group [ { count: 1 kind: KIND_AUTO } ]",
+    ]
+    (folder / "config.pbtxt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write_isaac_ros(bundle: Bundle, out: Path) -> Path:
+    """Write the parameter file of `isaac_ros_tensor_rt`'s `TensorRTNode`, and the graph beside it.
+
+    Args:
+        bundle: one that was exported with `--single`.
+        out: folder to write to.
+
+    Returns:
+        The parameter file.
+
+    Raises:
+        BundleError: the bundle has no single graph.
+    """
+    source = _single(bundle)
+    graph = onnx.load(source, load_external_data=False).graph
+    out.mkdir(parents=True, exist_ok=True)
+    name = _model_name(bundle)
+    model = out / f"{name}.onnx"
+    shutil.copyfile(source, model)
+    inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
+    content = {
+        "/**": {  # whatever the node is called
+            "ros__parameters": {
+                "model_file_path": str(model.resolve()),
+                "engine_file_path": str(model.resolve().with_suffix(".plan")),
+                "input_tensor_names": inputs,
+                "input_binding_names": inputs,
+                "output_tensor_names": outputs,
+                "output_binding_names": outputs,
+                "force_engine_update": False,
+                "verbose": False,
+            }
+        }
+    }
+    path = out / f"{name}.tensor_rt.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False, width=100))
+    return path
+
+
+def _single(bundle: Bundle) -> Path:
+    single = bundle.manifest.graphs.single
+    if single is None:
+        raise BundleError(
+            "has no single graph", where=str(bundle.path), hint="export it with --single"
+        )
+    return bundle.file(single.file)
+
+
+def _model_name(bundle: Bundle) -> str:
+    return bundle.manifest.name.replace("-", "_").replace(" ", "_")
+
+
+def _triton_tensors(kind: str, values: list[onnx.ValueInfoProto]) -> list[str]:
+    lines = []
+    for value in values:
+        tensor = value.type.tensor_type
+        if tensor.elem_type not in _TRITON_TYPES:
+            raise EngineError("is not float32", where=value.name)
+        dims = ", ".join(str(d.dim_value or -1) for d in tensor.shape.dim)
+        data_type = _TRITON_TYPES[tensor.elem_type]
+        lines.append(
+            f'{kind} [ {{ name: "{value.name}" data_type: {data_type} dims: [ {dims} ] }} ]'
+        )
+    return lines
