@@ -98,12 +98,20 @@ def load_module(kind: PlanKind) -> Any:
     """TensorRT's Python module.
 
     Raises:
-        BackendMissingError: it is not installed.
+        BackendMissingError: it is not installed, or too old.
     """
     try:
-        return import_module(MODULES[kind])
+        module = import_module(MODULES[kind])
     except ImportError as error:
         raise BackendMissingError(f"{kind} is not installed", hint=INSTALL[kind]) from error
+    if kind == "tensorrt" and _major(module) < 10:
+        # Before 10 there are no strongly typed networks, and precision would be a builder's guess.
+        raise BackendMissingError(f"TensorRT {module.__version__} is too old", hint="10 or later")
+    return module
+
+
+def _major(trt: Any) -> int:
+    return int(str(trt.__version__).split(".")[0])
 
 
 def _check_options(trt: Any, options: BuildOptions) -> None:
@@ -196,9 +204,10 @@ def _build(
 ) -> bytes:
     logger = _logger(trt)
     builder = trt.Builder(logger)
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    flags = 0 if typed is None or _always_typed(trt, options) else 1 << int(typed)
-    network = builder.create_network(flags)
+    # TensorRT for RTX, and TensorRT from 11 on, know no other networks than strongly typed ones.
+    said = options.kind == "tensorrt" and _major(trt) == 10
+    flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED if said else None
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, logger)
     model = onnx.load(path)
     if options.precision == "fp16":
@@ -218,11 +227,6 @@ def _build(
         options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
         options.timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
-
-
-def _always_typed(trt: Any, options: BuildOptions) -> bool:
-    # TensorRT for RTX, and TensorRT from 11 on, know nothing else.
-    return options.kind == "tensorrt-rtx" or int(trt.__version__.split(".")[0]) >= 11
 
 
 def _configure(
