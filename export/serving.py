@@ -15,7 +15,7 @@ import yaml
 from perception.errors import BundleError, EngineError
 from perception.runtime.bundle import Bundle
 
-_TRITON_TYPES = {onnx.TensorProto.FLOAT: "TYPE_FP32"}
+_TRITON_TYPES: dict[int, str] = {onnx.TensorProto.FLOAT: "TYPE_FP32"}
 
 
 def write_triton(bundle: Bundle, out: Path) -> Path:

@@ -37,12 +37,15 @@ def run(args: argparse.Namespace) -> int:
         say("trained on simulated data", style="yellow")
     say(f"tasks {', '.join(manifest.tasks)}; modalities {', '.join(manifest.modalities)}")
     grid = manifest.inputs.grid
-    say(f"grid {grid.width}x{grid.height} ({grid.fit}); opset {manifest.graphs.opset}")
+    say(
+        f"grid {grid.width}x{grid.height} ({grid.fit}); opset {manifest.graphs.opset}; {manifest.precision}"
+    )
     for task in manifest.tasks:
         names = [c.name for c in getattr(manifest.classes, task)]
         say(f"{task}: {len(names)} classes: {', '.join(names)}")
-    for section in ("model", "training", "accuracy", "parity"):
-        _print_section(section, getattr(manifest, section))
+    content = manifest.model_dump(mode="json")
+    for section in ("model", "training", "accuracy", "parity", "quantization", "backends"):
+        _print_section(section, content[section])
     return 0
 
 

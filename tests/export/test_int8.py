@@ -239,9 +239,10 @@ def test_the_commands_quantize_and_compare(
     copy, out = shutil.copytree(tiny_bundle, tmp_path / "copy"), tmp_path / "int8"
     anysense(
         "export", copy, "--precision", "int8", "--calib-data", f"folder:{simulated}",
-        "--calib-frames", 2, "--max-error", 0.5, "--threads", 1, "--out", out,
+        "--judge-frames", 1, "--calib-frames", 2, "--max-error", 0.5, "--threads", 1, "--out", out,
     )  # fmt: skip
     anysense("bundle", "verify", out)
+    assert set(Bundle.open(out).manifest.backends) >= {"onnxruntime-cpu"}
     anysense(
         "bench", copy, out, "--device", "onnxruntime", "--frames", 1, "--warmup", 0,
         "--threads", 1, "--json", tmp_path / "b.json",

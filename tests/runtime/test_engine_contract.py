@@ -18,9 +18,10 @@ from perception.frame import MODALITIES, Frame, subset_name, subsets_of
 from perception.runtime.bundle import Bundle, write_manifest
 from perception.runtime.engines import measured, registry, selection
 from perception.runtime.engines.base import BackendMissingError, Engine, Tensor
+from perception.runtime.engines.cuda_driver import examine_driver
 from perception.runtime.engines.fallback import FallbackEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
-from perception.runtime.engines.registry import BACKENDS, DEVICES, REFERENCE
+from perception.runtime.engines.registry import BACKENDS, DEVICES, PLAN_BACKENDS, REFERENCE
 from perception.runtime.engines.selection import load_engines
 from perception.runtime.manifest import BackendRecord
 from perception.runtime.pipeline import Pipeline
@@ -50,9 +51,23 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def engines(bundle: Bundle, backend: str) -> dict[str, Engine]:
+def home(tiny_bundle: Path, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle, with plans built in a copy of it for the backends that run these."""
+    if backend not in PLAN_BACKENDS:
+        return tiny_bundle
+    if not examine_driver().gpus:
+        pytest.skip("no NVIDIA GPU")
+    from export.engine_builder import BuildOptions, build_plans
+
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("plans") / "bundle"))
+    build_plans(Bundle.open(copy), BuildOptions(backend))  # type: ignore[arg-type]
+    return copy
+
+
+@pytest.fixture(scope="module")
+def engines(home: Path, backend: str) -> dict[str, Engine]:
     try:
-        return load_engines(bundle, backend, threads=1)
+        return load_engines(Bundle.open(home), backend, threads=1)
     except BackendMissingError as error:
         pytest.skip(str(error))
 
@@ -211,9 +226,9 @@ def test_a_file_that_is_no_graph_is_an_engine_error_in_one_line(
 
 
 def test_the_result_says_which_backend_ran(
-    tiny_bundle: Path, frames: list[Frame], backend: str, engines: dict[str, Engine]
+    home: Path, frames: list[Frame], backend: str, engines: dict[str, Engine]
 ) -> None:
-    result = Pipeline.load(tiny_bundle, backend, threads=1)(frames[0])
+    result = Pipeline.load(home, backend, threads=1)(frames[0])
     assert result.backend == engines["fuser"].backend
     assert result.used == MODALITIES
 
