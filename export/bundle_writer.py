@@ -34,7 +34,6 @@ class ExportOptions:
         dynamic: let height and width vary.
         half_storage: store weights as float16 (arithmetic stays float32).
         version: version of the bundle.
-        accuracy: content of the manifest's `accuracy` field, when known.
         command: the command that trained the checkpoint, for the manifest.
     """
 
@@ -42,7 +41,6 @@ class ExportOptions:
     dynamic: bool = False
     half_storage: bool = True
     version: str = "1"
-    accuracy: dict[str, Any] | None = None
     command: str = ""
 
 
@@ -130,7 +128,7 @@ def _manifest(
             "dynamic": options.dynamic,
         },
         "training": _training(config, info, checkpoint, options),
-        "accuracy": options.accuracy or _validation(checkpoint),
+        "accuracy": _validation(checkpoint),
         "parity": {f"{r.form} {r.subset}": float(f"{r.max_abs:.2e}") for r in rows},
         "model": {
             "name": config.model.name,
@@ -169,7 +167,4 @@ def _validation(checkpoint: Checkpoint) -> dict[str, Any]:
     scores = checkpoint.progress.get("scores")
     if not scores:
         return {}
-    return {
-        "split": "validation part of the training data, PyTorch, during training",
-        "subsets": scores,
-    }
+    return {f"{recording_info(checkpoint.progress).name} val, PyTorch": {"subsets": scores}}

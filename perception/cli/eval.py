@@ -31,6 +31,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--all-subsets", action="store_true", help="every subset of modalities")
     group.add_argument("--subset", help="one subset, e.g. rgb,depth (default: all modalities)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument(
+        "--record", action="store_true", help="also write the numbers into the bundle's bundle.yaml"
+    )
     add_engine_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -54,9 +57,13 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
+    from perception.runtime.bundle import find_bundle, record_accuracy
     from perception.runtime.pipeline import Pipeline
 
     output_file(args.json)
+    folder = find_bundle(args.bundle)
+    if args.record and not folder.is_dir():
+        raise ConfigError("--record needs a bundle folder, not a zip", where=str(folder))
     recording = open_data(args)
     pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
     pipeline.manifest.detection.score_threshold = LOW_SCORE
@@ -75,22 +82,35 @@ def run(args: argparse.Namespace) -> int:
     _print(table, args, pipeline.manifest.name, recording.info.simulated)
     for note in notes:
         say(f"note: {note}", style="yellow")
+    content = {
+        "bundle": pipeline.manifest.name,
+        "bundle_version": pipeline.manifest.version,
+        "data": recording.info.name,
+        "simulated": recording.info.simulated,
+        "split": args.split,
+        "only": args.only,
+        "labels": args.labels,
+        "backend": pipeline.backend,
+        "command": command_line(),
+        "notes": notes,
+        "subsets": table,
+    }
     if args.json:
-        content = {
-            "bundle": pipeline.manifest.name,
-            "bundle_version": pipeline.manifest.version,
-            "data": recording.info.name,
-            "simulated": recording.info.simulated,
-            "split": args.split,
-            "only": args.only,
-            "labels": args.labels,
-            "backend": pipeline.backend,
-            "command": command_line(),
-            "notes": notes,
-            "subsets": table,
-        }
         write_json(args.json, content)
+    if args.record:
+        record_accuracy(folder, *_record(content))
     return 0
+
+
+def _record(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and content of the manifest's entry: what was measured, on what, by which command."""
+    words = [content["data"], content["split"], content["only"], content["labels"]]
+    kept = {k: content[k] for k in ("backend", "command", "notes") if content[k]}
+    subsets = {
+        name: {k: round(v, 4) for k, v in row.items() if isinstance(v, int | float)}
+        for name, row in content["subsets"].items()
+    }
+    return " ".join(w for w in words if w), {**kept, "subsets": subsets}
 
 
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from perception.runtime.bundle import Bundle
 
 
 def _anysense(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -129,6 +132,21 @@ def test_eval_of_every_subset(tiny_bundle: Path, simulated: Path, tmp_path: Path
     assert next(iter(subsets)) == "rgb+depth+thermal+lidar"
     assert {"miou", "ap50", "ap", "per_class", "frames"} <= set(subsets["rgb"])
     assert subsets["rgb"]["frames"] == 2
+
+
+def test_eval_records_accuracy_in_the_bundle(
+    tiny_bundle: Path, simulated: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    arguments = ["eval", bundle, "--data", f"folder:{simulated}", "--limit", "2"]
+    done = _anysense(*arguments, "--json", tmp_path / "found.json", "--record")
+    assert done.returncode == 0, done.stderr
+    opened = Bundle.open(bundle, verify=True)
+    (entry,) = (v for k, v in opened.manifest.accuracy.items() if k.endswith(" all"))
+    (subset,) = json.loads((tmp_path / "found.json").read_text())["subsets"].items()
+    assert entry["subsets"][subset[0]]["miou"] == pytest.approx(subset[1]["miou"], abs=1e-4)
+    assert entry["command"].startswith("anysense eval")
 
 
 def test_bench_prints_ratios(tiny_bundle: Path, tmp_path: Path) -> None:
