@@ -34,6 +34,7 @@ class ExportOptions:
         dynamic: let height and width vary.
         half_storage: store weights as float16 (arithmetic stays float32).
         version: version of the bundle.
+        name: name of the bundle; None takes the configuration's.
         command: the command that trained the checkpoint, for the manifest.
     """
 
@@ -41,6 +42,7 @@ class ExportOptions:
     dynamic: bool = False
     half_storage: bool = True
     version: str = "1"
+    name: str | None = None
     command: str = ""
 
 
@@ -113,7 +115,7 @@ def _manifest(
     subsets = subsets_of(config.preprocess.modalities)
     manifest: dict[str, Any] = {
         "schema": 1,
-        "name": config.name,
+        "name": options.name or config.name,
         "version": options.version,
         "description": config.description,
         "simulated": info.simulated,
@@ -157,7 +159,8 @@ def _training(
         "licence": info.licence,
         "command": options.command or f"anysense train configs/{config.name}.yaml",
         "epochs": checkpoint.progress["epoch"],
-        "start": "ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random",
+        "start": config.model.load_from
+        or ("ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random"),
         "full_set_probability": config.full_set_probability,
         "absent_modalities": f"gated by presence, order {', '.join(MODALITIES)}",
     }

@@ -25,6 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="float16",
         help="how weights are stored; arithmetic is float32 either way",
     )
+    parser.add_argument("--name", help="name of the bundle (default: the configuration's)")
     parser.add_argument("--version", default="1", help="version of the bundle")
     parser.set_defaults(run=run)
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         dynamic=args.dynamic,
         half_storage=args.weights == "float16",
         version=args.version,
+        name=args.name,
     )
     try:
         with console.status(f"exporting {args.checkpoint}"):

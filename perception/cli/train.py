@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     out = args.out or Path("runs") / config.name
     trainer = Trainer(config, out, device)
+    if config.model.load_from is not None:
+        print("start: {} of {} tensors from {}".format(*trainer.loaded, config.model.load_from))  # noqa: T201
     if args.smoke:
         trainer.shorten(train_frames=3 * config.phase(0).batch, val_frames=4)
     if args.resume:

@@ -25,6 +25,7 @@ from perception.training.checkpoint import (
     BEST,
     LAST,
     load_checkpoint,
+    load_fitting,
     restore_optimizer,
     save_checkpoint,
 )
@@ -123,6 +124,8 @@ class Trainer:
         self.train_set = FusionDataset(train, config.preprocess, config.corruption, config.seed)
         self.val_set = FusionDataset(val, config.preprocess, config.corruption, config.seed)
         self.model = build_from_config(config, train.info, pretrained=True)
+        if config.model.load_from is not None:
+            self.loaded = load_fitting(self.model, Path(config.model.load_from))
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.optimizer.lr)
