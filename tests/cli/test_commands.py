@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import yaml
 
 from perception.runtime.bundle import Bundle
 
@@ -73,6 +76,22 @@ def test_run_goes_on_without_a_blind_sensor(
     assert done.returncode == 0
     assert "warning: lidar: needs intrinsics" in done.stdout
     assert json.loads((tmp_path / "result.json").read_text())["used"] == ["rgb"]
+
+
+def test_eight_bit_depth_needs_a_scale_from_somewhere(tiny_bundle: Path, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(20, 200, (60, 80)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "depth.png"), picture)
+    arguments = ["run", "--depth", tmp_path / "depth.png", "--out", tmp_path / "out", "--bundle"]
+    assert "scale is not known" in _error(_anysense(*arguments, tiny_bundle))
+    assert _anysense(*arguments, tiny_bundle, "--depth-scale", "0.04").returncode == 0
+    ruled = tmp_path / "ruled"
+    shutil.copytree(tiny_bundle, ruled)
+    manifest = yaml.safe_load((ruled / "bundle.yaml").read_text())
+    manifest["inputs"]["depth"]["m_per_count8"] = 0.04
+    (ruled / "bundle.yaml").write_text(yaml.safe_dump(manifest))
+    done = _anysense(*arguments, ruled)
+    assert done.returncode == 0
+    assert "read as 0.04 m per step" in done.stdout
 
 
 @pytest.mark.parametrize(
