@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import yaml
 
 from export.bundle_writer import ExportOptions, export_bundle
 from perception.data import open_recording
-from perception.errors import ConfigError, DataError
+from perception.errors import ConfigError, DataError, MissingDependencyError
 from perception.runtime.pipeline import Pipeline
 from perception.training.augment import augment
 from perception.training.checkpoint import load_checkpoint
@@ -80,6 +81,17 @@ def test_resuming_gives_the_same_weights_as_never_stopping(simulated: Path, tmp_
         load_checkpoint(tmp_path / n / "last.safetensors").weights for n in ("whole", "parts")
     )
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_tensorboard_gets_the_log(simulated: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(MissingDependencyError, match="pip install tensorboard"):
+            Trainer(_config(simulated), tmp_path, tensorboard=True)
+        return
+    trainer = Trainer(_config(simulated, epochs=1), tmp_path, tensorboard=True)
+    trainer.shorten(4, 2)
+    trainer.fit()
+    assert list(tmp_path.glob("events.out.tfevents*"))
 
 
 def test_resuming_under_another_configuration_is_refused(simulated: Path, tmp_path: Path) -> None:
