@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,14 @@ def run(args: argparse.Namespace) -> int:
 def _record(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Name and content of the manifest's entry: what was measured, on what, by which command."""
     words = [content["data"], content["split"], content["only"], content["labels"]]
-    kept = {k: content[k] for k in ("backend", "command", "notes") if content[k]}
+    # Where results went on this machine is of no use to a reader of the bundle.
+    command = re.sub(r" --(json|threads)[ =]\S+| --record", "", content["command"])
+    kept = {k: content[k] for k in ("backend", "notes") if content[k]}
     subsets = {
         name: {k: round(v, 4) for k, v in row.items() if isinstance(v, int | float)}
         for name, row in content["subsets"].items()
     }
-    return " ".join(w for w in words if w), {**kept, "subsets": subsets}
+    return " ".join(w for w in words if w), {"command": command, **kept, "subsets": subsets}
 
 
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:
