@@ -34,7 +34,7 @@ class ExportOptions:
         dynamic: let height and width vary.
         half_storage: store weights as float16 (arithmetic stays float32).
         version: version of the bundle.
-        accuracy: content of the manifest's `accuracy` field, when known.
+        name: name of the bundle; None takes the configuration's.
         command: the command that trained the checkpoint, for the manifest.
     """
 
@@ -42,7 +42,7 @@ class ExportOptions:
     dynamic: bool = False
     half_storage: bool = True
     version: str = "1"
-    accuracy: dict[str, Any] | None = None
+    name: str | None = None
     command: str = ""
 
 
@@ -115,7 +115,7 @@ def _manifest(
     subsets = subsets_of(config.preprocess.modalities)
     manifest: dict[str, Any] = {
         "schema": 1,
-        "name": config.name,
+        "name": options.name or config.name,
         "version": options.version,
         "description": config.description,
         "simulated": info.simulated,
@@ -130,7 +130,7 @@ def _manifest(
             "dynamic": options.dynamic,
         },
         "training": _training(config, info, checkpoint, options),
-        "accuracy": options.accuracy or _validation(checkpoint),
+        "accuracy": _validation(checkpoint),
         "parity": {f"{r.form} {r.subset}": float(f"{r.max_abs:.2e}") for r in rows},
         "model": {
             "name": config.model.name,
@@ -159,7 +159,8 @@ def _training(
         "licence": info.licence,
         "command": options.command or f"anysense train configs/{config.name}.yaml",
         "epochs": checkpoint.progress["epoch"],
-        "start": "ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random",
+        "start": config.model.load_from
+        or ("ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random"),
         "full_set_probability": config.full_set_probability,
         "absent_modalities": f"gated by presence, order {', '.join(MODALITIES)}",
     }
@@ -169,7 +170,4 @@ def _validation(checkpoint: Checkpoint) -> dict[str, Any]:
     scores = checkpoint.progress.get("scores")
     if not scores:
         return {}
-    return {
-        "split": "validation part of the training data, PyTorch, during training",
-        "subsets": scores,
-    }
+    return {f"{recording_info(checkpoint.progress).name} val, PyTorch": {"subsets": scores}}

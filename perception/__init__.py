@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from perception.frame import Frame as Frame
     from perception.frame import Sample as Sample
     from perception.runtime.bundle import Bundle as Bundle
+    from perception.runtime.collector import Collector as Collector
+    from perception.runtime.collector import SensorTiming as SensorTiming
     from perception.runtime.pipeline import Pipeline as Pipeline
     from perception.runtime.policy import Policy as Policy
     from perception.runtime.result import Detections as Detections
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "AnySenseError": "perception.errors",
     "Bundle": "perception.runtime.bundle",
+    "Collector": "perception.runtime.collector",
     "Detections": "perception.runtime.result",
     "Frame": "perception.frame",
     "MODALITIES": "perception.frame",
@@ -34,6 +37,7 @@ _EXPORTS = {
     "Policy": "perception.runtime.policy",
     "Result": "perception.runtime.result",
     "Sample": "perception.frame",
+    "SensorTiming": "perception.runtime.collector",
 }
 
 __all__ = [*_EXPORTS]

@@ -43,12 +43,13 @@ def load_rgb(path: Path) -> Sample:
         return Sample("rgb", rgb, encoding="rgb8")
 
 
-def load_depth(path: Path, scale: float | None = None) -> Sample:
+def load_depth(path: Path, scale: float | None = None, m_per_count8: float | None = None) -> Sample:
     """A depth map: 16 bit PNG in millimetres, float TIFF or .npy in metres, or any with `scale`.
 
     Args:
         path: the file.
         scale: metres per step.
+        m_per_count8: metres per step of an 8 bit file when `scale` is not given.
 
     Raises:
         DataError: no such file.
@@ -58,6 +59,8 @@ def load_depth(path: Path, scale: float | None = None) -> Sample:
         array = _values(path)
         if array.ndim == 3:
             raise EncodingError("depth map has several channels")
+        if scale is None and array.dtype == np.uint8:
+            scale = m_per_count8
         return Sample("depth", depth_from_array(array, scale), encoding=_encoding(array))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--all-subsets", action="store_true", help="every subset of modalities")
     group.add_argument("--subset", help="one subset, e.g. rgb,depth (default: all modalities)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument(
+        "--record", action="store_true", help="also write the numbers into the bundle's bundle.yaml"
+    )
     add_engine_arguments(parser)
     parser.add_argument(
-        "--backends", metavar="A,B", help="compare these with ONNX Runtime float32, all subsets"
+        "--backends",
+        metavar="A,B",
+        help="compare these with ONNX Runtime float32, all subsets; with --record, auto may then "
+        "choose those that lose no more than the tolerance",
     )
     parser.add_argument(
         "--reference", metavar="BUNDLE", help="with --backends: float32 bundle to compare with"
     )
     parser.add_argument(
         "--tolerance", type=float, default=1.0, help="points a backend may lose (default: 1)"
-    )
-    parser.add_argument(
-        "--record",
-        action="store_true",
-        help="with --backends: write the outcome into the bundle, so that auto may choose them",
     )
     parser.set_defaults(run=run)
 
@@ -70,13 +72,15 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
+    from perception.runtime.bundle import find_bundle, record_accuracy
     from perception.runtime.pipeline import Pipeline
 
     output_file(args.json)
-    if args.record and not args.backends:
-        raise ConfigError("--record needs --backends")
     if args.reference and not args.backends:
         raise ConfigError("--reference needs --backends")
+    folder = find_bundle(args.bundle)
+    if args.record and not folder.is_dir():
+        raise ConfigError("--record needs a bundle folder, not a zip", where=str(folder))
     recording = open_data(args)
     if args.backends:
         return _run_backends(args, recording)
@@ -97,21 +101,23 @@ def run(args: argparse.Namespace) -> int:
     _print(table, args, pipeline.manifest.name, recording.info.simulated)
     for note in notes:
         say(f"note: {note}", style="yellow")
+    content = {
+        "bundle": pipeline.manifest.name,
+        "bundle_version": pipeline.manifest.version,
+        "data": recording.info.name,
+        "simulated": recording.info.simulated,
+        "split": args.split,
+        "only": args.only,
+        "labels": args.labels,
+        "backend": pipeline.backend,
+        "command": command_line(),
+        "notes": notes,
+        "subsets": table,
+    }
     if args.json:
-        content = {
-            "bundle": pipeline.manifest.name,
-            "bundle_version": pipeline.manifest.version,
-            "data": recording.info.name,
-            "simulated": recording.info.simulated,
-            "split": args.split,
-            "only": args.only,
-            "labels": args.labels,
-            "backend": pipeline.backend,
-            "command": command_line(),
-            "notes": notes,
-            "subsets": table,
-        }
         write_json(args.json, content)
+    if args.record:
+        record_accuracy(folder, *_record(content))
     return 0
 
 
@@ -167,6 +173,19 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
         }
         write_json(args.json, content)
     return 0
+
+
+def _record(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and content of the manifest's entry: what was measured, on what, by which command."""
+    words = [content["data"], content["split"], content["only"], content["labels"]]
+    # Where results went on this machine is of no use to a reader of the bundle.
+    command = re.sub(r" --(json|threads)[ =]\S+| --record", "", content["command"])
+    kept = {k: content[k] for k in ("backend", "notes") if content[k]}
+    subsets = {
+        name: {k: round(v, 4) for k, v in row.items() if isinstance(v, int | float)}
+        for name, row in content["subsets"].items()
+    }
+    return " ".join(w for w in words if w), {"command": command, **kept, "subsets": subsets}
 
 
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:

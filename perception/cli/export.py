@@ -54,6 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="float16",
         help="how weights are stored; arithmetic is float32 either way",
     )
+    graphs.add_argument("--name", help="name of the bundle (default: the configuration's)")
     graphs.add_argument("--version", default="1", help="version of the bundle")
     _add_int8_arguments(parser)
     _add_plan_arguments(parser)
@@ -224,6 +225,7 @@ def _export(args: argparse.Namespace) -> Bundle:
         dynamic=args.dynamic,
         half_storage=args.weights == "float16",
         version=args.version,
+        name=args.name,
     )
     # An INT8 bundle is made from the float32 one, which is kept beside it.
     out = args.out if args.precision != "int8" else args.out.with_name(f"{args.out.name}-fp32")

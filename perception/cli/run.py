@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from perception.cli.arguments import CONSOLE, add_engine_arguments, write_json
+from perception.cli.arguments import CONSOLE, add_engine_arguments, say, write_json
 from perception.errors import ConfigError
 from perception.frame import Frame, Modality, Sample
+from perception.preprocess.contract import PreprocessContract
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,7 +18,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--bundle", required=True, help="folder, zip or name of a bundle")
     parser.add_argument("--rgb", type=Path, metavar="FILE", help="picture")
     parser.add_argument(
-        "--depth", type=Path, metavar="FILE", help="16 bit PNG in mm, or metres as .npy/.tiff"
+        "--depth",
+        type=Path,
+        metavar="FILE",
+        help="16 bit PNG in mm, metres as .npy/.tiff, or 8 bit where the bundle says its scale",
     )
     parser.add_argument("--thermal", type=Path, metavar="FILE", help="8 or 16 bit picture, or .npy")
     parser.add_argument("--lidar", type=Path, metavar="FILE", help=".npy, .npz, .bin or .pcd")
@@ -34,8 +38,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run)
 
 
-def load_frame(args: argparse.Namespace) -> Frame:
-    """The frame that the file arguments make up.
+def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
+    """The frame that the file arguments make up; the contract gives the scale of 8 bit depth.
 
     Raises:
         ConfigError: no file is given.
@@ -47,7 +51,9 @@ def load_frame(args: argparse.Namespace) -> Frame:
     if args.rgb:
         samples["rgb"] = load_rgb(args.rgb)
     if args.depth:
-        samples["depth"] = load_depth(args.depth, args.depth_scale)
+        samples["depth"] = load_depth(args.depth, args.depth_scale, contract.depth.m_per_count8)
+        if args.depth_scale is None and samples["depth"].encoding == "8UC1":
+            say(f"note: 8 bit depth, read as {contract.depth.m_per_count8:.4g} m per step")
     if args.thermal:
         samples["thermal"] = load_thermal(args.thermal, args.thermal_unit)
     if args.lidar:
@@ -67,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     from perception.runtime.pipeline import Pipeline
     from perception.viz.overlay import colorize_labels, draw_result
 
-    frame = load_frame(args)
     pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
+    frame = load_frame(args, pipeline.manifest.inputs)
     foreign = [m for m in frame if m not in pipeline.modalities]
     if len(foreign) == len(frame):
         raise ConfigError(

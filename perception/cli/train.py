@@ -19,6 +19,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument(
+        "--tensorboard", action="store_true", help="also log for TensorBoard (if installed)"
+    )
+    parser.add_argument(
         "--smoke", action="store_true", help="one short epoch on a few frames, to see it work"
     )
     parser.set_defaults(run=run)
@@ -51,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     out = args.out or Path("runs") / config.name
-    trainer = Trainer(config, out, device)
+    trainer = Trainer(config, out, device, tensorboard=args.tensorboard)
+    if config.model.load_from is not None:
+        print("start: {} of {} tensors from {}".format(*trainer.loaded, config.model.load_from))  # noqa: T201
     if args.smoke:
         trainer.shorten(train_frames=3 * config.phase(0).batch, val_frames=4)
     if args.resume:

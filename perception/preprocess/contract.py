@@ -43,10 +43,13 @@ class DepthSpec(_Spec):
     """Depth becomes inverse depth, (1/z - 1/max_m) / (1/min_m - 1/max_m), and a validity mask.
 
     Depths outside [min_m, max_m] and non-finite ones are invalid; both channels are 0 there.
+    `m_per_count8` is what a step of an 8 bit depth file is worth, in metres, when nothing else says
+    so: such files carry no scale of their own.
     """
 
     min_m: float = Field(0.4, gt=0)
     max_m: float = Field(20.0, gt=0)
+    m_per_count8: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> DepthSpec:

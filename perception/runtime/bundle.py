@@ -135,6 +135,20 @@ def write_manifest(folder: Path, manifest: BundleManifest) -> None:
     )
 
 
+def record_accuracy(folder: Path, name: str, entry: dict[str, Any]) -> None:
+    """Put an entry under `accuracy` into the manifest of a bundle folder, in place of one so named.
+
+    Raises:
+        BundleError: no bundle, or it cannot be written.
+    """
+    manifest = _read_manifest(folder)
+    manifest.accuracy[name] = entry
+    try:
+        write_manifest(folder, manifest)
+    except OSError as error:
+        raise BundleError(f"cannot be written: {error}", where=str(folder / MANIFEST)) from error
+
+
 def _read_manifest(folder: Path) -> BundleManifest:
     path = folder / MANIFEST
     if not path.is_file():

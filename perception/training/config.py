@@ -17,10 +17,15 @@ class _Spec(BaseModel):
 
 
 class ModelSpec(_Spec):
-    """Which model, and its arguments; modalities and class counts come from the rest."""
+    """Which model, and its arguments; modalities and class counts come from the rest.
+
+    `load_from` names a checkpoint or run folder whose averaged weights the training starts from;
+    layers of another shape, such as the head of other classes, keep their own start.
+    """
 
     name: str = "anyfuse"
     pretrained: bool = True
+    load_from: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 

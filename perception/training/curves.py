@@ -1,9 +1,11 @@
-"""Learning curves as a picture."""
+"""Learning curves as a picture, and for TensorBoard."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from perception.errors import MissingDependencyError
 
 _METRICS = {"miou": "mIoU", "ap50": "AP50"}
 
@@ -40,3 +42,18 @@ def _plot_scores(axis: Any, log: list[dict[str, Any]], metric: str) -> None:
         axis.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=subset)
     axis.set(xlabel="epoch", ylabel=f"{_METRICS[metric]}, %", title="Validation by subset")
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+
+
+def open_board(folder: Path) -> Any:
+    """A TensorBoard writer for a run folder.
+
+    Raises:
+        MissingDependencyError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependencyError(
+            "TensorBoard is not installed", hint="pip install tensorboard"
+        ) from error
+    return SummaryWriter(str(folder))

@@ -25,11 +25,12 @@ from perception.training.checkpoint import (
     BEST,
     LAST,
     load_checkpoint,
+    load_fitting,
     restore_optimizer,
     save_checkpoint,
 )
 from perception.training.config import TrainConfig
-from perception.training.curves import plot_curves
+from perception.training.curves import open_board, plot_curves
 from perception.training.dataset import Batch, FusionDataset, collate
 from perception.training.losses import (
     auxiliary_detection_loss,
@@ -111,9 +112,16 @@ class Trainer:
         config: the configuration.
         out: the run folder; gets `last.safetensors`, `best.safetensors`, `log.csv`, `curves.png`.
         device: `cpu` or `cuda`.
+        tensorboard: also write the log for TensorBoard into the run folder.
+
+    Raises:
+        MissingDependencyError: TensorBoard is wanted, but not installed.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, device: str = "cpu") -> None:
+    def __init__(
+        self, config: TrainConfig, out: Path, device: str = "cpu", *, tensorboard: bool = False
+    ) -> None:
+        self.board = open_board(Path(out)) if tensorboard else None
         self.config = config
         self.out = Path(out)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -123,6 +131,8 @@ class Trainer:
         self.train_set = FusionDataset(train, config.preprocess, config.corruption, config.seed)
         self.val_set = FusionDataset(val, config.preprocess, config.corruption, config.seed)
         self.model = build_from_config(config, train.info, pretrained=True)
+        if config.model.load_from is not None:
+            self.loaded = load_fitting(self.model, Path(config.model.load_from))
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.optimizer.lr)
@@ -190,6 +200,10 @@ class Trainer:
                     row |= self._validate()
                 self.log.append(row)
                 self._save()
+                if self.board is not None:
+                    for name, value in row.items():
+                        self.board.add_scalar(name, value, self.epoch)
+                    self.board.flush()
                 progress.update(task, completed=self.epoch)
                 progress.console.print(_line(row), highlight=False, soft_wrap=True)
 

@@ -31,16 +31,14 @@ def validate(
     Runs at the full resolution of the bundle's grid; semantic scores are taken at half of it.
     """
     model.eval()
-    scores: dict[str, dict[str, float]] = {}
-    for subset in subsets_of(config.preprocess.modalities):
-        meters = _Meters(dataset, config)
-        for index in range(len(dataset)):
-            inputs = _inputs(dataset, index, device)
+    meters = {s: _Meters(dataset, config) for s in subsets_of(config.preprocess.modalities)}
+    for index in range(len(dataset)):
+        inputs = _inputs(dataset, index, device)
+        for subset, meter in meters.items():
             with torch.autocast(device.type, torch.bfloat16):
                 output = model({m: inputs[m] for m in subset})
-            meters.add(index, output)
-        scores[subset_name(subset)] = meters.scores()
-    return scores
+            meter.add(index, output)
+    return {subset_name(s): meter.scores() for s, meter in meters.items()}
 
 
 class _Meters:

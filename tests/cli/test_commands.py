@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import yaml
 
 from perception.frame import MODALITIES, subset_name, subsets_of
 from perception.runtime.bundle import Bundle
@@ -75,6 +79,22 @@ def test_run_goes_on_without_a_blind_sensor(
     assert json.loads((tmp_path / "result.json").read_text())["used"] == ["rgb"]
 
 
+def test_eight_bit_depth_needs_a_scale_from_somewhere(tiny_bundle: Path, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(20, 200, (60, 80)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "depth.png"), picture)
+    arguments = ["run", "--depth", tmp_path / "depth.png", "--out", tmp_path / "out", "--bundle"]
+    assert "scale is not known" in _error(_anysense(*arguments, tiny_bundle))
+    assert _anysense(*arguments, tiny_bundle, "--depth-scale", "0.04").returncode == 0
+    ruled = tmp_path / "ruled"
+    shutil.copytree(tiny_bundle, ruled)
+    manifest = yaml.safe_load((ruled / "bundle.yaml").read_text())
+    manifest["inputs"]["depth"]["m_per_count8"] = 0.04
+    (ruled / "bundle.yaml").write_text(yaml.safe_dump(manifest))
+    done = _anysense(*arguments, ruled)
+    assert done.returncode == 0
+    assert "read as 0.04 m per step" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -101,7 +121,7 @@ def test_run_goes_on_without_a_blind_sensor(
         (["bench", "BUNDLE", "--backends", "auto"], "--backends"),
         (["bench", "BUNDLE", "BUNDLE", "--backends", "onnxruntime"], "one bundle"),
         (["bench", "BUNDLE", "--device", "cpu,cpu"], "--device"),
-        (["eval", "BUNDLE", "--data", "folder:DATA", "--record"], "--backends"),
+        (["eval", "BUNDLE", "--data", "folder:DATA", "--reference", "BUNDLE"], "--backends"),
     ],
 )
 def test_wrong_use_gives_one_line_and_exit_code_2(
@@ -139,6 +159,21 @@ def test_eval_of_every_subset(tiny_bundle: Path, simulated: Path, tmp_path: Path
     assert subsets["rgb"]["frames"] == 2
 
 
+def test_eval_records_accuracy_in_the_bundle(
+    tiny_bundle: Path, simulated: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    arguments = ["eval", bundle, "--data", f"folder:{simulated}", "--limit", "2"]
+    done = _anysense(*arguments, "--json", tmp_path / "found.json", "--record")
+    assert done.returncode == 0, done.stderr
+    opened = Bundle.open(bundle, verify=True)
+    (entry,) = (v for k, v in opened.manifest.accuracy.items() if k.endswith(" all"))
+    (subset,) = json.loads((tmp_path / "found.json").read_text())["subsets"].items()
+    assert entry["subsets"][subset[0]]["miou"] == pytest.approx(subset[1]["miou"], abs=1e-4)
+    assert "--json" not in entry["command"] and "--record" not in entry["command"]
+
+
 def test_bench_prints_ratios(tiny_bundle: Path, tmp_path: Path) -> None:
     done = _anysense("bench", tiny_bundle, "--frames", "3", "--json", tmp_path / "b.json")
     assert done.returncode == 0, done.stderr
@@ -166,7 +201,6 @@ def test_bench_compares_backends_with_onnx_runtime(tiny_bundle: Path, tmp_path: 
 def test_eval_of_backends_records_what_they_cost(
     tiny_bundle: Path, simulated: Path, tmp_path: Path
 ) -> None:
-    import shutil
 
     copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
     done = _anysense(
@@ -200,7 +234,6 @@ def test_demo_writes_report_and_csv(tiny_bundle: Path, simulated: Path, tmp_path
 
 
 def test_bundle_verify_names_a_changed_file(tiny_bundle: Path, tmp_path: Path) -> None:
-    import shutil
 
     copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
     assert _anysense("bundle", "verify", copy).returncode == 0

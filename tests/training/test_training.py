@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import yaml
 
 from export.bundle_writer import ExportOptions, export_bundle
 from perception.data import open_recording
-from perception.errors import ConfigError, DataError
+from perception.errors import ConfigError, DataError, MissingDependencyError
 from perception.runtime.pipeline import Pipeline
 from perception.training.augment import augment
 from perception.training.checkpoint import load_checkpoint
@@ -82,11 +83,40 @@ def test_resuming_gives_the_same_weights_as_never_stopping(simulated: Path, tmp_
     assert all(torch.equal(one[k], other[k]) for k in one)
 
 
+def test_tensorboard_gets_the_log(simulated: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(MissingDependencyError, match="pip install tensorboard"):
+            Trainer(_config(simulated), tmp_path, tensorboard=True)
+        return
+    trainer = Trainer(_config(simulated, epochs=1), tmp_path, tensorboard=True)
+    trainer.shorten(4, 2)
+    trainer.fit()
+    assert list(tmp_path.glob("events.out.tfevents*"))
+
+
 def test_resuming_under_another_configuration_is_refused(simulated: Path, tmp_path: Path) -> None:
     trainer = Trainer(_config(simulated), tmp_path)
     trainer._save()
     with pytest.raises(ConfigError, match="another configuration"):
         Trainer(_config(simulated, seed=9), tmp_path).resume()
+
+
+def test_starting_from_a_checkpoint_keeps_what_fits(simulated: Path, tmp_path: Path) -> None:
+    first = Trainer(_config(simulated), tmp_path / "first")
+    first._save()
+    spec = {
+        "pretrained": False,
+        "load_from": str(tmp_path / "first"),
+        "options": {"width": 0.25, "decoder_width": 32},
+    }
+    second = Trainer(_config(simulated, model=spec, tasks=["segmentation"], seed=3), tmp_path / "b")
+    taken, held = second.loaded
+    assert taken == held == len(second.model.state_dict())
+    one, other = first.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(one[k], v) for k, v in other.items())
+    spec["options"] = {"width": 0.25, "decoder_width": 64}
+    third = Trainer(_config(simulated, model=spec), tmp_path / "c")
+    assert 0 < third.loaded[0] < third.loaded[1]
 
 
 def test_damaged_and_missing_checkpoints_are_named(tmp_path: Path) -> None:

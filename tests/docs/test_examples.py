@@ -1,0 +1,51 @@
+"""The Python in the documentation runs as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import perception
+
+ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(r"```python\n(.*?)```", re.S)
+
+
+def _run(page: str, names: dict[str, Any]) -> None:
+    blocks = _BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert blocks
+    for index, block in enumerate(blocks):
+        exec(compile(block, f"{page}, example {index + 1}", "exec"), names)
+
+
+def test_runtime_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    _run("docs/runtime.md", {})
+
+
+def test_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (480, 640, 3), np.uint8)
+    stamped = {"stamp_ns": 10}
+    names = {
+        "image": image,
+        "meters": rng.uniform(0.5, 5, (480, 640)).astype(np.float32),
+        "sample": perception.Sample("rgb", image[::-1].copy(), **stamped),
+    }
+    names["other"] = perception.Sample("depth", names["meters"] + 1, **stamped)
+    _run("README.md", names)
+    result = names["result"]
+    assert result.used == ("rgb", "depth")
+    assert result.state == "full"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
