@@ -16,6 +16,11 @@ REAL_DATA = Path(os.environ.get("ANYSENSE_DATA", Path(__file__).parents[1] / "da
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of an untrained small AnyFuse with all modalities and both heads, really exported."""
+    return export_tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+def export_tiny_bundle(folder: Path) -> Path:
+    """Export that bundle to `folder`/bundle; also what `make_tiny_bundle.py` does for the ROS tests."""
     import torch
 
     from export.bundle_writer import ExportOptions, export_bundle
@@ -43,7 +48,6 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.normal_(parameter, std=0.5)
         if name.endswith("detection.classify.bias"):
             torch.nn.init.constant_(parameter, -1.0)
-    folder = tmp_path_factory.mktemp("tiny")
     progress = {"epoch": 0, "recording": describe_recording(info)}
     path = folder / "tiny.safetensors"
     save_checkpoint(path, config, model, dict(model.state_dict()), None, progress)

@@ -218,6 +218,31 @@ class Collector:
             now = max(now_ns, self._now_ns)
             return tuple(m for m in self.sensors if not self._alive(m, now))
 
+    def retime(self, sensors: Mapping[Modality, SensorTiming], deadline_ns: int) -> None:
+        """Change timings while running; what waits stays.
+
+        Raises:
+            ConfigError: other sensors than before, or a deadline that makes no sense.
+        """
+        if set(sensors) != set(self.sensors) or deadline_ns <= 0:
+            raise ConfigError(
+                "the sensors cannot change, the deadline must be positive", where="collector"
+            )
+        with self._lock:
+            self.sensors = {m: sensors[m] for m in self.sensors}
+            self.deadline_ns = deadline_ns
+            self._total_weight = sum(t.weight for t in self.sensors.values())
+
+    def waiting(self) -> list[Sample]:
+        """The accepted samples that wait in open groups."""
+        with self._lock:
+            return [s for g in (*self._expelled, *self._open) for s in g.samples.values()]
+
+    def heard_ns(self, modality: Modality) -> int | None:
+        """Arrival of a sensor's last sample with a plausible stamp; None when there was none."""
+        with self._lock:
+            return self._heard.get(modality)
+
     @property
     def pending(self) -> int:
         """Number of accepted samples that wait in open groups."""
