@@ -196,11 +196,11 @@ class Stream:
             output = self._fuse(group, now_ns)
             if output is not None:
                 outputs.append(output)
-        if outputs or self._beat_ns is None:
-            self._beat_ns = now_ns
-        elif now_ns - self._beat_ns >= self.heartbeat_ns and self._silent(now_ns):
-            self._beat_ns = now_ns
+        due = self._beat_ns is not None and now_ns - self._beat_ns >= self.heartbeat_ns
+        if due and not outputs and self._silent(now_ns):
             outputs.append(self._heartbeat(now_ns))
+        if due or outputs or self._beat_ns is None:
+            self._beat_ns = now_ns
         return outputs
 
     def next_deadline_ns(self) -> int:

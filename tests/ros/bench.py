@@ -122,7 +122,7 @@ class Bench:
                 self._stop.wait(max(0.0, rest))
 
     def _publish(self, modality: str, stamp: int, count: int) -> None:
-        stamp += self.jitter_ns.get(modality, 0) * (count % 2)
+        stamp += self.jitter_ns.get(modality, 0) * (count // 4 % 2)
         message = self.changes.get(modality, _same)(self.message(modality, stamp, count), stamp)
         if message is None:
             return

@@ -24,7 +24,7 @@ PARAMETERS = {
     "autostart": True,
     "sync.deadline_ms": 400.0,
     "policy.max_age_ms": 300.0,
-    "policy.hold_ms": 1500.0,
+    "policy.hold_ms": 5000.0,
     "diagnostics.period_s": 0.3,
     **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
 }
@@ -44,6 +44,7 @@ def bench(
         bench.drive()
         bench.wait_full()
         yield bench
+        assert bench.alive()
         assert "Traceback" not in node.log, node.log
         assert "unexpected" not in node.log, node.log
     finally:

@@ -67,7 +67,7 @@ COMMON = (
     Spec("policy.required", [""], "sensors without which there is no output"),
     Spec("policy.minimum", 1, "least number of sensors for an output", 1, 4),
     Spec("policy.max_age_ms", 150.0, "how long a slower sensor's features are used", 0.001, _MS),
-    Spec("policy.hold_ms", 500.0, "how long the last output is held before stop", 0.0, _MS),
+    Spec("policy.hold_ms", 1000.0, "how long the last output is held before stop", 0.0, _MS),
     Spec("policy.derating", 1.0, "factor on confidence for each missing sensor", 0.01, 1.0),
     Spec("qos.reliability", "best_effort", "of the inputs", read_only=True, choices=RELIABILITIES),
     Spec("qos.durability", "volatile", "of the inputs", read_only=True, choices=DURABILITIES),
