@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,9 +56,10 @@ def main() -> int:
 
 
 def _simulated(folder: Path) -> str:
-    if not (folder / "dataset.yaml").is_file():
+    if not (folder / "frames.csv").is_file():  # written last
         from perception.sim.generate import make_recording
 
+        shutil.rmtree(folder, ignore_errors=True)
         make_recording(folder, "drive", 60, 7, size=(240, 320), lidar="vlp16", progress=False)
     return f"folder:{folder}"
 

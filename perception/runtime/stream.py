@@ -130,6 +130,7 @@ class Stream:
         self._kept: dict[Modality, _Waiting] = {}
         self._late: set[Modality] = set()
         self._lost: set[Modality] = set()
+        self._garbled: dict[Modality, int] = {}  # arrival of the last message without a sample
         self._epoch = self.collector.epoch
         self._beat_ns: int | None = None
         self._last_group: tuple[int, int] | None = None  # its stamp, and when it left
@@ -158,6 +159,7 @@ class Stream:
             self._epoch = self.collector.epoch
             self.pipeline.reset()
             self._kept.clear()
+            self._garbled.clear()
         if disposition != "accepted":
             counts[disposition] += 1
             if disposition == "late":
@@ -174,8 +176,15 @@ class Stream:
             return "unusable"
         return "accepted"
 
-    def reject(self, modality: Modality, line: str) -> None:
-        """Count a message that could not be decoded: its sensor is malformed until it recovers."""
+    def reject(self, modality: Modality, line: str, now_ns: int) -> None:
+        """Count a message that could not be decoded: its sensor is malformed until it recovers.
+
+        Args:
+            modality: the sensor.
+            line: what is wrong with it.
+            now_ns: when it arrived.
+        """
+        self._garbled[modality] = now_ns
         self.counts[modality].update(("received", "undecodable"))
         self._kept.pop(modality, None)
         self.pipeline.reject(modality, "malformed", line)
@@ -219,7 +228,10 @@ class Stream:
         )
         reports: dict[Modality, SensorReport] = {}
         for modality in self.collector.sensors:
-            heard = self.collector.heard_ns(modality)
+            heard = max(
+                (t for t in (self.collector.heard_ns(modality), self._garbled.get(modality)) if t),
+                default=None,
+            )
             silent = math.nan if heard is None else max(0, now_ns - heard) / 1e6
             counts = Counter(dict(self.counts[modality]))  # another thread may be counting
             kept_apart = ("received", "used", "skipped")
@@ -237,7 +249,7 @@ class Stream:
         return reports
 
     def _note_losses(self, now_ns: int) -> None:
-        for modality in self.collector.lost(now_ns):
+        for modality in self._gone(now_ns):
             if modality in self._lost or self.collector.heard_ns(modality) is None:
                 continue
             self._lost.add(modality)
@@ -246,11 +258,20 @@ class Stream:
             line = f"{modality}: no message for more than {timeout:.0f} ms"
             self.pipeline.reject(modality, "lost", line)
 
+    def _gone(self, now_ns: int) -> list[Modality]:
+        """The sensors that say nothing: those that send what cannot be decoded are malformed."""
+        return [
+            m
+            for m in self.collector.lost(now_ns)
+            if m not in self._garbled
+            or now_ns - self._garbled[m] > self.collector.sensors[m].timeout_ns
+        ]
+
     def _silent(self, now_ns: int) -> bool:
         return len(self.collector.lost(now_ns)) == len(self.collector.sensors)
 
     def _health(self, now_ns: int) -> dict[Modality, HealthState]:
-        lost = self.collector.lost(now_ns)
+        lost = self._gone(now_ns)
         states: dict[Modality, HealthState] = {}
         for modality in self.collector.sensors:
             state = self.pipeline.health.state(modality)

@@ -1,131 +1,48 @@
-"""What the node knows about where its sensors sit and how they see."""
+"""camera_info and TF messages for the library's `LiveCalibration`."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-
 from perception.errors import CalibrationError
-from perception.frame import Modality, Sample
-from perception.geometry.camera import CameraModel
-from perception.geometry.frames import FrameTree
-from perception.geometry.rig import Rig, load_rig
-from perception.geometry.transforms import RigidTransform
+from perception.frame import Modality
+from perception.geometry.live import IMAGES, LiveCalibration
 from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
 from anysense_ros.conversions import to_camera, to_ns, to_transform
 
-IMAGES: tuple[Modality, ...] = ("rgb", "depth", "thermal")
+__all__ = ["IMAGES", "Calibration"]
 
 
-class Calibration:
-    """Gathers camera_info, TF and a rig file, and attaches what they say to samples.
+class Calibration(LiveCalibration):
+    """Takes in messages; what is wrong with one is kept in `problems`, by what it concerns."""
 
-    Intrinsics: the rig file's, otherwise the newest camera_info's.  Extrinsics: by `source`, `file` or
-    `tf`; `auto` takes the rig file's where it has some, otherwise TF's.
-    """
-
-    def __init__(self, inputs: Sequence[Modality], source: str, reference_frame: str) -> None:
-        self.inputs = inputs
-        self.source, self.reference_frame = source, reference_frame
-        self.tree = FrameTree()
-        self.rig = Rig({})
+    def __init__(self, source: str, reference_frame: str) -> None:
+        super().__init__(source, reference_frame)
         self.problems: dict[str, str] = {}
-        self._cameras: dict[Modality, CameraModel] = {}
-        self._seen: dict[Modality, CameraInfo] = {}
-        self._lock = threading.Lock()
+        self._seen: dict[Modality, tuple[object, ...]] = {}
 
-    def load(self, path: str) -> None:
-        """Read a rig file; an empty path forgets the one before.
-
-        Raises:
-            CalibrationError: it cannot be read; what was known stays.
-        """
-        self.rig = load_rig(Path(path)) if path else Rig({})
-
-    def note_camera(self, modality: Modality, info: CameraInfo) -> None:
-        """Take in a camera_info; one that cannot be used is a problem, not an error."""
-        before = self._seen.get(modality)
-        if before is not None and (before.k.tobytes(), before.d, before.width, before.height) == (
-            info.k.tobytes(),
-            info.d,
-            info.width,
-            info.height,
-        ):
+    def on_camera(self, modality: Modality, info: CameraInfo) -> None:
+        """Take in a camera_info."""
+        fields = (info.k.tobytes(), tuple(info.d), info.width, info.height, info.distortion_model)
+        if self._seen.get(modality) == fields:
             return
-        self._seen[modality] = info
+        self._seen[modality] = fields
         try:
-            camera = to_camera(info)
+            self.note_camera(modality, to_camera(info))
         except CalibrationError as error:
             self.problems[f"{modality} camera_info"] = str(error)
-            return
-        self.problems.pop(f"{modality} camera_info", None)
-        with self._lock:
-            self._cameras[modality] = camera
+        else:
+            self.problems.pop(f"{modality} camera_info", None)
 
-    def note_transforms(self, message: TFMessage, static: bool) -> None:
-        """Take in a /tf or /tf_static message; transforms that cannot be are a problem."""
+    def on_transforms(self, message: TFMessage, static: bool) -> None:
+        """Take in a /tf or /tf_static message."""
         for one in message.transforms:
-            stamp = to_ns(one.header.stamp)
             key = f"tf {one.child_frame_id}"
+            parent, child = one.header.frame_id, one.child_frame_id
             try:
-                transform = to_transform(one)
-                self.tree.set(
-                    one.header.frame_id, one.child_frame_id, transform, stamp, static=static
-                )
+                transform, stamp = to_transform(one), to_ns(one.header.stamp)
+                self.tree.set(parent, child, transform, stamp, static=static)
             except CalibrationError as error:
                 self.problems[key] = str(error)
             else:
                 self.problems.pop(key, None)
-
-    def camera(self, modality: Modality) -> CameraModel | None:
-        """Intrinsics of a camera, None when nothing is known."""
-        own = self.rig.sensors.get(modality)
-        if own is not None and own.camera is not None:
-            return own.camera
-        with self._lock:
-            return self._cameras.get(modality)
-
-    def offset_ns(self, modality: Modality) -> int:
-        """What the rig file adds to a sensor's stamps."""
-        own = self.rig.sensors.get(modality)
-        return 0 if own is None else own.time_offset_ns
-
-    def attach(self, sample: Sample) -> Sample:
-        """The sample with what is known about its sensor.
-
-        Raises:
-            CalibrationError: the LiDAR's place is to come from TF, and TF does not say it.
-        """
-        modality = sample.modality
-        if modality != "lidar":
-            return replace(sample, camera=self.camera(modality))
-        own = self.rig.sensors.get("lidar")
-        camera = own.camera if own is not None else None
-        extrinsics = own.extrinsics if own is not None and self.source != "tf" else None
-        frame = self.reference_frame
-        if camera is None:
-            reference = next((m for m in IMAGES if self.camera(m) is not None), None)
-            if reference is None:
-                raise CalibrationError(
-                    "no camera to project into",
-                    where="lidar",
-                    hint="camera_info of an image input, or calibration_file",
-                )
-            camera = self.camera(reference)
-            frame = frame or (camera.frame_id if camera is not None else "")
-        if extrinsics is None and self.source != "file":
-            extrinsics = self._from_tree(frame or camera.frame_id, sample)
-        return replace(sample, camera=camera, extrinsics=extrinsics)
-
-    def _from_tree(self, frame: str, sample: Sample) -> RigidTransform:
-        if not frame or not sample.frame_id:
-            raise CalibrationError(
-                "a frame has no name: cannot look up its transform",
-                where="lidar",
-                hint="set frame_id in the messages, reference_frame, or calibration_file",
-            )
-        return self.tree.lookup(frame, sample.frame_id, sample.stamp_ns)

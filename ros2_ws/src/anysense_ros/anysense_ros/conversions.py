@@ -60,7 +60,8 @@ def header(stamp_ns: int, frame_id: str) -> Header:
 def byte_array(values: NDArray[Any]) -> array:  # type: ignore[type-arg]
     """The bytes of an array in the one form that rclpy takes without looking at each."""
     out = array("B")
-    out.frombytes(memoryview(np.ascontiguousarray(values)).cast("B"))
+    if values.size:  # an empty view cannot be cast
+        out.frombytes(memoryview(np.ascontiguousarray(values)).cast("B"))
     return out
 
 

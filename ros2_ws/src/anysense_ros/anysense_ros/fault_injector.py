@@ -16,6 +16,7 @@ from anysense_msgs.srv import SetFault
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import MODALITIES
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
@@ -129,7 +130,11 @@ class FaultInjector(Node):  # type: ignore[misc]
                 if self._ended:
                     return
                 _, _, publisher, message = heapq.heappop(self._late)
-            publisher.publish(message)
+            try:
+                publisher.publish(message)
+            except RCLError:
+                if self.context.ok():  # otherwise a signal has taken the topics from under us
+                    raise
 
 
 def main(args: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -85,9 +86,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                     hint=f"it takes {', '.join(bundle.manifest.modalities)}",
                 )
             calibration = Calibration(
-                self.settings.inputs,
-                self.settings["extrinsics"],
-                self.settings["reference_frame"],
+                self.settings["extrinsics"], self.settings["reference_frame"]
             )
             calibration.load(self.settings["calibration_file"])
         except AnySenseError as error:
@@ -156,6 +155,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._outputs.destroy()
             self._outputs = None
         self._diagnostics.clear()
+        gc.collect()  # publishers and their event handlers refer to each other
 
     def start(self) -> None:
         """With autostart: configure and activate."""
@@ -252,11 +252,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def _on_camera(self, modality: Modality, message: CameraInfo) -> None:
         if self._calibration is not None:
-            self._calibration.note_camera(modality, message)
+            self._calibration.on_camera(modality, message)
 
     def _on_tf(self, static: bool, message: TFMessage) -> None:
         if self._calibration is not None:
-            self._calibration.note_transforms(message, static)
+            self._calibration.on_transforms(message, static)
 
     def _on_incompatible(self, part: str, event: Any) -> None:
         first = part not in self._incompatible

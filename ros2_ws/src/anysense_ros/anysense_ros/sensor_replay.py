@@ -16,6 +16,7 @@ from perception.bags.messages import TF, BagMessage
 from perception.data.registry import KINDS, open_recording, parse_data_argument
 from perception.errors import AnySenseError, ConfigError
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -60,7 +61,6 @@ class SensorReplay(Node):  # type: ignore[misc]
         self._unknown: set[str] = set()
         self._clock = self.create_publisher(Clock, "/clock", 10)
         self._ended = threading.Event()
-        self.finished = False
         first = next(self._messages(), None)
         if first is None:
             raise ConfigError("holds no message", where=self._source)
@@ -118,7 +118,9 @@ class SensorReplay(Node):  # type: ignore[misc]
             self.get_logger().info("end of the recording")
         except AnySenseError as error:
             self.get_logger().error(str(error))
-        self.finished = True
+        except RCLError:
+            if self.context.ok():  # otherwise a signal has taken the topics from under us
+                raise
 
     def _wait_for_listeners(self) -> bool:
         needed = self.get_parameter("wait_for").value

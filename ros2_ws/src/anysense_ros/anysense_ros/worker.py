@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import rclpy
 from perception.errors import AnySenseError, EngineError
 from perception.frame import Modality
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.stream import Output, Stream
+from rclpy._rclpy_pybind11 import RCLError
 
 from anysense_ros.calibration import Calibration
 from anysense_ros.clocks import ForwardClock
@@ -136,6 +138,10 @@ class Worker:
             except AnySenseError as error:
                 self.counters["errors"] += 1
                 self._log("error", str(error))
+            except RCLError as error:
+                if not rclpy.ok():
+                    return  # a signal has taken the topics from under us
+                self._log("error", f"cannot publish: {error}")
             except Exception as error:  # a robot's node must not die of one message
                 self.counters["errors"] += 1
                 line = str(error).splitlines()[0] if str(error) else ""
@@ -161,7 +167,7 @@ class Worker:
             except AnySenseError as error:
                 line = str(error)
                 named = line if line.startswith(modality) else f"{modality}: {line}"
-                stream.reject(modality, named)
+                stream.reject(modality, named, arrived)
                 self.counters[f"malformed_{modality}"] += 1
                 continue
             stream.push(sample, arrived)
