@@ -20,6 +20,7 @@ from perception.frame import MODALITIES
 
 PACKAGE = Path(__file__).parent / "src" / "anysense_ros"
 SECONDS = 31.0
+PICTURES = 5
 COLORS = {
     "used": "#2a9d4a",
     "ok": "#bfe3c8",
@@ -45,7 +46,7 @@ def main() -> int:
         source = args.source or _simulated(Path(__file__).parent / ".colcon" / "demo_drive")
         _run(args.bundle, source, args.out, args.seconds)
         rows = _read(args.out / "status.csv")
-        draw(rows, args.out / "timeline.png")
+        draw(rows, sorted(args.out.glob("overlay_*.png")), args.out / "timeline.png")
     except AnySenseError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -149,8 +150,8 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def draw(rows: list[dict[str, str]], path: Path) -> None:
-    """A lane for every sensor, colored by what it was, the state below, and the latency."""
+def draw(rows: list[dict[str, str]], overlays: list[Path], path: Path) -> None:
+    """Overlays, a lane for every sensor colored by what it was, the state, and the latency."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -162,9 +163,17 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     start = float(rows[0]["time_s"]) if rows else 0.0
     times = [float(r["time_s"]) - start for r in rows]
     ends = [*times[1:], times[-1] + 0.1] if times else []
-    figure, (lanes, below) = plt.subplots(
-        2, 1, figsize=(10, 4.6), sharex=True, height_ratios=(5, 2), layout="constrained"
-    )
+    figure = plt.figure(figsize=(10, 6.2), layout="constrained")
+    chosen = [overlays[i * len(overlays) // PICTURES] for i in range(PICTURES)] if overlays else []
+    grid = figure.add_gridspec(3, PICTURES, height_ratios=(3, 5, 2))
+    for column, file in enumerate(chosen):
+        _, _, seconds, used = file.stem.split("_")
+        axes = figure.add_subplot(grid[0, column])
+        axes.imshow(plt.imread(file))
+        axes.set_title(f"{float(seconds[:-1]) - start:.0f} s: {used}", fontsize=7)
+        axes.set_axis_off()
+    lanes = figure.add_subplot(grid[1, :])
+    below = figure.add_subplot(grid[2, :], sharex=lanes)
     names = ["state", *reversed(MODALITIES)]
     for row, left, right in zip(rows, times, ends, strict=True):
         used = row["used"].split("+")
@@ -181,7 +190,7 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     points = [
         (t, float(r["latency_ms"])) for t, r in zip(times, rows, strict=True) if r["latency_ms"]
     ]
-    below.plot(*zip(*points, strict=True), ".", markersize=3, color="#333333")
+    below.plot([t for t, _ in points], [v for _, v in points], ".", markersize=3, color="#333333")
     below.set_ylabel("latency, ms")
     below.set_ylim(bottom=0)
     below.set_xlabel("seconds")

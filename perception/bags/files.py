@@ -81,7 +81,9 @@ def read_bag(path: Path, topics: Iterable[str] | None = None) -> Iterator[BagMes
         raise
     except FileNotFoundError as error:
         raise DataError("no such bag", where=str(path)) from error
-    except Exception as error:  # rosbags, the storage's parser and the decompressor each have their own
+    except (
+        Exception
+    ) as error:  # rosbags, the storage's parser and the decompressor each have their own
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"cannot be read as a bag: {line}", where=str(path)) from error
 

@@ -25,7 +25,7 @@ from perception.geometry.transforms import RigidTransform
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 CAMERA_INFO, TF = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 _FLOAT32 = 7
-_ENCODINGS = {"counts8": ("mono8", np.uint8), "counts16": ("mono16", np.uint16)}
+_ENCODINGS = {"counts8": ("mono8", "u1"), "counts16": ("mono16", "u2")}
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ def sample_message(topic: str, sample: Sample, frame_id: str) -> BagMessage:
     """A sample as `Image` or `PointCloud2`: rgb8, 32FC1 metres, mono8 / mono16 / 32FC1 kelvin, xyzi."""
     if sample.modality == "lidar":
         return _cloud(topic, sample, frame_id)
-    encoding, kind = "32FC1", np.float32
+    encoding, kind = "32FC1", "f4"
     if sample.modality == "rgb":
-        encoding, kind = "rgb8", np.uint8
+        encoding, kind = "rgb8", "u1"
     elif sample.modality == "thermal":
         encoding, kind = _ENCODINGS.get(sample.unit, (encoding, kind))
     pixels = sample.data
-    if np.issubdtype(kind, np.integer) and pixels.dtype != kind:
+    if kind != "f4" and pixels.dtype != np.dtype(kind):
         pixels = np.nan_to_num(pixels).round().clip(0, np.iinfo(kind).max)
     pixels = np.ascontiguousarray(pixels, kind)
     height, width = pixels.shape[:2]

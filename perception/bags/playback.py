@@ -107,9 +107,7 @@ class Playback:
                     (q.x, q.y, q.z, q.w), [t.x, t.y, t.z]
                 )
                 parent, child = one.header.frame_id, one.child_frame_id
-                self.calibration.tree.set(
-                    parent, child, transform, stamp_of(one), static=static
-                )
+                self.calibration.tree.set(parent, child, transform, stamp_of(one), static=static)
         except AnySenseError:
             self.counters[f"malformed_{message.topic}"] += 1
 

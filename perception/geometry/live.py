@@ -71,21 +71,19 @@ class LiveCalibration:
         if modality != "lidar":
             return replace(sample, camera=self.camera(modality))
         own = self.rig.sensors.get("lidar")
-        camera = own.camera if own is not None else None
         extrinsics = own.extrinsics if own is not None and self.source != "tf" else None
-        frame = self.reference_frame
+        camera = own.camera if own is not None else None
         if camera is None:
-            reference = next((m for m in IMAGES if self.camera(m) is not None), None)
-            if reference is None:
-                raise CalibrationError(
-                    "no camera to project into",
-                    where="lidar",
-                    hint="camera_info of an image input, or calibration_file",
-                )
-            camera = self.camera(reference)
-            frame = frame or (camera.frame_id if camera is not None else "")
+            camera = next((c for m in IMAGES if (c := self.camera(m)) is not None), None)
+        if camera is None:
+            raise CalibrationError(
+                "no camera to project into",
+                where="lidar",
+                hint="camera_info of an image input, or a rig file",
+            )
+        frame = self.reference_frame or camera.frame_id
         if extrinsics is None and self.source != "file":
-            extrinsics = self._from_tree(frame or camera.frame_id, sample)
+            extrinsics = self._from_tree(frame, sample)
         return replace(sample, camera=camera, extrinsics=extrinsics)
 
     def _from_tree(self, frame: str, sample: Sample) -> RigidTransform:

@@ -121,9 +121,7 @@ class Stream:
                 where="inputs",
             )
         self.pipeline = pipeline
-        self.collector = Collector(
-            sensors, deadline_ns, jump_ns=jump_ns, max_skew_ns=max_skew_ns
-        )
+        self.collector = Collector(sensors, deadline_ns, jump_ns=jump_ns, max_skew_ns=max_skew_ns)
         self.heartbeat_ns = heartbeat_ns
         self.counts: dict[Modality, Counter[str]] = {m: Counter() for m in self.collector.sensors}
         pipeline.expected = tuple(self.collector.sensors)
@@ -332,10 +330,9 @@ class Stream:
             timings={**timings, **result.timings, "total": total},
         )
         used = {m: chosen[m] for m in MODALITIES if m in result.used}
-        reference: Modality | None = None
+        reference: Modality | None = "rgb" if "rgb" in used else next(iter(used), None)
         stamp = result.stamp_ns
-        if used:
-            reference = "rgb" if "rgb" in used else next(iter(used))
+        if reference is not None:
             stamp = used[reference].stamp_ns - self.collector.sensors[reference].offset_ns
         arrivals = [s.ticket.arrived_ns for s in group.samples.values() if isinstance(s, _Waiting)]
         weights = self.collector.sensors

@@ -16,7 +16,14 @@ from perception.geometry.transforms import RigidTransform
 
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
 
-from perception.bags.files import TOPICS, messages_of, modality_topics, read_bag, topics_of, write_bag
+from perception.bags.files import (
+    TOPICS,
+    messages_of,
+    modality_topics,
+    read_bag,
+    topics_of,
+    write_bag,
+)
 from perception.bags.messages import BagMessage, parse, to_sample
 from perception.cli.main import main
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
@@ -115,7 +122,10 @@ def test_cut_off_messages(bag: Path, size: int) -> None:
 
 
 def test_record_and_replay(
-    recording: FolderRecording, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recording: FolderRecording,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     bag = tmp_path / "bag"
     assert main(["record", "--data", f"folder:{recording.root}", "--out", str(bag)]) == 0

@@ -15,9 +15,6 @@ from anysense_ros.conversions import cloud, from_camera, from_transform, header,
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from perception.frame import MODALITIES
-from perception.geometry.camera import CameraModel
-from perception.geometry.transforms import RigidTransform
 from processes import PATIENCE_S, wait_until
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
@@ -26,6 +23,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
+
+from perception.frame import MODALITIES
+from perception.geometry.camera import CameraModel
+from perception.geometry.transforms import RigidTransform
 
 HEIGHT, WIDTH = 96, 128
 CAMERA = CameraModel(WIDTH, HEIGHT, 100.0, 100.0, 63.5, 47.5, frame_id="camera_optical")
@@ -164,7 +165,10 @@ class Bench:
         self.repeat.clear()
 
     def wait_status(
-        self, condition: Callable[[PerceptionStatus], bool], what: str, timeout_s: float = PATIENCE_S
+        self,
+        condition: Callable[[PerceptionStatus], bool],
+        what: str,
+        timeout_s: float = PATIENCE_S,
     ) -> PerceptionStatus:
         """The first status from now on for which a condition holds."""
         start = len(self.statuses)

@@ -26,8 +26,9 @@ from anysense_ros.faults import Fault, FaultySensor, active, load_schedule
 from bench import CAMERA, TO_OPTICAL
 from hypothesis import given
 from hypothesis import strategies as st
-from perception.errors import AnySenseError, ConfigError
 from sensor_msgs.msg import CompressedImage
+
+from perception.errors import AnySenseError, ConfigError
 
 ROOT = Path(__file__).parents[2] / "ros2_ws"
 RIHS = {
@@ -178,7 +179,7 @@ def test_calibration_there_and_back() -> None:
 
 
 def test_padded_and_big_endian_images() -> None:
-    values = np.arange(12, dtype=">u2").reshape(3, 4) + 1000
+    values = (np.arange(12).reshape(3, 4) + 1000).astype(">u2")
     message = image(values.astype("u2"), header(0, "cam"), "16UC1")
     rows = np.zeros((3, 12), np.uint8)
     rows[:, :8] = values.view(np.uint8)

@@ -11,11 +11,12 @@ import pytest
 import yaml
 from bench import CAMERA, TO_OPTICAL, Bench, drop
 from diagnostic_msgs.msg import DiagnosticStatus
-from perception.frame import MODALITIES
-from perception.geometry.rig import Rig, SensorCalibration, save_rig
 from processes import NodeProcess, wait_until
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+
+from perception.frame import MODALITIES
+from perception.geometry.rig import Rig, SensorCalibration, save_rig
 
 pytestmark = pytest.mark.slow
 
@@ -122,9 +123,7 @@ def test_a_subset_of_inputs_is_full_when_all_of_it_is_there(start: Start) -> Non
 def test_extrinsics_from_a_rig_file(start: Start, tmp_path: Path) -> None:
     rig = tmp_path / "rig.yaml"
     save_rig(Rig({"lidar": SensorCalibration(CAMERA, TO_OPTICAL, "lidar")}), rig)
-    _, bench = start(
-        autostart=True, inputs=["lidar"], extrinsics="file", calibration_file=str(rig)
-    )
+    _, bench = start(autostart=True, inputs=["lidar"], extrinsics="file", calibration_file=str(rig))
     bench.drive()
     assert bench.wait_full(1).used == ["lidar"]
 
@@ -197,7 +196,9 @@ def test_inputs_can_be_remapped(start: Start) -> None:
     bench.wait_full(1)
 
 
-def test_parameter_files_of_rigs_are_accepted(bundle: Path, tmp_path: Path, own_domain: int) -> None:
+def test_parameter_files_of_rigs_are_accepted(
+    bundle: Path, tmp_path: Path, own_domain: int
+) -> None:
     config = Path(__file__).parents[2] / "ros2_ws/src/anysense_ros/config"
     files = sorted(config.glob("rig_*.yaml"))
     assert len(files) == 4

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from anysense_msgs.srv import SetFault
 from bench import CAMERA, HEIGHT, TO_OPTICAL, WIDTH, Bench
+from processes import NodeProcess, wait_until
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+
 from perception.bags.files import TOPICS, messages_of, write_bag
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
 from perception.frame import MODALITIES
 from perception.geometry.rig import Rig, SensorCalibration
-from processes import NodeProcess, wait_until
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
 
 pytestmark = pytest.mark.slow
 
@@ -140,9 +141,7 @@ def test_wrong_sources_end_with_one_line(
     assert "Traceback" not in node.log
 
 
-def test_faults_by_service_and_by_schedule(
-    launched: Any, tmp_path: Path, bundle: Path
-) -> None:
+def test_faults_by_service_and_by_schedule(launched: Any, tmp_path: Path, bundle: Path) -> None:
     bench = launched.bench
     schedule = tmp_path / "schedule.yaml"
     schedule.write_text("events:\n  - {at: 0, for: 2, sensor: depth, fault: drop}\n")

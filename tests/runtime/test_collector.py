@@ -73,7 +73,7 @@ def test_a_group_does_not_wait_for_a_sensor_that_has_passed_it() -> None:
 def test_no_group_waits_for_a_slow_sensor_between_its_samples() -> None:
     collector = _collector("rgb", "lidar", window_ns=15 * MS)
     left: dict[int, int] = {}
-    for now in range(0, 700):
+    for now in range(700):
         if now % 33 == 5:
             collector.push(_sample("rgb", now - 5), now * MS)
         if now % 99 == 60:

@@ -39,10 +39,10 @@ def test_depth_points_lie_where_their_pixels_look() -> None:
 
 
 def test_distorted_depth_points_too() -> None:
-    bent = CameraModel(
-        128, 96, 100.0, 100.0, 63.5, 47.5, "plumb_bob", (-0.2, 0.05, 0.0, 0.0, 0.0)
+    bent = CameraModel(128, 96, 100.0, 100.0, 63.5, 47.5, "plumb_bob", (-0.2, 0.05, 0.0, 0.0, 0.0))
+    found = pixel_points(
+        Sample("depth", np.full((96, 128), 3.0, np.float32), camera=bent), (96, 128)
     )
-    found = pixel_points(Sample("depth", np.full((96, 128), 3.0, np.float32), camera=bent), (96, 128))
     assert found is not None
     uv, _ = bent.project(found.points)
     assert np.abs(uv - np.stack([found.column, found.row], axis=1)).max() < 0.01

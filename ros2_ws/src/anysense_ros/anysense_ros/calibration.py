@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from perception.errors import CalibrationError
-from perception.frame import Modality
-from perception.geometry.live import IMAGES, LiveCalibration
 from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
 from anysense_ros.conversions import to_camera, to_ns, to_transform
+from perception.errors import CalibrationError
+from perception.frame import Modality
+from perception.geometry.live import IMAGES, LiveCalibration
 
 __all__ = ["IMAGES", "Calibration"]
 

@@ -10,6 +10,10 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import PointField as PointFieldMsg
+from std_msgs.msg import Header
+
 from perception.adapters import (
     PointField,
     RawImage,
@@ -25,9 +29,6 @@ from perception.errors import InputError
 from perception.frame import Modality, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from sensor_msgs.msg import PointField as PointFieldMsg
-from std_msgs.msg import Header
 
 CLOUD_FIELDS = (
     ("x", 0, PointFieldMsg.FLOAT32),

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from anysense_msgs.srv import SetFault
-from perception.errors import AnySenseError, ConfigError
-from perception.frame import MODALITIES
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
@@ -23,6 +21,8 @@ from sensor_msgs.msg import Image, PointCloud2
 
 from anysense_ros import processes
 from anysense_ros.faults import Fault, FaultySensor, active, load_schedule
+from perception.errors import AnySenseError, ConfigError
+from perception.frame import MODALITIES
 
 
 class FaultInjector(Node):  # type: ignore[misc]

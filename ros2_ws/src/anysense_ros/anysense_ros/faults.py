@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from perception.errors import ConfigError
-from perception.frame import MODALITIES
 
 from anysense_ros.conversions import byte_array, to_ns, to_stamp
+from perception.errors import ConfigError
+from perception.frame import MODALITIES
 
 FAULTS = (
     "none",

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+
 from perception.adapters.thermal import UNITS
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import MODALITIES, Modality, as_modality
 from perception.runtime.collector import SensorTiming
 from perception.runtime.health import HealthConfig
 from perception.runtime.policy import Policy
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import ParameterException
-from rclpy.node import Node
 
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable", "system_default")

@@ -9,11 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from perception.errors import AnySenseError
-from perception.frame import Modality
-from perception.runtime.bundle import Bundle, find_bundle
-from perception.runtime.pipeline import Pipeline
-from perception.runtime.stream import Output, Stream
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -35,6 +30,11 @@ from anysense_ros.diagnostics import (
 )
 from anysense_ros.publishing import Outputs
 from anysense_ros.worker import Worker
+from perception.errors import AnySenseError
+from perception.frame import Modality
+from perception.runtime.bundle import Bundle, find_bundle
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.stream import Output, Stream
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -67,7 +67,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._loading = "not configured"
         self._load_count = 0
         self._timer = self.create_timer(
-            self.settings["diagnostics.period_s"], self._report, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            self.settings["diagnostics.period_s"],
+            self._report,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -85,9 +87,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                     where="inputs",
                     hint=f"it takes {', '.join(bundle.manifest.modalities)}",
                 )
-            calibration = Calibration(
-                self.settings["extrinsics"], self.settings["reference_frame"]
-            )
+            calibration = Calibration(self.settings["extrinsics"], self.settings["reference_frame"])
             calibration.load(self.settings["calibration_file"])
         except AnySenseError as error:
             self._say("error", str(error))
@@ -387,9 +387,7 @@ def _input_topic(modality: Modality, transport: str) -> tuple[Any, str]:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of `ros2 run anysense_ros perception_node`."""
-    return processes.run(
-        PerceptionNode, lambda node: node.close(), lambda node: node.start(), args
-    )
+    return processes.run(PerceptionNode, lambda node: node.close(), lambda node: node.start(), args)
 
 
 if __name__ == "__main__":

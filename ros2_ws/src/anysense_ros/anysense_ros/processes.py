@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 
 import rclpy
-from perception.errors import AnySenseError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+
+from perception.errors import AnySenseError
 
 EXIT_ERROR = 2
 

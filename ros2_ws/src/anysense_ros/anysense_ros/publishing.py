@@ -9,13 +9,6 @@ from typing import Any
 import numpy as np
 from anysense_msgs.msg import PerceptionStatus, SensorStatus
 from geometry_msgs.msg import Pose, Vector3
-from perception.frame import Frame, Modality
-from perception.preprocess.sample import source_size
-from perception.runtime.lift import lift_boxes, pixel_points
-from perception.runtime.manifest import BundleManifest
-from perception.runtime.result import Detections, Result
-from perception.runtime.stream import Output, SensorReport
-from perception.viz.overlay import colorize_labels, draw_result
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
@@ -32,6 +25,13 @@ from vision_msgs.msg import (
 
 from anysense_ros.conversions import header, image, labeled_cloud
 from anysense_ros.parameters import Settings
+from perception.frame import Frame, Modality
+from perception.preprocess.sample import source_size
+from perception.runtime.lift import lift_boxes, pixel_points
+from perception.runtime.manifest import BundleManifest
+from perception.runtime.result import Detections, Result
+from perception.runtime.stream import Output, SensorReport
+from perception.viz.overlay import colorize_labels, draw_result
 
 UNLABELED = 255
 STATES = {

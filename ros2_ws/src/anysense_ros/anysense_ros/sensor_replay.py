@@ -11,10 +11,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from perception.bags.files import messages_of, read_bag
-from perception.bags.messages import TF, BagMessage
-from perception.data.registry import KINDS, open_recording, parse_data_argument
-from perception.errors import AnySenseError, ConfigError
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
@@ -23,6 +19,10 @@ from rosgraph_msgs.msg import Clock
 
 from anysense_ros import processes
 from anysense_ros.conversions import to_stamp
+from perception.bags.files import messages_of, read_bag
+from perception.bags.messages import TF, BagMessage
+from perception.data.registry import KINDS, open_recording, parse_data_argument
+from perception.errors import AnySenseError, ConfigError
 
 _AHEAD = 32
 _CLOCK_STEP_NS = 10_000_000

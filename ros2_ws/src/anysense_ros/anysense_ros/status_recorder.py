@@ -11,14 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 from anysense_msgs.msg import PerceptionStatus
-from perception.errors import ConfigError
-from perception.frame import MODALITIES
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from anysense_ros import processes
 from anysense_ros.conversions import to_ns
+from perception.errors import ConfigError
+from perception.frame import MODALITIES
 
 STATES = ("full", "degraded", "hold", "stop")
 COLUMNS = (
@@ -46,6 +46,8 @@ class StatusRecorder(Node):  # type: ignore[misc]
         folder = Path(str(self.declare_parameter("out", "out/ros_demo", text).value))
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob("overlay_*.png"):
+                old.unlink()
             self._file = (folder / "status.csv").open("w", newline="")
         except OSError as error:
             raise ConfigError(f"cannot be written: {error}", where=str(folder)) from error
@@ -80,7 +82,8 @@ class StatusRecorder(Node):  # type: ignore[misc]
             return
         self._picture = self._used
         pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
-        name = f"overlay_{self._pictures:02d}_{'+'.join(self._used)}.png"
+        seconds = time.monotonic() - self._start
+        name = f"overlay_{self._pictures:02d}_{seconds:.1f}s_{'+'.join(self._used)}.png"
         cv2.imwrite(str(self._folder / name), pixels[..., ::-1])
         self._pictures += 1
 

@@ -9,10 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import rclpy
-from perception.errors import AnySenseError, EngineError
-from perception.frame import Modality
-from perception.runtime.pipeline import Pipeline
-from perception.runtime.stream import Output, Stream
 from rclpy._rclpy_pybind11 import RCLError
 
 from anysense_ros.calibration import Calibration
@@ -20,6 +16,10 @@ from anysense_ros.clocks import ForwardClock
 from anysense_ros.conversions import to_sample
 from anysense_ros.inbox import Inbox
 from anysense_ros.parameters import Settings
+from perception.errors import AnySenseError, EngineError
+from perception.frame import Modality
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.stream import Output, Stream
 
 _SIMULATED_STEP_S = 0.02
 _MOST_FAILURES = 3

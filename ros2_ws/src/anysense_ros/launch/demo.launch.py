@@ -49,9 +49,7 @@ def generate_launch_description() -> LaunchDescription:
         package="anysense_ros",
         executable="fault_injector",
         name="fault_injector",
-        parameters=[
-            {"schedule": ParameterValue(LaunchConfiguration("schedule"), value_type=str)}
-        ],
+        parameters=[{"schedule": ParameterValue(LaunchConfiguration("schedule"), value_type=str)}],
         remappings=[(f"~/input/{s}", topics[s]) for s in SENSORS]
         + [(f"~/output/{s}", f"/faulty/{s}") for s in SENSORS],
         output="screen",
