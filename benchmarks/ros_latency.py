@@ -12,6 +12,7 @@ include the transport both ways.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -117,10 +118,8 @@ class Driver:
         threading.Thread(target=self._spin, daemon=True).start()
 
     def _spin(self) -> None:
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def _on_mask(self, message: Image) -> None:
         now = time.monotonic()
@@ -190,10 +189,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.plain:
         rclpy.init()
-        try:
+        with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
             rclpy.spin(PlainNode(args.bundle))
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
         return 0
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     nodes = [Path(p) / "lib/anysense_ros/perception_node" for p in prefixes]
