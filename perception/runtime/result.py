@@ -77,7 +77,9 @@ class Result:
     @property
     def engine_ms(self) -> float:
         """Milliseconds spent inside inference engines."""
-        return sum(v for k, v in self.timings.items() if k == "fuse" or k.startswith("encode_"))
+        return sum(
+            (v for k, v in self.timings.items() if k == "fuse" or k.startswith("encode_")), 0.0
+        )
 
     @property
     def total_ms(self) -> float:

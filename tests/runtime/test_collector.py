@@ -70,6 +70,32 @@ def test_a_group_does_not_wait_for_a_sensor_that_has_passed_it() -> None:
     assert (_stamps(group), group.reason) == ({"rgb": 0}, "complete")
 
 
+def test_no_group_waits_for_a_slow_sensor_between_its_samples() -> None:
+    collector = _collector("rgb", "lidar", window_ns=15 * MS)
+    left: dict[int, int] = {}
+    for now in range(700):
+        if now % 33 == 5:
+            collector.push(_sample("rgb", now - 5), now * MS)
+        if now % 99 == 60:
+            collector.push(_sample("lidar", now - 60), now * MS)
+        left |= {g.stamp_ns // MS: g.waited_ns // MS for g in collector.poll(now * MS)}
+    # Camera 297 and those 99 ms apart have a cloud to wait for, which takes 60 ms to deliver; the
+    # next one arrives meanwhile and follows it; the one after that leaves at once.
+    assert {s: w for s, w in left.items() if 297 <= s < 594} == {
+        s: (55, 22, 0)[s // 33 % 3] for s in range(297, 594, 33)
+    }
+
+
+def test_missing_samples_do_not_make_a_sensor_slow() -> None:
+    collector = _collector("rgb", "depth")
+    for stamp in (0, 33, 66, 330, 363, 660):
+        for modality in ("rgb", "depth"):
+            collector.push(_sample(modality, stamp), stamp * MS)
+        collector.poll(stamp * MS)
+    collector.push(_sample("rgb", 693), 693 * MS)
+    assert collector.poll(700 * MS) == []
+
+
 def test_a_lost_sensor_is_not_waited_for() -> None:
     collector = _collector("rgb", "depth", timeout_ns=200 * MS)
     for stamp in range(0, 300, 30):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +38,15 @@ _SLACK = 1.5
 _ROUNDS = 5
 
 Engines = dict[str, Engine]
+Progress = Callable[[str], None]
 
 
-def load_engines(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Engines:
+def load_engines(
+    bundle: Bundle,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Engines:
     """Load all graphs of a bundle.
 
     Args:
@@ -50,6 +56,7 @@ def load_engines(bundle: Bundle, device: str = "auto", threads: int | None = Non
             are kept in reserve.  `auto` passes over silently what this machine does not have, and
             on the CPU takes the fastest backend that passes the bundle's parity (see `ranking`).
         threads: CPU threads within an operator, None for all.
+        progress: called with a line before each graph.
 
     Returns:
         Engines by modality, and the fuser as `fuser`.
@@ -63,10 +70,10 @@ def load_engines(bundle: Bundle, device: str = "auto", threads: int | None = Non
     paths["fuser"] = bundle.file(graphs.fuser.file)
     name = canonical(device)
     if name != "auto":
-        return load_graphs(paths, DEVICES.get(name, (name,)), threads)
+        return load_graphs(paths, DEVICES.get(name, (name,)), threads, progress)
     for candidate in DEVICES["auto"]:
         try:
-            engines = _load_on(candidate, paths, threads)
+            engines = _load_on(candidate, paths, threads, progress)
         except BackendMissingError:
             continue
         except EngineError as error:
@@ -76,11 +83,16 @@ def load_engines(bundle: Bundle, device: str = "auto", threads: int | None = Non
             _LOG.warning("%s computes something else; trying the next backend", candidate)
             continue
         return _with_reserve(engines, (REFERENCE,), paths, threads)
-    return load_graphs(paths, ranking(bundle, paths, threads), threads)
+    if progress is not None:
+        progress("choosing the fastest backend")
+    return load_graphs(paths, ranking(bundle, paths, threads), threads, progress)
 
 
 def load_graphs(
-    paths: Mapping[str, Path], names: Sequence[str], threads: int | None = None
+    paths: Mapping[str, Path],
+    names: Sequence[str],
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Engines:
     """Load graphs on the first backend of `names` that can load all of them.
 
@@ -89,7 +101,7 @@ def load_graphs(
     """
     for index, name in enumerate(names):
         try:
-            engines = _load_on(name, paths, threads)
+            engines = _load_on(name, paths, threads, progress)
         except EngineError as error:
             if index + 1 == len(names):
                 raise
@@ -100,12 +112,22 @@ def load_graphs(
     raise EngineError("no backend to load it on")
 
 
-def _load_on(name: str, paths: Mapping[str, Path], threads: int | None) -> Engines:
+def _load_on(
+    name: str,
+    paths: Mapping[str, Path],
+    threads: int | None,
+    progress: Progress | None = None,
+) -> Engines:
     backend = BACKENDS[name]
     for path in paths.values():
         # All first: a damaged file is told even where the others could not be loaded anyway.
         backend.check(path)
-    return {graph: backend.load(path, threads) for graph, path in paths.items()}
+    engines: Engines = {}
+    for index, (graph, path) in enumerate(paths.items()):
+        if progress is not None:
+            progress(f"{name}: loading graph {index + 1} of {len(paths)}: {graph}")
+        engines[graph] = backend.load(path, threads)
+    return engines
 
 
 def _agrees(

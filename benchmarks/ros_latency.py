@@ -1,0 +1,225 @@
+"""perception_node beside a plain node, on the same RGB-D stream, in one run.
+
+The plain node is built the usual way: exact pairs from an approximate-time queue, a copy of every
+image, one monolithic graph with zeros for what is missing.  Each gets 640x480 color and depth at
+10 Hz; then color dies.  Times are from sending the last of a pair to receiving the mask, so they
+include the transport both ways.
+
+    source ros2_ws/env.sh
+    python benchmarks/ros_latency.py --bundle ros2_ws/.colcon/tiny/bundle --seconds 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from anysense_msgs.msg import PerceptionStatus
+from anysense_ros.conversions import header, image, to_ns
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from perception.frame import MODALITIES, Sample
+
+HEIGHT, WIDTH, RATE = 480, 640, 10.0
+SLOP_NS = 25_000_000
+SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class PlainNode(Node):  # type: ignore[misc]
+    """Waits for pairs, copies, runs one graph, publishes a mask."""
+
+    def __init__(self, bundle: str) -> None:
+        import onnxruntime as ort
+
+        from perception.runtime.bundle import Bundle, find_bundle
+
+        super().__init__("plain_node")
+        opened = Bundle.open(find_bundle(bundle))
+        self._contract = opened.manifest.inputs
+        assert opened.manifest.graphs.single is not None, "export the bundle with --single"
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        path = str(opened.file(opened.manifest.graphs.single.file))
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._queues: dict[str, list[Image]] = {"rgb": [], "depth": []}
+        self._publisher = self.create_publisher(Image, "/bench/mask", SENSOR_QOS)
+        for name in self._queues:
+            self.create_subscription(
+                Image, f"/bench/{name}", lambda m, n=name: self._on(n, m), SENSOR_QOS
+            )
+
+    def _on(self, name: str, message: Image) -> None:
+        self._queues[name] = [*self._queues[name], message][-10:]
+        for rgb in self._queues["rgb"]:
+            for depth in self._queues["depth"]:
+                if abs(to_ns(rgb.header.stamp) - to_ns(depth.header.stamp)) <= SLOP_NS:
+                    self._queues = {"rgb": [], "depth": []}
+                    self._run(rgb, depth)
+                    return
+
+    def _run(self, rgb: Image, depth: Image) -> None:
+        from perception.preprocess.grid import GridMap
+        from perception.preprocess.sample import preprocess_sample
+        from perception.runtime.postprocess import segment
+
+        color = np.frombuffer(rgb.data, np.uint8).reshape(rgb.height, rgb.width, 3).copy()
+        meters = np.frombuffer(depth.data, np.float32).reshape(depth.height, depth.width).copy()
+        feeds: dict[str, Any] = {
+            m: np.zeros(self._contract.input_shape(m), np.float32) for m in MODALITIES
+        }
+        feeds["rgb"] = preprocess_sample(Sample("rgb", color), self._contract)
+        feeds["depth"] = preprocess_sample(Sample("depth", meters), self._contract)
+        feeds["presence"] = np.array([1, 1, 0, 0], np.float32)
+        names = [i.name for i in self._session.get_inputs()]
+        outputs = dict(
+            zip(
+                [o.name for o in self._session.get_outputs()],
+                self._session.run(None, {n: feeds[n] for n in names}),
+                strict=True,
+            )
+        )
+        grid = GridMap.fit((rgb.height, rgb.width), self._contract.grid)
+        labels, _ = segment(grid.crop(outputs["seg_logits"][0]), grid.source)
+        self._publisher.publish(image(labels, rgb.header))
+
+
+class Driver:
+    """Publishes the pairs and takes the time of every mask."""
+
+    def __init__(self) -> None:
+        rclpy.init()
+        self.node = rclpy.create_node("bench_driver")
+        self._publishers = {
+            n: self.node.create_publisher(Image, f"/bench/{n}", SENSOR_QOS)
+            for n in ("rgb", "depth")
+        }
+        self.sent: dict[int, float] = {}
+        self.masks: list[tuple[float, float]] = []  # when, and latency in ms
+        self.statuses: list[PerceptionStatus] = []
+        self.node.create_subscription(Image, "/bench/mask", self._on_mask, SENSOR_QOS)
+        self.node.create_subscription(
+            PerceptionStatus, "/perception_node/status", self.statuses.append, 50
+        )
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        threading.Thread(target=self._spin, daemon=True).start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def _on_mask(self, message: Image) -> None:
+        now = time.monotonic()
+        start = self.sent.get(to_ns(message.header.stamp))
+        if start is not None:
+            self.masks.append((now, (now - start) * 1e3))
+
+    def play(self, seconds: float, sensors: tuple[str, ...]) -> None:
+        """Publish the sensors for a while."""
+        random = np.random.default_rng(0)
+        color = random.integers(20, 230, (HEIGHT, WIDTH, 3), np.uint8)
+        meters = random.uniform(1, 8, (HEIGHT, WIDTH)).astype(np.float32)
+        end, due = time.monotonic() + seconds, time.monotonic()
+        while time.monotonic() < end:
+            stamp = time.time_ns()
+            head = header(stamp, "camera_optical")
+            color, meters = np.roll(color, 3, axis=1), np.roll(meters, 3, axis=1)
+            messages = {"rgb": image(color, head, "rgb8"), "depth": image(meters, head)}
+            for name in sensors:
+                self.sent[stamp] = time.monotonic()
+                self._publishers[name].publish(messages[name])
+            due += 1 / RATE
+            time.sleep(max(0.0, due - time.monotonic()))
+
+
+def measure(driver: Driver, command: list[str], seconds: float) -> dict[str, Any]:
+    """Run a node through both parts and sum up."""
+    process = subprocess.Popen(command, env=os.environ)
+    try:
+        driver.masks.clear()
+        deadline = time.monotonic() + 120
+        while len(driver.masks) < 5:
+            driver.play(1.0, ("rgb", "depth"))
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise SystemExit(f"{Path(command[0]).name} gave no output")
+        driver.masks.clear()
+        driver.statuses.clear()
+        driver.play(seconds, ("rgb", "depth"))
+        whole = [latency for _, latency in driver.masks]
+        own = [s.latency_ms - s.engine_ms for s in driver.statuses if s.used]
+        driver.masks.clear()
+        died = time.monotonic()
+        driver.play(seconds / 2, ("depth",))
+        times = [died, *(when for when, _ in driver.masks), died + seconds / 2]
+        found = {
+            "outputs": len(whole),
+            "p50_ms": round(float(np.percentile(whole, 50)), 2),
+            "p99_ms": round(float(np.percentile(whole, 99)), 2),
+            "outputs_after_rgb_died": len(driver.masks),
+            "longest_gap_s": round(float(np.diff(times).max()), 2),
+        }
+        if own:
+            found["node_less_engine_p50_ms"] = round(float(np.percentile(own, 50)), 2)
+            found["node_less_engine_p99_ms"] = round(float(np.percentile(own, 99)), 2)
+        return found
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> int:
+    """Parse the arguments, measure, print a JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.plain:
+        rclpy.init()
+        with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+            rclpy.spin(PlainNode(args.bundle))
+        return 0
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    nodes = [Path(p) / "lib/anysense_ros/perception_node" for p in prefixes]
+    ours = [str(next(n for n in nodes if n.is_file())), "--ros-args"]
+    for setting in (
+        f"bundle:={args.bundle}",
+        "device:=cpu",
+        "threads:=1",
+        "autostart:=true",
+        "inputs:=[rgb, depth]",
+    ):
+        ours += ["-p", setting]
+    for name, topic in (
+        ("input/rgb", "/bench/rgb"),
+        ("input/depth", "/bench/depth"),
+        ("segmentation/mask", "/bench/mask"),
+    ):
+        ours += ["-r", f"~/{name}:={topic}"]
+    driver = Driver()
+    plain = [sys.executable, __file__, "--bundle", args.bundle, "--plain"]
+    results = {
+        "perception_node": measure(driver, ours, args.seconds),
+        "plain_node": measure(driver, plain, args.seconds),
+    }
+    ratio = results["plain_node"]["p50_ms"] / results["perception_node"]["p50_ms"]
+    print(json.dumps({**results, "plain_over_ours_p50": round(ratio, 2)}, indent=2))
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

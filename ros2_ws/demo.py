@@ -1,0 +1,204 @@
+"""Runs sensor_replay -> fault_injector -> perception_node as processes, and draws what happened.
+
+python ros2_ws/demo.py --bundle sim-rgbdtl --out out/ros_demo      (after `source ros2_ws/env.sh`)
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from perception.errors import AnySenseError, ConfigError, DataError
+from perception.frame import MODALITIES
+
+PACKAGE = Path(__file__).parent / "src" / "anysense_ros"
+SECONDS = 31.0
+PICTURES = 5
+COLORS = {
+    "used": "#2a9d4a",
+    "ok": "#bfe3c8",
+    "late": "#f4c542",
+    "lost": "#c0392b",
+    "frozen": "#3f7fbf",
+    "dark": "#444444",
+    "saturated": "#f08a24",
+    "malformed": "#8e44ad",
+}
+STATES = {"full": "#2a9d4a", "degraded": "#f4c542", "hold": "#f08a24", "stop": "#c0392b"}
+
+
+def main() -> int:
+    """Parse the arguments and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", default="sim-rgbdtl", help="a bundle with all four sensors")
+    parser.add_argument("--source", help="bag, or KIND:DIR; a simulated drive when not given")
+    parser.add_argument("--out", type=Path, default=Path("out/ros_demo"))
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    args = parser.parse_args()
+    try:
+        source = args.source or _simulated(Path(__file__).parent / ".colcon" / "demo_drive")
+        _run(args.bundle, source, args.out, args.seconds)
+        rows = _read(args.out / "status.csv")
+        draw(rows, sorted(args.out.glob("overlay_*.png")), args.out / "timeline.png")
+    except AnySenseError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    used = {row["used"] for row in rows}
+    print(f"{len(rows)} statuses, {len(used)} subsets of sensors: {args.out}/status.csv")  # noqa: T201
+    print(f"timeline: {args.out}/timeline.png")  # noqa: T201
+    return 0
+
+
+def _simulated(folder: Path) -> str:
+    if not (folder / "frames.csv").is_file():  # written last
+        from perception.sim.generate import make_recording
+
+        shutil.rmtree(folder, ignore_errors=True)
+        make_recording(folder, "drive", 60, 7, size=(240, 320), lidar="vlp16", progress=False)
+    return f"folder:{folder}"
+
+
+def _run(bundle: str, source: str, out: Path, seconds: float) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    config = PACKAGE / "config"
+    sensors = {m: f"/sensors/{m}/{'points' if m == 'lidar' else 'image_raw'}" for m in MODALITIES}
+    remaps = {f"~/input/{m}": f"/faulty/{m}" for m in MODALITIES}
+    remaps |= {f"~/input/{m}/camera_info": f"/sensors/{m}/camera_info" for m in MODALITIES[:3]}
+    passed = {f"~/input/{m}": topic for m, topic in sensors.items()}
+    passed |= {f"~/output/{m}": f"/faulty/{m}" for m in MODALITIES}
+    node = "/perception_node"
+    heard = {"~/status": f"{node}/status", "~/overlay": f"{node}/overlay"}
+    commands = [
+        _command(
+            "perception_node",
+            remaps,
+            {"bundle": bundle, "device": "cpu", "autostart": "true"},
+            config / "rig_all.yaml",
+        ),
+        _command("fault_injector", passed, {"schedule": str(config / "demo_schedule.yaml")}),
+        _command("status_recorder", heard, {"out": str(out)}),
+        _command("sensor_replay", {}, {"source": source, "loop": "true"}),
+    ]
+    log = (out / "nodes.log").open("w")
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands:
+            processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+        status = out / "status.csv"
+        _wait_for_output(status, processes, out)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            _check(processes, out)
+            time.sleep(0.2)
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        for process in processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        log.close()
+
+
+def _wait_for_output(
+    status: Path, processes: list[subprocess.Popen[bytes]], out: Path, patience_s: float = 120.0
+) -> None:
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        _check(processes, out)
+        if status.is_file() and any(row["used"] for row in _read(status)):
+            return
+        time.sleep(0.2)
+    raise DataError("no output came", where="perception_node", hint=f"see {out}/nodes.log")
+
+
+def _check(processes: list[subprocess.Popen[bytes]], out: Path) -> None:
+    for process in processes:
+        if process.poll() is not None:
+            name = Path(str(process.args[0])).name  # type: ignore[index]
+            raise DataError(f"{name} ended", hint=f"see {out}/nodes.log")
+
+
+def _command(
+    name: str, remaps: dict[str, str], parameters: dict[str, str], file: Path | None = None
+) -> list[str]:
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        path = Path(prefix) / "lib" / "anysense_ros" / name
+        if path.is_file():
+            break
+    else:
+        raise ConfigError(f"{name} is not installed", hint="make ros, then source ros2_ws/env.sh")
+    command = [str(path), "--ros-args"]
+    command += ["--params-file", str(file)] if file else []
+    for old, new in remaps.items():
+        command += ["-r", f"{old}:={new}"]
+    for key, value in parameters.items():
+        command += ["-p", f"{key}:={value}"]
+    return command
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw(rows: list[dict[str, str]], overlays: list[Path], path: Path) -> None:
+    """Overlays, a lane for every sensor colored by what it was, the state, and the latency."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
+
+    first = next((i for i, r in enumerate(rows) if r["used"]), 0)
+    rows = rows[first:]
+    start = float(rows[0]["time_s"]) if rows else 0.0
+    times = [float(r["time_s"]) - start for r in rows]
+    ends = [*times[1:], times[-1] + 0.1] if times else []
+    figure = plt.figure(figsize=(10, 6.2), layout="constrained")
+    chosen = [overlays[i * len(overlays) // PICTURES] for i in range(PICTURES)] if overlays else []
+    grid = figure.add_gridspec(3, PICTURES, height_ratios=(3, 5, 2))
+    for column, file in enumerate(chosen):
+        _, _, seconds, used = file.stem.split("_")
+        axes = figure.add_subplot(grid[0, column])
+        axes.imshow(plt.imread(file))
+        axes.set_title(f"{float(seconds[:-1]) - start:.0f} s: {used}", fontsize=7)
+        axes.set_axis_off()
+    lanes = figure.add_subplot(grid[1, :])
+    below = figure.add_subplot(grid[2, :], sharex=lanes)
+    names = ["state", *reversed(MODALITIES)]
+    for row, left, right in zip(rows, times, ends, strict=True):
+        used = row["used"].split("+")
+        for y, name in enumerate(names):
+            if name == "state":
+                color = STATES[row["state"]]
+            else:
+                health = row[f"health_{name}"] or "lost"
+                color = COLORS["used" if name in used else health]
+            lanes.barh(y, right - left, left=left, color=color, height=0.8, linewidth=0)
+    lanes.set_yticks(range(len(names)), [n.upper() if n == "rgb" else n for n in names])
+    patches = [Patch(color=c, label=n) for n, c in COLORS.items()]
+    figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), frameon=False)
+    points = [
+        (t, float(r["latency_ms"])) for t, r in zip(times, rows, strict=True) if r["latency_ms"]
+    ]
+    below.plot([t for t, _ in points], [v for _, v in points], ".", markersize=3, color="#333333")
+    below.set_ylabel("latency, ms")
+    below.set_ylim(bottom=0)
+    below.set_xlabel("seconds")
+    for axes in (lanes, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""Between ROS messages and the library's samples and results."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import TransformStamped
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import PointField as PointFieldMsg
+from std_msgs.msg import Header
+
+from perception.adapters import (
+    PointField,
+    RawImage,
+    decode_compressed,
+    decode_depth,
+    decode_pointcloud2,
+    decode_rgb,
+    decode_thermal,
+    depth_from_array,
+)
+from perception.adapters.thermal import thermal_from_array
+from perception.errors import InputError
+from perception.frame import Modality, Sample
+from perception.geometry.camera import CameraModel
+from perception.geometry.transforms import RigidTransform
+
+CLOUD_FIELDS = (
+    ("x", 0, PointFieldMsg.FLOAT32),
+    ("y", 4, PointFieldMsg.FLOAT32),
+    ("z", 8, PointFieldMsg.FLOAT32),
+    ("class_id", 12, PointFieldMsg.UINT8),
+    ("probability", 16, PointFieldMsg.FLOAT32),
+)
+CLOUD_STEP = 20
+_ENCODINGS = {"uint8": "mono8", "uint16": "16UC1", "float32": "32FC1"}
+
+
+def to_ns(stamp: Time) -> int:
+    """Nanoseconds of a stamp."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def to_stamp(stamp_ns: int) -> Time:
+    """The stamp of nanoseconds; what a stamp cannot hold is cut off."""
+    limit = (1 << 31) - 1
+    sec, nanosec = divmod(int(stamp_ns), 1_000_000_000)
+    return Time(sec=max(-limit, min(limit, sec)), nanosec=nanosec)
+
+
+def header(stamp_ns: int, frame_id: str) -> Header:
+    """A message header."""
+    return Header(stamp=to_stamp(stamp_ns), frame_id=frame_id)
+
+
+def byte_array(values: NDArray[Any]) -> array:  # type: ignore[type-arg]
+    """The bytes of an array in the one form that rclpy takes without looking at each."""
+    out = array("B")
+    if values.size:  # an empty view cannot be cast
+        out.frombytes(memoryview(np.ascontiguousarray(values)).cast("B"))
+    return out
+
+
+def to_sample(modality: Modality, message: Any, thermal_unit: str = "auto") -> Sample:
+    """Decode a sensor message.
+
+    Args:
+        modality: what the topic is declared as.
+        message: `Image`, `CompressedImage`, or for lidar `PointCloud2`.
+        thermal_unit: see `decode_thermal`.
+
+    Raises:
+        EncodingError: the encoding or layout is unknown.
+        InputError: fields contradict each other.
+    """
+    unit = ""
+    data: NDArray[Any]
+    if modality == "lidar":
+        data, encoding = _cloud(message), "xyzi"
+    elif isinstance(message, CompressedImage):
+        data, unit = _compressed(modality, message, thermal_unit)
+        encoding = message.format
+    else:
+        raw = RawImage(
+            message.height,
+            message.width,
+            message.encoding,
+            message.data,
+            message.step,
+            bool(message.is_bigendian),
+        )
+        encoding = message.encoding
+        if modality == "rgb":
+            data = decode_rgb(raw)
+        elif modality == "depth":
+            data = decode_depth(raw)
+        else:
+            data, unit = decode_thermal(raw, unit=thermal_unit)
+    stamp = to_ns(message.header.stamp)
+    return Sample(modality, data, stamp, message.header.frame_id, encoding, unit)
+
+
+def _cloud(message: PointCloud2) -> NDArray[np.float32]:
+    fields = [PointField(f.name, f.offset, f.datatype, f.count) for f in message.fields]
+    return decode_pointcloud2(
+        fields,
+        message.data,
+        width=message.width,
+        height=message.height,
+        point_step=message.point_step,
+        row_step=message.row_step,
+        is_bigendian=message.is_bigendian,
+    )
+
+
+def _compressed(
+    modality: Modality, message: CompressedImage, unit: str
+) -> tuple[NDArray[Any], str]:
+    image = decode_compressed(message.data, message.format)
+    if modality == "rgb":
+        if image.dtype != np.uint8:
+            image = (image >> 8).astype(np.uint8)
+        return (image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)), ""
+    if image.ndim == 3:
+        raise InputError("compressed image has colors, expected one channel", where=modality)
+    if modality == "depth":
+        return depth_from_array(image), ""
+    return thermal_from_array(image, unit=unit)
+
+
+def to_camera(info: CameraInfo) -> CameraModel:
+    """Intrinsics of a `CameraInfo`.
+
+    Raises:
+        CalibrationError: the camera is not calibrated, or its distortion model is unknown.
+    """
+    return CameraModel.from_camera_info(
+        {
+            "width": info.width,
+            "height": info.height,
+            "k": info.k,
+            "d": info.d,
+            "distortion_model": info.distortion_model,
+            "frame_id": info.header.frame_id,
+        }
+    )
+
+
+def from_camera(camera: CameraModel, stamp_ns: int, frame_id: str) -> CameraInfo:
+    """A `CameraInfo` with these intrinsics."""
+    (fx, _, cx), (_, fy, cy), _ = camera.matrix.tolist()
+    out = CameraInfo(header=header(stamp_ns, frame_id), width=camera.width, height=camera.height)
+    none = camera.distortion_model == "none"
+    out.distortion_model = "plumb_bob" if none else camera.distortion_model
+    out.d = [0.0] * 5 if none else list(camera.distortion)
+    out.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
+    out.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    out.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return out
+
+
+def to_transform(message: TransformStamped) -> RigidTransform:
+    """The transform of a /tf message, child to parent.
+
+    Raises:
+        CalibrationError: a zero quaternion, or values that are not finite.
+    """
+    t, q = message.transform.translation, message.transform.rotation
+    return RigidTransform.from_quaternion_xyzw((q.x, q.y, q.z, q.w), (t.x, t.y, t.z))
+
+
+def from_transform(
+    transform: RigidTransform, parent: str, child: str, stamp_ns: int
+) -> TransformStamped:
+    """A /tf message."""
+    out = TransformStamped(header=header(stamp_ns, parent), child_frame_id=child)
+    t, q = out.transform.translation, out.transform.rotation
+    t.x, t.y, t.z = transform.translation.tolist()
+    q.x, q.y, q.z, q.w = transform.quaternion_xyzw
+    return out
+
+
+def image(values: NDArray[Any], head: Header, encoding: str = "") -> Image:
+    """An image message; the encoding follows from the dtype of one channel, and must be said for three."""
+    height, width = values.shape[:2]
+    return Image(
+        header=head,
+        height=height,
+        width=width,
+        encoding=encoding or _ENCODINGS[str(values.dtype)],
+        step=width * values.itemsize * (values.shape[2] if values.ndim == 3 else 1),
+        data=byte_array(values),
+    )
+
+
+def cloud(points: NDArray[np.float32], head: Header) -> PointCloud2:
+    """A cloud (N, 4) of x, y, z, intensity."""
+    names = ("x", "y", "z", "intensity")[: points.shape[1]]
+    fields = [(n, 4 * i, PointFieldMsg.FLOAT32) for i, n in enumerate(names)]
+    return _cloud_message(points.astype(np.float32, copy=False), head, fields, 4 * len(names))
+
+
+def labeled_cloud(
+    points: NDArray[np.float32],
+    class_ids: NDArray[np.uint8],
+    probabilities: NDArray[np.float32],
+    head: Header,
+) -> PointCloud2:
+    """A cloud of x, y, z, class_id, probability."""
+    table = np.zeros((len(points), CLOUD_STEP), np.uint8)
+    table[:, :12] = np.ascontiguousarray(points, np.float32).view(np.uint8)
+    table[:, 12] = class_ids
+    table[:, 16:] = np.ascontiguousarray(probabilities, np.float32)[:, None].view(np.uint8)
+    return _cloud_message(table, head, CLOUD_FIELDS, CLOUD_STEP)
+
+
+def _cloud_message(table: NDArray[Any], head: Header, fields: Any, step: int) -> PointCloud2:
+    return PointCloud2(
+        header=head,
+        height=1,
+        width=len(table),
+        fields=[PointFieldMsg(name=n, offset=o, datatype=t, count=1) for n, o, t in fields],
+        is_bigendian=False,
+        point_step=step,
+        row_step=step * len(table),
+        data=byte_array(table),
+        is_dense=True,
+    )

@@ -1,0 +1,58 @@
+"""Where the executor leaves messages for the worker: the latest of each sensor, in order of arrival."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+Key = TypeVar("Key")
+
+
+class Inbox(Generic[Key]):
+    """One place per sensor; a message that was not fetched in time gives way to the next.
+
+    The executor thread only puts; one worker thread takes.
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[Key, tuple[int, Any]] = {}
+        self._calls: list[Callable[[], None]] = []
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, key: Key, message: Any, arrived_ns: int) -> bool:
+        """Leave a message; True when it replaced one."""
+        with self._changed:
+            replaced = self._items.pop(key, None) is not None
+            self._items[key] = (arrived_ns, message)
+            self._changed.notify()
+            return replaced
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Have the worker call something between messages."""
+        with self._changed:
+            self._calls.append(work)
+            self._changed.notify()
+
+    def take(self, timeout_s: float) -> tuple[list[tuple[Key, Any, int]], list[Callable[[], None]]]:
+        """All messages, oldest first, and calls; empty lists when none came within the timeout."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._items or self._calls or self._closed, max(0.0, timeout_s)
+            )
+            items = [(k, m, t) for k, (t, m) in self._items.items()]
+            calls, self._calls = self._calls, []
+            self._items.clear()
+        return sorted(items, key=lambda item: item[2]), calls
+
+    def close(self) -> None:
+        """Let the worker go; `closed` is True from now on."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed

@@ -1,0 +1,394 @@
+"""The perception node: sensor topics in, segmentation, boxes, points and status out."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+
+from anysense_ros import parameters, processes
+from anysense_ros.calibration import IMAGES, Calibration
+from anysense_ros.clocks import ForwardClock
+from anysense_ros.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    Diagnostics,
+    sensor_condition,
+    state_condition,
+)
+from anysense_ros.publishing import Outputs
+from anysense_ros.worker import Worker
+from perception.errors import AnySenseError
+from perception.frame import Modality
+from perception.runtime.bundle import Bundle, find_bundle
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.stream import Output, Stream
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+_SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PerceptionNode(LifecycleNode):  # type: ignore[misc]
+    """Topics, parameters and lifecycle around a `Worker`, which owns the pipeline.
+
+    Raises:
+        ConfigError: a parameter is wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("perception_node")
+        self.settings = parameters.declare(self)
+        self._diagnostics = Diagnostics(self)
+        self._outputs: Outputs | None = None
+        self._worker: Worker | None = None
+        self._pipeline: Pipeline | None = None
+        self._loader: threading.Thread | None = None
+        self._calibration: Calibration | None = None
+        self._subscriptions_made: list[Any] = []
+        self._incompatible: dict[str, int] = {}
+        self._known_health: dict[str, str] = {}
+        self._known_state = ""
+        self._loading = "not configured"
+        self._load_count = 0
+        self._timer = self.create_timer(
+            self.settings["diagnostics.period_s"],
+            self._report,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    # -- lifecycle ---------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check bundle and calibration, put up the outputs, and begin to load the engines."""
+        try:
+            self.settings = parameters.check(parameters.current(self))
+            bundle = Bundle.open(find_bundle(self.settings["bundle"]))
+            foreign = [m for m in self.settings.inputs if m not in bundle.manifest.modalities]
+            if foreign:
+                raise AnySenseError(
+                    f"bundle {bundle.manifest.name} takes no {foreign[0]}",
+                    where="inputs",
+                    hint=f"it takes {', '.join(bundle.manifest.modalities)}",
+                )
+            calibration = Calibration(self.settings["extrinsics"], self.settings["reference_frame"])
+            calibration.load(self.settings["calibration_file"])
+        except AnySenseError as error:
+            self._say("error", str(error))
+            self._diagnostics.set("engine", ERROR, str(error), {})
+            return _FAILURE
+        self._calibration = calibration
+        reliability = self.settings["qos.outputs"].upper()
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability])
+        events = PublisherEventCallbacks(incompatible_qos=partial(self._on_incompatible, "output"))
+        self._outputs = Outputs(self, qos, events)
+        self._begin_loading(bundle)
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the sensors and start working."""
+        assert self._calibration is not None
+        result = super().on_activate(state)
+        self._known_health.clear()
+        self._known_state = ""
+        self._worker = Worker(
+            self.settings,
+            self._calibration,
+            ForwardClock(self),
+            self._publish,
+            self._publish_waiting,
+            self._say,
+        )
+        self._worker.start()
+        if self._pipeline is not None:
+            self._begin_work(self._pipeline)
+        self._subscribe()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop working; the engines stay loaded."""
+        self._stop_work()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take everything down."""
+        self.close()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take everything down for good."""
+        self.close()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take everything down; the node can be configured again."""
+        self.close()
+        return _SUCCESS
+
+    def close(self) -> None:
+        """Stop working and release engines and topics."""
+        self._stop_work()
+        self._load_count += 1  # what still loads is not wanted any more
+        if self._loader is not None:
+            self._loader.join()
+            self._loader = None
+        self._pipeline = None
+        self._calibration = None
+        self._loading = "not configured"
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        self._diagnostics.clear()
+        gc.collect()  # publishers and their event handlers refer to each other
+
+    def start(self) -> None:
+        """With autostart: configure and activate."""
+        if not self.settings["autostart"]:
+            return
+        if self.trigger_configure() == _SUCCESS:
+            self.trigger_activate()
+
+    def _stop_work(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self._subscriptions_made.clear()
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    # -- engines -----------------------------------------------------------------------------
+
+    def _begin_loading(self, bundle: Bundle) -> None:
+        self._load_count += 1
+        self._loading = "loading"
+        self._loader = threading.Thread(
+            target=self._load, args=(bundle, self._load_count), name="loader", daemon=True
+        )
+        self._loader.start()
+
+    def _load(self, bundle: Bundle, number: int) -> None:
+        def progress(line: str) -> None:
+            self._loading = line
+            self._diagnostics.set("engine", WARN, line, {"bundle": bundle.manifest.name})
+
+        settings = self.settings
+        try:
+            pipeline = Pipeline.load(
+                bundle.path,
+                settings["device"],
+                threads=settings["threads"] or None,
+                policy=settings.policy,
+                health=settings.health,
+                progress=progress,
+            )
+        except AnySenseError as error:
+            self._loading = str(error)
+            self._say("error", str(error))
+            self._diagnostics.set("engine", ERROR, str(error), {})
+            return
+        if number != self._load_count:
+            return
+        self._pipeline, self._loading = pipeline, ""
+        self._say("info", f"{pipeline.manifest.name} is ready on {pipeline.backend}")
+        self._begin_work(pipeline)
+
+    def _begin_work(self, pipeline: Pipeline) -> None:
+        worker, outputs = self._worker, self._outputs
+        if worker is None or outputs is None:
+            return
+        worker.use(pipeline)
+        outputs.announce(pipeline.manifest, self.settings["output.min_confidence"])
+        self._report_engine()
+
+    # -- topics ------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        s = self.settings
+        qos = QoSProfile(
+            depth=s["qos.depth"],
+            reliability=ReliabilityPolicy[s["qos.reliability"].upper()],
+            durability=DurabilityPolicy[s["qos.durability"].upper()],
+        )
+        for modality in s.inputs:
+            kind, topic = _input_topic(modality, s[f"{modality}.transport"])
+            self._listen(kind, topic, partial(self._on_message, modality), qos, modality)
+            if modality in IMAGES:
+                on_info = partial(self._on_camera, modality)
+                topic = f"~/input/{modality}/camera_info"
+                best = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+                self._listen(CameraInfo, topic, on_info, best, f"{modality} camera_info")
+        if s["extrinsics"] != "file":
+            latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self._listen(TFMessage, "/tf", partial(self._on_tf, False), QoSProfile(depth=100), "tf")
+            self._listen(TFMessage, "/tf_static", partial(self._on_tf, True), latched, "tf_static")
+
+    def _listen(
+        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile, part: str
+    ) -> None:
+        events = SubscriptionEventCallbacks(incompatible_qos=partial(self._on_incompatible, part))
+        self._subscriptions_made.append(
+            self.create_subscription(kind, topic, callback, qos, event_callbacks=events)
+        )
+
+    def _on_message(self, modality: Modality, message: Any) -> None:
+        if self._worker is not None:
+            self._worker.put(modality, message)
+
+    def _on_camera(self, modality: Modality, message: CameraInfo) -> None:
+        if self._calibration is not None:
+            self._calibration.on_camera(modality, message)
+
+    def _on_tf(self, static: bool, message: TFMessage) -> None:
+        if self._calibration is not None:
+            self._calibration.on_transforms(message, static)
+
+    def _on_incompatible(self, part: str, event: Any) -> None:
+        first = part not in self._incompatible
+        self._incompatible[part] = event.total_count
+        if first:
+            self._say("warn", f"{part}: a peer's QoS does not fit ours, it gets no messages across")
+        self._report()
+
+    # -- outputs, on the worker's thread -----------------------------------------------------
+
+    def _publish(self, output: Output, stream: Stream) -> None:
+        outputs, worker = self._outputs, self._worker
+        if outputs is None or worker is None:
+            return
+        head = outputs.publish(output, stream.pipeline.manifest, worker.settings)
+        now = worker.clock.now_ns()
+        reports = stream.report(now)
+        latency = (now - output.arrived_ns) / 1e6
+        outputs.status(head, output, reports, stream.pipeline.manifest.name, latency)
+        self._note_changes(output, stream)
+
+    def _publish_waiting(self) -> None:
+        if self._outputs is not None and self._worker is not None:
+            line = self._worker.engine_error or self._loading
+            self._outputs.waiting(self.settings.inputs, self.settings["bundle"], line)
+
+    def _note_changes(self, output: Output, stream: Stream) -> None:
+        """Log every change once, and send diagnostics at once when there is one."""
+        result, changed = output.result, False
+        warnings = {line.split(":")[0]: line for line in result.warnings}
+        for modality, health in result.health.items():
+            before = self._known_health.get(modality)
+            if health == before:
+                continue
+            self._known_health[modality] = health
+            changed = True
+            if health != "ok":
+                self._say("warn", warnings.get(modality, f"{modality}: sensor is {health}"))
+            elif before is not None:
+                self._say("info", f"{modality}: back to ok, was {before}")
+        if result.state != self._known_state:
+            used = ", ".join(result.used) or "nothing"
+            level = "info" if result.state == "full" else "warn"
+            self._say(level, f"output is {result.state}, from {used}")
+            self._known_state = result.state
+            stream.pipeline.counters[f"changes_to_{result.state}"] += 1
+            changed = True
+        if changed:
+            self._note_conditions(output, stream)
+            self._diagnostics.publish()
+
+    def _note_conditions(self, output: Output, stream: Stream) -> None:
+        result = output.result
+        counters = {**stream.collector.counters, **stream.pipeline.counters}
+        condition = state_condition(result.state, result.used, counters)
+        self._diagnostics.set("output", condition.level, condition.message, condition.values)
+
+    # -- diagnostics and parameters ----------------------------------------------------------
+
+    def _report(self) -> None:
+        """Everything, on the timer."""
+        worker, stream = self._worker, self._worker.stream if self._worker else None
+        self._report_engine()
+        if worker is not None and stream is not None:
+            warnings = {w.split(":")[0]: w for w in stream.pipeline.warnings}
+            for modality, report in stream.report(worker.clock.now_ns()).items():
+                extra = {
+                    "dropped": worker.counters[f"dropped_{modality}"],
+                    "malformed": worker.counters[f"malformed_{modality}"],
+                    "qos_incompatible": self._incompatible.get(modality, 0),
+                }
+                condition = sensor_condition(modality, report, warnings.get(modality, ""), extra)
+                if extra["qos_incompatible"] and not report.received:
+                    condition.message = f"{modality}: publisher's QoS does not fit qos.reliability"
+                self._diagnostics.set(
+                    str(modality), condition.level, condition.message, condition.values
+                )
+        if self._calibration is not None:
+            problems = self._calibration.problems
+            line = next(iter(problems.values()), "ok")
+            self._diagnostics.set("calibration", WARN if problems else OK, line, problems)
+        self._diagnostics.publish()
+
+    def _report_engine(self) -> None:
+        worker, pipeline = self._worker, self._pipeline
+        if worker is not None and worker.engine_error:
+            self._diagnostics.set("engine", ERROR, worker.engine_error, worker.counters)
+        elif pipeline is not None:
+            values = {"bundle": pipeline.manifest.name, **(worker.counters if worker else {})}
+            self._diagnostics.set("engine", OK, f"ready on {pipeline.backend}", values)
+
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        values = parameters.current(self)
+        values.update({p.name: p.value for p in changes if p.name in values})
+        try:
+            settings = parameters.check(values)
+            named = {p.name for p in changes}
+            if "calibration_file" in named and self._calibration is not None:
+                self._calibration.load(settings["calibration_file"])
+        except AnySenseError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self.settings = settings
+        if self._calibration is not None:
+            self._calibration.source = settings["extrinsics"]
+            self._calibration.reference_frame = settings["reference_frame"]
+        if self._worker is not None:
+            self._worker.update(settings)
+        return SetParametersResult(successful=True)
+
+    def _say(self, level: str, line: str) -> None:
+        logger = self.get_logger()
+        # rclpy ties a severity to each calling line, so every level has its own.
+        if level == "error":
+            logger.error(line)
+        elif level == "warn":
+            logger.warning(line)
+        else:
+            logger.info(line)
+
+
+def _input_topic(modality: Modality, transport: str) -> tuple[Any, str]:
+    if modality == "lidar":
+        return PointCloud2, "~/input/lidar"
+    if transport == "compressed":
+        return CompressedImage, f"~/input/{modality}/compressed"
+    return Image, f"~/input/{modality}"
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of `ros2 run anysense_ros perception_node`."""
+    return processes.run(PerceptionNode, lambda node: node.close(), lambda node: node.start(), args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Starting and ending a node's process."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+from perception.errors import AnySenseError
+
+EXIT_ERROR = 2
+
+
+def run(
+    make: Callable[[], Node],
+    close: Callable[[Node], None],
+    start: Callable[[Node], None] | None = None,
+    args: list[str] | None = None,
+) -> int:
+    """Spin a node until SIGINT, SIGTERM or shutdown, and end it cleanly.
+
+    Args:
+        make: creates the node; an `AnySenseError` ends the process with one line.
+        close: called before the node is destroyed.
+        start: called once before spinning.
+        args: command line, `sys.argv` when None.
+
+    Returns:
+        The exit status: 0, or 2 when the node could not be made.
+    """
+    try:
+        rclpy.init(args=args)
+    except Exception as error:  # rcl raises types of its own for unparsable arguments and files
+        return _fail(error)
+    try:
+        node = make()
+    except AnySenseError as error:
+        rclpy.try_shutdown()
+        return _fail(error)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if start is not None:
+            start(node)
+        executor.spin()
+    except AnySenseError as error:
+        return _fail(error)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        # A second Ctrl-C must not cut the clean-up short.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        close(node)
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _fail(error: Exception) -> int:
+    line = " ".join(str(error).split()) or type(error).__name__
+    print(f"error: {line}", file=sys.stderr)  # noqa: T201
+    return EXIT_ERROR

@@ -1,0 +1,243 @@
+"""The node's outputs: made only when somebody listens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from anysense_msgs.msg import PerceptionStatus, SensorStatus
+from geometry_msgs.msg import Pose, Vector3
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    Detection2D,
+    Detection2DArray,
+    Detection3D,
+    Detection3DArray,
+    LabelInfo,
+    ObjectHypothesisWithPose,
+    VisionClass,
+)
+
+from anysense_ros.conversions import header, image, labeled_cloud
+from anysense_ros.parameters import Settings
+from perception.frame import Frame, Modality
+from perception.preprocess.sample import source_size
+from perception.runtime.lift import lift_boxes, pixel_points
+from perception.runtime.manifest import BundleManifest
+from perception.runtime.result import Detections, Result
+from perception.runtime.stream import Output, SensorReport
+from perception.viz.overlay import colorize_labels, draw_result
+
+UNLABELED = 255
+STATES = {
+    "full": PerceptionStatus.FULL,
+    "degraded": PerceptionStatus.DEGRADED,
+    "hold": PerceptionStatus.HOLD,
+    "stop": PerceptionStatus.STOP,
+}
+TOPICS: dict[str, Any] = {
+    "segmentation/mask": Image,
+    "segmentation/confidence": Image,
+    "segmentation/color": Image,
+    "overlay": Image,
+    "detections": Detection2DArray,
+    "detections_3d": Detection3DArray,
+    "points": PointCloud2,
+}
+
+
+class Outputs:
+    """Publishers of everything the pipeline gives.
+
+    Args:
+        node: the node that publishes.
+        qos: for the image-like outputs.
+        events: callbacks for incompatible subscribers, None where rclpy has none.
+    """
+
+    def __init__(self, node: LifecycleNode, qos: QoSProfile, events: Any) -> None:
+        self._node = node
+        self._publishers = {
+            name: node.create_lifecycle_publisher(kind, f"~/{name}", qos, event_callbacks=events)
+            for name, kind in TOPICS.items()
+        }
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._labels = node.create_lifecycle_publisher(
+            LabelInfo, "~/segmentation/label_info", latched
+        )
+        self._status = node.create_lifecycle_publisher(PerceptionStatus, "~/status", 10)
+        self._header = Header()
+        self.sequence = 0
+
+    def destroy(self) -> None:
+        """Take the topics down."""
+        for publisher in (*self._publishers.values(), self._labels, self._status):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def announce(self, manifest: BundleManifest, threshold: float) -> None:
+        """Publish the classes of the mask."""
+        classes = [
+            VisionClass(class_id=c.id, class_name=c.name) for c in manifest.classes.segmentation
+        ]
+        self._labels.publish(LabelInfo(header=Header(), class_map=classes, threshold=threshold))
+
+    def publish(self, output: Output, manifest: BundleManifest, settings: Settings) -> Header:
+        """Publish what the result holds on every topic that is listened to."""
+        result = output.result
+        if output.reference is not None:
+            sample = output.samples[output.reference]
+            camera = sample.camera if output.reference == "lidar" else None
+            frame_id = camera.frame_id if camera is not None else sample.frame_id
+            self._header = header(output.stamp_ns, frame_id)
+        elif result.state == "stop":
+            return header(output.stamp_ns, self._header.frame_id)
+        # In state hold the last output is given once more, under the header that it had.
+        if result.labels is not None and result.confidence is not None:
+            self._segmentation(result, manifest, settings)
+        if self._wanted("overlay") and output.samples:
+            opacity = settings["output.overlay_opacity"]
+            picture = draw_result(manifest, Frame(output.samples), result, opacity)
+            self._send("overlay", image(picture, self._header, "rgb8"))
+        if result.boxes is not None:
+            self._boxes(result.boxes, manifest)
+        if output.samples:
+            self._space(output, manifest, settings["output.points_stride"])
+        return self._header
+
+    def _wanted(self, name: str) -> bool:
+        return bool(self._publishers[name].get_subscription_count())
+
+    def _send(self, name: str, message: Any) -> None:
+        self._publishers[name].publish(message)
+
+    def _segmentation(self, result: Result, manifest: BundleManifest, settings: Settings) -> None:
+        labels, confidence = result.labels, result.confidence
+        least = settings["output.min_confidence"]
+        if least > 0:
+            labels = np.where(confidence >= least, labels, np.uint8(UNLABELED))
+        if self._wanted("segmentation/mask"):
+            self._send("segmentation/mask", image(labels, self._header))
+        if self._wanted("segmentation/confidence"):
+            self._send("segmentation/confidence", image(confidence, self._header))
+        if self._wanted("segmentation/color"):
+            colors = colorize_labels(labels, manifest.classes.segmentation)
+            self._send("segmentation/color", image(colors, self._header, "rgb8"))
+
+    def _boxes(self, boxes: Detections, manifest: BundleManifest) -> None:
+        if not self._wanted("detections"):
+            return
+        names = {c.id: c.name for c in manifest.classes.detection}
+        out = Detection2DArray(header=self._header)
+        for box, score, kind in zip(boxes.xyxy, boxes.scores, boxes.class_ids, strict=True):
+            left, top, right, bottom = (float(v) for v in box)
+            one = Detection2D(header=self._header, results=[_hypothesis(names, kind, score)])
+            one.bbox.center.position.x = (left + right) / 2
+            one.bbox.center.position.y = (top + bottom) / 2
+            one.bbox.size_x, one.bbox.size_y = right - left, bottom - top
+            out.detections.append(one)
+        self._send("detections", out)
+
+    def _space(self, output: Output, manifest: BundleManifest, stride: int) -> None:
+        """Labeled points in their sensor's frame, and 3D boxes in the reference camera's."""
+        points_wanted, boxes_wanted = self._wanted("points"), self._wanted("detections_3d")
+        source = next((output.samples[m] for m in ("lidar", "depth") if m in output.samples), None)
+        if not (points_wanted or boxes_wanted) or source is None or output.reference is None:
+            return
+        result, reference = output.result, output.samples[output.reference]
+        found = pixel_points(source, source_size(reference), stride)
+        if found is None:
+            return
+        if points_wanted and result.labels is not None and result.confidence is not None:
+            at = (found.row, found.column)
+            head = header(source.stamp_ns, source.frame_id)
+            message = labeled_cloud(found.points, result.labels[at], result.confidence[at], head)
+            self._send("points", message)
+        camera = reference.camera or source.camera
+        if boxes_wanted and result.boxes is not None and camera is not None:
+            names = {c.id: c.name for c in manifest.classes.detection}
+            out = Detection3DArray(header=self._header)
+            lifted = lift_boxes(found, result.boxes, camera)
+            for center, size, i in zip(lifted.center, lifted.size, lifted.index, strict=True):
+                kind, score = result.boxes.class_ids[i], result.boxes.scores[i]
+                pose = Pose()
+                pose.position.x, pose.position.y, pose.position.z = (float(v) for v in center)
+                hypothesis = _hypothesis(names, kind, score)
+                hypothesis.pose.pose = pose
+                one = Detection3D(header=self._header, results=[hypothesis])
+                one.bbox.center = pose
+                one.bbox.size = Vector3(**dict(zip("xyz", map(float, size), strict=True)))
+                out.detections.append(one)
+            self._send("detections_3d", out)
+
+    def status(
+        self,
+        head: Header,
+        output: Output,
+        reports: Mapping[Modality, SensorReport],
+        bundle: str,
+        latency_ms: float,
+    ) -> None:
+        """Publish ~/status for an output or a heartbeat."""
+        result = output.result
+        self.sequence += 1
+        message = PerceptionStatus(
+            header=head,
+            sequence=self.sequence,
+            state=STATES[result.state],
+            used=list(result.used),
+            sensors=[_sensor(m, r, result) for m, r in reports.items()],
+            reason=output.reason,
+            coverage=output.coverage,
+            spread_ms=output.spread_ns / 1e6,
+            latency_ms=latency_ms if result.used else math.nan,
+            engine_ms=result.engine_ms,
+            steps=list(result.timings),
+            step_ms=list(result.timings.values()),
+            bundle=bundle,
+            backend=result.backend,
+            warnings=list(result.warnings),
+        )
+        self._status.publish(message)
+
+    def waiting(self, inputs: tuple[Modality, ...], bundle: str, line: str) -> None:
+        """Publish ~/status while there is no pipeline to ask."""
+        self.sequence += 1
+        sensors = [SensorStatus(name=m, health="lost", age_ms=math.nan) for m in inputs]
+        self._status.publish(
+            PerceptionStatus(
+                sequence=self.sequence,
+                state=PerceptionStatus.STOP,
+                sensors=sensors,
+                reason="heartbeat",
+                latency_ms=math.nan,
+                bundle=bundle,
+                warnings=[line],
+            )
+        )
+
+
+def _hypothesis(names: Mapping[int, str], kind: Any, score: Any) -> ObjectHypothesisWithPose:
+    out = ObjectHypothesisWithPose()
+    out.hypothesis.class_id = names.get(int(kind), str(kind))
+    out.hypothesis.score = float(score)
+    return out
+
+
+def _sensor(modality: Modality, report: SensorReport, result: Result) -> SensorStatus:
+    used = modality in result.used
+    return SensorStatus(
+        name=modality,
+        health=report.health,
+        used=used,
+        age_ms=result.ages_ns.get(modality, 0) / 1e6 if used else math.nan,
+        silent_ms=report.silent_ms,
+        received=report.received,
+        taken=report.used,
+        superseded=max(0, report.superseded),
+        rejected=report.rejected,
+    )

@@ -1,0 +1,12 @@
+# Environment for large messages; sourced by env.sh, and set by the launch files in the same words.
+_config="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
+case "${ROS_DISTRO:-}" in
+    humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$_config/fastdds.xml}" ;;
+    *) export FASTDDS_DEFAULT_PROFILES_FILE="${FASTDDS_DEFAULT_PROFILES_FILE:-$_config/fastdds.xml}" ;;
+esac
+# Keep freed image buffers instead of giving them back to the system and faulting them in anew.
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-268435456}"
+export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-536870912}"
+export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-67108864}"
+unset _config

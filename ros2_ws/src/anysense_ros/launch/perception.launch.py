@@ -1,0 +1,83 @@
+"""Starts the perception node: `ros2 launch anysense_ros perception.launch.py bundle:=sim-rgbdtl`."""
+
+import os
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
+
+SHARE = Path(get_package_share_directory("anysense_ros"))
+SENSORS = ("rgb", "depth", "thermal", "lidar")
+# Fast DDS renamed the variable after Jazzy.
+OLD = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
+PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE" if OLD else "FASTDDS_DEFAULT_PROFILES_FILE"
+# Keep freed image buffers, and give shared memory the room that images need.
+ENVIRONMENT = {
+    PROFILES: str(SHARE / "config" / "fastdds.xml"),
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "536870912",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The node, its arguments, and a remap for every input."""
+    defaults = {
+        "namespace": ("", "namespace of the node"),
+        "params_file": (str(SHARE / "config" / "perception.yaml"), "parameters, see config/rig_*"),
+        "bundle": ("sim-rgbdtl", "folder, zip or name of the bundle"),
+        "device": ("auto", "auto, cpu, cuda or the name of a backend"),
+        "use_sim_time": ("false", "take the time from /clock"),
+        "autostart": ("true", "configure and activate at start and after a respawn"),
+        "log_level": ("info", "debug, info, warn or error"),
+        "use_respawn": ("false", "start the node again when it ends"),
+    }
+    for sensor in SENSORS:
+        topic = f"/sensors/{sensor}/" + ("points" if sensor == "lidar" else "image_raw")
+        defaults[sensor] = (topic, f"topic of the {sensor} input")
+        if sensor != "lidar":
+            info = f"/sensors/{sensor}/camera_info"
+            defaults[f"{sensor}_info"] = (info, f"camera_info of the {sensor} input")
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in defaults.items()
+    ]
+    environment = [
+        SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
+        for name, value in ENVIRONMENT.items()
+    ]
+    remappings = [(f"~/input/{s}", LaunchConfiguration(s)) for s in SENSORS]
+    remappings += [(f"~/input/{s}/compressed", [LaunchConfiguration(s), "/compressed"])
+                   for s in SENSORS[:3]]  # fmt: skip
+    remappings += [
+        (f"~/input/{s}/camera_info", LaunchConfiguration(f"{s}_info")) for s in SENSORS[:3]
+    ]
+
+    def switch(name: str) -> ParameterValue:
+        return ParameterValue(LaunchConfiguration(name), value_type=bool)
+
+    node = LifecycleNode(
+        package="anysense_ros",
+        executable="perception_node",
+        name="perception_node",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            LaunchConfiguration("params_file"),
+            {
+                "bundle": ParameterValue(LaunchConfiguration("bundle"), value_type=str),
+                "device": ParameterValue(LaunchConfiguration("device"), value_type=str),
+                "use_sim_time": switch("use_sim_time"),
+                "autostart": switch("autostart"),
+            },
+        ],
+        remappings=remappings,
+        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        respawn=LaunchConfiguration("use_respawn"),
+        respawn_delay=2.0,
+        output="screen",
+    )
+    return LaunchDescription([*arguments, *environment, node])

@@ -1,0 +1,163 @@
+"""Bags: what is written reads back the same, runs like the recording, and damage is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perception.errors import DataError, EncodingError
+from perception.frame import MODALITIES
+from perception.geometry.camera import CameraModel
+from perception.geometry.rig import Rig, SensorCalibration
+from perception.geometry.transforms import RigidTransform
+
+pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
+
+from perception.bags.files import (
+    TOPICS,
+    messages_of,
+    modality_topics,
+    read_bag,
+    topics_of,
+    write_bag,
+)
+from perception.bags.messages import BagMessage, parse, to_sample
+from perception.cli.main import main
+from perception.data.folder import FolderRecording, FolderWriter, folder_info
+
+CAMERA = CameraModel(32, 24, 30.0, 30.0, 15.5, 11.5)
+TO_OPTICAL = RigidTransform(np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], float), np.zeros(3))
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> FolderRecording:
+    root = tmp_path_factory.mktemp("bags") / "drive"
+    info = folder_info(
+        size=(24, 32),
+        seg_classes=(),
+        det_classes=(),
+        name="drive",
+        modalities=MODALITIES,
+        thermal_unit="centikelvin",
+    )
+    sensors = {m: SensorCalibration(CAMERA) for m in MODALITIES[:3]}
+    rig = Rig({**sensors, "lidar": SensorCalibration(CAMERA, TO_OPTICAL, "lidar")})
+    random = np.random.default_rng(2)
+    with FolderWriter(root, info, rig) as writer:
+        for index in range(COUNT):
+            writer.add(
+                f"{index:04d}",
+                stamp_ns=5_000_000_000 + index * 100_000_000,
+                rgb=random.integers(20, 220, (24, 32, 3), np.uint8),
+                depth=random.uniform(1, 9, (24, 32)).astype(np.float32),
+                thermal=random.uniform(280, 310, (24, 32)).astype(np.float32),
+                lidar=random.uniform([5, -2, -1, 0], [15, 2, 1, 1], (300, 4)).astype(np.float32),
+            )
+    return FolderRecording(root)
+
+
+@pytest.fixture(scope="module")
+def bag(recording: FolderRecording) -> Path:
+    path = recording.root.parent / "bag"
+    assert write_bag(path, messages_of(recording)) == COUNT * 7 + 1
+    return path
+
+
+def test_samples_come_back_as_they_were(recording: FolderRecording, bag: Path) -> None:
+    by_topic = {topic: m for m, topic in TOPICS.items()}
+    seen = 0
+    for message in read_bag(bag, by_topic):
+        modality = by_topic[message.topic]
+        index = round((message.stamp_ns - 5e9) / 1e8)
+        before = recording.frame(index)[modality]
+        after = to_sample(modality, parse(message))
+        assert (after.stamp_ns, after.unit) == (before.stamp_ns, before.unit)
+        assert after.data.dtype == before.data.dtype
+        np.testing.assert_allclose(after.data, before.data, rtol=1e-6)
+        seen += 1
+    assert seen == COUNT * 4
+
+
+def test_the_bag_says_what_is_in_it(bag: Path) -> None:
+    topics = topics_of(bag)
+    assert topics["/tf_static"] == "tf2_msgs/msg/TFMessage"
+    assert topics["/sensors/rgb/camera_info"] == "sensor_msgs/msg/CameraInfo"
+    assert modality_topics(bag, {}) == TOPICS
+    assert modality_topics(bag, {"rgb": TOPICS["thermal"]}) == {"rgb": TOPICS["thermal"]}
+    with pytest.raises(DataError, match="no topic /other"):
+        modality_topics(bag, {"rgb": "/other"})
+
+
+def test_a_single_mcap_file_reads_like_its_folder(bag: Path) -> None:
+    (file,) = bag.glob("*.mcap")
+    assert [m.topic for m in read_bag(file)] == [m.topic for m in read_bag(bag)]
+
+
+def test_bags_are_not_overwritten(recording: FolderRecording, bag: Path) -> None:
+    with pytest.raises(DataError, match="exists already"):
+        write_bag(bag, messages_of(recording))
+
+
+def test_what_is_no_bag(tmp_path: Path, bag: Path) -> None:
+    with pytest.raises(DataError, match="no such bag"):
+        list(read_bag(tmp_path / "none"))
+    (tmp_path / "text.mcap").write_text("hello")
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_bag(tmp_path / "text.mcap"))
+    (file,) = bag.glob("*.mcap")
+    (tmp_path / "cut.mcap").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_bag(tmp_path / "cut.mcap"))
+
+
+@pytest.mark.parametrize("size", [0, 3, 20, 200])
+def test_cut_off_messages(bag: Path, size: int) -> None:
+    message = next(iter(read_bag(bag, [TOPICS["rgb"]])))
+    with pytest.raises(EncodingError, match="sensor_msgs/msg/Image"):
+        parse(BagMessage(message.topic, message.type, 0, message.data[:size]))
+
+
+def test_record_and_replay(
+    recording: FolderRecording,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bag = tmp_path / "bag"
+    assert main(["record", "--data", f"folder:{recording.root}", "--out", str(bag)]) == 0
+    arguments = ["replay", str(bag), "--bundle", str(tiny_bundle), "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--overlays"]) == 0
+    lines = (tmp_path / "out" / "status.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [r["stamp_ns"] for r in rows] == [5_000_000_000 + i * 100_000_000 for i in range(COUNT)]
+    assert all(r["used"] == list(MODALITIES) and r["state"] == "full" for r in rows)
+    assert len(list((tmp_path / "out").glob("overlay_*.png"))) == COUNT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--topic", "rgb"], "SENSOR=TOPIC"),
+        (["--topic", "sonar=/x"], "sonar"),
+        (["--topic", "rgb=/x"], "no topic"),
+        (["--deadline-ms", "0"], "positive"),
+        (["--rig", "/no/rig.yaml"], "no such file"),
+    ],
+)
+def test_wrong_arguments(
+    bag: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    word: str,
+) -> None:
+    base = ["replay", str(bag), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "out")]
+    assert main([*base, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert word in error
+    assert len(error.splitlines()) == 1

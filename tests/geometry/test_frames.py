@@ -1,0 +1,91 @@
+"""The frame tree: chains, time, and what cannot be looked up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perception.errors import CalibrationError
+from perception.geometry.frames import FrameTree, interpolate
+from perception.geometry.transforms import RigidTransform
+
+
+def _shift(x: float, y: float = 0.0) -> RigidTransform:
+    return RigidTransform(np.eye(3), np.array([x, y, 0.0]))
+
+
+def _turn(degrees: float, x: float = 0.0) -> RigidTransform:
+    half = np.radians(degrees) / 2
+    return RigidTransform.from_quaternion_xyzw((0, 0, np.sin(half), np.cos(half)), [x, 0, 0])
+
+
+def test_a_chain_through_the_common_ancestor() -> None:
+    tree = FrameTree()
+    tree.set("base", "mast", _shift(0, 1), static=True)
+    tree.set("mast", "lidar", _turn(90), static=True)
+    tree.set("base", "camera", _shift(2), static=True)
+    point = np.array([[1.0, 0.0, 0.0]])
+    assert np.allclose(tree.lookup("base", "lidar").apply(point), [[0, 2, 0]])
+    assert np.allclose(tree.lookup("camera", "/lidar").apply(point), [[-2, 2, 0]])
+    back = tree.lookup("lidar", "camera") @ tree.lookup("camera", "lidar")
+    assert np.allclose(back.matrix, np.eye(4))
+    assert np.allclose(tree.lookup("x", "x").matrix, np.eye(4))
+
+
+def test_interpolation_in_time() -> None:
+    tree = FrameTree()
+    tree.set("base", "head", _turn(0, 0), 100)
+    tree.set("base", "head", _turn(90, 2), 200)
+    middle = tree.lookup("base", "head", 150)
+    assert np.allclose(middle.matrix, _turn(45, 1).matrix)
+    assert np.allclose(tree.lookup("base", "head", 0).matrix, _turn(0).matrix)
+    assert np.allclose(tree.lookup("base", "head", 999).matrix, _turn(90, 2).matrix)
+    assert np.allclose(tree.lookup("base", "head").matrix, _turn(90, 2).matrix)
+
+
+def test_static_transforms_are_replaced_and_history_is_bounded() -> None:
+    tree = FrameTree(history_ns=100)
+    tree.set("a", "b", _shift(1), 5, static=True)
+    tree.set("a", "b", _shift(2), 1, static=True)
+    assert tree.lookup("a", "b", 5).translation[0] == 2
+    for stamp in range(0, 100_000, 10):
+        tree.set("a", "c", _shift(stamp), stamp)
+    assert len(tree._edges["c"].samples) <= 11
+    tree.set("a", "c", _shift(-1), 50)  # the clock was set back
+    assert tree.lookup("a", "c").translation[0] == -1
+
+
+def test_a_frame_may_move_to_another_parent() -> None:
+    tree = FrameTree()
+    tree.set("left", "tool", _shift(1), static=True)
+    tree.set("right", "tool", _shift(3), static=True)
+    assert tree.lookup("right", "tool").translation[0] == 3
+    with pytest.raises(CalibrationError, match="left"):
+        tree.lookup("left", "tool")
+
+
+def test_what_cannot_be_looked_up() -> None:
+    tree = FrameTree()
+    tree.set("a", "b", _shift(1))
+    tree.set("c", "d", _shift(1))
+    with pytest.raises(CalibrationError, match="nothing is known of 'ghost'"):
+        tree.lookup("a", "ghost")
+    with pytest.raises(CalibrationError, match="separate trees"):
+        tree.lookup("b", "d")
+    tree.set("b", "a", _shift(1))
+    with pytest.raises(CalibrationError, match="loop"):
+        tree.lookup("a", "d")
+    for parent, child in (("", "x"), ("x", ""), ("x", "/x")):
+        with pytest.raises(CalibrationError):
+            tree.set(parent, child, _shift(1))
+
+
+@given(st.floats(-170, 170), st.floats(-170, 170), st.floats(0, 1))
+def test_interpolation_stays_a_rotation_between_its_ends(a: float, b: float, share: float) -> None:
+    mixed = interpolate(_turn(a), _turn(b), share)
+    assert np.allclose(mixed.rotation @ mixed.rotation.T, np.eye(3))
+    way = (b - a + 180) % 360 - 180
+    if abs(abs(way) - 180) > 1:  # opposite rotations have two shortest ways
+        assert np.allclose(mixed.rotation, _turn(a + share * way).rotation, atol=1e-3)

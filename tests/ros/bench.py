@@ -1,0 +1,296 @@
+"""A bench: drivers of four sensors that publish real messages, and ears for what the node says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rclpy
+from anysense_msgs.msg import PerceptionStatus
+from anysense_ros.conversions import cloud, from_camera, from_transform, header, image
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from processes import PATIENCE_S, wait_until
+from rcl_interfaces.srv import SetParameters
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+
+from perception.frame import MODALITIES
+from perception.geometry.camera import CameraModel
+from perception.geometry.transforms import RigidTransform
+
+HEIGHT, WIDTH = 96, 128
+CAMERA = CameraModel(WIDTH, HEIGHT, 100.0, 100.0, 63.5, 47.5, frame_id="camera_optical")
+# LiDAR axes (x forward, y left, z up) to optical ones (z forward, x right, y down).
+TO_OPTICAL = RigidTransform(
+    np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], float), np.array([0.0, -0.1, 0.0])
+)
+FRAMES = {m: "lidar" if m == "lidar" else "camera_optical" for m in MODALITIES}
+
+Change = Callable[[Any, int], Any]
+"""Takes a message and its stamp; gives what is published instead, None for nothing."""
+
+
+class Bench:
+    """The robot around the node under test.
+
+    `changes[sensor]` may alter or drop that sensor's messages, `delay_s[sensor]` hold them back,
+    `jitter_ns[sensor]` is added to every other stamp, `repeat[sensor]` multiplies the rate.
+    """
+
+    def __init__(self, domain: int, node: str = "perception_node", rate_hz: float = 5.0) -> None:
+        self.period_s = 1 / rate_hz
+        self.changes: dict[str, Change] = {}
+        self.delay_s: dict[str, float] = {}
+        self.jitter_ns: dict[str, int] = {}
+        self.repeat: dict[str, int] = {}
+        self.stamp_shift_ns = 0
+        self.sent: dict[str, int] = dict.fromkeys(MODALITIES, 0)
+        self.statuses: list[PerceptionStatus] = []
+        self.diagnostics: dict[str, DiagnosticStatus] = {}
+        self.heard: dict[str, list[Any]] = {}
+        self.name = node
+        self.alive: Callable[[], bool] = lambda: True
+        self._random = np.random.default_rng(5)
+        self._base = self._random.integers(20, 230, (HEIGHT, WIDTH, 3), np.uint8)
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("bench", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._make_topics()
+        self._stop = threading.Event()
+        self._drive = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._spin, daemon=True),
+            threading.Thread(target=self._publish_all, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _make_topics(self) -> None:
+        node, sensor = self.node, QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        root = f"/{self.name}"
+        self._publishers = {
+            m: node.create_publisher(
+                PointCloud2 if m == "lidar" else Image, f"{root}/input/{m}", sensor
+            )
+            for m in MODALITIES
+        }
+        self._infos = {
+            m: node.create_publisher(CameraInfo, f"{root}/input/{m}/camera_info", sensor)
+            for m in MODALITIES[:3]
+        }
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._tf = node.create_publisher(TFMessage, "/tf_static", latched)
+        mount = from_transform(TO_OPTICAL, "camera_optical", "lidar", 0)
+        self._tf.publish(TFMessage(transforms=[mount]))
+        node.create_subscription(PerceptionStatus, f"{root}/status", self.statuses.append, 50)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.diagnostics[status.name.split(": ")[-1]] = status
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def _publish_all(self) -> None:
+        count = 0
+        while not self._stop.is_set():
+            self._drive.wait(0.1)
+            if not self._drive.is_set():
+                continue
+            start = time.monotonic()
+            most = max([1, *self.repeat.values()])
+            for step in range(most):
+                stamp = time.time_ns() + self.stamp_shift_ns
+                for modality in MODALITIES:
+                    if step < self.repeat.get(modality, 1):
+                        self._publish(modality, stamp, count)
+                        count += 1
+                rest = start + self.period_s * (step + 1) / most - time.monotonic()
+                self._stop.wait(max(0.0, rest))
+
+    def _publish(self, modality: str, stamp: int, count: int) -> None:
+        stamp += self.jitter_ns.get(modality, 0) * (count // 4 % 2)
+        message = self.changes.get(modality, _same)(self.message(modality, stamp, count), stamp)
+        if message is None:
+            return
+        if modality in self._infos:
+            self._infos[modality].publish(from_camera(CAMERA, stamp, FRAMES[modality]))
+        self.sent[modality] += 1
+        publisher, delay = self._publishers[modality], self.delay_s.get(modality, 0.0)
+        if delay:
+            timer = threading.Timer(delay, publisher.publish, [message])
+            timer.daemon = True
+            timer.start()
+        else:
+            publisher.publish(message)
+
+    def message(self, modality: str, stamp: int, count: int) -> Any:
+        """A message of a scene that moves a little with every count."""
+        head = header(stamp, FRAMES[modality])
+        picture = np.roll(self._base, count, axis=1)
+        if modality == "rgb":
+            return image(picture, head, "rgb8")
+        if modality == "depth":
+            return image((2 + picture[..., 0] / 50).astype(np.float32), head)
+        if modality == "thermal":
+            return image(picture[..., 1].astype(np.uint16) * 100, head, "mono16")
+        y, z = np.meshgrid(np.linspace(-3, 3, 60), np.linspace(-2, 2, 40))
+        x = 8 + picture[:40, :60, 2] / 100
+        points = np.stack([x, y, z, np.full_like(x, 0.5)], axis=-1).reshape(-1, 4)
+        return cloud(points.astype(np.float32), head)
+
+    def drive(self, on: bool = True) -> None:
+        """Start or stop all drivers."""
+        self._drive.set() if on else self._drive.clear()
+
+    def mend(self) -> None:
+        """Undo all changes."""
+        self.changes.clear()
+        self.delay_s.clear()
+        self.jitter_ns.clear()
+        self.repeat.clear()
+
+    def wait_status(
+        self,
+        condition: Callable[[PerceptionStatus], bool],
+        what: str,
+        timeout_s: float = PATIENCE_S,
+    ) -> PerceptionStatus:
+        """The first status from now on for which a condition holds."""
+        start = len(self.statuses)
+
+        def found() -> PerceptionStatus | None:
+            assert self.alive(), f"the node ended while waiting for {what}"
+            return next((s for s in self.statuses[start:] if condition(s)), None)
+
+        try:
+            return wait_until(found, what, timeout_s)
+        except AssertionError as error:
+            last = self.statuses[-1:] if len(self.statuses) > start else "no status"
+            raise AssertionError(f"{error}; last: {last}") from None
+
+    def wait_full(self, count: int = 4) -> PerceptionStatus:
+        """Wait until that many sensors are used and all are well."""
+        return self.wait_status(
+            lambda s: len(s.used) == count and all(x.health == "ok" for x in s.sensors),
+            f"an output from {count} sensors",
+        )
+
+    def wait_diagnostic(
+        self, part: str, condition: Callable[[DiagnosticStatus], bool], what: str
+    ) -> DiagnosticStatus:
+        """The state of a part when a condition holds."""
+
+        def found() -> DiagnosticStatus | None:
+            status = self.diagnostics.get(part)
+            return status if status is not None and condition(status) else None
+
+        return wait_until(found, f"{what}; have {self.diagnostics.get(part)}")
+
+    def listen(self, kind: Any, topic: str, qos: Any = 5) -> list[Any]:
+        """Subscribe to a topic of the node and return the growing list of messages."""
+        heard: list[Any] = self.heard.setdefault(topic, [])
+        self.node.create_subscription(kind, f"/{self.name}/{topic}", heard.append, qos)
+        return heard
+
+    def call(self, kind: Any, name: str, request: Any, node: str = "") -> Any:
+        """Call a service of the node."""
+        client = self.node.create_client(kind, f"/{node or self.name}/{name}")
+        try:
+            wait_until(client.service_is_ready, f"service {name}")
+            future = client.call_async(request)
+            wait_until(future.done, f"an answer of {name}")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def transition(self, label: str) -> bool:
+        """Take the node through a lifecycle transition, such as `configure`."""
+        number = getattr(Transition, f"TRANSITION_{label.upper()}")
+        request = ChangeState.Request(transition=Transition(id=number))
+        return bool(self.call(ChangeState, "change_state", request).success)
+
+    def state(self) -> str:
+        """The node's lifecycle state."""
+        return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
+
+    def set_parameter(self, name: str, value: Any) -> Any:
+        """Set a parameter and return the result."""
+        message = Parameter(name, value=value).to_parameter_msg()
+        request = SetParameters.Request(parameters=[message])
+        return self.call(SetParameters, "set_parameters", request).results[0]
+
+    def close(self) -> None:
+        """Stop everything."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+
+def _same(message: Any, stamp: int) -> Any:
+    return message
+
+
+def drop(message: Any, stamp: int) -> None:
+    """Nothing is published."""
+
+
+def null(message: Any, stamp: int) -> Any:
+    """A message of the right type with nothing in it."""
+    empty = type(message)()
+    empty.header = message.header
+    return empty
+
+
+def wrong_encoding(message: Any, stamp: int) -> Any:
+    """An encoding that nobody knows, or a cloud without x."""
+    if isinstance(message, PointCloud2):
+        message.fields[0].name = "azimuth"
+    else:
+        message.encoding = "jpeg2000"
+    return message
+
+
+def cut_off(message: Any, stamp: int) -> Any:
+    """Fewer bytes than the size promises."""
+    message.data = array("B", message.data[: len(message.data) // 2])
+    return message
+
+
+def black(message: Any, stamp: int) -> Any:
+    """What a covered sensor gives."""
+    if isinstance(message, PointCloud2):
+        message.width, message.row_step, message.data = 0, 0, array("B")
+    else:
+        message.data = array("B", bytes(len(message.data)))
+    return message
+
+
+class Frozen:
+    """The first message again and again, with new stamps."""
+
+    def __init__(self) -> None:
+        self._kept: Any = None
+
+    def __call__(self, message: Any, stamp: int) -> Any:
+        if self._kept is None:
+            self._kept = message
+        self._kept.header = message.header
+        return self._kept

@@ -1,0 +1,223 @@
+"""Processes: lifecycle, signals, boot without sensors, wrong configuration, QoS that does not fit."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bench import CAMERA, TO_OPTICAL, Bench, drop
+from diagnostic_msgs.msg import DiagnosticStatus
+from processes import NodeProcess, wait_until
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from perception.frame import MODALITIES
+from perception.geometry.rig import Rig, SensorCalibration, save_rig
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., tuple[NodeProcess, Bench]]
+
+BASE = {
+    "inputs": list(MODALITIES),
+    "device": "cpu",
+    "threads": 1,
+    "sync.deadline_ms": 400.0,
+    "policy.max_age_ms": 300.0,
+    "diagnostics.period_s": 0.3,
+    **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
+}
+
+
+@pytest.fixture
+def start(own_domain: int, bundle: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts a node with a bench around it; both end with the test."""
+    made: list[tuple[NodeProcess, Bench]] = []
+
+    def make(*arguments: str, **changes: Any) -> tuple[NodeProcess, Bench]:
+        parameters = {**BASE, "bundle": str(bundle), **changes}
+        node = NodeProcess("perception_node", tmp_path, own_domain, parameters, *arguments)
+        bench = Bench(own_domain)
+        bench.alive = lambda: node.process.poll() is None
+        made.append((node, bench))
+        return node, bench
+
+    yield make
+    for node, bench in made:
+        bench.close()
+        node.stop()
+        assert "Traceback" not in node.log, node.log
+
+
+def test_ten_rounds_of_the_lifecycle_keep_their_memory(start: Start) -> None:
+    node, bench = start()
+    assert bench.state() == "unconfigured"
+    after: list[int] = []
+    bench.drive()
+    for _ in range(10):
+        assert bench.transition("configure")
+        assert bench.transition("activate")
+        bench.wait_full()
+        assert bench.transition("deactivate")
+        assert bench.state() == "inactive"
+        assert bench.transition("cleanup")
+        assert bench.state() == "unconfigured"
+        after.append(node.rss())
+    assert after[-1] < 1.1 * after[2], after
+    assert node.stop() == 0, node.log
+
+
+def test_reactivation_keeps_the_engines(start: Start) -> None:
+    node, bench = start(autostart=True)
+    bench.drive()
+    bench.wait_full()
+    assert bench.transition("deactivate")
+    assert bench.transition("activate")
+    bench.wait_full()
+    assert node.log.count("is ready on") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_process_cleanly(start: Start, number: int) -> None:
+    node, bench = start(autostart=True)
+    bench.drive()
+    bench.wait_full()
+    assert node.stop(number) == 0, node.log
+    wait_until(
+        lambda: "perception_node" not in bench.node.get_node_names(), "the participant to leave"
+    )
+
+
+@pytest.mark.parametrize("sensor", MODALITIES)
+def test_a_sensor_that_was_never_there(start: Start, sensor: str) -> None:
+    _, bench = start(autostart=True)
+    bench.changes[sensor] = drop
+    bench.drive()
+    rest = [m for m in MODALITIES if m != sensor]
+    status = bench.wait_status(lambda s: s.used == rest, "output without it")
+    lost = next(s for s in status.sensors if s.name == sensor)
+    assert (lost.health, lost.received) == ("lost", 0)
+    bench.mend()
+    bench.wait_full()
+
+
+def test_no_sensor_at_boot(start: Start) -> None:
+    _, bench = start(autostart=True)
+    status = bench.wait_status(lambda s: len(s.sensors) == 4, "a heartbeat")
+    assert (status.state, list(status.used)) == (status.STOP, [])
+    bench.drive()
+    bench.wait_full()
+
+
+def test_a_subset_of_inputs_is_full_when_all_of_it_is_there(start: Start) -> None:
+    _, bench = start(autostart=True, inputs=["rgb", "depth"])
+    bench.drive()
+    status = bench.wait_full(2)
+    assert (status.state, [s.name for s in status.sensors]) == (status.FULL, ["rgb", "depth"])
+
+
+def test_extrinsics_from_a_rig_file(start: Start, tmp_path: Path) -> None:
+    rig = tmp_path / "rig.yaml"
+    save_rig(Rig({"lidar": SensorCalibration(CAMERA, TO_OPTICAL, "lidar")}), rig)
+    _, bench = start(autostart=True, inputs=["lidar"], extrinsics="file", calibration_file=str(rig))
+    bench.drive()
+    assert bench.wait_full(1).used == ["lidar"]
+
+
+def test_a_lidar_without_calibration_is_told(start: Start) -> None:
+    _, bench = start(autostart=True, extrinsics="file", inputs=["rgb", "lidar"])
+    bench.drive()
+    bench.wait_status(lambda s: s.used == ["rgb"], "output from rgb")
+    bench.wait_diagnostic("lidar", lambda d: "extrinsics" in d.message, "what is missing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"bundle": "/no/such/bundle"}, "no such"),
+        ({"calibration_file": "/no/such/rig.yaml"}, "no such file"),
+    ],
+)
+def test_what_cannot_be_configured_fails_with_a_line(
+    start: Start, changes: dict[str, Any], word: str
+) -> None:
+    node, bench = start(**changes)
+    assert not bench.transition("configure")
+    assert bench.state() == "unconfigured"
+    found = bench.wait_diagnostic("engine", lambda d: word in d.message.lower(), "the reason")
+    assert found.level == DiagnosticStatus.ERROR
+    assert word in node.log.lower()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"inputs": ["sonar"]}, "sonar"),
+        ({"sync.deadline_ms": "soon"}, "sync.deadline_ms"),
+        ({"sync.deadline_ms": 0.0}, "sync.deadline_ms"),
+        ({"qos.reliability": "perfect"}, "perfect"),
+    ],
+)
+def test_wrong_parameters_end_the_process_with_one_line(
+    own_domain: int, bundle: Path, tmp_path: Path, changes: dict[str, Any], word: str
+) -> None:
+    parameters = {**BASE, "bundle": str(bundle), **changes}
+    node = NodeProcess("perception_node", tmp_path, own_domain, parameters)
+    assert node.process.wait(60) == 2, node.log
+    lines = [line for line in node.log.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert word in lines[0]
+    assert "Traceback" not in node.log
+
+
+def test_qos_that_does_not_fit_is_told(start: Start) -> None:
+    _, bench = start(**{"autostart": True, "inputs": ["rgb"], "qos.reliability": "reliable"})
+    weak = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    bench.node.destroy_publisher(bench._publishers["rgb"])
+    bench.node.create_publisher(Image, "/perception_node/input/rgb", weak)
+    found = bench.wait_diagnostic("rgb", lambda d: "QoS" in d.message, "the mismatch")
+    assert found.level == DiagnosticStatus.WARN
+
+
+def test_a_device_that_is_not_there_falls_back(start: Start) -> None:
+    _, bench = start(autostart=True, device="cuda")
+    bench.drive()
+    assert bench.wait_full().backend == "onnxruntime-cpu"
+
+
+def test_inputs_can_be_remapped(start: Start) -> None:
+    remap = "~/input/rgb:=/perception_node/input/thermal"
+    _, bench = start("-r", remap, autostart=True, inputs=["rgb"])
+    bench.drive()
+    bench.wait_full(1)
+
+
+def test_parameter_files_of_rigs_are_accepted(
+    bundle: Path, tmp_path: Path, own_domain: int
+) -> None:
+    config = Path(__file__).parents[2] / "ros2_ws/src/anysense_ros/config"
+    files = sorted(config.glob("rig_*.yaml"))
+    assert len(files) == 4
+    for file in files:
+        content = yaml.safe_load(file.read_text())["/**/perception_node"]["ros__parameters"]
+        node = NodeProcess("perception_node", tmp_path / file.stem, own_domain, _flat(content))
+        bench = Bench(own_domain)
+        try:
+            assert bench.state() == "unconfigured"
+        finally:
+            bench.close()
+            assert node.stop() == 0, node.log
+
+
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{k}": v for k, v in _flat(value).items()})
+        else:
+            flat[key] = value
+    return flat
