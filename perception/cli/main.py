@@ -9,7 +9,7 @@ from importlib import import_module
 
 from perception.errors import AnySenseError, MissingDependencyError
 
-COMMANDS = ("run", "eval", "demo", "bench", "train", "export", "data", "bundle")
+COMMANDS = ("run", "eval", "demo", "bench", "train", "export", "models", "data", "bundle")
 """Modules of this package with `add_parser`, in the order of the help text."""
 
 EXIT_ERROR = 2
