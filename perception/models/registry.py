@@ -8,12 +8,20 @@ from perception.errors import ConfigError
 from perception.models.anyfuse import AnyFuse
 from perception.models.interface import FusionModel
 from perception.models.zoo.adapnet import AdapNet
+from perception.models.zoo.any2seg import Any2Seg
+from perception.models.zoo.featenhancer import EnhancedAnyFuse
+from perception.models.zoo.multimodn import MultiModN
+from perception.models.zoo.segmif import SegMiF
 from perception.models.zoo.ssma import SSMA
 
 MODELS: dict[str, type[FusionModel]] = {
     "anyfuse": AnyFuse,
     "adapnet++": AdapNet,
     "ssma": SSMA,
+    "multimodn": MultiModN,
+    "featenhancer": EnhancedAnyFuse,
+    "segmif": SegMiF,
+    "any2seg": Any2Seg,
 }
 
 

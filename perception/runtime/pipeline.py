@@ -21,8 +21,11 @@ from perception.runtime.engines import Engine, create_engine
 from perception.runtime.engines.base import Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.runtime.policy import Policy
-from perception.runtime.postprocess import decode_detections, segment
+from perception.runtime.postprocess import as_picture, decode_detections, segment
 from perception.runtime.result import Detections, PipelineState, Result
+
+_IMAGE = "image_"
+"""Start of the names of graph outputs that are pictures."""
 
 
 @dataclass(frozen=True)
@@ -303,7 +306,13 @@ class Pipeline:
         watch.lap("fuse")
         reference = "rgb" if "rgb" in used else used[0]
         factor = self.policy.confidence_factor(used, self.modalities)
-        labels, confidence, boxes = self._interpret(outputs, self._encoded[reference].grid, factor)
+        grid = self._encoded[reference].grid
+        labels, confidence, boxes = self._interpret(outputs, grid, factor)
+        images = {
+            name.removeprefix(_IMAGE): as_picture(grid.crop(array[0]), grid.source)
+            for name, array in outputs.items()
+            if name.startswith(_IMAGE)
+        }
         watch.lap("postprocess")
         stamp = max(self._encoded[m].stamp_ns for m in used)
         timings = watch.stop()
@@ -322,6 +331,7 @@ class Pipeline:
             timings,
             self.backend,
             warnings,
+            images,
         )
         self._last = result
         return result
@@ -351,6 +361,7 @@ class Pipeline:
             timings,
             self.backend,
             warnings,
+            held.images if held else {},
         )
 
     def _health(self, present: tuple[Modality, ...]) -> dict[Modality, str]:

@@ -18,6 +18,7 @@ from perception.models.zoo.blocks import (
     NormReLU,
     PooledConv,
     Upsampling,
+    he_initialize,
     refuse_pretrained,
     scaled,
 )
@@ -240,6 +241,7 @@ class AdapNet(MultiresolutionSupervision):
         )
         self.decoder = AdapNetDecoder(seg_classes, width)
         self._add_aux_heads(width)
+        he_initialize(self)
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None

@@ -27,6 +27,15 @@ def refuse_pretrained(pretrained: bool, model: str) -> None:
         )
 
 
+def he_initialize(model: nn.Module) -> None:
+    """Draw all convolutions as networks of ReLUs want them (He et al., ICCV 2015); biases are zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class ConvNorm(nn.Sequential):
     """Convolution and batch normalization, then ReLU unless `relu` is False; SAME size at stride 1."""
 

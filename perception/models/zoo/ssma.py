@@ -20,7 +20,7 @@ from perception.models.zoo.adapnet import (
     AdapNetEncoder,
     MultiresolutionSupervision,
 )
-from perception.models.zoo.blocks import refuse_pretrained, scaled
+from perception.models.zoo.blocks import he_initialize, refuse_pretrained, scaled
 from perception.preprocess.contract import CHANNELS
 
 CONTEXT_BOTTLENECK, SKIP_BOTTLENECK = 16, 6
@@ -98,6 +98,7 @@ class SSMA(MultiresolutionSupervision):
         )
         self.decoder = AdapNetDecoder(seg_classes, width, reweigh=True)
         self._add_aux_heads(width)
+        he_initialize(self)
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None

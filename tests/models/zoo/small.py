@@ -15,6 +15,10 @@ OPTIONS: dict[str, dict[str, object]] = {
     "anyfuse": {"width": 0.25, "decoder_width": 32},
     "adapnet++": {"width": 0.125},
     "ssma": {"width": 0.125},
+    "multimodn": {"width": 0.25, "state": 16, "decoder_width": 32},
+    "featenhancer": {"width": 0.25, "decoder_width": 32},
+    "segmif": {"width": 0.25, "decoder_width": 32, "edge": True},
+    "any2seg": {"width": 0.25, "decoder_width": 32},
 }
 """Options that make each model small; a model without an entry is tested at its default size."""
 
@@ -25,7 +29,7 @@ def modalities_for(name: str) -> tuple[str, ...]:
     if card.most == 1:
         return card.needs or ("rgb",)
     if card.most == 2:
-        return card.needs or ("rgb", "thermal")
+        return "rgb", "thermal"
     return MODALITIES[:3]
 
 
