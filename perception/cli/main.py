@@ -9,7 +9,19 @@ from importlib import import_module
 
 from perception.errors import AnySenseError, MissingDependencyError
 
-COMMANDS = ("run", "eval", "demo", "bench", "train", "export", "models", "data", "bundle")
+COMMANDS = (
+    "run",
+    "eval",
+    "demo",
+    "bench",
+    "train",
+    "distill",
+    "bench-zoo",
+    "export",
+    "models",
+    "data",
+    "bundle",
+)
 """Modules of this package with `add_parser`, in the order of the help text."""
 
 EXIT_ERROR = 2
@@ -51,7 +63,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
 
 def _register(name: str, commands: _Commands[argparse.ArgumentParser]) -> None:
     try:
-        module = import_module(f"perception.cli.{name}")
+        module = import_module(f"perception.cli.{name.replace('-', '_')}")
     except ImportError as error:
         raise MissingDependencyError(f"cannot be loaded: {error}", where=name) from error
     module.add_parser(commands)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
@@ -23,8 +24,9 @@ from perception.models.efficientnet_lite import (
 )
 from perception.models.fusion import fuse_gated, fuse_present
 from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
-from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput
+from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
 from perception.models.layers import SeparableBlock
+from perception.models.prediction import FeaturePredictor, fill_in, prediction_loss
 from perception.preprocess.contract import CHANNELS
 
 ENCODER_STAGES = 5
@@ -116,6 +118,8 @@ class AnyFuse(FusionModel):
         encoders: `separate`, or `shared`: one set of convolutions for all modalities, each with its
             own stem and batch normalization.
         pretrained: start from ImageNet weights.
+        predict_missing: predict the features of absent modalities from those present and fuse them
+            in, instead of leaving them out; see docs/zoo/prediction.md.
     """
 
     card = ModelCard(
@@ -124,6 +128,7 @@ class AnyFuse(FusionModel):
         tasks=("segmentation", "detection"),
         reference=("rgb", "depth"),
     )
+    shared_part = "trunk.late"
 
     def __init__(
         self,
@@ -134,6 +139,7 @@ class AnyFuse(FusionModel):
         decoder_width: int = 128,
         encoders: str = "separate",
         pretrained: bool = False,
+        predict_missing: bool = False,
     ) -> None:
         super().__init__(modalities, seg_classes, det_classes)
         self.scales = SCALES if seg_classes else SCALES[1:]
@@ -143,6 +149,9 @@ class AnyFuse(FusionModel):
         )
         first = self._encoder(self.modalities[0])
         self.trunk = Trunk(first.channels, width, seg_classes, det_classes, decoder_width)
+        self.predictor: FeaturePredictor | None = None
+        if predict_missing:
+            self.predictor = FeaturePredictor(self.modalities, first.channels)
         aux_classes = seg_classes or det_classes
         self.aux_heads = nn.ModuleDict(
             {m: nn.Conv2d(first.channels[16], aux_classes, 1) for m in self.modalities}
@@ -195,12 +204,34 @@ class AnyFuse(FusionModel):
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
     ) -> ModelOutput:
-        """See `FusionModel`; absent modalities take no part in the softmax."""
-        maps = [{s: (f[f"f{s}"], f[f"s{s}"]) for s in self.scales} for f in features.values()]
-        output = self.trunk(maps, None if present is None else [present[m] for m in features])
+        """See `FusionModel`; absent modalities take no part in the softmax, or are predicted."""
+        if self.predictor is not None and len(self.modalities) > 1:
+            maps: list[Maps] = [{} for _ in self.modalities]
+            for s in self.scales:
+                got = gather(self.modalities, features, present, f"f{s}")
+                scores = gather(self.modalities, features, present, f"s{s}").maps
+                filled = fill_in(self.predictor, self.modalities, s, got.maps, scores, got.gates)
+                for one, feature, score in zip(maps, *filled, strict=True):
+                    one[s] = (feature, score)
+            output = self.trunk(maps)
+        else:
+            maps = [{s: (f[f"f{s}"], f[f"s{s}"]) for s in self.scales} for f in features.values()]
+            output = self.trunk(maps, None if present is None else [present[m] for m in features])
         assert isinstance(output, ModelOutput)
         return output
 
     def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
         """Logits of each modality alone, which keep every encoder able to work without the others."""
         output.aux = {m: self.aux_heads[m](f["f16"]) for m, f in features.items()}
+        if self.predictor is not None and len(features) > 1:
+            distances = [
+                prediction_loss(
+                    self.predictor, s, {m: (f[f"f{s}"], f[f"s{s}"]) for m, f in features.items()}
+                )
+                for s in self.scales
+            ]
+            output.taps["prediction"] = torch.stack(distances).mean()
+
+    def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
+        """The predictor's loss, in batches that have two or more modalities."""
+        return {"prediction": output.taps["prediction"]} if "prediction" in output.taps else {}

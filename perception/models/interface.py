@@ -35,6 +35,8 @@ class ModelCard:
         reference: modalities and options of the size that the publication states, or the default.
         published_parameters: millions, as stated by the publication for `reference`; None if it
             states none.
+        published_result: a number of the publication, with its data; it was reached with other data
+            and another budget than ours.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class ModelCard:
     needs: tuple[Modality, ...] = ()
     reference: tuple[Modality, ...] = ("rgb", "depth")
     published_parameters: float | None = None
+    published_result: str = ""
 
     def check(self, modalities: Sequence[str], seg_classes: int, det_classes: int) -> None:
         """Refuse what the model was not made for.
@@ -103,6 +106,7 @@ class FusionModel(nn.Module):
 
     card: ClassVar[ModelCard]
     feature_names: tuple[str, ...]
+    shared_part: ClassVar[str] = ""  # name of the last part that all tasks go through
 
     def __init__(
         self,

@@ -10,9 +10,11 @@ from perception.models.interface import FusionModel
 from perception.models.zoo.adapnet import AdapNet
 from perception.models.zoo.any2seg import Any2Seg
 from perception.models.zoo.featenhancer import EnhancedAnyFuse
+from perception.models.zoo.multimae import MultiMAE
 from perception.models.zoo.multimodn import MultiModN
 from perception.models.zoo.segmif import SegMiF
 from perception.models.zoo.ssma import SSMA
+from perception.models.zoo.tokens import SharedTokens
 
 MODELS: dict[str, type[FusionModel]] = {
     "anyfuse": AnyFuse,
@@ -22,6 +24,8 @@ MODELS: dict[str, type[FusionModel]] = {
     "featenhancer": EnhancedAnyFuse,
     "segmif": SegMiF,
     "any2seg": Any2Seg,
+    "tokens": SharedTokens,
+    "multimae": MultiMAE,
 }
 
 

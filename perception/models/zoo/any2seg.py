@@ -142,6 +142,7 @@ class Any2Seg(FusionModel):
     card = ModelCard(
         kind="shared encoder, correlation fusion",
         source="Zheng, Lyu, Wang: Any2Seg, ECCV 2024",
+        published_result="mIoU +3.54 over the best before, DELIVER and MCubeS",
     )
     feature_names = tuple(f"f{s}" for s in SCALES)
 

@@ -53,6 +53,7 @@ class MultiModN(FusionModel):
         tasks=("segmentation", "detection"),
     )
     feature_names = tuple(f"f{s}" for s in SCALES)
+    shared_part = "updates"
 
     def __init__(
         self,

@@ -71,6 +71,7 @@ class SSMA(MultiresolutionSupervision):
         fewest=2,
         reference=("rgb", "depth"),
         published_parameters=56.44,
+        published_result="mIoU 57.7, ScanNet test, RGB-D",
     )
     feature_names = ("context", "skip8", "skip4")
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel
 from perception.training.config import MethodSpec
+from perception.training.methods.agm import AdaptiveGradientModulation
 from perception.training.methods.base import TrainingMethod
+from perception.training.methods.distill import Distillation
+from perception.training.methods.fuller import GradientCalibration
 
 METHODS: dict[str, type[TrainingMethod]] = {
     "plain": TrainingMethod,
+    "agm": AdaptiveGradientModulation,
+    "fuller": GradientCalibration,
+    "distill": Distillation,
 }
 
 

@@ -19,6 +19,8 @@ OPTIONS: dict[str, dict[str, object]] = {
     "featenhancer": {"width": 0.25, "decoder_width": 32},
     "segmif": {"width": 0.25, "decoder_width": 32, "edge": True},
     "any2seg": {"width": 0.25, "decoder_width": 32},
+    "tokens": {"size": "micro", "decoder_width": 32},
+    "multimae": {"size": "micro", "decoder_width": 32},
 }
 """Options that make each model small; a model without an entry is tested at its default size."""
 

@@ -86,8 +86,9 @@ def test_samples_of_one_batch_may_have_different_modalities(name: str) -> None:
     full = flatten_output(model({m: x[:1] for m, x in images.items()}))
     alone = flatten_output(model({first: images[first][1:]}))
     for key, value in together.items():
-        assert torch.allclose(value[:1], full[key], atol=1e-4)
-        assert torch.allclose(value[1:], alone[key], atol=1e-4)
+        limit = 1e-4 * max(1.0, float(value.abs().max()))
+        assert torch.allclose(value[:1], full[key], atol=limit)
+        assert torch.allclose(value[1:], alone[key], atol=limit)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,8 +168,7 @@ def test_shipped_zoo_configurations_build_their_model(path: Path) -> None:
     config = load_config(path)
     assert config.name == f"zoo-{path.stem}"
     info = RecordingInfo("folder", "x", MODALITIES, SEG_CLASSES, DET_CLASSES)
-    with torch.device("meta"):
-        build_from_config(config, info, pretrained=False)
+    build_from_config(config, info, pretrained=False)
 
 
 def test_every_model_of_the_zoo_has_a_configuration_and_a_page() -> None:
