@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from perception.cli.arguments import (
@@ -63,9 +64,7 @@ def run(args: argparse.Namespace) -> int:
             subsets = subsets_of(usable[name])
             task = progress.add_task(name, total=len(subsets) * len(recording))
             pipeline.manifest.detection.score_threshold = LOW_SCORE
-            scores = evaluate_subsets(
-                pipeline, recording, subsets, lambda task=task: progress.advance(task)
-            )
+            scores = evaluate_subsets(pipeline, recording, subsets, partial(progress.advance, task))
             full = times[name]["subsets"][subset_name(pipeline.modalities)]
             published = _published(pipeline.manifest.model.get("name", ""))
             rows += make_rows(pipeline.manifest, scores, full["total_ms"]["p50"], published)

@@ -16,6 +16,7 @@ COMMANDS = (
     "bench",
     "train",
     "distill",
+    "adapt",
     "bench-zoo",
     "export",
     "models",

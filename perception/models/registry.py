@@ -12,6 +12,7 @@ from perception.models.zoo.any2seg import Any2Seg
 from perception.models.zoo.featenhancer import EnhancedAnyFuse
 from perception.models.zoo.multimae import MultiMAE
 from perception.models.zoo.multimodn import MultiModN
+from perception.models.zoo.recurrent import RecurrentMixer
 from perception.models.zoo.segmif import SegMiF
 from perception.models.zoo.ssma import SSMA
 from perception.models.zoo.tokens import SharedTokens
@@ -26,6 +27,7 @@ MODELS: dict[str, type[FusionModel]] = {
     "any2seg": Any2Seg,
     "tokens": SharedTokens,
     "multimae": MultiMAE,
+    "mixer": RecurrentMixer,
 }
 
 

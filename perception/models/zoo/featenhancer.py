@@ -68,7 +68,7 @@ class FeatEnHancer(nn.Module):
 
     def __init__(self, inputs: int = 3, *, half: bool = False) -> None:
         super().__init__()
-        self.inputs, self.half = inputs, half
+        self.inputs, self.shrink = inputs, 2 if half else 1
         self.quarter = nn.Conv2d(inputs, inputs, 7, 4, 3)
         self.eighth = nn.Conv2d(inputs, inputs, 3, 2, 1)
         self.intra = IntraScale(inputs)
@@ -78,14 +78,14 @@ class FeatEnHancer(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """The enhanced image, (N, inputs, H, W), H and W multiples of 16."""
-        x = F.avg_pool2d(image, 2) if self.half else image
+        x = F.avg_pool2d(image, 2) if self.shrink > 1 else image
         quarter = self.quarter(x)
         eighth = self.eighth(quarter)
         fine, middle, coarse = (self.intra(scale) for scale in (x, quarter, eighth))
         joined = torch.cat([self.attention(fine, middle), upsample(coarse, 8)], dim=1)
         curves = torch.tanh(self.curves(self.join(joined)))
         change = torch.stack(curves.chunk(CURVES, dim=1)).sum(0)
-        return image + (upsample(change) if self.half else change)
+        return image + (upsample(change) if self.shrink > 1 else change)
 
 
 class EnhancedEncoder(nn.Module):

@@ -94,8 +94,8 @@ def share_out(tokens: Mapping[str, int], visible: int, shares: Tensor) -> dict[s
         m: min(total, int(visible * share))
         for (m, total), share in zip(tokens.items(), shares.tolist(), strict=True)
     }
-    order = sorted(tokens, key=lambda m: counts[m] - tokens[m])
-    for modality in order:
+    # What a full modality cannot take goes to the next largest share, so that small ones stay small.
+    for modality in sorted(tokens, key=lambda m: -counts[m]):
         missing = visible - sum(counts.values())
         counts[modality] += min(missing, tokens[modality] - counts[modality])
     return counts

@@ -130,7 +130,7 @@ def test_fuller_equalizes_task_and_branch_gradients() -> None:
 
     def norms() -> list[float]:
         output = model(batch.inputs)
-        terms = loss_terms(model, output, batch, LossSpec(detection=30.0), None)
+        terms = loss_terms(model, output, batch, LossSpec(detection=3.0), None)
         weights = {t: method.state.get(f"weight_{t}") for t in ("segmentation", "detection")}
         assert all(w is not None for w in weights.values())
         found = []
@@ -141,7 +141,7 @@ def test_fuller_equalizes_task_and_branch_gradients() -> None:
 
     with kept_statistics(model):
         output = model(batch.inputs)
-        terms = loss_terms(model, output, batch, LossSpec(detection=30.0), None)
+        terms = loss_terms(model, output, batch, LossSpec(detection=3.0), None)
         model.zero_grad()
         torch.manual_seed(0)
         method.backward(terms, dict(batch.inputs), output, batch)
