@@ -9,6 +9,7 @@ from perception.models.anyfuse import AnyFuse
 from perception.models.interface import FusionModel
 from perception.models.zoo.adapnet import AdapNet
 from perception.models.zoo.any2seg import Any2Seg
+from perception.models.zoo.blocked import BlockedAnyFuse
 from perception.models.zoo.featenhancer import EnhancedAnyFuse
 from perception.models.zoo.multimae import MultiMAE
 from perception.models.zoo.multimodn import MultiModN
@@ -28,6 +29,7 @@ MODELS: dict[str, type[FusionModel]] = {
     "tokens": SharedTokens,
     "multimae": MultiMAE,
     "mixer": RecurrentMixer,
+    "blocked": BlockedAnyFuse,
 }
 
 

@@ -20,6 +20,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "segmif": {"width": 0.25, "decoder_width": 32, "edge": True},
     "any2seg": {"width": 0.25, "decoder_width": 32},
     "tokens": {"size": "micro", "decoder_width": 32},
+    "blocked": {"width": 0.25, "decoder_width": 32, "block": "glmix"},
     "mixer": {"width": 0.25, "decoder_width": 32},
     "multimae": {"size": "micro", "decoder_width": 32},
 }
