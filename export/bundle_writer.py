@@ -160,10 +160,18 @@ def _training(
         "licence": info.licence,
         "command": options.command or f"anysense train configs/{config.name}.yaml",
         "epochs": checkpoint.progress["epoch"],
-        "start": "ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random",
+        "start": _start(config),
+        "method": config.method.name,
         "full_set_probability": config.full_set_probability,
         "absent_modalities": f"gated by presence, order {', '.join(MODALITIES)}",
     }
+
+
+def _start(config: TrainConfig) -> str:
+    """What the weights were before training."""
+    if config.model.start_from:
+        return f"runs {', '.join(Path(run).name for run in config.model.start_from)}"
+    return "ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random"
 
 
 def _validation(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def picture_of(modality: str, image: Tensor) -> tuple[Tensor, Tensor]:
     value = image[:, :1]
     if modality == "thermal":
         value = value / 4.0 + 0.5
-    return value.clamp(0, 1), torch.zeros_like(image[:, :2])
+    # Not zeros_like: an exporter would store those as a tensor of full size.
+    return value.clamp(0, 1), image[:, :2].clamp(0.0, 0.0)
 
 
 def to_unit_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
