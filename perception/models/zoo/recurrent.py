@@ -1,6 +1,6 @@
 """Recurrent mixing: modalities are mixed one after the other, each completed by the others first.
 
-After Lee, Woo, Park, Kim, "Modality Mixer for Multi-modal Action Recognition", WACV 2023 (M-Mixer): its
+After Lee et al., "Modality Mixer for Multi-modal Action Recognition", WACV 2023 (M-Mixer): its
 contextualization unit carries a state and takes in, at each step, one modality together with what the
 others know and it does not.  There it runs over time; here, over the modalities of one frame.
 """

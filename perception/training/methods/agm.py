@@ -1,6 +1,6 @@
 """Adaptive gradient modulation: a modality that runs ahead of the others learns more slowly.
 
-Li, Li, Hu, Cai, Yuan, "Boosting Multi-modal Model Performance with Adaptive Gradient Modulation",
+Li, Li, Hu, Lei, Li, Zhou, "Boosting Multi-modal Model Performance with Adaptive Gradient Modulation",
 ICCV 2023.
 """
 
