@@ -188,6 +188,7 @@ class Adapter:
 
     def run(self, out: Path) -> AdaptReport:
         """Adapt all runs and write each to a folder of its name below `out`."""
+        self.data.preload()  # with all modalities, before the runs' own data sets share its frames
         before = self._scores()
         gap = self._gap()
         fusion: Fusion = "agreement" if gap >= self.options.threshold else "entropy"

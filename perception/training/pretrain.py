@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from perception.errors import ConfigError
+from perception.models.interface import FusionModel
+from perception.models.registry import MODELS
 from perception.models.zoo.multimae import MultiMAE
 from perception.training.checkpoint import BEST, save_checkpoint
 from perception.training.config import TrainConfig
@@ -25,12 +27,12 @@ class Pretrainer(Trainer):
     """
 
     def __init__(self, config: TrainConfig, out: Path, device: str = "cpu") -> None:
-        config.model.options["pretraining"] = True
-        super().__init__(config, out, device)
-        if not isinstance(self.model, MultiMAE):
+        if not issubclass(MODELS.get(config.model.name, FusionModel), MultiMAE):
             raise ConfigError(
                 f"cannot be pre-trained: {config.model.name}", where="model.name", hint="multimae"
             )
+        config.model.options["pretraining"] = True
+        super().__init__(config, out, device)
         self.best = -math.inf
 
     def _step(self, batch: Batch, subset: tuple[str, ...]) -> float:

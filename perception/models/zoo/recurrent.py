@@ -91,7 +91,7 @@ class RecurrentMixer(FusionModel):
         decoder_width: int = 96,
     ) -> None:
         super().__init__(modalities, seg_classes, det_classes)
-        pyramids = {
+        pyramids: dict[str, LitePyramid] = {
             m: LitePyramid(CHANNELS[m], width, SCALES, pretrained=pretrained)
             for m in self.modalities
         }
