@@ -99,6 +99,5 @@ def test_sequential_fusion_does_not_take_absence_for_daylight() -> None:
     parallel = ParallelFusion(("rgb", "thermal"), 2)
     by_day, at_night = _accuracy_where_absent(sequential)
     usual_by_day, usual_at_night = _accuracy_where_absent(parallel)
-    print(by_day, at_night, usual_by_day, usual_at_night)  # noqa: T201
     assert by_day > 0.7 and usual_by_day > 0.8
     assert at_night > usual_at_night + 0.15
