@@ -16,8 +16,8 @@ from export.onnx_writer import OPSET, write_onnx
 from export.parity import ParityRow, check_parity
 from perception.data.base import ClassInfo, RecordingInfo
 from perception.frame import MODALITIES, subset_name, subsets_of
-from perception.models.anyfuse import AnyFuse
 from perception.models.complexity import count_gmac, count_parameters
+from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import BundleManifest, write_manifest
 from perception.training.checkpoint import Checkpoint, load_checkpoint
@@ -54,12 +54,12 @@ def random_images(contract: PreprocessContract, seed: int = 0) -> dict[str, Tens
     }
 
 
-def model_from_checkpoint(checkpoint: Checkpoint) -> AnyFuse:
+def model_from_checkpoint(checkpoint: Checkpoint) -> FusionModel:
     """The trained model with its averaged (EMA) weights, in evaluation mode."""
     info = recording_info(checkpoint.progress)
     model = build_from_config(checkpoint.config, info, pretrained=False)
     model.load_state_dict(checkpoint.ema)
-    assert isinstance(model, AnyFuse)
+    assert isinstance(model, FusionModel)
     return model.eval()
 
 
@@ -78,7 +78,7 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
     config = checkpoint.config
     model = model_from_checkpoint(checkpoint)
     folded = fold_batch_norm(model)
-    assert isinstance(folded, AnyFuse)
+    assert isinstance(folded, FusionModel)
     if options.half_storage:
         round_weights_to_half(folded)
     images = random_images(config.preprocess)
@@ -104,9 +104,10 @@ def _classes(classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:
     return [{"id": c.id, "name": c.name, "color": list(c.color)} for c in classes]
 
 
+@torch.no_grad()
 def _manifest(
     checkpoint: Checkpoint,
-    model: AnyFuse,
+    model: FusionModel,
     images: dict[str, Tensor],
     rows: list[ParityRow],
     options: ExportOptions,
@@ -147,7 +148,7 @@ def _manifest(
         manifest["classes"]["segmentation"] = _classes(info.seg_classes)
     if "detection" in config.tasks:
         manifest["classes"]["detection"] = _classes(info.det_classes)
-        manifest["detection"] = {"strides": [8, 16, 32]}
+        manifest["detection"] = {"strides": sorted(model(images).detections)}
     return manifest
 
 
@@ -159,11 +160,18 @@ def _training(
         "licence": info.licence,
         "command": options.command or f"anysense train configs/{config.name}.yaml",
         "epochs": checkpoint.progress["epoch"],
-        "start": config.model.load_from
-        or ("ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random"),
+        "start": _start(config),
+        "method": config.method.name,
         "full_set_probability": config.full_set_probability,
         "absent_modalities": f"gated by presence, order {', '.join(MODALITIES)}",
     }
+
+
+def _start(config: TrainConfig) -> str:
+    """What the weights were before training."""
+    if config.model.start_from:
+        return f"runs {', '.join(Path(run).name for run in config.model.start_from)}"
+    return "ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random"
 
 
 def _validation(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 Graph inputs and outputs are named as the runtime expects them:
 
-- `encoder_<m>`: input `<m>`; outputs `<m>_f<s>` (features) and `<m>_s<s>` (scores) at strides s.
+- `encoder_<m>`: input `<m>`; outputs `<m>_<name>` for each of the model's `feature_names`.
 - `fuser`: input `presence` float32[4] in the order rgb, depth, thermal, lidar, and all encoder
-  outputs; outputs `seg_logits`, and `det_cls_<s>` / `det_box_<s>` by stride.
+  outputs; outputs `seg_logits`, `det_cls_<s>` / `det_box_<s>` by stride, and `image_<name>` for
+  pictures in 0..1 that the model makes besides.
 - `single`: inputs `presence` and every `<m>`; the fuser's outputs.
 """
 
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 
 from perception.errors import EngineError
 from perception.frame import MODALITIES
-from perception.models.anyfuse import AnyFuse, AnyFuseOutput, Maps
+from perception.models.interface import Features, FusionModel, ModelOutput
 
 
-def flatten_output(output: AnyFuseOutput) -> dict[str, Tensor]:
+def flatten_output(output: ModelOutput) -> dict[str, Tensor]:
     """A model's outputs by graph output name."""
     named: dict[str, Tensor] = {}
     if output.seg_logits is not None:
@@ -28,58 +29,56 @@ def flatten_output(output: AnyFuseOutput) -> dict[str, Tensor]:
     for stride, (logits, sides) in sorted(output.detections.items()):
         named[f"det_cls_{stride}"] = logits
         named[f"det_box_{stride}"] = sides
+    for name, image in output.images.items():
+        named[f"image_{name}"] = image
     return named
-
-
-def map_names(modality: str, scales: tuple[int, ...]) -> list[str]:
-    """Names of an encoder's outputs."""
-    return [f"{modality}_{kind}{s}" for s in scales for kind in "fs"]
 
 
 class EncoderGraph(nn.Module):
     """One encoder with flat outputs."""
 
-    def __init__(self, encoder: nn.Module, scales: tuple[int, ...]) -> None:
+    def __init__(self, model: FusionModel, modality: str) -> None:
         super().__init__()
-        self.encoder, self.scales = encoder, scales
+        self.model, self.modality = model, modality
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        maps: Maps = self.encoder(image)
-        return tuple(tensor for s in self.scales for tensor in maps[s])
+        features = self.model.encode(self.modality, image)
+        return tuple(features[name] for name in self.model.feature_names)
 
 
 class FuserGraph(nn.Module):
-    """Fusion, late stages and heads, gated by presence."""
+    """Fusion and heads, gated by presence."""
 
-    def __init__(self, model: AnyFuse) -> None:
+    def __init__(self, model: FusionModel) -> None:
         super().__init__()
-        self.trunk, self.scales = model.trunk, model.scales
-        self.slots = [MODALITIES.index(m) for m in model.modalities]
+        self.model = model
+        self.slots = {m: MODALITIES.index(m) for m in model.modalities}
 
     def forward(self, presence: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        per_modality = 2 * len(self.scales)
-        maps: list[Maps] = []
-        for i in range(len(self.slots)):
-            own = tensors[i * per_modality : (i + 1) * per_modality]
-            maps.append({s: (own[2 * k], own[2 * k + 1]) for k, s in enumerate(self.scales)})
-        present = [(presence[slot] > 0.5).reshape(1, 1, 1, 1) for slot in self.slots]
-        return tuple(flatten_output(self.trunk(maps, present)).values())
+        names = self.model.feature_names
+        features: dict[str, Features] = {}
+        for i, modality in enumerate(self.slots):
+            own = tensors[i * len(names) : (i + 1) * len(names)]
+            features[modality] = dict(zip(names, own, strict=True))
+        present: dict[str, Tensor] = {
+            m: (presence[s] > 0.5).reshape(1, 1, 1, 1) for m, s in self.slots.items()
+        }
+        return tuple(flatten_output(self.model.fuse(features, present)).values())
 
 
 class SingleGraph(nn.Module):
     """Encoders and fuser in one graph, for runtimes that take one file."""
 
-    def __init__(self, model: AnyFuse) -> None:
+    def __init__(self, model: FusionModel) -> None:
         super().__init__()
-        self.encoders = nn.ModuleList(
-            EncoderGraph(model.encoders[m], model.scales) for m in model.modalities
-        )
+        self.model = model
         self.fuser = FuserGraph(model)
 
     def forward(self, presence: Tensor, *images: Tensor) -> tuple[Tensor, ...]:
         tensors: list[Tensor] = []
-        for encoder, image in zip(self.encoders, images, strict=True):
-            tensors.extend(encoder(image))
+        for modality, image in zip(self.model.modalities, images, strict=True):
+            features = self.model.encode(modality, image)
+            tensors.extend(features[name] for name in self.model.feature_names)
         outputs: tuple[Tensor, ...] = self.fuser(presence, *tensors)
         return outputs
 
@@ -101,15 +100,15 @@ def graph_specs(model: nn.Module, images: dict[str, Tensor], *, single: bool) ->
     Raises:
         EngineError: the model has no modular form.
     """
-    if not isinstance(model, AnyFuse):
+    if not isinstance(model, FusionModel):
         raise EngineError(f"{type(model).__name__} cannot be exported as encoders and fuser")
     model.eval()
     presence = torch.ones(len(MODALITIES))
     specs: list[GraphSpec] = []
     tensors: dict[str, Tensor] = {}
     for modality in model.modalities:
-        encoder = EncoderGraph(model.encoders[modality], model.scales)
-        names = map_names(modality, model.scales)
+        encoder = EncoderGraph(model, modality)
+        names = [f"{modality}_{name}" for name in model.feature_names]
         tensors |= dict(zip(names, encoder(images[modality]), strict=True))
         inputs: dict[str, Tensor] = {modality: images[modality]}
         specs.append(GraphSpec(f"encoder_{modality}.onnx", encoder, inputs, names))

@@ -14,7 +14,7 @@ from torch import Tensor
 from export.graphs import flatten_output
 from perception.errors import ParityError
 from perception.frame import MODALITIES, subset_name, subsets_of
-from perception.models.anyfuse import AnyFuse
+from perception.models.interface import FusionModel
 
 TOLERANCE = 1e-3
 
@@ -65,7 +65,7 @@ def _single(session: ort.InferenceSession, images: Arrays, subset: tuple[str, ..
 
 
 @torch.no_grad()
-def check_parity(model: AnyFuse, folder: Path, images: dict[str, Tensor]) -> list[ParityRow]:
+def check_parity(model: FusionModel, folder: Path, images: dict[str, Tensor]) -> list[ParityRow]:
     """Compare the graphs in `folder` with `model`, with NaN in the place of absent inputs.
 
     Raises:

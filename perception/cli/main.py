@@ -15,7 +15,11 @@ COMMANDS = (
     "demo",
     "bench",
     "train",
+    "distill",
+    "adapt",
+    "bench-zoo",
     "export",
+    "models",
     "data",
     "bundle",
     "record",
@@ -64,7 +68,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
 
 def _register(name: str, commands: _Commands[argparse.ArgumentParser]) -> None:
     try:
-        module = import_module(f"perception.cli.{name}")
+        module = import_module(f"perception.cli.{name.replace('-', '_')}")
     except ImportError as error:
         raise MissingDependencyError(f"cannot be loaded: {error}", where=name) from error
     module.add_parser(commands)

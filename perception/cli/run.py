@@ -67,7 +67,7 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one frame; writes result.json, overlay.png and, by task, labels and confidence."""
+    """Run one frame; writes result.json, overlay.png, by task labels and confidence, and image_*.png."""
     import cv2
 
     from perception.runtime.pipeline import Pipeline
@@ -98,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         colors = colorize_labels(result.labels, pipeline.manifest.classes.segmentation)
         save("labels_color.png", colors[..., ::-1])
         save("confidence.png", (result.confidence * 255).round().astype("uint8"))
+    for name, picture in result.images.items():
+        save(f"image_{name}.png", picture[..., ::-1])
     used = ", ".join(result.used)
     CONSOLE.print(
         f"{result.state}: used {used}; {result.total_ms:.1f} ms on {result.backend}; wrote {args.out}"

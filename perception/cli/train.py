@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from perception.errors import ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from perception.training.config import TrainConfig
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
     parser = commands.add_parser("train", help="train a model from a configuration file")
+    add_train_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that trains."""
     parser.add_argument("config", type=Path, help="YAML file, see configs/")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
     parser.add_argument("--data", help="KIND:DIR, instead of the configuration's data.source")
@@ -24,11 +34,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--smoke", action="store_true", help="one short epoch on a few frames, to see it work"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train; the run folder gets checkpoints, log.csv and curves.png."""
+    return train(read_config(args), args)
+
+
+def read_config(args: argparse.Namespace) -> TrainConfig:
+    """The configuration, with what the arguments change.
+
+    Raises:
+        ConfigError: the file or an argument is wrong.
+        MissingDependencyError: there is no PyTorch.
+    """
     try:
         import torch
     except ImportError as error:
@@ -36,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
             "training needs PyTorch", hint="pip install 'anysense[train]'"
         ) from error
     from perception.training.config import load_config
-    from perception.training.loop import Trainer
 
     config = load_config(args.config)
     if args.data:
@@ -50,13 +68,24 @@ def run(args: argparse.Namespace) -> int:
     if args.smoke:
         config.epochs, config.optimizer.warmup_epochs = 1, 0
         config.resolution = config.resolution[:1]
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return config
+
+
+def choose_device(name: str) -> str:
+    """`cpu` or `cuda`, for a device argument that may be `auto`."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train(config: TrainConfig, args: argparse.Namespace) -> int:
+    """Run the training that `config` describes."""
+    from perception.training.loop import Trainer
+
     out = args.out or Path("runs") / config.name
-    trainer = Trainer(config, out, device, tensorboard=args.tensorboard)
-    if config.model.load_from is not None:
-        print("start: {} of {} tensors from {}".format(*trainer.loaded, config.model.load_from))  # noqa: T201
+    trainer = Trainer(config, out, choose_device(args.device), tensorboard=args.tensorboard)
     if args.smoke:
         trainer.shorten(train_frames=3 * config.phase(0).batch, val_frames=4)
     if args.resume:

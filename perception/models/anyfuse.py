@@ -8,12 +8,11 @@ fused map; then a light semantic decoder, an anchor-free detection head, or both
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
-from perception.frame import MODALITIES, Modality
 from perception.models.efficientnet_lite import (
     STEM_CHANNELS,
     SamePadConv,
@@ -25,7 +24,9 @@ from perception.models.efficientnet_lite import (
 )
 from perception.models.fusion import fuse_gated, fuse_present
 from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
+from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
 from perception.models.layers import SeparableBlock
+from perception.models.prediction import FeaturePredictor, fill_in, prediction_loss
 from perception.preprocess.contract import CHANNELS
 
 ENCODER_STAGES = 5
@@ -61,22 +62,6 @@ class ModalityEncoder(nn.Module):
         return maps
 
 
-@dataclass
-class AnyFuseOutput:
-    """Outputs of one forward pass.
-
-    Attributes:
-        seg_logits: (N, K, H/4, W/4), or None without a semantic head.
-        detections: by stride s, (N, C, H/s, W/s) logits and (N, 4, H/s, W/s) side distances in
-            stride units; empty without a detection head.
-        aux: by modality, (N, K or C, H/16, W/16) logits of the unimodal auxiliary heads (training).
-    """
-
-    seg_logits: Tensor | None = None
-    detections: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    aux: dict[str, Tensor] = field(default_factory=dict)
-
-
 class Trunk(nn.Module):
     """What runs once: fusion at every scale, the late stages and the heads."""
 
@@ -97,7 +82,7 @@ class Trunk(nn.Module):
         )
         self.detection = DetectionHead(pyramid, det_classes, decoder_width) if det_classes else None
 
-    def forward(self, maps: list[Maps], present: list[Tensor] | None = None) -> AnyFuseOutput:
+    def forward(self, maps: list[Maps], present: list[Tensor] | None = None) -> ModelOutput:
         """Fuse the modalities' maps and run the heads.
 
         Args:
@@ -117,25 +102,33 @@ class Trunk(nn.Module):
         for stage in self.late:
             x = stage(x)
         pyramid[32] = x
-        return AnyFuseOutput(
+        return ModelOutput(
             self.segmentation(pyramid) if self.segmentation is not None else None,
             self.detection(pyramid) if self.detection is not None else {},
         )
 
 
-class AnyFuse(nn.Module):
+class AnyFuse(FusionModel):
     """The whole network.
 
     Args:
-        modalities: those it can take, in any order.
-        seg_classes: semantic classes, 0 for no semantic head.
-        det_classes: detection classes, 0 for no detection head.
+        modalities, seg_classes, det_classes: see `FusionModel`.
         width: channel multiplier; ImageNet weights fit 1.0 only.
         decoder_width: channels of the decoder and detection head.
         encoders: `separate`, or `shared`: one set of convolutions for all modalities, each with its
             own stem and batch normalization.
         pretrained: start from ImageNet weights.
+        predict_missing: predict the features of absent modalities from those present and fuse them
+            in, instead of leaving them out; see docs/zoo/prediction.md.
     """
+
+    card = ModelCard(
+        kind="gated softmax fusion",
+        source="AnySense",
+        tasks=("segmentation", "detection"),
+        reference=("rgb", "depth"),
+    )
+    shared_part = "trunk.late"
 
     def __init__(
         self,
@@ -146,17 +139,19 @@ class AnyFuse(nn.Module):
         decoder_width: int = 128,
         encoders: str = "separate",
         pretrained: bool = False,
+        predict_missing: bool = False,
     ) -> None:
-        super().__init__()
-        if not (seg_classes or det_classes):
-            raise ConfigError("the model has no head", hint="set seg_classes or det_classes")
-        self.modalities: tuple[Modality, ...] = tuple(m for m in MODALITIES if m in modalities)
+        super().__init__(modalities, seg_classes, det_classes)
         self.scales = SCALES if seg_classes else SCALES[1:]
+        self.feature_names = tuple(f"{kind}{s}" for s in self.scales for kind in "fs")
         self.encoders = nn.ModuleDict(
             {m: ModalityEncoder(CHANNELS[m], width, self.scales) for m in self.modalities}
         )
         first = self._encoder(self.modalities[0])
         self.trunk = Trunk(first.channels, width, seg_classes, det_classes, decoder_width)
+        self.predictor: FeaturePredictor | None = None
+        if predict_missing:
+            self.predictor = FeaturePredictor(self.modalities, first.channels)
         aux_classes = seg_classes or det_classes
         self.aux_heads = nn.ModuleDict(
             {m: nn.Conv2d(first.channels[16], aux_classes, 1) for m in self.modalities}
@@ -201,14 +196,42 @@ class AnyFuse(nn.Module):
                     assert isinstance(shared, SamePadConv)
                     module.weight = shared.weight
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> AnyFuseOutput:
-        """Run the modalities given in `inputs` ((N, C, H, W) float32 each), the others are absent."""
-        present = [m for m in self.modalities if m in inputs]
-        if not present:
-            raise ConfigError("no modality given")
-        maps = {m: self.encoders[m](inputs[m]) for m in present}
-        output = self.trunk([maps[m] for m in present])
-        assert isinstance(output, AnyFuseOutput)
-        if self.training:
-            output.aux = {m: self.aux_heads[m](maps[m][16][0]) for m in present}
+    def encode(self, modality: str, image: Tensor) -> Features:
+        """Feature maps `f<s>` and score maps `s<s>` at strides s."""
+        maps: Maps = self.encoders[modality](image)
+        return {f"{k}{s}": t for s, pair in maps.items() for k, t in zip("fs", pair, strict=True)}
+
+    def fuse(
+        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
+    ) -> ModelOutput:
+        """See `FusionModel`; absent modalities take no part in the softmax, or are predicted."""
+        if self.predictor is not None and len(self.modalities) > 1:
+            maps: list[Maps] = [{} for _ in self.modalities]
+            for s in self.scales:
+                got = gather(self.modalities, features, present, f"f{s}")
+                scores = gather(self.modalities, features, present, f"s{s}").maps
+                filled = fill_in(self.predictor, self.modalities, s, got.maps, scores, got.gates)
+                for one, feature, score in zip(maps, *filled, strict=True):
+                    one[s] = (feature, score)
+            output = self.trunk(maps)
+        else:
+            maps = [{s: (f[f"f{s}"], f[f"s{s}"]) for s in self.scales} for f in features.values()]
+            output = self.trunk(maps, None if present is None else [present[m] for m in features])
+        assert isinstance(output, ModelOutput)
         return output
+
+    def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
+        """Logits of each modality alone, which keep every encoder able to work without the others."""
+        output.aux = {m: self.aux_heads[m](f["f16"]) for m, f in features.items()}
+        if self.predictor is not None and len(features) > 1:
+            distances = [
+                prediction_loss(
+                    self.predictor, s, {m: (f[f"f{s}"], f[f"s{s}"]) for m, f in features.items()}
+                )
+                for s in self.scales
+            ]
+            output.taps["prediction"] = torch.stack(distances).mean()
+
+    def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
+        """The predictor's loss, in batches that have two or more modalities."""
+        return {"prediction": output.taps["prediction"]} if "prediction" in output.taps else {}

@@ -1,38 +1,76 @@
-"""Parameters and multiply-accumulate operations of a model."""
+"""Parameters and multiply-accumulate operations of a model, and a table of all models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from perception.models.interface import FusionModel
+from perception.preprocess.contract import CHANNELS
+
+TRAINING_ONLY = ("aux_heads", "teacher")
+"""Names of submodules that inference does not use."""
 
 
-def count_parameters(model: nn.Module, *, without: tuple[str, ...] = ("aux_heads",)) -> int:
+def count_parameters(model: nn.Module, *, without: tuple[str, ...] = TRAINING_ONLY) -> int:
     """Trainable parameters used at inference: those of training-only parts are left out."""
     return sum(p.numel() for n, p in model.named_parameters() if n.split(".")[0] not in without)
 
 
 @torch.no_grad()
 def count_gmac(model: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """Billions of multiply-accumulates of convolutions and linear layers in one forward pass."""
-    total = 0
+    """Billions of multiply-accumulates of convolutions and matrix products in one forward pass.
 
-    def hook(module: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            kernel = module.kernel_size[0] * module.kernel_size[1]
-            total += output.numel() * kernel * module.in_channels // module.groups
-        elif isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
+    They are counted on shapes: a copy without values runs, so that nothing is computed.
+    """
+    shapes = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        shapes({m: x.to("meta") for m, x in inputs.items()})
+    return counter.get_total_flops() / 2e9
 
-    counted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    handles = [m.register_forward_hook(hook) for m in counted]
-    run: Callable[..., Any] = model.eval()
-    try:
-        run(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return total / 1e9
+
+def describe_models(
+    models: Mapping[str, type[FusionModel]],
+    classes: int,
+    size: tuple[int, int],
+) -> list[dict[str, Any]]:
+    """Every model's card and cost at its reference modalities and default options.
+
+    The cost is counted on shapes alone: no weight is drawn and nothing is computed.
+
+    Args:
+        models: by name.
+        classes: semantic (or, without a semantic head, detection) classes to count with.
+        size: (height, width) of the network input.
+    """
+    rows = []
+    for name, kind in models.items():
+        card = kind.card
+        seg = classes if "segmentation" in card.tasks else 0
+        det = 0 if seg else classes
+        with torch.device("meta"):
+            model = kind(card.reference, seg_classes=seg, det_classes=det)
+            inputs: dict[str, Tensor] = {
+                m: torch.empty(1, CHANNELS[m], *size) for m in card.reference
+            }
+            gmac = count_gmac(model, inputs)
+        rows.append(
+            {
+                "name": name,
+                "kind": card.kind,
+                "source": card.source,
+                "modalities": list(card.reference),
+                "takes": [card.fewest, card.most],
+                "tasks": list(card.tasks),
+                "parameters": count_parameters(model),
+                "published_parameters": card.published_parameters,
+                "gmac": round(gmac, 3),
+                "exportable": "modular, single",
+            }
+        )
+    return rows

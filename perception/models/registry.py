@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-from torch import nn
 
 from perception.errors import ConfigError
 from perception.models.anyfuse import AnyFuse
+from perception.models.interface import FusionModel
+from perception.models.zoo.adapnet import AdapNet
+from perception.models.zoo.any2seg import Any2Seg
+from perception.models.zoo.blocked import BlockedAnyFuse
+from perception.models.zoo.featenhancer import EnhancedAnyFuse
+from perception.models.zoo.multimae import MultiMAE
+from perception.models.zoo.multimodn import MultiModN
+from perception.models.zoo.recurrent import RecurrentMixer
+from perception.models.zoo.segmif import SegMiF
+from perception.models.zoo.ssma import SSMA
+from perception.models.zoo.tokens import SharedTokens
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"anyfuse": AnyFuse}
+MODELS: dict[str, type[FusionModel]] = {
+    "anyfuse": AnyFuse,
+    "adapnet++": AdapNet,
+    "ssma": SSMA,
+    "multimodn": MultiModN,
+    "featenhancer": EnhancedAnyFuse,
+    "segmif": SegMiF,
+    "any2seg": Any2Seg,
+    "tokens": SharedTokens,
+    "multimae": MultiMAE,
+    "mixer": RecurrentMixer,
+    "blocked": BlockedAnyFuse,
+}
 
 
 def build_model(
@@ -21,11 +41,11 @@ def build_model(
     *,
     pretrained: bool,
     options: dict[str, Any],
-) -> nn.Module:
+) -> FusionModel:
     """Build a model.
 
     Raises:
-        ConfigError: unknown name or option.
+        ConfigError: unknown name or option, or the model does not take these modalities or tasks.
     """
     if name not in MODELS:
         raise ConfigError(f"unknown model '{name}'", hint=", ".join(MODELS))

@@ -21,8 +21,11 @@ from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor, HealthState
 from perception.runtime.loading import load_pipeline_engines
 from perception.runtime.policy import Policy
-from perception.runtime.postprocess import decode_detections, segment
+from perception.runtime.postprocess import as_picture, decode_detections, segment
 from perception.runtime.result import Detections, PipelineState, Result
+
+_IMAGE = "image_"
+"""Start of the names of graph outputs that are pictures."""
 
 
 @dataclass(frozen=True)
@@ -385,7 +388,13 @@ class Pipeline:
         watch.lap("fuse")
         reference = "rgb" if "rgb" in used else used[0]
         factor = self.policy.confidence_factor(used, self.expected)
-        labels, confidence, boxes = self._interpret(outputs, self._encoded[reference].grid, factor)
+        grid = self._encoded[reference].grid
+        labels, confidence, boxes = self._interpret(outputs, grid, factor)
+        images = {
+            name.removeprefix(_IMAGE): as_picture(grid.crop(array[0]), grid.source)
+            for name, array in outputs.items()
+            if name.startswith(_IMAGE)
+        }
         watch.lap("postprocess")
         stamp = max(self._encoded[m].stamp_ns for m in used)
         timings = watch.stop()
@@ -404,6 +413,7 @@ class Pipeline:
             timings,
             self.backend,
             warnings,
+            images,
         )
         self._last = result
         return result
@@ -433,6 +443,7 @@ class Pipeline:
             timings,
             self.backend,
             warnings,
+            held.images if held else {},
         )
 
     def _health(self, present: tuple[Modality, ...]) -> dict[Modality, str]:

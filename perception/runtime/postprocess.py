@@ -46,6 +46,14 @@ def segment(logits: Float32, size: tuple[int, int]) -> tuple[NDArray[np.uint8], 
     )
 
 
+def as_picture(image: Float32, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An (H, W, C) uint8 picture of `size` from (C, h, w) float32 in 0..1."""
+    scaled = (image.clip(0, 1) * 255).round().astype(np.uint8)
+    picture = np.ascontiguousarray(np.moveaxis(scaled, 0, -1))
+    resized = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(*size, -1)
+
+
 def decode_detections(
     maps: Mapping[int, tuple[Float32, Float32]],
     *,

@@ -59,6 +59,8 @@ class Result:
         backend: name of the inference backend that ran; several joined by '+' when another had to
             take over some of the graphs.
         warnings: one line for every sample that was not usable.
+        images: by name, (H, W, C) uint8 pictures that the model makes besides, in the source image's
+            size; `fused` is RGB.
     """
 
     labels: NDArray[np.uint8] | None
@@ -73,6 +75,7 @@ class Result:
     timings: dict[str, float] = field(default_factory=dict)
     backend: str = ""
     warnings: tuple[str, ...] = ()
+    images: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
     @property
     def engine_ms(self) -> float:

@@ -83,24 +83,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(config, part("model."), part("ema."), part("optimizer."), progress)
 
 
-def load_fitting(model: nn.Module, path: Path) -> tuple[int, int]:
-    """Take over those averaged weights of a checkpoint that have a place of their shape in `model`.
-
-    Returns:
-        How many tensors were taken, and how many the model has.
-
-    Raises:
-        DataError: the checkpoint is missing or damaged, or nothing of it fits.
-    """
-    own = model.state_dict()
-    weights = load_checkpoint(path).ema
-    fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise DataError("no weights that fit this model", where=str(path))
-    model.load_state_dict(fitting, strict=False)
-    return len(fitting), len(own)
-
-
 def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
     """Give `optimizer` the state that `save_checkpoint` stored."""
     state: dict[int, dict[str, Tensor]] = {}

@@ -16,16 +16,30 @@ class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class FreezeSpec(_Spec):
+    """Parts of the model, by module name, that do not learn in the first `epochs` epochs."""
+
+    parts: list[str] = Field(min_length=1)
+    epochs: int = Field(ge=1)
+
+
 class ModelSpec(_Spec):
     """Which model, and its arguments; modalities and class counts come from the rest.
 
-    `load_from` names a checkpoint or run folder whose averaged weights the training starts from;
-    layers of another shape, such as the head of other classes, keep their own start.
+    `start_from` lists runs or checkpoints whose weights are taken over where name and shape agree.
     """
 
     name: str = "anyfuse"
     pretrained: bool = True
-    load_from: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    start_from: list[str] = Field(default_factory=list)
+    freeze: list[FreezeSpec] = Field(default_factory=list)
+
+
+class MethodSpec(_Spec):
+    """How a training step is made: a name of `perception.training.methods`, and its arguments."""
+
+    name: str = "plain"
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -93,6 +107,7 @@ class TrainConfig(_Spec):
     description: str = ""
     tasks: list[Literal["segmentation", "detection"]] = Field(min_length=1)
     model: ModelSpec = ModelSpec()
+    method: MethodSpec = MethodSpec()
     data: DataSpec
     preprocess: PreprocessContract
     epochs: int = Field(60, ge=1)

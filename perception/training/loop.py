@@ -20,25 +20,22 @@ from perception.data.base import Recording, RecordingInfo
 from perception.data.registry import open_recording, parse_data_argument
 from perception.errors import ConfigError
 from perception.frame import subsets_of
+from perception.models.interface import FusionModel
 from perception.models.registry import build_model
 from perception.training.checkpoint import (
     BEST,
     LAST,
     load_checkpoint,
-    load_fitting,
     restore_optimizer,
     save_checkpoint,
 )
 from perception.training.config import TrainConfig
 from perception.training.curves import open_board, plot_curves
 from perception.training.dataset import Batch, FusionDataset, collate
-from perception.training.losses import (
-    auxiliary_detection_loss,
-    auxiliary_segmentation_loss,
-    class_weights,
-    detection_loss,
-    segmentation_loss,
-)
+from perception.training.losses import class_weights
+from perception.training.methods import build_method
+from perception.training.objectives import loss_terms
+from perception.training.starting import freeze, start_from
 from perception.training.validate import validate
 
 _INFO = TypeAdapter(RecordingInfo)
@@ -66,7 +63,7 @@ def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
     return open_recording(kind, root, **options), open_recording(val_kind, val_root, **options)
 
 
-def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: bool) -> nn.Module:
+def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: bool) -> FusionModel:
     """The configured model, with heads for the recording's classes."""
     seg = len(info.seg_classes) if "segmentation" in config.tasks else 0
     det = len(info.det_classes) if "detection" in config.tasks else 0
@@ -131,10 +128,9 @@ class Trainer:
         self.train_set = FusionDataset(train, config.preprocess, config.corruption, config.seed)
         self.val_set = FusionDataset(val, config.preprocess, config.corruption, config.seed)
         self.model = build_from_config(config, train.info, pretrained=True)
-        if config.model.load_from is not None:
-            self.loaded = load_fitting(self.model, Path(config.model.load_from))
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
+        self.method = build_method(config.method, self.model)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.optimizer.lr)
         self.subsets = subsets_of(config.preprocess.modalities)
         self.weights: Tensor | None = None
@@ -179,6 +175,7 @@ class Trainer:
         restore_optimizer(self.optimizer, state.optimizer)
         self.epoch, self.best = state.progress["epoch"], state.progress["best"]
         self.average.steps, self.log = state.progress["ema_steps"], state.progress["log"]
+        self.method.state.update(state.progress.get("method", {}))
 
     def shorten(self, train_frames: int, val_frames: int) -> None:
         """Keep only the first frames of both splits, to try a configuration out."""
@@ -188,6 +185,9 @@ class Trainer:
     def fit(self) -> None:
         """Train to the last epoch, checkpointing after each."""
         self.train_set.preload()
+        if self.config.model.start_from and self.epoch == 0:
+            start_from(self.model, self.config.model.start_from)
+            self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeRemainingColumn()) as progress:
             task = progress.add_task(self.config.name, total=self.config.epochs)
@@ -243,6 +243,7 @@ class Trainer:
         rng = np.random.default_rng((self.config.seed, self.epoch, 7))
         torch.manual_seed(self.config.seed * 7919 + self.epoch)
         self.model.train()
+        freeze(self.model, self.config.model.freeze, self.epoch)
         start, losses = time.perf_counter(), []
         rate = 0.0
         for step, batch in enumerate(self._loader(self.epoch)):
@@ -255,6 +256,7 @@ class Trainer:
             "loss": float(np.mean(losses)),
             "lr": rate,
             "seconds": time.perf_counter() - start,
+            **self.method.diagnostics(),
         }
 
     def _step(self, batch: Batch, subset: tuple[str, ...]) -> float:
@@ -264,30 +266,14 @@ class Trainer:
         }
         with torch.autocast(self.device.type, torch.bfloat16):
             output = self.model(inputs)
-        loss = self._loss(output, batch)
+        terms = loss_terms(self.model, output, batch, self.config.loss, self.weights)
+        terms |= self.method.extra_terms(inputs, output, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.method.backward(terms, inputs, output, batch)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
         self.average.update(self.model)
-        return float(loss.detach())
-
-    def _loss(self, output: Any, batch: Batch) -> Tensor:
-        spec = self.config.loss
-        total = torch.zeros((), device=self.device)
-        labels = None if batch.labels is None else batch.labels.to(self.device)
-        if output.seg_logits is not None and labels is not None:
-            main = segmentation_loss(output.seg_logits, labels, self.weights)
-            total = total + spec.segmentation * main
-        if output.detections:
-            total = total + spec.detection * detection_loss(output.detections, batch.boxes)
-        for logits in output.aux.values():
-            if labels is not None and output.seg_logits is not None:
-                extra = auxiliary_segmentation_loss(logits, labels)
-            else:
-                extra = auxiliary_detection_loss(logits, batch.boxes)
-            total = total + spec.auxiliary / len(output.aux) * extra
-        return total
+        return float(loss)
 
     def _validate(self) -> dict[str, Any]:
         own = {k: v.clone() for k, v in self.model.state_dict().items()}
@@ -317,6 +303,7 @@ class Trainer:
             "best": self.best,
             "ema_steps": self.average.steps,
             "log": self.log,
+            "method": self.method.state,
             "recording": describe_recording(self.train_set.recording.info),
         }
         state = self.average.state

@@ -9,7 +9,19 @@ from torch import Tensor
 
 from perception.data.base import IGNORE_LABEL, Boxes, Recording
 from perception.models.layers import upsample
+from perception.models.supervision import auxiliary_segmentation_loss
 from perception.training.assignment import Assignment, assign
+
+__all__ = [
+    "auxiliary_detection_loss",
+    "auxiliary_segmentation_loss",
+    "cell_grid",
+    "class_weights",
+    "detection_loss",
+    "flatten_outputs",
+    "giou_loss",
+    "segmentation_loss",
+]
 
 _EPS = 1e-7
 
@@ -40,13 +52,6 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) ->
     if weights is not None:
         weights = weights.to(logits.device)
     return F.cross_entropy(logits, labels[:, ::2, ::2], weights, ignore_index=IGNORE_LABEL)
-
-
-def auxiliary_segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of a unimodal auxiliary head at its own resolution (labels sampled there)."""
-    step = labels.shape[-1] // logits.shape[-1]
-    sampled = labels[:, step // 2 :: step, step // 2 :: step]
-    return F.cross_entropy(logits.float(), sampled, ignore_index=IGNORE_LABEL)
 
 
 def auxiliary_detection_loss(logits: Tensor, boxes: list[Boxes], stride: int = 16) -> Tensor:

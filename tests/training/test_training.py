@@ -101,24 +101,6 @@ def test_resuming_under_another_configuration_is_refused(simulated: Path, tmp_pa
         Trainer(_config(simulated, seed=9), tmp_path).resume()
 
 
-def test_starting_from_a_checkpoint_keeps_what_fits(simulated: Path, tmp_path: Path) -> None:
-    first = Trainer(_config(simulated), tmp_path / "first")
-    first._save()
-    spec = {
-        "pretrained": False,
-        "load_from": str(tmp_path / "first"),
-        "options": {"width": 0.25, "decoder_width": 32},
-    }
-    second = Trainer(_config(simulated, model=spec, tasks=["segmentation"], seed=3), tmp_path / "b")
-    taken, held = second.loaded
-    assert taken == held == len(second.model.state_dict())
-    one, other = first.model.state_dict(), second.model.state_dict()
-    assert all(torch.equal(one[k], v) for k, v in other.items())
-    spec["options"] = {"width": 0.25, "decoder_width": 64}
-    third = Trainer(_config(simulated, model=spec), tmp_path / "c")
-    assert 0 < third.loaded[0] < third.loaded[1]
-
-
 def test_damaged_and_missing_checkpoints_are_named(tmp_path: Path) -> None:
     (tmp_path / "last.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"last\.safetensors"):

@@ -1,0 +1,53 @@
+"""`anysense adapt`: let uni-modal runs teach each other on unlabeled multi-modal frames."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from perception.cli.arguments import add_data_arguments, open_data, output_folder, say
+from perception.errors import ConfigError, MissingDependencyError
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("adapt", help="adapt trained runs to unlabeled frames")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="one run per sensor")
+    add_data_arguments(parser, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the adapted runs")
+    parser.add_argument("--epochs", type=int, default=2, help="passes over the frames (default: 2)")
+    parser.add_argument("--lr", type=float, default=1e-4, help="learning rate (default: 1e-4)")
+    parser.add_argument("--batch", type=int, default=4, help="frames per step (default: 4)")
+    parser.add_argument("--fusion", choices=("auto", "agreement", "entropy"), default="auto")
+    parser.add_argument(
+        "--threshold", type=float, default=0.3, help="gap from which on agreement is required"
+    )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Adapt, print what was chosen and, where there are labels, the scores before and after."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "adaptation needs PyTorch", hint="pip install 'anysense[train]'"
+        ) from error
+    from perception.cli.train import choose_device
+    from perception.training.adapt import Adapter, AdaptOptions
+
+    if args.epochs < 1 or args.batch < 2 or args.lr <= 0:
+        raise ConfigError("--epochs must be at least 1, --batch at least 2, --lr positive")
+    out = output_folder(args.out)
+    options = AdaptOptions(
+        args.epochs, args.lr, args.batch, fusion=args.fusion, threshold=args.threshold
+    )
+    adapter = Adapter(args.runs, open_data(args), options, choose_device(args.device))
+    report = adapter.run(out)
+    say(f"estimated domain gap {report.gap:.2f}: pseudo-labels by {report.fusion}")
+    say(f"pixels with a pseudo-label: {100 * report.kept:.0f} %")
+    for name, score in report.after.items():
+        say(f"{name}: mIoU {100 * report.before[name]:.1f} -> {100 * score:.1f} on these frames")
+    say(f"wrote {out}")
+    return 0

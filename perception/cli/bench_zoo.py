@@ -1,0 +1,96 @@
+"""`anysense bench-zoo`: accuracy by subset and cost of several bundles on one recording, as a table."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from perception.cli.arguments import (
+    CONSOLE,
+    SEEN_NOTE,
+    add_data_arguments,
+    add_engine_arguments,
+    command_line,
+    open_data,
+    output_file,
+    say,
+    seen_in_training,
+    write_json,
+)
+from perception.errors import ConfigError
+from perception.frame import subset_name, subsets_of
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("bench-zoo", help="a table of several bundles: accuracy and cost")
+    parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="bundles to compare")
+    add_data_arguments(parser, required=True)
+    parser.add_argument("--frames", type=int, default=20, help="timed frames (default: 20)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as Markdown")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    add_engine_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and time every bundle; print the table, write it where asked."""
+    from rich.progress import Progress
+
+    from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
+    from perception.metrics.zoo_table import ZooRow, make_rows, to_markdown
+    from perception.runtime.benchmark import measure
+    from perception.runtime.pipeline import Pipeline
+
+    output_file(args.json)
+    output_file(args.out)
+    if args.frames < 1:
+        raise ConfigError("must be at least 1", where="--frames")
+    recording = open_data(args)
+    pipelines = {b: Pipeline.load(b, args.device, threads=args.threads) for b in args.bundles}
+    usable = {}
+    for name, pipeline in pipelines.items():
+        _ = Scorer(pipeline, recording).lacking  # refuses what cannot be compared, before any work
+        usable[name] = tuple(m for m in pipeline.modalities if m in recording.info.modalities)
+        if not usable[name]:
+            raise ConfigError(f"takes none of the modalities of {args.data}", where=name)
+    with Progress(console=CONSOLE, transient=True) as progress:
+        timing = progress.add_task("timing", total=args.frames + 3)
+        times = measure(pipelines, args.frames, 3, lambda: progress.advance(timing))
+        rows: list[ZooRow] = []
+        for name, pipeline in pipelines.items():
+            subsets = subsets_of(usable[name])
+            task = progress.add_task(name, total=len(subsets) * len(recording))
+            pipeline.manifest.detection.score_threshold = LOW_SCORE
+            scores = evaluate_subsets(pipeline, recording, subsets, partial(progress.advance, task))
+            full = times[name]["subsets"][subset_name(pipeline.modalities)]
+            published = _published(pipeline.manifest.model.get("name", ""))
+            rows += make_rows(pipeline.manifest, scores, full["total_ms"]["p50"], published)
+    simulated = ", simulated" if recording.info.simulated else ""
+    caption = (
+        f"On {recording.info.name}{simulated}, split {args.split}, {len(recording)} frames; "
+        f"`{command_line()}`."
+    )
+    table = to_markdown(rows, caption)
+    say(table)
+    if any(
+        seen_in_training(p.manifest.training, recording, args.split) for p in pipelines.values()
+    ):
+        say(f"note: {SEEN_NOTE}", style="yellow")
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(table)
+    if args.json:
+        write_json(args.json, {"command": command_line(), "rows": [asdict(r) for r in rows]})
+    return 0
+
+
+def _published(model: str) -> str:
+    """The publication's number of a model; empty without PyTorch, which the registry needs."""
+    try:
+        from perception.models.registry import MODELS
+    except ImportError:
+        return ""
+    return MODELS[model].card.published_result if model in MODELS else ""

@@ -1,0 +1,47 @@
+"""`anysense distill`: train a student from a configuration, taught by one or more trained runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from perception.cli.train import add_train_arguments, read_config, train
+from perception.errors import ConfigError
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("distill", help="train a student with trained runs as teachers")
+    add_train_arguments(parser)
+    parser.add_argument(
+        "--teacher", action="append", required=True, metavar="RUN", help="run folder; repeatable"
+    )
+    parser.add_argument("--weight", type=float, default=1.0, help="of the teachers (default: 1)")
+    parser.add_argument("--temperature", type=float, default=2.0, help="softening (default: 2)")
+    parser.add_argument(
+        "--equal-shares", action="store_true", help="do not prefer, by pixel, who is right there"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the student; as `anysense train` otherwise."""
+    config = read_config(args)
+    from perception.training.checkpoint import load_checkpoint
+
+    for run_folder in args.teacher:
+        theirs = load_checkpoint(Path(run_folder)).config.preprocess
+        for part in ("grid", *(set(theirs.modalities) & set(config.preprocess.modalities))):
+            if getattr(theirs, part) != getattr(config.preprocess, part):
+                raise ConfigError(
+                    "the teacher was trained with another preprocessing than the student's",
+                    where=f"{run_folder}: preprocess.{part}",
+                )
+    config.method.name = "distill"
+    config.method.options = {
+        "teachers": list(args.teacher),
+        "weight": args.weight,
+        "temperature": args.temperature,
+        "by_truth": not args.equal_shares,
+    }
+    return train(config, args)

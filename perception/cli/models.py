@@ -1,0 +1,68 @@
+"""`anysense models`: the models that a configuration can name, with their cost."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from perception.cli.arguments import CONSOLE, command_line, output_file, say, write_json
+from perception.errors import ConfigError, MissingDependencyError
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("models", help="list the models, their parameters and cost")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the list here")
+    parser.add_argument("--classes", type=int, default=40, help="classes (default: 40)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help="input size"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, write the JSON."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "counting needs PyTorch", hint="pip install 'anysense[train]'"
+        ) from error
+    from rich.table import Table
+
+    from perception.models.complexity import describe_models
+    from perception.models.registry import MODELS
+
+    output_file(args.json)
+    if args.classes < 1:
+        raise ConfigError("must be at least 1", where="--classes")
+    if any(side < 32 or side % 32 for side in args.size):
+        raise ConfigError("sides must be positive multiples of 32", where="--size")
+    rows = describe_models(MODELS, args.classes, tuple(args.size))
+    table = Table("name", "kind", "counted for", "takes", "tasks")
+    for column in ("parameters M", "published M", "GMAC"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        low, high = row["takes"]
+        published = row["published_parameters"]
+        table.add_row(
+            row["name"],
+            row["kind"],
+            "+".join(row["modalities"]),
+            f"{low}" if low == high else f"{low} to {high}",
+            ", ".join(row["tasks"]),
+            f"{row['parameters'] / 1e6:.2f}",
+            "-" if published is None else f"{published:.2f}",
+            f"{row['gmac']:.2f}",
+        )
+    CONSOLE.print(table)
+    say(f"at {args.size[1]}x{args.size[0]}, {args.classes} classes, default options")
+    if args.json:
+        content = {
+            "command": command_line(),
+            "size": list(args.size),
+            "classes": args.classes,
+            "models": rows,
+        }
+        write_json(args.json, content)
+    return 0

@@ -1,0 +1,31 @@
+"""`anysense pretrain`: masked pre-training of a MultiMAE; labels are not used."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from perception.cli.train import add_train_arguments, choose_device, read_config
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("pretrain", help="masked pre-training on unlabeled frames")
+    add_train_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Pre-train; the run folder is what `model.start_from` takes."""
+    config = read_config(args)
+    from perception.training.pretrain import Pretrainer
+
+    out = args.out or Path("runs") / f"{config.name}-pretrained"
+    trainer = Pretrainer(config, out, choose_device(args.device))
+    if args.smoke:
+        trainer.shorten(train_frames=3 * config.phase(0).batch, val_frames=4)
+    if args.resume:
+        trainer.resume()
+    trainer.fit()
+    print(f"wrote {out}")  # noqa: T201
+    return 0

@@ -1,0 +1,121 @@
+"""One row per bundle: accuracy by subset, cost, and the publication's number beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perception.frame import MODALITIES
+
+METRICS = {"miou": "mIoU", "ap50": "AP50"}
+
+
+@dataclass(frozen=True)
+class ZooRow:
+    """A bundle's row.
+
+    Attributes:
+        name: of the bundle.
+        model: of its registry entry.
+        metric: `miou` or `ap50`.
+        full: score with all modalities the bundle takes and the data have, 0 to 1; None where it
+            cannot be told.
+        single: score with one modality alone, by modality.
+        mean, minimum: over all subsets.
+        parameters: of the model.
+        gmac: billions of multiply-accumulates with all modalities, as the bundle says.
+        cpu_ms: median milliseconds of the whole call with all modalities.
+        budget: what the bundle says of its training.
+        published: the publication's number, if known.
+    """
+
+    name: str
+    model: str
+    metric: str
+    full: float | None
+    single: dict[str, float | None]
+    mean: float | None
+    minimum: float | None
+    parameters: int | None
+    gmac: float | None
+    cpu_ms: float
+    budget: str
+    published: str
+
+
+def make_rows(
+    manifest: Any,
+    scores: Mapping[str, Mapping[str, Any]],
+    cpu_ms: float,
+    published: str,
+) -> list[ZooRow]:
+    """The rows of one bundle, one per metric of its tasks.
+
+    Args:
+        manifest: the bundle's.
+        scores: by subset name, as `evaluate_subsets` gives them.
+        cpu_ms: measured with all modalities.
+        published: the publication's number.
+    """
+    rows = []
+    full_name = max(scores, key=lambda name: name.count("+"))
+    described = manifest.model
+    gmac = described.get("gmac", {})
+    for metric in METRICS:
+        values = {name: row.get(metric) for name, row in scores.items() if metric in row}
+        if not values:
+            continue
+        known = [v for v in values.values() if v is not None]
+        rows.append(
+            ZooRow(
+                manifest.name,
+                described.get("name", "?"),
+                metric,
+                values.get(full_name),
+                {m: values[m] for m in MODALITIES if m in values},
+                float(np.mean(known)) if known else None,
+                min(known) if known else None,
+                described.get("parameters"),
+                gmac.get("+".join(manifest.modalities)),
+                cpu_ms,
+                _budget(manifest.training),
+                published,
+            )
+        )
+    return rows
+
+
+def _budget(training: Mapping[str, Any]) -> str:
+    data, epochs = training.get("data", "?"), training.get("epochs", "?")
+    return f"{epochs} epochs of {data}, start: {training.get('start', '?')}"
+
+
+def to_markdown(rows: Sequence[ZooRow], caption: str) -> str:
+    """The table, with what it was measured on and what the published numbers are not."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    singles = [m for m in MODALITIES if any(m in row.single for row in rows)]
+    heads = ["model", "metric", "full", *singles, "mean", "min", "M params", "GMAC", "CPU ms"]
+    heads += ["training budget", "published, not comparable"]
+    lines = [f"{caption}", "", "| " + " | ".join(heads) + " |"]
+    lines.append("|" + "|".join(["---"] * len(heads)) + "|")
+    for row in rows:
+        cells = [f"{row.model} ({row.name})", METRICS[row.metric], percent(row.full)]
+        cells += [percent(row.single[m]) if m in row.single else "" for m in singles]
+        cells += [percent(row.mean), percent(row.minimum)]
+        cells.append("-" if row.parameters is None else f"{row.parameters / 1e6:.2f}")
+        cells.append("-" if row.gmac is None else f"{row.gmac:.2f}")
+        cells += [f"{row.cpu_ms:.1f}", row.budget, row.published or "-"]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "Mean and min are over all subsets of the bundle's modalities. Published numbers were reached",
+        "with other data, classes, sizes and budgets: they say what the method can do, not what this",
+        "table measures.",
+    ]
+    return "\n".join(lines) + "\n"

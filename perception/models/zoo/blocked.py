@@ -1,0 +1,60 @@
+"""AnyFuse with one further block at the end of each encoder, to compare such blocks."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from perception.models.anyfuse import AnyFuse, Maps, ModalityEncoder
+from perception.models.interface import ModelCard
+from perception.models.zoo.encoder_blocks import make_block
+
+
+class BlockedEncoder(nn.Module):
+    """An AnyFuse encoder whose stride-16 features go through a block."""
+
+    def __init__(self, encoder: ModalityEncoder, kind: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.block = make_block(kind, encoder.channels[16])
+
+    def forward(self, image: object) -> Maps:
+        maps: Maps = self.encoder(image)
+        features = self.block(maps[16][0])
+        maps[16] = (features, self.encoder.score["16"](features))
+        return maps
+
+
+class BlockedAnyFuse(AnyFuse):
+    """AnyFuse with a block of `perception.models.zoo.encoder_blocks` in every encoder.
+
+    Args:
+        modalities, seg_classes, det_classes, pretrained, width, decoder_width: see `AnyFuse`.
+        block: `none`, `lka`, `hilo`, `ulsam` or `glmix`.
+    """
+
+    card = ModelCard(
+        kind="gated softmax fusion, encoder block",
+        source="VAN, LITv2 (HiLo), ULSAM, GLMix: see the page",
+        tasks=("segmentation", "detection"),
+    )
+
+    def __init__(
+        self,
+        modalities: tuple[str, ...],
+        seg_classes: int = 0,
+        det_classes: int = 0,
+        pretrained: bool = False,
+        width: float = 1.0,
+        decoder_width: int = 128,
+        block: str = "lka",
+    ) -> None:
+        super().__init__(
+            modalities,
+            seg_classes,
+            det_classes,
+            width=width,
+            decoder_width=decoder_width,
+            pretrained=pretrained,
+        )
+        for modality in self.modalities:
+            self.encoders[modality] = BlockedEncoder(self._encoder(modality), block)

@@ -1,0 +1,63 @@
+"""Training methods: what may differ between one training step and another.
+
+A method sees the loss terms before they are summed and may add to them, weigh them, or change the
+gradients.  One is chosen by name in the configuration's `method`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from torch import Tensor
+
+from perception.models.interface import FusionModel, ModelOutput
+from perception.training.dataset import Batch
+from perception.training.objectives import total
+
+
+class TrainingMethod:
+    """Plain training: the sum of all terms is minimized.
+
+    Args:
+        model: the model that is trained.
+    """
+
+    def __init__(self, model: FusionModel) -> None:
+        self.model = model
+        self.state: dict[str, float] = {}  # what a resumed run must take up again
+        self._logged: dict[str, list[float]] = defaultdict(list)
+
+    def extra_terms(
+        self, inputs: dict[str, Tensor], output: ModelOutput, batch: Batch
+    ) -> dict[str, Tensor]:
+        """Further loss terms of this batch.
+
+        Args:
+            inputs: the network inputs that the model was given.
+            output: what it made of them.
+            batch: all inputs, those that were withheld too, and the truth.
+        """
+        return {}
+
+    def backward(
+        self,
+        terms: dict[str, Tensor],
+        inputs: dict[str, Tensor],
+        output: ModelOutput,
+        batch: Batch,
+    ) -> Tensor:
+        """Leave the gradients of the step in the parameters; returns the loss to be logged."""
+        loss = total(terms)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def log(self, name: str, value: float) -> None:
+        """Note a diagnostic; the run's log gets its mean over the epoch."""
+        self._logged[name].append(value)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Means of what was noted since the last call, for the run's log."""
+        means = {k: float(np.mean(v)) for k, v in self._logged.items()}
+        self._logged.clear()
+        return means

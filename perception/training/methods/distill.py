@@ -1,0 +1,152 @@
+"""Distillation of several teachers into one student.
+
+Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, for each teacher; the
+teachers' shares are chosen pixel by pixel, by how much each is right there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perception.data.base import IGNORE_LABEL
+from perception.errors import ConfigError
+from perception.models.interface import FusionModel, ModelOutput
+from perception.models.supervision import sample_labels
+from perception.training.checkpoint import load_checkpoint
+from perception.training.dataset import Batch
+from perception.training.methods.base import TrainingMethod
+
+
+class Distillation(TrainingMethod):
+    """Draw the student's outputs to those of its teachers.
+
+    A teacher sees every modality of the batch that it takes, also those which are withheld from the
+    student in this step: so a student that has only thermal learns what its teachers saw in colour.
+
+    Logged: `distill/<teacher>`, that teacher's mean share.
+
+    Args:
+        model: the student.
+        teachers: runs or checkpoints, of any model, trained on the same classes.
+        weight: of the distillation terms.
+        temperature: that softens both distributions.
+        by_truth: share the pixels out by how likely each teacher finds the truth; False for equal
+            shares.
+    """
+
+    def __init__(
+        self,
+        model: FusionModel,
+        teachers: Sequence[str] = (),
+        weight: float = 1.0,
+        temperature: float = 2.0,
+        by_truth: bool = True,
+    ) -> None:
+        super().__init__(model)
+        if not teachers:
+            raise ConfigError("needs at least one run", where="method.options.teachers")
+        if weight <= 0 or temperature <= 0:
+            raise ConfigError("weight and temperature must be positive", where="method.options")
+        self.weight, self.temperature, self.by_truth = weight, temperature, by_truth
+        self.teachers = {_label(Path(t)): self._load(t) for t in teachers}
+        if len(self.teachers) < len(teachers):
+            raise ConfigError("two of them have the same name", where="method.options.teachers")
+
+    def _load(self, run: str) -> FusionModel:
+        from perception.training.loop import build_from_config, recording_info
+
+        state = load_checkpoint(Path(run))
+        teacher = build_from_config(state.config, recording_info(state.progress), pretrained=False)
+        teacher.load_state_dict(state.ema)
+        same = (
+            teacher.seg_classes in (0, self.model.seg_classes)
+            and teacher.det_classes in (0, self.model.det_classes)
+            and set(teacher.modalities) & set(self.model.modalities)
+        )
+        if not same:
+            raise ConfigError("has other classes or modalities than the student", where=run)
+        device = next(self.model.parameters()).device
+        return teacher.to(device).eval().requires_grad_(False)
+
+    def extra_terms(
+        self, inputs: dict[str, Tensor], output: ModelOutput, batch: Batch
+    ) -> dict[str, Tensor]:
+        """`distill_segmentation` and `distill_detection`, for the heads that both sides have."""
+        device = next(iter(inputs.values())).device
+        lessons = []
+        for teacher in self.teachers.values():
+            seen = {m: batch.inputs[m].to(device) for m in teacher.modalities if m in batch.inputs}
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+                lessons.append(teacher(seen))
+        terms: dict[str, Tensor] = {}
+        maps = [o.seg_logits for o in lessons]
+        if output.seg_logits is not None and any(m is not None for m in maps):
+            terms["distill_segmentation"] = self.weight * self._segmentation(
+                output.seg_logits, maps, batch.labels
+            )
+        boxed = [o for o in lessons if o.detections]
+        if output.detections and boxed:
+            each = [detection_distance(output, teacher) for teacher in boxed]
+            terms["distill_detection"] = self.weight * torch.stack(each).mean()
+        return terms
+
+    def _segmentation(
+        self, student: Tensor, maps: Sequence[Tensor | None], labels: Tensor | None
+    ) -> Tensor:
+        named = zip(self.teachers, maps, strict=True)
+        known = {n: m.float() for n, m in named if m is not None}
+        stacked = torch.stack(list(known.values()))
+        shares = self.shares(stacked, labels)
+        for index, name in enumerate(known):
+            self.log(f"distill/{name}", float(shares[index].mean()))
+        heat = self.temperature
+        target = ((stacked / heat).softmax(2) * shares[:, :, None]).sum(0)
+        own = (student.float() / heat).log_softmax(1)
+        # Times the square of the temperature, so that gradients do not shrink with it.
+        return F.kl_div(own, target, reduction="none").sum(1).mean() * heat**2
+
+    def shares(self, logits: Tensor, labels: Tensor | None) -> Tensor:
+        """(T, N, h, w) shares that sum to 1 over the teachers.
+
+        Args:
+            logits: (T, N, K, h, w) float32.
+            labels: (N, H, W) int64, or None.
+        """
+        if not self.by_truth or labels is None:
+            return torch.full_like(logits[:, :, 0], 1 / len(logits))
+        sampled = sample_labels(labels.to(logits.device), logits.shape[-1])
+        index = sampled.clamp(max=logits.shape[2] - 1)[None, :, None]
+        index = index.expand(len(logits), -1, -1, -1, -1)
+        likelihood = logits.log_softmax(2).gather(2, index)[:, :, 0]
+        return torch.where(sampled == IGNORE_LABEL, 0.0, likelihood).softmax(0)
+
+
+def _label(run: Path) -> str:
+    return run.parent.name if run.suffix == ".safetensors" else run.name
+
+
+def detection_distance(student: ModelOutput, teacher: ModelOutput) -> Tensor:
+    """Cross-entropy of class scores and distance of box sides, both where the teacher sees objects.
+
+    Raises:
+        ConfigError: the heads work at different strides.
+    """
+    if set(student.detections) != set(teacher.detections):
+        raise ConfigError("teacher and student detect at different strides")
+    distance = torch.zeros((), device=next(iter(student.detections.values()))[0].device)
+    mass = distance + 1.0
+    for stride, (logits, sides) in student.detections.items():
+        wanted, wanted_sides = (t.float() for t in teacher.detections[stride])
+        score = wanted.sigmoid()
+        gap = (score - logits.float().detach().sigmoid()).abs() ** 2
+        crossed = F.binary_cross_entropy_with_logits(logits.float(), score, reduction="none")
+        surely = score.amax(1, keepdim=True)
+        away = F.smooth_l1_loss(sides.float(), wanted_sides, reduction="none").mean(1, keepdim=True)
+        distance = distance + (crossed * gap).sum() + (away * surely).sum()
+        mass = mass + surely.sum()
+    return distance / mass

@@ -1,0 +1,59 @@
+"""The loss terms of one batch, by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from perception.models.interface import FusionModel, ModelOutput
+from perception.training.config import LossSpec
+from perception.training.dataset import Batch
+from perception.training.losses import (
+    auxiliary_detection_loss,
+    auxiliary_segmentation_loss,
+    detection_loss,
+    segmentation_loss,
+)
+
+TASKS = ("segmentation", "detection")
+"""Names of the terms that belong to a task; the others support them."""
+
+
+def loss_terms(
+    model: FusionModel,
+    output: ModelOutput,
+    batch: Batch,
+    spec: LossSpec,
+    class_weights: Tensor | None,
+) -> dict[str, Tensor]:
+    """Weighted terms: one per task, `auxiliary`, and the model's own.
+
+    Args:
+        model: gave `output`.
+        output: of the forward pass in training mode.
+        batch: the truth, on any device.
+        spec: weights of the terms.
+        class_weights: (K,) of the semantic classes, or None.
+    """
+    terms: dict[str, Tensor] = {}
+    labels = None
+    if output.seg_logits is not None and batch.labels is not None:
+        labels = batch.labels.to(output.seg_logits.device)
+        main = segmentation_loss(output.seg_logits, labels, class_weights)
+        terms["segmentation"] = spec.segmentation * main
+    if output.detections:
+        terms["detection"] = spec.detection * detection_loss(output.detections, batch.boxes)
+    if output.aux:
+        extra = [
+            auxiliary_segmentation_loss(logits, labels)
+            if labels is not None
+            else auxiliary_detection_loss(logits, batch.boxes)
+            for logits in output.aux.values()
+        ]
+        terms["auxiliary"] = spec.auxiliary * torch.stack(extra).mean()
+    return terms | model.losses(output, labels)
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """The sum of all terms."""
+    return torch.stack([term.float() for term in terms.values()]).sum()

@@ -1,0 +1,63 @@
+"""Small versions of every model, for tests."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from perception.frame import MODALITIES
+from perception.models.interface import FusionModel
+from perception.models.registry import MODELS
+from perception.preprocess.contract import CHANNELS
+
+CLASSES = 6
+OPTIONS: dict[str, dict[str, object]] = {
+    "anyfuse": {"width": 0.25, "decoder_width": 32},
+    "adapnet++": {"width": 0.125},
+    "ssma": {"width": 0.125},
+    "multimodn": {"width": 0.25, "state": 16, "decoder_width": 32},
+    "featenhancer": {"width": 0.25, "decoder_width": 32},
+    "segmif": {"width": 0.25, "decoder_width": 32, "edge": True},
+    "any2seg": {"width": 0.25, "decoder_width": 32},
+    "tokens": {"size": "micro", "decoder_width": 32},
+    "blocked": {"width": 0.25, "decoder_width": 32, "block": "glmix"},
+    "mixer": {"width": 0.25, "decoder_width": 32},
+    "multimae": {"size": "micro", "decoder_width": 32},
+}
+"""Options that make each model small; a model without an entry is tested at its default size."""
+
+
+def modalities_for(name: str) -> tuple[str, ...]:
+    """As many modalities as the model takes, up to three, thermal among them where it can be."""
+    card = MODELS[name].card
+    if card.most == 1:
+        return card.needs or ("rgb",)
+    if card.most == 2:
+        return "rgb", "thermal"
+    return MODALITIES[:3]
+
+
+def small_model(name: str, modalities: tuple[str, ...] | None = None) -> FusionModel:
+    """A small model with heads for all its tasks, its weights far from any symmetric start."""
+    torch.manual_seed(0)
+    kind = MODELS[name]
+    det = 2 if "detection" in kind.card.tasks else 0
+    seg = CLASSES if "segmentation" in kind.card.tasks else 0
+    chosen = modalities or modalities_for(name)
+    model = kind(chosen, seg_classes=seg, det_classes=det, **OPTIONS.get(name, {}))  # type: ignore[arg-type]
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=0.3)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    return model.eval()
+
+
+def random_inputs(
+    modalities: tuple[str, ...], batch: int = 2, size: tuple[int, int] = (64, 96)
+) -> dict[str, torch.Tensor]:
+    """Network inputs, reproducible."""
+    generator = torch.Generator().manual_seed(3)
+    return {m: torch.randn(batch, CHANNELS[m], *size, generator=generator) for m in modalities}  # type: ignore[index]
