@@ -23,29 +23,19 @@ try:
     import rclpy  # noqa: F401
 except ImportError as error:
     _SKIP = f"no ROS 2 workspace here ({error.name}): run 'make test-ros'"
-    collect_ignore_glob = ["test_*.py"]
 
 _DOMAINS = itertools.count(1 + os.getpid() % 90)
 
 
-def pytest_report_header() -> str:
-    return f"ros: {_SKIP or 'workspace found'}"
-
-
-def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    return _Skipped.from_parent(parent, path=path) if _SKIP else None
-
-
-class _Skipped(pytest.Directory):
-    """Stands for the whole folder, with the reason."""
+class _Skipped(pytest.Module):
+    """A test file that is not even imported, with the reason."""
 
     def collect(self) -> list[pytest.Item]:
-        return [_SkippedItem.from_parent(self, name="ros")]
-
-
-class _SkippedItem(pytest.Item):
-    def runtest(self) -> None:
         pytest.skip(_SKIP)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> object:
+    return _Skipped.from_parent(parent, path=module_path) if _SKIP else None
 
 
 @pytest.fixture(scope="session")

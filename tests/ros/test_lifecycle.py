@@ -12,6 +12,7 @@ import yaml
 from bench import CAMERA, TO_OPTICAL, Bench, drop
 from diagnostic_msgs.msg import DiagnosticStatus
 from processes import NodeProcess, wait_until
+from rcl_interfaces.srv import GetParameters
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
@@ -139,6 +140,7 @@ def test_a_lidar_without_calibration_is_told(start: Start) -> None:
     ("changes", "word"),
     [
         ({"bundle": "/no/such/bundle"}, "no such"),
+        ({"bundle": ""}, "bundle"),
         ({"calibration_file": "/no/such/rig.yaml"}, "no such file"),
     ],
 )
@@ -196,28 +198,19 @@ def test_inputs_can_be_remapped(start: Start) -> None:
     bench.wait_full(1)
 
 
-def test_parameter_files_of_rigs_are_accepted(
-    bundle: Path, tmp_path: Path, own_domain: int
-) -> None:
-    config = Path(__file__).parents[2] / "ros2_ws/src/anysense_ros/config"
-    files = sorted(config.glob("rig_*.yaml"))
-    assert len(files) == 4
-    for file in files:
-        content = yaml.safe_load(file.read_text())["/**/perception_node"]["ros__parameters"]
-        node = NodeProcess("perception_node", tmp_path / file.stem, own_domain, _flat(content))
-        bench = Bench(own_domain)
-        try:
-            assert bench.state() == "unconfigured"
-        finally:
-            bench.close()
-            assert node.stop() == 0, node.log
-
-
-def _flat(content: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat.update({f"{key}.{k}": v for k, v in _flat(value).items()})
-        else:
-            flat[key] = value
-    return flat
+@pytest.mark.parametrize("rig", ["realsense_rgbd", "rgb_thermal", "rgb_lidar", "all"])
+def test_parameter_files_of_rigs_take_hold(tmp_path: Path, own_domain: int, rig: str) -> None:
+    file = Path(__file__).parents[2] / f"ros2_ws/src/anysense_ros/config/rig_{rig}.yaml"
+    wanted = yaml.safe_load(file.read_text())["/**/perception_node"]["ros__parameters"]
+    arguments = ("--params-file", str(file))
+    node = NodeProcess("perception_node", tmp_path, own_domain, {"device": "cpu"}, *arguments)
+    bench = Bench(own_domain)
+    try:
+        request = GetParameters.Request(names=["inputs", "sync.deadline_ms", "policy.hold_ms"])
+        inputs, deadline, hold = bench.call(GetParameters, "get_parameters", request).values
+        assert list(inputs.string_array_value) == wanted["inputs"]
+        assert deadline.double_value == wanted["sync.deadline_ms"]
+        assert hold.double_value == wanted["policy"]["hold_ms"]
+    finally:
+        bench.close()
+        assert node.stop() == 0, node.log

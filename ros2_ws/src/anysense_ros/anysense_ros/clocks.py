@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from rclpy.node import Node
@@ -16,6 +17,7 @@ class ForwardClock:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._simulated = bool(node.get_parameter("use_sim_time").value)
+        self._lock = threading.Lock()
         self._last = 0
         self._sum = 0
 
@@ -28,9 +30,10 @@ class ForwardClock:
         """The present time."""
         if not self._simulated:
             return time.monotonic_ns()
-        now = self._node.get_clock().now().nanoseconds
-        # The first reading may be far from zero; what counts are differences.
-        if self._last:
-            self._sum += max(0, now - self._last)
-        self._last = now
-        return self._sum
+        with self._lock:  # the executor and the worker both ask
+            now = self._node.get_clock().now().nanoseconds
+            # The first reading may be far from zero; what counts are differences.
+            if self._last:
+                self._sum += max(0, now - self._last)
+            self._last = now
+            return self._sum

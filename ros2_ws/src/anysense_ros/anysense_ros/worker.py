@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,6 +56,7 @@ class Worker:
         self.engine_error = ""
         self._publish, self._waiting, self._log = publish, waiting, log
         self._failures = 0
+        self._told = 0.0
         self._thread = threading.Thread(target=self._run, name="perception", daemon=True)
 
     def start(self) -> None:
@@ -129,7 +131,7 @@ class Worker:
                 if self.stream is None:
                     for modality, _, _ in items:
                         self.counters[f"early_{modality}"] += 1
-                    self._waiting()
+                    self._tell_waiting()
                     continue
                 self._step(self.stream, items, now)
                 self._failures = 0
@@ -146,6 +148,13 @@ class Worker:
                 self.counters["errors"] += 1
                 line = str(error).splitlines()[0] if str(error) else ""
                 self._log("error", f"unexpected {type(error).__name__}: {line}")
+
+    def _tell_waiting(self) -> None:
+        """Say that there is no pipeline yet, not more often than the heartbeat."""
+        now = time.monotonic()
+        if now - self._told >= self.settings["sync.heartbeat_ms"] / 1e3:
+            self._told = now
+            self._waiting()
 
     def _patience(self) -> float:
         """Seconds until something is due without a message."""
