@@ -243,6 +243,8 @@ class AdapNet(MultiresolutionSupervision):
         self.decoder = AdapNetDecoder(seg_classes, width)
         self._add_aux_heads(width)
         he_initialize(self)
+        # Start near equal probabilities, whatever the depth has made of the scale.
+        nn.init.normal_(self.decoder.classify.weight, std=0.01)
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
