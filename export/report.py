@@ -97,7 +97,7 @@ def make_report(
             row["lost"] = round(largest_loss(row["change"]), 3)
             if row["lost"] > options.tolerance:
                 row["reasons"].append(
-                    f"loses {row['lost']:.2f} points, {options.tolerance:g} are allowed"
+                    f"loses {row['lost'] + 0.0:.2f} points, {options.tolerance:g} are allowed"
                 )
         if not all(np.isfinite(p["max_abs"]) for p in row["parity"].values()):
             row["reasons"].append("an output is not finite")

@@ -12,6 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ANYSENSE_CACHE"] = tempfile.mkdtemp(prefix="anysense-tests-")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines that run tests are busy: how long an example takes says nothing about the code.
+settings.register_profile("anysense", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("anysense")
 
 REAL_DATA = Path(os.environ.get("ANYSENSE_DATA", Path(__file__).parents[1] / "data"))
 
