@@ -76,7 +76,7 @@ def _embedded(path: Path, kind: str, css: str = "", alt: str = "") -> str:
 
 def _header(record: DemoRecord) -> str:
     manifest, info = record.pipeline.manifest, record.recording.info
-    sensors = ", ".join(modality_title(m) for m in record.modalities)
+    sensors = " and ".join(", ".join(map(modality_title, record.modalities)).rsplit(", ", 1))
     return (
         "<header><p class='brand'>AnySense</p>"
         "<h1>The sensors fail. The output goes on.</h1>"
