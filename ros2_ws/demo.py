@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from perception.errors import AnySenseError, ConfigError, DataError
 from perception.frame import MODALITIES
@@ -150,6 +152,28 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def _one_per_subset(overlays: Sequence[Path]) -> list[Path]:
+    """The first overlay of each set of sensors, in order of time."""
+    first: dict[str, Path] = {}
+    for file in overlays:
+        first.setdefault(file.stem.split("_")[3], file)
+    return list(first.values())[:PICTURES]
+
+
+def _name_states(
+    lanes: Any, rows: Sequence[dict[str, str]], times: Sequence[float], ends: Sequence[float]
+) -> None:
+    """Write each longer stretch's state onto the lane at the bottom, whose colors have no legend."""
+    begin = 0
+    for index in range(1, len(rows) + 1):
+        if index < len(rows) and rows[index]["state"] == rows[begin]["state"]:
+            continue
+        if ends[index - 1] - times[begin] > 1.0:
+            middle = (times[begin] + ends[index - 1]) / 2
+            lanes.text(middle, 0, rows[begin]["state"], ha="center", va="center", fontsize=7)
+        begin = index
+
+
 def draw(rows: list[dict[str, str]], overlays: list[Path], path: Path) -> None:
     """Overlays, a lane for every sensor colored by what it was, the state, and the latency."""
     import matplotlib
@@ -164,7 +188,7 @@ def draw(rows: list[dict[str, str]], overlays: list[Path], path: Path) -> None:
     times = [float(r["time_s"]) - start for r in rows]
     ends = [*times[1:], times[-1] + 0.1] if times else []
     figure = plt.figure(figsize=(10, 6.2), layout="constrained")
-    chosen = [overlays[i * len(overlays) // PICTURES] for i in range(PICTURES)] if overlays else []
+    chosen = _one_per_subset(overlays)
     grid = figure.add_gridspec(3, PICTURES, height_ratios=(3, 5, 2))
     for column, file in enumerate(chosen):
         _, _, seconds, used = file.stem.split("_")
@@ -187,6 +211,7 @@ def draw(rows: list[dict[str, str]], overlays: list[Path], path: Path) -> None:
     lanes.set_yticks(range(len(names)), [n.upper() if n == "rgb" else n for n in names])
     patches = [Patch(color=c, label=n) for n, c in COLORS.items()]
     figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), frameon=False)
+    _name_states(lanes, rows, times, ends)
     points = [
         (t, float(r["latency_ms"])) for t, r in zip(times, rows, strict=True) if r["latency_ms"]
     ]
