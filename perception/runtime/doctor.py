@@ -41,6 +41,8 @@ _CPU_FLAGS = {
     "bf16": "NEON BF16",
 }
 
+_ROS_INSTALL = "sudo apt install ros-jazzy-ros-base, or `make ros` in the source tree"
+
 _JETPACK = {35: "5", 36: "6", 38: "7", 39: "7"}
 """JetPack's major version by the major version of Jetson Linux (L4T)."""
 
@@ -222,7 +224,7 @@ def _robot(root: Path) -> list[Check]:
     if installed:
         fix = f"source /opt/ros/{installed[-1]}/setup.bash"
         return [Check("robot", "ROS 2", "missing", f"{installed[-1]} is not sourced", fix)]
-    return [Check("robot", "ROS 2", "missing", "not installed", "pip install 'anysense[ros]'")]
+    return [Check("robot", "ROS 2", "missing", "not installed", _ROS_INSTALL)]
 
 
 def _version(module: str) -> str:
