@@ -44,6 +44,8 @@ def variant(config: TrainConfig, change: dict[str, Any], epochs: int) -> TrainCo
             "epochs": epochs,
             "resolution": [config.resolution[0].model_copy(update={"from_epoch": 0})],
             "validate_every": epochs,
+            # The average that is scored must not reach back to the start of so short a run.
+            "optimizer": config.optimizer.model_copy(update={"ema_decay": 0.98}),
         },
         deep=True,
     )

@@ -115,11 +115,19 @@ class Driver:
         )
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
-        threading.Thread(target=self._spin, daemon=True).start()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
 
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
+
+    def close(self) -> None:
+        """Stop spinning and leave ROS."""
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
 
     def _on_mask(self, message: Image) -> None:
         now = time.monotonic()
@@ -216,8 +224,8 @@ def main() -> int:
         "plain_node": measure(driver, plain, args.seconds),
     }
     ratio = results["plain_node"]["p50_ms"] / results["perception_node"]["p50_ms"]
+    driver.close()
     print(json.dumps({**results, "plain_over_ours_p50": round(ratio, 2)}, indent=2))
-    rclpy.try_shutdown()
     return 0
 
 
