@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from perception.adapters.messages import stamp_of, to_sample
 from perception.bags.files import info_topic, read_bag
-from perception.bags.messages import CAMERA_INFO, TF, BagMessage, parse, stamp_of, to_sample
+from perception.bags.messages import CAMERA_INFO, TF, BagMessage, parse
 from perception.errors import AnySenseError
 from perception.frame import Modality
 from perception.geometry.camera import CameraModel

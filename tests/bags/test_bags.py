@@ -16,6 +16,7 @@ from perception.geometry.transforms import RigidTransform
 
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
 
+from perception.adapters.messages import to_sample
 from perception.bags.files import (
     TOPICS,
     messages_of,
@@ -24,7 +25,7 @@ from perception.bags.files import (
     topics_of,
     write_bag,
 )
-from perception.bags.messages import BagMessage, parse, to_sample
+from perception.bags.messages import BagMessage, parse
 from perception.cli.main import main
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
 

@@ -14,16 +14,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from sensor_msgs.msg import PointField as PointFieldMsg
 from std_msgs.msg import Header
 
-from perception.adapters import (
-    PointField,
-    RawImage,
-    decode_compressed,
-    decode_depth,
-    decode_pointcloud2,
-    decode_rgb,
-    decode_thermal,
-    depth_from_array,
-)
+from perception.adapters import decode_compressed, depth_from_array
+from perception.adapters.messages import to_sample as sample_from_message
 from perception.adapters.thermal import thermal_from_array
 from perception.errors import InputError
 from perception.frame import Modality, Sample
@@ -78,44 +70,11 @@ def to_sample(modality: Modality, message: Any, thermal_unit: str = "auto") -> S
         EncodingError: the encoding or layout is unknown.
         InputError: fields contradict each other.
     """
-    unit = ""
-    data: NDArray[Any]
-    if modality == "lidar":
-        data, encoding = _cloud(message), "xyzi"
-    elif isinstance(message, CompressedImage):
-        data, unit = _compressed(modality, message, thermal_unit)
-        encoding = message.format
-    else:
-        raw = RawImage(
-            message.height,
-            message.width,
-            message.encoding,
-            message.data,
-            message.step,
-            bool(message.is_bigendian),
-        )
-        encoding = message.encoding
-        if modality == "rgb":
-            data = decode_rgb(raw)
-        elif modality == "depth":
-            data = decode_depth(raw)
-        else:
-            data, unit = decode_thermal(raw, unit=thermal_unit)
+    if not isinstance(message, CompressedImage):
+        return sample_from_message(modality, message, thermal_unit)
+    data, unit = _compressed(modality, message, thermal_unit)
     stamp = to_ns(message.header.stamp)
-    return Sample(modality, data, stamp, message.header.frame_id, encoding, unit)
-
-
-def _cloud(message: PointCloud2) -> NDArray[np.float32]:
-    fields = [PointField(f.name, f.offset, f.datatype, f.count) for f in message.fields]
-    return decode_pointcloud2(
-        fields,
-        message.data,
-        width=message.width,
-        height=message.height,
-        point_step=message.point_step,
-        row_step=message.row_step,
-        is_bigendian=message.is_bigendian,
-    )
+    return Sample(modality, data, stamp, message.header.frame_id, message.format, unit)
 
 
 def _compressed(
