@@ -44,10 +44,14 @@ class MethodSpec(_Spec):
 
 
 class DataSpec(_Spec):
-    """A recording to learn from: kind and folder as on the command line, plus reader options."""
+    """A recording to learn from: kind and folder as on the command line, plus reader options.
+
+    `only` keeps the frames with that tag, in training and in validation.
+    """
 
     source: str
     val_source: str | None = None
+    only: Literal["day", "night"] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     sampling: Literal["uniform", "rare_classes"] = "uniform"
 

@@ -58,9 +58,16 @@ def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
     options = config.data.options
     if config.data.val_source is None:
         train = open_recording(kind, root, split="train", **options)
-        return train, open_recording(kind, root, split="val", **options)
-    val_kind, val_root = parse_data_argument(config.data.val_source)
-    return open_recording(kind, root, **options), open_recording(val_kind, val_root, **options)
+        val = open_recording(kind, root, split="val", **options)
+    else:
+        val_kind, val_root = parse_data_argument(config.data.val_source)
+        train = open_recording(kind, root, **options)
+        val = open_recording(val_kind, val_root, **options)
+    for recording in (train, val) if config.data.only else ():
+        recording.select(config.data.only)
+        if not len(recording):
+            raise ConfigError(f"no frame is tagged '{config.data.only}'", where="data.only")
+    return train, val
 
 
 def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: bool) -> FusionModel:

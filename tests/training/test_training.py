@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from perception.training.augment import augment
 from perception.training.checkpoint import load_checkpoint
 from perception.training.config import CorruptionSpec, ResolutionPhase, TrainConfig, load_config
 from perception.training.dataset import FusionDataset, normalize
-from perception.training.loop import Trainer
+from perception.training.loop import Trainer, open_splits
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -162,6 +163,26 @@ def test_wrong_configurations_name_the_field(tmp_path: Path, text: str, field: s
         load_config(path)
     assert field in str(caught.value) or "c.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_only_keeps_the_frames_with_that_tag_in_both_splits(simulated: Path) -> None:
+    train, val = open_splits(_config(simulated, data={"source": f"folder:{simulated}"}))
+    every = sum("night" in train.tags(i) for i in range(len(train)))
+    assert 0 < every < len(train)
+    data = {"source": f"folder:{simulated}", "only": "night"}
+    train, val = open_splits(_config(simulated, data=data))
+    assert len(train) == every
+    assert all("night" in r.tags(i) for r in (train, val) for i in range(len(r)))
+
+
+def test_only_without_such_frames_is_refused(simulated: Path, tmp_path: Path) -> None:
+    source = tmp_path / "day"
+    shutil.copytree(simulated, source)
+    table = source / "frames.csv"
+    table.write_text(table.read_text().replace("night", "dusk"))
+    config = _config(simulated, data={"source": f"folder:{source}", "only": "night"})
+    with pytest.raises(ConfigError, match=r"data\.only"):
+        open_splits(config)
 
 
 def test_crops_must_fit_the_network(simulated: Path) -> None:
