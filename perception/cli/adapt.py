@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
-from perception.cli.arguments import add_data_arguments, open_data, output_folder, say
+from perception.cli.arguments import CONSOLE, add_data_arguments, open_data, output_folder, say
 from perception.errors import ConfigError, MissingDependencyError
 
 
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
         raise MissingDependencyError(
             "adaptation needs PyTorch", hint="pip install 'anysense[train]'"
         ) from error
+    from rich.progress import Progress
+
     from perception.cli.train import choose_device
     from perception.training.adapt import Adapter, AdaptOptions
 
@@ -44,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
         args.epochs, args.lr, args.batch, fusion=args.fusion, threshold=args.threshold
     )
     adapter = Adapter(args.runs, open_data(args), options, choose_device(args.device))
-    report = adapter.run(out)
+    with Progress(console=CONSOLE, transient=True) as progress:
+        task = progress.add_task("adapting", total=adapter.steps)
+        report = adapter.run(out, partial(progress.advance, task))
     say(f"estimated domain gap {report.gap:.2f}: pseudo-labels by {report.fusion}")
     say(f"pixels with a pseudo-label: {100 * report.kept:.0f} %")
     for name, score in report.after.items():

@@ -8,7 +8,7 @@ each other on data where both sensors saw the same scene.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -186,8 +186,18 @@ class Adapter:
             if missing:
                 raise ConfigError(f"the target has no {', '.join(missing)}", where=name)
 
-    def run(self, out: Path) -> AdaptReport:
-        """Adapt all runs and write each to a folder of its name below `out`."""
+    @property
+    def steps(self) -> int:
+        """Batches in all epochs together."""
+        return self.options.epochs * -(-len(self.data) // self.options.batch)
+
+    def run(self, out: Path, on_step: Callable[[], None] = lambda: None) -> AdaptReport:
+        """Adapt all runs and write each to a folder of its name below `out`.
+
+        Args:
+            out: made where missing.
+            on_step: called after each of `steps`.
+        """
         self.data.preload()  # with all modalities, before the runs' own data sets share its frames
         before = self._scores()
         gap = self._gap()
@@ -198,7 +208,7 @@ class Adapter:
         optimizer = torch.optim.Adam(parameters, self.options.lr)
         losses, kept = [], 0.0
         for epoch in range(self.options.epochs):
-            loss, kept = self._epoch(epoch, fusion, optimizer)
+            loss, kept = self._epoch(epoch, fusion, optimizer, on_step)
             losses.append(loss)
         after = self._scores()
         report = AdaptReport(gap, fusion, kept, tuple(losses), before, after)
@@ -234,7 +244,11 @@ class Adapter:
         return found
 
     def _epoch(
-        self, epoch: int, fusion: Fusion, optimizer: torch.optim.Optimizer
+        self,
+        epoch: int,
+        fusion: Fusion,
+        optimizer: torch.optim.Optimizer,
+        on_step: Callable[[], None],
     ) -> tuple[float, float]:
         """One pass; the pseudo-labels come from the models as they were at its start."""
         teachers = {name: copy.deepcopy(model) for name, model in self.models.items()}
@@ -243,6 +257,7 @@ class Adapter:
         losses, kept = [], []
         for start in range(0, len(order), self.options.batch):
             chosen = order[start : start + self.options.batch]
+            on_step()
             if len(chosen) < 2 and len(order) > 1:
                 continue  # batch statistics of one frame are no statistics
             batch = collate([self.data[int(i)] for i in chosen])

@@ -63,10 +63,11 @@ def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
         val_kind, val_root = parse_data_argument(config.data.val_source)
         train = open_recording(kind, root, **options)
         val = open_recording(val_kind, val_root, **options)
-    for recording in (train, val) if config.data.only else ():
-        recording.select(config.data.only)
-        if not len(recording):
-            raise ConfigError(f"no frame is tagged '{config.data.only}'", where="data.only")
+    if config.data.only is not None:
+        for recording in (train, val):
+            recording.select(config.data.only)
+            if not len(recording):
+                raise ConfigError(f"no frame is tagged '{config.data.only}'", where="data.only")
     return train, val
 
 
