@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.train import add_train_arguments, choose_device, read_config
+from perception.cli.train import (
+    SMOKE_BATCHES,
+    SMOKE_VALIDATION,
+    add_train_arguments,
+    choose_device,
+    read_config,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path("runs") / f"{config.name}-pretrained"
     trainer = Pretrainer(config, out, choose_device(args.device))
     if args.smoke:
-        trainer.shorten(train_frames=3 * config.phase(0).batch, val_frames=4)
+        trainer.shorten(SMOKE_BATCHES * config.phase(0).batch, SMOKE_VALIDATION)
     if args.resume:
         trainer.resume()
     trainer.fit()

@@ -6,10 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perception.cli.arguments import say
 from perception.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
     from perception.training.config import TrainConfig
+
+SMOKE_BATCHES, SMOKE_VALIDATION = 3, 4
+"""Training batches and validation frames of `--smoke`."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +27,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that trains."""
     parser.add_argument("config", type=Path, help="YAML file, see configs/")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
-    parser.add_argument("--data", help="KIND:DIR, instead of the configuration's data.source")
+    parser.add_argument(
+        "--data", help="KIND:DIR instead of the configured sources, split as that kind is"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--epochs", type=int, help="instead of the configuration's epochs")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -58,7 +64,7 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
 
     config = load_config(args.config)
     if args.data:
-        config.data.source = args.data
+        config.data.source, config.data.val_source = args.data, None
     if args.epochs is not None:
         if args.epochs < 1:
             raise ConfigError("must be at least 1", where="--epochs")
@@ -68,7 +74,25 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
     if args.smoke:
         config.epochs, config.optimizer.warmup_epochs = 1, 0
         config.resolution = config.resolution[:1]
+        _simulate_absent_data(config, args.out or Path("runs") / config.name)
     return config
+
+
+def _simulate_absent_data(config: TrainConfig, out: Path) -> None:
+    """Let a configuration for simulated streets be tried out before these were made."""
+    from perception.data.registry import parse_data_argument
+
+    kind, root = parse_data_argument(config.data.source)
+    if kind != "folder" or root.exists():
+        return
+    from perception.sim.generate import make_recording
+
+    folder = out / "smoke-data"
+    say(f"{root} does not exist: trying out on a few simulated frames in {folder}")
+    if not folder.exists():
+        frames = SMOKE_BATCHES * config.phase(0).batch + 2 * SMOKE_VALIDATION
+        make_recording(folder, "scenes", frames * 5 // 4, seed=1)
+    config.data.source, config.data.val_source = f"folder:{folder}", None
 
 
 def choose_device(name: str) -> str:
@@ -87,7 +111,7 @@ def train(config: TrainConfig, args: argparse.Namespace) -> int:
     out = args.out or Path("runs") / config.name
     trainer = Trainer(config, out, choose_device(args.device), tensorboard=args.tensorboard)
     if args.smoke:
-        trainer.shorten(train_frames=3 * config.phase(0).batch, val_frames=4)
+        trainer.shorten(SMOKE_BATCHES * config.phase(0).batch, SMOKE_VALIDATION)
     if args.resume:
         trainer.resume()
     trainer.fit()
