@@ -20,9 +20,9 @@ from perception.models.complexity import count_gmac, count_parameters
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import BundleManifest, write_manifest
+from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import Checkpoint, load_checkpoint
 from perception.training.config import TrainConfig
-from perception.training.loop import build_from_config, recording_info
 
 
 @dataclass(frozen=True)

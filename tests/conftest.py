@@ -38,9 +38,9 @@ def export_tiny_bundle(folder: Path) -> Path:
     import torch
 
     from export.bundle_writer import ExportOptions, export_bundle
+    from perception.training.building import build_from_config, describe_recording
     from perception.training.checkpoint import save_checkpoint
     from perception.training.config import TrainConfig
-    from perception.training.loop import build_from_config, describe_recording
 
     torch.manual_seed(0)
     config = TrainConfig.model_validate(

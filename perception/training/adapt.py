@@ -21,10 +21,10 @@ from torch import Tensor
 from perception.data.base import IGNORE_LABEL, Recording
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel
+from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from perception.training.config import CorruptionSpec, ResolutionPhase
 from perception.training.dataset import FusionDataset, collate
-from perception.training.loop import build_from_config, recording_info
 from perception.training.validate import validate
 
 Fusion = Literal["agreement", "entropy"]

@@ -13,10 +13,11 @@ from perception.errors import ConfigError
 from perception.models.interface import FusionModel
 from perception.models.registry import MODELS
 from perception.models.zoo.multimae import MultiMAE
+from perception.training.building import describe_recording
 from perception.training.checkpoint import BEST, save_checkpoint
 from perception.training.config import TrainConfig
 from perception.training.dataset import Batch, normalize
-from perception.training.loop import Trainer, describe_recording
+from perception.training.loop import Trainer
 
 
 class Pretrainer(Trainer):

@@ -13,9 +13,9 @@ from perception.cli.main import main
 from perception.data import open_recording
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.postprocess import as_picture
+from perception.training.building import build_from_config, describe_recording
 from perception.training.checkpoint import save_checkpoint
 from perception.training.config import TrainConfig
-from perception.training.loop import build_from_config, describe_recording
 
 
 def test_pictures_are_brought_to_the_source_s_size() -> None:

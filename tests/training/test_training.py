@@ -16,10 +16,11 @@ from perception.data import open_recording
 from perception.errors import ConfigError, DataError, MissingDependencyError
 from perception.runtime.pipeline import Pipeline
 from perception.training.augment import augment
+from perception.training.building import open_splits
 from perception.training.checkpoint import load_checkpoint
 from perception.training.config import CorruptionSpec, ResolutionPhase, TrainConfig, load_config
 from perception.training.dataset import FusionDataset, normalize
-from perception.training.loop import Trainer, open_splits
+from perception.training.loop import Trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

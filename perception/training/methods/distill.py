@@ -17,6 +17,7 @@ from perception.data.base import IGNORE_LABEL
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel, ModelOutput
 from perception.models.supervision import sample_labels
+from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import load_checkpoint
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
@@ -58,8 +59,6 @@ class Distillation(TrainingMethod):
             raise ConfigError("two of them have the same name", where="method.options.teachers")
 
     def _load(self, run: str) -> FusionModel:
-        from perception.training.loop import build_from_config, recording_info
-
         state = load_checkpoint(Path(run))
         teacher = build_from_config(state.config, recording_info(state.progress), pretrained=False)
         teacher.load_state_dict(state.ema)

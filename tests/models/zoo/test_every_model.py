@@ -18,9 +18,9 @@ from perception.frame import MODALITIES, subsets_of
 from perception.models.complexity import count_parameters, describe_models
 from perception.models.registry import MODELS, build_model
 from perception.preprocess.contract import PreprocessContract
+from perception.training.building import build_from_config
 from perception.training.config import CorruptionSpec, LossSpec, ResolutionPhase, load_config
 from perception.training.dataset import FusionDataset, collate
-from perception.training.loop import build_from_config
 from perception.training.objectives import loss_terms, total
 
 _spec = importlib.util.spec_from_file_location("small", Path(__file__).with_name("small.py"))

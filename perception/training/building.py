@@ -1,0 +1,65 @@
+"""From a configuration to its recordings and its model, and what a checkpoint keeps of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from perception.data.base import Recording, RecordingInfo
+from perception.data.registry import open_recording, parse_data_argument
+from perception.errors import ConfigError
+from perception.models.interface import FusionModel
+from perception.models.registry import build_model
+from perception.training.config import TrainConfig
+
+_INFO = TypeAdapter(RecordingInfo)
+
+
+def describe_recording(info: RecordingInfo) -> dict[str, Any]:
+    """What `recording_info` reads back, as plain values."""
+    described: dict[str, Any] = _INFO.dump_python(info, mode="json")
+    return described
+
+
+def recording_info(progress: dict[str, Any]) -> RecordingInfo:
+    """What the training data of a checkpoint with this `progress` were."""
+    return _INFO.validate_python(progress["recording"])
+
+
+def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
+    """The training and validation recordings of a configuration."""
+    kind, root = parse_data_argument(config.data.source)
+    options = config.data.options
+    if config.data.val_source is None:
+        train = open_recording(kind, root, split="train", **options)
+        val = open_recording(kind, root, split="val", **options)
+    else:
+        val_kind, val_root = parse_data_argument(config.data.val_source)
+        train = open_recording(kind, root, **options)
+        val = open_recording(val_kind, val_root, **options)
+    if config.data.only is not None:
+        for recording in (train, val):
+            recording.select(config.data.only)
+            if not len(recording):
+                raise ConfigError(f"no frame is tagged '{config.data.only}'", where="data.only")
+    return train, val
+
+
+def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: bool) -> FusionModel:
+    """The configured model, with heads for the recording's classes."""
+    seg = len(info.seg_classes) if "segmentation" in config.tasks else 0
+    det = len(info.det_classes) if "detection" in config.tasks else 0
+    missing = [m for m in config.preprocess.modalities if m not in info.modalities]
+    if missing:
+        raise ConfigError(
+            f"{info.kind} data has no {', '.join(missing)}", where="preprocess.modalities"
+        )
+    return build_model(
+        config.model.name,
+        config.preprocess.modalities,
+        seg,
+        det,
+        pretrained=pretrained and config.model.pretrained,
+        options=config.model.options,
+    )
