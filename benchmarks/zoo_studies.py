@@ -16,7 +16,7 @@ class Entry:
         imagenet: start the encoders from ImageNet; False for models that cannot.
         lr: learning rate.
         modalities: that it takes.
-        start_from: other entries whose weights it takes over.
+        start_from: other entries, or paths from the study's folder, whose weights it takes over.
         frozen: parts that do not learn in the first 4 epochs.
         teachers: other entries that it is distilled from.
         method: a training method by name, with its usual arguments.
@@ -70,12 +70,13 @@ _NYUV2 = {
     "tokens": Entry("tokens", {"size": "micro"}, imagenet=False),
     "multimae": Entry("multimae", {"size": "micro"}, imagenet=False, pretrain=20),
     "prediction": Entry("anyfuse", _FULL | {"predict_missing": True}),
-    "block-lka": Entry("blocked", _FULL | {"block": "lka"}),
-    "block-hilo": Entry("blocked", _FULL | {"block": "hilo"}),
-    "block-ulsam": Entry("blocked", _FULL | {"block": "ulsam"}),
-    "block-glmix": Entry("blocked", _FULL | {"block": "glmix"}),
-    "featenhancer": Entry("featenhancer", _FULL | {"half": True}),
     "distilled": Entry("anyfuse", _FULL, teachers=("anyfuse", "mixer")),
+}
+
+# All from AnyFuse as the first study trained it, so that short runs can tell the blocks apart.
+_BLOCKS = {
+    kind: Entry("blocked", _FULL | {"block": kind}, start_from=("../nyuv2/anyfuse",))
+    for kind in ("none", "lka", "hilo", "ulsam", "glmix")
 }
 
 _RGBT = ("rgb", "thermal")
@@ -105,6 +106,7 @@ _DAY = {
 
 STUDIES = {
     "nyuv2": Study("configs/zoo-nyuv2.yaml", _NYUV2),
+    "blocks": Study("configs/zoo-blocks.yaml", _BLOCKS),
     "persons": Study("configs/zoo-persons.yaml", _PERSONS),
     "night": Study("configs/zoo-night.yaml", _NIGHT),
     "day": Study("configs/zoo-day.yaml", _DAY),
