@@ -7,7 +7,7 @@ fused map; then a light semantic decoder, an anchor-free detection head, or both
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from perception.models.prediction import FeaturePredictor, fill_in, prediction_l
 from perception.preprocess.contract import CHANNELS
 
 ENCODER_STAGES = 5
+LATE = "late"
 SCALES = (4, 8, 16)
 _SCALE_STAGE = {4: 1, 8: 2, 16: 4}
 
@@ -40,11 +41,17 @@ Maps = dict[int, tuple[Tensor, Tensor]]
 class ModalityEncoder(nn.Module):
     """Stem and early stages of one modality; gives a feature and a score map at each scale."""
 
-    def __init__(self, inputs: int, width: float, scales: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: float,
+        scales: tuple[int, ...],
+        sizes: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         super().__init__()
         stem = scale_channels(STEM_CHANNELS, width)
         self.stem = Stem(inputs, stem)
-        self.stages, stage_channels = make_stages(0, ENCODER_STAGES, stem, width)
+        self.stages, stage_channels = make_stages(0, ENCODER_STAGES, stem, width, sizes)
         self.channels = {s: stage_channels[_SCALE_STAGE[s]] for s in scales}
         self.score = nn.ModuleDict({str(s): nn.Conv2d(c, c, 1) for s, c in self.channels.items()})
         for conv in self.score.values():
@@ -72,10 +79,11 @@ class Trunk(nn.Module):
         seg_classes: int,
         det_classes: int,
         decoder_width: int,
+        sizes: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         self.refine = nn.ModuleDict({str(s): SeparableBlock(c, 3) for s, c in channels.items()})
-        self.late, late_channels = make_stages(ENCODER_STAGES, 7, channels[16], width)
+        self.late, late_channels = make_stages(ENCODER_STAGES, 7, channels[16], width, sizes)
         pyramid = {**channels, 32: late_channels[-1]}
         self.segmentation = (
             SegmentationHead(pyramid, seg_classes, decoder_width) if seg_classes else None
@@ -120,6 +128,8 @@ class AnyFuse(FusionModel):
         pretrained: start from ImageNet weights.
         predict_missing: predict the features of absent modalities from those present and fuse them
             in, instead of leaving them out; see docs/zoo/prediction.md.
+        stages: by modality, and by `late` for the last two stages, the (depth, expansion factor) of
+            each stage where it is to be smaller than EfficientNet-Lite0's.
     """
 
     card = ModelCard(
@@ -140,15 +150,37 @@ class AnyFuse(FusionModel):
         encoders: str = "separate",
         pretrained: bool = False,
         predict_missing: bool = False,
+        stages: Mapping[str, Sequence[Sequence[int]]] | None = None,
     ) -> None:
         super().__init__(modalities, seg_classes, det_classes)
+        stages = stages or {}
+        unknown = sorted(set(stages) - {*self.modalities, LATE})
+        if unknown:
+            raise ConfigError(f"no part '{unknown[0]}'", where="model.options.stages")
+        if stages and (pretrained or encoders == "shared"):
+            raise ConfigError(
+                "neither ImageNet weights nor shared convolutions fit smaller stages",
+                where="model.options.stages",
+            )
+        self.options = {
+            "width": width,
+            "decoder_width": decoder_width,
+            "encoders": encoders,
+            "predict_missing": predict_missing,
+            "stages": stages,
+        }
         self.scales = SCALES if seg_classes else SCALES[1:]
         self.feature_names = tuple(f"{kind}{s}" for s in self.scales for kind in "fs")
         self.encoders = nn.ModuleDict(
-            {m: ModalityEncoder(CHANNELS[m], width, self.scales) for m in self.modalities}
+            {
+                m: ModalityEncoder(CHANNELS[m], width, self.scales, stages.get(m))
+                for m in self.modalities
+            }
         )
         first = self._encoder(self.modalities[0])
-        self.trunk = Trunk(first.channels, width, seg_classes, det_classes, decoder_width)
+        self.trunk = Trunk(
+            first.channels, width, seg_classes, det_classes, decoder_width, stages.get(LATE)
+        )
         self.predictor: FeaturePredictor | None = None
         if predict_missing:
             self.predictor = FeaturePredictor(self.modalities, first.channels)

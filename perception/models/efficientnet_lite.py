@@ -7,6 +7,7 @@ swish, no squeeze-and-excitation, and a stem that is not scaled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,18 +127,47 @@ class Stem(nn.Module):
         return F.relu6(self.bn(self.conv(x)))
 
 
+StageSize = tuple[int, int]
+"""Depth and expansion factor of a stage."""
+
+
+def full_sizes(first: int, last: int) -> list[StageSize]:
+    """The published sizes of stages `first` up to but excluding `last`."""
+    return [(spec.depth, spec.expansion) for spec in STAGES[first:last]]
+
+
 def make_stages(
-    first: int, last: int, inputs: int, width: float
+    first: int, last: int, inputs: int, width: float, sizes: Sequence[Sequence[int]] | None = None
 ) -> tuple[nn.ModuleList, list[int]]:
-    """Stages `first` up to but excluding `last` (0-based), and the output channels of each."""
+    """Stages `first` up to but excluding `last` (0-based), and the output channels of each.
+
+    Args:
+        first, last: which stages.
+        inputs: channels that go in.
+        width: channel multiplier.
+        sizes: a smaller depth and expansion factor of each stage; None for the published ones.
+
+    Raises:
+        ConfigError: a size is none, or larger than the published one.
+    """
+    full = full_sizes(first, last)
+    sizes = full if sizes is None else sizes
+    if len(sizes) != len(full) or not all(
+        len(size) == 2 and all(1 <= v <= most for v, most in zip(size, largest, strict=True))
+        for size, largest in zip(sizes, full, strict=False)
+    ):
+        raise ConfigError(
+            f"expected (depth, expansion) for each of {len(full)} stages, at most {full}",
+            where="model.options.stages",
+        )
     stages = nn.ModuleList()
     channels = []
-    for spec in STAGES[first:last]:
+    for spec, (depth, expansion) in zip(STAGES[first:last], sizes, strict=True):
         outputs = scale_channels(spec.channels, width)
         blocks = []
-        for i in range(spec.depth):
+        for i in range(depth):
             stride = spec.stride if i == 0 else 1
-            blocks.append(MBConv(inputs, outputs, spec.kernel, stride, spec.expansion))
+            blocks.append(MBConv(inputs, outputs, spec.kernel, stride, expansion))
             inputs = outputs
         stages.append(nn.Sequential(*blocks))
         channels.append(outputs)

@@ -138,8 +138,10 @@ class Trainer:
     def fit(self) -> None:
         """Train to the last epoch, checkpointing after each."""
         self.train_set.preload()
-        if self.config.model.start_from and self.epoch == 0:
-            start_from(self.model, self.config.model.start_from)
+        if self.epoch == 0:
+            if self.config.model.start_from:
+                start_from(self.model, self.config.model.start_from)
+            self.method.begin()
             self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeRemainingColumn()) as progress:

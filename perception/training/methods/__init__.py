@@ -9,12 +9,14 @@ from perception.training.methods.agm import AdaptiveGradientModulation
 from perception.training.methods.base import TrainingMethod
 from perception.training.methods.distill import Distillation
 from perception.training.methods.fuller import GradientCalibration
+from perception.training.methods.sandwich import Sandwich
 
 METHODS: dict[str, type[TrainingMethod]] = {
     "plain": TrainingMethod,
     "agm": AdaptiveGradientModulation,
     "fuller": GradientCalibration,
     "distill": Distillation,
+    "sandwich": Sandwich,
 }
 
 

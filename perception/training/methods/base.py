@@ -28,6 +28,9 @@ class TrainingMethod:
         self.state: dict[str, float] = {}  # what a resumed run must take up again
         self._logged: dict[str, list[float]] = defaultdict(list)
 
+    def begin(self) -> None:
+        """Called once, before the first step of a new run, when the model has its first weights."""
+
     def extra_terms(
         self, inputs: dict[str, Tensor], output: ModelOutput, batch: Batch
     ) -> dict[str, Tensor]:
