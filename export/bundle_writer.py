@@ -158,7 +158,9 @@ def _training(
     return {
         "data": info.name + (" (simulated)" if info.simulated else ""),
         "licence": info.licence,
-        "command": options.command or f"anysense train configs/{config.name}.yaml",
+        "command": options.command
+        or checkpoint.progress.get("command")
+        or f"anysense train configs/{config.name}.yaml",
         "epochs": checkpoint.progress["epoch"],
         "start": _start(config),
         "method": config.method.name,

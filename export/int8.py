@@ -47,6 +47,8 @@ class Int8Options:
             frames that were not calibrated on, with all sensors or with any one alone.
         check_frames: how many frames that error, and each layer's sensitivity, is measured on.
         threads: CPU threads, None for all.
+        only: the layers that may be quantized, by name of the module that they were exported from;
+            None for all of them.
     """
 
     frames: int = 24
@@ -54,6 +56,7 @@ class Int8Options:
     max_error: float = 0.06
     check_frames: int = 3
     threads: int | None = None
+    only: frozenset[str] | None = None
 
 
 @dataclass
@@ -147,10 +150,13 @@ class Quantizer:
         """Calibrate, measure, choose and write the bundle `out`.
 
         Raises:
-            EngineError: a graph cannot be run once it is quantized.
+            ConfigError: no layer may be quantized.
+        EngineError: a graph cannot be run once it is quantized.
         """
         thresholds = self._calibrate()
         checks = [self._check_frame(i) for i in self.checked]
+        if not self.layers():
+            raise ConfigError("none of its layers may be quantized", where=str(self.bundle.path))
         sensitivity = self._sensitivities(thresholds, checks)
         report = Int8Report(layers=sensitivity, frames=len(self.calibrated))
         self._choose(report, thresholds, checks)
@@ -159,7 +165,13 @@ class Quantizer:
 
     def layers(self) -> list[tuple[str, Layer]]:
         """All layers that can be quantized, with the graph that each is in."""
-        return [(g, layer) for g, model in self.models.items() for layer in layers_of(model)]
+        only = self.options.only
+        return [
+            (g, layer)
+            for g, model in self.models.items()
+            for layer in layers_of(model)
+            if only is None or layer.module in only
+        ]
 
     def _engine(self, model: onnx.ModelProto) -> Engine:
         path = Path(self._folder.name) / "graph.onnx"

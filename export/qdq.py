@@ -33,6 +33,11 @@ class Layer:
     activation: str
     weight: str
 
+    @property
+    def module(self) -> str:
+        """Name of the network's module that it was exported from."""
+        return self.weight.removesuffix(".weight").removeprefix("model.")
+
 
 def unpack_half(model: onnx.ModelProto) -> None:
     """Turn weights that are stored as float16 with a `Cast` into float32, in place."""

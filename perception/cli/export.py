@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perception.cli.arguments import (
     CONSOLE,
@@ -17,11 +15,10 @@ from perception.cli.arguments import (
     say,
     thin_out,
 )
+from perception.cli.progress import step_progress
 from perception.errors import ConfigError, DataError, MissingDependencyError, ParityError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from perception.data.base import Recording
     from perception.runtime.bundle import Bundle
 
@@ -251,9 +248,13 @@ def _quantize(args: argparse.Namespace, bundle: Bundle) -> Bundle:
     kind, root = parse_data_argument(args.calib_data)
     recording = open_recording(kind, root, split=args.calib_split)
     options = Int8Options(
-        args.calib_frames, args.calib_method, args.max_error, threads=args.threads
+        args.calib_frames,
+        args.calib_method,
+        args.max_error,
+        threads=args.threads,
+        only=_int8_policy(args.source),
     )
-    with _progress() as show:
+    with step_progress() as show:
         report = Quantizer(bundle, recording, options, show).run(output_folder(args.out))
     order = sorted(report.layers, key=lambda n: -report.layers[n])
     table = Table("layer", "error when quantized alone", "is")
@@ -271,6 +272,16 @@ def _quantize(args: argparse.Namespace, bundle: Bundle) -> Bundle:
     return Bundle.open(args.out)
 
 
+def _int8_policy(source: Path) -> frozenset[str] | None:
+    """The layers that a run lets be quantized; None for all of them."""
+    if is_bundle(source):
+        return None
+    from perception.training.checkpoint import load_checkpoint
+
+    layers = load_checkpoint(source).config.model.int8
+    return None if layers is None else frozenset(layers)
+
+
 def _judge(args: argparse.Namespace, source: Bundle, recording: Recording) -> None:
     """Score the INT8 bundle on the CPU's backends against its source, and record the outcome."""
     from perception.frame import subsets_of
@@ -280,7 +291,7 @@ def _judge(args: argparse.Namespace, source: Bundle, recording: Recording) -> No
     names, subsets = _cpu_backends(), subsets_of(source.manifest.modalities)
     total, step = len(recording) * len(subsets) * (1 + len(names)), itertools.count(1)
     try:
-        with _progress() as show:
+        with step_progress() as show:
             _, judged = judge_backends(
                 args.out,
                 recording,
@@ -329,7 +340,7 @@ def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
         reference = args.source if is_bundle(args.source) else bundle.path
     names = backend_names(args.backends) if args.backends else _cpu_backends()
     options = ReportOptions(tuple(names), args.tolerance, args.bench_frames, args.threads)
-    with _progress() as show:
+    with step_progress() as show:
         content = make_report(bundle.path, reference, recording, options, show)
     write_report(args.report, content, command_line())
     header, *rows = table_rows(content)
@@ -360,7 +371,7 @@ def _build(args: argparse.Namespace, bundle: Bundle) -> None:
         args.dla,
         args.rebuild,
     )
-    with _progress() as show:
+    with step_progress() as show:
         built = build_plans(
             bundle,
             options,
@@ -382,38 +393,6 @@ def _load(bundle: Bundle, backend: str, threads: int | None) -> None:
 
     engines = load_engines(bundle, backend, threads)
     say(f"{bundle.path} loads on {engines['fuser'].backend}")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar with the time passed and an estimate of what is left, for one step after the other."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=CONSOLE, transient=True) as progress:
-        now: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in now:
-                for old in now.values():
-                    progress.remove_task(old)
-                now.clear()
-                now[what] = progress.add_task(what, total=total)
-            progress.update(now[what], completed=done, total=total)
-
-        yield show
 
 
 def _megabytes(folder: Path) -> float:

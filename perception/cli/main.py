@@ -17,6 +17,7 @@ COMMANDS = (
     "train",
     "distill",
     "adapt",
+    "search",
     "bench-zoo",
     "export",
     "models",

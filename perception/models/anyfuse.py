@@ -8,6 +8,7 @@ fused map; then a light semantic decoder, an anchor-free detection head, or both
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +163,7 @@ class AnyFuse(FusionModel):
                 "neither ImageNet weights nor shared convolutions fit smaller stages",
                 where="model.options.stages",
             )
-        self.options = {
+        self.options: dict[str, Any] = {
             "width": width,
             "decoder_width": decoder_width,
             "encoders": encoders,

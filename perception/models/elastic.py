@@ -62,8 +62,9 @@ class ElasticSpace:
             raise ConfigError(
                 "a super-network has separate encoders and all stages whole", where="model.options"
             )
-        self.options: dict[str, Any] = model.options
-        self.ranges = {m: (0, ENCODER_STAGES) for m in model.modalities}
+        self.ranges: dict[str, tuple[int, int]] = {}
+        for modality in model.modalities:
+            self.ranges[modality] = (0, ENCODER_STAGES)
         self.ranges[LATE] = (ENCODER_STAGES, len(STAGES))
         self.genes: dict[str, tuple[int, ...]] = {}
         for part, (first, last) in self.ranges.items():
@@ -72,7 +73,7 @@ class ElasticSpace:
                     self.genes[f"{part}.{index}.depth"] = tuple(range(1, depth + 1))
                 if expansion == EXPANSIONS[-1]:
                     self.genes[f"{part}.{index}.expansion"] = EXPANSIONS
-        width = int(self.options["decoder_width"])
+        width = int(model.options["decoder_width"])
         widths = {max(8, round(share * width / 8) * 8) for share in DECODER_SHARES[:-1]}
         self.genes["decoder"] = tuple(sorted({*(w for w in widths if w < width), width}))
 
@@ -108,7 +109,10 @@ def blank(model: AnyFuse, architecture: Architecture) -> AnyFuse:
     options = architecture.options(model.options)
     with torch.device("meta"):
         return AnyFuse(
-            model.modalities, seg_classes=model.seg_classes, det_classes=model.det_classes, **options
+            model.modalities,
+            seg_classes=model.seg_classes,
+            det_classes=model.det_classes,
+            **options,
         )
 
 

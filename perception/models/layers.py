@@ -19,13 +19,20 @@ class ConvBNReLU(nn.Sequential):
         )
 
 
+class DepthwiseConv(nn.Conv2d):
+    """Depthwise convolution, trained in float32 on the CPU; see `conv_forward`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return conv_forward(self, input)
+
+
 class SeparableBlock(nn.Module):
     """Residual depthwise-separable convolution: depthwise kxk, then pointwise."""
 
     def __init__(self, channels: int, kernel: int = 5, dilation: int = 1) -> None:
         super().__init__()
         pad = dilation * (kernel // 2)
-        self.depthwise = nn.Conv2d(
+        self.depthwise = DepthwiseConv(
             channels, channels, kernel, padding=pad, dilation=dilation, groups=channels, bias=False
         )
         self.depthwise_bn = nn.BatchNorm2d(channels)
@@ -33,7 +40,7 @@ class SeparableBlock(nn.Module):
         self.pointwise_bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.depthwise_bn(conv_forward(self.depthwise, x)))
+        y = F.relu(self.depthwise_bn(self.depthwise(x)))
         return F.relu(x + self.pointwise_bn(self.pointwise(y)))
 
 

@@ -20,8 +20,8 @@ _PENALTIES = np.geomspace(1e-2, 1e3, 11)
 
 def pareto_fronts(values: Floats) -> list[NDArray[np.int64]]:
     """Indices of the rows of (N, M) objectives, which are minimized, front by front."""
-    no_worse = (values[:, None] <= values[None]).all(2)
-    dominates = no_worse & (values[:, None] < values[None]).any(2)
+    no_worse = np.all(values[:, None] <= values[None], axis=2)
+    dominates = np.logical_and(no_worse, np.any(values[:, None] < values[None], axis=2))
     left = np.arange(len(values))
     fronts = []
     while len(left):

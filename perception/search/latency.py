@@ -36,18 +36,11 @@ Progress = Callable[[str, int, int], None]
 _THRESHOLD = 6.0  # of activations in graphs that are only timed: it changes no instruction
 
 
-def layer_names(model: onnx.ModelProto) -> dict[str, str]:
-    """By name of a graph's layer, the name of the module that it was exported from."""
-    return {
-        layer.name: layer.weight.removesuffix(".weight").removeprefix("model.")
-        for layer in layers_of(model)
-    }
-
-
 def quantized_for_timing(model: onnx.ModelProto, modules: Sequence[str]) -> onnx.ModelProto:
     """A graph with the layers of these modules in int8, as fast as a calibrated one but useless else."""
-    chosen = [layer for layer, module in layer_names(model).items() if module in set(modules)]
-    thresholds = dict.fromkeys((layer.activation for layer in layers_of(model)), _THRESHOLD)
+    layers = layers_of(model)
+    chosen = [layer.name for layer in layers if layer.module in set(modules)]
+    thresholds = dict.fromkeys((layer.activation for layer in layers), _THRESHOLD)
     return quantize(model, thresholds, chosen)
 
 
@@ -130,15 +123,10 @@ class LatencyTables:
             return
         progress("exporting blocks", 0, len(missing))
         graphs = _export_blocks(list(missing.values()))
-        for index, ((unit, shape), graph) in enumerate(
-            zip(missing.values(), graphs, strict=True)
-        ):
+        for index, ((unit, shape), graph) in enumerate(zip(missing.values(), graphs, strict=True)):
             progress("timing blocks", index, len(missing))
-            names = layer_names(graph)
             for precision in precisions_of(unit):
-                inner = [
-                    m for m in names.values() if m.removeprefix(f"units.{index}").lstrip(".") in precision
-                ]
+                inner = [f"units.{index}.{name}".rstrip(".") for name in precision]
                 engine = self.load([quantized_for_timing(graph, inner)])
                 self.blocks[signature(unit, shape, precision)] = time_engines(engine, self.seconds)
             self._save()

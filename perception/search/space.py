@@ -106,7 +106,7 @@ class SearchSpace:
 
     def at_level(self, level: int) -> Architecture:
         """The deepest sub-network whose blocks all have this level, or their highest below it."""
-        values = {n: v[min(level, len(v) - 1)] for n, v in self._levels if "depth" not in n}
+        values = {n: v[min(level, len(v) - 1)] for n, v in self._levels if not n.endswith(".depth")}
         return self.elastic.architecture(values)
 
     def has(self, candidate: Candidate, block: str) -> bool:

@@ -27,6 +27,8 @@ class ModelSpec(_Spec):
     """Which model, and its arguments; modalities and class counts come from the rest.
 
     `start_from` lists runs or checkpoints whose weights are taken over where name and shape agree.
+    `int8` lists the convolutions, by module name, that `export --precision int8` may quantize; None
+    leaves all of them to what it measures.
     """
 
     name: str = "anyfuse"
@@ -34,6 +36,7 @@ class ModelSpec(_Spec):
     options: dict[str, Any] = Field(default_factory=dict)
     start_from: list[str] = Field(default_factory=list)
     freeze: list[FreezeSpec] = Field(default_factory=list)
+    int8: list[str] | None = None
 
 
 class MethodSpec(_Spec):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ def validate(
     Runs at the full resolution of the bundle's grid; semantic scores are taken at half of it.
     """
     model.eval()
-    meters = {s: _Meters(dataset, config) for s in subsets_of(config.preprocess.modalities)}
+    meters = {s: Meters(dataset, config.tasks) for s in subsets_of(config.preprocess.modalities)}
     for index in range(len(dataset)):
         inputs = _inputs(dataset, index, device)
         for subset, meter in meters.items():
@@ -41,18 +43,24 @@ def validate(
     return {subset_name(s): meter.scores() for s, meter in meters.items()}
 
 
-class _Meters:
-    """Collects predictions against the truth of one subset."""
+class Meters:
+    """Collects predictions against the truth of one subset.
 
-    def __init__(self, dataset: FusionDataset, config: TrainConfig) -> None:
+    Args:
+        dataset: holds the truth.
+        tasks: which heads are scored.
+    """
+
+    def __init__(self, dataset: FusionDataset, tasks: Sequence[str]) -> None:
         self.dataset = dataset
-        self.tasks = config.tasks
+        self.tasks = tasks
         info = dataset.recording.info
         self.confusion = np.zeros((len(info.seg_classes),) * 2, np.int64)
         self.det_classes = len(info.det_classes)
         self.detections: list[tuple[ScoredBoxes, Boxes]] = []
 
     def add(self, index: int, output: object) -> None:
+        """Count the output, of a batch of one, for frame `index`."""
         truth = self.dataset.raw(index)
         if "segmentation" in self.tasks and truth.labels is not None:
             logits: Tensor = output.seg_logits.float()  # type: ignore[attr-defined]
@@ -73,6 +81,7 @@ class _Meters:
             self.detections.append((decode_detections(maps, score_threshold=0.01), truth.boxes))
 
     def scores(self) -> dict[str, float]:
+        """`miou`, `ap50` and `ap` over the frames added, as far as they were asked for."""
         out: dict[str, float] = {}
         if "segmentation" in self.tasks:
             hit = np.diag(self.confusion)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from perception.errors import ConfigError
+from perception.models.anyfuse import AnyFuse
 from perception.models.elastic import Architecture, ElasticSpace, blank, sliced, sort_channels
 from perception.models.interface import FusionModel, ModelOutput
 from perception.training.dataset import Batch
@@ -33,9 +34,7 @@ class Sandwich(TrainingMethod):
     def __init__(self, model: FusionModel, drawn: int = 1, weight: float = 1.0) -> None:
         super().__init__(model)
         if drawn < 0 or weight <= 0:
-            raise ConfigError(
-                "drawn must not be negative, weight positive", where="method.options"
-            )
+            raise ConfigError("drawn must not be negative, weight positive", where="method.options")
         self.space = ElasticSpace(model)
         self.drawn, self.weight = drawn, weight
 
@@ -66,8 +65,9 @@ class Sandwich(TrainingMethod):
 
         The statistics that it gathers in passing are thrown away: they belong to it alone.
         """
+        assert isinstance(self.model, AnyFuse)
         small = blank(self.model, architecture).train(self.model.training)
-        tensors = dict(self.model.named_parameters())
+        tensors: dict[str, Tensor] = dict(self.model.named_parameters())
         tensors |= {k: v.clone() for k, v in self.model.named_buffers()}
         device = next(iter(inputs.values())).device
         with torch.autocast(device.type, torch.bfloat16):

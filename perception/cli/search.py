@@ -1,0 +1,141 @@
+"""`anysense search`: sub-networks and bits of a super-network, accuracy against latency."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perception.cli.arguments import (
+    CONSOLE,
+    add_data_arguments,
+    backend_names,
+    open_data,
+    output_folder,
+    say,
+)
+from perception.cli.progress import step_progress
+from perception.errors import ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from perception.search.search import Found, SearchReport
+    from perception.search.space import SearchSpace
+
+_OBJECTIVES = ("latency", "size")
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("search", help="find fast sub-networks of a super-network")
+    parser.add_argument("source", type=Path, metavar="RUN", help="run trained with `sandwich`")
+    add_data_arguments(parser, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder; resumes what is there")
+    parser.add_argument(
+        "--budget-ms", type=float, nargs="+", default=[], metavar="MS", help="best within each"
+    )
+    parser.add_argument(
+        "--objectives",
+        default="latency",
+        metavar="A,B",
+        help=f"against accuracy: {', '.join(_OBJECTIVES)} (default: latency)",
+    )
+    parser.add_argument(
+        "--backend", metavar="NAME", help="that runs the networks (default: openvino, if installed)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--initial", type=int, default=24, help="first candidates (default: 24)")
+    parser.add_argument("--rounds", type=int, default=3, help="predicted rounds (default: 3)")
+    parser.add_argument("--per-round", type=int, default=12, help="candidates each (default: 12)")
+    parser.add_argument("--verify", type=int, default=6, help="networks to time (default: 6)")
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        default=0.5,
+        help="share of the frames, at their end, to report on and not choose on (default: 0.5)",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search; the folder gets pareto.json, pareto.png and a run for each chosen sub-network."""
+    try:
+        import onnx  # noqa: F401
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the search needs PyTorch and onnx", hint="pip install 'anysense[train]'"
+        ) from error
+    from perception.runtime.engines.registry import BACKENDS, REFERENCE
+    from perception.search.report import plot, report_content, write_json
+    from perception.search.search import Search, SearchOptions
+
+    _check(args)
+    backend = "openvino" if BACKENDS["openvino"].installed else REFERENCE
+    if args.backend:
+        backend = backend_names(args.backend)[0]
+    torch.set_num_threads(args.threads)
+    options = SearchOptions(
+        tuple(dict.fromkeys(args.objectives.split(","))),
+        tuple(sorted(args.budget_ms)),
+        backend,
+        args.threads,
+        args.initial,
+        args.rounds,
+        args.per_round,
+        args.verify,
+        args.held_out,
+        args.seed,
+    )
+    out = output_folder(args.out)
+    with step_progress() as show:
+        search = Search(args.source, open_data(args), out, options, show)
+        report = search.run()
+    write_json(report_content(report, search.space, backend), out / "pareto.json")
+    plot(report, out / "pareto.png", f"{search.checkpoint.config.name}, {backend}")
+    _print(report, search.space)
+    say(f"wrote {out}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    unknown = sorted(set(args.objectives.split(",")) - set(_OBJECTIVES))
+    if unknown:
+        raise ConfigError(
+            f"no objective '{unknown[0]}'", where="--objectives", hint=", ".join(_OBJECTIVES)
+        )
+    if any(not budget > 0 for budget in args.budget_ms):
+        raise ConfigError("must be positive", where="--budget-ms")
+    if args.budget_ms and "latency" not in args.objectives:
+        raise ConfigError("needs the objective latency", where="--budget-ms")
+    least = {"--initial": 4, "--rounds": 0, "--per-round": 1, "--verify": 1, "--threads": 1}
+    for option, smallest in least.items():
+        if getattr(args, option.removeprefix("--").replace("-", "_")) < smallest:
+            raise ConfigError(f"must be at least {smallest}", where=option)
+    if not 0 <= args.held_out < 1:
+        raise ConfigError("must be 0 or more, and below 1", where="--held-out")
+
+
+def _print(report: SearchReport, space: SearchSpace) -> None:
+    from rich.table import Table
+
+    table = Table("sub-network", "predicted ms", "measured ms", "MB", "int8", "score", "held out")
+    for label, found in {"(whole, float)": report.whole, **report.chosen}.items():
+        table.add_row(label, *_row(found, space))
+    CONSOLE.print(table)
+    for name, value in report.errors.items():
+        say(f"{name.replace('_', ' ')}: {value:.3g}")
+
+
+def _row(found: Found, space: SearchSpace) -> tuple[str, ...]:
+    decoded = space.decode(found.candidate)
+    layers = sum(len(space.blocks[block][-1]) for block in decoded.choices)
+    held = sum(found.held_out.values()) / len(found.held_out) if found.held_out else None
+    return (
+        f"{found.ms:.1f}",
+        "" if found.measured_ms is None else f"{found.measured_ms:.1f}",
+        f"{found.megabytes:.1f}",
+        f"{len(decoded.int8)} of {layers}",
+        f"{100 * found.score:.1f}",
+        "" if held is None else f"{100 * held:.1f}",
+    )

@@ -1,0 +1,196 @@
+"""Sub-networks are slices of the super-network, and ordinary networks once they are exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.folding import fold_batch_norm
+from export.graphs import graph_specs
+from export.onnx_writer import write_onnx
+from export.qdq import layers_of, quantize
+from perception.errors import ConfigError
+from perception.models.anyfuse import AnyFuse
+from perception.models.efficientnet_lite import make_stages
+from perception.models.elastic import ElasticSpace, extract, sort_channels
+from perception.models.interface import ModelOutput
+from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from perception.search.quantization import fake_quantize
+from perception.search.space import SearchSpace, units_of
+from perception.training.config import MethodSpec
+from perception.training.dataset import Batch
+from perception.training.methods import build_method
+from perception.training.methods.sandwich import Sandwich
+
+
+@pytest.fixture
+def supernet() -> AnyFuse:
+    torch.manual_seed(0)
+    model = AnyFuse(("rgb", "depth"), seg_classes=5, width=0.25, decoder_width=32)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    return model.eval()
+
+
+def images(size: tuple[int, int] = (64, 96), batch: int = 1) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    return {"rgb": torch.randn(batch, 3, *size), "depth": torch.randn(batch, 2, *size)}
+
+
+def batch_of(inputs: dict[str, torch.Tensor]) -> Batch:
+    return Batch(inputs, None, [])
+
+
+@torch.no_grad()
+def test_sorting_channels_changes_no_output(supernet: AnyFuse) -> None:
+    inputs = images()
+    before = supernet(inputs).seg_logits
+    weights = supernet.trunk.late[0][0].project_conv.weight.clone()
+    sort_channels(supernet)
+    assert torch.allclose(supernet(inputs).seg_logits, before, atol=1e-5)
+    weights_now = supernet.trunk.late[0][0].project_conv.weight
+    assert not torch.equal(weights, weights_now)
+    mass = weights_now.abs().sum((0, 2, 3))
+    assert (mass[:-1] >= mass[1:]).all()
+
+
+@torch.no_grad()
+def test_largest_subnetwork_is_the_supernetwork(supernet: AnyFuse) -> None:
+    inputs = images()
+    whole = extract(supernet, ElasticSpace(supernet).largest())
+    assert torch.equal(whole(inputs).seg_logits, supernet(inputs).seg_logits)
+
+
+def test_gradients_of_a_slice_reach_only_the_leading_part(supernet: AnyFuse) -> None:
+    method = build_method(MethodSpec(name="sandwich", options={"drawn": 0}), supernet)
+    assert isinstance(method, Sandwich)
+    output = method.run(method.space.smallest(), images(batch=2))
+    assert output.seg_logits is not None
+    output.seg_logits.float().square().mean().backward()
+    expand = supernet.encoders["rgb"].stages[1][0].expand_conv.weight
+    kept = expand.shape[0] // 3
+    assert expand.grad[:kept].abs().sum() > 0 and not expand.grad[kept:].any()
+    dropped = [p.grad for p in supernet.encoders["rgb"].stages[4][1].parameters()]
+    assert all(g is None or not g.any() for g in dropped), "a block that is not there learned"
+    decoder = supernet.trunk.segmentation.lateral["8"].weight.grad
+    assert decoder[:16].any() and not decoder[16:].any()
+
+
+def test_sandwich_brings_subnetworks_closer(supernet: AnyFuse) -> None:
+    method = build_method(MethodSpec(name="sandwich"), supernet)
+    optimizer = torch.optim.Adam(supernet.parameters(), lr=2e-3)
+    inputs = images(batch=4)
+    supernet.train()
+    gaps = []
+    for _ in range(15):
+        torch.manual_seed(3)  # the same sub-network is drawn, and dropout drops the same
+        with torch.autocast("cpu", torch.bfloat16):
+            output: ModelOutput = supernet(inputs)
+        assert output.seg_logits is not None
+        target = torch.zeros(4, 16, 24, dtype=torch.long)
+        terms = {"segmentation": torch.nn.functional.cross_entropy(output.seg_logits, target)}
+        optimizer.zero_grad()
+        method.backward(terms, inputs, output, batch_of(inputs))
+        optimizer.step()
+        gaps.append(method.diagnostics()["sandwich/smallest"])
+    assert gaps[-1] < 0.7 * max(gaps)
+
+
+@torch.no_grad()
+def run_exported(
+    model: AnyFuse,
+    inputs: dict[str, torch.Tensor],
+    folder: Path,
+    int8: tuple[str, ...],
+    steps: dict[str, float],
+) -> np.ndarray:
+    feeds: dict[str, np.ndarray] = {"presence": np.array([1, 1, 0, 0], np.float32)}
+    for spec in graph_specs(fold_batch_norm(model), inputs, single=False):
+        path = folder / spec.file
+        write_onnx(spec, path, half_storage=False)
+        graph = onnx.load(path)
+        chosen = [layer for layer in layers_of(graph) if layer.module in int8]
+        thresholds = {layer.activation: steps[layer.module] for layer in chosen}
+        onnx.save(quantize(graph, thresholds, [layer.name for layer in chosen]), path)
+        engine = OnnxRuntimeEngine(path, "cpu", 1)
+        own = {m: x.numpy() for m, x in inputs.items()} | feeds
+        feeds |= engine.run({i.name: own[i.name] for i in engine.inputs})
+    return feeds["seg_logits"]
+
+
+@torch.no_grad()
+@pytest.mark.slow
+def test_slices_equal_the_exported_small_model(supernet: AnyFuse, tmp_path: Path) -> None:
+    inputs = images()
+    space = SearchSpace(supernet)
+    candidate = space.repair(tuple(0 if i % 2 else size - 1 for i, size in enumerate(space.sizes)))
+    decoded = space.decode(candidate)
+    method = build_method(MethodSpec(name="sandwich"), supernet)
+    assert isinstance(method, Sandwich)
+    with torch.autocast("cpu", enabled=False):
+        small = extract(supernet, decoded.architecture)
+        wanted = small(inputs).seg_logits.numpy()
+    sliced = method.run(decoded.architecture, inputs).seg_logits
+    assert sliced is not None
+    assert np.abs(sliced.float().numpy() - wanted).max() < 0.05 * np.abs(wanted).max()  # bfloat16
+    found = run_exported(small, inputs, tmp_path, (), {})
+    assert np.abs(found - wanted).max() < 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.slow
+def test_simulated_int8_is_what_the_exported_graphs_compute(
+    supernet: AnyFuse, tmp_path: Path
+) -> None:
+    inputs = images()
+    space = SearchSpace(supernet)
+    decoded = space.decode(space.corner(large=False, int8=True))
+    small = extract(supernet, decoded.architecture)
+    exact = small(inputs).seg_logits.numpy()
+    simulated = fold_batch_norm(small)
+    steps = fake_quantize(simulated, decoded.int8, (simulated(inputs) and None for _ in range(1)))
+    wanted = simulated(inputs).seg_logits.numpy()
+    loss = np.sqrt(((wanted - exact) ** 2).mean())
+    assert loss > 0
+    found = run_exported(small, inputs, tmp_path, decoded.int8, steps)
+    assert (
+        np.sqrt(((found - wanted) ** 2).mean()) < 0.7 * loss
+    )  # kernels round ties and sums otherwise
+
+
+def test_blocks_that_are_not_there_are_in_float(supernet: AnyFuse) -> None:
+    space = SearchSpace(supernet)
+    genes = list(space.corner(large=False, int8=True))
+    names = list(space.blocks)
+    first_block = len(space.sizes) - len(names)
+    gone = names.index("encoders.rgb.stages.4.2")
+    assert genes[first_block + gone] == 0
+    genes[first_block + gone] = 2
+    assert space.repair(tuple(genes))[first_block + gone] == 0
+    decoded = space.decode(space.repair(tuple(genes)))
+    small = extract(supernet, decoded.architecture)
+    assert set(decoded.choices) == set(units_of(small))
+    convolutions = {n for n, m in small.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    assert set(decoded.int8) == {n for n in convolutions if not n.startswith("aux_heads")}
+
+
+def test_refuses_what_is_no_supernetwork(supernet: AnyFuse) -> None:
+    small = extract(supernet, ElasticSpace(supernet).smallest())
+    with pytest.raises(ConfigError, match="all stages whole"):
+        SearchSpace(small)
+    shared = AnyFuse(("rgb", "depth"), 3, width=0.25, decoder_width=16, encoders="shared")
+    with pytest.raises(ConfigError, match="separate encoders"):
+        build_method(MethodSpec(name="sandwich"), shared)
+    with pytest.raises(ConfigError, match=r"model.options.stages.*no part 'thermal'"):
+        AnyFuse(("rgb",), 3, stages={"thermal": [[1, 1]] * 5})
+    for bad in ([(1, 1)], [(2, 1)], [(1, 0)], [(1,)]):
+        with pytest.raises(ConfigError, match="model.options.stages"):
+            make_stages(0, 2 if bad == [(1, 1)] else 1, 8, 1.0, bad)
+    with pytest.raises(ConfigError, match="no convolution 'nowhere'"):
+        fake_quantize(small, ["nowhere"], [])
