@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from perception.errors import ConfigError
 from perception.models.efficientnet_lite import (
     STEM_CHANNELS,
-    SamePadConv,
     Stem,
     adapt_stem,
     imagenet_state_dict,
     make_stages,
     scale_channels,
+    share_convolutions,
 )
 from perception.models.fusion import fuse_gated, fuse_present
 from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
@@ -192,7 +192,7 @@ class AnyFuse(FusionModel):
         if pretrained:
             self._load_imagenet(width)
         if encoders == "shared":
-            self._share_convolutions()
+            share_convolutions(self.encoders.values())
         elif encoders != "separate":
             raise ConfigError(f"unknown encoders '{encoders}'", hint="separate or shared")
 
@@ -219,15 +219,6 @@ class AnyFuse(FusionModel):
             if parts[0] == "stages" and int(parts[1]) >= ENCODER_STAGES:
                 late[".".join([str(int(parts[1]) - ENCODER_STAGES), *parts[2:]])] = value
         self.trunk.late.load_state_dict(late)
-
-    def _share_convolutions(self) -> None:
-        reference = dict(self._encoder(self.modalities[0]).stages.named_modules())
-        for modality in self.modalities[1:]:
-            for name, module in self._encoder(modality).stages.named_modules():
-                if isinstance(module, SamePadConv):
-                    shared = reference[name]
-                    assert isinstance(shared, SamePadConv)
-                    module.weight = shared.weight
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Feature maps `f<s>` and score maps `s<s>` at strides s."""

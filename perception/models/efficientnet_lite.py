@@ -7,7 +7,7 @@ swish, no squeeze-and-excitation, and a stem that is not scaled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -172,6 +172,21 @@ def make_stages(
         stages.append(nn.Sequential(*blocks))
         channels.append(outputs)
     return stages, channels
+
+
+def share_convolutions(encoders: Iterable[nn.Module]) -> None:
+    """Let all encoders use the convolutions in the `stages` of the first.
+
+    Stems, which differ in their input channels, and normalizations stay their own.
+    """
+    first, *others = encoders
+    reference = dict(first.get_submodule("stages").named_modules())
+    for encoder in others:
+        for name, module in encoder.get_submodule("stages").named_modules():
+            if isinstance(module, SamePadConv):
+                shared = reference[name]
+                assert isinstance(shared, SamePadConv)
+                module.weight = shared.weight
 
 
 def imagenet_state_dict() -> dict[str, Tensor]:

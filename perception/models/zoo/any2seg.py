@@ -15,15 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
+from perception.models.efficientnet_lite import share_convolutions
 from perception.models.fusion import ABSENT_SCORE
-from perception.models.heads import Pyramid, SegmentationHead
-from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
+from perception.models.heads import Pyramid
+from perception.models.interface import Features, ModelCard, ModelOutput, gather
 from perception.models.layers import SeparableBlock
 from perception.models.supervision import sample_labels
-from perception.models.zoo.backbone import LitePyramid, share_convolutions
-from perception.preprocess.contract import CHANNELS
+from perception.models.zoo.backbone import SCALES, LitePyramid, PyramidModel
 
-SCALES = (4, 8, 16, 32)
 DISTILLED = "f16"
 
 
@@ -126,7 +125,7 @@ def class_means(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor,
     return (weights @ flat) / counts.clamp(min=1)[:, None], counts > 0
 
 
-class Any2Seg(FusionModel):
+class Any2Seg(PyramidModel):
     """Segmentation from any subset, with one set of convolutions for all modalities.
 
     Args:
@@ -144,7 +143,6 @@ class Any2Seg(FusionModel):
         source="Zheng, Lyu, Wang: Any2Seg, ECCV 2024",
         published_result="mIoU +3.54 over the best before, DELIVER and MCubeS",
     )
-    feature_names = tuple(f"f{s}" for s in SCALES)
 
     def __init__(
         self,
@@ -158,14 +156,10 @@ class Any2Seg(FusionModel):
         class_embeddings: str | None = None,
     ) -> None:
         super().__init__(modalities, seg_classes, det_classes)
-        encoders = [
-            LitePyramid(CHANNELS[m], width, SCALES, pretrained=pretrained) for m in self.modalities
-        ]
-        share_convolutions(encoders)
-        self.encoders = nn.ModuleDict(dict(zip(self.modalities, encoders, strict=True)))
-        channels = encoders[0].channels
+        channels = self.add_encoders(width, pretrained=pretrained)
+        share_convolutions(self.encoders.values())
         self.fusion = nn.ModuleDict({str(s): AgnosticFusion(c) for s, c in channels.items()})
-        self.segmentation = SegmentationHead(channels, seg_classes, decoder_width)
+        self.add_heads(channels, decoder_width)
         self.distillation = distillation
         self.teacher: PrototypeTeacher | None = None
         if distillation > 0:
@@ -192,7 +186,7 @@ class Any2Seg(FusionModel):
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Feature maps `f<s>` at strides s; in training, `teacher` beside those of rgb."""
-        features = {f"f{s}": x for s, x in self.encoders[modality](image).items()}
+        features = super().encode(modality, image)
         if self.training and self.teacher is not None and modality == "rgb":
             seen = self.teacher.look(image)
             if seen is not None:
@@ -207,7 +201,7 @@ class Any2Seg(FusionModel):
         for s in SCALES:
             got = gather(self.modalities, features, present, f"f{s}")
             pyramid[s] = self.fusion[str(s)](got.maps, got.gates)
-        return ModelOutput(self.segmentation(pyramid))
+        return self.read(pyramid)
 
     def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
         """Keep the maps that are distilled, and the teacher's."""

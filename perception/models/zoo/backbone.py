@@ -1,4 +1,4 @@
-"""EfficientNet-Lite as a pyramid, the encoder of those zoo models whose idea lies elsewhere."""
+"""EfficientNet-Lite as a pyramid, and the base of those zoo models whose idea lies elsewhere."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from perception.errors import ConfigError
 from perception.models.efficientnet_lite import (
     STAGES,
     STEM_CHANNELS,
-    SamePadConv,
     Stem,
     adapt_stem,
     imagenet_state_dict,
     make_stages,
     scale_channels,
 )
+from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
+from perception.models.interface import Features, FusionModel, ModelOutput
+from perception.preprocess.contract import CHANNELS
 
 SCALE_STAGE = {4: 1, 8: 2, 16: 4, 32: 6}
 """Index of the stage that gives the map of each stride."""
+
+SCALES = tuple(SCALE_STAGE)
 
 
 class LitePyramid(nn.Module):
@@ -68,12 +72,41 @@ class LitePyramid(nn.Module):
         return maps
 
 
-def share_convolutions(encoders: list[LitePyramid]) -> None:
-    """Let all encoders use the convolutions of the first; stems and normalizations stay their own."""
-    reference = dict(encoders[0].stages.named_modules())
-    for encoder in encoders[1:]:
-        for name, module in encoder.stages.named_modules():
-            if isinstance(module, SamePadConv):
-                shared = reference[name]
-                assert isinstance(shared, SamePadConv)
-                module.weight = shared.weight
+class PyramidModel(FusionModel):
+    """Base of models with an EfficientNet-Lite per modality and the usual heads on a fused pyramid.
+
+    A subclass writes `fuse`, and gives `add_heads` the channels of what it fuses.
+    """
+
+    feature_names = tuple(f"f{s}" for s in SCALES)
+
+    def add_encoders(self, width: float, *, pretrained: bool) -> dict[int, int]:
+        """Make the encoders; returns the channels of their maps by stride."""
+        pyramids: dict[str, LitePyramid] = {
+            m: LitePyramid(CHANNELS[m], width, SCALES, pretrained=pretrained)
+            for m in self.modalities
+        }
+        self.encoders = nn.ModuleDict(pyramids)
+        return pyramids[self.modalities[0]].channels
+
+    def add_heads(self, channels: dict[int, int], decoder_width: int) -> None:
+        """Make a head for each task that has classes."""
+        self.segmentation = (
+            SegmentationHead(channels, self.seg_classes, decoder_width)
+            if self.seg_classes
+            else None
+        )
+        self.detection = (
+            DetectionHead(channels, self.det_classes, decoder_width) if self.det_classes else None
+        )
+
+    def encode(self, modality: str, image: Tensor) -> Features:
+        """Feature maps `f<s>` at strides s."""
+        return {f"f{s}": x for s, x in self.encoders[modality](image).items()}
+
+    def read(self, pyramid: Pyramid) -> ModelOutput:
+        """What the heads say of a fused pyramid."""
+        return ModelOutput(
+            self.segmentation(pyramid) if self.segmentation is not None else None,
+            self.detection(pyramid) if self.detection is not None else {},
+        )

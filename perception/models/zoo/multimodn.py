@@ -12,14 +12,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
-from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput
+from perception.models.heads import Pyramid
+from perception.models.interface import Features, ModelCard, ModelOutput
 from perception.models.supervision import auxiliary_segmentation_loss
-from perception.models.zoo.backbone import LitePyramid
+from perception.models.zoo.backbone import SCALES, PyramidModel
 from perception.models.zoo.blocks import ConvNorm
-from perception.preprocess.contract import CHANNELS
-
-SCALES = (4, 8, 16, 32)
 
 
 class StateUpdate(nn.Module):
@@ -35,7 +32,7 @@ class StateUpdate(nn.Module):
         return new
 
 
-class MultiModN(FusionModel):
+class MultiModN(PyramidModel):
     """Sequential fusion.
 
     Args:
@@ -52,7 +49,6 @@ class MultiModN(FusionModel):
         source="Swamy et al.: MultiModN, NeurIPS 2023",
         tasks=("segmentation", "detection"),
     )
-    feature_names = tuple(f"f{s}" for s in SCALES)
     shared_part = "updates"
 
     def __init__(
@@ -68,32 +64,17 @@ class MultiModN(FusionModel):
     ) -> None:
         super().__init__(modalities, seg_classes, det_classes)
         self.state_change = state_change
-        self.encoders = nn.ModuleDict(
-            {
-                m: LitePyramid(CHANNELS[m], width, SCALES, pretrained=pretrained)
-                for m in self.modalities
-            }
-        )
+        channels = self.add_encoders(width, pretrained=pretrained)
         self.first = nn.ParameterDict(
             {str(s): nn.Parameter(torch.zeros(1, state, 1, 1)) for s in SCALES}
         )
-        first = self.encoders[self.modalities[0]]
-        assert isinstance(first, LitePyramid)
         self.updates = nn.ModuleDict(
             {
-                m: nn.ModuleDict({str(s): StateUpdate(c, state) for s, c in first.channels.items()})
+                m: nn.ModuleDict({str(s): StateUpdate(c, state) for s, c in channels.items()})
                 for m in self.modalities
             }
         )
-        pyramid = dict.fromkeys(SCALES, state)
-        self.segmentation = (
-            SegmentationHead(pyramid, seg_classes, decoder_width) if seg_classes else None
-        )
-        self.detection = DetectionHead(pyramid, det_classes, decoder_width) if det_classes else None
-
-    def encode(self, modality: str, image: Tensor) -> Features:
-        """Feature maps `f<s>` at strides s."""
-        return {f"f{s}": x for s, x in self.encoders[modality](image).items()}
+        self.add_heads(dict.fromkeys(SCALES, state), decoder_width)
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
@@ -135,13 +116,6 @@ class MultiModN(FusionModel):
             state = new
             states.append(state)
         return states
-
-    def read(self, state: Pyramid) -> ModelOutput:
-        """What the heads say of a state."""
-        return ModelOutput(
-            self.segmentation(state) if self.segmentation is not None else None,
-            self.detection(state) if self.detection is not None else {},
-        )
 
     def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
         """The loss of the steps before the last, weighted like it, and of the state's change."""

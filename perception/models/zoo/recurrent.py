@@ -12,12 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
-from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
-from perception.models.zoo.backbone import LitePyramid
-from perception.preprocess.contract import CHANNELS
-
-SCALES = (4, 8, 16, 32)
+from perception.models.heads import Pyramid
+from perception.models.interface import Features, ModelCard, ModelOutput, gather
+from perception.models.zoo.backbone import SCALES, PyramidModel
 
 
 class ContextUnit(nn.Module):
@@ -63,7 +60,7 @@ class RecurrentMix(nn.Module):
         return mixed
 
 
-class RecurrentMixer(FusionModel):
+class RecurrentMixer(PyramidModel):
     """EfficientNet-Lite encoders, recurrent mixing at every scale, the usual heads.
 
     Args:
@@ -78,7 +75,6 @@ class RecurrentMixer(FusionModel):
         source="after Lee et al.: Modality Mixer, WACV 2023",
         tasks=("segmentation", "detection"),
     )
-    feature_names = tuple(f"f{s}" for s in SCALES)
     shared_part = "mix"
 
     def __init__(
@@ -91,23 +87,9 @@ class RecurrentMixer(FusionModel):
         decoder_width: int = 96,
     ) -> None:
         super().__init__(modalities, seg_classes, det_classes)
-        pyramids: dict[str, LitePyramid] = {
-            m: LitePyramid(CHANNELS[m], width, SCALES, pretrained=pretrained)
-            for m in self.modalities
-        }
-        self.encoders = nn.ModuleDict(pyramids)
-        channels = pyramids[self.modalities[0]].channels
+        channels = self.add_encoders(width, pretrained=pretrained)
         self.mix = nn.ModuleDict({str(s): RecurrentMix(c) for s, c in channels.items()})
-        self.segmentation = (
-            SegmentationHead(channels, seg_classes, decoder_width) if seg_classes else None
-        )
-        self.detection = (
-            DetectionHead(channels, det_classes, decoder_width) if det_classes else None
-        )
-
-    def encode(self, modality: str, image: Tensor) -> Features:
-        """Feature maps `f<s>` at strides s."""
-        return {f"f{s}": x for s, x in self.encoders[modality](image).items()}
+        self.add_heads(channels, decoder_width)
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
@@ -117,7 +99,4 @@ class RecurrentMixer(FusionModel):
         for s in SCALES:
             got = gather(self.modalities, features, present, f"f{s}")
             pyramid[s] = self.mix[str(s)](got.maps, got.gates)
-        return ModelOutput(
-            self.segmentation(pyramid) if self.segmentation is not None else None,
-            self.detection(pyramid) if self.detection is not None else {},
-        )
+        return self.read(pyramid)
