@@ -5,13 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.train import (
-    SMOKE_BATCHES,
-    SMOKE_VALIDATION,
-    add_train_arguments,
-    choose_device,
-    read_config,
-)
+from perception.cli.train import add_train_arguments, choose_device, fit, read_config
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,11 +21,4 @@ def run(args: argparse.Namespace) -> int:
     from perception.training.pretrain import Pretrainer
 
     out = args.out or Path("runs") / f"{config.name}-pretrained"
-    trainer = Pretrainer(config, out, choose_device(args.device))
-    if args.smoke:
-        trainer.shorten(SMOKE_BATCHES * config.phase(0).batch, SMOKE_VALIDATION)
-    if args.resume:
-        trainer.resume()
-    trainer.fit()
-    print(f"wrote {out}")  # noqa: T201
-    return 0
+    return fit(Pretrainer(config, out, choose_device(args.device)), args)

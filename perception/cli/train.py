@@ -11,6 +11,7 @@ from perception.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
     from perception.training.config import TrainConfig
+    from perception.training.loop import Trainer
 
 SMOKE_BATCHES, SMOKE_VALIDATION = 3, 4
 """Training batches and validation frames of `--smoke`."""
@@ -109,11 +110,15 @@ def train(config: TrainConfig, args: argparse.Namespace) -> int:
     from perception.training.loop import Trainer
 
     out = args.out or Path("runs") / config.name
-    trainer = Trainer(config, out, choose_device(args.device), tensorboard=args.tensorboard)
+    return fit(Trainer(config, out, choose_device(args.device), tensorboard=args.tensorboard), args)
+
+
+def fit(trainer: Trainer, args: argparse.Namespace) -> int:
+    """Let a trainer run to its end: from the start, resumed, or only to see it work."""
     if args.smoke:
-        trainer.shorten(SMOKE_BATCHES * config.phase(0).batch, SMOKE_VALIDATION)
+        trainer.shorten(SMOKE_BATCHES * trainer.config.phase(0).batch, SMOKE_VALIDATION)
     if args.resume:
         trainer.resume()
     trainer.fit()
-    print(f"wrote {out}")  # noqa: T201
+    print(f"wrote {trainer.out}")  # noqa: T201
     return 0

@@ -53,9 +53,11 @@ def recalibrate(model: FusionModel, batches: Sequence[Inputs]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
         norm.train()
-    for inputs in batches:
-        for _ in forward_subsets(model, inputs):
-            pass
+    # In the arithmetic of training, which is faster; the statistics themselves are kept in float32.
+    with torch.autocast("cpu", torch.bfloat16):
+        for inputs in batches:
+            for _ in forward_subsets(model, inputs):
+                pass
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
@@ -79,7 +81,7 @@ class Judge:
         train: FusionDataset,
         val: FusionDataset,
         tasks: Sequence[str],
-        statistics: int = 48,
+        statistics: int = 32,
         ranges: int = 6,
     ) -> None:
         if len(train) < _BATCH or not len(val):

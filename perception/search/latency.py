@@ -1,8 +1,9 @@
 """Latency of sub-networks, predicted from measured tables.
 
 Every block is timed alone, at each size, input shape and precision that it may have, by the backend that
-will run it.  The prediction is the sum over a network's blocks; a straight line through a few whole
-networks, really exported and timed, takes account of what lies between the blocks.
+will run it.  A network's prediction comes from the sums over its blocks in float and over those with
+layers in int8: a linear fit to a few whole networks, really exported and timed, takes account of what
+lies between blocks and of what a backend saves when blocks follow each other.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def quantized_for_timing(model: onnx.ModelProto, modules: Sequence[str]) -> onnx
 
 
 def time_engines(engines: Sequence[Engine], seconds: float) -> float:
-    """Milliseconds for running all engines once: the lower quartile, which other work disturbs least."""
+    """Milliseconds for running all engines once: the lowest tenth, which other work disturbs least."""
     rng = np.random.default_rng(0)
     feeds = [
         {i.name: rng.standard_normal(i.shape, np.float32) for i in engine.inputs}  # type: ignore[arg-type]
@@ -58,7 +59,7 @@ def time_engines(engines: Sequence[Engine], seconds: float) -> float:
         for engine, feed in zip(engines, feeds, strict=True):
             engine.run(feed)
         times.append(time.perf_counter() - start)
-    return 1e3 * float(np.percentile(times[2:], 25))
+    return 1e3 * float(np.percentile(times[2:], 10))
 
 
 def block_calls(model: AnyFuse, images: Mapping[str, Tensor]) -> dict[str, list[Shape]]:
@@ -185,12 +186,13 @@ class LatencyModel:
     """Predicted milliseconds and stored bytes of candidates.
 
     Attributes:
-        line: (slope, offset) from the tables' sum to a network's latency.
+        fit: what the sum of blocks in float, and of blocks with int8, are multiplied by, and a
+            constant in milliseconds.
     """
 
     def __init__(self, space: SearchSpace, tables: LatencyTables) -> None:
         self.space, self.tables = space, tables
-        self.line = (1.0, 0.0)
+        self.fit = (1.0, 1.0, 0.0)
         self._ms: dict[str, list[list[float]]] = {}
         self._bytes: dict[str, list[list[float]]] = {}
 
@@ -213,34 +215,38 @@ class LatencyModel:
             self._ms.setdefault(name, []).append(found)
             self._bytes.setdefault(name, []).append(size)
 
-    def _sum(self, table: Mapping[str, list[list[float]]], candidate: Candidate) -> float:
-        choices = self.space.decode(candidate).choices
-        return sum(
-            table[block][self.space.level(candidate, block)][choice]
-            for block, choice in choices.items()
-        )
-
-    def table_sum(self, candidate: Candidate) -> float:
-        """Sum of its blocks' milliseconds."""
-        return self._sum(self._ms, candidate)
+    def table_sums(self, candidate: Candidate) -> tuple[float, float]:
+        """Milliseconds of its blocks in float, and of those with layers in int8."""
+        sums = [0.0, 0.0]
+        for block, choice in self.space.decode(candidate).choices.items():
+            sums[choice > 0] += self._ms[block][self.space.level(candidate, block)][choice]
+        return sums[0], sums[1]
 
     def milliseconds(self, candidate: Candidate) -> float:
         """Predicted latency with all modalities present."""
-        slope, offset = self.line
-        return slope * self.table_sum(candidate) + offset
+        return float(np.dot(self.fit, (*self.table_sums(candidate), 1.0)))
 
     def stored_bytes(self, candidate: Candidate) -> float:
         """Size of its weights in a bundle."""
-        return self._sum(self._bytes, candidate)
+        choices = self.space.decode(candidate).choices
+        return sum(
+            self._bytes[block][self.space.level(candidate, block)][choice]
+            for block, choice in choices.items()
+        )
 
-    def fit_line(self, sums: Sequence[float], measured: Sequence[float]) -> None:
-        """Set the line from whole networks: least squares of relative errors, slope not negative."""
-        x, y = np.array(sums), np.array(measured)
-        design = np.stack([x / y, 1 / y], 1)
-        (slope, offset), *_ = np.linalg.lstsq(design, np.ones(len(y)), rcond=None)
-        if slope <= 0 or len(y) < 2:
-            slope, offset = float(y.mean() / x.mean()), 0.0
-        self.line = (float(slope), float(offset))
+    def fit_to(self, sums: Sequence[tuple[float, float]], measured: Sequence[float]) -> None:
+        """Set `fit` from the sums and measured milliseconds of whole networks.
+
+        Least squares of relative errors.  Where these networks cannot tell the factors apart, both
+        are the same and there is no constant.
+        """
+        y = np.array(measured)
+        design = np.column_stack([np.array(sums), np.ones(len(y))]) / y[:, None]
+        found, _, rank, _ = np.linalg.lstsq(design, np.ones(len(y)), rcond=None)
+        if rank < 3 or min(found[:2]) <= 0:
+            factor = float(y.sum() / np.sum(sums))
+            found = np.array([factor, factor, 0.0])
+        self.fit = (float(found[0]), float(found[1]), float(found[2]))
 
 
 def _stored(unit: nn.Module, precision: Sequence[str]) -> float:

@@ -34,7 +34,7 @@ def report_content(report: SearchReport, space: SearchSpace, backend: str) -> di
 
     return {
         "backend": backend,
-        "latency_line": {"slope": report.line[0], "offset_ms": report.line[1]},
+        "latency_fit": dict(zip(("float", "int8", "constant_ms"), report.fit, strict=True)),
         "predictors": report.errors,
         "whole": described(report.whole),
         "front": [described(f) for f in report.front],

@@ -24,10 +24,10 @@ from perception.search.evolution import (
 )
 from perception.search.latency import LatencyModel, LatencyTables, time_network
 from perception.search.space import Candidate, SearchSpace
+from perception.training.building import open_splits
 from perception.training.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from perception.training.config import MethodSpec
 from perception.training.dataset import FusionDataset
-from perception.training.loop import open_splits
 
 Progress = Callable[[str, int, int], None]
 
@@ -103,7 +103,7 @@ class SearchReport:
         front: those that no other beats, by latency.
         whole: the super-network itself, in float.
         chosen: by label, those that became runs.
-        line: (slope, offset) from the tables' sums to latencies.
+        fit: see `LatencyModel`.
         errors: of the predictors, on networks that they were not fitted to.
     """
 
@@ -111,7 +111,7 @@ class SearchReport:
     front: list[Found]
     whole: Found
     chosen: dict[str, Found]
-    line: tuple[float, float]
+    fit: tuple[float, float, float]
     errors: dict[str, float]
 
 
@@ -189,11 +189,15 @@ class Search:
             for large in (True, False)
             for int8 in (False, True)
         ]
-        for index, corner in enumerate(corners):
-            self.progress("timing whole networks", index, len(corners))
-            self._timed(corner)
-        sums = [self.latency.table_sum(c) for c in corners]
-        self.latency.fit_line(sums, [self._timed(c) for c in corners])
+        # Mixed ones as well: a backend may save nothing where float and int8 take turns.
+        rng = np.random.default_rng(self.options.seed)
+        mixed = [self.space.draw(rng) for _ in range(2)]
+        sums, measured = [], []
+        for index, known in enumerate([*corners, *mixed]):
+            self.progress("timing whole networks", index, 6)
+            sums.append(self.latency.table_sums(known))
+            measured.append(self._timed(known))
+        self.latency.fit_to(sums, measured)
         self._known: list[Candidate] = []
         predictor = self._rounds(corners)
         found = [self._found(c) for c in self._known]
@@ -204,8 +208,9 @@ class Search:
         self._measure(whole, front, chosen)
         for label, one in chosen.items():
             one.run = str(self._write_run(label, one))
-        errors = self._errors(predictor, [f for f in front if f.candidate not in corners])
-        return SearchReport(found, front, whole, chosen, self.latency.line, errors)
+        fitted = {*corners, *mixed}
+        errors = self._errors(predictor, [f for f in front if f.candidate not in fitted])
+        return SearchReport(found, front, whole, chosen, self.latency.fit, errors)
 
     def _rounds(self, corners: Sequence[Candidate]) -> RidgePredictor:
         rng = np.random.default_rng(self.options.seed)

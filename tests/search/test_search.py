@@ -23,9 +23,9 @@ from perception.runtime.pipeline import Pipeline
 from perception.search.latency import LatencyModel, LatencyTables, signature
 from perception.search.search import Found, choose, split_frames
 from perception.search.space import SearchSpace
+from perception.training.building import build_from_config, describe_recording
 from perception.training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from perception.training.config import TrainConfig
-from perception.training.loop import build_from_config, describe_recording
 
 
 class CountingTables(LatencyTables):
@@ -62,11 +62,15 @@ def test_prediction_is_the_sum_over_the_blocks_that_are_there() -> None:
             for n, m in small.named_modules()
             if isinstance(m, nn.Conv2d) and not n.startswith("aux_heads")
         )
-        assert latency.table_sum(candidate) == pytest.approx(wanted)
-        latency.line = (2.0, 5.0)
+        assert sum(latency.table_sums(candidate)) == pytest.approx(wanted)
+        latency.fit = (2.0, 2.0, 5.0)
         assert latency.milliseconds(candidate) == pytest.approx(2 * wanted + 5)
-    latency.fit_line([1.0, 2, 4], [3.0, 5, 9])
-    assert latency.line == pytest.approx((2, 1))
+    in_float, in_int8 = latency.table_sums(space.corner(large=True, int8=True))
+    assert in_float == 0 and in_int8 > 0
+    latency.fit_to([(1, 0), (2, 0), (0, 2), (0, 4)], [3.0, 5, 7, 13])
+    assert latency.fit == pytest.approx((2, 3, 1))
+    latency.fit_to([(1, 0), (0, 1)], [2.0, 2])
+    assert latency.fit == (2, 2, 0)
 
 
 def test_signature_tells_apart_what_differs_in_time() -> None:

@@ -186,13 +186,25 @@ class AdapNetDecoder(nn.Module):
 
 
 class MultiresolutionSupervision(FusionModel):
-    """What AdapNet++ and SSMA share: auxiliary heads behind both upsampling steps."""
+    """What AdapNet++ and SSMA share: encoders, decoder and its two auxiliary heads."""
 
-    def _add_aux_heads(self, width: float) -> None:
+    feature_names = ("context", "skip8", "skip4")
+
+    def _add_encoders(self, width: float) -> None:
+        self.encoders = nn.ModuleDict(
+            {m: AdapNetEncoder(CHANNELS[m], width) for m in self.modalities}
+        )
+
+    def _add_decoder(self, width: float, *, reweigh: bool = False) -> None:
+        """Make the decoder and its auxiliary heads, and give all layers their first weights."""
+        self.decoder = AdapNetDecoder(self.seg_classes, width, reweigh=reweigh)
         context = scaled(CONTEXT_WIDTH, width)
         self.aux_heads = nn.ModuleDict(
             {name: nn.Conv2d(context, self.seg_classes, 1) for name in AUX_WEIGHTS}
         )
+        he_initialize(self)
+        # Start near equal probabilities, whatever the depth has made of the scale.
+        nn.init.normal_(self.decoder.classify.weight, std=0.01)
 
     def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
         """Logits behind both upsampling steps."""
@@ -225,7 +237,6 @@ class AdapNet(MultiresolutionSupervision):
         published_parameters=30.2,
         published_result="mIoU 50.3, ScanNet test, RGB",
     )
-    feature_names = ("context", "skip8", "skip4")
 
     def __init__(
         self,
@@ -237,14 +248,8 @@ class AdapNet(MultiresolutionSupervision):
     ) -> None:
         super().__init__(modalities, seg_classes, det_classes)
         refuse_pretrained(pretrained, "AdapNet++")
-        self.encoders = nn.ModuleDict(
-            {m: AdapNetEncoder(CHANNELS[m], width) for m in self.modalities}
-        )
-        self.decoder = AdapNetDecoder(seg_classes, width)
-        self._add_aux_heads(width)
-        he_initialize(self)
-        # Start near equal probabilities, whatever the depth has made of the scale.
-        nn.init.normal_(self.decoder.classify.weight, std=0.01)
+        self._add_encoders(width)
+        self._add_decoder(width)
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None

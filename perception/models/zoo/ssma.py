@@ -16,12 +16,9 @@ from perception.models.zoo.adapnet import (
     CONTEXT_WIDTH,
     SKIP_WIDTH,
     SOURCE,
-    AdapNetDecoder,
-    AdapNetEncoder,
     MultiresolutionSupervision,
 )
-from perception.models.zoo.blocks import he_initialize, refuse_pretrained, scaled
-from perception.preprocess.contract import CHANNELS
+from perception.models.zoo.blocks import refuse_pretrained, scaled
 
 CONTEXT_BOTTLENECK, SKIP_BOTTLENECK = 16, 6
 
@@ -73,7 +70,6 @@ class SSMA(MultiresolutionSupervision):
         published_parameters=56.44,
         published_result="mIoU 57.7, ScanNet test, RGB-D",
     )
-    feature_names = ("context", "skip8", "skip4")
 
     def __init__(
         self,
@@ -87,9 +83,7 @@ class SSMA(MultiresolutionSupervision):
         refuse_pretrained(pretrained, "SSMA")
         count = len(self.modalities)
         context, skip = scaled(CONTEXT_WIDTH, width), scaled(SKIP_WIDTH, width)
-        self.encoders = nn.ModuleDict(
-            {m: AdapNetEncoder(CHANNELS[m], width) for m in self.modalities}
-        )
+        self._add_encoders(width)
         self.fusion = nn.ModuleDict(
             {
                 "context": SSMABlock(context, count, CONTEXT_BOTTLENECK, 1, norm=True),
@@ -97,11 +91,7 @@ class SSMA(MultiresolutionSupervision):
                 "skip4": SSMABlock(skip, count, SKIP_BOTTLENECK, 3, norm=False),
             }
         )
-        self.decoder = AdapNetDecoder(seg_classes, width, reweigh=True)
-        self._add_aux_heads(width)
-        he_initialize(self)
-        # Start near equal probabilities, whatever the depth has made of the scale.
-        nn.init.normal_(self.decoder.classify.weight, std=0.01)
+        self._add_decoder(width, reweigh=True)
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
