@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, EngineError
 from perception.frame import MODALITIES, Modality, Sample
 from perception.runtime.collector import Collector, Group, SensorTiming
 from perception.runtime.health import HealthState
@@ -32,6 +32,7 @@ class _Ticket:
 
     arrived_ns: int
     encoded: Encoded | None = None
+    refused: str = ""  # as what the sample was counted, when it cannot be used
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class SensorReport:
         received: all samples; received = used + superseded + rejected + waiting.
         used: samples that a result was computed from.
         superseded: samples that a newer one replaced, or whose group gave no result.
-        rejected: late, duplicate, skewed, malformed, dark, frozen or otherwise unusable samples.
+        rejected: late, duplicate, skewed, malformed, dark, frozen or otherwise unusable samples,
+            and those that were lost to a failing engine.
         waiting: encoded samples in open groups.
     """
 
@@ -121,7 +123,13 @@ class Stream:
                 where="inputs",
             )
         self.pipeline = pipeline
-        self.collector = Collector(sensors, deadline_ns, jump_ns=jump_ns, max_skew_ns=max_skew_ns)
+        self.collector = Collector(
+            sensors,
+            deadline_ns,
+            jump_ns=jump_ns,
+            max_skew_ns=max_skew_ns,
+            superseded=self._supersede,
+        )
         self.heartbeat_ns = heartbeat_ns
         self.counts: dict[Modality, Counter[str]] = {m: Counter() for m in self.collector.sensors}
         pipeline.expected = tuple(self.collector.sensors)
@@ -132,6 +140,7 @@ class Stream:
         self._epoch = self.collector.epoch
         self._beat_ns: int | None = None
         self._last_group: tuple[int, int] | None = None  # its stamp, and when it left
+        self._unsent: list[Output] = []  # computed before the backend failed on a later group
 
     def push(self, sample: Sample, now_ns: int) -> str:
         """Take in and encode a sample.
@@ -167,12 +176,15 @@ class Stream:
         self._lost.discard(modality)
         offset = self.collector.sensors[modality].offset_ns
         stamped = replace(sample, stamp_ns=sample.stamp_ns + offset)
-        ticket.encoded = self.pipeline.encode(stamped)
-        if ticket.encoded is None:
-            self._kept.pop(modality, None)
-            counts["unusable"] += 1
-            return "unusable"
-        return "accepted"
+        ticket.refused = "failed"
+        try:
+            ticket.encoded = self.pipeline.encode(stamped)
+            ticket.refused = "" if ticket.encoded is not None else "unusable"
+        finally:
+            if ticket.refused:
+                self._kept.pop(modality, None)
+                counts[ticket.refused] += 1
+        return ticket.refused or "accepted"
 
     def reject(self, modality: Modality, line: str, now_ns: int) -> None:
         """Count a message that could not be decoded: its sensor is malformed until it recovers.
@@ -189,7 +201,11 @@ class Stream:
 
     def skip(self, modality: Modality) -> None:
         """Count a message that a newer one replaced before it was decoded."""
-        self.counts[modality].update(("received", "skipped"))
+        self.counts[modality].update(("received", "superseded"))
+
+    def refuse(self, modality: Modality, reason: str, count: int = 1) -> None:
+        """Count messages as rejected that nobody looked at, such as those before the start."""
+        self.counts[modality].update({"received": count, reason: count})
 
     def poll(self, now_ns: int) -> list[Output]:
         """The outputs that are due, oldest first.
@@ -198,9 +214,16 @@ class Stream:
             EngineError: the backend failed.
         """
         self._note_losses(now_ns)
-        outputs = []
-        for group in self.collector.poll(now_ns):
-            output = self._fuse(group, now_ns)
+        outputs, self._unsent = self._unsent, []
+        groups = self.collector.poll(now_ns)
+        for index, group in enumerate(groups):
+            try:
+                output = self._fuse(group, now_ns)
+            except EngineError:
+                self._unsent = outputs
+                for lost in groups[index:]:
+                    self._fail(lost)
+                raise
             if output is not None:
                 outputs.append(output)
         due = self._beat_ns is not None and now_ns - self._beat_ns >= self.heartbeat_ns
@@ -232,19 +255,30 @@ class Stream:
             )
             silent = math.nan if heard is None else max(0, now_ns - heard) / 1e6
             counts = Counter(dict(self.counts[modality]))  # another thread may be counting
-            kept_apart = ("received", "used", "skipped")
+            kept_apart = ("received", "used", "superseded")
             rejected = sum(n for reason, n in counts.items() if reason not in kept_apart)
-            left = counts["received"] - counts["used"] - rejected - waiting[modality]
             reports[modality] = SensorReport(
                 health[modality],
                 silent,
                 counts["received"],
                 counts["used"],
-                left,
+                counts["superseded"],
                 rejected,
                 waiting[modality],
             )
         return reports
+
+    def _supersede(self, sample: Sample) -> None:
+        """Count a sample that the collector let go of, unless it was counted as rejected before."""
+        if isinstance(sample, _Waiting) and not sample.ticket.refused:
+            self.counts[sample.modality]["superseded"] += 1
+
+    def _fail(self, group: Group) -> None:
+        """Count a group's samples as lost to the backend."""
+        for modality, sample in group.samples.items():
+            if isinstance(sample, _Waiting) and not sample.ticket.refused:
+                sample.ticket.refused = "failed"
+                self.counts[modality]["failed"] += 1
 
     def _note_losses(self, now_ns: int) -> None:
         for modality in self._gone(now_ns):
@@ -299,7 +333,9 @@ class Stream:
             for modality, sample in fresh.items():
                 if self.pipeline.health.recovering(modality):
                     sample.ticket.encoded = self.pipeline.encode(sample, trust=True)
-                    self.counts[modality]["unusable"] -= sample.ticket.encoded is not None
+                    if sample.ticket.encoded is not None:
+                        self.counts[modality][sample.ticket.refused] -= 1
+                        sample.ticket.refused = ""
         return fresh
 
     def _reusable(self, group: Group) -> dict[Modality, _Waiting]:
@@ -321,7 +357,7 @@ class Stream:
         encoded = {m: s.ticket.encoded for m, s in chosen.items() if s.ticket.encoded is not None}
         result = self.pipeline.fuse_encoded(encoded, group.samples, group.stamp_ns)
         for modality in fresh:
-            self.counts[modality]["used"] += modality in result.used
+            self.counts[modality]["used" if modality in result.used else "superseded"] += 1
         timings = {k: v for m in fresh for k, v in encoded[m].timings.items()}
         total = sum(timings.values()) + result.timings.get("total", 0.0)
         result = replace(
