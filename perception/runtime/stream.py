@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from perception.errors import ConfigError, EngineError
+from perception.errors import ConfigError
 from perception.frame import MODALITIES, Modality, Sample
 from perception.runtime.collector import Collector, Group, SensorTiming
 from perception.runtime.health import HealthState
@@ -219,7 +219,7 @@ class Stream:
         for index, group in enumerate(groups):
             try:
                 output = self._fuse(group, now_ns)
-            except EngineError:
+            except Exception:
                 self._unsent = outputs
                 for lost in groups[index:]:
                     self._fail(lost)
