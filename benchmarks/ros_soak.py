@@ -11,6 +11,7 @@ Status 1 and the reason when something is wrong.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -104,10 +105,8 @@ class Monitor:
         self._thread.start()
 
     def _spin(self) -> None:
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def _counter(self, name: str) -> Any:
         def count(message: Any) -> None:

@@ -205,6 +205,12 @@ class Collector:
             del self._open[:count]
             return ready
 
+    def due(self, now_ns: int) -> bool:
+        """Whether `poll` would give a group."""
+        with self._lock:
+            now = max(now_ns, self._now_ns)
+            return bool(self._expelled) or any(self._reason(g, now) for g in self._open)
+
     def flush(self, now_ns: int) -> list[Group]:
         """All groups, ready or not, as at the end of a recording."""
         with self._lock:

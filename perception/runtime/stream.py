@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 
 from perception.errors import ConfigError
@@ -32,7 +33,13 @@ class _Ticket:
 
     arrived_ns: int
     encoded: Encoded | None = None
+    pending: Future[Encoded | None] | None = None  # being encoded on another thread
     refused: str = ""  # as what the sample was counted, when it cannot be used
+
+    @property
+    def usable(self) -> bool:
+        """Whether the sample can be used, as far as is known."""
+        return self.encoded is not None or self.pending is not None
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,9 @@ class Stream:
         deadline_ns: longest wait of any sample for the others.
         heartbeat_ns: with every sensor lost, a result in state hold or stop comes this often.
         jump_ns, max_skew_ns: as for `Collector`.
+        parallel: encode samples that wait for others anyway on a thread of their sensor, while the
+            one that completes the group is encoded by the caller.  `push` then calls a sample
+            accepted before it is known to be usable.  Needs `close` at the end.
 
     Raises:
         ConfigError: no sensor that the bundle takes, or one that it does not take.
@@ -115,6 +125,7 @@ class Stream:
         heartbeat_ns: int = 200_000_000,
         jump_ns: int = 1_000_000_000,
         max_skew_ns: int | None = None,
+        parallel: bool = False,
     ) -> None:
         foreign = [m for m in sensors if m not in pipeline.modalities]
         if foreign:
@@ -133,6 +144,12 @@ class Stream:
         self.heartbeat_ns = heartbeat_ns
         self.counts: dict[Modality, Counter[str]] = {m: Counter() for m in self.collector.sensors}
         pipeline.expected = tuple(self.collector.sensors)
+        # One thread per sensor, so that its samples are checked and encoded in order.
+        self._threads = {
+            m: ThreadPoolExecutor(1, f"encode_{m}")
+            for m in (self.collector.sensors if parallel and len(sensors) > 1 else ())
+        }
+        self._under_way: dict[Modality, Future[Encoded | None]] = {}
         self._kept: dict[Modality, _Waiting] = {}
         self._late: set[Modality] = set()
         self._lost: set[Modality] = set()
@@ -176,15 +193,33 @@ class Stream:
         self._lost.discard(modality)
         offset = self.collector.sensors[modality].offset_ns
         stamped = replace(sample, stamp_ns=sample.stamp_ns + offset)
-        ticket.refused = "failed"
+        thread, before = self._threads.get(modality), self._under_way.get(modality)
+        idle = before is None or before.done()
+        if thread is not None and not (idle and self.collector.due(now_ns)):
+            ticket.pending = self._under_way[modality] = thread.submit(
+                self.pipeline.encode, stamped
+            )
+            return "accepted"
+        return self._encode(modality, ticket, lambda: self.pipeline.encode(stamped))
+
+    def _encode(
+        self, modality: Modality, ticket: _Ticket, encode: Callable[[], Encoded | None]
+    ) -> str:
+        """Note a sample's features, or why there are none."""
+        ticket.pending, ticket.refused = None, "failed"
         try:
-            ticket.encoded = self.pipeline.encode(stamped)
+            ticket.encoded = encode()
             ticket.refused = "" if ticket.encoded is not None else "unusable"
         finally:
             if ticket.refused:
                 self._kept.pop(modality, None)
-                counts[ticket.refused] += 1
+                self.counts[modality][ticket.refused] += 1
         return ticket.refused or "accepted"
+
+    def close(self) -> None:
+        """End the threads that encode."""
+        for thread in self._threads.values():
+            thread.shutdown()
 
     def reject(self, modality: Modality, line: str, now_ns: int) -> None:
         """Count a message that could not be decoded: its sensor is malformed until it recovers.
@@ -245,7 +280,7 @@ class Stream:
         waiting = Counter(
             s.modality
             for s in self.collector.waiting()
-            if isinstance(s, _Waiting) and s.ticket.encoded is not None
+            if isinstance(s, _Waiting) and s.ticket.usable
         )
         reports: dict[Modality, SensorReport] = {}
         for modality in self.collector.sensors:
@@ -277,6 +312,7 @@ class Stream:
         """Count a group's samples as lost to the backend."""
         for modality, sample in group.samples.items():
             if isinstance(sample, _Waiting) and not sample.ticket.refused:
+                sample.ticket.pending, sample.ticket.encoded = None, None
                 sample.ticket.refused = "failed"
                 self.counts[modality]["failed"] += 1
 
@@ -314,7 +350,14 @@ class Stream:
             states[modality] = state
         return states
 
+    def _settle(self, group: Group) -> None:
+        """Wait for those of a group's samples that other threads encode."""
+        for modality, sample in group.samples.items():
+            if isinstance(sample, _Waiting) and sample.ticket.pending is not None:
+                self._encode(modality, sample.ticket, sample.ticket.pending.result)
+
     def _fuse(self, group: Group, now_ns: int) -> Output | None:
+        self._settle(group)
         if group.epoch != self._epoch or (
             self._last_group is not None and group.stamp_ns < self._last_group[0]
         ):

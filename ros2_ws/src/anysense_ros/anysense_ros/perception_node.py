@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import cv2
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -417,6 +418,8 @@ def _input_topic(modality: Modality, transport: str) -> tuple[Any, str]:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of `ros2 run anysense_ros perception_node`."""
+    # Sensors are encoded side by side; threads within a small image would only get in their way.
+    cv2.setNumThreads(1)
     return processes.run(PerceptionNode, lambda node: node.close(), lambda node: node.start(), args)
 
 

@@ -75,6 +75,8 @@ class Worker:
         self.inbox.close()
         if self._thread.is_alive():
             self._thread.join()
+        if self.stream is not None:
+            self.stream.close()
 
     def put(self, modality: Modality, message: Any) -> None:
         """Leave a message; called by the executor."""
@@ -93,6 +95,8 @@ class Worker:
 
     def _begin(self, pipeline: Pipeline) -> None:
         s = self.settings
+        if self.stream is not None:
+            self.stream.close()
         pipeline.reset()
         pipeline.policy = s.policy
         pipeline.health.config = s.health
@@ -104,6 +108,7 @@ class Worker:
             heartbeat_ns=s.ns("sync.heartbeat_ms"),
             jump_ns=s.ns("sync.jump_ms"),
             max_skew_ns=skew,
+            parallel=True,
         )
         for modality in self.stream.collector.sensors:
             if early := self.counters[f"early_{modality}"]:
