@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     args = parser.parse_args()
     try:
-        source = args.source or _simulated(Path(__file__).parent / ".colcon" / "demo_drive")
+        source = args.source or simulated_drive(Path(__file__).parent / ".colcon" / "demo_drive")
         _run(args.bundle, source, args.out, args.seconds)
         rows = _read(args.out / "status.csv")
         draw(rows, sorted(args.out.glob("overlay_*.png")), args.out / "timeline.png")
@@ -58,7 +58,8 @@ def main() -> int:
     return 0
 
 
-def _simulated(folder: Path) -> str:
+def simulated_drive(folder: Path) -> str:
+    """The argument that names a simulated drive of six seconds, which is made where it is missing."""
     if not (folder / "frames.csv").is_file():  # written last
         from perception.sim.generate import make_recording
 

@@ -1,12 +1,13 @@
-"""`anysense view`: a bundle on a recording, live in Foxglove or as an MCAP file for it."""
+"""`anysense view`: a bundle on a recording, live in Foxglove, or as a file for Foxglove or Rerun."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from perception.cli.arguments import (
     add_data_arguments,
@@ -17,13 +18,30 @@ from perception.cli.arguments import (
 )
 from perception.errors import ConfigError, MissingDependencyError
 
+SUFFIXES = (".mcap", ".rrd")
+
+
+class Viewer(Protocol):
+    """Where pictures and statuses go."""
+
+    def image(self, topic: str, image: Any, stamp_ns: int) -> None:
+        """Show an (H, W, 3) uint8 RGB picture."""
+
+    def status(self, values: dict[str, Any], stamp_ns: int) -> None:
+        """Show what the pipeline says about a frame."""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = commands.add_parser("view", help="show a bundle at work in Foxglove")
+    parser = commands.add_parser("view", help="show a bundle at work in Foxglove or Rerun")
     add_data_arguments(parser, required=True)
     parser.add_argument("--bundle", required=True, help="folder, zip or name of a bundle")
-    parser.add_argument("--out", type=Path, metavar="FILE.mcap", help="write a file, serve nothing")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write a file, serve nothing: .mcap for Foxglove, .rrd for Rerun",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
     parser.add_argument("--port", type=int, default=8765, help="port to serve on")
     parser.add_argument("--loops", type=int, default=1, help="how often to play; 0 = for ever")
@@ -32,45 +50,135 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Stream pictures of the sensors, the overlay, labeled points and the status."""
-    try:
-        import foxglove
-    except ImportError as error:
-        raise MissingDependencyError(
-            "foxglove-sdk is not installed", where="view", hint="pip install 'anysense[view]'"
-        ) from error
+    """Stream pictures of the sensors, the overlay and the status."""
     from perception.runtime.pipeline import Pipeline
 
     if args.loops < 0:
         raise ConfigError("must not be negative", where="--loops")
+    if args.out is not None and args.out.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"'{args.out.suffix}' is unknown", where="--out", hint=" or ".join(SUFFIXES)
+        )
+    rerun = args.out is not None and args.out.suffix == ".rrd"
+    _import_sdk("rerun" if rerun else "foxglove")
     recording = open_data(args)
     output_file(args.out)
     if args.out is not None and args.out.exists():
         raise ConfigError("exists already", where=str(args.out), hint="choose another --out")
     pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
     with ExitStack() as open_things:
-        if args.out is not None:
-            open_things.enter_context(foxglove.open_mcap(str(args.out)))
-        else:
-            try:
-                server = foxglove.start_server(host=args.host, port=args.port, name="anysense")
-            except Exception as error:  # a type of the SDK's own
-                raise ConfigError(f"cannot serve: {error}", where="--port") from error
-            open_things.callback(server.stop)
-            say(f"open Foxglove at ws://{args.host}:{args.port} (Ctrl-C ends)")
+        viewer: Viewer = open_things.enter_context(
+            _rerun_file(args.out) if rerun else _foxglove(args.out, args.host, args.port)
+        )
         loops = 1 if args.out is not None else args.loops
         played = 0
         while played < loops or not loops:
             played += 1
-            _play(recording, pipeline, live=args.out is None)
+            _play(recording, pipeline, viewer, live=args.out is None)
     if args.out is not None:
         say(f"wrote {len(recording)} frames to {args.out}")
     return 0
 
 
-def _play(recording: Any, pipeline: Any, *, live: bool) -> None:
+def _import_sdk(name: str) -> None:
+    try:
+        __import__(name)
+    except ImportError as error:
+        extra = "view" if name == "foxglove" else "rerun"
+        raise MissingDependencyError(
+            f"{name}-sdk is not installed", where="view", hint=f"pip install 'anysense[{extra}]'"
+        ) from error
+
+
+@contextmanager
+def _foxglove(out: Path | None, host: str, port: int) -> Iterator[Viewer]:
     import foxglove
 
+    if out is not None:
+        with foxglove.open_mcap(str(out)):
+            yield FoxgloveViewer()
+        return
+    try:
+        server = foxglove.start_server(host=host, port=port, name="anysense")
+    except Exception as error:  # a type of the SDK's own
+        raise ConfigError(f"cannot serve: {error}", where="--port") from error
+    say(f"open Foxglove at ws://{host}:{port} (Ctrl-C ends)")
+    try:
+        yield FoxgloveViewer()
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _rerun_file(out: Path) -> Iterator[Viewer]:
+    import rerun
+
+    stream = rerun.RecordingStream("anysense")
+    stream.save(str(out))
+    try:
+        yield RerunViewer(stream)
+    finally:
+        stream.flush()
+        stream.disconnect()
+
+
+class FoxgloveViewer:
+    """Logs to the SDK's open sinks: a server or a file."""
+
+    def image(self, topic: str, image: Any, stamp_ns: int) -> None:
+        """See `Viewer`."""
+        import foxglove
+        from foxglove.messages import RawImage, Timestamp
+
+        height, width = image.shape[:2]
+        message = RawImage(
+            timestamp=Timestamp(sec=stamp_ns // 10**9, nsec=stamp_ns % 10**9),
+            frame_id="camera_optical",
+            width=width,
+            height=height,
+            encoding="rgb8",
+            step=3 * width,
+            data=image.tobytes(),
+        )
+        foxglove.log(topic, message, log_time=stamp_ns)
+
+    def status(self, values: dict[str, Any], stamp_ns: int) -> None:
+        """See `Viewer`."""
+        import foxglove
+
+        foxglove.log("/status", values, log_time=stamp_ns)
+
+
+class RerunViewer:
+    """Logs to a Rerun recording, on the timeline `stamp`."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def image(self, topic: str, image: Any, stamp_ns: int) -> None:
+        """See `Viewer`."""
+        import rerun
+
+        self._at(stamp_ns)
+        self._stream.log(topic, rerun.Image(image))
+
+    def status(self, values: dict[str, Any], stamp_ns: int) -> None:
+        """See `Viewer`."""
+        import rerun
+
+        self._at(stamp_ns)
+        used = ", ".join(values["used"]) or "nothing"
+        lines = [f"{values['state']}: {used}", *values["warnings"]]
+        level = "INFO" if values["state"] == "full" else "WARN"
+        self._stream.log("/status/text", rerun.TextLog("\n".join(lines), level=level))
+        for name in ("engine_ms", "total_ms"):
+            self._stream.log(f"/status/{name}", rerun.Scalars(values[name]))
+
+    def _at(self, stamp_ns: int) -> None:
+        self._stream.set_time("stamp", timestamp=stamp_ns / 1e9)
+
+
+def _play(recording: Any, pipeline: Any, viewer: Viewer, *, live: bool) -> None:
     from perception.viz.overlay import draw_result, draw_sample
 
     due = time.monotonic()
@@ -80,8 +188,8 @@ def _play(recording: Any, pipeline: Any, *, live: bool) -> None:
         stamp = recording.stamp_ns(index)
         for modality, sample in frame.items():
             if modality != "lidar" or sample.camera is not None:
-                _log_image(f"/sensors/{modality}", draw_sample(sample), stamp)
-        _log_image("/overlay", draw_result(pipeline.manifest, frame, result), stamp)
+                viewer.image(f"/sensors/{modality}", draw_sample(sample), stamp)
+        viewer.image("/overlay", draw_result(pipeline.manifest, frame, result), stamp)
         status = {
             "state": result.state,
             "used": list(result.used),
@@ -90,24 +198,7 @@ def _play(recording: Any, pipeline: Any, *, live: bool) -> None:
             "total_ms": result.total_ms,
             "warnings": list(result.warnings),
         }
-        foxglove.log("/status", status, log_time=stamp)
+        viewer.status(status, stamp)
         if live:
             due += 1 / recording.info.rate_hz
             time.sleep(max(0.0, due - time.monotonic()))
-
-
-def _log_image(topic: str, image: Any, stamp_ns: int) -> None:
-    import foxglove
-    from foxglove.messages import RawImage, Timestamp
-
-    height, width = image.shape[:2]
-    message = RawImage(
-        timestamp=Timestamp(sec=stamp_ns // 10**9, nsec=stamp_ns % 10**9),
-        frame_id="camera_optical",
-        width=width,
-        height=height,
-        encoding="rgb8",
-        step=3 * width,
-        data=image.tobytes(),
-    )
-    foxglove.log(topic, message, log_time=stamp_ns)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import threading
 from bisect import insort
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -123,6 +123,8 @@ class Collector:
             `deadline_ns`: that group's stamp was wrong.
         max_skew_ns: when the stamps are on the same clock as `now_ns`: reject samples whose stamp is
             further from it than this.  None when they are not.
+        superseded: called with every accepted sample that will be in no group, under the collector's
+            lock.
 
     Attributes:
         counters: `received`, `used`, `superseded`, `rejected_<reason>`, `out_of_order`,
@@ -140,6 +142,7 @@ class Collector:
         *,
         jump_ns: int = 1_000_000_000,
         max_skew_ns: int | None = None,
+        superseded: Callable[[Sample], None] = lambda sample: None,
     ) -> None:
         if not sensors or deadline_ns <= 0 or jump_ns <= 0:
             raise ConfigError(
@@ -150,6 +153,7 @@ class Collector:
             as_modality(name)
         self.deadline_ns, self.jump_ns, self.max_skew_ns = deadline_ns, jump_ns, max_skew_ns
         self.counters: Counter[str] = Counter()
+        self._on_superseded = superseded
         self.epoch = 0
         self._total_weight = sum(t.weight for t in self.sensors.values())
         self._open: list[_Open] = []
@@ -200,6 +204,12 @@ class Collector:
                 ready.append(self._leave(group, now, reason or "flush"))
             del self._open[:count]
             return ready
+
+    def due(self, now_ns: int) -> bool:
+        """Whether `poll` would give a group."""
+        with self._lock:
+            now = max(now_ns, self._now_ns)
+            return bool(self._expelled) or any(self._reason(g, now) for g in self._open)
 
     def flush(self, now_ns: int) -> list[Group]:
         """All groups, ready or not, as at the end of a recording."""
@@ -257,9 +267,8 @@ class Collector:
     def reset(self) -> None:
         """Drop what waits and begin a new epoch.  What is dropped counts as superseded."""
         with self._lock:
-            self.counters["superseded"] += sum(
-                len(g.samples) for g in (*self._open, *self._expelled)
-            )
+            for group in (*self._open, *self._expelled):
+                self._drop(*group.samples.values())
             self._open.clear()
             self._expelled.clear()
             self._begin_epoch()
@@ -290,7 +299,8 @@ class Collector:
             return "late"
         group = self._nearest(modality, stamp)
         if group is not None:
-            self.counters["superseded"] += modality in group.samples
+            if modality in group.samples:
+                self._drop(group.samples[modality])
             group.samples[modality] = sample
             return "accepted"
         return self._open_group(sample, now)
@@ -411,8 +421,13 @@ class Collector:
             self._expelled.append(group)
         del self._open[:count]
         for group in self._expelled[:-_MAX_OPEN]:
-            self.counters["superseded"] += len(group.samples)
+            self._drop(*group.samples.values())
         del self._expelled[:-_MAX_OPEN]
+
+    def _drop(self, *samples: Sample) -> None:
+        self.counters["superseded"] += len(samples)
+        for sample in samples:
+            self._on_superseded(sample)
 
     def _begin_epoch(self) -> None:
         self.epoch += 1

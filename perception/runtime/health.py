@@ -112,7 +112,9 @@ class HealthMonitor:
 
     def _rgb(self, sample: Sample) -> HealthState:
         green = sample.data[::8, ::8, 1]
-        if np.percentile(green, self.config.dark_percentile) < self.config.dark_level:
+        # The percentile is dark when at least that share of the pixels is; counting needs no sorting.
+        bright_enough = np.count_nonzero(green >= self.config.dark_level)
+        if bright_enough <= green.size * (1 - self.config.dark_percentile / 100):
             return "dark"
         bright = (green >= self.config.saturated_level).mean()
         return "saturated" if bright > self.config.saturated_share else "ok"

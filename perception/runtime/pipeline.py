@@ -21,8 +21,16 @@ from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor, HealthState
 from perception.runtime.loading import load_pipeline_engines
 from perception.runtime.policy import Policy
-from perception.runtime.postprocess import as_picture, decode_detections, segment
+from perception.runtime.postprocess import (
+    as_picture,
+    decode_detections,
+    label_confidence,
+    label_pixels,
+)
 from perception.runtime.result import Detections, PipelineState, Result
+
+PARTS = frozenset({"labels", "confidence", "boxes"})
+"""What `Pipeline.wanted` may name."""
 
 _IMAGE = "image_"
 """Start of the names of graph outputs that are pictures."""
@@ -74,6 +82,7 @@ class Pipeline:
     Attributes:
         expected: the modalities that state `full` and the confidence are measured against; all of
             the bundle's unless fewer sensors are built in.
+        wanted: which of `PARTS` results hold; those that nobody reads need not be computed.
     """
 
     def __init__(
@@ -90,6 +99,7 @@ class Pipeline:
         self.policy = policy
         self.strict = strict
         self.expected = bundle.manifest.modalities
+        self.wanted = PARTS
         self.counters: Counter[str] = Counter()
         self.health = HealthMonitor(health)
         self.engines: dict[str, Engine] = {"fuser": fuser}
@@ -467,10 +477,14 @@ class Pipeline:
     ) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, Detections | None]:
         labels = confidence = boxes = None
         if "segmentation" in self.manifest.tasks:
-            labels, confidence = segment(grid.crop(outputs["seg_logits"][0]), grid.source)
-            if factor != 1.0:
-                confidence *= np.float32(factor)
-        if "detection" in self.manifest.tasks:
+            logits = grid.crop(outputs["seg_logits"][0])
+            if "labels" in self.wanted:
+                labels = label_pixels(logits, grid.source)
+            if "confidence" in self.wanted:
+                confidence = label_confidence(logits, grid.source)
+                if factor != 1.0:
+                    confidence *= np.float32(factor)
+        if "detection" in self.manifest.tasks and "boxes" in self.wanted:
             spec = self.manifest.detection
             maps = {
                 s: (outputs[f"det_cls_{s}"][0], outputs[f"det_box_{s}"][0]) for s in spec.strides

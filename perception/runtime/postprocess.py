@@ -14,7 +14,12 @@ Float32 = NDArray[np.float32]
 
 
 def segment(logits: Float32, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Float32]:
-    """Labels and confidence from class logits.
+    """Labels and confidence from class logits, see `label_pixels` and `label_confidence`."""
+    return label_pixels(logits, size), label_confidence(logits, size)
+
+
+def label_pixels(logits: Float32, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Labels from class logits.
 
     Classes are compared at twice the logits' resolution after bilinear interpolation, one class at
     a time so that the working set stays in cache; the winner is then brought to `size`.
@@ -24,7 +29,7 @@ def segment(logits: Float32, size: tuple[int, int]) -> tuple[NDArray[np.uint8], 
         size: (height, width) of the result in pixels.
 
     Returns:
-        (H, W) uint8 class ids and (H, W) float32 softmax probabilities of these.
+        (H, W) uint8 class ids.
     """
     classes, height, width = logits.shape
     fine = (width * 2, height * 2)
@@ -37,13 +42,17 @@ def segment(logits: Float32, size: tuple[int, int]) -> tuple[NDArray[np.uint8], 
         cv2.compare(plane, best, cv2.CMP_GT, wins)
         cv2.max(plane, best, best)
         labels[wins.view(bool)] = index
-    peak = logits.max(axis=0)
-    confidence = 1.0 / np.exp(logits - peak).sum(axis=0)
-    wanted = size[::-1]
-    return (
-        cv2.resize(labels, wanted, interpolation=cv2.INTER_NEAREST),
-        cv2.resize(confidence.astype(np.float32), wanted, interpolation=cv2.INTER_LINEAR),
+    return cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST).astype(
+        np.uint8, copy=False
     )
+
+
+def label_confidence(logits: Float32, size: tuple[int, int]) -> Float32:
+    """(H, W) float32 softmax probabilities of the labels that `label_pixels` gives."""
+    peak = logits.max(axis=0)
+    confidence = (1.0 / np.exp(logits - peak).sum(axis=0)).astype(np.float32)
+    out: Float32 = cv2.resize(confidence, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return out
 
 
 def as_picture(image: Float32, size: tuple[int, int]) -> NDArray[np.uint8]:

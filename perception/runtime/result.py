@@ -46,6 +46,7 @@ class Result:
 
     Attributes:
         labels: (H, W) uint8 class ids in the source image's size, or None without segmentation.
+            This and the next two are None also where `Pipeline.wanted` leaves them out.
         confidence: (H, W) float32 in 0..1, the probability of the label, derated when degraded.
         boxes: detections, or None without a detection head.
         used: modalities that this result was computed from, in canonical order.

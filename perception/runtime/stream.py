@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 
 from perception.errors import ConfigError
@@ -32,6 +33,13 @@ class _Ticket:
 
     arrived_ns: int
     encoded: Encoded | None = None
+    pending: Future[Encoded | None] | None = None  # being encoded on another thread
+    refused: str = ""  # as what the sample was counted, when it cannot be used
+
+    @property
+    def usable(self) -> bool:
+        """Whether the sample can be used, as far as is known."""
+        return self.encoded is not None or self.pending is not None
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ class SensorReport:
         received: all samples; received = used + superseded + rejected + waiting.
         used: samples that a result was computed from.
         superseded: samples that a newer one replaced, or whose group gave no result.
-        rejected: late, duplicate, skewed, malformed, dark, frozen or otherwise unusable samples.
+        rejected: late, duplicate, skewed, malformed, dark, frozen or otherwise unusable samples,
+            and those that were lost to a failing engine.
         waiting: encoded samples in open groups.
     """
 
@@ -99,6 +108,9 @@ class Stream:
         deadline_ns: longest wait of any sample for the others.
         heartbeat_ns: with every sensor lost, a result in state hold or stop comes this often.
         jump_ns, max_skew_ns: as for `Collector`.
+        parallel: encode samples that wait for others anyway on a thread of their sensor, while the
+            one that completes the group is encoded by the caller.  `push` then calls a sample
+            accepted before it is known to be usable.  Needs `close` at the end.
 
     Raises:
         ConfigError: no sensor that the bundle takes, or one that it does not take.
@@ -113,6 +125,7 @@ class Stream:
         heartbeat_ns: int = 200_000_000,
         jump_ns: int = 1_000_000_000,
         max_skew_ns: int | None = None,
+        parallel: bool = False,
     ) -> None:
         foreign = [m for m in sensors if m not in pipeline.modalities]
         if foreign:
@@ -121,10 +134,22 @@ class Stream:
                 where="inputs",
             )
         self.pipeline = pipeline
-        self.collector = Collector(sensors, deadline_ns, jump_ns=jump_ns, max_skew_ns=max_skew_ns)
+        self.collector = Collector(
+            sensors,
+            deadline_ns,
+            jump_ns=jump_ns,
+            max_skew_ns=max_skew_ns,
+            superseded=self._supersede,
+        )
         self.heartbeat_ns = heartbeat_ns
         self.counts: dict[Modality, Counter[str]] = {m: Counter() for m in self.collector.sensors}
         pipeline.expected = tuple(self.collector.sensors)
+        # One thread per sensor, so that its samples are checked and encoded in order.
+        self._threads = {
+            m: ThreadPoolExecutor(1, f"encode_{m}")
+            for m in (self.collector.sensors if parallel and len(sensors) > 1 else ())
+        }
+        self._under_way: dict[Modality, Future[Encoded | None]] = {}
         self._kept: dict[Modality, _Waiting] = {}
         self._late: set[Modality] = set()
         self._lost: set[Modality] = set()
@@ -132,6 +157,7 @@ class Stream:
         self._epoch = self.collector.epoch
         self._beat_ns: int | None = None
         self._last_group: tuple[int, int] | None = None  # its stamp, and when it left
+        self._unsent: list[Output] = []  # computed before the backend failed on a later group
 
     def push(self, sample: Sample, now_ns: int) -> str:
         """Take in and encode a sample.
@@ -167,12 +193,33 @@ class Stream:
         self._lost.discard(modality)
         offset = self.collector.sensors[modality].offset_ns
         stamped = replace(sample, stamp_ns=sample.stamp_ns + offset)
-        ticket.encoded = self.pipeline.encode(stamped)
-        if ticket.encoded is None:
-            self._kept.pop(modality, None)
-            counts["unusable"] += 1
-            return "unusable"
-        return "accepted"
+        thread, before = self._threads.get(modality), self._under_way.get(modality)
+        idle = before is None or before.done()
+        if thread is not None and not (idle and self.collector.due(now_ns)):
+            ticket.pending = self._under_way[modality] = thread.submit(
+                self.pipeline.encode, stamped
+            )
+            return "accepted"
+        return self._encode(modality, ticket, lambda: self.pipeline.encode(stamped))
+
+    def _encode(
+        self, modality: Modality, ticket: _Ticket, encode: Callable[[], Encoded | None]
+    ) -> str:
+        """Note a sample's features, or why there are none."""
+        ticket.pending, ticket.refused = None, "failed"
+        try:
+            ticket.encoded = encode()
+            ticket.refused = "" if ticket.encoded is not None else "unusable"
+        finally:
+            if ticket.refused:
+                self._kept.pop(modality, None)
+                self.counts[modality][ticket.refused] += 1
+        return ticket.refused or "accepted"
+
+    def close(self) -> None:
+        """End the threads that encode."""
+        for thread in self._threads.values():
+            thread.shutdown()
 
     def reject(self, modality: Modality, line: str, now_ns: int) -> None:
         """Count a message that could not be decoded: its sensor is malformed until it recovers.
@@ -189,7 +236,11 @@ class Stream:
 
     def skip(self, modality: Modality) -> None:
         """Count a message that a newer one replaced before it was decoded."""
-        self.counts[modality].update(("received", "skipped"))
+        self.counts[modality].update(("received", "superseded"))
+
+    def refuse(self, modality: Modality, reason: str, count: int = 1) -> None:
+        """Count messages as rejected that nobody looked at, such as those before the start."""
+        self.counts[modality].update({"received": count, reason: count})
 
     def poll(self, now_ns: int) -> list[Output]:
         """The outputs that are due, oldest first.
@@ -198,9 +249,16 @@ class Stream:
             EngineError: the backend failed.
         """
         self._note_losses(now_ns)
-        outputs = []
-        for group in self.collector.poll(now_ns):
-            output = self._fuse(group, now_ns)
+        outputs, self._unsent = self._unsent, []
+        groups = self.collector.poll(now_ns)
+        for index, group in enumerate(groups):
+            try:
+                output = self._fuse(group, now_ns)
+            except Exception:
+                self._unsent = outputs
+                for lost in groups[index:]:
+                    self._fail(lost)
+                raise
             if output is not None:
                 outputs.append(output)
         due = self._beat_ns is not None and now_ns - self._beat_ns >= self.heartbeat_ns
@@ -222,7 +280,7 @@ class Stream:
         waiting = Counter(
             s.modality
             for s in self.collector.waiting()
-            if isinstance(s, _Waiting) and s.ticket.encoded is not None
+            if isinstance(s, _Waiting) and s.ticket.usable
         )
         reports: dict[Modality, SensorReport] = {}
         for modality in self.collector.sensors:
@@ -232,19 +290,31 @@ class Stream:
             )
             silent = math.nan if heard is None else max(0, now_ns - heard) / 1e6
             counts = Counter(dict(self.counts[modality]))  # another thread may be counting
-            kept_apart = ("received", "used", "skipped")
+            kept_apart = ("received", "used", "superseded")
             rejected = sum(n for reason, n in counts.items() if reason not in kept_apart)
-            left = counts["received"] - counts["used"] - rejected - waiting[modality]
             reports[modality] = SensorReport(
                 health[modality],
                 silent,
                 counts["received"],
                 counts["used"],
-                left,
+                counts["superseded"],
                 rejected,
                 waiting[modality],
             )
         return reports
+
+    def _supersede(self, sample: Sample) -> None:
+        """Count a sample that the collector let go of, unless it was counted as rejected before."""
+        if isinstance(sample, _Waiting) and not sample.ticket.refused:
+            self.counts[sample.modality]["superseded"] += 1
+
+    def _fail(self, group: Group) -> None:
+        """Count a group's samples as lost to the backend."""
+        for modality, sample in group.samples.items():
+            if isinstance(sample, _Waiting) and not sample.ticket.refused:
+                sample.ticket.pending, sample.ticket.encoded = None, None
+                sample.ticket.refused = "failed"
+                self.counts[modality]["failed"] += 1
 
     def _note_losses(self, now_ns: int) -> None:
         for modality in self._gone(now_ns):
@@ -280,7 +350,14 @@ class Stream:
             states[modality] = state
         return states
 
+    def _settle(self, group: Group) -> None:
+        """Wait for those of a group's samples that other threads encode."""
+        for modality, sample in group.samples.items():
+            if isinstance(sample, _Waiting) and sample.ticket.pending is not None:
+                self._encode(modality, sample.ticket, sample.ticket.pending.result)
+
     def _fuse(self, group: Group, now_ns: int) -> Output | None:
+        self._settle(group)
         if group.epoch != self._epoch or (
             self._last_group is not None and group.stamp_ns < self._last_group[0]
         ):
@@ -299,7 +376,9 @@ class Stream:
             for modality, sample in fresh.items():
                 if self.pipeline.health.recovering(modality):
                     sample.ticket.encoded = self.pipeline.encode(sample, trust=True)
-                    self.counts[modality]["unusable"] -= sample.ticket.encoded is not None
+                    if sample.ticket.encoded is not None:
+                        self.counts[modality][sample.ticket.refused] -= 1
+                        sample.ticket.refused = ""
         return fresh
 
     def _reusable(self, group: Group) -> dict[Modality, _Waiting]:
@@ -321,7 +400,7 @@ class Stream:
         encoded = {m: s.ticket.encoded for m, s in chosen.items() if s.ticket.encoded is not None}
         result = self.pipeline.fuse_encoded(encoded, group.samples, group.stamp_ns)
         for modality in fresh:
-            self.counts[modality]["used"] += modality in result.used
+            self.counts[modality]["used" if modality in result.used else "superseded"] += 1
         timings = {k: v for m in fresh for k, v in encoded[m].timings.items()}
         total = sum(timings.values()) + result.timings.get("total", 0.0)
         result = replace(

@@ -92,10 +92,14 @@ class Bench:
         }
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._tf = node.create_publisher(TFMessage, "/tf_static", latched)
-        mount = from_transform(TO_OPTICAL, "camera_optical", "lidar", 0)
-        self._tf.publish(TFMessage(transforms=[mount]))
+        self.place_lidar(TO_OPTICAL)
         node.create_subscription(PerceptionStatus, f"{root}/status", self.statuses.append, 50)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+
+    def place_lidar(self, mount: RigidTransform) -> None:
+        """Say over /tf_static where the LiDAR sits in the camera's frame."""
+        message = from_transform(mount, "camera_optical", "lidar", 0)
+        self._tf.publish(TFMessage(transforms=[message]))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

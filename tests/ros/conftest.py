@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -60,3 +61,42 @@ def domain() -> Iterator[int]:
 def own_domain() -> int:
     """A ROS domain that no other test uses."""
     return 1 + next(_DOMAINS) % 100
+
+
+@pytest.fixture(scope="session")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of all four sensors, three seconds long."""
+    from bench import CAMERA, HEIGHT, TO_OPTICAL, WIDTH
+
+    from perception.data.folder import FolderWriter, folder_info
+    from perception.frame import MODALITIES
+    from perception.geometry.rig import Rig, SensorCalibration
+
+    root = tmp_path_factory.mktemp("recording") / "drive"
+    info = folder_info(
+        size=(HEIGHT, WIDTH),
+        seg_classes=(),
+        det_classes=(),
+        name="drive",
+        modalities=MODALITIES,
+        rate_hz=5.0,
+        thermal_unit="centikelvin",
+    )
+    rig = Rig(
+        {
+            **{m: SensorCalibration(CAMERA) for m in MODALITIES[:3]},
+            "lidar": SensorCalibration(CAMERA, TO_OPTICAL, "lidar"),
+        }
+    )
+    random = np.random.default_rng(1)
+    with FolderWriter(root, info, rig) as writer:
+        for index in range(15):
+            writer.add(
+                f"{index:04d}",
+                stamp_ns=1_000_000_000 + index * 200_000_000,
+                rgb=random.integers(20, 220, (HEIGHT, WIDTH, 3), np.uint8),
+                depth=random.uniform(1, 9, (HEIGHT, WIDTH)).astype(np.float32),
+                thermal=random.uniform(280, 310, (HEIGHT, WIDTH)).astype(np.float32),
+                lidar=random.uniform([5, -3, -2, 0], [15, 3, 2, 1], (900, 4)).astype(np.float32),
+            )
+    return root

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = PATIE
 
 
 class NodeProcess:
-    """An installed console script of `anysense_ros`, with a parameter file."""
+    """An installed console script of `anysense_ros`, or a Python file, with a parameter file."""
 
     def __init__(
         self,
@@ -45,7 +46,10 @@ class NodeProcess:
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
         self.log_path = folder / f"{name}.log"
-        command = [_installed(executable), "--ros-args", "--params-file", str(file)]
+        start = (
+            [sys.executable, executable] if executable.endswith(".py") else [_installed(executable)]
+        )
+        command = [*start, "--ros-args", "--params-file", str(file)]
         command += ["-r", f"__node:={name}", *arguments]
         self._log = self.log_path.open("w")
         self.process = subprocess.Popen(

@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from anysense_msgs.srv import SetFault
-from bench import CAMERA, HEIGHT, TO_OPTICAL, WIDTH, Bench
+from bench import CAMERA, Bench
 from processes import NodeProcess, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from perception.bags.files import TOPICS, messages_of, write_bag
-from perception.data.folder import FolderRecording, FolderWriter, folder_info
+from perception.data.folder import FolderRecording
 from perception.frame import MODALITIES
-from perception.geometry.rig import Rig, SensorCalibration
 
 pytestmark = pytest.mark.slow
 
@@ -31,39 +29,6 @@ PERCEPTION = {
     "policy.max_age_ms": 300.0,
     **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
 }
-
-
-@pytest.fixture(scope="module")
-def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording of all four sensors, three seconds long."""
-    root = tmp_path_factory.mktemp("recording") / "drive"
-    info = folder_info(
-        size=(HEIGHT, WIDTH),
-        seg_classes=(),
-        det_classes=(),
-        name="drive",
-        modalities=MODALITIES,
-        rate_hz=5.0,
-        thermal_unit="centikelvin",
-    )
-    rig = Rig(
-        {
-            **{m: SensorCalibration(CAMERA) for m in MODALITIES[:3]},
-            "lidar": SensorCalibration(CAMERA, TO_OPTICAL, "lidar"),
-        }
-    )
-    random = np.random.default_rng(1)
-    with FolderWriter(root, info, rig) as writer:
-        for index in range(15):
-            writer.add(
-                f"{index:04d}",
-                stamp_ns=1_000_000_000 + index * 200_000_000,
-                rgb=random.integers(20, 220, (HEIGHT, WIDTH, 3), np.uint8),
-                depth=random.uniform(1, 9, (HEIGHT, WIDTH)).astype(np.float32),
-                thermal=random.uniform(280, 310, (HEIGHT, WIDTH)).astype(np.float32),
-                lidar=random.uniform([5, -3, -2, 0], [15, 3, 2, 1], (900, 4)).astype(np.float32),
-            )
-    return root
 
 
 @pytest.fixture(scope="module", params=["folder", "mcap"])

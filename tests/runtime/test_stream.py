@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, EngineError
 from perception.frame import MODALITIES, Modality, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.collector import SensorTiming
-from perception.runtime.pipeline import Pipeline
+from perception.runtime.pipeline import PARTS, Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.stream import Output, Stream
 
@@ -231,3 +231,65 @@ def test_engines_can_be_loaded_anew(pipeline: Pipeline) -> None:
     pipeline.use_device("cpu", 1)
     assert pipeline.engines["fuser"] is not before
     assert _tick(_stream(pipeline, "rgb"), 0, "rgb")[0].result.used == ("rgb",)
+
+
+def test_encoding_in_parallel_gives_the_same_and_accounts_for_all(pipeline: Pipeline) -> None:
+    found = {}
+    for parallel in (False, True):
+        pipeline.reset()
+        timings: dict[Modality, SensorTiming] = {m: SensorTiming() for m in ("rgb", "depth")}
+        stream = Stream(pipeline, timings, 50 * MS, parallel=parallel)
+        outputs = []
+        for now in range(100, 1300, 100):
+            outputs += _tick(
+                stream, now, *(("rgb", "depth") if now not in (500, 600) else ("depth",))
+            )
+            outputs += _tick(stream, now + 60)
+        assert _accounted(stream)
+        stream.close()
+        found[parallel] = [(o.result.used, o.stamp_ns, int(_labels(o).sum())) for o in outputs]
+    assert found[True] == found[False]
+    assert len(found[True]) == 12
+
+
+def _labels(output: Output) -> np.ndarray:
+    assert output.result.labels is not None
+    return output.result.labels
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("graph", ["rgb", "fuser"])
+def test_samples_lost_to_an_engine_are_counted_as_rejected(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, graph: str, parallel: bool
+) -> None:
+    timings: dict[Modality, SensorTiming] = {m: SensorTiming() for m in ("rgb", "depth")}
+    stream = Stream(pipeline, timings, 50 * MS, parallel=parallel)
+    _tick(stream, 100, "rgb", "depth")
+    before = stream.report(10**15)
+    with monkeypatch.context() as broken:
+        broken.setattr(pipeline.engines[graph], "infer", _fail)
+        with pytest.raises(EngineError, match="device lost"):
+            _tick(stream, 200, "rgb", "depth")
+    _tick(stream, 300, "rgb", "depth")
+    stream.poll(400 * MS)
+    after = stream.report(10**15)
+    assert after["rgb"].rejected == before["rgb"].rejected + 1
+    assert after["rgb"].used == before["rgb"].used + 1
+    assert _accounted(stream)
+    stream.close()
+
+
+def _fail(feeds: object) -> None:
+    raise RuntimeError("device lost")  # not the type that is promised
+
+
+def test_parts_that_nobody_wants_are_not_computed(pipeline: Pipeline) -> None:
+    stream = _stream(pipeline, "rgb")
+    pipeline.wanted = frozenset({"labels"})
+    try:
+        (output,) = _tick(stream, 0, "rgb")
+    finally:
+        pipeline.wanted = PARTS
+    assert output.result.labels is not None
+    assert output.result.confidence is None
+    assert output.result.boxes is None

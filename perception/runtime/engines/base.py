@@ -58,7 +58,12 @@ class Engine(ABC):
         """
         _check_feeds(self.inputs, feeds)
         self.runs += 1
-        return self.infer(feeds)
+        try:
+            return self.infer(feeds)
+        except EngineError:
+            raise
+        except Exception as error:  # whatever a backend raises, callers have one type to catch
+            raise EngineError(f"{self.backend} failed: {first_line(error)}") from error
 
     @abstractmethod
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:

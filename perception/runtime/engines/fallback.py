@@ -46,7 +46,7 @@ class FallbackEngine(Engine):
         while True:
             engine = self._engine
             try:
-                return engine.infer(feeds)
+                return engine.run(feeds)
             except EngineError as error:
                 self._replace(engine, error)
 

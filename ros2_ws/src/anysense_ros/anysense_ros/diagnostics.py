@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +62,36 @@ class Diagnostics:
                 )
             )
         self._publisher.publish(message)
+
+
+class EngineLog(logging.Handler):
+    """Hears when a backend is passed over or another takes over from one that failed.
+
+    Args:
+        say: called with each line.
+
+    Attributes:
+        count: how often it happened since `reset`.
+        last: the last line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+        self.count, self.last = 0, ""
+        self._logger = logging.getLogger("anysense.engines")
+        self._logger.addHandler(self)
+        self._logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count and pass on a line."""
+        self.last = record.getMessage()
+        self.count += 1
+        self._say(self.last)
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self.count, self.last = 0, ""
 
 
 def state_condition(state: str, used: tuple[str, ...], counters: Mapping[str, int]) -> Condition:

@@ -8,6 +8,8 @@ import math
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 
 from anysense_ros import processes
+from anysense_ros.diagnostics import OK, Diagnostics
 from anysense_ros.faults import Fault, FaultySensor, active, load_schedule
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import MODALITIES
@@ -29,7 +32,7 @@ class FaultInjector(Node):  # type: ignore[misc]
     """Passes `~/input/<sensor>` on to `~/output/<sensor>`, by a schedule or by service.
 
     A fault set by service goes before the schedule's.  The schedule's time starts with the first
-    message.
+    message.  /diagnostics tells how many messages each sensor has sent, and how many went out.
 
     Raises:
         ConfigError: the schedule is wrong.
@@ -54,6 +57,9 @@ class FaultInjector(Node):  # type: ignore[misc]
         self._start: float | None = None
         self._late: list[tuple[float, int, Any, Any]] = []
         self._order = itertools.count()
+        self._counts: dict[str, Counter[str]] = {m: Counter() for m in names}
+        self._diagnostics = Diagnostics(self)
+        self.create_timer(1.0, self._report)
         self._changed = threading.Condition()
         self._ended = False
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -61,7 +67,7 @@ class FaultInjector(Node):  # type: ignore[misc]
         for name in names:
             kind = PointCloud2 if name == "lidar" else Image
             publisher = self.create_publisher(kind, f"~/output/{name}", qos)
-            callback = partial(self._on_message, name, publisher)
+            callback = partial(self._on_message, name, partial(self._send, name, publisher))
             self.create_subscription(kind, f"~/input/{name}", callback, best)
         self.create_service(SetFault, "~/set_fault", self._on_set)
         self._thread = threading.Thread(target=self._deliver, name="delays", daemon=True)
@@ -74,7 +80,19 @@ class FaultInjector(Node):  # type: ignore[misc]
             self._changed.notify()
         self._thread.join()
 
-    def _on_message(self, name: str, publisher: Any, message: Any) -> None:
+    def _send(self, name: str, publisher: Any, message: Any) -> None:
+        publisher.publish(message)
+        self._counts[name]["sent"] += 1
+
+    def _report(self) -> None:
+        for name, counts in self._counts.items():
+            fault = self._known.get(name)
+            line = fault.kind if fault else "no fault"
+            self._diagnostics.set(name, OK, line, dict(counts))
+        self._diagnostics.publish()
+
+    def _on_message(self, name: str, send: Callable[[Any], None], message: Any) -> None:
+        self._counts[name]["received"] += 1
         now = time.monotonic()
         if self._start is None:
             self._start = now
@@ -86,10 +104,10 @@ class FaultInjector(Node):  # type: ignore[misc]
         if changed is None:
             return
         if delay <= 0:
-            publisher.publish(changed)
+            send(changed)
             return
         with self._changed:
-            heapq.heappush(self._late, (now + delay, next(self._order), publisher, changed))
+            heapq.heappush(self._late, (now + delay, next(self._order), send, changed))
             self._changed.notify()
 
     def _fault(self, name: str, now: float) -> Fault | None:
@@ -129,9 +147,9 @@ class FaultInjector(Node):  # type: ignore[misc]
                     self._changed.wait(wait)
                 if self._ended:
                     return
-                _, _, publisher, message = heapq.heappop(self._late)
+                _, _, send, message = heapq.heappop(self._late)
             try:
-                publisher.publish(message)
+                send(message)
             except RCLError:
                 if self.context.ok():  # otherwise a signal has taken the topics from under us
                     raise

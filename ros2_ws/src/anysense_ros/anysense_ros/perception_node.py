@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import cv2
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -25,6 +26,7 @@ from anysense_ros.diagnostics import (
     OK,
     WARN,
     Diagnostics,
+    EngineLog,
     sensor_condition,
     state_condition,
 )
@@ -33,6 +35,7 @@ from anysense_ros.worker import Worker
 from perception.errors import AnySenseError
 from perception.frame import Modality
 from perception.runtime.bundle import Bundle, find_bundle
+from perception.runtime.engines.base import first_line
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.stream import Output, Stream
 
@@ -66,6 +69,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._known_state = ""
         self._loading = "not configured"
         self._load_count = 0
+        self._engine_log = EngineLog(partial(self._say, "warn"))
         self._timer = self.create_timer(
             self.settings["diagnostics.period_s"],
             self._report,
@@ -96,7 +100,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._calibration = calibration
         reliability = self.settings["qos.outputs"].upper()
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability])
-        events = PublisherEventCallbacks(incompatible_qos=partial(self._on_incompatible, "output"))
+        # Every event handler costs the executor time at each message: only those that tell something.
+        events = PublisherEventCallbacks(
+            incompatible_qos=partial(self._on_incompatible, "output"), use_default_callbacks=False
+        )
         self._outputs = Outputs(self, qos, events)
         self._begin_loading(bundle)
         return super().on_configure(state)
@@ -113,6 +120,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             ForwardClock(self),
             self._publish,
             self._publish_waiting,
+            self._wanted,
             self._say,
         )
         self._worker.start()
@@ -155,6 +163,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._outputs.destroy()
             self._outputs = None
         self._diagnostics.clear()
+        gc.unfreeze()
         gc.collect()  # publishers and their event handlers refer to each other
 
     def start(self) -> None:
@@ -176,6 +185,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def _begin_loading(self, bundle: Bundle) -> None:
         self._load_count += 1
+        self._engine_log.reset()
         self._loading = "loading"
         self._loader = threading.Thread(
             target=self._load, args=(bundle, self._load_count), name="loader", daemon=True
@@ -197,13 +207,18 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                 health=settings.health,
                 progress=progress,
             )
-        except AnySenseError as error:
-            self._loading = str(error)
-            self._say("error", str(error))
-            self._diagnostics.set("engine", ERROR, str(error), {})
+        except Exception as error:  # backends raise what they like
+            known = isinstance(error, AnySenseError)
+            line = str(error) if known else f"{type(error).__name__}: {first_line(error)}"
+            self._loading = line
+            self._say("error", line)
+            self._diagnostics.set("engine", ERROR, line, {})
             return
         if number != self._load_count:
             return
+        # What is there now stays: the collector need not go through it again while frames run.
+        gc.collect()
+        gc.freeze()
         self._pipeline, self._loading = pipeline, ""
         self._say("info", f"{pipeline.manifest.name} is ready on {pipeline.backend}")
         self._begin_work(pipeline)
@@ -241,7 +256,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def _listen(
         self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile, part: str
     ) -> None:
-        events = SubscriptionEventCallbacks(incompatible_qos=partial(self._on_incompatible, part))
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=partial(self._on_incompatible, part), use_default_callbacks=False
+        )
         self._subscriptions_made.append(
             self.create_subscription(kind, topic, callback, qos, event_callbacks=events)
         )
@@ -278,10 +295,18 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         outputs.status(head, output, reports, stream.pipeline.manifest.name, latency)
         self._note_changes(output, stream)
 
+    def _wanted(self) -> frozenset[str]:
+        return self._outputs.needed(self.settings) if self._outputs is not None else frozenset()
+
     def _publish_waiting(self) -> None:
-        if self._outputs is not None and self._worker is not None:
-            line = self._worker.engine_error or self._loading
-            self._outputs.waiting(self.settings.inputs, self.settings["bundle"], line)
+        outputs, worker = self._outputs, self._worker
+        if outputs is None or worker is None:
+            return
+        line = worker.engine_error or self._loading
+        reports = worker.stream.report(worker.clock.now_ns()) if worker.stream is not None else {}
+        inputs = self.settings.inputs
+        early = {m: worker.counters[f"early_{m}"] for m in inputs}
+        outputs.waiting(inputs, reports, early, self.settings["bundle"], line)
 
     def _note_changes(self, output: Output, stream: Stream) -> None:
         """Log every change once, and send diagnostics at once when there is one."""
@@ -324,6 +349,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             warnings = {w.split(":")[0]: w for w in stream.pipeline.warnings}
             for modality, report in stream.report(worker.clock.now_ns()).items():
                 extra = {
+                    "arrived": worker.counters[f"received_{modality}"],
                     "dropped": worker.counters[f"dropped_{modality}"],
                     "malformed": worker.counters[f"malformed_{modality}"],
                     "qos_incompatible": self._incompatible.get(modality, 0),
@@ -342,11 +368,16 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def _report_engine(self) -> None:
         worker, pipeline = self._worker, self._pipeline
+        values = {"fallbacks": self._engine_log.count, **(worker.counters if worker else {})}
         if worker is not None and worker.engine_error:
-            self._diagnostics.set("engine", ERROR, worker.engine_error, worker.counters)
+            self._diagnostics.set("engine", ERROR, worker.engine_error, values)
         elif pipeline is not None:
-            values = {"bundle": pipeline.manifest.name, **(worker.counters if worker else {})}
-            self._diagnostics.set("engine", OK, f"ready on {pipeline.backend}", values)
+            values["bundle"] = pipeline.manifest.name
+            line = f"ready on {pipeline.backend}"
+            if self._engine_log.count:
+                line += f", after: {self._engine_log.last}"
+            fallen = self._engine_log.count or values.get("engine_failures", 0)
+            self._diagnostics.set("engine", WARN if fallen else OK, line, values)
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         values = parameters.current(self)
@@ -387,6 +418,8 @@ def _input_topic(modality: Modality, transport: str) -> tuple[Any, str]:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of `ros2 run anysense_ros perception_node`."""
+    # Sensors are encoded side by side; threads within a small image would only get in their way.
+    cv2.setNumThreads(1)
     return processes.run(PerceptionNode, lambda node: node.close(), lambda node: node.start(), args)
 
 

@@ -68,9 +68,11 @@ class Outputs:
         }
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._labels = node.create_lifecycle_publisher(
-            LabelInfo, "~/segmentation/label_info", latched
+            LabelInfo, "~/segmentation/label_info", latched, event_callbacks=events
         )
-        self._status = node.create_lifecycle_publisher(PerceptionStatus, "~/status", 10)
+        self._status = node.create_lifecycle_publisher(
+            PerceptionStatus, "~/status", 10, event_callbacks=events
+        )
         self._header = Header()
         self.sequence = 0
 
@@ -97,8 +99,7 @@ class Outputs:
         elif result.state == "stop":
             return header(output.stamp_ns, self._header.frame_id)
         # In state hold the last output is given once more, under the header that it had.
-        if result.labels is not None and result.confidence is not None:
-            self._segmentation(result, manifest, settings)
+        self._segmentation(result, manifest, settings)
         if self._wanted("overlay") and output.samples:
             opacity = settings["output.overlay_opacity"]
             picture = draw_result(manifest, Frame(output.samples), result, opacity)
@@ -109,6 +110,21 @@ class Outputs:
             self._space(output, manifest, settings["output.points_stride"])
         return self._header
 
+    def needed(self, settings: Settings) -> frozenset[str]:
+        """What results must hold for those who listen, of `perception.runtime.pipeline.PARTS`."""
+        heard = {name for name in TOPICS if self._wanted(name)}
+        parts = set()
+        if heard - {"segmentation/confidence", "detections", "detections_3d"}:
+            parts.add("labels")
+        masked = heard & {"segmentation/mask", "segmentation/color"}
+        if heard & {"segmentation/confidence", "points"} or (
+            masked and settings["output.min_confidence"] > 0
+        ):
+            parts.add("confidence")
+        if heard & {"overlay", "detections", "detections_3d"}:
+            parts.add("boxes")
+        return frozenset(parts)
+
     def _wanted(self, name: str) -> bool:
         return bool(self._publishers[name].get_subscription_count())
 
@@ -117,13 +133,15 @@ class Outputs:
 
     def _segmentation(self, result: Result, manifest: BundleManifest, settings: Settings) -> None:
         labels, confidence = result.labels, result.confidence
+        if confidence is not None and self._wanted("segmentation/confidence"):
+            self._send("segmentation/confidence", image(confidence, self._header))
         least = settings["output.min_confidence"]
+        if labels is None or (least > 0 and confidence is None):
+            return  # nobody listened when the result was computed
         if least > 0:
             labels = np.where(confidence >= least, labels, np.uint8(UNLABELED))
         if self._wanted("segmentation/mask"):
             self._send("segmentation/mask", image(labels, self._header))
-        if self._wanted("segmentation/confidence"):
-            self._send("segmentation/confidence", image(confidence, self._header))
         if self._wanted("segmentation/color"):
             colors = colorize_labels(labels, manifest.classes.segmentation)
             self._send("segmentation/color", image(colors, self._header, "rgb8"))
@@ -204,10 +222,38 @@ class Outputs:
         )
         self._status.publish(message)
 
-    def waiting(self, inputs: tuple[Modality, ...], bundle: str, line: str) -> None:
-        """Publish ~/status while there is no pipeline to ask."""
+    def waiting(
+        self,
+        inputs: tuple[Modality, ...],
+        reports: Mapping[Modality, SensorReport],
+        early: Mapping[Modality, int],
+        bundle: str,
+        line: str,
+    ) -> None:
+        """Publish ~/status while there is no pipeline that runs.
+
+        Args:
+            inputs: the sensors.
+            reports: theirs, when there was a pipeline.
+            early: how many messages each has sent in vain, when there was none.
+            bundle: its name.
+            line: why nothing runs.
+        """
         self.sequence += 1
-        sensors = [SensorStatus(name=m, health="lost", age_ms=math.nan) for m in inputs]
+        nothing = Result(None, None, None, (), (), "stop", {}, 0)
+        sensors = [
+            _sensor(m, reports[m], nothing)
+            if m in reports
+            else SensorStatus(
+                name=m,
+                health="lost",
+                age_ms=math.nan,
+                silent_ms=math.nan,
+                received=early.get(m, 0),
+                rejected=early.get(m, 0),
+            )
+            for m in inputs
+        ]
         self._status.publish(
             PerceptionStatus(
                 sequence=self.sequence,
@@ -238,6 +284,7 @@ def _sensor(modality: Modality, report: SensorReport, result: Result) -> SensorS
         silent_ms=report.silent_ms,
         received=report.received,
         taken=report.used,
-        superseded=max(0, report.superseded),
+        superseded=report.superseded,
         rejected=report.rejected,
+        waiting=report.waiting,
     )

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ class SensorReplay(Node):  # type: ignore[misc]
         self._unknown: set[str] = set()
         self._clock = self.create_publisher(Clock, "/clock", 10)
         self._ended = threading.Event()
+        # One thread for all rounds: memory that a new one takes is not the next one's to use again.
+        self._reader = ThreadPoolExecutor(1, "reader")
         first = next(self._messages(), None)
         if first is None:
             raise ConfigError("holds no message", where=self._source)
@@ -76,6 +79,7 @@ class SensorReplay(Node):  # type: ignore[misc]
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._reader.shutdown()
 
     def _messages(self) -> Iterator[BagMessage]:
         kind, colon, _ = self._source.partition(":")
@@ -138,7 +142,7 @@ class SensorReplay(Node):  # type: ignore[misc]
     def _play_once(self) -> bool:
         """Play to the end; False when stopped before."""
         ahead: queue.Queue[BagMessage | AnySenseError | None] = queue.Queue(_AHEAD)
-        threading.Thread(target=self._read, args=(ahead,), name="reader", daemon=True).start()
+        self._reader.submit(self._read, ahead)
         clock_on = bool(self.get_parameter("clock").value)
         previous: int | None = None
         due = time.monotonic()

@@ -24,6 +24,9 @@ from perception.runtime.stream import Output, Stream
 
 _SIMULATED_STEP_S = 0.02
 _MOST_FAILURES = 3
+"""Failures in a row after which the engines rest before they are loaded again."""
+
+_REST_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class Worker:
@@ -34,7 +37,8 @@ class Worker:
         calibration: what is known about the sensors.
         clock: the time of arrivals and deadlines.
         publish: called with every output.
-        waiting: called now and then while there is no pipeline.
+        waiting: called now and then while there is no pipeline, or none that runs.
+        wanted: says which parts of results somebody listens to.
         log: called with level (`info`, `warn`, `error`) and a line.
     """
 
@@ -45,6 +49,7 @@ class Worker:
         clock: ForwardClock,
         publish: Callable[[Output, Stream], None],
         waiting: Callable[[], None],
+        wanted: Callable[[], frozenset[str]],
         log: Callable[[str, str], None],
     ) -> None:
         self.settings = settings
@@ -54,8 +59,10 @@ class Worker:
         self.counters: Counter[str] = Counter()
         self.stream: Stream | None = None
         self.engine_error = ""
-        self._publish, self._waiting, self._log = publish, waiting, log
+        self._publish, self._waiting, self._wanted, self._log = publish, waiting, wanted, log
         self._failures = 0
+        self._rests = 0
+        self._rest_until: float | None = None  # while the engines are down, on the monotonic clock
         self._told = 0.0
         self._thread = threading.Thread(target=self._run, name="perception", daemon=True)
 
@@ -68,6 +75,8 @@ class Worker:
         self.inbox.close()
         if self._thread.is_alive():
             self._thread.join()
+        if self.stream is not None:
+            self.stream.close()
 
     def put(self, modality: Modality, message: Any) -> None:
         """Leave a message; called by the executor."""
@@ -86,6 +95,8 @@ class Worker:
 
     def _begin(self, pipeline: Pipeline) -> None:
         s = self.settings
+        if self.stream is not None:
+            self.stream.close()
         pipeline.reset()
         pipeline.policy = s.policy
         pipeline.health.config = s.health
@@ -97,7 +108,11 @@ class Worker:
             heartbeat_ns=s.ns("sync.heartbeat_ms"),
             jump_ns=s.ns("sync.jump_ms"),
             max_skew_ns=skew,
+            parallel=True,
         )
+        for modality in self.stream.collector.sensors:
+            if early := self.counters[f"early_{modality}"]:
+                self.stream.refuse(modality, "early", early)
 
     def _timing(self, settings: Settings) -> dict[Modality, Any]:
         return {
@@ -118,7 +133,9 @@ class Worker:
         collector.max_skew_ns = settings.ns("sync.max_skew_ms") or None
 
     def _skip(self, modality: Modality) -> None:
-        if self.stream is not None:
+        if self.stream is None:
+            self.counters[f"early_{modality}"] += 1
+        else:
             self.stream.skip(modality)
 
     def _run(self) -> None:
@@ -128,26 +145,68 @@ class Worker:
             try:
                 for call in calls:
                     call()
-                if self.stream is None:
-                    for modality, _, _ in items:
-                        self.counters[f"early_{modality}"] += 1
-                    self._tell_waiting()
-                    continue
-                self._step(self.stream, items, now)
-                self._failures = 0
-            except EngineError as error:
-                self._recover(error)
-            except AnySenseError as error:
-                self.counters["errors"] += 1
-                self._log("error", str(error))
+                self._work(items, now)
             except RCLError as error:
                 if not rclpy.ok():
                     return  # a signal has taken the topics from under us
                 self._log("error", f"cannot publish: {error}")
             except Exception as error:  # a robot's node must not die of one message
-                self.counters["errors"] += 1
-                line = str(error).splitlines()[0] if str(error) else ""
-                self._log("error", f"unexpected {type(error).__name__}: {line}")
+                self._complain(error)
+
+    def _work(self, items: list[tuple[Modality, Any, int]], now_ns: int) -> None:
+        """Take in what has arrived, then let leave what is due at `now_ns`.
+
+        Deadlines are judged by the time before the work began: encoding may take longer than the
+        deadline, and messages that arrived in time must not lose their group to that.
+        """
+        stream = self.stream
+        if stream is None or self._resting(stream):
+            for modality, _, _ in items:
+                if stream is None:
+                    self.counters[f"early_{modality}"] += 1
+                else:
+                    stream.refuse(modality, "failed")
+            self._tell_waiting()
+            return
+        for modality, message, arrived in items:
+            if self._rest_until is None:
+                self._take(stream, modality, message, arrived)
+            else:
+                stream.refuse(modality, "failed")
+        stream.pipeline.wanted = self._wanted()
+        try:
+            for output in stream.poll(now_ns):
+                if output.result.used:
+                    self._failures = self._rests = 0
+                self._publish(output, stream)
+        except EngineError as error:
+            self._recover(stream, error)
+
+    def _take(self, stream: Stream, modality: Modality, message: Any, arrived: int) -> None:
+        """Decode and encode one message; whatever happens, it is counted."""
+        try:
+            sample = to_sample(modality, message, self.settings["thermal.unit"])
+            sample = self.calibration.attach(sample)
+        except Exception as error:
+            line = _line(error)
+            if not isinstance(error, AnySenseError):
+                self._complain(error)
+            named = line if line.startswith(modality) else f"{modality}: {line}"
+            stream.reject(modality, named, arrived)
+            self.counters[f"malformed_{modality}"] += 1
+            return
+        try:
+            stream.push(sample, arrived)
+        except EngineError as error:
+            self._recover(stream, error)
+        except Exception as error:  # the messages behind this one have done nothing wrong
+            self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        self.counters["errors"] += 1
+        known = isinstance(error, AnySenseError)
+        prefix = "" if known else f"unexpected {type(error).__name__}: "
+        self._log("error", prefix + _line(error))
 
     def _tell_waiting(self) -> None:
         """Say that there is no pipeline yet, not more often than the heartbeat."""
@@ -158,43 +217,47 @@ class Worker:
 
     def _patience(self) -> float:
         """Seconds until something is due without a message."""
-        if self.stream is None:
+        if self.stream is None or self._rest_until is not None:
             return self.settings["sync.heartbeat_ms"] / 1e3
         due = (self.stream.next_deadline_ns() - self.clock.now_ns()) / 1e9
         return min(due, _SIMULATED_STEP_S) if self.clock.simulated else due
 
-    def _step(self, stream: Stream, items: list[tuple[Modality, Any, int]], now_ns: int) -> None:
-        """Take in what has arrived, then let leave what is due at `now_ns`.
-
-        Deadlines are judged by the time before the work began: encoding may take longer than the
-        deadline, and messages that arrived in time must not lose their group to that.
-        """
-        for modality, message, arrived in items:
-            try:
-                sample = to_sample(modality, message, self.settings["thermal.unit"])
-                sample = self.calibration.attach(sample)
-            except AnySenseError as error:
-                line = str(error)
-                named = line if line.startswith(modality) else f"{modality}: {line}"
-                stream.reject(modality, named, arrived)
-                self.counters[f"malformed_{modality}"] += 1
-                continue
-            stream.push(sample, arrived)
-        for output in stream.poll(now_ns):
-            self._publish(output, stream)
-
-    def _recover(self, error: EngineError) -> None:
-        """Load the graphs anew where they are most likely to run."""
+    def _recover(self, stream: Stream, error: EngineError) -> None:
+        """Load the graphs anew where they are most likely to run; when that is no use, rest."""
         self.counters["engine_failures"] += 1
         self._failures += 1
         self._log("error", str(error))
-        if self.stream is None or self._failures > _MOST_FAILURES:
-            self.stream, self.engine_error = None, str(error)
-            return
-        try:
-            self.stream.pipeline.use_device("cpu", self.settings["threads"] or None)
-        except AnySenseError as second:
-            self.stream, self.engine_error = None, str(second)
-            self._log("error", str(second))
+        if self._failures > _MOST_FAILURES:
+            self._rest(error)
         else:
-            self._log("warn", f"engines loaded anew on {self.stream.pipeline.backend}")
+            self._reload(stream)
+
+    def _reload(self, stream: Stream) -> None:
+        try:
+            stream.pipeline.use_device("cpu", self.settings["threads"] or None)
+        except AnySenseError as error:
+            self._log("error", str(error))
+            self._rest(error)
+        else:
+            self._rest_until, self.engine_error = None, ""
+            self.counters["engine_reloads"] += 1
+            self._log("warn", f"engines loaded anew on {stream.pipeline.backend}")
+
+    def _rest(self, error: Exception) -> None:
+        """Wait before the next attempt, longer from time to time; the node stays up."""
+        pause = _REST_S[min(self._rests, len(_REST_S) - 1)]
+        self._rests += 1
+        self._failures = _MOST_FAILURES  # one more failure after the attempt means rest again
+        self._rest_until = time.monotonic() + pause
+        self.engine_error = f"{_line(error)}; next attempt in {pause:.0f} s"
+
+    def _resting(self, stream: Stream) -> bool:
+        """Whether the engines are down; loads them when their rest is over."""
+        if self._rest_until is not None and time.monotonic() >= self._rest_until:
+            self._reload(stream)
+        return self._rest_until is not None
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's text."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -9,4 +9,6 @@ esac
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-268435456}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-536870912}"
 export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-67108864}"
+# Threads come and go with the lifecycle: what one frees, the next is to find again.
+export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 unset _config

@@ -1,0 +1,357 @@
+"""The ROS nodes under random faults for a long time: no exception, no growth, every message accounted for.
+
+sensor_replay -> fault_injector -> perception_node run as processes.  Faults of every kind hit every
+sensor at random, one or all at once, by a seed; the recording loops, so that the clock jumps back too.
+Status 1 and the reason when something is wrong.
+
+    source ros2_ws/env.sh
+    python benchmarks/ros_soak.py --bundle sim-rgbdtl --seconds 600
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import rclpy
+import yaml
+from anysense_msgs.msg import PerceptionStatus
+from anysense_msgs.srv import SetFault
+from anysense_ros.faults import FAULTS, Fault
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import Image, PointCloud2
+from vision_msgs.msg import Detection2DArray, Detection3DArray
+
+from perception.errors import ConfigError
+from perception.frame import MODALITIES
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_S = 120.0
+STATES = ("full", "degraded", "hold", "stop")
+VALUES = {
+    "delay": (0.02, 0.8),
+    "jitter": (0.02, 0.3),
+    "nan": (0.1, 1.0),
+    "beam_loss": (0.1, 1.0),
+    "stamp_jump": (-40.0, 40.0),
+}
+OUTPUTS = {
+    "segmentation/mask": Image,
+    "overlay": Image,
+    "points": PointCloud2,
+    "detections": Detection2DArray,
+    "detections_3d": Detection3DArray,
+}
+
+
+def random_schedule(seed: int, seconds: float) -> list[dict[str, Any]]:
+    """Events for the fault injector: of one sensor, of several, or of all at once."""
+    dice = random.Random(seed)
+    events: list[dict[str, Any]] = []
+    at = 1.0
+    while at < seconds:
+        count = dice.choice((1, 1, 1, 2, 2, 3, 4))
+        alike = dice.random() < 0.5  # all by the same fault, or each by its own
+        kind = dice.choice(FAULTS[1:])
+        lasting = dice.uniform(0.2, 5.0)
+        for sensor in dice.sample(MODALITIES, count):
+            own = kind if alike else dice.choice(FAULTS[1:])
+            value = dice.uniform(*VALUES[own]) if own in VALUES else 0.0
+            try:
+                Fault(sensor, own, value)
+            except ConfigError:
+                own, value = "drop", 0.0  # the fault makes no sense for this sensor
+            event = {"at": at, "for": lasting, "sensor": sensor, "fault": own, "value": value}
+            events.append(event)
+        at += dice.uniform(0.3, 4.0)
+    return events
+
+
+class Monitor:
+    """Hears what the nodes say, and checks every status."""
+
+    def __init__(self) -> None:
+        rclpy.init()
+        self.node = rclpy.create_node("soak_monitor")
+        self.last: PerceptionStatus | None = None
+        self.states: dict[str, int] = dict.fromkeys(STATES, 0)
+        self.wrong: list[str] = []
+        self.longest_gap_s = 0.0
+        self.values: dict[str, dict[str, str]] = {}
+        self.heard: dict[str, int] = dict.fromkeys(OUTPUTS, 0)
+        self._heard_at: float | None = None
+        root = "/perception_node"
+        self.node.create_subscription(PerceptionStatus, f"{root}/status", self._on_status, 200)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        for name, kind in OUTPUTS.items():
+            self.node.create_subscription(kind, f"{root}/{name}", self._counter(name), 1)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def _counter(self, name: str) -> Any:
+        def count(message: Any) -> None:
+            self.heard[name] += 1
+
+        return count
+
+    def _on_status(self, message: PerceptionStatus) -> None:
+        now = time.monotonic()
+        if self._heard_at is not None:
+            self.longest_gap_s = max(self.longest_gap_s, now - self._heard_at)
+        self._heard_at = now
+        self.last = message
+        self.states[STATES[message.state]] += 1
+        for s in message.sensors:
+            if s.received != s.taken + s.superseded + s.rejected + s.waiting:
+                self.wrong.append(f"status {message.sequence}: {s}")
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.values[status.name] = {v.key: v.value for v in status.values}
+
+    def number(self, node: str, part: str, key: str) -> int:
+        """A counter out of /diagnostics; 0 when it was not there."""
+        return int(self.values.get(f"{node}: {part}", {}).get(key, 0))
+
+    def mend_all(self) -> None:
+        """End all faults."""
+        client = self.node.create_client(SetFault, "/fault_injector/set_fault")
+        client.wait_for_service(PATIENCE_S)
+        future = client.call_async(SetFault.Request(sensor="all", fault="none", duration=1e6))
+        _wait(future.done, "the fault injector's answer")
+
+    def close(self) -> None:
+        """Leave ROS."""
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _wait(condition: Any, what: str, patience_s: float = PATIENCE_S) -> None:
+    end = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit(f"waited {patience_s:.0f} s for {what}")
+        time.sleep(0.05)
+
+
+def _start(
+    folder: Path, name: str, parameters: dict[str, Any], remaps: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    found = [p for p in (Path(x) / "lib/anysense_ros" / name for x in prefixes) if p.is_file()]
+    if not found:
+        raise SystemExit("the workspace is not built: make ros, then source ros2_ws/env.sh")
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+    command = [str(found[0]), "--ros-args", "--params-file", str(file)]
+    for old, new in remaps.items():
+        command += ["-r", f"{old}:={new}"]
+    log = (folder / f"{name}.log").open("w")
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def start_all(folder: Path, args: argparse.Namespace) -> dict[str, subprocess.Popen[bytes]]:
+    """The nodes but for the replay, which `start_sensors` adds, and the schedule of faults."""
+    events = random_schedule(args.seed, args.seconds)
+    schedule = folder / "schedule.yaml"
+    schedule.write_text(yaml.safe_dump({"events": events}))
+    recorded = {m: f"/sensors/{m}/{'points' if m == 'lidar' else 'image_raw'}" for m in MODALITIES}
+    inputs = {f"~/input/{m}": f"/faulty/{m}" for m in MODALITIES}
+    inputs |= {f"~/input/{m}/camera_info": f"/sensors/{m}/camera_info" for m in MODALITIES[:3]}
+    passed = {f"~/input/{m}": topic for m, topic in recorded.items()}
+    passed |= {f"~/output/{m}": f"/faulty/{m}" for m in MODALITIES}
+    perception = {
+        "bundle": args.bundle,
+        "device": "cpu",
+        "threads": 1,
+        "autostart": True,
+        "inputs": list(MODALITIES),
+        "sync.deadline_ms": 100.0,
+        "policy.hold_ms": 1500.0,
+        # With these the middleware loses nothing, so that what the node gets can be compared with
+        # what was sent; the node itself keeps the latest of each sensor and counts the others.
+        "qos.reliability": "reliable",
+        "qos.depth": 20,
+    }
+    faults = {"schedule": str(schedule), "seed": args.seed}
+    return {
+        "perception_node": _start(folder, "perception_node", perception, inputs),
+        "fault_injector": _start(folder, "fault_injector", faults, passed),
+    }
+
+
+def start_sensors(
+    folder: Path, args: argparse.Namespace, monitor: Monitor
+) -> subprocess.Popen[bytes]:
+    """The replay, once those who are to hear it do."""
+    topics = [f"/faulty/{m}" for m in MODALITIES]
+    ends = (monitor.node.count_publishers, monitor.node.count_subscribers)
+    _wait(lambda: all(end(t) for end in ends for t in topics), "the nodes to come up")
+    _wait(lambda: monitor.last is not None, "a status")
+    replay = {"source": args.source, "loop": True, "rate": args.rate}
+    return _start(folder, "sensor_replay", replay, {})
+
+
+def watch(
+    processes: dict[str, subprocess.Popen[bytes]], seconds: float
+) -> dict[str, list[tuple[float, int]]]:
+    """Resident memory of each process, once a second."""
+    start = time.monotonic()
+    memory: dict[str, list[tuple[float, int]]] = {n: [] for n in processes}
+    handles = {n: psutil.Process(p.pid) for n, p in processes.items()}
+    while (now := time.monotonic() - start) < seconds:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise SystemExit(f"{name} ended after {now:.0f} s")
+            memory[name].append((now, handles[name].memory_info().rss))
+        time.sleep(1.0)
+    return memory
+
+
+def growth(samples: list[tuple[float, int]], warm_up_s: float) -> float:
+    """By which share memory grew from the end of the warm-up to the end of the run."""
+    total = samples[-1][0]
+    window = min(10.0, (total - warm_up_s) / 4)
+    early = [rss for t, rss in samples if warm_up_s <= t <= warm_up_s + window]
+    late = [rss for t, rss in samples if t >= total - window]
+    return float(np.median(late) / np.median(early) - 1)
+
+
+def settle(monitor: Monitor, processes: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Stop the sensors and wait until nothing is under way."""
+    monitor.mend_all()
+    processes["sensor_replay"].send_signal(signal.SIGINT)
+    processes["sensor_replay"].wait(PATIENCE_S)
+
+    def quiet() -> bool:
+        status = monitor.last
+        if status is None or status.reason != "heartbeat":
+            return False
+        arrived = [monitor.number("perception_node", s.name, "arrived") for s in status.sensors]
+        return all(
+            s.waiting == 0 and s.received == n for s, n in zip(status.sensors, arrived, strict=True)
+        )
+
+    _wait(quiet, f"the last message to be accounted for; {monitor.last}")
+
+
+def summarize(monitor: Monitor) -> dict[str, dict[str, int]]:
+    """The fate of every sensor's messages."""
+    assert monitor.last is not None
+    table = {}
+    for s in monitor.last.sensors:
+        sent = monitor.number("fault_injector", s.name, "sent")
+        table[s.name] = {
+            "recorded": monitor.number("fault_injector", s.name, "received"),
+            "sent": sent,
+            "lost_on_the_way": sent - s.received,
+            "received": s.received,
+            "used": s.taken,
+            "superseded": s.superseded,
+            "rejected": s.rejected,
+        }
+    return table
+
+
+def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The whole run: what was found, and what is wrong."""
+    monitor = Monitor()
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        processes = start_all(folder, args)
+        processes["sensor_replay"] = start_sensors(folder, args, monitor)
+        _wait(lambda: monitor.last is not None and monitor.last.used, "an output")
+        monitor.longest_gap_s = 0.0
+        memory = watch(processes, args.seconds)
+        gap = monitor.longest_gap_s
+        settle(monitor, processes)
+        # The injector reports once a second.
+        counted = time.monotonic() + 2.5
+        _wait(lambda: time.monotonic() > counted, "the last report")
+        table = summarize(monitor)
+    finally:
+        for process in processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        status = {n: p.wait(PATIENCE_S) for n, p in processes.items()}
+        monitor.close()
+    grown = {n: growth(samples, args.warm_up) for n, samples in memory.items()}
+    found = {
+        "seconds": args.seconds,
+        "seed": args.seed,
+        "faults": len(random_schedule(args.seed, args.seconds)),
+        "statuses": monitor.states,
+        "heard": monitor.heard,
+        "longest_gap_s": round(gap, 2),
+        "messages": table,
+        "memory_mb": {n: round(s[-1][1] / 2**20) for n, s in memory.items()},
+        "memory_growth_percent": {n: round(100 * g, 1) for n, g in grown.items()},
+    }
+    wrong = list(monitor.wrong[:3])
+    for name in processes:
+        log = (folder / f"{name}.log").read_text(errors="replace")
+        bad = [x for x in log.splitlines() if "Traceback" in x or "unexpected" in x]
+        wrong += [f"{name}: {line}" for line in bad[:3]]
+    wrong += [f"{n} ended with status {s}" for n, s in status.items() if s]
+    for name, share in grown.items():
+        if share > args.growth / 100:
+            wrong.append(f"{name} grew by {100 * share:.1f} %")
+    for name, row in table.items():
+        if row["received"] != row["used"] + row["superseded"] + row["rejected"]:
+            wrong.append(f"{name}: {row}")
+        if row["lost_on_the_way"]:
+            wrong.append(f"{name}: {row['lost_on_the_way']} messages never came to the node")
+        if not row["used"] or not row["rejected"]:
+            wrong.append(f"{name} was never used or never failed: {row}")
+    return found, wrong
+
+
+def main() -> int:
+    """Parse the arguments, run, print a JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", required=True, help="a bundle with all four sensors")
+    parser.add_argument("--source", help="bag, or KIND:DIR; a simulated drive when not given")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--warm-up", type=float, default=60.0, help="seconds before growth counts")
+    parser.add_argument("--growth", type=float, default=5.0, help="most growth of memory, percent")
+    parser.add_argument("--rate", type=float, default=1.0, help="speed of the recording")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="folder for logs; temporary when not given")
+    args = parser.parse_args()
+    if args.source is None:
+        sys.path.insert(0, str(ROOT / "ros2_ws"))
+        from demo import simulated_drive
+
+        args.source = simulated_drive(ROOT / "ros2_ws/.colcon/demo_drive")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.out or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        found, wrong = run(args, folder)
+    print(json.dumps({**found, "wrong": wrong}, indent=2))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""perception_node with backends that break, which no installed one does on demand.
+
+`ANYSENSE_TEST_BREAK` says how: `load` gives the first backend of `device: cuda` graphs that are cut
+off; `run` makes that backend fail after some inferences; `switch:FILE` makes the CPU backend fail, at
+loading as well as running, while FILE exists.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from anysense_ros.perception_node import main
+
+from perception.errors import EngineError
+from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from perception.runtime.engines.registry import BACKENDS
+
+FIRST, CPU = "onnxruntime-cuda", "onnxruntime-cpu"
+RUNS = 20
+
+
+class WornOut(OnnxRuntimeEngine):
+    """Runs for a while on the CPU under the first backend's name, then fails for good."""
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        super().__init__(path, "cpu", threads)
+        self.backend = FIRST
+
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.runs > RUNS:
+            raise RuntimeError("device lost")
+        return super().infer(feeds)
+
+
+class Switched(OnnxRuntimeEngine):
+    """Fails while a file exists."""
+
+    switch = Path()
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        if self.switch.exists():
+            raise EngineError("device is gone", where=str(path))
+        super().__init__(path, "cpu", threads)
+
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.switch.exists():
+            raise RuntimeError("device lost")
+        return super().infer(feeds)
+
+
+def cut_off(path: Path, threads: int | None) -> Engine:
+    """Load half of a graph's file."""
+    with tempfile.TemporaryDirectory() as folder:
+        half = Path(folder) / path.name
+        content = path.read_bytes()
+        half.write_bytes(content[: len(content) // 2])
+        return OnnxRuntimeEngine(half, "cpu", threads)
+
+
+def arrange(how: str) -> None:
+    """Replace backends in this process."""
+    if how == "load":
+        BACKENDS[FIRST] = replace(BACKENDS[FIRST], load=cut_off)
+    elif how == "run":
+        BACKENDS[FIRST] = replace(BACKENDS[FIRST], load=WornOut)
+    else:
+        Switched.switch = Path(how.removeprefix("switch:"))
+        BACKENDS[CPU] = replace(BACKENDS[CPU], load=Switched)
+
+
+if __name__ == "__main__":
+    arrange(os.environ["ANYSENSE_TEST_BREAK"])
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Engines that fail while the node runs: the next backend takes over, and the node never dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from bench import Bench
+from diagnostic_msgs.msg import DiagnosticStatus
+from processes import NodeProcess
+
+from perception.frame import MODALITIES
+
+pytestmark = pytest.mark.slow
+
+PARAMETERS = {
+    "inputs": list(MODALITIES),
+    "threads": 1,
+    "autostart": True,
+    "sync.deadline_ms": 400.0,
+    "policy.max_age_ms": 300.0,
+    "diagnostics.period_s": 0.3,
+    **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
+}
+BREAKING = Path(__file__).parent / "breaking_node.py"
+
+Start = Callable[[str, str], tuple[NodeProcess, Bench]]
+
+
+@pytest.fixture
+def start(
+    own_domain: int, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Start]:
+    """Starts a node on a device whose engines break in a way; it must end cleanly."""
+    made: list[tuple[NodeProcess, Bench]] = []
+
+    def make(device: str, how: str) -> tuple[NodeProcess, Bench]:
+        monkeypatch.setenv("ANYSENSE_TEST_BREAK", how)
+        parameters = {**PARAMETERS, "bundle": str(bundle), "device": device}
+        node = NodeProcess(str(BREAKING), tmp_path, own_domain, parameters, name="perception_node")
+        bench = Bench(own_domain)
+        bench.alive = lambda: node.process.poll() is None
+        made.append((node, bench))
+        bench.drive()
+        return node, bench
+
+    yield make
+    for node, bench in made:
+        bench.close()
+        assert node.stop() == 0, node.log
+        assert "Traceback" not in node.log, node.log
+
+
+def _value(status: DiagnosticStatus, key: str) -> int:
+    return int(next((v.value for v in status.values if v.key == key), 0))
+
+
+def test_a_backend_that_cannot_load_a_graph_gives_way(start: Start) -> None:
+    node, bench = start("cuda", "load")
+    assert bench.wait_full().backend == "onnxruntime-cpu"
+    found = bench.wait_diagnostic("engine", lambda d: "ready on" in d.message, "the engine's state")
+    assert found.level == DiagnosticStatus.WARN
+    assert _value(found, "fallbacks") >= 1
+    assert "cannot be loaded" in node.log
+
+
+def test_a_backend_that_fails_while_running_gives_way(start: Start) -> None:
+    node, bench = start("cuda", "run")
+    assert bench.wait_full().backend == "onnxruntime-cuda"
+    bench.wait_status(lambda s: s.backend == "onnxruntime-cpu" and len(s.used) == 4, "the next one")
+    found = bench.wait_diagnostic("engine", lambda d: "device lost" in d.message, "what failed")
+    assert found.level == DiagnosticStatus.WARN
+    assert _value(found, "fallbacks") >= len(MODALITIES)  # each graph notices for itself
+    assert "going on with onnxruntime-cpu" in node.log
+    # The inputs that met the failure were run again: no message was lost to it.
+    assert all(s.state != s.STOP for s in bench.statuses if s.backend == "onnxruntime-cpu")
+
+
+def test_with_no_backend_left_the_node_waits_and_tries_again(start: Start, tmp_path: Path) -> None:
+    switch = tmp_path / "broken"
+    node, bench = start("cpu", f"switch:{switch}")
+    bench.wait_full()
+    switch.touch()
+    stopped = bench.wait_status(lambda s: s.state == s.STOP, "stop")
+    assert "next attempt" in " ".join(stopped.warnings)
+    found = bench.wait_diagnostic("engine", lambda d: "next attempt" in d.message, "the failure")
+    assert found.level == DiagnosticStatus.ERROR
+    assert _value(found, "engine_failures") >= 1
+    switch.unlink()
+    after = bench.wait_full()
+    bench.wait_diagnostic("engine", lambda d: "ready on" in d.message, "recovery")
+    for sensor in after.sensors:
+        fates = (sensor.taken, sensor.superseded, sensor.rejected, sensor.waiting)
+        assert sensor.received == sum(fates), sensor
+    assert "loaded anew" in node.log
