@@ -1,6 +1,11 @@
-"""A float32 graph in float16, with float32 inputs and outputs, for builders that take types literally."""
+"""A float32 graph in float16, wholly or in part, with float32 inputs and outputs.
+
+For builders and runtimes that take types literally: what a node computes in is the type of its inputs.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 import onnx
@@ -9,76 +14,132 @@ from onnx import TensorProto, helper, numpy_helper
 from export.qdq import unpack_half
 
 _LARGEST = float(np.finfo(np.float16).max)
+_FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+_SUFFIX: dict[int, str] = {_FLOAT: "float", _HALF: "half"}
 
-# Inputs that stay float32 whatever the tensors around them are: Resize's region and scales, and the
-# scales of quantization, which fix the type of what is dequantized.
-_FLOAT_INPUTS = {"Resize": (1, 2)}
+# Inputs that are float32 whatever the others are: the region and scales of Resize.
+_FIXED_INPUTS = {"Resize": (1, 2)}
+
+_MOVING = (
+    "Cast Clip Concat Constant ConstantOfShape DequantizeLinear Equal Expand Flatten Gather Greater "
+    "GreaterOrEqual Identity Less LessOrEqual Max MaxPool Min Neg Not Pad QuantizeLinear Relu Reshape "
+    "Shape Slice Split Squeeze Tile Transpose Unsqueeze Where"
+)
+"""Operators that compute nothing, or nothing that rounds: they follow their neighbors."""
 
 
-def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def computing_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that round, and may lose something in float16."""
+    return [node.name for node in model.graph.node if node.op_type not in _MOVING.split()]
+
+
+def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
     """A copy whose arithmetic is float16.
 
     Inputs and outputs keep their names and stay float32.  Constants beyond float16's range become its
     largest value.
+
+    Args:
+        model: a float32 graph; one with weights stored in float16, or quantized, counts as such.
+        keep: names of nodes that go on computing in float32.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     unpack_half(copy)
-    graph = copy.graph
-    kept = {
-        node.input[i]
-        for node in graph.node
-        for i in _FLOAT_INPUTS.get(node.op_type, ())
-        if i < len(node.input)
-    }
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
-            tensor.CopyFrom(numpy_helper.from_array(_halved(tensor), tensor.name))
-    for node in graph.node:
-        for attribute in node.attribute:
-            if (
-                node.op_type == "Cast"
-                and attribute.name == "to"
-                and attribute.i == TensorProto.FLOAT
-            ):
-                attribute.i = TensorProto.FLOAT16
-            constant = node.op_type in ("Constant", "ConstantOfShape")
-            is_float = attribute.t.data_type == TensorProto.FLOAT
-            if constant and is_float and node.output[0] not in kept:
-                attribute.t.CopyFrom(numpy_helper.from_array(_halved(attribute.t)))
-    _cast_borders(graph)
-    del graph.value_info[:]
+    _Conversion(copy, frozenset(keep)).run()
     return copy
 
 
-def _halved(tensor: TensorProto) -> np.ndarray:
+def only_half(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """A copy in which only the nodes of these names compute in float16."""
+    wanted = set(names)
+    return to_half(model, [n.name for n in model.graph.node if n.name not in wanted])
+
+
+class _Conversion:
+    """One pass over a graph that gives every node its type, with casts where types meet."""
+
+    def __init__(self, model: onnx.ModelProto, keep: frozenset[str]) -> None:
+        self.graph, self.keep = model.graph, keep
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        values = (*inferred.value_info, *inferred.input, *inferred.output)
+        types = {v.name: v.type.tensor_type.elem_type for v in values}
+        types |= {t.name: t.data_type for t in self.graph.initializer}
+        self.floats = {name for name, kind in types.items() if kind == _FLOAT}
+        self.weights = {t.name: t for t in self.graph.initializer if t.data_type == _FLOAT}
+        self.now: dict[str, int] = dict.fromkeys(self.floats, _FLOAT)  # type that a tensor has
+        self.versions: dict[tuple[str, int], str] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.halves: list[TensorProto] = []
+
+    def run(self) -> None:
+        for node in self.graph.node:
+            self._node(node)
+        for value in self.graph.output:
+            if self.now.get(value.name) == _HALF:
+                self._back_to_float(value.name)
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+        self.graph.initializer.extend(self.halves)
+        used = {n for node in self.nodes for n in node.input}
+        used |= {v.name for v in self.graph.output}
+        kept = [t for t in self.graph.initializer if t.name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
+        del self.graph.value_info[:]
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        wanted = _FLOAT if node.name in self.keep else _HALF
+        fixed = _FIXED_INPUTS.get(node.op_type, ())
+        for index, name in enumerate(node.input):
+            if name in self.floats:
+                node.input[index] = self._as(name, _FLOAT if index in fixed else wanted)
+        makes_float = [name for name in node.output if name in self.floats]
+        if makes_float and wanted == _HALF:
+            _make_half(node)
+        for name in makes_float:
+            self.now[name] = wanted
+        self.nodes.append(node)
+
+    def _as(self, name: str, wanted: int) -> str:
+        """The tensor in a type; casts it once, weights without a cast."""
+        if self.now[name] == wanted:
+            return name
+        key = (name, wanted)
+        if key not in self.versions:
+            self.versions[key] = version = f"{name}_{_SUFFIX[wanted]}"
+            if name in self.weights:
+                self.halves.append(_halved(self.weights[name], version))
+            else:
+                self.nodes.append(
+                    helper.make_node("Cast", [name], [version], name=f"{version}_cast", to=wanted)
+                )
+        return self.versions[key]
+
+    def _back_to_float(self, name: str) -> None:
+        half = f"{name}_{_SUFFIX[_HALF]}"
+        for node in self.nodes:
+            node.input[:] = [half if n == name else n for n in node.input]
+            node.output[:] = [half if n == name else n for n in node.output]
+        self.nodes.append(helper.make_node("Cast", [half], [name], name=f"{half}_cast", to=_FLOAT))
+
+
+def _make_half(node: onnx.NodeProto) -> None:
+    """Change what a node states about the type that it makes."""
+    if node.op_type == "Cast":
+        next(a for a in node.attribute if a.name == "to").i = _HALF
+    elif node.op_type == "ConstantOfShape" and not node.attribute:
+        zero = numpy_helper.from_array(np.zeros(1, np.float16))
+        node.attribute.append(helper.make_attribute("value", zero))
+    elif node.op_type in ("Constant", "ConstantOfShape"):
+        for attribute in node.attribute:
+            if attribute.t.data_type == _FLOAT:
+                attribute.t.CopyFrom(_halved(attribute.t, attribute.t.name))
+
+
+def _halved(tensor: TensorProto, name: str) -> TensorProto:
     values = numpy_helper.to_array(tensor)
     # Infinities stay: they mean something, as in a mask; large numbers are only approximate ones.
     finite = np.isfinite(values)
     clipped = np.where(finite, np.clip(values, -_LARGEST, _LARGEST), values)
-    return clipped.astype(np.float16)
-
-
-def _cast_borders(graph: onnx.GraphProto) -> None:
-    entering = {v.name: f"{v.name}_half" for v in graph.input if _is_float(v)}
-    leaving = {v.name: f"{v.name}_half" for v in graph.output if _is_float(v)}
-    for node in graph.node:
-        for i, name in enumerate(node.input):
-            node.input[i] = entering.get(name, leaving.get(name, name))
-        for i, name in enumerate(node.output):
-            node.output[i] = leaving.get(name, name)
-    casts_in = [
-        helper.make_node("Cast", [n], [h], name=f"{h}_cast", to=TensorProto.FLOAT16)
-        for n, h in entering.items()
-    ]
-    casts_out = [
-        helper.make_node("Cast", [h], [n], name=f"{h}_cast", to=TensorProto.FLOAT)
-        for n, h in leaving.items()
-    ]
-    nodes = [*casts_in, *graph.node, *casts_out]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _is_float(value: onnx.ValueInfoProto) -> bool:
-    return bool(value.type.tensor_type.elem_type == TensorProto.FLOAT)
+    return numpy_helper.from_array(clipped.astype(np.float16), name)

@@ -18,23 +18,24 @@ from perception.runtime.bundle import Bundle
 _TRITON_TYPES: dict[int, str] = {onnx.TensorProto.FLOAT: "TYPE_FP32"}
 
 
-def write_triton(bundle: Bundle, out: Path) -> Path:
-    """Write a Triton model repository with one model.
+def write_triton(bundle: Bundle, out: Path, graph_name: str = "single") -> Path:
+    """Write one model into a Triton model repository.
 
     Args:
-        bundle: one that was exported with `--single`.
+        bundle: one that has the graph.
         out: the repository's folder.
+        graph_name: `single`, or a subset such as `rgb+depth`.
 
     Returns:
         The model's folder.
 
     Raises:
-        BundleError: the bundle has no single graph.
+        BundleError: the bundle has no such graph.
         EngineError: the graph has a tensor of another type than float32.
     """
-    source = _single(bundle)
+    source = _graph(bundle, graph_name)
     graph = onnx.load(source, load_external_data=False).graph
-    folder = out / _model_name(bundle)
+    folder = out / _model_name(bundle, graph_name)
     (folder / "1").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, folder / "1" / "model.onnx")
     lines = [
@@ -50,23 +51,24 @@ def write_triton(bundle: Bundle, out: Path) -> Path:
     return folder
 
 
-def write_isaac_ros(bundle: Bundle, out: Path) -> Path:
+def write_isaac_ros(bundle: Bundle, out: Path, graph_name: str = "single") -> Path:
     """Write the parameter file of `isaac_ros_tensor_rt`'s `TensorRTNode`, and the graph beside it.
 
     Args:
-        bundle: one that was exported with `--single`.
+        bundle: one that has the graph.
         out: folder to write to.
+        graph_name: `single`, or a subset such as `rgb+depth`.
 
     Returns:
         The parameter file.
 
     Raises:
-        BundleError: the bundle has no single graph.
+        BundleError: the bundle has no such graph.
     """
-    source = _single(bundle)
+    source = _graph(bundle, graph_name)
     graph = onnx.load(source, load_external_data=False).graph
     out.mkdir(parents=True, exist_ok=True)
-    name = _model_name(bundle)
+    name = _model_name(bundle, graph_name)
     model = out / f"{name}.onnx"
     shutil.copyfile(source, model)
     inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
@@ -89,17 +91,22 @@ def write_isaac_ros(bundle: Bundle, out: Path) -> Path:
     return path
 
 
-def _single(bundle: Bundle) -> Path:
-    single = bundle.manifest.graphs.single
-    if single is None:
+def _graph(bundle: Bundle, name: str) -> Path:
+    graphs = bundle.manifest.graphs
+    found = graphs.single if name == "single" else graphs.subsets.get(name)
+    if found is None:
+        wanted = name.replace("+", ",")
         raise BundleError(
-            "has no single graph", where=str(bundle.path), hint="export it with --single"
+            f"has no graph {name}",
+            where=str(bundle.path),
+            hint=f"anysense export BUNDLE --subset {wanted}",
         )
-    return bundle.file(single.file)
+    return bundle.file(found.file)
 
 
-def _model_name(bundle: Bundle) -> str:
-    return bundle.manifest.name.replace("-", "_").replace(" ", "_")
+def _model_name(bundle: Bundle, graph_name: str) -> str:
+    name = bundle.manifest.name.replace("-", "_").replace(" ", "_")
+    return name if graph_name == "single" else f"{name}_{graph_name.replace('+', '_')}"
 
 
 def _triton_tensors(kind: str, values: list[onnx.ValueInfoProto]) -> list[str]:

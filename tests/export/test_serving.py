@@ -52,5 +52,5 @@ def test_a_bundle_without_a_single_graph_is_told(tiny_bundle: Path, tmp_path: Pa
     del manifest["graphs"]["single"]
     (copy / "bundle.yaml").write_text(yaml.safe_dump(manifest))
     for write in (write_triton, write_isaac_ros):
-        with pytest.raises(BundleError, match="--single"):
+        with pytest.raises(BundleError, match="--subset single"):
             write(Bundle.open(copy), tmp_path / "out")
