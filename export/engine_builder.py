@@ -216,6 +216,12 @@ def _check_options(trt: Any, bundle: Bundle, options: BuildOptions) -> None:
         if not full and value is not None and value is not False:
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError("is an option of full TensorRT", where=flag)
+    if bundle.manifest.graphs.dynamic:
+        raise ConfigError(
+            "sizes vary in this bundle; plans are built for fixed ones",
+            where=str(bundle.path),
+            hint="export the run without --dynamic",
+        )
     driver = examine_driver()
     if driver.problem and (full or not options.compute_capabilities):
         hint = "" if full else "name GPUs to build for with --compute-capability"

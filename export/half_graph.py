@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.qdq import unpack_half
 
 _LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST = float(np.finfo(np.float16).tiny)
 _FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 _SUFFIX: dict[int, str] = {_FLOAT: "float", _HALF: "half"}
 
@@ -46,6 +47,7 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     unpack_half(copy)
+    _lift_scales(copy.graph)
     _Conversion(copy, frozenset(keep)).run()
     return copy
 
@@ -54,6 +56,37 @@ def only_half(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto
     """A copy in which only the nodes of these names compute in float16."""
     wanted = set(names)
     return to_half(model, [n.name for n in model.graph.node if n.name not in wanted])
+
+
+def _lift_scales(graph: onnx.GraphProto) -> None:
+    """Bring the steps of quantization into float16's range, and quantized weights to the new steps.
+
+    Channels whose weights are next to nothing have steps that would become 0.
+    """
+    tensors = {t.name: t for t in graph.initializer}
+    done: set[str] = set()
+    for node in graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        name = node.input[1]
+        if name in done or name not in tensors or tensors[name].data_type != _FLOAT:
+            continue
+        done.add(name)
+        steps = numpy_helper.to_array(tensors[name])
+        lifted = np.maximum(steps, np.float32(_SMALLEST))
+        if np.array_equal(lifted, steps):
+            continue
+        tensors[name].CopyFrom(numpy_helper.from_array(lifted, name))
+        weights = tensors.get(node.input[0])
+        if weights is None:
+            continue
+        values = numpy_helper.to_array(weights)
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        shape = [1] * values.ndim
+        if steps.ndim:
+            shape[axis] = -1
+        smaller = np.rint(values * (steps / lifted).reshape(shape))
+        weights.CopyFrom(numpy_helper.from_array(smaller.astype(values.dtype), weights.name))
 
 
 class _Conversion:

@@ -240,7 +240,7 @@ def test_plans_of_every_precision_are_built(
     given = ["--engine", "tensorrt-rtx", "--precision", precision, "--subset", subset]
     if precision == "mixed":
         given += ["--calib-data", f"folder:{simulated}", "--max-error", "0.2"]
-    assert export(source, *given, *CAPABILITY, "--build-only") == (0, "")
+    assert export(source, *given, *CAPABILITY, "--build-only") == (0, ""), precision
     stem = "single" if subset == "single" else "subset_rgb_depth"
     plans = [read_plan(p)[0] for p in (source / FOLDER).glob(f"{stem}.*.plan")]
     # Where no layer needs float32, mixed is float16 by another name.
