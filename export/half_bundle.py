@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 
 from export.compose import FUSER, load_graph
-from export.half_graph import computing_nodes, only_half, to_half
+from export.half_graph import computing_nodes, simulate_half, to_half
 from export.int8 import write_changed
 from export.sensitivity import Choice, Progress, Sensitivity
 from perception.data.base import Recording
@@ -31,7 +32,7 @@ def write_half(bundle: Bundle, out: Path, threads: int | None = None) -> float:
         threads: CPU threads for the comparison, None for all.
 
     Returns:
-        Relative error on a made-up frame, ONNX Runtime on the CPU.
+        Relative error on a made-up frame, when every layer rounds to float16.
 
     Raises:
         ConfigError: the bundle is not float32.
@@ -48,11 +49,16 @@ def write_half(bundle: Bundle, out: Path, threads: int | None = None) -> float:
     described = {"form": "float16 arithmetic, float32 inputs and outputs"}
     write_changed(bundle, models, out, "fp16", described)
 
-    def load(folder: Path) -> dict[str, Engine]:
-        return {g: OnnxRuntimeEngine(folder / f, "cpu", threads) for g, f in files.items()}
-
+    folder = tempfile.TemporaryDirectory(prefix="anysense-export-")
+    exact, rounded = dict[str, Engine](), dict[str, Engine]()
+    for graph, file in files.items():
+        exact[graph] = OnnxRuntimeEngine(bundle.path / file, "cpu", threads)
+        model = load_graph(bundle.path / file)
+        path = Path(folder.name) / file
+        onnx.save(simulate_half(model, computing_nodes(model)), path)
+        rounded[graph] = OnnxRuntimeEngine(path, "cpu", threads)
     inputs = probe_inputs(manifest.inputs)
-    error = relative_error(run_all(load(out), inputs), run_all(load(bundle.path), inputs))
+    error = relative_error(run_all(rounded, inputs), run_all(exact, inputs))
     if error == float("inf"):
         raise EngineError(
             "an output is not finite in float16",
@@ -94,10 +100,7 @@ def choose_float_layers(
     models = measure.models
 
     def changed(graph: str, names: Sequence[str]) -> onnx.ModelProto:
-        everything = computing_nodes(models[graph])
-        if len(names) == 1:
-            return only_half(models[graph], names)
-        return to_half(models[graph], set(everything) - set(names))
+        return simulate_half(models[graph], names)
 
     layers = [(g, name) for g, model in models.items() for name in computing_nodes(model)]
     return measure.choose(layers, changed, max_error, whole_first=True)

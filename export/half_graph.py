@@ -16,6 +16,7 @@ from export.qdq import unpack_half
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST = float(np.finfo(np.float16).tiny)
 _FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+_QUANTIZES_HALF = 19  # the first opset whose QuantizeLinear takes float16
 _SUFFIX: dict[int, str] = {_FLOAT: "float", _HALF: "half"}
 
 # Inputs that are float32 whatever the others are: the region and scales of Resize.
@@ -48,14 +49,75 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     copy.CopyFrom(model)
     unpack_half(copy)
     _lift_scales(copy.graph)
+    if any(node.op_type == "QuantizeLinear" for node in copy.graph.node):
+        for entry in copy.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = max(entry.version, _QUANTIZES_HALF)
     _Conversion(copy, frozenset(keep)).run()
     return copy
 
 
-def only_half(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """A copy in which only the nodes of these names compute in float16."""
-    wanted = set(names)
-    return to_half(model, [n.name for n in model.graph.node if n.name not in wanted])
+def simulate_half(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """A float32 graph in which some nodes round to float16 whatever goes in and comes out.
+
+    For measuring on CPUs: a float16 graph is no measure there, since where there are no float16 kernels
+    ONNX Runtime computes neighboring nodes in float32 with no rounding in between.
+
+    Args:
+        model: a float32 graph with named nodes.
+        names: the nodes.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    unpack_half(copy)
+    graph = copy.graph
+    inferred = onnx.shape_inference.infer_shapes(copy).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    floats = {  # scalars, such as a sensor's presence, are left as they are
+        v.name
+        for v in values
+        if v.type.tensor_type.elem_type == _FLOAT and len(v.type.tensor_type.shape.dim)
+    }
+    weights = {t.name: t for t in graph.initializer if t.data_type == _FLOAT}
+    wanted, rounded = set(names), dict[str, str]()
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.name in wanted:
+            fixed = _FIXED_INPUTS.get(node.op_type, ())
+            for index, name in enumerate(node.input):
+                if index in fixed or name not in floats | weights.keys():
+                    continue
+                if name not in rounded:
+                    rounded[name] = f"{name}_rounded"
+                    if name in weights:
+                        half = numpy_helper.to_array(_halved(weights[name], name))
+                        tensor = numpy_helper.from_array(half.astype(np.float32), rounded[name])
+                        graph.initializer.append(tensor)
+                    else:
+                        nodes += _rounding(name, rounded[name])
+                node.input[index] = rounded[name]
+            made = [(i, n) for i, n in enumerate(node.output) if n in floats]
+            for index, name in made:
+                node.output[index] = f"{name}_exact"
+            nodes.append(node)
+            for _, name in made:
+                nodes += _rounding(f"{name}_exact", name)
+                rounded[name] = name
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return copy
+
+
+def _rounding(source: str, target: str) -> list[onnx.NodeProto]:
+    # A cast to float16 and straight back is taken out by ONNX Runtime; something must lie between.
+    half, kept = f"{target}_as_half", f"{target}_kept_half"
+    return [
+        helper.make_node("Cast", [source], [half], name=half, to=_HALF),
+        helper.make_node("Concat", [half], [kept], name=kept, axis=0),
+        helper.make_node("Cast", [kept], [target], name=f"{target}_back", to=_FLOAT),
+    ]
 
 
 def _lift_scales(graph: onnx.GraphProto) -> None:
