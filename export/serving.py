@@ -12,32 +12,45 @@ from pathlib import Path
 import onnx
 import yaml
 
-from perception.errors import BundleError, EngineError
+from export.byte_input import take_bytes
+from perception.errors import BundleError, ConfigError, EngineError
 from perception.runtime.bundle import Bundle
 
-_TRITON_TYPES: dict[int, str] = {onnx.TensorProto.FLOAT: "TYPE_FP32"}
+_TRITON_TYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "TYPE_FP32",
+    onnx.TensorProto.UINT8: "TYPE_UINT8",
+}
 
 
-def write_triton(bundle: Bundle, out: Path, graph_name: str = "single") -> Path:
+def write_triton(
+    bundle: Bundle, out: Path, graph_name: str = "single", uint8_rgb: bool = False
+) -> Path:
     """Write one model into a Triton model repository.
 
     Args:
         bundle: one that has the graph.
         out: the repository's folder.
         graph_name: `single`, or a subset such as `rgb+depth`.
+        uint8_rgb: let the graph take the camera's bytes, see `take_bytes`.
 
     Returns:
         The model's folder.
 
     Raises:
         BundleError: the bundle has no such graph.
-        EngineError: the graph has a tensor of another type than float32.
+        EngineError: the graph has a tensor of a type that is not written for Triton.
+        ConfigError: bytes are asked for, and the graph has no RGB.
     """
     source = _graph(bundle, graph_name)
-    graph = onnx.load(source, load_external_data=False).graph
+    model = onnx.load(source)
+    graph = model.graph
+    if uint8_rgb:
+        if "rgb" not in [v.name for v in graph.input]:
+            raise ConfigError(f"the graph {graph_name} has no RGB", where="--uint8-rgb")
+        take_bytes(model, bundle.manifest.inputs.rgb)
     folder = out / _model_name(bundle, graph_name)
     (folder / "1").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, folder / "1" / "model.onnx")
+    onnx.save(model, folder / "1" / "model.onnx")
     lines = [
         f'name: "{folder.name}"',
         'backend: "onnxruntime"',
@@ -114,7 +127,7 @@ def _triton_tensors(kind: str, values: list[onnx.ValueInfoProto]) -> list[str]:
     for value in values:
         tensor = value.type.tensor_type
         if tensor.elem_type not in _TRITON_TYPES:
-            raise EngineError("is not float32", where=value.name)
+            raise EngineError("is neither float32 nor uint8", where=value.name)
         dims = ", ".join(str(d.dim_value or -1) for d in tensor.shape.dim)
         data_type = _TRITON_TYPES[tensor.elem_type]
         lines.append(

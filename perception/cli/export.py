@@ -310,7 +310,6 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
         raise ConfigError(
             "goes with --subset and --out alone", where="--serve", hint="make the bundle first"
         )
-    write = write_triton if args.serve == "triton" else write_isaac_ros
     args.subset = ["single"] if args.single else args.subset or ["single"]
     with tempfile.TemporaryDirectory(prefix="anysense-serve-") as folder:
         if bundle is None:
@@ -327,7 +326,12 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
             )
         add_graphs(bundle, GraphChoice(False, choice.single, choice.subsets), args.threads)
         for name in choice.names():
-            say(f"wrote {write(bundle, output_folder(args.out), name)}")
+            out = output_folder(args.out)
+            if args.serve == "triton":
+                written = write_triton(bundle, out, name, args.uint8_rgb)
+            else:
+                written = write_isaac_ros(bundle, out, name)
+            say(f"wrote {written}")
     return 0
 
 

@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("triton", "isaac-ros"),
         help="write the graphs of --subset (default: single) into --out for another runtime",
     )
+    parser.add_argument(
+        "--uint8-rgb",
+        action="store_true",
+        help="with --serve triton: the graph takes RGB as bytes (1, H, W, 3) and normalizes it itself",
+    )
     graphs = parser.add_argument_group("from a run or checkpoint")
     graphs.add_argument("--single", action="store_true", help="the same as --subset modular single")
     graphs.add_argument("--dynamic", action="store_true", help="let height and width vary")
@@ -205,6 +210,8 @@ def check_arguments(args: argparse.Namespace, source: str | None) -> None:
             raise ConfigError(
                 "is for --engine tensorrt and tensorrt-rtx", where=f"--{name.replace('_', '-')}"
             )
+    if args.uint8_rgb and args.serve != "triton":
+        raise ConfigError("is for --serve triton", where="--uint8-rgb")
     if args.workspace is not None and args.workspace < 1:
         raise ConfigError("must be at least 1", where="--workspace")
     gpu_number(args)
