@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from export.bundle_graphs import GraphChoice, write_composed
 from export.folding import fold_batch_norm, round_weights_to_half
 from export.graphs import graph_specs
 from export.onnx_writer import OPSET, write_onnx
 from export.parity import ParityRow, check_parity
 from perception.data.base import ClassInfo, RecordingInfo
-from perception.frame import MODALITIES, subset_name, subsets_of
+from perception.frame import MODALITIES, Modality, subset_name, subsets_of
 from perception.models.complexity import count_gmac, count_parameters
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import BundleManifest, write_manifest
+from perception.runtime.manifest import GraphFile, Graphs
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import Checkpoint, load_checkpoint
 from perception.training.config import TrainConfig
@@ -31,6 +33,7 @@ class ExportOptions:
 
     Attributes:
         single: also write `single.onnx`, everything in one graph.
+        subsets: those that get a graph of their own besides.
         dynamic: let height and width vary.
         half_storage: store weights as float16 (arithmetic stays float32).
         version: version of the bundle.
@@ -39,6 +42,7 @@ class ExportOptions:
     """
 
     single: bool = False
+    subsets: tuple[tuple[Modality, ...], ...] = ()
     dynamic: bool = False
     half_storage: bool = True
     version: str = "1"
@@ -85,12 +89,20 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.glob("*.onnx"):
         stale.unlink()
-    for spec in graph_specs(folded, images, single=options.single):
+    for spec in graph_specs(folded, images):
         write_onnx(
             spec, out / spec.file, dynamic=options.dynamic, half_storage=options.half_storage
         )
+    graphs = Graphs(
+        encoders={m: GraphFile(file=f"encoder_{m}.onnx") for m in model.modalities},
+        fuser=GraphFile(file="fuser.onnx"),
+        opset=OPSET,
+        dynamic=options.dynamic,
+    )
+    write_composed(out, graphs, GraphChoice(True, options.single, options.subsets))
     rows = check_parity(folded, out, images)
     manifest = _manifest(checkpoint, model, images, rows, options)
+    manifest["graphs"] = graphs
     manifest["files"] = {p.name: _sha256(p) for p in sorted(out.glob("*.onnx"))}
     write_manifest(out, BundleManifest.model_validate(manifest))
     return rows
@@ -124,12 +136,6 @@ def _manifest(
         "modalities": list(config.preprocess.modalities),
         "inputs": config.preprocess.model_dump(mode="json"),
         "classes": {},
-        "graphs": {
-            "encoders": {m: {"file": f"encoder_{m}.onnx"} for m in model.modalities},
-            "fuser": {"file": "fuser.onnx"},
-            "opset": OPSET,
-            "dynamic": options.dynamic,
-        },
         "training": _training(config, info, checkpoint, options),
         "accuracy": _validation(checkpoint),
         "parity": {f"{r.form} {r.subset}": float(f"{r.max_abs:.2e}") for r in rows},
@@ -142,8 +148,6 @@ def _manifest(
             },
         },
     }
-    if options.single:
-        manifest["graphs"]["single"] = {"file": "single.onnx"}
     if "segmentation" in config.tasks:
         manifest["classes"]["segmentation"] = _classes(info.seg_classes)
     if "detection" in config.tasks:

@@ -2,37 +2,49 @@
 
 TensorRT for RTX builds ahead of time for chosen compute capabilities, with no GPU; full TensorRT builds
 for the GPU that it runs on.  Networks are strongly typed where the version can: the precision is that of
-the graph, which is converted before.
+the graph, which is converted before.  Only DLA under TensorRT 10 knows no strongly typed networks:
+there the builder may choose float16 for itself.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 
+from export.bundle_graphs import GraphChoice, graph_files
+from export.compose import FUSER, load_graph
 from export.half_graph import to_half
 from perception.errors import BundleError, ConfigError, EngineError
 from perception.runtime.bundle import Bundle, sha256_of
 from perception.runtime.engines.base import BackendMissingError
 from perception.runtime.engines.cuda_driver import examine_driver
+from perception.runtime.engines.cuda_memory import cuda_memory
 from perception.runtime.engines.plans import (
     FOLDER,
     PlanHeader,
     PlanKind,
     check_plan,
     locked,
+    plans_for,
+    read_header,
     write_plan,
 )
 from perception.runtime.engines.tensorrt import INSTALL, MODULES
 
 Progress = Callable[[str, str, float], None]
 """Called with the graph, what the builder is doing, and the share of it that is done."""
+
+Told = Callable[[str, float], None]
+"""The same for one graph."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,8 @@ class BuildOptions:
     Attributes:
         kind: which TensorRT.
         precision: of the arithmetic, for a float bundle; an INT8 bundle says itself what is int8,
-            and the rest is of this precision.
+            and the rest is of this precision.  `mixed` is float16 but for `keep_float`.
+        keep_float: layers that stay in float32, as `GRAPH/NAME`.
         compute_capabilities: GPUs to build for, such as `8.6`; TensorRT for RTX only, where none
             means the GPU that is here.
         workspace_mib: most scratch memory a layer may use; None leaves it to TensorRT.
@@ -51,18 +64,25 @@ class BuildOptions:
         version_compatible: plans that later TensorRT versions load as well (full TensorRT).
         hardware_compatible: plans for all GPUs since Ampere (full TensorRT).
         dla: number of the DLA core to build for, on Jetson (full TensorRT); None for the GPU.
+        device: number of the GPU to build for, where it is built for one that is here.
         rebuild: build even where a good plan is there.
     """
 
     kind: PlanKind
-    precision: Literal["fp32", "fp16"] = "fp16"
+    precision: Literal["fp32", "fp16", "mixed"] = "fp16"
+    keep_float: tuple[str, ...] = ()
     compute_capabilities: tuple[str, ...] = ()
     workspace_mib: int | None = None
     timing_cache: Path | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
     dla: int | None = None
+    device: int = 0
     rebuild: bool = False
+
+    def keeping(self, layers: Sequence[str]) -> BuildOptions:
+        """The same with these layers in float32."""
+        return replace(self, keep_float=tuple(layers))
 
 
 @dataclass(frozen=True)
@@ -75,9 +95,19 @@ class Built:
 
 
 def build_plans(
-    bundle: Bundle, options: BuildOptions, progress: Progress = lambda graph, what, share: None
+    bundle: Bundle,
+    options: BuildOptions,
+    progress: Progress = lambda graph, what, share: None,
+    choice: GraphChoice | None = None,
 ) -> list[Built]:
-    """Build a plan for every graph of a bundle folder.
+    """Build plans for graphs of a bundle folder.
+
+    Args:
+        bundle: an opened folder.
+        options: how.
+        progress: see `Progress`; what the builder is doing comes with an estimate of the time that
+            all that is left will take, once there is something to estimate it from.
+        choice: the graphs, all of which the bundle has; None for encoders and fuser.
 
     Raises:
         BackendMissingError: TensorRT is not installed, or full TensorRT finds no GPU.
@@ -85,13 +115,72 @@ def build_plans(
         BundleError: the bundle is a zip.
         EngineError: TensorRT cannot take or build a graph.
     """
+    trt = check_options(bundle, options)
+    files = graph_files(bundle, choice or GraphChoice())
+    estimate = _Estimate(bundle, options.kind, files)
+    built = []
+    for file in files:
+
+        def told(what: str, share: float, file: str = file) -> None:
+            progress(file, what + estimate.left(file, share), share)
+
+        start = time.monotonic()
+        plan = _one(trt, bundle, file, options, told)
+        built.append(plan)
+        estimate.done(file, time.monotonic() - start, plan.reused)
+    return built
+
+
+class _Estimate:
+    """How long all that is left to build will take, from earlier plans and from those done now."""
+
+    def __init__(self, bundle: Bundle, kind: PlanKind, files: Sequence[str]) -> None:
+        self.sizes = {f: bundle.file(f).stat().st_size for f in files}
+        self.known: dict[str, float] = {}
+        self.rates: list[float] = []
+        self.waiting = list(files)
+        for file in files:
+            for path in plans_for(bundle.file(file), kind):
+                try:
+                    self.known[file] = read_header(path).seconds
+                except EngineError:
+                    continue  # damaged: it says nothing
+                break
+
+    def done(self, file: str, seconds: float, reused: bool) -> None:
+        self.waiting.remove(file)
+        if not reused:
+            self.rates.append(seconds / self.sizes[file])
+
+    def left(self, file: str, share: float) -> str:
+        """Such as ` (plan 2 of 3, about 12 s left)`."""
+        count = len(self.sizes)
+        place = f"plan {count - len(self.waiting) + 1} of {count}"
+        rate = sum(self.rates) / len(self.rates) if self.rates else None
+        seconds = 0.0
+        for other in self.waiting:
+            known = self.known.get(other)
+            if known is None and rate is None:
+                return f" ({place})"
+            takes = known if known is not None else (rate or 0.0) * self.sizes[other]
+            seconds += takes * (1 - share if other == file else 1)
+        return f" ({place}, about {seconds:.0f} s left)"
+
+
+def check_options(bundle: Bundle, options: BuildOptions) -> Any:
+    """Refuse what cannot be built, before any work is done.
+
+    Returns:
+        TensorRT's module.
+
+    Raises:
+        BackendMissingError, ConfigError, BundleError: as `build_plans`.
+    """
     if not bundle.is_folder:
         raise BundleError("is a zip; plans can be kept in a folder only", where=str(bundle.path))
     trt = load_module(options.kind)
-    _check_options(trt, options)
-    graphs = bundle.manifest.graphs
-    files = [*(g.file for g in graphs.encoders.values()), graphs.fuser.file]
-    return [_one(trt, bundle, file, options, progress) for file in files]
+    _check_options(trt, bundle, options)
+    return trt
 
 
 def load_module(kind: PlanKind) -> Any:
@@ -114,7 +203,7 @@ def _major(trt: Any) -> int:
     return int(str(trt.__version__).split(".")[0])
 
 
-def _check_options(trt: Any, options: BuildOptions) -> None:
+def _check_options(trt: Any, bundle: Bundle, options: BuildOptions) -> None:
     full = options.kind == "tensorrt"
     if full and options.compute_capabilities:
         raise ConfigError(
@@ -127,12 +216,53 @@ def _check_options(trt: Any, options: BuildOptions) -> None:
         if not full and value is not None and value is not False:
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError("is an option of full TensorRT", where=flag)
+    if bundle.manifest.graphs.dynamic:
+        raise ConfigError(
+            "sizes vary in this bundle; plans are built for fixed ones",
+            where=str(bundle.path),
+            hint="export the run without --dynamic",
+        )
     driver = examine_driver()
     if driver.problem and (full or not options.compute_capabilities):
         hint = "" if full else "name GPUs to build for with --compute-capability"
         raise BackendMissingError(driver.problem, where=options.kind, hint=hint)
+    if driver.gpus and not options.compute_capabilities:
+        if not 0 <= options.device < len(driver.gpus):
+            raise ConfigError(f"there are {len(driver.gpus)} GPUs here", where="--device")
+        if options.hardware_compatible and driver.gpus[options.device].integrated:
+            raise ConfigError("is not for Jetson, whose GPU is part of the chip", where=_HARDWARE)
     for wanted in options.compute_capabilities:
         _capability(trt, wanted)
+    precision = bundle.manifest.precision
+    if precision == "fp16" and options.precision != "fp16":
+        raise ConfigError(
+            f"the bundle is fp16, not {options.precision}",
+            where="--precision",
+            hint="build from the float32 bundle",
+        )
+    if precision in ("int8", "mixed") and options.precision == "mixed" and options.keep_float:
+        raise ConfigError("the bundle says itself what is int8", where="--precision mixed")
+    if options.dla is not None:
+        _check_dla(trt, precision, options)
+
+
+_HARDWARE = "--hardware-compatible"
+
+
+def _check_dla(trt: Any, precision: str, options: BuildOptions) -> None:
+    cores = int(trt.Builder(_logger(trt)).num_DLA_cores)
+    if not 0 <= options.dla < cores:  # type: ignore[operator]
+        raise ConfigError(
+            f"this TensorRT ({trt.__version__}) sees {cores} DLA cores here", where="--dla"
+        )
+    if options.precision != "fp16":
+        raise ConfigError("DLA computes in fp16, or int8", where="--dla", hint="--precision fp16")
+    if _major(trt) == 10 and precision in ("int8", "mixed"):
+        raise ConfigError(
+            "under TensorRT 10 DLA takes no graphs that are quantized explicitly",
+            where="--dla",
+            hint="build the float32 bundle with --precision fp16",
+        )
 
 
 def _capability(trt: Any, wanted: str) -> Any:
@@ -148,7 +278,7 @@ def _capability(trt: Any, wanted: str) -> Any:
     return known[name]
 
 
-def _one(trt: Any, bundle: Bundle, file: str, options: BuildOptions, progress: Progress) -> Built:
+def _one(trt: Any, bundle: Bundle, file: str, options: BuildOptions, progress: Told) -> Built:
     path = bundle.file(file)
     header = _header(trt, bundle, path, options)
     folder = bundle.path / FOLDER
@@ -160,7 +290,7 @@ def _one(trt: Any, bundle: Bundle, file: str, options: BuildOptions, progress: P
             except EngineError:
                 pass  # damaged: this is the time to build it again
         start = time.monotonic()
-        plan = _build(trt, path, options, lambda what, share: progress(file, what, share))
+        plan = _build(trt, bundle, path, options, progress)
         header = header.model_copy(update={"seconds": round(time.monotonic() - start, 2)})
         written = write_plan(folder, header, plan)
     return Built(written, check_plan(written, header.onnx_sha256), reused=False)
@@ -175,21 +305,22 @@ def _header(trt: Any, bundle: Bundle, path: Path, options: BuildOptions) -> Plan
     capabilities, gpu, cuda = options.compute_capabilities, "", ""
     if not capabilities:
         driver = examine_driver()
-        first = driver.gpus[0]
-        capabilities, gpu, cuda = (first.compute_capability,), first.name, driver.cuda
+        here = driver.gpus[options.device]
+        capabilities, gpu, cuda = (here.compute_capability,), here.name, driver.cuda
     told = {
         "rest": options.precision,
         "workspace_mib": str(options.workspace_mib or ""),
         "version_compatible": str(options.version_compatible or ""),
         "hardware_compatible": str(options.hardware_compatible or ""),
         "dla": "" if options.dla is None else str(options.dla),
+        "keep_float": _digest(options.keep_float),
     }
-    int8 = bundle.manifest.precision == "int8"
+    own = bundle.manifest.precision
     return PlanHeader(
         kind=options.kind,
         graph=path.name,
         onnx_sha256=sha256_of(path),
-        precision="int8" if int8 else options.precision,
+        precision=options.precision if own == "fp32" else own,
         shapes=shapes,
         builder=trt.__version__,
         compute_capabilities=tuple(sorted(capabilities, key=float)),
@@ -199,24 +330,51 @@ def _header(trt: Any, bundle: Bundle, path: Path, options: BuildOptions) -> Plan
     )
 
 
-def _build(
-    trt: Any, path: Path, options: BuildOptions, progress: Callable[[str, float], None]
+def _digest(names: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16] if names else ""
+
+
+def typed_graph(bundle: Bundle, path: Path, options: BuildOptions) -> onnx.ModelProto:
+    """The graph with the types that the network shall have."""
+    if options.precision == "fp32" or bundle.manifest.precision == "fp16":
+        return onnx.load(path)
+    model = load_graph(path)
+    # In a graph that was composed the nodes' names say themselves which graph they came from.
+    graphs = bundle.manifest.graphs
+    owners = {g.file: str(m) for m, g in graphs.encoders.items()} | {graphs.fuser.file: FUSER}
+    prefix = f"{owners[path.name]}/" if path.name in owners else ""
+    keep = {n.removeprefix(prefix) for n in options.keep_float if n.startswith(prefix)}
+    return to_half(model, keep)
+
+
+def _build(trt: Any, bundle: Bundle, path: Path, options: BuildOptions, progress: Told) -> bytes:
+    if options.device and not options.compute_capabilities:
+        with cuda_memory(options.device).current():
+            return _build_here(trt, bundle, path, options, progress)
+    return _build_here(trt, bundle, path, options, progress)
+
+
+def _build_here(
+    trt: Any, bundle: Bundle, path: Path, options: BuildOptions, progress: Told
 ) -> bytes:
     logger = _logger(trt)
     builder = trt.Builder(logger)
+    weak = options.dla is not None and _major(trt) == 10
     # TensorRT for RTX, and TensorRT from 11 on, know no other networks than strongly typed ones.
-    said = options.kind == "tensorrt" and _major(trt) == 10
+    said = options.kind == "tensorrt" and _major(trt) == 10 and not weak
     flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED if said else None
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, logger)
-    model = onnx.load(path)
-    if options.precision == "fp16":
-        model = to_half(model)
+    if options.dla is not None and hasattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA"):
+        parser.set_flag(trt.OnnxParserFlag.ADJUST_FOR_DLA)
+    model = onnx.load(path) if weak else typed_graph(bundle, path, options)
     if not parser.parse(model.SerializeToString()):
         reason = parser.get_error(0).desc() if parser.num_errors else "no reason given"
         raise EngineError(f"TensorRT cannot take it: {_line(reason)}", where=str(path))
     config = builder.create_builder_config()
     _configure(trt, config, options, progress)
+    if weak:
+        config.set_flag(trt.BuilderFlag.FP16)
     cache = _timing_cache(config, options)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -224,14 +382,25 @@ def _build(
             f"TensorRT cannot build it: {logger.last or 'no reason given'}", where=str(path)
         )
     if cache is not None and options.timing_cache is not None:
-        options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
-        options.timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+        _keep_timings(config, options.timing_cache)
     return bytes(plan)
 
 
-def _configure(
-    trt: Any, config: Any, options: BuildOptions, progress: Callable[[str, float], None]
-) -> None:
+def _keep_timings(config: Any, path: Path) -> None:
+    """Write the timing cache, with what another process has added to the file in the meantime."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent, path.name):
+        cache = config.get_timing_cache()
+        if path.is_file():
+            other = config.create_timing_cache(path.read_bytes())
+            if other is not None:
+                cache.combine(other, ignore_mismatch=False)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as partial:
+            partial.write(bytes(cache.serialize()))
+        os.replace(partial.name, path)
+
+
+def _configure(trt: Any, config: Any, options: BuildOptions, progress: Told) -> None:
     if options.compute_capabilities:
         config.num_compute_capabilities = len(options.compute_capabilities)
         for index, wanted in enumerate(options.compute_capabilities):
@@ -263,7 +432,7 @@ def _timing_cache(config: Any, options: BuildOptions) -> Any:
     return cache
 
 
-def _monitor(trt: Any, progress: Callable[[str, float], None]) -> Any:
+def _monitor(trt: Any, progress: Told) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Passes on the steps of the builder's outermost phases."""
 

@@ -1,4 +1,4 @@
-"""The exported graphs: one encoder per modality, the fuser, and all of it as one.
+"""The graphs that are exported from PyTorch: one encoder per modality, and the fuser.
 
 Graph inputs and outputs are named as the runtime expects them:
 
@@ -6,7 +6,8 @@ Graph inputs and outputs are named as the runtime expects them:
 - `fuser`: input `presence` float32[4] in the order rgb, depth, thermal, lidar, and all encoder
   outputs; outputs `seg_logits`, `det_cls_<s>` / `det_box_<s>` by stride, and `image_<name>` for
   pictures in 0..1 that the model makes besides.
-- `single`: inputs `presence` and every `<m>`; the fuser's outputs.
+
+`export.compose` joins them to graphs of everything, or of one subset.
 """
 
 from __future__ import annotations
@@ -66,23 +67,6 @@ class FuserGraph(nn.Module):
         return tuple(flatten_output(self.model.fuse(features, present)).values())
 
 
-class SingleGraph(nn.Module):
-    """Encoders and fuser in one graph, for runtimes that take one file."""
-
-    def __init__(self, model: FusionModel) -> None:
-        super().__init__()
-        self.model = model
-        self.fuser = FuserGraph(model)
-
-    def forward(self, presence: Tensor, *images: Tensor) -> tuple[Tensor, ...]:
-        tensors: list[Tensor] = []
-        for modality, image in zip(self.model.modalities, images, strict=True):
-            features = self.model.encode(modality, image)
-            tensors.extend(features[name] for name in self.model.feature_names)
-        outputs: tuple[Tensor, ...] = self.fuser(presence, *tensors)
-        return outputs
-
-
 @dataclass
 class GraphSpec:
     """A module to export with example inputs and the names of its inputs and outputs."""
@@ -94,7 +78,7 @@ class GraphSpec:
 
 
 @torch.no_grad()
-def graph_specs(model: nn.Module, images: dict[str, Tensor], *, single: bool) -> list[GraphSpec]:
+def graph_specs(model: nn.Module, images: dict[str, Tensor]) -> list[GraphSpec]:
     """The graphs of `model`, for example `images` (1, C, H, W) by modality.
 
     Raises:
@@ -115,7 +99,4 @@ def graph_specs(model: nn.Module, images: dict[str, Tensor], *, single: bool) ->
     outputs = list(flatten_output(model(images)))
     inputs = {"presence": presence, **tensors}
     specs.append(GraphSpec("fuser.onnx", FuserGraph(model), inputs, outputs))
-    if single:
-        inputs = {"presence": presence, **{m: images[m] for m in model.modalities}}
-        specs.append(GraphSpec("single.onnx", SingleGraph(model), inputs, outputs))
     return specs

@@ -1,39 +1,37 @@
-"""From a float32 bundle to an INT8 one, with the layers that lose too much kept in float.
+"""From a float32 bundle to one that computes in integers where a measurement says that it costs little.
 
-Which ones these are is measured: every layer is quantized alone, the error that this makes at the
-network's outputs is its sensitivity, and layers are kept in float, the most sensitive first, until
-the error of the whole is within the limit.
+See `export.sensitivity` for how the layers that stay in float are found.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from export.calibration_ranges import Histogram, Method
+from export.compose import FUSER
 from export.onnx_writer import store_half
-from export.qdq import Layer, layers_of, quantize, unpack_half
+from export.qdq import Layer, layers_of, quantize
+from export.sensitivity import (
+    Choice,
+    Progress,
+    Sensitivity,
+    Tensors,
+    fuser_feeds,
+    names_in,
+    network_inputs,
+)
 from perception.data.base import Recording
-from perception.errors import ConfigError, EngineError
-from perception.frame import MODALITIES, Frame, Modality, subsets_of
-from perception.preprocess.contract import PreprocessContract
-from perception.preprocess.sample import preprocess_sample
+from perception.errors import ConfigError
+from perception.frame import subsets_of
 from perception.runtime.bundle import Bundle, sha256_of, write_manifest
 from perception.runtime.engines.base import Engine, Tensor
-from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from perception.runtime.engines.probe import relative_error
-
-Tensors = dict[str, Tensor]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,8 @@ class Int8Options:
         method: how thresholds are read off the histograms.
         max_error: largest relative error of an output (root mean square over root mean square) on
             frames that were not calibrated on, with all sensors or with any one alone.
+        layer_error: a layer that costs more than this alone stays in float in any case; None for no
+            such rule.
         check_frames: how many frames that error, and each layer's sensitivity, is measured on.
         threads: CPU threads, None for all.
         only: the layers that may be quantized, by name of the module that they were exported from;
@@ -54,47 +54,34 @@ class Int8Options:
     frames: int = 24
     method: Method = "mse"
     max_error: float = 0.06
+    layer_error: float | None = None
     check_frames: int = 3
     threads: int | None = None
     only: frozenset[str] | None = None
 
+    @property
+    def precision(self) -> Literal["int8", "mixed"]:
+        """What the bundle is then called."""
+        return "int8" if self.layer_error is None else "mixed"
 
-@dataclass
-class Int8Report:
-    """What was done.
 
-    Attributes:
-        layers: by graph and layer, the relative error when it alone is quantized.
-        kept_float: names among them that were not quantized.
-        error: relative error of the whole.
-        error_all: what it would be with every layer quantized.
-        frames: names of the recording's frames calibrated on.
+def pick_frames(recording: Recording, calibrate: int, check: int) -> tuple[list[int], list[int]]:
+    """Indices of frames to calibrate on and of others to check on, evenly spread.
+
+    Frames that were not calibrated on show the error that new frames will have.
+
+    Raises:
+        ConfigError: there are too few.
     """
-
-    layers: dict[str, float] = field(default_factory=dict)
-    kept_float: list[str] = field(default_factory=list)
-    error: float = 0.0
-    error_all: float = 0.0
-    frames: int = 0
-
-
-@dataclass(frozen=True)
-class _Check:
-    """A frame that was not calibrated on: inputs, float features, float outputs by subset."""
-
-    inputs: Tensors
-    features: Tensors
-    wanted: dict[tuple[Modality, ...], Tensors]
-
-
-def network_inputs(frame: Frame, contract: PreprocessContract) -> Tensors:
-    """Preprocessed inputs (1, C, H, W) by modality."""
-    inputs: Tensors = {}
-    for modality in contract.modalities:
-        buffer: NDArray[np.float32] = np.empty(contract.input_shape(modality), np.float32)
-        preprocess_sample(frame[modality], contract, buffer)
-        inputs[modality] = buffer
-    return inputs
+    total = calibrate + check
+    if calibrate < 1 or len(recording) < total:
+        raise ConfigError(
+            f"{len(recording)} frames are too few to calibrate on {calibrate} and check on {check}",
+            where="--calib-data",
+        )
+    picked = [i * len(recording) // total for i in range(total)]
+    checked = picked[:: max(1, total // check)][:check]
+    return [i for i in picked if i not in checked], checked
 
 
 class Quantizer:
@@ -107,7 +94,7 @@ class Quantizer:
         progress: called with what is being done, how far it is, and how far it will be.
 
     Raises:
-        ConfigError: the bundle is quantized already, or the recording lacks a sensor.
+        ConfigError: the bundle is not float32, or the recording lacks a sensor or is too short.
     """
 
     def __init__(
@@ -117,84 +104,58 @@ class Quantizer:
         options: Int8Options,
         progress: Progress = lambda what, done, total: None,
     ) -> None:
-        manifest = bundle.manifest
-        lacking = [m for m in manifest.modalities if m not in recording.info.modalities]
-        if lacking:
-            raise ConfigError(f"has no {lacking[0]}, which the bundle takes", where="--calib-data")
-        if manifest.precision != "fp32":
-            raise ConfigError("is quantized already", where=str(bundle.path))
-        if options.frames < 1 or len(recording) < options.frames + options.check_frames:
-            raise ConfigError(
-                f"{len(recording)} frames are too few to calibrate on {options.frames} "
-                f"and check on {options.check_frames}",
-                where="--calib-data",
-            )
-        self.bundle, self.options, self.progress = bundle, options, progress
-        self.contract = manifest.inputs
-        self.graphs: dict[str, str] = {m: g.file for m, g in manifest.graphs.encoders.items()}
-        self.graphs["fuser"] = manifest.graphs.fuser.file
-        self.models = {g: _unpacked(bundle.file(f)) for g, f in self.graphs.items()}
-        self._float: dict[str, Engine] = {
-            g: OnnxRuntimeEngine(bundle.file(f), "cpu", options.threads)
-            for g, f in self.graphs.items()
-        }
-        self.recording = recording
-        # Some frames are never calibrated on, so that an error on them is that of new frames.
-        total = options.frames + options.check_frames
-        picked = [i * len(recording) // total for i in range(total)]
-        self.checked = picked[:: max(1, total // options.check_frames)][: options.check_frames]
-        self.calibrated = [i for i in picked if i not in self.checked]
-        self._folder = tempfile.TemporaryDirectory(prefix="anysense-int8-")
+        self.options, self.recording = options, recording
+        self.calibrated, checked = pick_frames(recording, options.frames, options.check_frames)
+        self.measure = Sensitivity(bundle, recording, checked, options.threads, progress)
 
-    def run(self, out: Path) -> Int8Report:
+    def run(self, out: Path) -> Choice:
         """Calibrate, measure, choose and write the bundle `out`.
 
         Raises:
             ConfigError: no layer may be quantized.
-        EngineError: a graph cannot be run once it is quantized.
+            EngineError: a graph cannot be run once it is quantized, or no layer can be quantized.
         """
-        thresholds = self._calibrate()
-        checks = [self._check_frame(i) for i in self.checked]
         if not self.layers():
-            raise ConfigError("none of its layers may be quantized", where=str(self.bundle.path))
-        sensitivity = self._sensitivities(thresholds, checks)
-        report = Int8Report(layers=sensitivity, frames=len(self.calibrated))
-        self._choose(report, thresholds, checks)
-        self._write(out, thresholds, report)
-        return report
+            raise ConfigError("none of its layers may be quantized", where=str(self.measure.bundle.path))
+        thresholds = self._calibrate()
+        models = self.measure.models
+        layers = [(g, layer.name) for g, layer in self.layers()]
+        choice = self.measure.choose(
+            layers,
+            lambda graph, names: quantize(models[graph], thresholds[graph], names),
+            self.options.max_error,
+            self.options.layer_error,
+        )
+        self._write(out, thresholds, choice)
+        return choice
 
     def layers(self) -> list[tuple[str, Layer]]:
         """All layers that can be quantized, with the graph that each is in."""
-        only = self.options.only
+        models, only = self.measure.models, self.options.only
         return [
             (g, layer)
-            for g, model in self.models.items()
+            for g, model in models.items()
             for layer in layers_of(model)
             if only is None or layer.module in only
         ]
-
-    def _engine(self, model: onnx.ModelProto) -> Engine:
-        path = Path(self._folder.name) / "graph.onnx"
-        onnx.save(model, path)
-        return OnnxRuntimeEngine(path, "cpu", self.options.threads)
 
     def _calibrate(self) -> dict[str, dict[str, float]]:
         """Thresholds by graph and activation tensor."""
         histograms: dict[str, dict[str, Histogram]] = {}
         engines: dict[str, Engine] = {}
         names: dict[str, list[str]] = {}
-        for graph, model in self.models.items():
+        for graph, model in self.measure.models.items():
             wanted = list(dict.fromkeys(layer.activation for layer in layers_of(model)))
             inputs = {i.name for i in model.graph.input}
             histograms[graph] = {name: Histogram() for name in wanted}
             names[graph] = [o.name for o in model.graph.output]
-            engines[graph] = self._engine(
+            engines[graph] = self.measure.engine(
                 _with_outputs(model, [n for n in wanted if n not in inputs])
             )
-        subsets = subsets_of(self.contract.modalities)
+        subsets = subsets_of(self.measure.contract.modalities)
         for index, frame in enumerate(self.calibrated):
-            self.progress("calibrating", index, len(self.calibrated))
-            inputs_now = network_inputs(self.recording.frame(frame), self.contract)
+            self.measure.progress("calibrating", index, len(self.calibrated))
+            inputs_now = network_inputs(self.recording.frame(frame), self.measure.contract)
             features: Tensors = {}
             for modality, image in inputs_now.items():
                 found = engines[modality].run({modality: image})
@@ -203,158 +164,80 @@ class Quantizer:
             # Fused maps differ from subset to subset: the full set and the others take turns.
             others = subsets[1:] or subsets
             for subset in {subsets[0], others[index % len(others)]}:
-                feeds = self._fuser_feeds(features, subset)
-                _count(histograms["fuser"], {**engines["fuser"].run(feeds), **feeds})
+                feeds = fuser_feeds(features, subset)
+                _count(histograms[FUSER], {**engines[FUSER].run(feeds), **feeds})
         method = self.options.method
         return {
             g: {n: h.threshold(method) for n, h in found.items()} for g, found in histograms.items()
         }
 
-    def _fuser_feeds(self, features: Mapping[str, Tensor], subset: Sequence[Modality]) -> Tensors:
-        presence = np.array([m in subset for m in MODALITIES], np.float32)
-        return {"presence": presence, **features}
-
-    def _check_frame(self, index: int) -> _Check:
-        inputs = network_inputs(self.recording.frame(index), self.contract)
-        features: Tensors = {}
-        for modality, image in inputs.items():
-            features |= self._float[modality].run({modality: image})
-        wanted = {
-            subset: self._float["fuser"].run(self._fuser_feeds(features, subset))
-            for subset in self._judged_subsets()
-        }
-        return _Check(inputs, features, wanted)
-
-    def _judged_subsets(self) -> list[tuple[Modality, ...]]:
-        """All sensors together and each one alone, where its errors have nothing to hide behind."""
-        everything = self.contract.modalities
-        return list(dict.fromkeys([everything, *((m,) for m in everything)]))
-
-    def _error(
-        self, engines: Mapping[str, Engine], checks: Sequence[_Check], only: str | None = None
-    ) -> float:
-        """Mean relative error at the outputs of the worst subset, with some graphs replaced.
-
-        Args:
-            engines: the replaced graphs.
-            checks: the frames.
-            only: judge only subsets with this modality.
-        """
-        fuser = engines.get("fuser", self._float["fuser"])
-        subsets = [s for s in self._judged_subsets() if only is None or only in s]
-        errors: dict[tuple[Modality, ...], list[float]] = {s: [] for s in subsets}
-        for check in checks:
-            features = dict(check.features)
-            for modality, image in check.inputs.items():
-                if modality in engines:
-                    features |= engines[modality].run({modality: image})
-            for subset in subsets:
-                found = fuser.run(self._fuser_feeds(features, subset))
-                errors[subset].append(relative_error(found, check.wanted[subset]))
-        return max(float(np.mean(values)) for values in errors.values())
-
-    def _sensitivities(
-        self, thresholds: Mapping[str, Mapping[str, float]], checks: Sequence[_Check]
-    ) -> dict[str, float]:
-        found: dict[str, float] = {}
-        layers = self.layers()
-        for index, (graph, layer) in enumerate(layers):
-            self.progress("measuring each layer", index, len(layers))
-            engine = self._engine(quantize(self.models[graph], thresholds[graph], [layer.name]))
-            only = None if graph == "fuser" else graph
-            found[f"{graph}/{layer.name}"] = self._error({graph: engine}, checks, only)
-        return found
-
-    def _choose(
-        self,
-        report: Int8Report,
-        thresholds: Mapping[str, Mapping[str, float]],
-        checks: Sequence[_Check],
-    ) -> None:
-        """Find the fewest layers in float with which the whole stays within the limit."""
-        order = sorted(report.layers, key=lambda n: -report.layers[n])
-        tried: dict[int, float] = {}
-
-        def error_with(count: int) -> float:
-            if count not in tried:
-                self.progress("choosing layers", len(tried), len(order).bit_length() + 1)
-                models = self._quantized(thresholds, set(order[count:]))
-                tried[count] = self._error({g: self._engine(m) for g, m in models.items()}, checks)
-            return tried[count]
-
-        limit = self.options.max_error
-        report.error_all = error_with(0)
-        low, high = 0, len(order)  # with all in float the error is 0
-        if report.error_all <= limit:
-            high = 0
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if error_with(middle) > limit else (low, middle)
-        if high == len(order):
-            raise EngineError(
-                f"no layer can be quantized within an error of {limit:g}",
-                where=str(self.bundle.path),
-                hint="allow more with --max-error",
-            )
-        report.kept_float, report.error = order[:high], error_with(high)
-
-    def _quantized(
-        self, thresholds: Mapping[str, Mapping[str, float]], names: set[str]
-    ) -> dict[str, onnx.ModelProto]:
-        return {
-            g: quantize(
-                m, thresholds[g], [n.split("/", 1)[1] for n in names if n.startswith(f"{g}/")]
-            )
-            for g, m in self.models.items()
-        }
-
     def _write(
-        self, out: Path, thresholds: Mapping[str, Mapping[str, float]], report: Int8Report
+        self, out: Path, thresholds: Mapping[str, Mapping[str, float]], choice: Choice
     ) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        for stale in out.glob("*.onnx"):
-            stale.unlink()
-        shutil.rmtree(out / "engines", ignore_errors=True)
-        chosen = set(report.layers) - set(report.kept_float)
-        manifest = self.bundle.manifest.model_copy(deep=True)
-        for graph, model in self._quantized(thresholds, chosen).items():
-            store_half(model.graph)
-            onnx.checker.check_model(model, full_check=True)
-            onnx.save(model, out / self.graphs[graph])
-        manifest.graphs.single = None
-        manifest.precision = "int8"
-        manifest.backends = {}
-        manifest.parity = {}
-        manifest.accuracy = {"of": "the float32 bundle", **manifest.accuracy}
-        manifest.quantization = self._described(report)
-        manifest.files = {p.name: sha256_of(p) for p in sorted(out.glob("*.onnx"))}
-        write_manifest(out, manifest)
-
-    def _described(self, report: Int8Report) -> dict[str, Any]:
-        info = self.recording.info
-        source = "".join(h for _, h in sorted(self.bundle.manifest.files.items()))
-        return {
+        models = {}
+        kept = set(choice.kept)
+        chosen = [n for n in choice.layers if n not in kept]
+        for graph, model in self.measure.models.items():
+            models[graph] = quantize(model, thresholds[graph], names_in(chosen, graph))
+        described = {
             "form": "QDQ, int8 symmetric, weights per channel",
-            "calibration": info.name + (" (simulated)" if info.simulated else ""),
-            "frames": report.frames,
+            "calibration": self.recording.info.name
+            + (" (simulated)" if self.recording.info.simulated else ""),
+            "frames": len(self.calibrated),
             "method": self.options.method,
-            "layers": len(report.layers),
-            "kept_float": {n: float(f"{report.layers[n]:.3g}") for n in report.kept_float},
-            "error": float(f"{report.error:.3g}"),
-            "error_of_all_layers": float(f"{report.error_all:.3g}"),
+            "layers": len(choice.layers),
+            "kept_float": {n: float(f"{choice.layers[n]:.3g}") for n in choice.kept},
+            "error": float(f"{choice.error:.3g}"),
+            "error_of_all_layers": float(f"{choice.error_all:.3g}"),
             "max_error": self.options.max_error,
-            "source": hashlib.sha256(source.encode()).hexdigest(),
         }
+        if self.options.layer_error is not None:
+            described["layer_error"] = self.options.layer_error
+        write_changed(self.measure.bundle, models, out, self.options.precision, described)
 
 
-def _unpacked(path: Path) -> onnx.ModelProto:
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # onnx lets protobuf's own errors through
-        raise EngineError("is no ONNX graph", where=str(path)) from error
-    unpack_half(model)
-    layers_of(model)  # names the nodes
-    return model
+def write_changed(
+    source: Bundle,
+    models: Mapping[str, onnx.ModelProto],
+    out: Path,
+    precision: Literal["fp16", "int8", "mixed"],
+    described: Mapping[str, Any],
+) -> None:
+    """Write a bundle with the same graphs in another precision.
+
+    Args:
+        source: the float32 bundle.
+        models: the changed graphs, by modality and `fuser`.
+        out: folder to write; graphs and plans in it are replaced.
+        precision: what the new bundle is called.
+        described: what was done, for the manifest.
+
+    Raises:
+        EngineError: the folder is the source's.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in out.glob("*.onnx"):
+        stale.unlink()
+    shutil.rmtree(out / "engines", ignore_errors=True)
+    manifest = source.manifest.model_copy(deep=True)
+    graphs = manifest.graphs
+    files: dict[str, str] = {m: g.file for m, g in graphs.encoders.items()}
+    files[FUSER] = graphs.fuser.file
+    for graph, model in models.items():
+        store_half(model.graph)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, out / files[graph])
+    graphs.single, graphs.subsets = None, {}
+    manifest.precision = precision
+    manifest.backends, manifest.parity = {}, {}
+    manifest.accuracy = {"of": "the float32 bundle", **manifest.accuracy}
+    origin = "".join(h for _, h in sorted(source.manifest.files.items()))
+    manifest.quantization = {
+        **described,
+        "source": hashlib.sha256(origin.encode()).hexdigest(),
+    }
+    manifest.files = {p.name: sha256_of(p) for p in sorted(out.glob("*.onnx"))}
+    write_manifest(out, manifest)
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

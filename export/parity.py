@@ -64,6 +64,10 @@ def _single(session: ort.InferenceSession, images: Arrays, subset: tuple[str, ..
     return _run(session, {"presence": _presence(subset), **feeds})
 
 
+def _own(session: ort.InferenceSession, images: Arrays, subset: tuple[str, ...]) -> Arrays:
+    return _run(session, {m: images[m] for m in subset})
+
+
 @torch.no_grad()
 def check_parity(model: FusionModel, folder: Path, images: dict[str, Tensor]) -> list[ParityRow]:
     """Compare the graphs in `folder` with `model`, with NaN in the place of absent inputs.
@@ -80,6 +84,9 @@ def check_parity(model: FusionModel, folder: Path, images: dict[str, Tensor]) ->
         forms = {"modular": _modular(sessions, arrays, subset)}
         if "single" in sessions:
             forms["single"] = _single(sessions["single"], arrays, subset)
+        own = f"subset_{'_'.join(subset)}"
+        if own in sessions:
+            forms["own graph"] = _own(sessions[own], arrays, subset)
         for form, got in forms.items():
             worst = max(float(np.abs(got[n] - v.numpy()).max()) for n, v in wanted.items())
             rows.append(ParityRow(form, subset_name(subset), worst))

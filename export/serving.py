@@ -12,31 +12,45 @@ from pathlib import Path
 import onnx
 import yaml
 
-from perception.errors import BundleError, EngineError
+from export.byte_input import take_bytes
+from perception.errors import BundleError, ConfigError, EngineError
 from perception.runtime.bundle import Bundle
 
-_TRITON_TYPES: dict[int, str] = {onnx.TensorProto.FLOAT: "TYPE_FP32"}
+_TRITON_TYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "TYPE_FP32",
+    onnx.TensorProto.UINT8: "TYPE_UINT8",
+}
 
 
-def write_triton(bundle: Bundle, out: Path) -> Path:
-    """Write a Triton model repository with one model.
+def write_triton(
+    bundle: Bundle, out: Path, graph_name: str = "single", uint8_rgb: bool = False
+) -> Path:
+    """Write one model into a Triton model repository.
 
     Args:
-        bundle: one that was exported with `--single`.
+        bundle: one that has the graph.
         out: the repository's folder.
+        graph_name: `single`, or a subset such as `rgb+depth`.
+        uint8_rgb: let the graph take the camera's bytes, see `take_bytes`.
 
     Returns:
         The model's folder.
 
     Raises:
-        BundleError: the bundle has no single graph.
-        EngineError: the graph has a tensor of another type than float32.
+        BundleError: the bundle has no such graph.
+        EngineError: the graph has a tensor of a type that is not written for Triton.
+        ConfigError: bytes are asked for, and the graph has no RGB.
     """
-    source = _single(bundle)
-    graph = onnx.load(source, load_external_data=False).graph
-    folder = out / _model_name(bundle)
+    source = _graph(bundle, graph_name)
+    model = onnx.load(source)
+    graph = model.graph
+    if uint8_rgb:
+        if "rgb" not in [v.name for v in graph.input]:
+            raise ConfigError(f"the graph {graph_name} has no RGB", where="--uint8-rgb")
+        take_bytes(model, bundle.manifest.inputs.rgb)
+    folder = out / _model_name(bundle, graph_name)
     (folder / "1").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, folder / "1" / "model.onnx")
+    onnx.save(model, folder / "1" / "model.onnx")
     lines = [
         f'name: "{folder.name}"',
         'backend: "onnxruntime"',
@@ -50,23 +64,24 @@ def write_triton(bundle: Bundle, out: Path) -> Path:
     return folder
 
 
-def write_isaac_ros(bundle: Bundle, out: Path) -> Path:
+def write_isaac_ros(bundle: Bundle, out: Path, graph_name: str = "single") -> Path:
     """Write the parameter file of `isaac_ros_tensor_rt`'s `TensorRTNode`, and the graph beside it.
 
     Args:
-        bundle: one that was exported with `--single`.
+        bundle: one that has the graph.
         out: folder to write to.
+        graph_name: `single`, or a subset such as `rgb+depth`.
 
     Returns:
         The parameter file.
 
     Raises:
-        BundleError: the bundle has no single graph.
+        BundleError: the bundle has no such graph.
     """
-    source = _single(bundle)
+    source = _graph(bundle, graph_name)
     graph = onnx.load(source, load_external_data=False).graph
     out.mkdir(parents=True, exist_ok=True)
-    name = _model_name(bundle)
+    name = _model_name(bundle, graph_name)
     model = out / f"{name}.onnx"
     shutil.copyfile(source, model)
     inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
@@ -89,17 +104,22 @@ def write_isaac_ros(bundle: Bundle, out: Path) -> Path:
     return path
 
 
-def _single(bundle: Bundle) -> Path:
-    single = bundle.manifest.graphs.single
-    if single is None:
+def _graph(bundle: Bundle, name: str) -> Path:
+    graphs = bundle.manifest.graphs
+    found = graphs.single if name == "single" else graphs.subsets.get(name)
+    if found is None:
+        wanted = name.replace("+", ",")
         raise BundleError(
-            "has no single graph", where=str(bundle.path), hint="export it with --single"
+            f"has no graph {name}",
+            where=str(bundle.path),
+            hint=f"anysense export BUNDLE --subset {wanted}",
         )
-    return bundle.file(single.file)
+    return bundle.file(found.file)
 
 
-def _model_name(bundle: Bundle) -> str:
-    return bundle.manifest.name.replace("-", "_").replace(" ", "_")
+def _model_name(bundle: Bundle, graph_name: str) -> str:
+    name = bundle.manifest.name.replace("-", "_").replace(" ", "_")
+    return name if graph_name == "single" else f"{name}_{graph_name.replace('+', '_')}"
 
 
 def _triton_tensors(kind: str, values: list[onnx.ValueInfoProto]) -> list[str]:
@@ -107,7 +127,7 @@ def _triton_tensors(kind: str, values: list[onnx.ValueInfoProto]) -> list[str]:
     for value in values:
         tensor = value.type.tensor_type
         if tensor.elem_type not in _TRITON_TYPES:
-            raise EngineError("is not float32", where=value.name)
+            raise EngineError("is neither float32 nor uint8", where=value.name)
         dims = ", ".join(str(d.dim_value or -1) for d in tensor.shape.dim)
         data_type = _TRITON_TYPES[tensor.elem_type]
         lines.append(

@@ -1,11 +1,13 @@
-"""`anysense export`: a checkpoint to a bundle; a bundle to INT8, to TensorRT plans, to a report."""
+"""`anysense export`: a run to a bundle; a bundle to other graphs, INT8, TensorRT plans, a report."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import shutil
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from perception.cli.arguments import (
     CONSOLE,
@@ -15,119 +17,40 @@ from perception.cli.arguments import (
     say,
     thin_out,
 )
+from perception.cli.export_arguments import (
+    INT8_ERROR,
+    MIXED_ERROR,
+    MIXED_LAYER_ERROR,
+    PLAN_ENGINES,
+    add_arguments,
+    check_arguments,
+    gpu_number,
+    makes_bundle,
+)
 from perception.cli.progress import step_progress
-from perception.errors import ConfigError, DataError, MissingDependencyError, ParityError
+from perception.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    MissingDependencyError,
+    ParityError,
+)
 
 if TYPE_CHECKING:
+    from export.bundle_graphs import GraphChoice
     from perception.data.base import Recording
     from perception.runtime.bundle import Bundle
 
 EXIT_TOLERANCE = 3
 
-_ENGINES = ("onnx", "openvino", "tensorrt", "tensorrt-rtx")
-
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
     parser = commands.add_parser(
-        "export", help="export a checkpoint to a bundle; quantize, build or judge a bundle"
+        "export", help="export a run to a bundle; quantize, build or judge a bundle"
     )
-    parser.add_argument("source", type=Path, help="checkpoint, run folder or bundle folder")
-    parser.add_argument("--out", type=Path, help="bundle folder to write")
-    parser.add_argument("--engine", choices=_ENGINES, default="onnx", help="what to build for")
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "int8"),
-        help="int8 quantizes the graphs; fp32 or fp16 is the arithmetic of TensorRT plans",
-    )
-    graphs = parser.add_argument_group("from a checkpoint")
-    graphs.add_argument(
-        "--single", action="store_true", help="also write one graph with everything"
-    )
-    graphs.add_argument("--dynamic", action="store_true", help="let height and width vary")
-    graphs.add_argument(
-        "--weights",
-        choices=("float16", "float32"),
-        default="float16",
-        help="how weights are stored; arithmetic is float32 either way",
-    )
-    graphs.add_argument("--name", help="name of the bundle (default: the configuration's)")
-    graphs.add_argument("--version", default="1", help="version of the bundle")
-    _add_int8_arguments(parser)
-    _add_plan_arguments(parser)
-    _add_report_arguments(parser)
-    parser.add_argument(
-        "--serve",
-        choices=("triton", "isaac-ros"),
-        help="write the single graph of a bundle into --out for another runtime",
-    )
-    parser.add_argument("--threads", type=int, help="CPU threads within an operator (default: all)")
+    add_arguments(parser)
     parser.set_defaults(run=run)
-
-
-def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("--precision int8")
-    group.add_argument("--calib-data", metavar="KIND:DIR", help="recording to calibrate on")
-    group.add_argument("--calib-split", default="all", choices=("all", "train", "val"))
-    group.add_argument("--calib-frames", type=int, default=24, help="frames (default: 24)")
-    group.add_argument(
-        "--calib-method",
-        choices=("percentile", "entropy", "mse", "max"),
-        default="mse",
-        help="how ranges are chosen (default: mse, the least squared error)",
-    )
-    group.add_argument(
-        "--max-error",
-        type=float,
-        default=0.06,
-        help="largest relative error of an output; layers stay float until it holds (default: 0.06)",
-    )
-    group.add_argument(
-        "--judge-frames",
-        type=int,
-        default=20,
-        help="labeled frames to judge the result on, so that auto may use it (default: 20; 0: none)",
-    )
-
-
-def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("--report")
-    group.add_argument("--report", type=Path, metavar="DIR", help="write report.html and .json")
-    group.add_argument("--data", metavar="KIND:DIR", help="labeled recording for accuracy")
-    group.add_argument("--split", default="all", choices=("all", "train", "val"))
-    group.add_argument("--limit", type=int, help="only this many frames, evenly spread")
-    group.add_argument(
-        "--backends", metavar="A,B", help="backends to report (default: those for CPUs here)"
-    )
-    group.add_argument(
-        "--reference", type=Path, metavar="BUNDLE", help="float32 bundle to hold it against"
-    )
-    group.add_argument(
-        "--tolerance", type=float, default=1.0, help="points that may be lost (default: 1)"
-    )
-    group.add_argument(
-        "--bench-frames", type=int, default=10, help="frames timed per subset (default: 10)"
-    )
-
-
-def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("--engine tensorrt, tensorrt-rtx")
-    group.add_argument(
-        "--compute-capability",
-        nargs="+",
-        default=[],
-        metavar="X.Y",
-        help="GPUs to build for, with tensorrt-rtx (default: the one that is here)",
-    )
-    group.add_argument(
-        "--build-only", action="store_true", help="do not load what was built; needs no GPU"
-    )
-    group.add_argument("--rebuild", action="store_true", help="build even where a plan is there")
-    group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory in MiB")
-    group.add_argument("--timing-cache", type=Path, metavar="FILE", help="read and written")
-    group.add_argument("--version-compatible", action="store_true")
-    group.add_argument("--hardware-compatible", action="store_true")
-    group.add_argument("--dla", type=int, metavar="CORE", help="build for this DLA core (Jetson)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -138,40 +61,24 @@ def run(args: argparse.Namespace) -> int:
         raise MissingDependencyError(
             "export needs onnx", hint="pip install 'anysense[train]'"
         ) from error
-    if args.precision == "int8" and not args.calib_data:
-        raise ConfigError("--precision int8 needs --calib-data KIND:DIR")
-    if args.calib_data and args.precision != "int8":
-        raise ConfigError("is for --precision int8", where="--calib-data")
+    from perception.runtime.bundle import Bundle
+
+    args.source = _found(args.source)
+    if not args.source.exists():
+        raise ConfigError("no such run, checkpoint or bundle", where=str(args.source))
+    bundle = Bundle.open(args.source) if is_bundle(args.source) else None
+    check_arguments(args, bundle.manifest.precision if bundle else None)
+    if args.single:
+        args.subset = ["modular", "single"]
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise ConfigError("exists and is no folder", where=str(args.out))
-    if args.serve:
-        return _serve(args)
     try:
-        bundle = _source(args)
-        if args.precision == "int8":
-            bundle = _quantize(args, bundle)
-        if args.engine in ("tensorrt", "tensorrt-rtx"):
-            _build(args, bundle)
-        elif args.engine == "openvino":
-            _load(bundle, "openvino", args.threads)
-        if args.report is not None and not _report(args, bundle):
-            return EXIT_TOLERANCE
+        if args.serve:
+            return _serve(args, bundle)
+        return _export(args, bundle)
     except ParityError as error:
         CONSOLE.print(f"anysense: error: {error}", style="red", highlight=False)
         return EXIT_TOLERANCE
-    return 0
-
-
-def _serve(args: argparse.Namespace) -> int:
-    from export.serving import write_isaac_ros, write_triton
-    from perception.runtime.bundle import Bundle, find_bundle
-
-    if args.out is None:
-        raise ConfigError("--serve needs --out")
-    write = write_triton if args.serve == "triton" else write_isaac_ros
-    bundle = Bundle.open(find_bundle(str(args.source)))
-    say(f"wrote {write(bundle, output_folder(args.out))}")
-    return 0
 
 
 def is_bundle(path: Path) -> bool:
@@ -179,33 +86,62 @@ def is_bundle(path: Path) -> bool:
     return (path / "bundle.yaml").is_file() or path.suffix == ".zip"
 
 
-def _source(args: argparse.Namespace) -> Bundle:
-    """The float32 bundle to go on with: the source itself, or exported from it."""
-    from perception.runtime.bundle import Bundle
+def _found(source: Path) -> Path:
+    """The source's path; a name is that of a bundle."""
+    from perception.runtime.bundle import find_bundle
 
-    if is_bundle(args.source):
-        for flag in ("single", "dynamic"):
-            if getattr(args, flag):
-                raise ConfigError("needs a checkpoint, not a bundle", where=f"--{flag}")
-        if args.precision != "int8" and args.engine == "onnx" and args.report is None:
-            raise ConfigError(
-                "is a bundle already",
-                where=str(args.source),
-                hint="--precision int8, --engine, --report or a checkpoint",
-            )
-        if args.precision != "int8" and args.out is not None:
-            raise ConfigError("plans are kept in the bundle itself", where="--out")
-        if args.precision == "int8" and args.out is None:
-            raise ConfigError("--precision int8 needs --out")
-        if args.out is not None and args.out.resolve() == args.source.resolve():
-            raise ConfigError("is the source", where="--out")
-        return Bundle.open(args.source)
-    if args.out is None:
-        raise ConfigError("--out is needed for a checkpoint")
-    return _export(args)
+    if source.exists() or len(source.parts) > 1:
+        return source
+    try:
+        return find_bundle(str(source))
+    except BundleError:
+        return source
 
 
-def _export(args: argparse.Namespace) -> Bundle:
+def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
+    from export.bundle_graphs import parse_choice
+
+    if bundle is not None:
+        choice = parse_choice(args.subset, bundle.manifest.modalities)
+        _check_bundle_source(args, bundle, choice)
+    else:
+        if args.out is None:
+            raise ConfigError("--out is needed for a run or checkpoint")
+        bundle, choice = _from_run(args, args.out)
+    if makes_bundle(args.engine, args.precision, bundle.manifest.precision):
+        bundle = _change(args, bundle)
+    elif args.out is not None and bundle.path.resolve() != args.out.resolve():
+        bundle = _copied(bundle, args.out)
+    if choice.composed:
+        _add_graphs(bundle, choice, args.threads)
+    if args.engine in PLAN_ENGINES:
+        _build(args, bundle, choice)
+    elif args.engine == "openvino":
+        _compile(bundle, choice, args.threads)
+    if args.report is not None and not _report(args, bundle):
+        return EXIT_TOLERANCE
+    return 0
+
+
+def _check_bundle_source(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> None:
+    if args.dynamic:
+        raise ConfigError("needs a run or checkpoint, not a bundle", where="--dynamic")
+    changed = makes_bundle(args.engine, args.precision, bundle.manifest.precision)
+    nothing = args.engine == "onnx" and args.report is None and not choice.composed
+    if nothing and not changed:
+        raise ConfigError(
+            "is a bundle already",
+            where=str(args.source),
+            hint="--precision, --subset, --engine, --report, or a run as the source",
+        )
+    if args.out is not None and args.out.resolve() == args.source.resolve():
+        raise ConfigError("is the source", where="--out")
+    if args.out is not None and not changed and not choice.composed:
+        raise ConfigError("plans are kept in the bundle itself", where="--out")
+
+
+def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]:
+    """The float32 bundle of a run, and the graphs that are asked for."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -214,18 +150,24 @@ def _export(args: argparse.Namespace) -> Bundle:
         ) from error
     from rich.table import Table
 
+    from export.bundle_graphs import parse_choice
     from export.bundle_writer import ExportOptions, export_bundle
     from perception.runtime.bundle import Bundle
+    from perception.training.checkpoint import load_checkpoint
 
+    modalities = load_checkpoint(args.source).config.preprocess.modalities
+    choice = parse_choice(args.subset, modalities)
     options = ExportOptions(
-        single=args.single,
+        single=choice.single,
+        subsets=choice.subsets,
         dynamic=args.dynamic,
         half_storage=args.weights == "float16",
         version=args.version,
         name=args.name,
     )
-    # An INT8 bundle is made from the float32 one, which is kept beside it.
-    out = args.out if args.precision != "int8" else args.out.with_name(f"{args.out.name}-fp32")
+    # A changed bundle is made from the float32 one, which is kept beside it.
+    if makes_bundle(args.engine, args.precision):
+        out = out.with_name(f"{out.name}-fp32")
     with CONSOLE.status(f"exporting {args.source}"):
         rows = export_bundle(args.source, out, options)
     table = Table("graphs", "subset", "max |ONNX - PyTorch|")
@@ -233,38 +175,85 @@ def _export(args: argparse.Namespace) -> Bundle:
         table.add_row(row.form, row.subset, f"{row.max_abs:.1e}")
     CONSOLE.print(table)
     say(f"wrote {out} ({_megabytes(out):.1f} MB)")
+    return Bundle.open(out), choice
+
+
+def _copied(bundle: Bundle, out: Path) -> Bundle:
+    """The bundle in another folder, without plans."""
+    from perception.runtime.bundle import MANIFEST, Bundle
+
+    output_folder(out)
+    for name in (MANIFEST, *bundle.manifest.files):
+        shutil.copyfile(bundle.path / name, out / name)
     return Bundle.open(out)
+
+
+def _add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None) -> None:
+    from export.bundle_graphs import add_graphs, graph_files, subset_file
+    from perception.frame import as_modality
+
+    with CONSOLE.status("joining graphs"):
+        errors = add_graphs(bundle, choice, threads)
+    files = set(graph_files(bundle, choice))
+    for name, error in errors.items():
+        file = (
+            "single.onnx"
+            if name == "single"
+            else subset_file(as_modality(m) for m in name.split("+"))
+        )
+        assert file in files
+        size = bundle.file(file).stat().st_size / 1e6
+        say(f"{bundle.path / file} ({size:.1f} MB): {error:.1e} from encoders and fuser")
+
+
+def _change(args: argparse.Namespace, bundle: Bundle) -> Bundle:
+    """The bundle in another precision, in `--out`."""
+    from perception.runtime.bundle import Bundle
+
+    out = output_folder(args.out)
+    if args.precision != "fp16":
+        return _quantize(args, bundle)
+    from export.half_bundle import write_half
+
+    error = write_half(bundle, out, args.threads)
+    say(f"wrote {out} ({_megabytes(out):.1f} MB); relative error of float16 {error:.1e}")
+    return Bundle.open(out)
+
+
+def _calibration(args: argparse.Namespace) -> Recording:
+    from perception.data.registry import open_recording, parse_data_argument
+
+    kind, root = parse_data_argument(args.calib_data)
+    return open_recording(kind, root, split=args.calib_split)
 
 
 def _quantize(args: argparse.Namespace, bundle: Bundle) -> Bundle:
     from rich.table import Table
 
     from export.int8 import Int8Options, Quantizer
-    from perception.data.registry import open_recording, parse_data_argument
     from perception.runtime.bundle import Bundle
 
-    if not args.max_error > 0:
-        raise ConfigError("must be positive", where="--max-error")
-    kind, root = parse_data_argument(args.calib_data)
-    recording = open_recording(kind, root, split=args.calib_split)
+    recording = _calibration(args)
+    mixed = args.precision == "mixed"
     options = Int8Options(
         args.calib_frames,
         args.calib_method,
-        args.max_error,
+        args.max_error or (MIXED_ERROR if mixed else INT8_ERROR),
+        (args.layer_error or MIXED_LAYER_ERROR) if mixed else None,
         threads=args.threads,
         only=_int8_policy(args.source),
     )
     with step_progress() as show:
-        report = Quantizer(bundle, recording, options, show).run(output_folder(args.out))
-    order = sorted(report.layers, key=lambda n: -report.layers[n])
+        choice = Quantizer(bundle, recording, options, show).run(args.out)
+    order = sorted(choice.layers, key=lambda n: -choice.layers[n])
     table = Table("layer", "error when quantized alone", "is")
-    for name in order[: max(8, len(report.kept_float) + 3)]:
-        kept = "float" if name in report.kept_float else "int8"
-        table.add_row(name, f"{report.layers[name]:.4f}", kept)
+    for name in order[: max(8, len(choice.kept) + 3)]:
+        kept = "float" if name in choice.kept else "int8"
+        table.add_row(name, f"{choice.layers[name]:.4f}", kept)
     CONSOLE.print(table)
     say(
-        f"{len(report.layers) - len(report.kept_float)} of {len(report.layers)} layers in int8; "
-        f"relative error {report.error:.3f}, with all of them {report.error_all:.3f}"
+        f"{len(choice.layers) - len(choice.kept)} of {len(choice.layers)} layers in int8; "
+        f"relative error {choice.error:.3f}, with all of them {choice.error_all:.3f}"
     )
     say(f"wrote {args.out} ({_megabytes(args.out):.1f} MB)")
     if args.judge_frames:
@@ -319,6 +308,41 @@ def _cpu_backends() -> list[str]:
     return [n for n in ("onnxruntime-cpu", "openvino") if BACKENDS[n].installed]
 
 
+def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
+    from export.bundle_graphs import GraphChoice, add_graphs, parse_choice
+    from export.serving import write_isaac_ros, write_triton
+
+    if args.out is None:
+        raise ConfigError("--serve needs --out")
+    if args.engine != "onnx" or args.report is not None or args.calib_data or args.precision:
+        raise ConfigError(
+            "goes with --subset and --out alone", where="--serve", hint="make the bundle first"
+        )
+    args.subset = ["single"] if args.single else args.subset or ["single"]
+    with tempfile.TemporaryDirectory(prefix="anysense-serve-") as folder:
+        if bundle is None:
+            bundle, choice = _from_run(args, Path(folder) / "bundle")
+        else:
+            # In a copy: what is served elsewhere need not be part of the bundle.
+            choice = parse_choice(args.subset, bundle.manifest.modalities)
+            bundle = _copied(bundle, Path(folder) / "bundle")
+        if choice.modular and "all" not in args.subset:
+            raise ConfigError(
+                "other runtimes take one graph: single, or a subset such as "
+                f"{','.join(bundle.manifest.modalities)}",
+                where="--subset",
+            )
+        add_graphs(bundle, GraphChoice(False, choice.single, choice.subsets), args.threads)
+        for name in choice.names():
+            out = output_folder(args.out)
+            if args.serve == "triton":
+                written = write_triton(bundle, out, name, args.uint8_rgb)
+            else:
+                written = write_isaac_ros(bundle, out, name)
+            say(f"wrote {written}")
+    return 0
+
+
 def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
     """Write the report; False when it breaks a tolerance."""
     from rich.table import Table
@@ -326,8 +350,6 @@ def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
     from export.report import ReportOptions, make_report, table_rows, write_report
     from perception.data.registry import open_recording, parse_data_argument
 
-    if args.bench_frames < 1:
-        raise ConfigError("must be at least 1", where="--bench-frames")
     output_folder(args.report)
     recording = None
     if args.data:
@@ -355,27 +377,37 @@ def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
     return bool(content["passed"])
 
 
-def _build(args: argparse.Namespace, bundle: Bundle) -> None:
-    from export.engine_builder import BuildOptions, build_plans
+def _build(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> None:
+    from export.engine_builder import BuildOptions, build_plans, check_options
 
-    if args.workspace is not None and args.workspace < 1:
-        raise ConfigError("must be at least 1", where="--workspace")
+    # What an INT8 or mixed bundle says is not int8 is float16, unless float32 is asked for.
+    precision: Literal["fp32", "fp16", "mixed"] = "fp16"
+    if args.precision == "fp32":
+        precision = "fp32"
+    elif args.precision == "mixed" and bundle.manifest.precision == "fp32":
+        precision = "mixed"
     options = BuildOptions(
         args.engine,
-        "fp32" if args.precision == "fp32" else "fp16",
+        precision,
+        (),
         tuple(dict.fromkeys(args.compute_capability)),
         args.workspace,
         args.timing_cache,
         args.version_compatible,
         args.hardware_compatible,
         args.dla,
+        gpu_number(args),
         args.rebuild,
     )
+    check_options(bundle, options)
+    if options.precision == "mixed":
+        options = options.keeping(_float_layers(args, bundle))
     with step_progress() as show:
         built = build_plans(
             bundle,
             options,
             lambda graph, what, share: show(f"{graph}: {what}", round(100 * share), 100),
+            choice,
         )
     for plan in built:
         header = plan.header
@@ -385,14 +417,39 @@ def _build(args: argparse.Namespace, bundle: Bundle) -> None:
             f"{', '.join(header.compute_capabilities)}): {how}"
         )
     if not args.build_only:
-        _load(bundle, args.engine, args.threads)
+        _load(bundle, args.engine, choice, args.threads)
 
 
-def _load(bundle: Bundle, backend: str, threads: int | None) -> None:
-    from perception.runtime.engines.selection import load_engines
+def _float_layers(args: argparse.Namespace, bundle: Bundle) -> list[str]:
+    """The layers that were measured to need float32, where the rest is float16."""
+    from export.half_bundle import HALF_ERROR, choose_float_layers
 
-    engines = load_engines(bundle, backend, threads)
-    say(f"{bundle.path} loads on {engines['fuser'].backend}")
+    limit = args.max_error or HALF_ERROR
+    with step_progress() as show:
+        # Three frames, as for INT8: what matters is the range of values, which varies little.
+        choice = choose_float_layers(bundle, _calibration(args), 3, limit, args.threads, show)
+    if not choice.layers:
+        say(f"no layer needs float32: float16 throughout makes an error of {choice.error:.1e}")
+    else:
+        say(
+            f"{len(choice.kept)} of {len(choice.layers)} layers stay in float32; relative error "
+            f"{choice.error:.1e}, with none of them {choice.error_all:.1e}"
+        )
+    return choice.kept
+
+
+def _compile(bundle: Bundle, choice: GraphChoice, threads: int | None) -> None:
+    _load(bundle, "openvino", choice, threads)
+
+
+def _load(bundle: Bundle, backend: str, choice: GraphChoice, threads: int | None) -> None:
+    """Load the chosen graphs on a backend, so that what cannot run is known now."""
+    from export.bundle_graphs import graph_files
+    from perception.runtime.engines.registry import BACKENDS
+
+    files = graph_files(bundle, choice)
+    engines = [BACKENDS[backend].load(bundle.file(file), threads) for file in files]
+    say(f"{bundle.path}: {', '.join(files)} load on {engines[0].backend}")
 
 
 def _megabytes(folder: Path) -> float:

@@ -7,7 +7,7 @@ import platform
 import re
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +42,20 @@ _CPU_FLAGS = {
 }
 
 _ROS_INSTALL = "sudo apt install ros-jazzy-ros-base, or `make ros` in the source tree"
+
+_JETSON_FIXES: dict[str, dict[str, str]] = {
+    "5": {},
+    "6": {
+        "tensorrt": "sudo apt install nvidia-jetpack, and a venv with --system-site-packages",
+        "onnxruntime-gpu": "pip uninstall -y onnxruntime && pip install onnxruntime-gpu "
+        "--index-url https://pypi.jetson-ai-lab.io/jp6/cu126",
+    },
+    "7": {
+        "tensorrt": "sudo apt install nvidia-jetpack, and a venv with --system-site-packages",
+        "onnxruntime-gpu": "pip uninstall -y onnxruntime && pip install onnxruntime-gpu",
+    },
+}
+"""What brings a package on a Jetson, by JetPack, where that is not what brings it elsewhere."""
 
 _JETPACK = {35: "5", 36: "6", 38: "7", 39: "7"}
 """JetPack's major version by the major version of Jetson Linux (L4T)."""
@@ -89,7 +103,7 @@ def examine(root: Path = Path("/")) -> list[Check]:
     """
     driver, jetson = examine_driver(), find_jetson(root)
     checks = [*_system(root, jetson), *_gpu(driver, jetson), *_memory_layers(jetson)]
-    checks += [try_backend(name) for name in BACKENDS]
+    checks += [_on_jetson(try_backend(name), jetson) for name in BACKENDS]
     checks += _training(driver)
     checks += _robot(root)
     return checks
@@ -142,6 +156,33 @@ def try_backend(name: str) -> Check:
     return Check("backend", name, "ok", f"{_version(backend.module)}, runs as {engine.backend}")
 
 
+def _on_jetson(check: Check, jetson: Jetson | None) -> Check:
+    """The same finding with the command that mends it on a Jetson."""
+    if jetson is None or check.status == "ok":
+        return check
+    if check.name == "tensorrt-rtx":
+        return replace(check, detail="is for desktop GPUs, not for Jetson", fix="")
+    fixes = _JETSON_FIXES.get(jetson.jetpack, _JETSON_FIXES["6"])
+    if check.name in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
+        return replace(check, fix=fixes.get("onnxruntime-gpu", ""))
+    if check.name == "tensorrt" and "plan" not in check.detail:
+        return replace(check, fix=fixes.get("tensorrt", ""))
+    return check
+
+
+def _jetson_check(jetson: Jetson) -> Check:
+    detail = f"{jetson.model}, L4T {jetson.l4t or 'unknown'}, JetPack {jetson.jetpack or '?'}"
+    if jetson.jetpack == "5":
+        return Check(
+            "system",
+            "Jetson",
+            "broken",
+            f"{detail}: its Python 3.8 and TensorRT 8 are too old",
+            "flash JetPack 6 (Orin), or export for another runtime with --serve",
+        )
+    return Check("system", "Jetson", "ok", detail)
+
+
 def _system(root: Path, jetson: Jetson | None) -> list[Check]:
     info = _text(root / "proc/cpuinfo")
     found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", info, re.MULTILINE)
@@ -159,8 +200,7 @@ def _system(root: Path, jetson: Jetson | None) -> list[Check]:
     if memory:
         checks.append(Check("system", "memory", "ok", f"{int(memory[1]) / 2**20:.0f} GiB"))
     if jetson is not None:
-        detail = f"{jetson.model}, L4T {jetson.l4t or 'unknown'}, JetPack {jetson.jetpack or '?'}"
-        checks.append(Check("system", "Jetson", "ok", detail))
+        checks.append(_jetson_check(jetson))
     return checks
 
 
@@ -199,6 +239,7 @@ def _memory_layers(jetson: Jetson | None) -> list[Check]:
     return [
         _package("gpu", "pycuda", "pycuda", f"{build}pip install pycuda"),
         _package("gpu", "cuda.bindings", "cuda-python", "pip install cuda-python"),
+        _package("gpu", "cupy", "cupy", "pip install cupy-cuda13x"),
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perception.data.base import ClassInfo
-from perception.frame import Modality
+from perception.frame import Modality, subset_name
 from perception.preprocess.contract import PreprocessContract
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -43,11 +43,21 @@ class GraphFile(_Spec):
 
 
 class Graphs(_Spec):
-    """The exported graphs."""
+    """The exported graphs.
+
+    Attributes:
+        encoders: by modality.
+        fuser: takes what the encoders give, and `presence`.
+        single: everything in one graph, with `presence`.
+        subsets: by name such as `rgb+depth`, one graph for exactly these sensors.
+        opset: of the ONNX operators.
+        dynamic: height and width may vary.
+    """
 
     encoders: dict[Modality, GraphFile]
     fuser: GraphFile
     single: GraphFile | None = None
+    subsets: dict[str, GraphFile] = Field(default_factory=dict)
     opset: int = 18
     dynamic: bool = False
 
@@ -106,7 +116,7 @@ class BundleManifest(_Spec):
     accuracy: dict[str, Any] = Field(default_factory=dict)
     parity: dict[str, float] = Field(default_factory=dict)
     model: dict[str, Any] = Field(default_factory=dict)
-    precision: Literal["fp32", "int8"] = "fp32"
+    precision: Literal["fp32", "fp16", "int8", "mixed"] = "fp32"
     quantization: dict[str, Any] = Field(default_factory=dict)
     backends: dict[str, BackendRecord] = Field(default_factory=dict)
     files: dict[str, str]
@@ -120,6 +130,10 @@ class BundleManifest(_Spec):
         for task in self.tasks:
             if not getattr(self.classes, task):
                 raise ValueError(f"classes.{task} is empty")
+        for name in self.graphs.subsets:
+            wanted = name.split("+")
+            if not set(wanted) <= set(self.modalities) or name != subset_name(wanted):
+                raise ValueError(f"graphs.subsets: '{name}' is no subset of the modalities")
         for file in self.graph_files():
             if file not in self.files:
                 raise ValueError(f"no checksum for {file} in files")
@@ -129,4 +143,5 @@ class BundleManifest(_Spec):
         """Paths of all graphs inside the bundle."""
         graphs = [*self.graphs.encoders.values(), self.graphs.fuser]
         graphs += [self.graphs.single] if self.graphs.single is not None else []
+        graphs += self.graphs.subsets.values()
         return [g.file for g in graphs]

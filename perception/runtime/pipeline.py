@@ -17,7 +17,7 @@ from perception.frame import MODALITIES, Frame, Modality, Sample
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
-from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.engines.base import Engine, Feed, Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor, HealthState
 from perception.runtime.loading import load_pipeline_engines
 from perception.runtime.policy import Policy
@@ -47,7 +47,7 @@ class Encoded:
         timings: milliseconds by step (`preprocess_<m>`, `check_<m>`, `encode_<m>`).
     """
 
-    features: dict[str, Tensor]
+    features: Mapping[str, Feed]
     grid: GridMap
     stamp_ns: int
     timings: dict[str, float] = field(default_factory=dict)
@@ -380,7 +380,7 @@ class Pipeline:
         watch.lap(f"check_{modality}")
         if not healthy:
             return None
-        features = self.engines[modality].run({modality: buffer})
+        features = self.engines[modality].run_linked({modality: buffer})
         watch.lap(f"encode_{modality}")
         grid = GridMap.fit(source_size(sample), self.manifest.inputs.grid)
         return Encoded(features, grid, sample.stamp_ns)
@@ -394,7 +394,7 @@ class Pipeline:
         if state in ("hold", "stop"):
             return self._without_output(watch, present, state, now_ns, warnings)
         watch.lap("wait")
-        outputs = self.engines["fuser"].run(self._feeds(used))
+        outputs = self.engines["fuser"].run(*self._feeds(used))
         watch.lap("fuse")
         reference = "rgb" if "rgb" in used else used[0]
         factor = self.policy.confidence_factor(used, self.expected)
@@ -465,12 +465,13 @@ class Pipeline:
             states[modality] = known
         return states
 
-    def _feeds(self, used: tuple[Modality, ...]) -> dict[str, Tensor]:
-        feeds = dict(self._absent)
+    def _feeds(self, used: tuple[Modality, ...]) -> tuple[dict[str, Feed], set[str]]:
+        """The fuser's inputs, and the names of those that stand for absent sensors."""
+        feeds: dict[str, Feed] = dict(self._absent)
         feeds["presence"] = np.array([m in used for m in MODALITIES], np.float32)
         for modality in used:
             feeds.update(self._encoded[modality].features)
-        return feeds
+        return feeds, {name for name in feeds if feeds[name] is self._absent.get(name)}
 
     def _interpret(
         self, outputs: Mapping[str, Tensor], grid: GridMap, factor: float

@@ -272,7 +272,7 @@ def time_network(
     folded = fold_batch_norm(model)
     graphs: list[onnx.ModelProto] = []
     with tempfile.TemporaryDirectory(prefix="anysense-search-") as folder:
-        for spec in graph_specs(folded, images, single=False):
+        for spec in graph_specs(folded, images):
             path = Path(folder) / spec.file
             write_onnx(spec, path, half_storage=False)
             graphs.append(quantized_for_timing(onnx.load(path), int8))

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.engine_builder import BuildOptions, build_plans
-from export.half_graph import to_half
+from export.half_graph import simulate_half, to_half
+from export.qdq import quantize
 from perception.errors import BundleError, ConfigError, EngineError
 from perception.runtime.bundle import Bundle, sha256_of
 from perception.runtime.engines.cuda_driver import examine_driver
@@ -65,6 +67,60 @@ def test_numbers_beyond_float16_become_its_largest() -> None:
     )
     model = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
     assert numpy_helper.to_array(model.graph.initializer[0]).tolist() == [65504, -65504, np.inf, 1]
+
+
+def test_steps_too_small_for_float16_are_lifted_with_their_weights() -> None:
+    weight = np.array([[[[1.0]]], [[[1e-6]]]], np.float32)  # the second channel is next to nothing
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", kernel_shape=[1, 1])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 2, 2])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    half = to_half(quantize(model, {"x": 2.0}, ["conv"]))
+    onnx.checker.check_model(half, full_check=True)
+    tensors = {t.name: numpy_helper.to_array(t) for t in half.graph.initializer}
+    scales = [v for n, v in tensors.items() if "scale" in n]
+    assert all(v.dtype == np.float16 and (v > 0).all() for v in scales)
+    x = np.full((1, 1, 2, 2), 1.5, np.float32)
+    y = ort.InferenceSession(half.SerializeToString()).run(None, {"x": x})[0]
+    assert np.allclose(y[0, 0], 1.5, rtol=0.02) and np.abs(y[0, 1]).max() < 1e-3
+
+
+def test_a_node_can_stay_in_float32() -> None:
+    weight = np.array([[[[3e4]]]], np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="large", kernel_shape=[1, 1]),
+        helper.make_node("Conv", ["a", "v"], ["y"], name="small", kernel_shape=[1, 1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(1 / weight, "v")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    x = np.full((1, 1, 2, 2), 5.0, np.float32)  # 150,000 in between: infinite in float16
+
+    def run(converted: onnx.ModelProto) -> np.ndarray:
+        onnx.checker.check_model(converted, full_check=True)
+        session = ort.InferenceSession(converted.SerializeToString())
+        found: np.ndarray = session.run(None, {"x": x})[0]
+        return found
+
+    assert np.allclose(run(to_half(model, ["large", "small"])), 5.0)
+    kept = to_half(model, ["large"])
+    assert [t.data_type for t in kept.graph.initializer] == [TensorProto.FLOAT, TensorProto.FLOAT16]
+    # What float16 does is seen where a graph rounds between its nodes, on any CPU.
+    assert not np.isfinite(run(simulate_half(model, ["large", "small"]))).all()
+    assert np.array_equal(run(simulate_half(model, [])), run(model))
+    third = np.full((1, 1, 2, 2), 1 / 3, np.float32)
+    session = ort.InferenceSession(simulate_half(model, ["small"]).SerializeToString())
+    found = session.run(None, {"x": third})[0]
+    assert 0 < np.abs(found - third).max() < 1e-3
 
 
 @rtx

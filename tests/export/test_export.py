@@ -12,14 +12,17 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import export.parity
+from export.bundle_graphs import GraphChoice, write_composed
 from export.bundle_writer import random_images
 from export.folding import fold_batch_norm, round_weights_to_half
 from export.graphs import graph_specs
 from export.onnx_writer import merge_padding, store_half, write_onnx
 from export.parity import check_parity
 from perception.errors import EngineError, ParityError
+from perception.frame import subsets_of
 from perception.models.anyfuse import AnyFuse
 from perception.preprocess import GridSpec, PreprocessContract
+from perception.runtime.manifest import GraphFile, Graphs
 
 CONTRACT = PreprocessContract(modalities=("rgb", "thermal"), grid=GridSpec(height=64, width=96))
 
@@ -39,15 +42,23 @@ def model() -> AnyFuse:
 
 def _write(model: AnyFuse, folder: Path, **options: bool) -> dict[str, torch.Tensor]:
     images = random_images(CONTRACT)
-    for spec in graph_specs(model, images, single=True):
+    for spec in graph_specs(model, images):
         write_onnx(spec, folder / spec.file, **options)
+    graphs = Graphs(
+        encoders={m: GraphFile(file=f"encoder_{m}.onnx") for m in model.modalities},
+        fuser=GraphFile(file="fuser.onnx"),
+    )
+    subsets = () if options.get("dynamic") else tuple(subsets_of(model.modalities))
+    write_composed(folder, graphs, GraphChoice(single=True, subsets=subsets))
     return images
 
 
 def test_all_forms_equal_pytorch_with_nan_in_absent_inputs(model: AnyFuse, tmp_path: Path) -> None:
     rows = check_parity(model, tmp_path, _write(model, tmp_path))
     assert {(r.form, r.subset) for r in rows} == {
-        (f, s) for f in ("modular", "single") for s in ("rgb+thermal", "rgb", "thermal")
+        (f, s)
+        for f in ("modular", "single", "own graph")
+        for s in ("rgb+thermal", "rgb", "thermal")
     }
     assert max(r.max_abs for r in rows) < 1e-4
 
@@ -80,7 +91,7 @@ def test_half_storage_is_smaller_and_changes_nothing(model: AnyFuse, tmp_path: P
         images = _write(model, folder, half_storage=half)
         session = ort.InferenceSession(folder / "encoder_rgb.onnx")
         outputs.append(session.run(None, {"rgb": images["rgb"].numpy()})[0])
-        sizes.append((folder / "single.onnx").stat().st_size)
+        sizes.append((folder / "encoder_rgb.onnx").stat().st_size)
     assert np.array_equal(*outputs)
     assert sizes[0] < 0.75 * sizes[1]
 

@@ -137,15 +137,15 @@ def test_the_bundle_runs_is_smaller_and_says_what_was_done(
     manifest = bundle.manifest
     assert manifest.precision == "int8"
     assert manifest.quantization["layers"] == len(report.layers)
-    assert list(manifest.quantization["kept_float"]) == report.kept_float
+    assert list(manifest.quantization["kept_float"]) == report.kept
     assert manifest.quantization["frames"] == 3
     assert report.error <= 0.15
-    assert len(report.kept_float) < len(report.layers)
+    assert len(report.kept) < len(report.layers)
     # The layers in float are those whose quantization was measured to cost most.
     cost = report.layers
-    rest = set(cost) - set(report.kept_float)
-    if report.kept_float:
-        assert min(cost[n] for n in report.kept_float) >= max(cost[n] for n in rest)
+    rest = set(cost) - set(report.kept)
+    if report.kept:
+        assert min(cost[n] for n in report.kept) >= max(cost[n] for n in rest)
         assert report.error_all > 0.15
     sizes = [sum(p.stat().st_size for p in f.glob("[ef]*.onnx")) for f in (out, tiny_bundle)]
     assert sizes[0] < sizes[1]
@@ -163,7 +163,7 @@ def test_only_the_chosen_layers_are_integers(quantized) -> None:  # type: ignore
         t.data_type == TensorProto.INT8 and len(t.dims) > 1 for t in model.graph.initializer
     )
     own = [n for n in report.layers if n.startswith("rgb/")]
-    assert integers == len(own) - sum(n in report.kept_float for n in own)
+    assert integers == len(own) - sum(n in report.kept for n in own)
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_data_that_do_not_fit_are_refused(tiny_bundle: Path, simulated: Path) ->
     with pytest.raises(ConfigError, match="too few"):
         Quantizer(bundle, recording, Int8Options(frames=0))
     bundle.manifest.precision = "int8"
-    with pytest.raises(ConfigError, match="quantized already"):
+    with pytest.raises(ConfigError, match="is int8 already"):
         Quantizer(bundle, recording, Int8Options(frames=2))
 
 
@@ -208,7 +208,7 @@ def test_data_that_do_not_fit_are_refused(tiny_bundle: Path, simulated: Path) ->
         ),
         (["BUNDLE", "--single", "--engine", "openvino"], "--single"),
         (["BUNDLE", "--engine", "tensorrt-rtx", "--out", "OUT"], "--out"),
-        (["nowhere"], "--out"),
+        (["nowhere"], "no such run"),
     ],
 )
 def test_wrong_use_is_one_line(

@@ -52,7 +52,7 @@ def test_subsets_differ_from_each_other(small: AnyFuse) -> None:
 @torch.no_grad()
 def test_absent_modalities_full_of_nan_change_nothing(small: AnyFuse) -> None:
     images = {m: x[:1] for m, x in _images(MODALITIES).items()}
-    spec = next(s for s in graph_specs(small, images, single=False) if s.file == "fuser.onnx")
+    spec = next(s for s in graph_specs(small, images) if s.file == "fuser.onnx")
     fuser = FuserGraph(small)
     for subset in subsets_of(MODALITIES):
         feeds = dict(spec.inputs)

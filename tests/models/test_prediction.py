@@ -40,7 +40,7 @@ def test_the_switch_adds_the_predictor_and_nothing_else() -> None:
 @torch.no_grad()
 def test_absent_features_full_of_nan_are_replaced_by_predictions() -> None:
     model, images = _model(True).eval(), _images()
-    spec = next(s for s in graph_specs(model, images, single=False) if s.file == "fuser.onnx")
+    spec = next(s for s in graph_specs(model, images) if s.file == "fuser.onnx")
     for subset in subsets_of(TRIO):
         feeds = dict(spec.inputs)
         feeds["presence"] = torch.tensor([float(m in subset) for m in MODALITIES])

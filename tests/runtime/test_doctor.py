@@ -89,6 +89,14 @@ def test_a_jetson_is_known_by_its_files(release: str, jetpack: str, tmp_path: Pa
     checks = {c.name: c for c in doctor.examine(tmp_path)}
     assert checks["Jetson"].detail.startswith("NVIDIA Jetson Orin Nano, L4T 3")
     assert "nvidia-jetpack" in checks["pycuda"].fix or checks["pycuda"].status == "ok"
+    # The index's own packages are for desktops; JetPack 5 is too old for any of them.
+    assert (checks["Jetson"].status == "broken") is (jetpack == "5")
+    if checks["tensorrt"].status != "ok":
+        assert ("nvidia-jetpack" in checks["tensorrt"].fix) is (jetpack != "5")
+    if checks["onnxruntime-cuda"].status != "ok":
+        assert ("jp6" in checks["onnxruntime-cuda"].fix) is (jetpack == "6")
+    if checks["tensorrt-rtx"].status != "ok":
+        assert "desktop" in checks["tensorrt-rtx"].detail and not checks["tensorrt-rtx"].fix
 
 
 def test_ros_that_is_installed_but_not_sourced_is_told(tmp_path: Path) -> None:

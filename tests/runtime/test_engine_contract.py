@@ -144,6 +144,34 @@ def test_every_subset_equals_the_reference_with_nan_in_absent_inputs(
         assert relative_error(found, wanted) < limit, subset_name(subset)
 
 
+def test_linked_engines_compute_what_separate_ones_do(
+    engines: dict[str, Engine], images: dict[str, Tensor]
+) -> None:
+    wanted = engines["fuser"].run(_tensors(engines, images))
+    for _ in range(
+        4
+    ):  # a GPU backend records a graph in its second run, and launches it in the next
+        feeds: dict[str, object] = {"presence": np.ones(4, np.float32)}
+        for modality, image in images.items():
+            feeds.update(engines[modality].run_linked({modality: image}))
+        # What the next frame brings must not reach the features of this one.
+        for modality, image in images.items():
+            engines[modality].run_linked({modality: -image})
+        found = engines["fuser"].run(feeds)  # type: ignore[arg-type]
+        assert relative_error(found, wanted) < 1e-3
+
+
+def test_ignored_inputs_change_nothing(
+    engines: dict[str, Engine], images: dict[str, Tensor]
+) -> None:
+    feeds = _tensors(engines, images)
+    feeds["presence"] = np.array([1, 0, 1, 1], np.float32)
+    absent = [n for n in feeds if n.startswith("depth_")]
+    wanted = engines["fuser"].run(feeds)
+    found = engines["fuser"].run(feeds, absent)
+    assert relative_error(found, wanted) < 1e-5
+
+
 def test_results_are_the_callers_to_keep(
     engines: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:

@@ -111,7 +111,7 @@ def run_exported(
     steps: dict[str, float],
 ) -> np.ndarray:
     feeds: dict[str, np.ndarray] = {"presence": np.array([1, 1, 0, 0], np.float32)}
-    for spec in graph_specs(fold_batch_norm(model), inputs, single=False):
+    for spec in graph_specs(fold_batch_norm(model), inputs):
         path = folder / spec.file
         write_onnx(spec, path, half_storage=False)
         graph = onnx.load(path)

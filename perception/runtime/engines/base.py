@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,32 @@ class TensorSpec:
     shape: tuple[int | None, ...]
 
 
+class DeviceTensor(ABC):
+    """An output that stays where it was computed until somebody asks for it.
+
+    Attributes:
+        shape: as the array's.
+    """
+
+    shape: tuple[int, ...]
+
+    @abstractmethod
+    def numpy(self) -> Tensor:
+        """A copy in the CPU's memory.
+
+        Raises:
+            EngineError: the device failed.
+        """
+
+
+Feed = Tensor | DeviceTensor
+
+
+def on_host(feeds: Mapping[str, Feed]) -> dict[str, Tensor]:
+    """Feeds as arrays, for a backend that takes no others."""
+    return {n: v.numpy() if isinstance(v, DeviceTensor) else v for n, v in feeds.items()}
+
+
 class Engine(ABC):
     """One loaded graph.  It may be run from several threads.
 
@@ -36,18 +63,24 @@ class Engine(ABC):
         backend: name of what runs it, such as `onnxruntime-cpu`.
         inputs, outputs: the graph's tensors, all float32.
         runs: how often it has run.
+        takes_device: `infer` takes other engines' `DeviceTensor` too.
     """
+
+    takes_device: bool = False
 
     backend: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     runs: int = 0
 
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, feeds: Mapping[str, Feed], ignored: Collection[str] = ()) -> dict[str, Tensor]:
         """Run once.
 
         Args:
-            feeds: every input by name, C-contiguous float32.
+            feeds: every input by name, C-contiguous float32, or what `run_linked` of another engine
+                gave.
+            ignored: inputs that the graph leaves aside this time, as those of absent sensors; they
+                need not be copied to where it runs.
 
         Returns:
             Every output by name.  The arrays are the caller's to keep.
@@ -58,12 +91,39 @@ class Engine(ABC):
         """
         _check_feeds(self.inputs, feeds)
         self.runs += 1
+        with self._failures():
+            if self.takes_device:
+                return self.infer_some(feeds, ignored)
+            return self.infer(on_host(feeds))
+
+    def run_linked(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
+        """Run once, for outputs that another engine takes.
+
+        On a GPU they stay there, and this may return before they are computed: that engine waits for
+        them, not the CPU.  Otherwise as `run`.
+        """
+        _check_feeds(self.inputs, feeds)
+        self.runs += 1
+        with self._failures():
+            return self.infer_linked(feeds)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Whatever a backend raises, callers have one type to catch."""
         try:
-            return self.infer(feeds)
+            yield
         except EngineError:
             raise
-        except Exception as error:  # whatever a backend raises, callers have one type to catch
+        except Exception as error:
             raise EngineError(f"{self.backend} failed: {first_line(error)}") from error
+
+    def infer_some(self, feeds: Mapping[str, Feed], ignored: Collection[str]) -> dict[str, Tensor]:
+        """What `run` does where `takes_device` is set."""
+        return self.infer(on_host(feeds))
+
+    def infer_linked(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
+        """What `run_linked` does once the feeds are known to fit."""
+        return self.infer(feeds)
 
     @abstractmethod
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -74,14 +134,15 @@ class Engine(ABC):
         """
 
 
-def _check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, Tensor]) -> None:
+def _check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, Feed]) -> None:
     # Before the backend sees them: its own words differ from one to the next, and some backends
     # would take a wrong shape for a new one and compile the graph again.
     for spec in specs:
         if spec.name not in feeds:
             raise EngineError("input is missing", where=spec.name)
         value = feeds[spec.name]
-        if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+        is_array = isinstance(value, np.ndarray) and value.dtype == np.float32
+        if not is_array and not isinstance(value, DeviceTensor):
             kind = getattr(value, "dtype", type(value).__name__)
             raise EngineError(f"input is {kind}, not float32", where=spec.name)
         fits = len(value.shape) == len(spec.shape) and all(

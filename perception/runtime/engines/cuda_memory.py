@@ -1,11 +1,16 @@
-"""The one place that touches CUDA memory and streams: pycuda, or NVIDIA's cuda-python in its place."""
+"""Where CUDA memory and streams come from: pycuda, or cuda-python or cupy in its place.
+
+All of them work in the device's primary context, the one that PyTorch and CUDA's runtime use too, so that
+they can live in one process.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -14,55 +19,52 @@ from numpy.typing import NDArray
 from perception.errors import EngineError
 from perception.runtime.engines.base import BackendMissingError, first_line
 
+_NON_BLOCKING = 1  # a stream that does not wait for the default one, on which other packages work
+
+Bytes = NDArray[np.uint8]
+
 
 class CudaMemory(ABC):
-    """Device memory, pinned host memory and one kind of stream, on the device's primary context.
+    """Device memory, page-locked host memory and streams of one GPU.
 
-    The primary context is the one that PyTorch and CUDA's runtime use too, so that all of them can
-    live in one process; `current` makes it this thread's while CUDA is called, and leaves the
-    thread as it was.
+    Args:
+        device: the GPU's number.
     """
 
     name: str
 
     @abstractmethod
+    def __init__(self, device: int) -> None: ...
+
+    @abstractmethod
     def current(self) -> Any:
-        """A context manager in which CUDA may be called from this thread."""
+        """A context manager in which CUDA may be called from this thread.
+
+        It makes the primary context this thread's, and afterwards leaves the thread as it was.
+        """
 
     @abstractmethod
     def stream(self) -> tuple[Any, int]:
-        """A new stream, and its handle for TensorRT."""
+        """A new stream that does not wait for the default one, and its handle."""
 
     @abstractmethod
     def allocate(self, size: int) -> tuple[Any, int]:
         """Device memory of `size` bytes, freed with the first value, and its address."""
 
     @abstractmethod
-    def pinned(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """A float32 array in page-locked memory."""
-
-    @abstractmethod
-    def upload(self, address: int, source: NDArray[np.float32], stream: Any) -> None:
-        """Copy from a pinned array, without waiting."""
-
-    @abstractmethod
-    def download(self, target: NDArray[np.float32], address: int, stream: Any) -> None:
-        """Copy into a pinned array, without waiting."""
-
-    @abstractmethod
-    def wait(self, stream: Any) -> None:
-        """Wait until all that was queued on the stream is done."""
+    def pinned(self, size: int) -> Bytes:
+        """Page-locked host memory of `size` bytes."""
 
 
 class _PyCuda(CudaMemory):
     name = "pycuda"
 
-    def __init__(self) -> None:
+    def __init__(self, device: int) -> None:
         import pycuda.driver as driver
 
         self._driver = driver
         driver.init()
-        self._context = driver.Device(0).retain_primary_context()
+        self._context = driver.Device(device).retain_primary_context()
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -73,35 +75,31 @@ class _PyCuda(CudaMemory):
             self._context.pop()
 
     def stream(self) -> tuple[Any, int]:
-        stream = self._driver.Stream()
+        stream = self._driver.Stream(_NON_BLOCKING)
         return stream, int(stream.handle)
 
     def allocate(self, size: int) -> tuple[Any, int]:
-        memory = self._driver.mem_alloc(max(1, size))
+        memory = self._driver.mem_alloc(size)
         return memory, int(memory)
 
-    def pinned(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        array: NDArray[np.float32] = self._driver.pagelocked_empty(shape, np.float32)
+    def pinned(self, size: int) -> Bytes:
+        array: Bytes = self._driver.pagelocked_empty(size, np.uint8)
         return array
-
-    def upload(self, address: int, source: NDArray[np.float32], stream: Any) -> None:
-        self._driver.memcpy_htod_async(address, source, stream)
-
-    def download(self, target: NDArray[np.float32], address: int, stream: Any) -> None:
-        self._driver.memcpy_dtoh_async(target, address, stream)
-
-    def wait(self, stream: Any) -> None:
-        stream.synchronize()
 
 
 class _CudaPython(CudaMemory):
     name = "cuda-python"
 
-    def __init__(self) -> None:
-        from cuda.bindings import runtime
+    def __init__(self, device: int) -> None:
+        try:
+            from cuda.bindings import driver
+        except ImportError:
+            from cuda import cuda as driver  # before 12.6
 
-        self._cuda = runtime
-        self._call(runtime.cudaSetDevice(0))
+        self._cuda = driver
+        self._call(driver.cuInit(0))
+        number = self._call(driver.cuDeviceGet(device))
+        self._context = self._call(driver.cuDevicePrimaryCtxRetain(number))
 
     def _call(self, answer: tuple[Any, ...]) -> Any:
         code, *values = answer
@@ -111,76 +109,99 @@ class _CudaPython(CudaMemory):
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        # CUDA's runtime keeps the primary context current by itself, once per thread.
-        self._call(self._cuda.cudaSetDevice(0))
-        yield
+        self._call(self._cuda.cuCtxPushCurrent(self._context))
+        try:
+            yield
+        finally:
+            self._call(self._cuda.cuCtxPopCurrent())
 
     def stream(self) -> tuple[Any, int]:
-        stream = self._call(self._cuda.cudaStreamCreate())
+        stream = self._call(self._cuda.cuStreamCreate(_NON_BLOCKING))
         return stream, int(stream)
 
     def allocate(self, size: int) -> tuple[Any, int]:
-        address = int(self._call(self._cuda.cudaMalloc(max(1, size))))
-        return _Freed(self._cuda.cudaFree, address), address
+        address = int(self._call(self._cuda.cuMemAlloc(size)))
+        return _Freed(self, self._cuda.cuMemFree, address), address
 
-    def pinned(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        import ctypes
-
-        count = int(np.prod(shape))
-        address = int(self._call(self._cuda.cudaMallocHost(max(1, count * 4))))
-        memory = (ctypes.c_float * max(1, count)).from_address(address)
-        memory.owner = _Freed(self._cuda.cudaFreeHost, address)  # type: ignore[attr-defined]
-        return np.ctypeslib.as_array(memory)[:count].reshape(shape)
-
-    def upload(self, address: int, source: NDArray[np.float32], stream: Any) -> None:
-        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        pointer = source.ctypes.data
-        self._call(self._cuda.cudaMemcpyAsync(address, pointer, source.nbytes, kind, stream))
-
-    def download(self, target: NDArray[np.float32], address: int, stream: Any) -> None:
-        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        pointer = target.ctypes.data
-        self._call(self._cuda.cudaMemcpyAsync(pointer, address, target.nbytes, kind, stream))
-
-    def wait(self, stream: Any) -> None:
-        self._call(self._cuda.cudaStreamSynchronize(stream))
+    def pinned(self, size: int) -> Bytes:
+        address = int(self._call(self._cuda.cuMemAllocHost(size)))
+        memory = (ctypes.c_uint8 * size).from_address(address)
+        memory.owner = _Freed(self, self._cuda.cuMemFreeHost, address)  # type: ignore[attr-defined]
+        return np.ctypeslib.as_array(memory)
 
 
 class _Freed:
-    """Frees an address when it is dropped."""
+    """Frees an address when it is dropped, from whatever thread drops it."""
 
-    def __init__(self, free: Any, address: int) -> None:
-        self._free, self._address = free, address
+    def __init__(self, memory: CudaMemory, free: Any, address: int) -> None:
+        self._memory, self._free, self._address = memory, free, address
 
     def __del__(self) -> None:
-        self._free(self._address)
+        # When the process ends, the driver may have gone before.
+        with suppress(Exception), self._memory.current():
+            self._free(self._address)
 
+
+class _CuPy(CudaMemory):
+    name = "cupy"
+
+    def __init__(self, device: int) -> None:
+        import cupy
+
+        self._cuda = cupy.cuda
+        self._device = device
+        with self.current():
+            self._cuda.alloc(1)  # makes the primary context; raises where there is no GPU
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        with self._cuda.Device(self._device):
+            # CUDA's runtime binds the primary context at the first call from a thread only.
+            self._cuda.runtime.setDevice(self._device)
+            yield
+
+    def stream(self) -> tuple[Any, int]:
+        stream = self._cuda.Stream(non_blocking=True)
+        return stream, int(stream.ptr)
+
+    def allocate(self, size: int) -> tuple[Any, int]:
+        memory = self._cuda.alloc(size)
+        return memory, int(memory.ptr)
+
+    def pinned(self, size: int) -> Bytes:
+        return np.frombuffer(self._cuda.alloc_pinned_memory(size), np.uint8, size)
+
+
+LAYERS: tuple[type[CudaMemory], ...] = (_PyCuda, _CudaPython, _CuPy)
+"""In the order in which they are tried."""
 
 _lock = threading.Lock()
-_opened: CudaMemory | None = None
+_opened: dict[int, CudaMemory] = {}
 
 
-def cuda_memory() -> CudaMemory:
-    """The memory layer of this process, the same for all engines.
+def cuda_memory(device: int = 0) -> CudaMemory:
+    """The memory layer of this process for a GPU, the same for all engines.
 
     Raises:
-        BackendMissingError: neither package is installed, or none can reach a GPU.
+        BackendMissingError: none of the packages is installed, or none can reach the GPU.
     """
-    global _opened
     with _lock:
-        if _opened is None:
-            _opened = _open()
-        return _opened
+        if device not in _opened:
+            _opened[device] = open_memory(device, LAYERS)
+        return _opened[device]
 
 
-def _open() -> CudaMemory:
+def open_memory(device: int, layers: tuple[type[CudaMemory], ...]) -> CudaMemory:
+    """The first layer that works.
+
+    Raises:
+        BackendMissingError: none does; the message says why not, for each.
+    """
     reasons = []
-    for kind in (_PyCuda, _CudaPython):
+    for kind in layers:
         try:
-            return kind()
-        except ImportError as error:
-            reasons.append(f"{kind.name}: {first_line(error)}")
-        except Exception as error:  # both packages have exceptions of their own
+            return kind(device)
+        except Exception as error:  # each package has exceptions of its own
             reasons.append(f"{kind.name}: {first_line(error)}")
     raise BackendMissingError(
         f"no access to CUDA memory ({'; '.join(reasons)})",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from perception.errors import EngineError
-from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.engines.base import Engine, Feed, Tensor
 from perception.runtime.engines.registry import BACKENDS
 
 _LOG = logging.getLogger("anysense.engines")
@@ -42,11 +42,24 @@ class FallbackEngine(Engine):
         """Name of the backend that runs now."""
         return self._engine.backend
 
+    takes_device = True
+
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.infer_some(feeds, ())
+
+    def infer_some(self, feeds: Mapping[str, Feed], ignored: Collection[str]) -> dict[str, Tensor]:
         while True:
             engine = self._engine
             try:
-                return engine.run(feeds)
+                return engine.run(feeds, ignored)
+            except EngineError as error:
+                self._replace(engine, error)
+
+    def infer_linked(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
+        while True:
+            engine = self._engine
+            try:
+                return engine.run_linked(feeds)
             except EngineError as error:
                 self._replace(engine, error)
 

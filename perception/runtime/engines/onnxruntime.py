@@ -15,6 +15,7 @@ from perception.runtime.engines.base import (
     TensorSpec,
     first_line,
 )
+from perception.runtime.engines.measured import cache_folder
 
 GPU_INSTALL = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 
@@ -23,6 +24,20 @@ _PROVIDERS = {
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
     "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
 }
+
+
+def _options(provider: str) -> dict[str, str]:
+    """What a provider is told besides its name."""
+    if provider != "TensorrtExecutionProvider":
+        return {}
+    # It builds when it loads, which takes minutes: once, not at every start.
+    folder = str(cache_folder() / "onnxruntime-tensorrt")
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": folder,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": folder,
+    }
 
 
 class OnnxRuntimeEngine(Engine):
@@ -53,7 +68,8 @@ class OnnxRuntimeEngine(Engine):
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
+            told = [(name, _options(name)) for name in providers]
+            self._session = ort.InferenceSession(str(path), options, providers=told)
         except Exception as error:  # ONNX Runtime raises types of its own without a public base
             raise EngineError(f"cannot be loaded: {first_line(error)}", where=str(path)) from error
         if providers[0] not in self._session.get_providers():

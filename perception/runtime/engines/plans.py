@@ -37,7 +37,7 @@ class PlanHeader(BaseModel):
         kind: which TensorRT built it.
         graph: file name of the ONNX graph.
         onnx_sha256: of that file.
-        precision: fp32, fp16 or int8.
+        precision: fp32, fp16, int8 or mixed.
         shapes: by input.
         builder: TensorRT's version.
         compute_capabilities: GPUs it runs on, such as `8.6`.
@@ -53,7 +53,7 @@ class PlanHeader(BaseModel):
     kind: PlanKind
     graph: str
     onnx_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "mixed"]
     shapes: dict[str, tuple[int, ...]]
     builder: str
     compute_capabilities: tuple[str, ...]

@@ -84,8 +84,14 @@ BACKENDS: dict[str, Backend] = {
 ALIASES = {"onnxruntime": "onnxruntime-cpu"}
 
 DEVICES: dict[str, tuple[str, ...]] = {
-    "auto": ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda"),
-    "cuda": ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu"),
+    "auto": ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda"),
+    "cuda": (
+        "tensorrt",
+        "tensorrt-rtx",
+        "onnxruntime-tensorrt",
+        "onnxruntime-cuda",
+        "onnxruntime-cpu",
+    ),
     "cpu": ("onnxruntime-cpu",),
 }
 """Backends to try for each device, in order.  `auto` goes on with the fastest on the CPU."""

@@ -59,7 +59,7 @@ def test_every_subset_gives_outputs_of_the_stated_shapes(name: str) -> None:
 def test_absent_modalities_full_of_nan_change_nothing(name: str) -> None:
     model = small.small_model(name)
     images = {m: x[:1] for m, x in small.random_inputs(model.modalities).items()}
-    spec = next(s for s in graph_specs(model, images, single=False) if s.file == "fuser.onnx")
+    spec = next(s for s in graph_specs(model, images) if s.file == "fuser.onnx")
     fuser = FuserGraph(model)
     for subset in subsets_of(model.modalities):
         feeds = dict(spec.inputs)
@@ -149,7 +149,7 @@ def test_loss_falls_on_the_simulated_recording(name: str, simulated: Path) -> No
 def test_exported_graphs_equal_pytorch_for_every_subset(name: str, tmp_path: Path) -> None:
     model = fold_batch_norm(small.small_model(name))
     images = {m: x[:1] for m, x in small.random_inputs(model.modalities).items()}
-    for spec in graph_specs(model, images, single=False):
+    for spec in graph_specs(model, images):
         write_onnx(spec, tmp_path / spec.file, half_storage=False)
     rows = check_parity(model, tmp_path, images)  # raises above the tolerance
     assert len(rows) == len(subsets_of(model.modalities))

@@ -1,0 +1,158 @@
+"""The CUDA driver's calls on streams, events, copies and graphs, made on plain handles.
+
+Memory and streams may come from any CUDA package (`cuda_memory`); what is done with them is the same for
+all of them, and some offer no graphs.  So it is done here, in the driver itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+
+from perception.errors import EngineError
+
+_CAPTURE_THREAD_LOCAL = 1  # what other threads do with CUDA meanwhile, as PyTorch may, is no matter
+_EVENT_DISABLE_TIMING = 2
+
+
+@cache
+def driver_library(name: str = "libcuda.so.1") -> ctypes.CDLL:
+    """The driver's library.
+
+    Raises:
+        EngineError: there is none.
+    """
+    try:
+        return ctypes.CDLL(name)
+    except OSError as error:
+        raise EngineError(f"no NVIDIA driver ({name} not found)") from error
+
+
+def check(code: int, call: str) -> None:
+    """Turn a driver's status into an error.
+
+    Raises:
+        EngineError: it is one.
+    """
+    if code == 0:
+        return
+    text = ctypes.c_char_p()
+    driver_library().cuGetErrorName(code, ctypes.byref(text))
+    name = text.value.decode() if text.value else "unknown"
+    raise EngineError(f"{call}: CUDA error {code} ({name})")
+
+
+def _call(name: str, *arguments: object) -> None:
+    check(getattr(driver_library(), name)(*arguments), name)
+
+
+def _pointer(value: int) -> ctypes.c_void_p:
+    return ctypes.c_void_p(value)
+
+
+def upload(address: int, host: int, size: int, stream: int) -> None:
+    """Copy from page-locked memory to the device, without waiting; sizes in bytes."""
+    _call(
+        "cuMemcpyHtoDAsync_v2",
+        ctypes.c_uint64(address),
+        _pointer(host),
+        ctypes.c_size_t(size),
+        _pointer(stream),
+    )
+
+
+def download(host: int, address: int, size: int, stream: int) -> None:
+    """Copy from the device to page-locked memory, without waiting."""
+    _call(
+        "cuMemcpyDtoHAsync_v2",
+        _pointer(host),
+        ctypes.c_uint64(address),
+        ctypes.c_size_t(size),
+        _pointer(stream),
+    )
+
+
+def copy(target: int, source: int, size: int, stream: int) -> None:
+    """Copy within the device, without waiting."""
+    _call(
+        "cuMemcpyDtoDAsync_v2",
+        ctypes.c_uint64(target),
+        ctypes.c_uint64(source),
+        ctypes.c_size_t(size),
+        _pointer(stream),
+    )
+
+
+def clear(address: int, size: int, stream: int) -> None:
+    """Set device memory to zero, without waiting."""
+    _call(
+        "cuMemsetD8Async",
+        ctypes.c_uint64(address),
+        ctypes.c_ubyte(0),
+        ctypes.c_size_t(size),
+        _pointer(stream),
+    )
+
+
+def wait(stream: int) -> None:
+    """Wait until all that was queued on the stream is done."""
+    _call("cuStreamSynchronize", _pointer(stream))
+
+
+class Event:
+    """A point in a stream that others can wait for."""
+
+    def __init__(self) -> None:
+        handle = ctypes.c_void_p()
+        _call("cuEventCreate", ctypes.byref(handle), ctypes.c_uint(_EVENT_DISABLE_TIMING))
+        self._handle = handle
+
+    def record(self, stream: int) -> None:
+        """Put it behind all that is queued on the stream now."""
+        _call("cuEventRecord", self._handle, _pointer(stream))
+
+    def hold(self, stream: int) -> None:
+        """Let what is queued on the stream from now on wait for it."""
+        _call("cuStreamWaitEvent", _pointer(stream), self._handle, ctypes.c_uint(0))
+
+    def wait(self) -> None:
+        """Wait for it on the CPU; at once when it was never recorded."""
+        _call("cuEventSynchronize", self._handle)
+
+
+class Graph:
+    """Work that was recorded once and is launched with one call.
+
+    Args:
+        stream: the stream to record on.
+        work: queues the work on it; nothing else may wait for the device in this thread meanwhile.
+
+    Raises:
+        EngineError: something in it cannot be recorded.
+    """
+
+    def __init__(self, stream: int, work: Callable[[], None]) -> None:
+        _call("cuStreamBeginCapture_v2", _pointer(stream), ctypes.c_int(_CAPTURE_THREAD_LOCAL))
+        graph = ctypes.c_void_p()
+        try:
+            work()
+        finally:
+            # Ended in any case: a stream that goes on recording would be lost.
+            code = driver_library().cuStreamEndCapture(_pointer(stream), ctypes.byref(graph))
+        check(code, "cuStreamEndCapture")
+        ready = ctypes.c_void_p()
+        try:
+            _call(
+                "cuGraphInstantiateWithFlags",
+                ctypes.byref(ready),
+                graph,
+                ctypes.c_uint64(0),
+            )
+        finally:
+            driver_library().cuGraphDestroy(graph)
+        self._ready = ready
+
+    def launch(self, stream: int) -> None:
+        """Queue it on a stream."""
+        _call("cuGraphLaunch", self._ready, _pointer(stream))
