@@ -206,7 +206,6 @@ def test_data_that_do_not_fit_are_refused(tiny_bundle: Path, simulated: Path) ->
             ["BUNDLE", "--precision", "int8", "--calib-data", "folder:DATA", "--out", "BUNDLE"],
             "is the source",
         ),
-        (["BUNDLE", "--single", "--engine", "openvino"], "--single"),
         (["BUNDLE", "--engine", "tensorrt-rtx", "--out", "OUT"], "--out"),
         (["nowhere"], "no such run"),
     ],
