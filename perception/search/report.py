@@ -90,6 +90,7 @@ def plot(report: SearchReport, path: Path, title: str) -> None:
     whole = (report.whole.ms, 100 * report.whole.score)
     axis.scatter(*whole, s=60, facecolors="none", edgecolors="black", label="whole, float")
     axis.set(xlabel="milliseconds, all sensors", ylabel="mean score over subsets, %", title=title)
+    axis.margins(x=0.1)  # room for the labels
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right", fontsize=8)
     figure.savefig(path, dpi=120)
