@@ -41,7 +41,7 @@ SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 class PlainNode(Node):  # type: ignore[misc]
     """Waits for pairs, copies, runs one graph, publishes a mask."""
 
-    def __init__(self, bundle: str) -> None:
+    def __init__(self, bundle: str, threads: int) -> None:
         import onnxruntime as ort
 
         from perception.runtime.bundle import Bundle, find_bundle
@@ -51,7 +51,7 @@ class PlainNode(Node):  # type: ignore[misc]
         self._contract = opened.manifest.inputs
         assert opened.manifest.graphs.single is not None, "export the bundle with --single"
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads
         path = str(opened.file(opened.manifest.graphs.single.file))
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._queues: dict[str, list[Image]] = {"rgb": [], "depth": []}
@@ -203,12 +203,13 @@ def main() -> int:
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--seconds", type=float, default=20.0, help="of both sensors, per turn")
     parser.add_argument("--turns", type=int, default=3, help="how often each node runs")
+    parser.add_argument("--threads", type=int, default=1, help="within an operator, of both nodes")
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.plain:
         rclpy.init()
         with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-            rclpy.spin(PlainNode(args.bundle))
+            rclpy.spin(PlainNode(args.bundle, args.threads))
         return 0
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     nodes = [Path(p) / "lib/anysense_ros/perception_node" for p in prefixes]
@@ -216,7 +217,7 @@ def main() -> int:
     for setting in (
         f"bundle:={args.bundle}",
         "device:=cpu",
-        "threads:=1",
+        f"threads:={args.threads}",
         "autostart:=true",
         "inputs:=[rgb, depth]",
     ):
@@ -229,6 +230,7 @@ def main() -> int:
         ours += ["-r", f"~/{name}:={topic}"]
     driver = Driver()
     plain = [sys.executable, __file__, "--bundle", args.bundle, "--plain"]
+    plain += ["--threads", str(args.threads)]
     turns: dict[str, list[dict[str, Any]]] = {"perception_node": [], "plain_node": []}
     for _ in range(args.turns):
         turns["perception_node"].append(measure(driver, ours, args.seconds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
     with ExitStack() as open_things:
         viewer: Viewer = open_things.enter_context(
-            _rerun_file(args.out) if rerun else _foxglove(args.out, args.host, args.port)
+            _rerun_file(args.out) if rerun else _foxglove(args, recording.info.modalities)
         )
         loops = 1 if args.out is not None else args.loops
         played = 0
@@ -91,20 +91,21 @@ def _import_sdk(name: str) -> None:
 
 
 @contextmanager
-def _foxglove(out: Path | None, host: str, port: int) -> Iterator[Viewer]:
+def _foxglove(args: argparse.Namespace, modalities: Sequence[str]) -> Iterator[Viewer]:
     import foxglove
 
-    if out is not None:
-        with foxglove.open_mcap(str(out)):
-            yield FoxgloveViewer()
+    viewer = FoxgloveViewer([*(f"/sensors/{m}" for m in modalities), "/overlay"])
+    if args.out is not None:
+        with foxglove.open_mcap(str(args.out)):
+            yield viewer
         return
     try:
-        server = foxglove.start_server(host=host, port=port, name="anysense")
+        server = foxglove.start_server(host=args.host, port=args.port, name="anysense")
     except Exception as error:  # a type of the SDK's own
         raise ConfigError(f"cannot serve: {error}", where="--port") from error
-    say(f"open Foxglove at ws://{host}:{port} (Ctrl-C ends)")
+    say(f"open Foxglove at ws://{args.host}:{args.port} (Ctrl-C ends)")
     try:
-        yield FoxgloveViewer()
+        yield viewer
     finally:
         server.stop()
 
@@ -123,11 +124,24 @@ def _rerun_file(out: Path) -> Iterator[Viewer]:
 
 
 class FoxgloveViewer:
-    """Logs to the SDK's open sinks: a server or a file."""
+    """Logs to the SDK's open sinks: a server or a file.
+
+    Channels are made before a server starts: one that is made while a client connects may never be
+    announced to it.
+
+    Args:
+        topics: of the images.
+    """
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        from foxglove import Channel
+        from foxglove.channels import RawImageChannel
+
+        self._images = {topic: RawImageChannel(topic) for topic in topics}
+        self._status = Channel("/status")
 
     def image(self, topic: str, image: Any, stamp_ns: int) -> None:
         """See `Viewer`."""
-        import foxglove
         from foxglove.messages import RawImage, Timestamp
 
         height, width = image.shape[:2]
@@ -140,13 +154,11 @@ class FoxgloveViewer:
             step=3 * width,
             data=image.tobytes(),
         )
-        foxglove.log(topic, message, log_time=stamp_ns)
+        self._images[topic].log(message, log_time=stamp_ns)
 
     def status(self, values: dict[str, Any], stamp_ns: int) -> None:
         """See `Viewer`."""
-        import foxglove
-
-        foxglove.log("/status", values, log_time=stamp_ns)
+        self._status.log(values, log_time=stamp_ns)
 
 
 class RerunViewer:
