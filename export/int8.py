@@ -116,7 +116,9 @@ class Quantizer:
             EngineError: a graph cannot be run once it is quantized, or no layer can be quantized.
         """
         if not self.layers():
-            raise ConfigError("none of its layers may be quantized", where=str(self.measure.bundle.path))
+            raise ConfigError(
+                "none of its layers may be quantized", where=str(self.measure.bundle.path)
+            )
         thresholds = self._calibrate()
         models = self.measure.models
         layers = [(g, layer.name) for g, layer in self.layers()]
