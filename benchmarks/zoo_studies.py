@@ -87,8 +87,7 @@ _PERSONS = {
     "fuller": Entry("anyfuse", _FULL, modalities=_RGBT, method="fuller"),
     "segmif": Entry(
         "segmif",
-        {"width": 0.5, "decoder_width": 64, "edge": True},
-        imagenet=False,
+        {"width": 1.0, "decoder_width": 64, "edge": True},
         modalities=_RGBT,
         tasks=("segmentation",),
     ),
