@@ -55,7 +55,6 @@ class BuildOptions:
         kind: which TensorRT.
         precision: of the arithmetic, for a float bundle; an INT8 bundle says itself what is int8,
             and the rest is of this precision.  `mixed` is float16 but for `keep_float`.
-        keep_float: layers that stay in float32, as `GRAPH/NAME`.
         compute_capabilities: GPUs to build for, such as `8.6`; TensorRT for RTX only, where none
             means the GPU that is here.
         workspace_mib: most scratch memory a layer may use; None leaves it to TensorRT.
@@ -66,11 +65,11 @@ class BuildOptions:
         dla: number of the DLA core to build for, on Jetson (full TensorRT); None for the GPU.
         device: number of the GPU to build for, where it is built for one that is here.
         rebuild: build even where a good plan is there.
+        keep_float: layers that stay in float32, as `GRAPH/NAME`.
     """
 
     kind: PlanKind
     precision: Literal["fp32", "fp16", "mixed"] = "fp16"
-    keep_float: tuple[str, ...] = ()
     compute_capabilities: tuple[str, ...] = ()
     workspace_mib: int | None = None
     timing_cache: Path | None = None
@@ -79,6 +78,7 @@ class BuildOptions:
     dla: int | None = None
     device: int = 0
     rebuild: bool = False
+    keep_float: tuple[str, ...] = ()
 
     def keeping(self, layers: Sequence[str]) -> BuildOptions:
         """The same with these layers in float32."""

@@ -389,7 +389,6 @@ def _build(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> Non
     options = BuildOptions(
         args.engine,
         precision,
-        (),
         tuple(dict.fromkeys(args.compute_capability)),
         args.workspace,
         args.timing_cache,
