@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_data_arguments(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapted runs")
     parser.add_argument("--epochs", type=int, default=2, help="passes over the frames (default: 2)")
-    parser.add_argument("--lr", type=float, default=1e-4, help="learning rate (default: 1e-4)")
+    parser.add_argument("--lr", type=float, default=2e-5, help="learning rate (default: 2e-5)")
     parser.add_argument("--batch", type=int, default=4, help="frames per step (default: 4)")
     parser.add_argument("--fusion", choices=("auto", "agreement", "entropy"), default="auto")
     parser.add_argument(

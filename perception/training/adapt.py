@@ -45,7 +45,7 @@ class AdaptOptions:
     """
 
     epochs: int = 2
-    lr: float = 1e-4
+    lr: float = 2e-5
     batch: int = 4
     fusion: Literal["auto", "agreement", "entropy"] = "auto"
     threshold: float = 0.3
