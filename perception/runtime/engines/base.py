@@ -129,8 +129,8 @@ class Engine(ABC):
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `run` does once the feeds are known to fit.
 
-        Raises:
-            EngineError: the backend failed.
+        Whatever it raises, `run` gives as an `EngineError`; a backend whose errors want more than
+        their first line raises that itself.
         """
 
 

@@ -81,10 +81,7 @@ class OnnxRuntimeEngine(Engine):
         self._names = [o.name for o in self.outputs]
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        try:
-            values = self._session.run(self._names, feeds)
-        except Exception as error:
-            raise EngineError(f"{self.backend} failed: {first_line(error)}") from error
+        values = self._session.run(self._names, feeds)
         return dict(zip(self._names, values, strict=True))
 
 
