@@ -22,7 +22,7 @@ from perception.search.evolution import (
     pareto_fronts,
     rank_correlation,
 )
-from perception.search.latency import LatencyModel, LatencyTables, time_network
+from perception.search.latency import Fit, LatencyModel, LatencyTables, time_network
 from perception.search.space import Candidate, SearchSpace
 from perception.training.building import open_splits
 from perception.training.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
@@ -32,6 +32,8 @@ from perception.training.dataset import FusionDataset
 Progress = Callable[[str, int, int], None]
 
 OBJECTIVES = ("latency", "size")
+MIXED = 6
+"""Networks of float and int8 that the latency's fit is made from, beside the four corners."""
 """What is minimized while accuracy is maximized."""
 
 STATE = "search.json"
@@ -111,7 +113,7 @@ class SearchReport:
     front: list[Found]
     whole: Found
     chosen: dict[str, Found]
-    fit: tuple[float, float, float]
+    fit: Fit
     errors: dict[str, float]
 
 
@@ -191,13 +193,12 @@ class Search:
         ]
         # Mixed ones as well: a backend may save nothing where float and int8 take turns.
         rng = np.random.default_rng(self.options.seed)
-        mixed = [self.space.draw(rng) for _ in range(2)]
-        sums, measured = [], []
-        for index, known in enumerate([*corners, *mixed]):
-            self.progress("timing whole networks", index, 6)
-            sums.append(self.latency.table_sums(known))
+        whole_networks = [*corners, *(self.space.draw(rng) for _ in range(MIXED))]
+        measured = []
+        for index, known in enumerate(whole_networks):
+            self.progress("timing whole networks", index, len(whole_networks))
             measured.append(self._timed(known))
-        self.latency.fit_to(sums, measured)
+        self.latency.fit_to([self.latency.terms(known) for known in whole_networks], measured)
         self._known: list[Candidate] = []
         predictor = self._rounds(corners)
         found = [self._found(c) for c in self._known]
@@ -208,7 +209,7 @@ class Search:
         self._measure(whole, front, chosen)
         for label, one in chosen.items():
             one.run = str(self._write_run(label, one))
-        fitted = {*corners, *mixed}
+        fitted = set(whole_networks)
         errors = self._errors(predictor, [f for f in front if f.candidate not in fitted])
         return SearchReport(found, front, whole, chosen, self.latency.fit, errors)
 
