@@ -17,7 +17,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ import numpy as np
 import rclpy
 from anysense_msgs.msg import PerceptionStatus
 from anysense_ros.conversions import header, image, to_ns
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ros_nodes import SpinningNode, node_program
 from sensor_msgs.msg import Image
 
 from perception.frame import MODALITIES, Sample
@@ -96,12 +96,11 @@ class PlainNode(Node):  # type: ignore[misc]
         self._publisher.publish(image(labels, rgb.header))
 
 
-class Driver:
+class Driver(SpinningNode):
     """Publishes the pairs and takes the time of every mask."""
 
     def __init__(self) -> None:
-        rclpy.init()
-        self.node = rclpy.create_node("bench_driver")
+        super().__init__("bench_driver")
         self._publishers = {
             n: self.node.create_publisher(Image, f"/bench/{n}", SENSOR_QOS)
             for n in ("rgb", "depth")
@@ -113,21 +112,7 @@ class Driver:
         self.node.create_subscription(
             PerceptionStatus, "/perception_node/status", self.statuses.append, 50
         )
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
-
-    def close(self) -> None:
-        """Stop spinning and leave ROS."""
-        self._executor.shutdown()
-        self._thread.join()
-        self.node.destroy_node()
-        rclpy.try_shutdown()
+        self.start()
 
     def _on_mask(self, message: Image) -> None:
         now = time.monotonic()
@@ -211,9 +196,7 @@ def main() -> int:
         with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
             rclpy.spin(PlainNode(args.bundle, args.threads))
         return 0
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    nodes = [Path(p) / "lib/anysense_ros/perception_node" for p in prefixes]
-    ours = [str(next(n for n in nodes if n.is_file())), "--ros-args"]
+    ours = [str(node_program("perception_node")), "--ros-args"]
     for setting in (
         f"bundle:={args.bundle}",
         "device:=cpu",

@@ -11,28 +11,24 @@ Status 1 and the reason when something is wrong.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-import rclpy
 import yaml
 from anysense_msgs.msg import PerceptionStatus
 from anysense_msgs.srv import SetFault
 from anysense_ros.faults import FAULTS, Fault
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from ros_nodes import SpinningNode, node_program
 from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
@@ -81,12 +77,11 @@ def random_schedule(seed: int, seconds: float) -> list[dict[str, Any]]:
     return events
 
 
-class Monitor:
+class Monitor(SpinningNode):
     """Hears what the nodes say, and checks every status."""
 
     def __init__(self) -> None:
-        rclpy.init()
-        self.node = rclpy.create_node("soak_monitor")
+        super().__init__("soak_monitor")
         self.last: PerceptionStatus | None = None
         self.states: dict[str, int] = dict.fromkeys(STATES, 0)
         self.wrong: list[str] = []
@@ -99,14 +94,7 @@ class Monitor:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         for name, kind in OUTPUTS.items():
             self.node.create_subscription(kind, f"{root}/{name}", self._counter(name), 1)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+        self.start()
 
     def _counter(self, name: str) -> Any:
         def count(message: Any) -> None:
@@ -140,13 +128,6 @@ class Monitor:
         future = client.call_async(SetFault.Request(sensor="all", fault="none", duration=1e6))
         _wait(future.done, "the fault injector's answer")
 
-    def close(self) -> None:
-        """Leave ROS."""
-        self._executor.shutdown()
-        self._thread.join()
-        self.node.destroy_node()
-        rclpy.try_shutdown()
-
 
 def _wait(condition: Any, what: str, patience_s: float = PATIENCE_S) -> None:
     end = time.monotonic() + patience_s
@@ -159,13 +140,10 @@ def _wait(condition: Any, what: str, patience_s: float = PATIENCE_S) -> None:
 def _start(
     folder: Path, name: str, parameters: dict[str, Any], remaps: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    found = [p for p in (Path(x) / "lib/anysense_ros" / name for x in prefixes) if p.is_file()]
-    if not found:
-        raise SystemExit("the workspace is not built: make ros, then source ros2_ws/env.sh")
+    program = node_program(name)
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-    command = [str(found[0]), "--ros-args", "--params-file", str(file)]
+    command = [str(program), "--ros-args", "--params-file", str(file)]
     for old, new in remaps.items():
         command += ["-r", f"{old}:={new}"]
     log = (folder / f"{name}.log").open("w")
