@@ -33,9 +33,9 @@ ros:
 ros-demo: ros
 	$(ROS) python ros2_ws/demo.py --out out/ros_demo
 
-# The tests' bundle is exported with torch, which the ROS environment lacks.
+# The tests' bundles are exported with torch, which the ROS environment lacks.
 test-ros: ros $(VENV)/.dev
-	[ -f ros2_ws/.colcon/tiny/bundle/bundle.yaml ] || $(BIN)/python tests/make_tiny_bundle.py ros2_ws/.colcon/tiny
+	[ -f ros2_ws/.colcon/tiny/complete ] || $(BIN)/python tests/make_tiny_bundle.py ros2_ws/.colcon/tiny
 	$(ROS) python -m pytest tests/ros
 
 ros-test: test-ros

@@ -148,11 +148,14 @@ def _manifest(
             },
         },
     }
+    output = model(images)
+    if output.images:
+        manifest["images"] = sorted(output.images)
     if "segmentation" in config.tasks:
         manifest["classes"]["segmentation"] = _classes(info.seg_classes)
     if "detection" in config.tasks:
         manifest["classes"]["detection"] = _classes(info.det_classes)
-        manifest["detection"] = {"strides": sorted(model(images).detections)}
+        manifest["detection"] = {"strides": sorted(output.detections)}
     return manifest
 
 

@@ -33,11 +33,24 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_tiny_bundle(tmp_path_factory.mktemp("tiny"))
 
 
-def export_tiny_bundle(folder: Path) -> Path:
-    """Export that bundle to `folder`/bundle; also what `make_tiny_bundle.py` does for the ROS tests."""
+def export_tiny_bundle(
+    folder: Path,
+    name: str = "anyfuse",
+    modalities: tuple[str, ...] = ("rgb", "depth", "thermal", "lidar"),
+    **options: object,
+) -> Path:
+    """Export that bundle to `folder`/bundle; also what `make_tiny_bundle.py` does for the ROS tests.
+
+    Args:
+        folder: that exists.
+        name: of the model; it gets all tasks that it can do.
+        modalities: that it takes.
+        options: of the model, instead of those of the tiny AnyFuse.
+    """
     import torch
 
     from export.bundle_writer import ExportOptions, export_bundle
+    from perception.models.registry import MODELS
     from perception.training.building import build_from_config, describe_recording
     from perception.training.checkpoint import save_checkpoint
     from perception.training.config import TrainConfig
@@ -46,21 +59,25 @@ def export_tiny_bundle(folder: Path) -> Path:
     config = TrainConfig.model_validate(
         {
             "name": "tiny",
-            "tasks": ["segmentation", "detection"],
-            "model": {"pretrained": False, "options": {"width": 0.25, "decoder_width": 32}},
+            "tasks": list(MODELS[name].card.tasks),
+            "model": {
+                "name": name,
+                "pretrained": False,
+                "options": options or {"width": 0.25, "decoder_width": 32},
+            },
             "data": {"source": "folder:unused"},
             "preprocess": {
-                "modalities": ["rgb", "depth", "thermal", "lidar"],
+                "modalities": list(modalities),
                 "grid": {"height": 96, "width": 128},
             },
         }
     )
     info = _tiny_info()
     model = build_from_config(config, info, pretrained=False)
-    for name, parameter in model.named_parameters():
-        if ".score." in name and parameter.ndim > 1:
+    for place, parameter in model.named_parameters():
+        if ".score." in place and parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.5)
-        if name.endswith("detection.classify.bias"):
+        if place.endswith("detection.classify.bias"):
             torch.nn.init.constant_(parameter, -1.0)
     progress = {"epoch": 0, "recording": describe_recording(info)}
     path = folder / "tiny.safetensors"

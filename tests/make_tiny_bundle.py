@@ -1,6 +1,6 @@
-"""Writes the tests' tiny bundle to a folder, for tests that run where torch is not installed.
+"""Writes tests' tiny bundles to a folder, for tests that run where torch is not installed.
 
-python tests/make_tiny_bundle.py FOLDER
+python tests/make_tiny_bundle.py FOLDER: AnyFuse in FOLDER/bundle, the zoo's models in FOLDER/zoo/NAME/bundle
 """
 
 from __future__ import annotations
@@ -10,9 +10,17 @@ import sys
 from pathlib import Path
 
 from conftest import export_tiny_bundle
+from models.zoo.small import OPTIONS, modalities_for
+
+from perception.models.registry import MODELS
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     export_tiny_bundle(target)
+    for name in MODELS:
+        folder = target / "zoo" / name
+        folder.mkdir(parents=True)
+        export_tiny_bundle(folder, name, modalities_for(name), **OPTIONS.get(name, {}))
+    (target / "complete").touch()

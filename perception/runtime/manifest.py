@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -99,6 +99,9 @@ class BundleManifest(_Spec):
 
     `training`, `accuracy`, `parity`, `model` and `quantization` are for people and tools; the runtime
     needs the rest.
+
+    Attributes:
+        images: names of the pictures that the model makes besides, see `Result.images`.
     """
 
     schema_version: Literal[1] = Field(SCHEMA_VERSION, alias="schema")
@@ -112,6 +115,7 @@ class BundleManifest(_Spec):
     classes: ClassTables
     graphs: Graphs
     detection: DetectionSpec = DetectionSpec()
+    images: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...] = ()
     training: dict[str, Any] = Field(default_factory=dict)
     accuracy: dict[str, Any] = Field(default_factory=dict)
     parity: dict[str, float] = Field(default_factory=dict)

@@ -22,18 +22,15 @@ from perception.runtime.health import HealthConfig, HealthMonitor, HealthState
 from perception.runtime.loading import load_pipeline_engines
 from perception.runtime.policy import Policy
 from perception.runtime.postprocess import (
-    as_picture,
     decode_detections,
     label_confidence,
     label_pixels,
+    pictures,
 )
 from perception.runtime.result import Detections, PipelineState, Result
 
-PARTS = frozenset({"labels", "confidence", "boxes"})
+PARTS = frozenset({"labels", "confidence", "boxes", "images"})
 """What `Pipeline.wanted` may name."""
-
-_IMAGE = "image_"
-"""Start of the names of graph outputs that are pictures."""
 
 
 @dataclass(frozen=True)
@@ -400,11 +397,7 @@ class Pipeline:
         factor = self.policy.confidence_factor(used, self.expected)
         grid = self._encoded[reference].grid
         labels, confidence, boxes = self._interpret(outputs, grid, factor)
-        images = {
-            name.removeprefix(_IMAGE): as_picture(grid.crop(array[0]), grid.source)
-            for name, array in outputs.items()
-            if name.startswith(_IMAGE)
-        }
+        images = pictures(outputs, grid) if "images" in self.wanted else {}
         watch.lap("postprocess")
         stamp = max(self._encoded[m].stamp_ns for m in used)
         timings = watch.stop()

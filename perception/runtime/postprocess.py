@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.preprocess.grid import GridMap
 from perception.runtime.result import Detections
 
 Float32 = NDArray[np.float32]
@@ -53,6 +54,25 @@ def label_confidence(logits: Float32, size: tuple[int, int]) -> Float32:
     confidence = (1.0 / np.exp(logits - peak).sum(axis=0)).astype(np.float32)
     out: Float32 = cv2.resize(confidence, size[::-1], interpolation=cv2.INTER_LINEAR)
     return out
+
+
+def pictures(
+    outputs: Mapping[str, Float32], grid: GridMap, prefix: str = "image_"
+) -> dict[str, NDArray[np.uint8]]:
+    """The pictures that a model makes besides, in the source image's pixels.
+
+    Args:
+        outputs: of a graph, by name; those whose name begins with `prefix` are (1, C, H, W) in 0..1.
+        grid: how the source lies on the model's grid.
+
+    Returns:
+        By name without the prefix, (H, W, C) uint8.
+    """
+    return {
+        name.removeprefix(prefix): as_picture(grid.crop(array[0]), grid.source)
+        for name, array in outputs.items()
+        if name.startswith(prefix)
+    }
 
 
 def as_picture(image: Float32, size: tuple[int, int]) -> NDArray[np.uint8]:

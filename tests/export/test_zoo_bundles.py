@@ -11,7 +11,7 @@ import torch
 from export.bundle_writer import ExportOptions, export_bundle
 from perception.cli.main import main
 from perception.data import open_recording
-from perception.runtime.pipeline import Pipeline
+from perception.runtime.pipeline import PARTS, Pipeline
 from perception.runtime.postprocess import as_picture
 from perception.training.building import build_from_config, describe_recording
 from perception.training.checkpoint import save_checkpoint
@@ -58,7 +58,12 @@ def test_segmif_runs_in_the_pipeline_and_gives_the_fused_picture(
     assert max(row.max_abs for row in rows) < 1e-3
     pipeline = Pipeline.load(tmp_path / "bundle")
     assert pipeline.manifest.training["start"] == "runs earlier"
+    assert pipeline.manifest.images == ("fused",)
     frame = recording.frame(0)
+    pipeline.wanted = frozenset({"labels"})
+    assert pipeline(frame).images == {}, "nobody reads them"
+    pipeline.wanted = PARTS
+    pipeline.reset()
     for subset in (("rgb", "thermal"), ("thermal",)):
         result = pipeline(frame.without(*(m for m in frame if m not in subset)))
         pipeline.reset()

@@ -104,7 +104,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         events = PublisherEventCallbacks(
             incompatible_qos=partial(self._on_incompatible, "output"), use_default_callbacks=False
         )
-        self._outputs = Outputs(self, qos, events)
+        self._outputs = Outputs(self, bundle.manifest.images, qos, events)
         self._begin_loading(bundle)
         return super().on_configure(state)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,20 +51,28 @@ TOPICS: dict[str, Any] = {
 }
 
 
+PICTURES = "images/"
+"""Start of the topics of pictures that a bundle's model makes besides."""
+
+
 class Outputs:
     """Publishers of everything the pipeline gives.
 
     Args:
         node: the node that publishes.
+        pictures: names of those that the bundle's model makes besides.
         qos: for the image-like outputs.
         events: callbacks for incompatible subscribers, None where rclpy has none.
     """
 
-    def __init__(self, node: LifecycleNode, qos: QoSProfile, events: Any) -> None:
+    def __init__(
+        self, node: LifecycleNode, pictures: Sequence[str], qos: QoSProfile, events: Any
+    ) -> None:
         self._node = node
+        topics = TOPICS | {f"{PICTURES}{name}": Image for name in pictures}
         self._publishers = {
             name: node.create_lifecycle_publisher(kind, f"~/{name}", qos, event_callbacks=events)
-            for name, kind in TOPICS.items()
+            for name, kind in topics.items()
         }
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._labels = node.create_lifecycle_publisher(
@@ -100,6 +108,10 @@ class Outputs:
             return header(output.stamp_ns, self._header.frame_id)
         # In state hold the last output is given once more, under the header that it had.
         self._segmentation(result, manifest, settings)
+        for name, picture in result.images.items():
+            if f"{PICTURES}{name}" in self._publishers and self._wanted(f"{PICTURES}{name}"):
+                kind = "rgb8" if picture.shape[2] == 3 else ""
+                self._send(f"{PICTURES}{name}", image(picture, self._header, kind))
         if self._wanted("overlay") and output.samples:
             opacity = settings["output.overlay_opacity"]
             picture = draw_result(manifest, Frame(output.samples), result, opacity)
@@ -112,8 +124,10 @@ class Outputs:
 
     def needed(self, settings: Settings) -> frozenset[str]:
         """What results must hold for those who listen, of `perception.runtime.pipeline.PARTS`."""
-        heard = {name for name in TOPICS if self._wanted(name)}
-        parts = set()
+        heard = {name for name in self._publishers if self._wanted(name)}
+        pictures = {name for name in heard if name.startswith(PICTURES)}
+        heard -= pictures
+        parts = {"images"} if pictures else set()
         if heard - {"segmentation/confidence", "detections", "detections_3d"}:
             parts.add("labels")
         masked = heard & {"segmentation/mask", "segmentation/color"}
