@@ -55,6 +55,7 @@ _HALF = {"width": 0.5}
 
 _NYUV2 = {
     "anyfuse": Entry("anyfuse", _FULL),
+    "anyfuse-random": Entry("anyfuse", _FULL, imagenet=False),
     "mixer": Entry("mixer", _FULL),
     "multimodn": Entry("multimodn", _FULL),
     "any2seg": Entry("any2seg", _FULL),

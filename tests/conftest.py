@@ -37,6 +37,7 @@ def export_tiny_bundle(
     folder: Path,
     name: str = "anyfuse",
     modalities: tuple[str, ...] = ("rgb", "depth", "thermal", "lidar"),
+    single: bool = True,
     **options: object,
 ) -> Path:
     """Export that bundle to `folder`/bundle; also what `make_tiny_bundle.py` does for the ROS tests.
@@ -45,6 +46,7 @@ def export_tiny_bundle(
         folder: that exists.
         name: of the model; it gets all tasks that it can do.
         modalities: that it takes.
+        single: export the graph of everything in one, too.
         options: of the model, instead of those of the tiny AnyFuse.
     """
     import torch
@@ -82,7 +84,7 @@ def export_tiny_bundle(
     progress = {"epoch": 0, "recording": describe_recording(info)}
     path = folder / "tiny.safetensors"
     save_checkpoint(path, config, model, dict(model.state_dict()), None, progress)
-    export_bundle(path, folder / "bundle", ExportOptions(single=True))
+    export_bundle(path, folder / "bundle", ExportOptions(single=single))
     return folder / "bundle"
 
 

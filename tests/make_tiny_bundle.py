@@ -19,8 +19,8 @@ if __name__ == "__main__":
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     export_tiny_bundle(target)
-    for name in MODELS:
+    for name in set(MODELS) - {"anyfuse"}:
         folder = target / "zoo" / name
         folder.mkdir(parents=True)
-        export_tiny_bundle(folder, name, modalities_for(name), **OPTIONS.get(name, {}))
+        export_tiny_bundle(folder, name, modalities_for(name), False, **OPTIONS.get(name, {}))
     (target / "complete").touch()
