@@ -266,7 +266,8 @@ class LatencyModel:
         y = np.array(measured)
         design = np.column_stack([np.array(terms), np.ones(len(y))]) / y[:, None]
         found = non_negative(design, np.ones(len(y)))
-        if np.linalg.matrix_rank(design) < design.shape[1] or min(found[:2]) <= 0:
+        occurring = design[:, design.any(0)]
+        if np.linalg.matrix_rank(occurring) < occurring.shape[1] or min(found[:2]) <= 0:
             factor = float(y.sum() / np.sum([one[:2] for one in terms]))
             found = np.array([factor, factor, 0.0, 0.0])
         self.fit = (float(found[0]), float(found[1]), float(found[2]), float(found[3]))

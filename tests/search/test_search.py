@@ -107,6 +107,9 @@ def test_fit_of_the_latency_to_whole_networks() -> None:
     assert latency.fit == pytest.approx((2, 3, 4, 1))
     latency.fit_to(terms, [2 * a + 3 * b - 0.5 * c + 1 for a, b, c in terms])
     assert min(latency.fit) >= 0 and latency.fit[2] == 0, "no conversion gives time back"
+    plain = [one for one in terms if not one[2]]
+    latency.fit_to(plain, [2 * a + 3 * b + 1 for a, b, _ in plain])
+    assert latency.fit == pytest.approx((2, 3, 0, 1)), "nothing is converted in any of them"
     latency.fit_to([(1, 0, 0), (0, 1, 0)], [2.0, 2])
     assert latency.fit == (2, 2, 0, 0)
 
