@@ -1,7 +1,9 @@
 """How far the latency that `anysense search` predicts is off, on networks that it was not fitted to.
 
 Networks of drawn sizes and precisions are exported and timed: some to fit the prediction to, as the search
-does, the others to compare with.  Weights do not matter, so there is no super-network to train first.
+does; the others, every second one of the smallest size, to compare with.  A search ends with networks that
+the prediction takes for fast, so the precisions that it finds the fastest are timed as well.  Weights do not
+matter: nothing is trained first.
 
     python benchmarks/search_latency.py --backend openvino --json latency-errors.json
 """
@@ -19,9 +21,9 @@ from perception.models.anyfuse import AnyFuse
 from perception.models.elastic import extract
 from perception.preprocess.contract import CHANNELS
 from perception.search.evolution import rank_correlation
-from perception.search.latency import LatencyModel, LatencyTables, Terms, time_network
+from perception.search.latency import LatencyModel, LatencyTables, time_network
 from perception.search.search import MIXED
-from perception.search.space import SearchSpace
+from perception.search.space import Candidate, SearchSpace
 
 
 def say(what: str, done: int, total: int) -> None:
@@ -29,20 +31,59 @@ def say(what: str, done: int, total: int) -> None:
     print(f"\r{what} {done}/{total}\033[K", end="", flush=True)
 
 
-def errors(
-    latency: LatencyModel, terms: list[Terms], measured: list[float], fitted: int
-) -> dict[str, object]:
-    """Fit to the first networks; relative errors on the others."""
-    latency.fit_to(terms[:fitted], measured[:fitted])
-    predicted = [float(np.dot(latency.fit, (*one, 1.0))) for one in terms[fitted:]]
-    off = np.array(predicted) / np.array(measured[fitted:]) - 1
+def errors(predicted: list[float], measured: list[float]) -> dict[str, float]:
+    """Relative errors of predictions."""
+    off = np.array(predicted) / np.array(measured) - 1
     return {
-        "fit": [round(v, 4) for v in latency.fit],
         "mean_absolute_error": round(float(np.abs(off).mean()), 3),
         "mean_error": round(float(off.mean()), 3),
         "largest_error": round(float(np.abs(off).max()), 3),
-        "rank_correlation": round(rank_correlation(predicted, measured[fitted:]), 3),
+        "rank_correlation": round(rank_correlation(predicted, measured), 3),
     }
+
+
+def seek(latency: LatencyModel, candidate: Candidate) -> Candidate:
+    """The same sizes in the precisions that are predicted to be the fastest, block by block."""
+    space, best = latency.space, candidate
+    first = len(space.sizes) - len(space.blocks)
+    for _ in range(3):
+        before = best
+        for index in range(first, len(space.sizes)):
+            options = [
+                space.repair((*best[:index], choice, *best[index + 1 :]))
+                for choice in range(space.sizes[index])
+            ]
+            best = min(options, key=latency.milliseconds)
+        if best == before:
+            break
+    return best
+
+
+class Bench:
+    """Networks of one super-network, timed."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.model = AnyFuse(("rgb", "depth"), seg_classes=40).eval()
+        self.images: dict[str, torch.Tensor] = {
+            m: torch.randn(1, CHANNELS[m], *args.size) for m in self.model.modalities
+        }
+        args.tables.parent.mkdir(parents=True, exist_ok=True)
+        self.space = SearchSpace(self.model)
+        tables = LatencyTables(args.tables, args.backend, args.threads)
+        self.latency = LatencyModel(self.space, tables)
+        self.latency.prepare(self.model, self.images, say)
+
+    def time(self, networks: list[Candidate], what: str) -> list[float]:
+        """Milliseconds of each."""
+        measured = []
+        for index, one in enumerate(networks):
+            say(what, index, len(networks))
+            decoded = self.space.decode(one)
+            small = extract(self.model, decoded.architecture)
+            tables = self.latency.tables
+            measured.append(time_network(small, decoded.int8, self.images, tables))
+        return measured
 
 
 def main() -> None:
@@ -51,43 +92,32 @@ def main() -> None:
     parser.add_argument("--backend", default="openvino")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=int, nargs=2, default=(192, 256), metavar=("H", "W"))
-    parser.add_argument("--networks", type=int, default=10, help="to compare with (default: 10)")
+    parser.add_argument("--networks", type=int, default=8, help="to compare with (default: 8)")
     parser.add_argument("--tables", type=Path, default=Path("out/search-latency.json"))
     parser.add_argument("--json", type=Path, help="write the numbers here")
     args = parser.parse_args()
-    torch.manual_seed(0)
-    model = AnyFuse(("rgb", "depth"), seg_classes=40).eval()
-    images: dict[str, torch.Tensor] = {
-        m: torch.randn(1, CHANNELS[m], *args.size) for m in model.modalities
-    }
-    args.tables.parent.mkdir(parents=True, exist_ok=True)
-    latency = LatencyModel(
-        space := SearchSpace(model), LatencyTables(args.tables, args.backend, args.threads)
-    )
-    latency.prepare(model, images, say)
-    rng, other = np.random.default_rng(0), np.random.default_rng(1)
-    corners = [space.corner(large=a, int8=b) for a in (True, False) for b in (False, True)]
-    networks = [*corners, *(space.draw(rng) for _ in range(MIXED))]
-    fitted = len(networks)
-    networks += [space.draw(other) for _ in range(args.networks)]
-    measured = []
-    for index, one in enumerate(networks):
-        say("timing networks", index, len(networks))
-        decoded = space.decode(one)
-        small = extract(model, decoded.architecture)
-        measured.append(time_network(small, decoded.int8, images, latency.tables))
-    terms = [latency.terms(one) for one in networks]
+    bench = Bench(args)
+    space, rng, other = bench.space, np.random.default_rng(0), np.random.default_rng(1)
+    networks = [space.corner(large=a, int8=b) for a in (True, False) for b in (False, True)]
+    networks += [space.draw(rng) for _ in range(MIXED)]
+    drawn = [space.draw(other) for _ in range(args.networks)]
+    sizes = len(space.sizes) - len(space.blocks)  # every other one as small as can be
+    drawn[1::2] = [space.repair((*[0] * sizes, *one[sizes:])) for one in drawn[1::2]]
+    fit_ms, ms = bench.time(networks, "timing to fit"), bench.time(drawn, "timing networks drawn")
+    latency = bench.latency
+    latency.fit_to([latency.table_sums(one) for one in networks], fit_ms)
+    sought = [seek(latency, one) for one in drawn]
+    sought_ms = bench.time(sought, "timing networks sought")
     found = {
         "backend": args.backend,
-        "networks": [
-            {"ms": round(ms, 3), "float_ms": t[0], "int8_ms": t[1], "converted_millions": t[2]}
-            for ms, t in zip(measured, terms, strict=True)
-        ],
-        "with_conversions": errors(latency, terms, measured, fitted),
-        "without": errors(latency, [(a, b, 0.0) for a, b, _ in terms], measured, fitted),
+        "fit": [round(v, 4) for v in latency.fit],
+        "drawn_ms": [round(v, 2) for v in ms],
+        "drawn": errors([latency.milliseconds(c) for c in drawn], ms),
+        "sought_ms": [round(v, 2) for v in sought_ms],
+        "sought": errors([latency.milliseconds(c) for c in sought], sought_ms),
     }
     print()
-    print(json.dumps({k: v for k, v in found.items() if k != "networks"}, indent=1))
+    print(json.dumps(found, indent=1))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -2,15 +2,13 @@
 
 Every block is timed alone, at each size, input shape and precision that it may have, by the backend that
 will run it.  A network's prediction comes from the sums over its blocks in float and over those with
-layers in int8, and from how much data changes between float and int8 where blocks meet: a linear fit to
-whole networks, really exported and timed, takes account of what lies between blocks and of what a backend
-saves when blocks of one precision follow each other.
+layers in int8: a linear fit to a few whole networks, really exported and timed, takes account of what
+lies between blocks and of what a backend saves when blocks follow each other.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 import time
 from collections import defaultdict
@@ -36,8 +34,6 @@ from perception.runtime.engines.registry import BACKENDS
 from perception.search.space import Candidate, SearchSpace, precisions_of, units_of
 
 Shape = tuple[int, ...]
-Terms = tuple[float, float, float]
-Fit = tuple[float, float, float, float]
 Progress = Callable[[str, int, int], None]
 
 _THRESHOLD = 6.0  # of activations in graphs that are only timed: it changes no instruction
@@ -192,15 +188,14 @@ class LatencyModel:
     """Predicted milliseconds and stored bytes of candidates.
 
     Attributes:
-        fit: what each of `terms` is multiplied by, and a constant in milliseconds.
+        fit: what the sum of blocks in float, and of blocks with int8, are multiplied by, and a
+            constant in milliseconds.
     """
 
     def __init__(self, space: SearchSpace, tables: LatencyTables) -> None:
         self.space, self.tables = space, tables
-        self.fit: Fit = (1.0, 1.0, 0.0, 0.0)
+        self.fit = (1.0, 1.0, 0.0)
         self._ms: dict[str, list[list[float]]] = {}
-        self._edges: dict[str, list[tuple[bool, bool]]] = {}
-        self._entering: dict[str, list[float]] = {}
         self._bytes: dict[str, list[list[float]]] = {}
 
     def prepare(self, model: AnyFuse, images: Mapping[str, Tensor], progress: Progress) -> None:
@@ -221,33 +216,17 @@ class LatencyModel:
             found = [sum(self.tables.blocks[k] for k in shapes) for shapes in choices]
             self._ms.setdefault(name, []).append(found)
             self._bytes.setdefault(name, []).append(size)
-        for name, unit, inputs in calls:
-            self._edges[name] = [edges_in_int8(unit, p) for p in precisions_of(unit)]
-            entering = sum(math.prod(s) for s in inputs) / 1e6
-            self._entering.setdefault(name, []).append(entering)
 
-    def terms(self, candidate: Candidate) -> Terms:
-        """What the prediction is made of.
-
-        Returns:
-            Milliseconds of the blocks in float, and of those with layers in int8; millions of values
-            that one block hands on in float and the next takes in int8, or the other way round.
-        """
-        sums, converted = [0.0, 0.0], 0.0
-        before: tuple[str, bool] | None = None
+    def table_sums(self, candidate: Candidate) -> tuple[float, float]:
+        """Milliseconds of its blocks in float, and of those with layers in int8."""
+        sums = [0.0, 0.0]
         for block, choice in self.space.decode(candidate).choices.items():
-            level = self.space.level(candidate, block)
-            sums[choice > 0] += self._ms[block][level][choice]
-            first, last = self._edges[block][choice]
-            # Graphs begin and end in float, which is part of what a block alone takes.
-            if before is not None and before[0] == _graph_of(block) and before[1] != first:
-                converted += self._entering[block][level]
-            before = _graph_of(block), last
-        return sums[0], sums[1], converted
+            sums[choice > 0] += self._ms[block][self.space.level(candidate, block)][choice]
+        return sums[0], sums[1]
 
     def milliseconds(self, candidate: Candidate) -> float:
         """Predicted latency with all modalities present."""
-        return float(np.dot(self.fit, (*self.terms(candidate), 1.0)))
+        return float(np.dot(self.fit, (*self.table_sums(candidate), 1.0)))
 
     def stored_bytes(self, candidate: Candidate) -> float:
         """Size of its weights in a bundle."""
@@ -257,20 +236,19 @@ class LatencyModel:
             for block, choice in choices.items()
         )
 
-    def fit_to(self, terms: Sequence[Terms], measured: Sequence[float]) -> None:
-        """Set `fit` from the terms and measured milliseconds of whole networks.
+    def fit_to(self, sums: Sequence[tuple[float, float]], measured: Sequence[float]) -> None:
+        """Set `fit` from the sums and measured milliseconds of whole networks.
 
-        Least squares of relative errors, no factor below zero.  Where these networks cannot tell
-        the factors of the tables apart, both are the same and the others are nothing.
+        Least squares of relative errors, nothing below zero.  Where these networks cannot tell the
+        factors apart, both are the same and there is no constant.
         """
         y = np.array(measured)
-        design = np.column_stack([np.array(terms), np.ones(len(y))]) / y[:, None]
+        design = np.column_stack([np.array(sums), np.ones(len(y))]) / y[:, None]
         found = non_negative(design, np.ones(len(y)))
-        occurring = design[:, design.any(0)]
-        if np.linalg.matrix_rank(occurring) < occurring.shape[1] or min(found[:2]) <= 0:
-            factor = float(y.sum() / np.sum([one[:2] for one in terms]))
-            found = np.array([factor, factor, 0.0, 0.0])
-        self.fit = (float(found[0]), float(found[1]), float(found[2]), float(found[3]))
+        if np.linalg.matrix_rank(design) < 3 or min(found[:2]) <= 0:
+            factor = float(y.sum() / np.sum(sums))
+            found = np.array([factor, factor, 0.0])
+        self.fit = (float(found[0]), float(found[1]), float(found[2]))
 
 
 def non_negative(design: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -296,18 +274,6 @@ def non_negative(design: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray
         if coefficients.min() >= 0 and rest @ rest < least:
             best, least = coefficients, float(rest @ rest)
     return best
-
-
-def edges_in_int8(unit: nn.Module, precision: Sequence[str]) -> tuple[bool, bool]:
-    """Whether a block's first and last convolution compute in int8."""
-    names = [n for n, m in unit.named_modules() if isinstance(m, nn.Conv2d)]
-    return names[0] in precision, names[-1] in precision
-
-
-def _graph_of(block: str) -> str:
-    """Which exported graph a block is in: its modality's encoder, or the fuser."""
-    part = block.split(".")
-    return part[1] if part[0] == "encoders" else part[0]
 
 
 def _stored(unit: nn.Module, precision: Sequence[str]) -> float:

@@ -9,9 +9,6 @@ from typing import Any
 from perception.search.search import Found, SearchReport
 from perception.search.space import SearchSpace
 
-FIT = ("float", "int8", "ms_per_million_converted", "constant_ms")
-"""Names of `LatencyModel.fit`."""
-
 
 def report_content(report: SearchReport, space: SearchSpace, backend: str) -> dict[str, Any]:
     """Everything that a search found, as plain values; the front first, by latency."""
@@ -37,7 +34,7 @@ def report_content(report: SearchReport, space: SearchSpace, backend: str) -> di
 
     return {
         "backend": backend,
-        "latency_fit": dict(zip(FIT, report.fit, strict=True)),
+        "latency_fit": dict(zip(("float", "int8", "constant_ms"), report.fit, strict=True)),
         "predictors": report.errors,
         "whole": described(report.whole),
         "front": [described(f) for f in report.front],

@@ -22,7 +22,7 @@ from perception.search.evolution import (
     pareto_fronts,
     rank_correlation,
 )
-from perception.search.latency import Fit, LatencyModel, LatencyTables, time_network
+from perception.search.latency import LatencyModel, LatencyTables, time_network
 from perception.search.space import Candidate, SearchSpace
 from perception.training.building import open_splits
 from perception.training.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
@@ -113,7 +113,7 @@ class SearchReport:
     front: list[Found]
     whole: Found
     chosen: dict[str, Found]
-    fit: Fit
+    fit: tuple[float, float, float]
     errors: dict[str, float]
 
 
@@ -198,7 +198,7 @@ class Search:
         for index, known in enumerate(whole_networks):
             self.progress("timing whole networks", index, len(whole_networks))
             measured.append(self._timed(known))
-        self.latency.fit_to([self.latency.terms(known) for known in whole_networks], measured)
+        self.latency.fit_to([self.latency.table_sums(known) for known in whole_networks], measured)
         self._known: list[Candidate] = []
         predictor = self._rounds(corners)
         found = [self._found(c) for c in self._known]
