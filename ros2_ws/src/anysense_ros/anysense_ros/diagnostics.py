@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
 
 from perception.frame import Modality
@@ -61,7 +62,11 @@ class Diagnostics:
                     values=[KeyValue(key=k, value=str(v)) for k, v in condition.values.items()],
                 )
             )
-        self._publisher.publish(message)
+        try:
+            self._publisher.publish(message)
+        except RCLError:
+            if self._node.context.ok():  # otherwise a signal has taken the topic from under us
+                raise
 
 
 class EngineLog(logging.Handler):
