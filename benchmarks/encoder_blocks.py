@@ -11,7 +11,6 @@ timed in turn, so that ratios hold on a busy machine.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import tempfile
 import time
@@ -88,11 +87,10 @@ def read_scores(runs: list[Path]) -> dict[str, float]:
     for run in runs:
         if not (run / LAST).is_file():
             continue
-        model = load_checkpoint(run / LAST).config.model
-        with (run / "log.csv").open() as file:
-            last = list(csv.DictReader(file))[-1]
-        subsets = [float(v) for k, v in last.items() if k.endswith("/miou")]
-        scores[model.options.get("block", "none")] = float(np.mean(subsets))
+        state = load_checkpoint(run / LAST)
+        last = state.progress["log"][-1]
+        subsets = [value for name, value in last.items() if name.endswith("/miou")]
+        scores[state.config.model.options.get("block", "none")] = float(np.mean(subsets))
     return scores
 
 
