@@ -1,0 +1,80 @@
+"""How much of anything is taken from a file or message that somebody else made.
+
+Sizes are compared with what a header claims before anything is allocated or decoded.  The numbers are far
+above what robots' sensors deliver and far below what fills a machine's memory.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perception.errors import AnySenseError, InputError
+
+MAX_PIXELS: Final = 2**26
+"""Pixels of one picture, map, mask or `camera_info` (67 million, 8192 x 8192)."""
+
+MAX_POINTS: Final = 2**24
+"""Points of one cloud (16.8 million; a 128-beam scan has 0.3 million)."""
+
+MAX_ARRAY_BYTES: Final = 2**30
+"""Bytes of one decoded array or message (1 GiB)."""
+
+MAX_SAMPLE_BYTES: Final = 2**29
+"""Bytes of one file with a picture or cloud (512 MiB)."""
+
+MAX_TEXT_BYTES: Final = 2**26
+"""Bytes of one text, YAML, JSON or CSV file (64 MiB)."""
+
+MAX_YAML_NODES: Final = 2**20
+"""Values in one YAML file with its aliases written out."""
+
+MAX_ARCHIVE_BYTES: Final = 2**32
+"""Bytes that an archive may unpack to (4 GiB)."""
+
+MAX_ARCHIVE_FILES: Final = 10_000
+"""Files in one archive or bundle."""
+
+MAX_STEPS: Final = 1_000_000
+"""Times that one loop may run because a number in a file says so (heartbeats over a gap, for example)."""
+
+
+def check_pixels(
+    width: int, height: int, *, where: str = "", error: type[AnySenseError] = InputError
+) -> None:
+    """Refuse a picture whose header claims more than `MAX_PIXELS`, or less than one.
+
+    Raises:
+        AnySenseError: of the class `error`.
+    """
+    if width < 1 or height < 1:
+        raise error(f"image of {width}x{height} pixels", where=where)
+    if width * height > MAX_PIXELS:
+        raise error(
+            f"image of {width}x{height} pixels, more than the limit of {MAX_PIXELS}", where=where
+        )
+
+
+def check_points(count: int, *, where: str = "", error: type[AnySenseError] = InputError) -> None:
+    """Refuse a cloud whose header claims more than `MAX_POINTS`, or a negative number.
+
+    Raises:
+        AnySenseError: of the class `error`.
+    """
+    if not 0 <= count <= MAX_POINTS:
+        raise error(f"cloud of {count} points, outside 0..{MAX_POINTS}", where=where)
+
+
+def check_bytes(
+    count: int,
+    limit: int = MAX_ARRAY_BYTES,
+    *,
+    where: str = "",
+    error: type[AnySenseError] = InputError,
+) -> None:
+    """Refuse what would take more than `limit` bytes.
+
+    Raises:
+        AnySenseError: of the class `error`.
+    """
+    if count > limit:
+        raise error(f"{count} bytes, more than the limit of {limit}", where=where)

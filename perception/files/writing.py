@@ -1,0 +1,114 @@
+"""Writing artefacts whole or not at all: beside the target, synced, then renamed over it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import yaml
+from numpy.typing import NDArray
+
+from perception.errors import AnySenseError, DataError
+
+
+@contextlib.contextmanager
+def writing(path: str | Path, *, error: type[AnySenseError] = DataError) -> Iterator[Path]:
+    """A path beside `path` to write to; afterwards synced and renamed over it.
+
+    The suffix is kept, since encoders choose by it.  An existing file's permissions stay, a new one
+    gets those of the umask.  When the body raises, `path` is as it was and nothing is left beside it.
+
+    Raises:
+        AnySenseError: of the class `error`: the disk is full, or the place cannot be written.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.part{target.suffix}")
+    try:
+        yield partial
+        _sync(partial)
+        if target.exists():
+            os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
+        os.replace(partial, target)
+        _sync(target.parent)
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise error(f"cannot be written: {reason}", where=str(target)) from problem
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(
+    path: str | Path, content: bytes, *, error: type[AnySenseError] = DataError
+) -> None:
+    """Write a file whole or not at all."""
+    with writing(path, error=error) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: str | Path, text: str, *, error: type[AnySenseError] = DataError) -> None:
+    """Write UTF-8 text, whatever the locale, whole or not at all."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), error=error)
+
+
+def write_yaml(
+    path: str | Path, content: Any, *, error: type[AnySenseError] = DataError, **style: Any
+) -> None:
+    """Write plain values as YAML, in the order given; `style` goes to `yaml.safe_dump`."""
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, **style)
+    write_text(path, text, error=error)
+
+
+def write_json(path: str | Path, content: Any, *, error: type[AnySenseError] = DataError) -> None:
+    """Write JSON; a number that JSON does not have (NaN) is an error, what it does not know a string."""
+    text = json.dumps(content, indent=2, allow_nan=False, default=str) + "\n"
+    write_text(path, text, error=error)
+
+
+def write_image(
+    path: str | Path,
+    image: NDArray[Any],
+    parameters: list[int] | None = None,
+    *,
+    error: type[AnySenseError] = DataError,
+) -> None:
+    """Encode a picture by the suffix of `path` and write it whole or not at all.
+
+    Args:
+        path: the file.
+        image: (H, W), or (H, W, 3 or 4) in R, G, B(, A) order, of a dtype that the format holds.
+        parameters: OpenCV's, such as `[cv2.IMWRITE_PNG_COMPRESSION, 3]`.
+        error: the class of what is raised.
+
+    Raises:
+        AnySenseError: of the class `error`: it cannot be encoded or written.
+    """
+    try:
+        if image.ndim == 3:
+            image = cv2.cvtColor(
+                image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+            )
+        done, content = cv2.imencode(Path(path).suffix, image, parameters or [])
+    except cv2.error as problem:
+        raise error(
+            f"a {image.dtype} image of shape {image.shape} cannot be written as {Path(path).suffix}",
+            where=str(path),
+        ) from problem
+    if not done:
+        raise error("cannot be encoded", where=str(path))
+    write_bytes(path, content.tobytes(), error=error)
