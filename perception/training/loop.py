@@ -115,9 +115,9 @@ class Trainer:
     def resume(self) -> None:
         """Go on from `last.safetensors` of the run folder."""
         state = load_checkpoint(self.out / LAST)
-        if state.config.model_dump(exclude={"epochs"}) != self.config.model_dump(
-            exclude={"epochs"}
-        ):
+        # The number of workers changes no result, and differs from machine to machine.
+        free = {"epochs", "workers"}
+        if state.config.model_dump(exclude=free) != self.config.model_dump(exclude=free):
             raise ConfigError(
                 "the run was started with another configuration",
                 where=str(self.out / LAST),

@@ -14,6 +14,7 @@ import yaml
 from export.bundle_writer import ExportOptions, export_bundle
 from perception.data import open_recording
 from perception.errors import ConfigError, DataError, MissingDependencyError
+from perception.runtime.bundle import Bundle
 from perception.runtime.pipeline import Pipeline
 from perception.training.augment import augment
 from perception.training.building import open_splits
@@ -22,7 +23,7 @@ from perception.training.config import CorruptionSpec, ResolutionPhase, TrainCon
 from perception.training.dataset import FusionDataset, normalize
 from perception.training.loop import Trainer
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS, BUNDLES = (Path(__file__).parents[2] / n for n in ("configs", "bundles"))
 
 
 def _config(simulated: Path, **changes: object) -> TrainConfig:
@@ -103,6 +104,15 @@ def test_resuming_under_another_configuration_is_refused(simulated: Path, tmp_pa
         Trainer(_config(simulated, seed=9), tmp_path).resume()
 
 
+def test_a_run_goes_on_with_other_workers_and_longer(simulated: Path, tmp_path: Path) -> None:
+    trainer = Trainer(_config(simulated), tmp_path)
+    trainer.epoch = 1
+    trainer._save()
+    other = Trainer(_config(simulated, workers=2, epochs=9), tmp_path)
+    other.resume()
+    assert other.epoch == 1
+
+
 def test_damaged_and_missing_checkpoints_are_named(tmp_path: Path) -> None:
     (tmp_path / "last.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"last\.safetensors"):
@@ -146,6 +156,21 @@ def test_one_geometry_moves_images_labels_and_boxes_together(simulated: Path) ->
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_configurations_are_valid(path: Path) -> None:
     assert load_config(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLES.iterdir()), ids=lambda p: p.name)
+def test_shipped_bundles_name_the_configuration_that_made_them(path: Path) -> None:
+    manifest = Bundle.open(path, verify=False).manifest
+    training = manifest.training
+    program, command, file = training["command"].split()
+    assert (program, command) == ("anysense", "train")
+    config = load_config(BUNDLES.parent / file)
+    assert config.epochs == training["epochs"]
+    assert config.full_set_probability == training["full_set_probability"]
+    assert config.method.name == training.get("method", "plain")
+    assert config.model.name == manifest.model["name"]
+    assert config.preprocess == manifest.inputs
+    assert training["licence"] and training["data"]
 
 
 @pytest.mark.parametrize(
