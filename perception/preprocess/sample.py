@@ -1,12 +1,19 @@
-"""From a decoded sample to a network input: check, resample onto the grid, normalize."""
+"""From a decoded sample to a network input: check, resample onto the grid, normalize.
+
+Training takes the same steps one by one (`on_grid`, augmentation, the functions of `normalize`,
+`refuse_blind`), so that it never meets an input that serving would have made differently or left out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.errors import CalibrationError, InputError
-from perception.frame import Sample
-from perception.geometry.projection import project_lidar
+from perception.frame import Modality, Sample
+from perception.geometry.projection import LidarImage, project_lidar
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.grid import GridMap
 from perception.preprocess.normalize import (
@@ -16,6 +23,13 @@ from perception.preprocess.normalize import (
     normalize_rgb,
     normalize_thermal,
 )
+
+PLAUSIBLE_KELVIN = (100.0, 5000.0)
+"""Median temperatures outside this are no temperatures that a thermal camera can have seen."""
+
+_COUNTS = {"counts8": 255.0, "counts16": 65535.0}
+_COARSE = (slice(None, None, 8), slice(None, None, 8))
+"""The pixels that are looked at to tell what an image's values can be."""
 
 
 def preprocess_sample(
@@ -32,7 +46,7 @@ def preprocess_sample(
         (1, C, H, W) float32 with C, H, W of `contract.input_shape(sample.modality)`.
 
     Raises:
-        InputError: wrong dtype or shape, nothing finite, or a modality the contract lacks.
+        InputError: wrong dtype, shape or unit, nothing finite, or a modality the contract lacks.
         CalibrationError: LiDAR without calibration, or calibration that does not fit the image.
     """
     if sample.modality not in contract.modalities:
@@ -43,8 +57,61 @@ def preprocess_sample(
         )
     shape = contract.input_shape(sample.modality)
     out = np.empty(shape, np.float32) if out is None else out
-    _STEPS[sample.modality](sample, contract, out[0])
+    _normalize(on_grid(sample, contract), sample, contract, out[0])
+    refuse_blind(sample.modality, out[0], contract)
     return out
+
+
+def on_grid(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic] | LidarImage:
+    """Check a sample and bring it to the contract's grid, not yet normalized.
+
+    Returns:
+        rgb (H, W, 3) uint8; depth (H, W) float32 metres, NaN in the padding; thermal (H, W) float32 in
+        the sample's unit, NaN in the padding; lidar a `LidarImage` of (H, W).
+
+    Raises:
+        InputError, CalibrationError: see `preprocess_sample`.
+    """
+    if not isinstance(sample.data, np.ndarray):
+        raise InputError(
+            f"data is a {type(sample.data).__name__}, expected a numpy array", where=sample.modality
+        )
+    return _ON_GRID[sample.modality](sample, contract)
+
+
+def _normalize(
+    values: NDArray[np.generic] | LidarImage,
+    sample: Sample,
+    contract: PreprocessContract,
+    out: Float,
+) -> None:
+    if isinstance(values, LidarImage):
+        layers = (values.range_m, values.intensity, values.height_m, values.valid)
+        normalize_lidar(*layers, contract.lidar, out)
+    elif sample.modality == "rgb":
+        normalize_rgb(values, contract.rgb, out)  # type: ignore[arg-type]
+    elif sample.modality == "depth":
+        normalize_depth(values, contract.depth, out)  # type: ignore[arg-type]
+    else:
+        normalize_thermal(values, sample.unit, contract.thermal, out)  # type: ignore[arg-type]
+
+
+def refuse_blind(modality: Modality, channels: Float, contract: PreprocessContract) -> None:
+    """Refuse a (C, H, W) network input in which no pixel is valid.
+
+    Raises:
+        InputError: a depth or LiDAR input that says nothing.
+    """
+    if modality == "depth" and not channels[1].any():
+        raise InputError(
+            f"no pixel between {contract.depth.min_m:g} and {contract.depth.max_m:g} m",
+            where="depth",
+            hint="is the sensor blind, or are the values not in metres?",
+        )
+    if modality == "lidar" and not channels[3].any():
+        raise InputError(
+            "no point falls into the camera image", where="lidar", hint="check the extrinsics"
+        )
 
 
 def source_size(sample: Sample) -> tuple[int, int]:
@@ -58,64 +125,31 @@ def source_size(sample: Sample) -> tuple[int, int]:
     return sample.camera.height, sample.camera.width
 
 
-def _check_image(sample: Sample, dtype: type[np.generic], channels: int) -> None:
-    data = sample.data
-    shape_ok = data.ndim == (3 if channels > 1 else 2) and data.size > 0
-    if not shape_ok or (channels > 1 and data.shape[2] != channels):
-        want = "(H, W, 3)" if channels > 1 else "(H, W)"
-        raise InputError(f"shape {data.shape}, expected {want}", where=sample.modality)
-    if data.dtype != dtype:
-        raise InputError(
-            f"dtype {data.dtype}, expected {np.dtype(dtype).name}",
-            where=sample.modality,
-            hint="decode the message with perception.adapters first",
-        )
-    camera = sample.camera
-    if camera is not None and (camera.height, camera.width) != data.shape[:2]:
-        raise CalibrationError(
-            f"camera is calibrated for {camera.width}x{camera.height} pixels, "
-            f"image has {data.shape[1]}x{data.shape[0]}",
-            where=sample.modality,
-        )
-
-
-def _rgb(sample: Sample, contract: PreprocessContract, out: Float) -> None:
+def _rgb(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic]:
     _check_image(sample, np.uint8, 3)
-    grid = GridMap.fit(source_size(sample), contract.grid)
-    normalize_rgb(grid.to_grid(sample.data), contract.rgb, out)  # type: ignore[arg-type]
+    return GridMap.fit(source_size(sample), contract.grid).to_grid(sample.data)
 
 
-def _depth(sample: Sample, contract: PreprocessContract, out: Float) -> None:
+def _depth(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic]:
     _check_image(sample, np.float32, 1)
     grid = GridMap.fit(source_size(sample), contract.grid)
-    depth = grid.to_grid(sample.data, nearest=True, fill=np.nan)
-    normalize_depth(depth, contract.depth, out)  # type: ignore[arg-type]
-    if not out[1].any():
-        raise InputError(
-            f"no pixel between {contract.depth.min_m:g} and {contract.depth.max_m:g} m",
-            where="depth",
-            hint="is the sensor blind, or the scale wrong?",
-        )
+    return grid.to_grid(sample.data, nearest=True, fill=np.nan)
 
 
-def _thermal(sample: Sample, contract: PreprocessContract, out: Float) -> None:
+def _thermal(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic]:
     _check_image(sample, np.float32, 1)
-    if sample.unit not in ("counts8", "counts16", "kelvin"):
-        raise InputError(
-            f"unknown unit '{sample.unit}'", where="thermal", hint="counts8, counts16 or kelvin"
-        )
-    if not np.isfinite(sample.data).any():
-        raise InputError("no finite value in the image", where="thermal")
-    grid = GridMap.fit(source_size(sample), contract.grid)
-    values = grid.to_grid(sample.data, fill=np.nan)
-    normalize_thermal(values, sample.unit, contract.thermal, out)  # type: ignore[arg-type]
+    _check_unit(sample)
+    return GridMap.fit(source_size(sample), contract.grid).to_grid(sample.data, fill=np.nan)
 
 
-def _lidar(sample: Sample, contract: PreprocessContract, out: Float) -> None:
+def _lidar(sample: Sample, contract: PreprocessContract) -> LidarImage:
     points = sample.data
-    if points.ndim != 2 or points.shape[1] < 3 or not np.issubdtype(points.dtype, np.floating):
+    rows = points.ndim == 2 and points.shape[1] >= 3 and not _transposed(points)
+    if not rows or not np.issubdtype(points.dtype, np.floating):
         raise InputError(
-            f"cloud is {points.dtype} {points.shape}, expected float (N, 3 or more)", where="lidar"
+            f"cloud is {points.dtype} {points.shape}, expected float (N, 3 or more)",
+            where="lidar",
+            hint=_cloud_hint(points),
         )
     if len(points) == 0 or not np.isfinite(points[:, :3]).all(axis=1).any():
         raise InputError("empty cloud: no finite point", where="lidar")
@@ -126,22 +160,120 @@ def _lidar(sample: Sample, contract: PreprocessContract, out: Float) -> None:
             hint="give a rig file",
         )
     grid = GridMap.fit(source_size(sample), contract.grid)
-    camera = sample.camera.scaled(*grid.scale)
-    image = project_lidar(
+    return project_lidar(
         points,
-        camera,
+        sample.camera.scaled(*grid.scale),
         sample.extrinsics,
         contract.grid.height,
         contract.grid.width,
         sensor_height_m=contract.lidar.sensor_height_m,
     )
-    normalize_lidar(
-        image.range_m, image.intensity, image.height_m, image.valid, contract.lidar, out
-    )
-    if not out[3].any():
+
+
+_ON_GRID: dict[
+    Modality, Callable[[Sample, PreprocessContract], NDArray[np.generic] | LidarImage]
+] = {"rgb": _rgb, "depth": _depth, "thermal": _thermal, "lidar": _lidar}
+
+
+def _check_image(sample: Sample, dtype: type[np.generic], channels: int) -> None:
+    data = sample.data
+    shape_ok = data.ndim == (3 if channels > 1 else 2) and data.size > 0
+    if not shape_ok or (channels > 1 and data.shape[2] != channels):
+        want = "(H, W, 3)" if channels > 1 else "(H, W)"
         raise InputError(
-            "no point falls into the camera image", where="lidar", hint="check the extrinsics"
+            f"shape {data.shape}, expected {want}",
+            where=sample.modality,
+            hint=_shape_hint(data.shape, channels),
+        )
+    if data.dtype != dtype:
+        raise InputError(
+            f"dtype {data.dtype}, expected {np.dtype(dtype).name}",
+            where=sample.modality,
+            hint=_dtype_hint(sample.modality, data.dtype),
+        )
+    camera = sample.camera
+    if camera is not None and (camera.height, camera.width) != data.shape[:2]:
+        raise CalibrationError(
+            f"camera is calibrated for {camera.width}x{camera.height} pixels, "
+            f"image has {data.shape[1]}x{data.shape[0]}",
+            where=sample.modality,
         )
 
 
-_STEPS = {"rgb": _rgb, "depth": _depth, "thermal": _thermal, "lidar": _lidar}
+def _shape_hint(shape: tuple[int, ...], channels: int) -> str:
+    if 0 in shape:
+        return "it is empty"
+    inner = len(shape) - (3 if channels > 1 else 2)
+    if inner > 0 and shape[0] == 1:
+        return "one image, not a batch: data[0]"
+    if channels == 1 and len(shape) == 3:
+        if shape[2] == 1:
+            return "without the channel axis: data[..., 0]"
+        return "one value per pixel, this looks like a colour picture" if shape[2] in (3, 4) else ""
+    if channels > 1 and len(shape) == 2:
+        return "a gray picture: repeat it in three channels"
+    if channels > 1 and len(shape) == 3:
+        if shape[0] == 3:
+            return "channels come last: data.transpose(1, 2, 0)"
+        return {4: "without alpha: data[..., :3]", 1: "a gray picture"}.get(shape[2], "")
+    return ""
+
+
+def _dtype_hint(modality: Modality, dtype: np.dtype[np.generic]) -> str:
+    if not dtype.isnative:
+        return "not this machine's byte order: data.astype(data.dtype.newbyteorder('='))"
+    if modality == "depth" and np.issubdtype(dtype, np.integer):
+        return "metres as float32; perception.adapters.depth scales what cameras send"
+    return "decode the message with perception.adapters first"
+
+
+def _transposed(points: NDArray[np.generic]) -> bool:
+    """Whether points lie in columns: no cloud has a handful of points of many fields each."""
+    return points.ndim == 2 and 3 <= points.shape[0] <= 8 and points.shape[1] > 32
+
+
+def _cloud_hint(points: NDArray[np.generic]) -> str:
+    if points.dtype.names:
+        return "a structured array: perception.adapters.pointcloud reads its fields"
+    return "one row per point: data.T" if _transposed(points) else ""
+
+
+def _check_unit(sample: Sample) -> None:
+    unit, data = sample.unit, sample.data
+    if unit not in (*_COUNTS, "kelvin"):
+        raise InputError(
+            f"unknown unit '{unit}'", where="thermal", hint="counts8, counts16 or kelvin"
+        )
+    if not np.isfinite(data).any():
+        raise InputError("no finite value in the image", where="thermal")
+    values = data[_COARSE]
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return
+    if unit == "kelvin":
+        middle = float(np.median(values))
+        low, high = PLAUSIBLE_KELVIN
+        if not low <= middle <= high:
+            raise InputError(
+                f"median temperature of {middle:.3g} K is impossible: the unit is not kelvin",
+                where="thermal",
+                hint=_kelvin_hint(middle),
+            )
+        return
+    least, most = float(values.min()), float(values.max())
+    if least < -0.5 or most > _COUNTS[unit] + 0.5:
+        raise InputError(
+            f"values from {least:.4g} to {most:.4g} are no {unit}, which go from 0 to "
+            f"{_COUNTS[unit]:g}",
+            where="thermal",
+            hint="is the unit right?",
+        )
+
+
+def _kelvin_hint(middle: float) -> str:
+    low, high = PLAUSIBLE_KELVIN
+    if low <= middle * 0.01 <= high:
+        return "centikelvin? then times 0.01"
+    if -60 <= middle < low:
+        return "degrees Celsius? then plus 273.15; or was a scale applied twice?"
+    return "are these raw counts?"

@@ -6,6 +6,7 @@ that corruption acts on physical values and normalization stays the one that ser
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.data.base import IGNORE_LABEL, Boxes
+from perception.frame import MODALITIES, Modality
 from perception.training.config import CorruptionSpec, ResolutionPhase
 
 MIN_BOX_PX = 4.0
@@ -31,6 +33,7 @@ class RawSample:
         lidar: (H, W, 4) float32 range m, intensity, height m, validity.
         labels: (H, W) uint8, 255 = ignore.
         boxes: in grid pixels.
+        unusable: by modality, why a sample that the frame has is left out.
     """
 
     rgb: NDArray[np.uint8] | None = None
@@ -40,6 +43,12 @@ class RawSample:
     lidar: NDArray[np.float32] | None = None
     labels: NDArray[np.uint8] | None = None
     boxes: Boxes | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The sensors that it has."""
+        return tuple(m for m in MODALITIES if getattr(self, m) is not None)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -118,7 +127,7 @@ def augment(
         boxes=geometry.boxes(sample.boxes) if sample.boxes is not None else None,
         rgb=_warp(sample.rgb, geometry, False, 114),
         depth=_warp(sample.depth, _jittered(geometry, spec, rng), True, np.nan),
-        thermal=_warp(sample.thermal, _jittered(geometry, spec, rng), False, np.nan),
+        thermal=_warp_thermal(sample.thermal, _jittered(geometry, spec, rng)),
         lidar=_warp(sample.lidar, _jittered(geometry, spec, rng), True, 0.0),
     )
     return replace(
@@ -132,6 +141,19 @@ def augment(
 
 def _warp(image, geometry: _Geometry, nearest: bool, fill: float):  # type: ignore[no-untyped-def]
     return None if image is None else geometry.warp(image, nearest, fill)
+
+
+def _warp_thermal(
+    values: NDArray[np.float32] | None, geometry: _Geometry
+) -> NDArray[np.float32] | None:
+    """Thermal values warped; padding and dead pixels are NaN and do not eat into their neighbors."""
+    known = None if values is None else np.isfinite(values)
+    if values is None or known is None or known.all():
+        return _warp(values, geometry, False, np.nan)  # type: ignore[no-any-return]
+    share = geometry.warp(known.astype(np.float32), False, 0.0)
+    mixed = geometry.warp(np.where(known, values, np.float32(0)), False, 0.0)
+    kept = (geometry.warp(known.astype(np.uint8), True, 0) > 0) & (share > 0)
+    return np.divide(mixed, share, out=np.full_like(mixed, np.nan), where=kept)
 
 
 def _jittered(geometry: _Geometry, spec: CorruptionSpec, rng: np.random.Generator) -> _Geometry:
@@ -190,6 +212,8 @@ def _corrupt_depth(
 def _corrupt_thermal(
     values: NDArray[np.float32], spec: CorruptionSpec, rng: np.random.Generator
 ) -> NDArray[np.float32]:
+    if not np.isfinite(values).any():
+        return values  # a view of the padding alone
     spread = np.float32(np.nanstd(values) + 1e-3)
     center = np.float32(np.nanmean(values))
     values = (values - center) * np.float32(rng.uniform(0.7, 1.3)) + center

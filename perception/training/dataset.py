@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from perception.data.base import Boxes, Recording
-from perception.frame import Frame
-from perception.geometry.projection import project_lidar
+from perception.data.base import IGNORE_LABEL, Boxes, Recording, Truth
+from perception.errors import InputError
+from perception.frame import Frame, Sample
+from perception.geometry.projection import LidarImage
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.grid import GridMap
 from perception.preprocess.normalize import (
@@ -21,7 +22,7 @@ from perception.preprocess.normalize import (
     normalize_rgb,
     normalize_thermal,
 )
-from perception.preprocess.sample import source_size
+from perception.preprocess.sample import on_grid, refuse_blind, source_size
 from perception.training.augment import RawSample, augment
 from perception.training.config import CorruptionSpec, ResolutionPhase
 
@@ -41,40 +42,53 @@ class Batch:
     boxes: list[Boxes]
 
 
-def _resample(frame: Frame, modality: str, contract: PreprocessContract) -> np.ndarray[Any, Any]:
-    sample = frame[modality]  # type: ignore[index]
-    grid = GridMap.fit(source_size(sample), contract.grid)
-    if modality == "lidar":
-        assert sample.camera is not None and sample.extrinsics is not None
-        image = project_lidar(
-            sample.data,
-            sample.camera.scaled(*grid.scale),
-            sample.extrinsics,
-            contract.grid.height,
-            contract.grid.width,
-            sensor_height_m=contract.lidar.sensor_height_m,
-        )
-        layers = (image.range_m, image.intensity, image.height_m, image.valid)
-        return np.stack([np.where(image.valid, x, 0) for x in layers], axis=-1).astype(np.float32)
-    nearest, fill = (True, np.nan) if modality == "depth" else (False, 0.0)
-    return grid.to_grid(sample.data, nearest=nearest, fill=fill)
-
-
 def load_raw(recording: Recording, index: int, contract: PreprocessContract) -> RawSample:
-    """Frame `index` on the contract's grid, with its truth."""
+    """Frame `index` on the contract's grid, with its truth.
+
+    A sensor that serving would leave out of this frame, because nothing can be seen in its sample, is
+    left out here, too; `RawSample.unusable` says why.
+
+    Raises:
+        CalibrationError: calibration is missing or does not fit, as it then will in every frame.
+    """
     frame, truth = recording.frame(index), recording.truth(index)
-    arrays = {m: _resample(frame, m, contract) for m in contract.modalities if m in frame}
-    reference = frame["rgb"] if "rgb" in frame else next(iter(frame.values()))
-    grid = GridMap.fit(source_size(reference), contract.grid)
+    raw = RawSample(thermal_unit=frame["thermal"].unit if "thermal" in frame else "counts8")
+    for modality in contract.modalities:
+        if modality in frame:
+            raw = _with_sensor(raw, frame[modality], contract)
     labels = boxes = None
     if truth.labels is not None:
         on_labels = GridMap.fit(truth.labels.shape, contract.grid)  # type: ignore[arg-type]
-        labels = on_labels.to_grid(truth.labels, nearest=True, fill=255)
-    if truth.boxes is not None:
+        labels = on_labels.to_grid(truth.labels, nearest=True, fill=IGNORE_LABEL)
+    if truth.boxes is not None and len(frame):
+        grid = GridMap.fit(_labeled_size(frame, truth), contract.grid)
         kept = truth.boxes
         boxes = Boxes(grid.boxes_to_grid(kept.xyxy), kept.class_ids, kept.ignore)
-    unit = frame["thermal"].unit if "thermal" in frame else "counts8"
-    return RawSample(labels=labels, boxes=boxes, thermal_unit=unit, **arrays)  # type: ignore[arg-type]
+    return replace(raw, labels=labels, boxes=boxes)
+
+
+def _with_sensor(raw: RawSample, sample: Sample, contract: PreprocessContract) -> RawSample:
+    modality = sample.modality
+    try:
+        values = on_grid(sample, contract)
+        array = _stacked(values) if isinstance(values, LidarImage) else values
+        added = replace(raw, **{modality: array})  # type: ignore[arg-type]
+        refuse_blind(modality, normalize(added, contract)[modality], contract)
+    except InputError as error:
+        return replace(raw, unusable={**raw.unusable, modality: str(error)})
+    return added
+
+
+def _labeled_size(frame: Frame, truth: Truth) -> tuple[int, int]:
+    """(height, width) of the picture that the boxes are drawn in."""
+    if "rgb" not in frame and truth.labels is not None:
+        return truth.labels.shape  # type: ignore[return-value]
+    return source_size(frame["rgb"] if "rgb" in frame else next(iter(frame.values())))
+
+
+def _stacked(image: LidarImage) -> np.ndarray[Any, Any]:
+    layers = (image.range_m, image.intensity, image.height_m, image.valid)
+    return np.stack([np.where(image.valid, x, 0) for x in layers], axis=-1).astype(np.float32)
 
 
 def normalize(sample: RawSample, contract: PreprocessContract) -> dict[str, np.ndarray[Any, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -147,3 +149,103 @@ def test_foreign_modalities_and_calibrations_are_refused() -> None:
 def test_impossible_contracts_are_refused(fields: dict) -> None:
     with pytest.raises(ValidationError):
         PreprocessContract.model_validate(fields)
+
+
+def _refused(data: object, modality: str = "thermal", unit: str = "") -> str:
+    sample = Sample(modality, data, unit=unit)  # type: ignore[arg-type]
+    with pytest.raises(InputError) as caught:
+        preprocess_sample(sample, CONTRACT)
+    line = str(caught.value)
+    assert line.startswith(f"{modality}: ")
+    assert "\n" not in line
+    return line
+
+
+FLAT = np.full((32, 48), 290, np.float32)
+COLOR = np.zeros((32, 48, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("modality", "data", "said"),
+    [
+        ("thermal", FLAT[None], r"shape \(1, 32, 48\), expected \(H, W\) .*data\[0\]"),
+        ("thermal", FLAT[..., None], r"shape \(32, 48, 1\), expected \(H, W\) .*data\[..., 0\]"),
+        ("thermal", FLAT[:0], r"shape \(0, 48\).*empty"),
+        ("thermal", FLAT[0], r"shape \(48,\), expected \(H, W\)$"),
+        ("thermal", COLOR, r"shape \(32, 48, 3\), expected \(H, W\) .*colour picture"),
+        ("thermal", FLAT.astype(np.uint16), "dtype uint16, expected float32 .*perception.adapters"),
+        ("depth", FLAT[..., None], r"shape \(32, 48, 1\), expected \(H, W\) .*data\[..., 0\]"),
+        ("depth", FLAT[None], r"shape \(1, 32, 48\), expected \(H, W\) .*data\[0\]"),
+        ("depth", FLAT.astype(np.uint16), "dtype uint16, expected float32 .*metres"),
+        ("depth", FLAT.astype(">f4"), "dtype >f4, expected float32 .*byte order"),
+        ("depth", FLAT, "no pixel between 0.4 and 20 m .*not in metres"),
+        ("depth", FLAT.tolist(), "data is a list, expected a numpy array"),
+        ("rgb", COLOR[..., 0], r"shape \(32, 48\), expected \(H, W, 3\) .*gray"),
+        ("rgb", COLOR[..., :1], r"shape \(32, 48, 1\), expected \(H, W, 3\) .*gray"),
+        ("rgb", COLOR[None], r"shape \(1, 32, 48, 3\), expected \(H, W, 3\) .*data\[0\]"),
+        ("rgb", COLOR.transpose(2, 0, 1), r"shape \(3, 32, 48\), .*data.transpose\(1, 2, 0\)"),
+        ("rgb", np.zeros((32, 48, 4), np.uint8), r"shape \(32, 48, 4\), .*data\[..., :3\]"),
+        ("rgb", COLOR.astype(np.float32), "dtype float32, expected uint8"),
+        ("lidar", np.zeros((4, 90), np.float32), r"cloud is float32 \(4, 90\), .*data.T"),
+        (
+            "lidar",
+            np.zeros((3, 2), np.float32),
+            r"cloud is float32 \(3, 2\), expected float \(N, 3",
+        ),
+        ("lidar", np.zeros(9, [("x", "f4")]), "structured array"),
+        ("lidar", np.zeros((9, 3), np.int32), r"cloud is int32 \(9, 3\)"),
+        ("lidar", np.zeros((0, 4), np.float32), "empty cloud"),
+    ],
+)
+def test_wrong_shapes_and_dtypes_are_named_with_their_cure(
+    modality: str, data: object, said: str
+) -> None:
+    assert re.search(said, _refused(data, modality, "kelvin" if modality == "thermal" else ""))
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "said"),
+    [
+        ("", 290.0, "unknown unit ''.*counts8, counts16 or kelvin"),
+        ("0.04 K", 290.0, "unknown unit '0.04 K'"),
+        ("kelvin", 0.04, "median temperature of 0.04 K is impossible"),
+        ("kelvin", 21.0, "21 K is impossible.*Celsius"),
+        ("kelvin", 29315.0, r"2.93e\+04 K is impossible.*centikelvin"),
+        ("kelvin", 6e6, "impossible.*raw counts"),
+        ("kelvin", -200.0, "-200 K is impossible"),
+        ("counts8", 290.0, "values from 290 to 290 are no counts8, which go from 0 to 255"),
+        ("counts8", -2.0, "no counts8"),
+        ("counts16", 70000.0, "no counts16, which go from 0 to 65535"),
+        ("counts16", np.nan, "no finite value"),
+    ],
+)
+def test_impossible_thermal_units_are_named_with_the_value(
+    unit: str, values: float, said: str
+) -> None:
+    assert re.search(said, _refused(np.full((32, 48), values, np.float32), "thermal", unit))
+
+
+@pytest.mark.parametrize(
+    ("unit", "values"),
+    [
+        ("kelvin", 100.0),
+        ("kelvin", 5000.0),
+        ("counts8", 0.0),
+        ("counts8", 255.0),
+        ("counts16", 0.0),
+        ("counts16", 65535.0),
+    ],
+)
+def test_the_ends_of_a_thermal_unit_are_taken(unit: str, values: float) -> None:
+    image = np.full((32, 48), np.nan, np.float32)
+    image[8, 8] = values
+    image[1, 1] = np.inf
+    got = preprocess_sample(Sample("thermal", image, unit=unit), CONTRACT)
+    assert np.isfinite(got).all()
+
+
+def test_a_few_dead_pixels_do_not_make_a_unit_impossible() -> None:
+    image = np.full((32, 48), 290, np.float32)
+    image[:16] = 0.0
+    image[16, 0] = 290
+    assert preprocess_sample(Sample("thermal", image, unit="kelvin"), CONTRACT).shape[1] == 2
