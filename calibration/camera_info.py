@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from perception.errors import CalibrationError
+from perception.files.text import parse_yaml, read_text
+from perception.files.writing import write_yaml
 from perception.geometry.camera import CameraModel
-from perception.geometry.rig import read_yaml
 
 
 def load_camera_info(path: Path, *, rectified: bool = False) -> CameraModel:
-    """Read a calibration YAML.
+    """Read a calibration YAML, or a `CameraInfo` message as `ros2 topic echo --once` prints it.
 
     Args:
         path: the file.
@@ -22,25 +21,40 @@ def load_camera_info(path: Path, *, rectified: bool = False) -> CameraModel:
     Raises:
         CalibrationError: the file is missing, no YAML, or lacks an entry.
     """
-    raw = read_yaml(path)
+    text = read_text(path, error=CalibrationError).rstrip().removesuffix("---")  # as `echo` ends
+    raw = parse_yaml(text, where=str(path), error=CalibrationError)
+    if not isinstance(raw, dict):
+        raise CalibrationError("no camera calibration", where=str(path))
     try:
-        fields: dict[str, Any] = {
-            "width": raw["image_width"],
-            "height": raw["image_height"],
-            "k": raw["camera_matrix"]["data"],
-            "d": raw["distortion_coefficients"]["data"],
-            "distortion_model": raw["distortion_model"],
-            "frame_id": raw.get("camera_name", ""),
-        }
-        if rectified:
-            fields["p"] = raw["projection_matrix"]["data"]
+        fields = _of_message(raw) if "k" in raw else _of_file(raw, rectified)
         return CameraModel.from_camera_info(fields, rectified=rectified)
     except CalibrationError as error:
-        raise CalibrationError(str(error), where=str(path)) from error
+        raise CalibrationError(error.message, where=str(path), hint=error.hint) from error
     except KeyError as error:
         raise CalibrationError(f"no entry {error}", where=str(path)) from error
     except (TypeError, AttributeError) as error:
         raise CalibrationError("no camera calibration", where=str(path)) from error
+
+
+def _of_message(raw: dict[str, Any]) -> dict[str, Any]:
+    header = raw.get("header") or {}
+    return {**raw, "frame_id": header.get("frame_id", "")}
+
+
+def _of_file(raw: dict[str, Any], rectified: bool) -> dict[str, Any]:
+    """The fields of a `CameraInfo` from the names that calibration files have for them."""
+    fields = {name: raw[name] for name in ("binning_x", "binning_y", "roi") if name in raw}
+    if rectified:
+        fields["p"] = raw["projection_matrix"]["data"]
+    return {
+        **fields,
+        "width": raw["image_width"],
+        "height": raw["image_height"],
+        "k": raw["camera_matrix"]["data"],
+        "d": raw["distortion_coefficients"]["data"],
+        "distortion_model": raw["distortion_model"],
+        "frame_id": raw.get("camera_name", ""),
+    }
 
 
 def save_camera_info(camera: CameraModel, path: Path) -> None:
@@ -59,6 +73,4 @@ def save_camera_info(camera: CameraModel, path: Path) -> None:
         "rectification_matrix": {"rows": 3, "cols": 3, "data": [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0]},
         "projection_matrix": {"rows": 3, "cols": 4, "data": [float(v) for v in p]},
     }
-    Path(path).write_text(
-        yaml.safe_dump(content, sort_keys=False, default_flow_style=None), "utf-8"
-    )
+    write_yaml(path, content, error=CalibrationError, default_flow_style=None)

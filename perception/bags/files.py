@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from perception.adapters.messages import TF
 from perception.bags.messages import (
-    TF,
     BagMessage,
     camera_message,
     sample_message,

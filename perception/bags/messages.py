@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from perception.adapters.messages import CAMERA_INFO, CLOUD, IMAGE, TF
 from perception.errors import EncodingError, MissingDependencyError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
-IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
-CAMERA_INFO, TF = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 _FLOAT32 = 7
 _ENCODINGS = {"counts8": ("mono8", "u1"), "counts16": ("mono16", "u2")}
 

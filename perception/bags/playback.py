@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from perception.adapters.messages import stamp_of, to_sample
+from perception.adapters.calibration import MessageCalibration
+from perception.adapters.messages import CAMERA_INFO, TF, to_sample
 from perception.bags.files import info_topic, read_bag
-from perception.bags.messages import CAMERA_INFO, TF, BagMessage, parse
+from perception.bags.messages import BagMessage, parse
 from perception.errors import AnySenseError
 from perception.frame import Modality
-from perception.geometry.camera import CameraModel
-from perception.geometry.live import LiveCalibration
-from perception.geometry.transforms import RigidTransform
 from perception.runtime.stream import Output, Stream
 
 
@@ -36,7 +33,7 @@ class Playback:
         self,
         stream: Stream,
         topics: Mapping[Modality, str],
-        calibration: LiveCalibration,
+        calibration: MessageCalibration,
         thermal_unit: str = "auto",
     ) -> None:
         self.stream = stream
@@ -89,28 +86,18 @@ class Playback:
 
     def _camera(self, modality: Modality, message: BagMessage) -> None:
         try:
-            info = parse(message)
-            fields: dict[str, Any] = {
-                name: getattr(info, name) for name in ("width", "height", "k", "d")
-            }
-            fields["distortion_model"] = info.distortion_model
-            fields["frame_id"] = info.header.frame_id
-            self.calibration.note_camera(modality, CameraModel.from_camera_info(fields))
+            usable = self.calibration.on_camera(modality, parse(message))
         except AnySenseError:
-            self.counters[f"malformed_{message.topic}"] += 1
+            usable = False
+        self.counters[f"malformed_{message.topic}"] += not usable
 
     def _transforms(self, message: BagMessage) -> None:
-        static = message.topic.endswith("tf_static")
         try:
-            for one in parse(message).transforms:
-                t, q = one.transform.translation, one.transform.rotation
-                transform = RigidTransform.from_quaternion_xyzw(
-                    (q.x, q.y, q.z, q.w), [t.x, t.y, t.z]
-                )
-                parent, child = one.header.frame_id, one.child_frame_id
-                self.calibration.tree.set(parent, child, transform, stamp_of(one), static=static)
+            static = message.topic.endswith("tf_static")
+            bad = self.calibration.on_transforms(parse(message), static)
         except AnySenseError:
-            self.counters[f"malformed_{message.topic}"] += 1
+            bad = 1
+        self.counters[f"malformed_{message.topic}"] += bad
 
 
 def _info_beside(topic: str) -> str:

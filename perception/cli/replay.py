@@ -37,9 +37,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Play the bag; writes status.jsonl, and with --overlays pictures."""
+    from perception.adapters.calibration import MessageCalibration
     from perception.bags.files import modality_topics
     from perception.bags.playback import Playback
-    from perception.geometry.live import LiveCalibration
     from perception.runtime.collector import SensorTiming
     from perception.runtime.pipeline import Pipeline
     from perception.runtime.stream import Stream
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             "the bag has none of them",
             where=str(args.bag),
         )
-    calibration = LiveCalibration()
+    calibration = MessageCalibration()
     calibration.load(args.rig)
     sensors = {m: SensorTiming(offset_ns=_offset(calibration.rig, m)) for m in topics}
     stream = Stream(pipeline, sensors, round(args.deadline_ms * 1e6))

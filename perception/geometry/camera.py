@@ -7,7 +7,7 @@ thin-prism and tilt terms must be zero) and `equidistant` (Kannala-Brandt, 4), a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perception.errors import CalibrationError, InputError
+from perception.files.limits import check_pixels
 
 Float64 = NDArray[np.float64]
 
@@ -86,8 +87,7 @@ class CameraModel:
         self._check(where)
 
     def _check(self, where: str) -> None:
-        if self.width < 1 or self.height < 1:
-            raise CalibrationError(f"image size {self.width}x{self.height}", where=where)
+        check_pixels(self.width, self.height, where=where, error=CalibrationError)
         lengths = (self.fx, self.fy, self.cx, self.cy)
         if not np.isfinite(lengths).all() or self.fx <= 0 or self.fy <= 0:
             raise CalibrationError(
@@ -104,30 +104,56 @@ class CameraModel:
 
     @staticmethod
     def from_camera_info(info: Mapping[str, Any], *, rectified: bool = False) -> CameraModel:
-        """From the fields of a `CameraInfo`: width, height, k (9), d, distortion_model, p (12).
+        """From the fields of a `CameraInfo`, for the images that it says it goes with.
+
+        Its matrices and size are of the full sensor: the region of interest is cut out first, then
+        binned, as sensor_msgs says.
 
         Args:
-            info: the fields; keys may be lower or upper case.
+            info: width, height, k (9), d, distortion_model, p (12), and where the images are not of
+                the full sensor binning_x, binning_y and roi (x_offset, y_offset, width, height);
+                keys may be lower or upper case.
             rectified: the image is already rectified: use P and no distortion.
+
+        Raises:
+            CalibrationError: a field is missing or cannot be, or the camera is not calibrated.
+        """
+        return CameraModel.choices_of_camera_info(info, rectified=rectified)[0]
+
+    @staticmethod
+    def choices_of_camera_info(
+        info: Mapping[str, Any], *, rectified: bool = False
+    ) -> tuple[CameraModel, ...]:
+        """`from_camera_info`, and for drivers that send what it contradicts the full sensor's model.
+
+        An image of exactly the calibrated size is one of the full sensor, whatever binning and region
+        of interest say.
+
+        Returns:
+            Models of different image sizes, what sensor_msgs says first.
         """
         fields = {str(key).lower(): value for key, value in info.items()}
+        full = _full_camera(fields, rectified)
         try:
-            size = int(fields["width"]), int(fields["height"])
-            matrix = [float(v) for v in (fields["p"] if rectified else fields["k"])]
-            model = str(fields.get("distortion_model", ""))
-            d = tuple(float(v) for v in fields.get("d", ()))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CalibrationError(f"CameraInfo lacks or garbles a field: {error}") from error
-        if len(matrix) != (12 if rectified else 9):
-            raise CalibrationError(f"CameraInfo matrix has {len(matrix)} entries")
-        fx, cx, fy, cy = (matrix[i] for i in ((0, 2, 5, 6) if rectified else (0, 2, 4, 5)))
-        if matrix[1] != 0:
-            raise CalibrationError(f"CameraInfo matrix has skew {matrix[1]:g}, none is supported")
-        frame = str(fields.get("frame_id", ""))
-        polynomial = _ALIASES.get(model, model) != "equidistant"
-        if rectified or (polynomial and not d):
-            return CameraModel(*size, fx, fy, cx, cy, frame_id=frame)
-        return CameraModel(*size, fx, fy, cx, cy, model, d, frame)
+            binning = [max(1, int(fields.get(f"binning_{axis}") or 1)) for axis in "xy"]
+            roi = fields.get("roi") or {}
+            x, y, width, height = (
+                int(roi.get(name, 0)) for name in ("x_offset", "y_offset", "width", "height")
+            )
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            raise CalibrationError(f"CameraInfo garbles binning or roi: {error}") from error
+        if (x, y, width, height) == (0, 0, 0, 0):
+            width, height = full.width, full.height
+        elif not (0 <= x <= full.width - width and 0 <= y <= full.height - height):
+            if (width, height) == (full.width, full.height):
+                return (full,)  # calibrated for this very window
+            raise CalibrationError(
+                f"CameraInfo has a roi of {width}x{height} at {x}, {y}, outside "
+                f"{full.width}x{full.height} pixels"
+            )
+        part = full.cropped(x, y, width, height).binned(*binning)
+        whole = (part.width, part.height) == (full.width, full.height)
+        return (part,) if whole else (part, full)
 
     @staticmethod
     def from_dict(fields: Mapping[str, Any]) -> CameraModel:
@@ -193,6 +219,21 @@ class CameraModel:
             self.distortion,
             self.frame_id,
         )
+
+    def cropped(self, x: int, y: int, width: int, height: int) -> CameraModel:
+        """The model of the window of the image whose top left pixel is (x, y)."""
+        return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
+
+    def binned(self, nx: int, ny: int) -> CameraModel:
+        """The model of the image whose pixels are nx x ny of this one's; what is left over is cut off.
+
+        Raises:
+            CalibrationError: nothing is left.
+        """
+        if (nx, ny) == (1, 1):
+            return self
+        exact = self.scaled(1 / nx, 1 / ny)
+        return replace(exact, width=self.width // nx, height=self.height // ny)
 
     @cached_property
     def max_tangent(self) -> float:
@@ -361,6 +402,27 @@ class CameraModel:
         good = (np.abs(self._angle(theta) - radius) < _RESIDUAL) & (theta < limit)
         factor = np.where(radius > 1e-9, np.tan(theta) / radius, 1.0)
         return np.where(good[:, None], bent * factor[:, None], np.nan)
+
+
+def _full_camera(fields: Mapping[str, Any], rectified: bool) -> CameraModel:
+    """The model of the full sensor, from the fields of a `CameraInfo`."""
+    try:
+        size = int(fields["width"]), int(fields["height"])
+        matrix = [float(v) for v in (fields["p"] if rectified else fields["k"])]
+        model = str(fields.get("distortion_model", ""))
+        d = tuple(float(v) for v in fields.get("d", ()))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CalibrationError(f"CameraInfo lacks or garbles a field: {error}") from error
+    if len(matrix) != (12 if rectified else 9):
+        raise CalibrationError(f"CameraInfo matrix has {len(matrix)} entries")
+    fx, cx, fy, cy = (matrix[i] for i in ((0, 2, 5, 6) if rectified else (0, 2, 4, 5)))
+    if matrix[1] != 0:
+        raise CalibrationError(f"CameraInfo matrix has skew {matrix[1]:g}, none is supported")
+    frame = str(fields.get("frame_id", ""))
+    polynomial = _ALIASES.get(model, model) != "equidistant"
+    if rectified or (polynomial and not d):
+        return CameraModel(*size, fx, fy, cx, cy, frame_id=frame)
+    return CameraModel(*size, fx, fy, cx, cy, model, d, frame)
 
 
 def _first_root(coefficients: ArrayLike) -> float:

@@ -32,7 +32,7 @@ class LiveCalibration:
         self.source, self.reference_frame = source, reference_frame
         self.tree = FrameTree()
         self.rig = Rig({})
-        self._cameras: dict[Modality, CameraModel] = {}
+        self._cameras: dict[Modality, tuple[CameraModel, ...]] = {}
         self._lock = threading.Lock()
 
     def load(self, path: str) -> None:
@@ -43,10 +43,11 @@ class LiveCalibration:
         """
         self.rig = load_rig(Path(path)) if path else Rig({})
 
-    def note_camera(self, modality: Modality, camera: CameraModel) -> None:
-        """Take in intrinsics."""
+    def note_camera(self, modality: Modality, *choices: CameraModel) -> None:
+        """Take in intrinsics: of several, the one whose size an image has is attached to it."""
         with self._lock:
-            self._cameras[modality] = camera
+            if set(choices) != set(self._cameras.get(modality, ())):  # else their order stays
+                self._cameras[modality] = choices
 
     def camera(self, modality: Modality) -> CameraModel | None:
         """Intrinsics of a camera, None when nothing is known."""
@@ -54,7 +55,7 @@ class LiveCalibration:
         if own is not None and own.camera is not None:
             return own.camera
         with self._lock:
-            return self._cameras.get(modality)
+            return next(iter(self._cameras.get(modality, ())), None)
 
     def offset_ns(self, modality: Modality) -> int:
         """What the rig file adds to a sensor's stamps."""
@@ -69,6 +70,7 @@ class LiveCalibration:
         """
         modality = sample.modality
         if modality != "lidar":
+            self._choose(modality, sample.data.shape[:2])
             return replace(sample, camera=self.camera(modality))
         own = self.rig.sensors.get("lidar")
         extrinsics = own.extrinsics if own is not None and self.source != "tf" else None
@@ -85,6 +87,14 @@ class LiveCalibration:
         if extrinsics is None and self.source != "file":
             extrinsics = self._from_tree(frame, sample)
         return replace(sample, camera=camera, extrinsics=extrinsics)
+
+    def _choose(self, modality: Modality, size: tuple[int, ...]) -> None:
+        """Put those of a camera's models first that have the size (height, width) of its image."""
+        with self._lock:
+            choices = self._cameras.get(modality, ())
+            if len(choices) > 1:
+                fitting = sorted(choices, key=lambda c: (c.height, c.width) != size)
+                self._cameras[modality] = tuple(fitting)
 
     def _from_tree(self, frame: str, sample: Sample) -> RigidTransform:
         if not frame or not sample.frame_id:

@@ -114,3 +114,105 @@ def test_any_camera_info_gives_a_camera_or_a_calibration_error(info: dict) -> No
         CameraModel.from_camera_info(info)
     except CalibrationError as error:
         assert "\n" not in str(error)
+
+
+SENSOR = {
+    "width": 640,
+    "height": 480,
+    "k": [500, 0, 319.5, 0, 510, 239.5, 0, 0, 1],
+    "p": [480, 0, 321.5, 0, 0, 490, 238.5, 0, 0, 0, 1, 0],
+    "d": [-0.1, 0.02, 0.001, 0.002, 0.0],
+    "distortion_model": "plumb_bob",
+}
+
+
+def _roi(x: int, y: int, width: int, height: int) -> dict:
+    return {"x_offset": x, "y_offset": y, "width": width, "height": height}
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize(
+    ("binning", "roi"),
+    [
+        ((2, 2), (0, 0, 0, 0)),
+        ((1, 3), (0, 0, 640, 480)),
+        ((0, 0), (160, 120, 320, 240)),
+        ((2, 4), (17, 30, 100, 200)),
+        ((3, 3), (0, 0, 0, 0)),
+        ((2, 2), (639, 479, 1, 1)),
+    ],
+)
+def test_binning_and_region_of_interest(
+    binning: tuple[int, int], roi: tuple[int, int, int, int], rectified: bool
+) -> None:
+    info = {**SENSOR, "binning_x": binning[0], "binning_y": binning[1], "roi": _roi(*roi)}
+    nx, ny = (max(1, n) for n in binning)
+    width, height = roi[2] or 640, roi[3] or 480
+    if not (width // nx and height // ny):
+        with pytest.raises(CalibrationError, match="0x0"):
+            CameraModel.from_camera_info(info, rectified=rectified)
+        return
+    part = CameraModel.from_camera_info(info, rectified=rectified)
+    full = CameraModel.from_camera_info(SENSOR, rectified=rectified)
+    assert (part.width, part.height) == (width // nx, height // ny)
+    points = _points(2)
+    uv, small = full.project(points)[0], part.project(points)[0]
+    # A pixel of the part covers nx x ny of the sensor's, from its edge on.
+    assert np.allclose((uv + 0.5 - roi[:2]) / [nx, ny], small + 0.5, atol=1e-9)
+
+
+def test_without_binning_and_roi_nothing_changes() -> None:
+    plain = CameraModel.from_camera_info(SENSOR)
+    for binning in (0, 1):
+        for roi in (_roi(0, 0, 0, 0), _roi(0, 0, 640, 480), None):
+            info = {**SENSOR, "binning_x": binning, "binning_y": binning, "roi": roi}
+            assert CameraModel.choices_of_camera_info(info) == (plain,)
+
+
+def test_an_image_of_the_calibrated_size_is_one_of_the_full_sensor() -> None:
+    info = {**SENSOR, "binning_x": 2, "binning_y": 2}
+    half, full = CameraModel.choices_of_camera_info(info)
+    assert (half.width, half.height, half.fx) == (320, 240, 250)
+    assert full == CameraModel.from_camera_info(SENSOR)
+    # Calibrated for just this window: its offset on the sensor says nothing.
+    info = {**SENSOR, "roi": _roi(100, 50, 640, 480)}
+    assert CameraModel.choices_of_camera_info(info) == (full,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"roi": _roi(400, 0, 320, 240)}, "320x240 at 400, 0"),
+        ({"roi": _roi(0, 0, 641, 480)}, "641x480"),
+        ({"roi": _roi(5, 5, 0, 0)}, "0x0"),
+        ({"roi": _roi(2**32 - 1, 0, 2, 2)}, "outside"),
+        ({"roi": 7}, "roi"),
+        ({"roi": {"width": "wide"}}, "roi"),
+        ({"binning_x": 641}, "0x480"),
+        ({"binning_y": 2**32 - 1}, "640x0"),
+        ({"binning_x": "two"}, "binning"),
+        ({"width": 70000, "height": 70000}, "70000x70000"),
+        ({"width": 2**32 - 1, "height": 1}, "limit"),
+        ({"k": [0] * 9}, "uncalibrated"),
+    ],
+)
+def test_camera_info_that_cannot_be(fields: dict, word: str) -> None:
+    with pytest.raises(CalibrationError, match=word):
+        CameraModel.from_camera_info({**SENSOR, **fields})
+
+
+@given(
+    st.integers(0, 5), st.integers(0, 5), *(st.integers(0, 700) for _ in range(4)), st.booleans()
+)
+def test_any_binning_and_roi_gives_models_inside_the_sensor_or_a_calibration_error(
+    bx: int, by: int, x: int, y: int, width: int, height: int, rectified: bool
+) -> None:
+    info = {**SENSOR, "binning_x": bx, "binning_y": by, "roi": _roi(x, y, width, height)}
+    try:
+        choices = CameraModel.choices_of_camera_info(info, rectified=rectified)
+    except CalibrationError as error:
+        assert len(str(error).splitlines()) == 1
+        return
+    sizes = [(c.width, c.height) for c in choices]
+    assert len(set(sizes)) == len(sizes)
+    assert all(1 <= w <= 640 and 1 <= h <= 480 for w, h in sizes)

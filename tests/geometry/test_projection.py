@@ -98,3 +98,33 @@ def test_ros_camera_calibration_files_round_trip(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("image_width: 3")
     with pytest.raises(CalibrationError, match=r"bad\.yaml"):
         load_camera_info(tmp_path / "bad.yaml")
+
+
+def test_a_printed_camera_info_message_is_read_with_its_binning(tmp_path: Path) -> None:
+    text = """header:
+  stamp: {sec: 5, nanosec: 0}
+  frame_id: left_optical
+height: 480
+width: 640
+distortion_model: plumb_bob
+d: [0.1, 0.0, 0.0, 0.0, 0.0]
+k: [500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0]
+p: [480.0, 0.0, 319.5, 0.0, 0.0, 480.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+binning_x: 2
+binning_y: 2
+roi: {x_offset: 160, y_offset: 120, height: 240, width: 320, do_rectify: false}
+---
+"""
+    (tmp_path / "info.yaml").write_text(text)
+    camera = load_camera_info(tmp_path / "info.yaml")
+    assert (camera.width, camera.height, camera.fx, camera.cx) == (160, 120, 250, 79.5)
+    assert camera.frame_id == "left_optical"
+    assert load_camera_info(tmp_path / "info.yaml", rectified=True).fx == 240
+    (tmp_path / "info.yaml").write_text(text.replace("width: 320", "width: 3200"))
+    with pytest.raises(CalibrationError, match=r"info\.yaml: CameraInfo has a roi of 3200x240"):
+        load_camera_info(tmp_path / "info.yaml")
+    (tmp_path / "large.yaml").write_text(
+        text.replace("height: 480\nwidth: 640", "height: 70000\nwidth: 70000")
+    )
+    with pytest.raises(CalibrationError, match="70000x70000"):
+        load_camera_info(tmp_path / "large.yaml")

@@ -1,26 +1,38 @@
-"""Between ROS messages and the library's samples and results."""
+"""From the library's results to ROS messages; `perception.adapters.messages` goes the other way."""
 
 from __future__ import annotations
 
 from array import array
 from typing import Any
 
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from sensor_msgs.msg import PointField as PointFieldMsg
 from std_msgs.msg import Header
 
-from perception.adapters import decode_compressed, depth_from_array
-from perception.adapters.messages import to_sample as sample_from_message
-from perception.adapters.thermal import thermal_from_array
-from perception.errors import InputError
-from perception.frame import Modality, Sample
+from perception.adapters.messages import to_camera, to_ns, to_sample, to_transform
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
+
+__all__ = [
+    "CLOUD_FIELDS",
+    "CLOUD_STEP",
+    "byte_array",
+    "cloud",
+    "from_camera",
+    "from_transform",
+    "header",
+    "image",
+    "labeled_cloud",
+    "to_camera",
+    "to_ns",
+    "to_sample",
+    "to_stamp",
+    "to_transform",
+]
 
 CLOUD_FIELDS = (
     ("x", 0, PointFieldMsg.FLOAT32),
@@ -31,11 +43,6 @@ CLOUD_FIELDS = (
 )
 CLOUD_STEP = 20
 _ENCODINGS = {"uint8": "mono8", "uint16": "16UC1", "float32": "32FC1"}
-
-
-def to_ns(stamp: Time) -> int:
-    """Nanoseconds of a stamp."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def to_stamp(stamp_ns: int) -> Time:
@@ -58,58 +65,6 @@ def byte_array(values: NDArray[Any]) -> array:  # type: ignore[type-arg]
     return out
 
 
-def to_sample(modality: Modality, message: Any, thermal_unit: str = "auto") -> Sample:
-    """Decode a sensor message.
-
-    Args:
-        modality: what the topic is declared as.
-        message: `Image`, `CompressedImage`, or for lidar `PointCloud2`.
-        thermal_unit: see `decode_thermal`.
-
-    Raises:
-        EncodingError: the encoding or layout is unknown.
-        InputError: fields contradict each other.
-    """
-    if not isinstance(message, CompressedImage):
-        return sample_from_message(modality, message, thermal_unit)
-    data, unit = _compressed(modality, message, thermal_unit)
-    stamp = to_ns(message.header.stamp)
-    return Sample(modality, data, stamp, message.header.frame_id, message.format, unit)
-
-
-def _compressed(
-    modality: Modality, message: CompressedImage, unit: str
-) -> tuple[NDArray[Any], str]:
-    image = decode_compressed(message.data, message.format)
-    if modality == "rgb":
-        if image.dtype != np.uint8:
-            image = (image >> 8).astype(np.uint8)
-        return (image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)), ""
-    if image.ndim == 3:
-        raise InputError("compressed image has colors, expected one channel", where=modality)
-    if modality == "depth":
-        return depth_from_array(image), ""
-    return thermal_from_array(image, unit=unit)
-
-
-def to_camera(info: CameraInfo) -> CameraModel:
-    """Intrinsics of a `CameraInfo`.
-
-    Raises:
-        CalibrationError: the camera is not calibrated, or its distortion model is unknown.
-    """
-    return CameraModel.from_camera_info(
-        {
-            "width": info.width,
-            "height": info.height,
-            "k": info.k,
-            "d": info.d,
-            "distortion_model": info.distortion_model,
-            "frame_id": info.header.frame_id,
-        }
-    )
-
-
 def from_camera(camera: CameraModel, stamp_ns: int, frame_id: str) -> CameraInfo:
     """A `CameraInfo` with these intrinsics."""
     (fx, _, cx), (_, fy, cy), _ = camera.matrix.tolist()
@@ -121,16 +76,6 @@ def from_camera(camera: CameraModel, stamp_ns: int, frame_id: str) -> CameraInfo
     out.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
     out.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
     return out
-
-
-def to_transform(message: TransformStamped) -> RigidTransform:
-    """The transform of a /tf message, child to parent.
-
-    Raises:
-        CalibrationError: a zero quaternion, or values that are not finite.
-    """
-    t, q = message.transform.translation, message.transform.rotation
-    return RigidTransform.from_quaternion_xyzw((q.x, q.y, q.z, q.w), (t.x, t.y, t.z))
 
 
 def from_transform(

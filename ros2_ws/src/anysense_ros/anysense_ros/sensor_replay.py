@@ -20,8 +20,9 @@ from rosgraph_msgs.msg import Clock
 
 from anysense_ros import processes
 from anysense_ros.conversions import to_stamp
+from perception.adapters.messages import TF
 from perception.bags.files import messages_of, read_bag
-from perception.bags.messages import TF, BagMessage
+from perception.bags.messages import BagMessage
 from perception.data.registry import KINDS, open_recording, parse_data_argument
 from perception.errors import AnySenseError, ConfigError
 

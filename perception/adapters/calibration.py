@@ -1,0 +1,66 @@
+"""camera_info and TF messages for `LiveCalibration`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perception.adapters.messages import camera_fields, to_ns, to_transform
+from perception.errors import CalibrationError
+from perception.frame import Modality
+from perception.geometry.camera import CameraModel
+from perception.geometry.live import LiveCalibration
+
+_MOST_PROBLEMS = 64
+"""Problems kept at a time; of more, the oldest are forgotten."""
+
+
+class MessageCalibration(LiveCalibration):
+    """Takes in messages; what is wrong with one is kept in `problems`, by what it concerns.
+
+    A bad transform in a message does not take the good ones beside it along.
+    """
+
+    def __init__(self, source: str = "auto", reference_frame: str = "") -> None:
+        super().__init__(source, reference_frame)
+        self.problems: dict[str, str] = {}
+        self._seen: dict[Modality, dict[str, Any]] = {}
+
+    def on_camera(self, modality: Modality, info: Any) -> bool:
+        """Take in a `CameraInfo`; False, and a line in `problems`, when it cannot be used."""
+        fields, key = camera_fields(info), f"{modality} camera_info"
+        if self._seen.get(modality) == fields:
+            return key not in self.problems
+        self._seen[modality] = fields
+        try:
+            self.note_camera(modality, *CameraModel.choices_of_camera_info(fields))
+        except CalibrationError as error:
+            self._note(key, str(error))
+            return False
+        self.problems.pop(key, None)
+        return True
+
+    def on_transforms(self, message: Any, static: bool) -> int:
+        """Take in a `TFMessage`.
+
+        Returns:
+            How many of its transforms cannot be used; each has a line in `problems`.
+        """
+        bad = 0
+        for one in message.transforms:
+            parent, child = one.header.frame_id, one.child_frame_id
+            key = f"tf {child}"
+            try:
+                transform, stamp = to_transform(one), to_ns(one.header.stamp)
+                self.tree.set(parent, child, transform, stamp, static=static)
+            except CalibrationError as error:
+                self._note(key, str(error))
+                bad += 1
+            else:
+                self.problems.pop(key, None)
+        return bad
+
+    def _note(self, key: str, line: str) -> None:
+        self.problems.pop(key, None)
+        self.problems[key] = line
+        while len(self.problems) > _MOST_PROBLEMS:
+            del self.problems[next(iter(self.problems))]

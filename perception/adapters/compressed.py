@@ -1,0 +1,114 @@
+"""`sensor_msgs/CompressedImage`: JPEG and PNG, and the `compressedDepth` transport of depth images.
+
+Formats are those of ROS's image_transport_plugins: `jpeg`, `png`, `rgb8; jpeg compressed bgr8`,
+`16UC1; compressedDepth png`, `32FC1; compressedDepth rvl` and their like.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.adapters.depth import depth_from_array
+from perception.adapters.image import Bytes, byte_view, decode_compressed
+from perception.adapters.rvl import decode_rvl
+from perception.adapters.thermal import thermal_from_array
+from perception.errors import EncodingError, InputError
+from perception.files.limits import check_pixels
+from perception.frame import Modality
+
+_MAGICS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+_DEPTH_HEADER = struct.Struct("<iff")  # which coding; the two parameters of inverse depth
+_RVL_SIZE = struct.Struct("<II")  # width, height
+
+
+def decode_compressed_image(
+    modality: Modality, data: Bytes, format: str, *, thermal_unit: str = "auto"
+) -> tuple[NDArray[Any], str]:
+    """Decode the bytes of a `CompressedImage`.
+
+    Args:
+        modality: rgb, depth or thermal.
+        data: its data.
+        format: its format.
+        thermal_unit: see `decode_thermal`.
+
+    Returns:
+        rgb (H, W, 3) uint8; depth (H, W) float32 metres; thermal (H, W) float32; and the unit of
+        thermal, else an empty string.
+
+    Raises:
+        EncodingError: neither JPEG, PNG nor compressedDepth, or cut off.
+        InputError: colors where one channel is needed, or a dtype whose scale is not known.
+    """
+    flat = byte_view(data, "compressed image")
+    if "compresseddepth" in format.lower():
+        if modality == "rgb":
+            raise EncodingError(f"format '{format}' is depth, expected colors", where=modality)
+        image = _decode_depth_transport(flat, format)
+    else:
+        image = _decode_picture(flat, format, modality)
+    if modality == "rgb":
+        if image.dtype != np.uint8:
+            image = (image >> 8).astype(np.uint8)
+        return (image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)), ""
+    if image.ndim == 3:
+        raise InputError("compressed image has colors, expected one channel", where=modality)
+    if modality == "depth":
+        return depth_from_array(image), ""
+    return thermal_from_array(image, unit=thermal_unit)
+
+
+def _decode_picture(flat: NDArray[np.uint8], format: str, where: str) -> NDArray[Any]:
+    _check_magic(flat, format, where)
+    return decode_compressed(flat, format)
+
+
+def _check_magic(flat: NDArray[np.uint8], format: str, where: str) -> str:
+    start = flat[:8].tobytes()
+    found = next((name for magic, name in _MAGICS.items() if start.startswith(magic)), "")
+    if not found:
+        raise EncodingError(
+            f"compressed image of format '{format}' is neither JPEG nor PNG",
+            where=where,
+            hint="record or subscribe to the raw topic",
+        )
+    return found
+
+
+def _decode_depth_transport(flat: NDArray[np.uint8], format: str) -> NDArray[Any]:
+    """(H, W) uint16 as stored, or float32 metres where the source was 32FC1."""
+    if flat.size < _DEPTH_HEADER.size:
+        raise EncodingError(f"{flat.size} bytes are no compressedDepth", where="depth")
+    _, scale, offset = _DEPTH_HEADER.unpack(flat[: _DEPTH_HEADER.size].tobytes())
+    source, _, coding = format.partition(";")
+    payload = flat[_DEPTH_HEADER.size :]
+    if coding.lower().split()[-1:] == ["rvl"]:
+        if payload.size < _RVL_SIZE.size:
+            raise EncodingError("compressedDepth rvl ends before its size", where="depth")
+        width, height = _RVL_SIZE.unpack(payload[: _RVL_SIZE.size].tobytes())
+        check_pixels(width, height, where="depth", error=EncodingError)
+        stored: NDArray[Any] = decode_rvl(payload[_RVL_SIZE.size :], width, height)
+    else:
+        if _check_magic(payload, format, "depth") != "png":
+            raise EncodingError(f"format '{format}' holds a JPEG, expected PNG", where="depth")
+        stored = decode_compressed(payload)
+    if source.strip() != "32FC1":
+        return stored
+    if stored.dtype != np.uint16 or stored.ndim != 2:
+        raise EncodingError("inverse depth must be one channel of 16 bit", where="depth")
+    return _from_inverse(stored, scale, offset)
+
+
+def _from_inverse(stored: NDArray[np.uint16], scale: float, offset: float) -> NDArray[np.float32]:
+    """Metres from quantized inverse depth, 0 = no return."""
+    if not (np.isfinite([scale, offset]).all() and scale > 0):
+        raise EncodingError(f"inverse depth with parameters {scale:g}, {offset:g}", where="depth")
+    with np.errstate(divide="ignore"):
+        meters = np.float32(scale) / (stored.astype(np.float32) - np.float32(offset))
+    meters[(stored == 0) | ~(meters > 0)] = np.nan
+    return meters

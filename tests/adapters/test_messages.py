@@ -1,0 +1,177 @@
+"""ROS messages, as any object with their fields: samples, calibration and transforms."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from perception.adapters.calibration import MessageCalibration
+from perception.adapters.messages import to_camera, to_sample
+from perception.errors import CalibrationError, EncodingError
+from perception.frame import MODALITIES, Sample
+
+QUATERNION = (0.5, -0.5, 0.5, 0.5)
+
+
+def _header(stamp_ns: int = 0, frame: str = "camera") -> SimpleNamespace:
+    stamp = SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    return SimpleNamespace(stamp=stamp, frame_id=frame)
+
+
+def _image(values: np.ndarray, encoding: str, stamp_ns: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(
+        header=_header(stamp_ns),
+        height=values.shape[0],
+        width=values.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=values.nbytes // values.shape[0],
+        data=values.tobytes(),
+    )
+
+
+def _compressed(values: np.ndarray, format: str) -> SimpleNamespace:
+    data = cv2.imencode(".png", values)[1].tobytes()
+    return SimpleNamespace(header=_header(7), format=format, data=data)
+
+
+def _info(width: int = 640, height: int = 480, **fields: Any) -> SimpleNamespace:
+    roi = dict(
+        zip(("x_offset", "y_offset", "width", "height"), fields.pop("roi", (0,) * 4), strict=True)
+    )
+    values = {
+        "header": _header(),
+        "width": width,
+        "height": height,
+        "k": np.array([500, 0, 319.5, 0, 500, 239.5, 0, 0, 1.0]),
+        "d": np.zeros(5),
+        "p": np.zeros(12),
+        "distortion_model": "plumb_bob",
+        "binning_x": 0,
+        "binning_y": 0,
+        "roi": SimpleNamespace(**roi),
+    }
+    return SimpleNamespace(**{**values, **fields})
+
+
+def _cloud() -> SimpleNamespace:
+    points = np.random.default_rng(0).uniform(1, 9, (5, 4)).astype(np.float32)
+    fields = [
+        SimpleNamespace(name=n, offset=4 * i, datatype=7, count=1)
+        for i, n in enumerate(("x", "y", "z", "intensity"))
+    ]
+    return SimpleNamespace(
+        header=_header(3, "lidar"),
+        fields=fields,
+        data=points.tobytes(),
+        width=5,
+        height=1,
+        point_step=16,
+        row_step=80,
+        is_bigendian=False,
+    )
+
+
+def _transform(child: str, quaternion: Any, parent: str = "camera") -> SimpleNamespace:
+    rotation = SimpleNamespace(**dict(zip("xyzw", quaternion, strict=True)))
+    translation = SimpleNamespace(x=1.0, y=2.0, z=3.0)
+    return SimpleNamespace(
+        header=_header(0, parent),
+        child_frame_id=child,
+        transform=SimpleNamespace(translation=translation, rotation=rotation),
+    )
+
+
+def test_every_type_of_message_becomes_its_sample() -> None:
+    colors = np.random.default_rng(1).integers(0, 255, (4, 6, 3), np.uint8)
+    millimeters = np.full((4, 6), 1500, np.uint16)
+    rgb = to_sample("rgb", _image(colors, "rgb8", 5))
+    assert (rgb.stamp_ns, rgb.frame_id, rgb.encoding) == (5, "camera", "rgb8")
+    again = to_sample("rgb", _compressed(colors[..., ::-1], "png"))
+    assert np.array_equal(again.data, rgb.data)
+    assert (again.stamp_ns, again.encoding) == (7, "png")
+    depth = to_sample("depth", _compressed(millimeters, "16UC1; png compressed "))
+    assert np.allclose(depth.data, 1.5)
+    thermal = to_sample("thermal", _compressed(millimeters, "png"), "centikelvin")
+    assert thermal.unit == "kelvin"
+    assert to_sample("lidar", _cloud()).data.shape == (5, 4)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_other_types_of_message_are_named(modality: str) -> None:
+    image = _image(np.zeros((4, 6), np.uint8), "mono8")
+    wrong = [_info(), SimpleNamespace(data="text"), image if modality == "lidar" else _cloud()]
+    for message in wrong:
+        with pytest.raises(EncodingError, match=f"no {modality} .*needs sensor_msgs"):
+            to_sample(modality, message)
+
+
+def test_one_bad_transform_does_not_take_the_good_one_along() -> None:
+    zero, nan = (0, 0, 0, 0), (float("nan"),) * 4
+    good = _transform("lidar", QUATERNION)
+    for others in ([("b", zero)], [("b", nan)], [("", QUATERNION)], [("b", zero), ("c", nan)]):
+        for first in (True, False):
+            bad = [_transform(*other) for other in others]
+            calibration = MessageCalibration()
+            message = SimpleNamespace(transforms=[*bad, good] if first else [good, *bad])
+            assert calibration.on_transforms(message, static=True) == len(bad)
+            assert calibration.tree.lookup("camera", "lidar").translation.tolist() == [1, 2, 3]
+            assert len(calibration.problems) == len(bad)
+    calibration.on_transforms(SimpleNamespace(transforms=[_transform("b", QUATERNION)]), True)
+    assert list(calibration.problems) == ["tf c"]
+
+
+@pytest.mark.parametrize("length", [0.998, 2.0, 1e-6, 1e6])
+def test_quaternions_need_not_be_of_unit_length(length: float) -> None:
+    calibration = MessageCalibration()
+    stretched = _transform("/lidar", [length * v for v in QUATERNION], "/camera")
+    calibration.on_transforms(SimpleNamespace(transforms=[stretched]), static=True)
+    found = calibration.tree.lookup("camera", "lidar")
+    assert np.allclose(found.rotation, [[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+
+
+def test_problems_do_not_pile_up() -> None:
+    calibration = MessageCalibration()
+    for number in range(1000):
+        message = SimpleNamespace(transforms=[_transform(f"f{number}", (0, 0, 0, 0))])
+        calibration.on_transforms(message, static=False)
+    assert len(calibration.problems) < 100 and "tf f999" in calibration.problems
+
+
+def _rgb(width: int, height: int) -> Sample:
+    return Sample("rgb", np.zeros((height, width, 3), np.uint8))
+
+
+def test_the_model_that_fits_the_image_is_attached() -> None:
+    calibration = MessageCalibration()
+    binned = _info(binning_x=2, binning_y=2)
+    assert calibration.on_camera("rgb", binned)
+    for width, height, focal in ((320, 240, 250), (640, 480, 500), (320, 240, 250)):
+        camera = calibration.attach(_rgb(width, height)).camera
+        assert camera is not None and (camera.width, camera.fx) == (width, focal)
+        # The LiDAR is projected into the image that there is, whatever is said again meanwhile.
+        calibration.on_camera("rgb", _info(binning_x=2, binning_y=2, d=np.full(5, np.nan)))
+        calibration.on_camera("rgb", binned)
+        assert calibration.camera("rgb") == camera
+    camera = calibration.attach(_rgb(100, 100)).camera
+    assert camera is not None and camera.width != 100
+
+
+def test_bad_camera_infos_leave_the_last_good_one() -> None:
+    calibration = MessageCalibration()
+    assert not calibration.on_camera("rgb", _info(70_000, 70_000))
+    assert "70000x70000" in calibration.problems["rgb camera_info"]
+    assert calibration.camera("rgb") is None
+    assert calibration.on_camera("rgb", _info())
+    assert not calibration.problems
+    uncalibrated = _info(k=np.zeros(9))
+    for _ in range(2):
+        assert not calibration.on_camera("rgb", uncalibrated)
+    assert "uncalibrated" in calibration.problems["rgb camera_info"]
+    assert calibration.camera("rgb") is not None
+    with pytest.raises(CalibrationError, match="uncalibrated"):
+        to_camera(uncalibrated)
