@@ -43,7 +43,9 @@ def _of_message(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _of_file(raw: dict[str, Any], rectified: bool) -> dict[str, Any]:
     """The fields of a `CameraInfo` from the names that calibration files have for them."""
-    fields = {name: raw[name] for name in ("binning_x", "binning_y", "roi") if name in raw}
+    fields: dict[str, Any] = {
+        name: raw[name] for name in ("binning_x", "binning_y", "roi") if name in raw
+    }
     if rectified:
         fields["p"] = raw["projection_matrix"]["data"]
     return {
