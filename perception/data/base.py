@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.errors import DataError
 from perception.frame import Frame, Modality
 
 IGNORE_LABEL = 255
@@ -21,7 +22,7 @@ IGNORE_LABEL = 255
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """A semantic or detection class: its id in the label files, its name and its RGB color."""
+    """A semantic or detection class: its id in labels and boxes, its name and its RGB color."""
 
     id: int
     name: str
@@ -67,7 +68,12 @@ class Truth:
 
 @dataclass(frozen=True)
 class RecordingInfo:
-    """What is the same for a whole recording."""
+    """What is the same for a whole recording.
+
+    Raises:
+        DataError: the id of a class is not its position, or two classes have one name.  A reader of
+            files that number their classes otherwise translates with `ClassTable`.
+    """
 
     kind: str
     name: str
@@ -78,6 +84,18 @@ class RecordingInfo:
     simulated: bool = False
     licence: str = "unknown: treat as research use"
     notes: str = field(default="")
+
+    def __post_init__(self) -> None:
+        for task, classes in (("seg_classes", self.seg_classes), ("det_classes", self.det_classes)):
+            ids = [c.id for c in classes]
+            if ids != list(range(len(ids))):
+                raise DataError(
+                    f"{task}: class ids {', '.join(map(str, ids))} are not the positions "
+                    f"0..{len(ids) - 1}",
+                    where=self.name,
+                )
+            if len({c.name for c in classes}) < len(ids):
+                raise DataError(f"{task}: a class name is given twice", where=self.name)
 
 
 class Recording(ABC):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,14 +12,17 @@ from typing import Literal
 import numpy as np
 
 from perception.data.base import IGNORE_LABEL
-from perception.data.files import read_image, read_yolo_boxes
-from perception.data.folder import FolderRecording
+from perception.data.files import read_labels
+from perception.data.folder import FRAMES, RIG, FolderRecording, parse_frames
 from perception.errors import AnySenseError, DataError
-from perception.frame import Frame, Modality, Sample
+from perception.files.listing import stem_of, visible_files
+from perception.frame import Modality, Sample
+from perception.geometry.rig import Rig, load_rig
 
 PLAUSIBLE_DEPTH_M = (0.15, 150.0)
 """Median depths outside this are taken for a wrong scale."""
 
+_TRUTH = ("labels", "boxes", "boxes3d")
 PLAUSIBLE_KELVIN = (220.0, 420.0)
 
 
@@ -37,76 +42,163 @@ def _no_progress(items: Iterable[int]) -> Iterable[int]:
 def check_folder(
     root: Path, progress: Callable[[Iterable[int]], Iterable[int]] = _no_progress
 ) -> list[Finding]:
-    """Check every frame of a recording in the folder format.
+    """Check every file of a recording in the folder format; one that is wrong does not end it.
 
-    Looks for missing and unreadable files, wrong sizes, label ids out of range, boxes outside the
-    image, depth and temperatures of an impossible scale, empty clouds, clouds that miss the image,
-    stamps that do not rise, and files that no frame names.
+    Looks for wrong rows of `frames.csv`, a wrong rig, missing and unreadable files, wrong sizes,
+    turned pictures, label ids that no class has, masks stored as 0 and 255, boxes outside the image,
+    depth and temperatures of an impossible scale, empty clouds, clouds that miss the image, stamps
+    that do not rise, mixed formats, and files that no frame names.
 
     Raises:
-        DataError: `dataset.yaml` or `frames.csv` is missing or malformed.
+        DataError: there is no such folder, or `dataset.yaml` or `frames.csv` cannot be read at all.
     """
-    if not Path(root).is_dir():
+    root = Path(root)
+    if not root.is_dir():
         raise DataError("no such folder", where=str(root))
-    recording = FolderRecording(Path(root))
-    findings = _check_index(recording)
-    medians: list[float] = []
-    for index in progress(range(len(recording))):
-        findings += _check_samples(recording, index, medians)
-        findings += _check_truth(recording, index)
-    if medians:
-        findings += _check_depth_scale(float(np.median(medians)))
-    return findings
-
-
-def _check_index(recording: FolderRecording) -> list[Finding]:
-    findings = []
-    ids = recording.ids
-    if not ids:
-        findings.append(Finding("error", "frames.csv", "lists no frame"))
-    if len(set(ids)) != len(ids):
-        findings.append(Finding("error", "frames.csv", "an id occurs twice"))
-    for i in range(1, len(ids)):
-        if recording.stamp_ns(i) <= recording.stamp_ns(i - 1):
-            findings.append(Finding("error", f"frames.csv: {ids[i]}", "stamp does not rise"))
-            break
-    known = set(ids)
-    for folder in (*recording.layout.modalities, "labels", "boxes"):
-        for path in sorted((recording.root / folder).glob("*")):
-            if path.stem not in known:
-                findings.append(Finding("warning", f"{folder}/{path.name}", "is not in frames.csv"))
-    return findings
-
-
-def _check_samples(recording: FolderRecording, index: int, medians: list[float]) -> list[Finding]:
-    name = recording.ids[index]
-    findings = []
-    for modality in recording.layout.modalities:
-        if recording.path(modality, name) is None:
-            findings.append(Finding("warning", f"{modality}/{name}", "sample is missing"))
+    rows, faults = parse_frames(root)
+    findings = [_fault(fault, root, FRAMES) for fault in faults]
+    rig = Rig({})
     try:
-        frame = recording.frame(index)
+        if (root / RIG).is_file():
+            rig = load_rig(root / RIG)
     except AnySenseError as error:
-        return [*findings, Finding("error", name, str(error))]
-    return findings + _check_frame(recording, name, frame, medians)
+        findings.append(_fault(error, root, RIG))
+    check = _FolderCheck(FolderRecording(root, rows=rows, rig=rig))
+    check.findings = findings
+    check.index(complete=not faults)
+    for index in progress(range(len(check.recording))):
+        check.frame(index)
+    check.whole()
+    return check.findings
 
 
-def _check_frame(
-    recording: FolderRecording, name: str, frame: Frame, medians: list[float]
-) -> list[Finding]:
-    findings = []
-    size = (recording.layout.height, recording.layout.width)
-    for modality, sample in frame.items():
-        where = f"{modality}/{name}"
+def _fault(error: AnySenseError, root: Path, where: str) -> Finding:
+    """What was raised, its place told from `root` on."""
+    place = error.where.removeprefix(f"{root}/") or where
+    hint = f" ({error.hint})" if error.hint else ""
+    return Finding("error", place, " ".join(f"{error.message}{hint}".split()))
+
+
+class _FolderCheck:
+    """Collects the findings of one recording."""
+
+    def __init__(self, recording: FolderRecording) -> None:
+        self.recording = recording
+        self.layout = recording.layout
+        self.root = recording.root
+        self.findings: list[Finding] = []
+        self.medians: list[float] = []
+        self.label_ids: set[int] = set()
+        self.cameras: set[Modality] = set()
+
+    def add(self, severity: Literal["error", "warning"], where: str, message: str) -> None:
+        self.findings.append(Finding(severity, where, message))
+
+    def index(self, *, complete: bool) -> None:
+        """What the table of frames, if `complete`, and the lists of files tell."""
+        recording, ids = self.recording, self.recording.ids
+        if not ids and complete:
+            self.add("error", FRAMES, "lists no frame")
+        for i in range(1, len(ids)):
+            if recording.stamp_ns(i) <= recording.stamp_ns(i - 1):
+                self.add("error", f"{FRAMES}: {ids[i]}", "stamp does not rise")
+                break
+        known = set(ids)
+        for folder in (*self.layout.modalities, *_TRUTH):
+            self._files(folder, known if complete else None)
+
+    def _files(self, folder: str, known: set[str] | None) -> None:
+        samples = self.recording.files[folder]
+        used = {path for paths in samples.files.values() for path in paths}
+        for path in visible_files(self.root / folder):
+            if path not in used:
+                wanted = ", ".join(samples.suffixes)
+                self.add("warning", f"{folder}/{path.name}", f"is not read: none of {wanted}")
+            elif known is not None and stem_of(path, samples.suffixes) not in known:
+                self.add("warning", f"{folder}/{path.name}", "is not in frames.csv")
+        formats = Counter(path.suffix.lower() for path in used)
+        if len(formats) > 1:
+            counts = ", ".join(f"{n} {suffix}" for suffix, n in sorted(formats.items()))
+            self.add("warning", folder, f"several formats: {counts}")
+
+    def frame(self, index: int) -> None:
+        """The samples and the truth of a frame."""
+        name, stamp = self.recording.ids[index], self.recording.stamp_ns(index)
+        missing = 0
+        for modality in self.layout.modalities:
+            with self._reported(f"{modality}/{name}"):
+                sample = self.recording.sample(modality, name, stamp)
+                if sample is not None:
+                    self._sample(f"{modality}/{name}", sample)
+                else:
+                    missing += 1
+                    self.add("warning", f"{modality}/{name}", "sample is missing")
+        if missing == len(self.layout.modalities):
+            self.add("error", name, "no sensor has a sample of this frame")
+        with self._reported(f"labels/{name}"):
+            self._labels(name)
+        with self._reported(f"boxes/{name}"):
+            self.recording.boxes(name)
+
+    @contextmanager
+    def _reported(self, where: str) -> Iterator[None]:
+        """Turn what is raised into a finding, so that the next file gets its turn."""
+        try:
+            yield
+        except AnySenseError as error:
+            self.findings.append(_fault(error, self.root, where))
+        except Exception as error:  # a checker goes on whatever a decoder thinks of a file
+            self.add("error", where, f"cannot be read: {type(error).__name__}: {error}")
+
+    def _sample(self, where: str, sample: Sample) -> None:
+        modality, size = sample.modality, (self.layout.height, self.layout.width)
         if modality != "lidar" and sample.data.shape[:2] != size:
             got = f"{sample.data.shape[1]}x{sample.data.shape[0]}"
-            text = f"image is {got}, dataset.yaml says {size[1]}x{size[0]}"
-            findings.append(Finding("error", where, text))
-        findings += [Finding("error", where, text) for text in _CHECKS[modality](sample)]
+            self.add("error", where, f"image is {got}, dataset.yaml says {size[1]}x{size[0]}")
+        self._camera(sample)
+        for text in _CHECKS[modality](sample):
+            self.add("error", where, text)
         if modality == "depth":
             finite = sample.data[np.isfinite(sample.data)]
-            medians += [float(np.median(finite))] if finite.size else []
-    return findings
+            self.medians += [float(np.median(finite))] if finite.size else []
+
+    def _camera(self, sample: Sample) -> None:
+        """A sensor's calibration against its pictures; for a cloud, against the labeled image."""
+        camera, modality = sample.camera, sample.modality
+        if camera is None or modality in self.cameras:
+            return
+        shape = (self.layout.height, self.layout.width)
+        if modality != "lidar":
+            shape = sample.data.shape[:2]
+        if (camera.height, camera.width) != shape:
+            self.cameras.add(modality)
+            text = f"camera is of {camera.width}x{camera.height}, the image {shape[1]}x{shape[0]}"
+            self.add("error", f"{RIG}: {modality}", text)
+
+    def _labels(self, name: str) -> None:
+        layout = self.layout
+        if not layout.seg_classes or not (self.root / "labels").is_dir():
+            return
+        path = self.recording.files["labels"].file(name)
+        labels = read_labels(path, 256)
+        if labels.shape != (layout.height, layout.width):
+            got = f"{labels.shape[1]}x{labels.shape[0]}"
+            text = f"is {got}, dataset.yaml says {layout.width}x{layout.height}"
+            self.add("error", f"labels/{name}", text)
+        self.label_ids |= set(np.unique(labels).tolist())
+        self.recording.seg_table.positions(labels, str(path))
+
+    def whole(self) -> None:
+        """What only all frames together tell."""
+        low, high = PLAUSIBLE_DEPTH_M
+        median = float(np.median(self.medians)) if self.medians else low
+        if not low <= median <= high:
+            why = "metres stored as millimetres?" if median < low else "too large a scale?"
+            text = f"median depth over all frames is {median:.4g} m: {why} Set depth_scale"
+            self.add("error", "depth", text)
+        if self.label_ids == {0, IGNORE_LABEL} and len(self.layout.seg_classes) > 1:
+            text = "hold only 0 and 255 (ignore): a mask saved as black and white? Store class ids"
+            self.add("warning", "labels", text)
 
 
 def _check_rgb(sample: Sample) -> list[str]:
@@ -145,46 +237,3 @@ _CHECKS: dict[Modality, Callable[[Sample], list[str]]] = {
     "thermal": _check_thermal,
     "lidar": _check_lidar,
 }
-
-
-def _check_depth_scale(median: float) -> list[Finding]:
-    low, high = PLAUSIBLE_DEPTH_M
-    if low <= median <= high:
-        return []
-    hint = "values may be metres stored as millimetres" if median < low else "too large a scale"
-    text = f"median depth over all frames is {median:.4g} m: {hint}; set depth_scale"
-    return [Finding("error", "depth", text)]
-
-
-def _check_truth(recording: FolderRecording, index: int) -> list[Finding]:
-    name, layout = recording.ids[index], recording.layout
-    findings = []
-    if layout.seg_classes and (recording.root / "labels").is_dir():
-        findings += _check_labels(recording, name)
-    if layout.det_classes and (recording.root / "boxes").is_dir():
-        path = recording.root / "boxes" / f"{name}.txt"
-        try:
-            read_yolo_boxes(path, (layout.height, layout.width), len(layout.det_classes))
-        except AnySenseError as error:
-            findings.append(Finding("error", f"boxes/{name}", str(error)))
-    return findings
-
-
-def _check_labels(recording: FolderRecording, name: str) -> list[Finding]:
-    where = f"labels/{name}"
-    layout = recording.layout
-    try:
-        labels = read_image(recording.root / "labels" / f"{name}.png")
-    except AnySenseError as error:
-        return [Finding("error", where, str(error))]
-    if labels.dtype != np.uint8 or labels.ndim != 2:
-        return [Finding("error", where, f"is {labels.dtype} {labels.shape}, expected uint8 (H, W)")]
-    findings = []
-    if labels.shape != (layout.height, layout.width):
-        text = f"is {labels.shape[1]}x{labels.shape[0]}, dataset.yaml says {layout.width}x{layout.height}"
-        findings.append(Finding("error", where, text))
-    wrong = np.unique(labels[(labels >= len(layout.seg_classes)) & (labels != IGNORE_LABEL)])
-    if wrong.size:
-        text = f"label ids {', '.join(map(str, wrong[:5]))} are out of range"
-        findings.append(Finding("error", where, f"{text} 0..{len(layout.seg_classes) - 1}"))
-    return findings

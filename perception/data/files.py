@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from perception.data.base import Boxes
 from perception.errors import DataError
+from perception.files.text import read_text
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -68,20 +70,23 @@ def read_labels(path: Path, classes: int) -> NDArray[np.uint8]:
     return labels
 
 
-def read_yolo_boxes(path: Path, size: tuple[int, int], classes: int) -> Boxes:
-    """Boxes of a YOLO text file (`class cx cy w h` per line, relative to the image).
+def read_yolo_boxes(path: Path, size: tuple[int, int], ids: Sequence[int]) -> Boxes:
+    """Boxes of a YOLO text file: rows `class cx cy w h`, relative to the image; # starts a comment.
 
     Args:
         path: the file; a missing one is an error, an empty one means no boxes.
         size: (height, width) of the image in pixels.
-        classes: number of classes.
+        ids: the class ids of such files, by position.
+
+    Raises:
+        DataError: the file is missing or no text, or a row is wrong; the line is named.
     """
-    if not path.is_file():
-        raise DataError("no such file", where=str(path))
+    position = {number: index for index, number in enumerate(ids)}
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.strip():
-            rows.append(_yolo_row(line, f"{path}:{number}", classes))
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        content = line.partition("#")[0].split()
+        if content:
+            rows.append(_yolo_row(content, f"{path}:{number}", position))
     if not rows:
         return Boxes.empty()
     table = np.array(rows, np.float64)
@@ -91,28 +96,26 @@ def read_yolo_boxes(path: Path, size: tuple[int, int], classes: int) -> Boxes:
     return Boxes.of(corners * [width, height, width, height], table[:, 0])
 
 
-def _yolo_row(line: str, where: str, classes: int) -> list[float]:
-    try:
-        row = [float(v) for v in line.split()]
-    except ValueError as error:
-        raise DataError("not numbers", where=where) from error
-    inside = len(row) == 5 and all(-0.01 <= v <= 1.01 for v in row[1:])
-    if not inside or row[0] not in range(classes) or min(row[3:5]) <= 0:
-        raise DataError(
-            "not a box", where=where, hint=f"class 0..{classes - 1}, then cx cy w h in 0..1"
+def _yolo_row(content: list[str], where: str, position: Mapping[int, int]) -> list[float]:
+    """Class position, cx, cy, w, h."""
+
+    def wrong(what: str) -> DataError:
+        return DataError(
+            f"not a box: {what}",
+            where=where,
+            hint=f"class id ({', '.join(map(str, position))}), then cx cy w h in 0..1",
         )
-    return row
 
-
-def ids_in(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Sorted stems of the files in `folder` that end with one of `suffixes`.
-
-    Raises:
-        DataError: the folder is missing or holds none.
-    """
-    if not folder.is_dir():
-        raise DataError("no such folder", where=str(folder))
-    found = sorted(p.stem for p in folder.iterdir() if p.suffix in suffixes)
-    if not found:
-        raise DataError(f"no {', '.join(suffixes)} file", where=str(folder))
-    return found
+    try:
+        row = [float(v) for v in content]
+    except ValueError as error:
+        raise wrong("not numbers") from error
+    if len(row) != 5:
+        raise wrong(f"{len(row)} numbers")
+    if row[0] not in position:
+        raise wrong(f"there is no class {content[0]}")
+    if not all(-0.01 <= v <= 1.01 for v in row[1:]):
+        raise wrong("outside the image")
+    if min(row[3:]) <= 0:
+        raise wrong("width and height must be positive")
+    return [position[int(row[0])], *row[1:]]

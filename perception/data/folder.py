@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception.adapters.files import CLOUD_SUFFIXES, load_depth, load_lidar, load_rgb, load_thermal
 from perception.data.base import Boxes, ClassInfo, Recording, RecordingInfo, Truth
+from perception.data.classes import ClassTable, table_faults
 from perception.data.files import read_labels, read_yolo_boxes
 from perception.errors import DataError
+from perception.files.limits import check_pixels
+from perception.files.listing import SampleFolder
+from perception.files.text import read_csv, read_yaml
+from perception.files.writing import AppendedFile, write_image, write_text, write_yaml, writing
 from perception.frame import Frame, Modality, Sample
 from perception.geometry.rig import Rig, load_rig, save_rig
 from perception.runtime.manifest import ClassSpec
@@ -30,6 +37,7 @@ SUFFIXES: dict[Modality, tuple[str, ...]] = {
     "thermal": (*_IMAGE_SUFFIXES, ".npy", ".tif", ".tiff"),
     "lidar": CLOUD_SUFFIXES,
 }
+_TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), "boxes3d": (".yaml",)}
 _VALIDATION_EVERY = 5
 
 
@@ -43,10 +51,10 @@ class FolderInfo(BaseModel):
     modalities: tuple[Modality, ...] = Field(min_length=1)
     height: int = Field(ge=1)
     width: int = Field(ge=1)
-    rate_hz: float = Field(10.0, gt=0)
+    rate_hz: float = Field(10.0, gt=0, allow_inf_nan=False)
     seg_classes: tuple[ClassSpec, ...] = ()
     det_classes: tuple[ClassSpec, ...] = ()
-    depth_scale: float = Field(0.001, gt=0)
+    depth_scale: float = Field(0.001, gt=0, allow_inf_nan=False)
     thermal_unit: Literal["auto", "counts8", "counts16", "centikelvin", "kelvin"] = "auto"
     simulated: bool = False
     licence: str = "unknown"
@@ -86,33 +94,94 @@ def read_info(root: Path) -> FolderInfo:
         raise DataError(
             f"no {DESCRIPTION}", where=str(root), hint="see docs/data.md for the layout"
         )
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise DataError("is no table of fields", where=str(path), hint="see docs/data.md")
     try:
-        return FolderInfo.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise DataError("not YAML", where=str(path)) from error
+        info = FolderInfo.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "content"
         raise DataError(f"{field}: {first['msg']}", where=str(path)) from error
+    if len(set(info.modalities)) < len(info.modalities):
+        raise DataError("modalities: one is given twice", where=str(path))
+    check_pixels(info.width, info.height, where=str(path), error=DataError)
+    for task in ("seg_classes", "det_classes"):
+        faults = table_faults([c.info() for c in getattr(info, task)])
+        if faults:
+            raise DataError(f"{task}: {'; '.join(faults)}", where=str(path))
+    return info
 
 
-def read_frames(root: Path) -> list[tuple[str, int, frozenset[str]]]:
-    """Rows of `frames.csv`: id, stamp in nanoseconds, tags.
+class FrameRow(NamedTuple):
+    """A row of `frames.csv`: id, stamp in nanoseconds, tags."""
+
+    name: str
+    stamp_ns: int
+    tags: frozenset[str]
+
+
+def parse_frames(root: Path) -> tuple[list[FrameRow], list[DataError]]:
+    """The rows of `frames.csv` that are right, and what is wrong with the others.
 
     Raises:
-        DataError: it is missing or a row is wrong.
+        DataError: it is missing, or no such table at all.
     """
     path = root / FRAMES
     if not path.is_file():
         raise DataError(f"no {FRAMES}", where=str(root))
-    rows = []
-    with path.open(newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                tags = frozenset((row.get("tags") or "").split())
-                rows.append((row["id"], int(row["stamp_ns"]), tags))
-            except (KeyError, TypeError, ValueError) as error:
-                raise DataError("needs id and stamp_ns", where=f"{path}:{number}") from error
+    rows: list[FrameRow] = []
+    faults: list[DataError] = []
+    lines: dict[str, int] = {}
+    for number, row in read_csv(path, ("id", "stamp_ns")):
+        where = f"{path}:{number}"
+        try:
+            name = check_id(row["id"], where)
+            if name in lines:
+                raise DataError(f"id '{name}' is that of line {lines[name]}, too", where=where)
+            stamp = _stamp(row["stamp_ns"], where)
+        except DataError as fault:
+            faults.append(fault)
+            continue
+        lines[name] = number
+        rows.append(FrameRow(name, stamp, frozenset((row.get("tags") or "").split())))
+    return rows, faults
+
+
+def check_id(name: str, where: str) -> str:
+    """A frame's id, which is the name of its files without their suffix.
+
+    Raises:
+        DataError: it can be no file's name, or leads to another folder.
+    """
+    if not name:
+        raise DataError("no id", where=where)
+    if "/" in name or "\\" in name or "\0" in name or name.startswith("."):
+        raise DataError(f"id '{name}' is no plain file name", where=where)
+    return name
+
+
+def _stamp(text: str, where: str) -> int:
+    if not text:
+        raise DataError("no stamp_ns", where=where)
+    if not re.fullmatch("[+-]?[0-9]{1,19}", text) or abs(int(text)) >= 2**63:
+        raise DataError(
+            f"stamp_ns '{text}' is no whole number of nanoseconds",
+            where=where,
+            hint="spreadsheets round long numbers: make the column a text" if "E" in text else "",
+        )
+    return int(text)
+
+
+def read_frames(root: Path) -> list[FrameRow]:
+    """The rows of `frames.csv`.
+
+    Raises:
+        DataError: it is missing or a row is wrong.
+    """
+    rows, faults = parse_frames(root)
+    if faults:
+        raise faults[0]
     return rows
 
 
@@ -122,57 +191,77 @@ class FolderRecording(Recording):
     Args:
         root: the folder.
         split: `all`; or by time `val`, the last fifth, and `train`, the rest.
+        rows: instead of those of `frames.csv`.
+        rig: instead of that of `rig.yaml`.
     """
 
-    def __init__(self, root: Path, split: str = "all") -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str = "all",
+        *,
+        rows: Sequence[FrameRow] | None = None,
+        rig: Rig | None = None,
+    ) -> None:
         self.layout = read_info(root)
-        rows = read_frames(root)
+        rows = read_frames(root) if rows is None else rows
         cut = len(rows) - len(rows) // _VALIDATION_EVERY
         rows = {"all": rows, "train": rows[:cut], "val": rows[cut:]}[split]
-        self._rows = {name: (stamp, tags) for name, stamp, tags in rows}
+        self._rows = {row.name: row for row in rows}
+        self.seg_table, self.det_table = (
+            ClassTable.of([c.info() for c in classes])
+            for classes in (self.layout.seg_classes, self.layout.det_classes)
+        )
         info = RecordingInfo(
             "folder",
             self.layout.name,
             self.layout.modalities,
-            tuple(c.info() for c in self.layout.seg_classes),
-            tuple(c.info() for c in self.layout.det_classes),
+            self.seg_table.classes,
+            self.det_table.classes,
             self.layout.rate_hz,
             self.layout.simulated,
             self.layout.licence,
         )
-        super().__init__(root, info, [row[0] for row in rows])
-        self.rig = load_rig(root / RIG) if (root / RIG).is_file() else Rig({})
+        super().__init__(root, info, [row.name for row in rows])
+        if rig is None:
+            rig = load_rig(root / RIG) if (root / RIG).is_file() else Rig({})
+        self.rig = rig
+        suffixes = [*SUFFIXES.items(), *_TRUTH_SUFFIXES.items()]
+        self.files = {folder: SampleFolder(root / folder, own) for folder, own in suffixes}
 
     def tags(self, index: int) -> frozenset[str]:
-        return self._rows[self.ids[index]][1]
+        return self._rows[self.ids[index]].tags
 
     def stamp_ns(self, index: int) -> int:
-        return self._rows[self.ids[index]][0]
+        return self._rows[self.ids[index]].stamp_ns
 
     def path(self, modality: Modality, name: str) -> Path | None:
-        """The file of a sample, None when the frame lacks it."""
-        for suffix in SUFFIXES[modality]:
-            path = self.root / modality / f"{name}{suffix}"
-            if path.is_file():
-                return path
-        return None
+        """The file of a sample, None when the frame lacks it.
+
+        Raises:
+            DataError: there are two.
+        """
+        return self.files[modality].find(name)
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
-        samples: dict[Modality, Sample] = {}
-        for modality in self.layout.modalities:
-            path = self.path(modality, name)
-            if path is not None:
-                loaded = self._load(modality, path)
-                stamped = Sample(modality, loaded.data, stamp, "", loaded.encoding, loaded.unit)
-                samples[modality] = self.rig.attach(stamped)
-        return Frame(samples, stamp)
+        found = {m: self.sample(m, name, stamp) for m in self.layout.modalities}
+        return Frame({m: sample for m, sample in found.items() if sample is not None}, stamp)
+
+    def sample(self, modality: Modality, name: str, stamp_ns: int) -> Sample | None:
+        """One sensor's sample of a frame, None when the frame lacks it."""
+        path = self.path(modality, name)
+        if path is None:
+            return None
+        loaded = self._load(modality, path)
+        stamped = Sample(modality, loaded.data, stamp_ns, "", loaded.encoding, loaded.unit)
+        return self.rig.attach(stamped)
 
     def _load(self, modality: Modality, path: Path) -> Sample:
         if modality == "rgb":
             return load_rgb(path)
         if modality == "depth":
-            float_file = path.suffix != ".png"
+            float_file = path.suffix.lower() != ".png"
             return load_depth(path, None if float_file else self.layout.depth_scale)
         if modality == "thermal":
             return load_thermal(path, self.layout.thermal_unit)
@@ -180,21 +269,36 @@ class FolderRecording(Recording):
 
     def truth(self, index: int) -> Truth:
         name = self.ids[index]
-        labels = boxes = None
-        if self.layout.seg_classes and (self.root / "labels").is_dir():
-            labels = read_labels(self.root / "labels" / f"{name}.png", len(self.layout.seg_classes))
-        if self.layout.det_classes and (self.root / "boxes").is_dir():
-            size = (self.layout.height, self.layout.width)
-            path = self.root / "boxes" / f"{name}.txt"
-            boxes = read_yolo_boxes(path, size, len(self.layout.det_classes))
-        return Truth(labels, boxes)
+        return Truth(self.labels(name), self.boxes(name))
+
+    def labels(self, name: str) -> NDArray[np.uint8] | None:
+        """The label image of a frame, None in a recording without."""
+        if not self.layout.seg_classes or not (self.root / "labels").is_dir():
+            return None
+        path = self.files["labels"].file(name)
+        return self.seg_table.positions(read_labels(path, 256), str(path))
+
+    def boxes(self, name: str) -> Boxes | None:
+        """The boxes of a frame, None in a recording without."""
+        if not self.layout.det_classes or not (self.root / "boxes").is_dir():
+            return None
+        size = (self.layout.height, self.layout.width)
+        return read_yolo_boxes(self.files["boxes"].file(name), size, self.det_table.ids)
 
 
 class FolderWriter:
     """Writes a recording in the folder format; use as a context manager.
 
+    Every file is written whole, and a frame's row in `frames.csv` after its files: whoever is killed
+    leaves a recording of the frames added before.
+
+    Args:
+        root: the folder, which must be empty or missing.
+        info: becomes `dataset.yaml`.
+        rig: becomes `rig.yaml`.
+
     Raises:
-        DataError: the folder already holds files.
+        DataError: the folder already holds files, or cannot be written (also from `add`).
     """
 
     def __init__(self, root: Path, info: FolderInfo, rig: Rig | None = None) -> None:
@@ -202,15 +306,23 @@ class FolderWriter:
         if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
             raise DataError("exists and is not empty", where=str(root), hint="choose another --out")
         self.info = info
-        self._rows: list[tuple[str, int, str]] = []
+        self._seg, self._det = (
+            ClassTable.of([c.info() for c in classes])
+            for classes in (info.seg_classes, info.det_classes)
+        )
+        self._names: set[str] = set()
         folders = [*info.modalities, *(["labels"] if info.seg_classes else [])]
         folders += ["boxes", "boxes3d"] if info.det_classes else []
-        for folder in folders:
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
-        content = info.model_dump(mode="json", by_alias=True)
-        (self.root / DESCRIPTION).write_text(yaml.safe_dump(content, sort_keys=False))
+        try:
+            for folder in folders:
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot be made: {error.strerror}", where=str(root)) from error
+        write_yaml(self.root / DESCRIPTION, info.model_dump(mode="json", by_alias=True))
         if rig is not None:
             save_rig(rig, self.root / RIG)
+        self._index = AppendedFile(self.root / FRAMES)
+        self._append("id", "stamp_ns", "tags")
 
     def __enter__(self) -> FolderWriter:
         return self
@@ -221,10 +333,7 @@ class FolderWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with (self.root / FRAMES).open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("id", "stamp_ns", "tags"))
-            writer.writerows(self._rows)
+        self._index.close()
 
     def add(
         self,
@@ -240,10 +349,14 @@ class FolderWriter:
         boxes: Boxes | None = None,
         boxes3d: list[dict[str, Any]] | None = None,
     ) -> None:
-        """Write one frame: depth in metres, thermal in kelvin, clouds (N, 4), boxes in pixels."""
-        self._rows.append((name, stamp_ns, " ".join(tags)))
+        """Write one frame: depth in metres, thermal in kelvin, clouds (N, 4), boxes in pixels.
+
+        Labels and the classes of boxes are positions, as readers give them.
+        """
+        if check_id(name, str(self.root)) in self._names:
+            raise DataError(f"frame '{name}' was written before", where=str(self.root))
         if rgb is not None:
-            self._image("rgb", name, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+            self._image("rgb", name, rgb)
         if depth is not None:
             steps = np.nan_to_num(depth / self.info.depth_scale, posinf=0.0, neginf=0.0)
             self._image("depth", name, steps.round().clip(0, 65535).astype(np.uint16))
@@ -251,29 +364,33 @@ class FolderWriter:
             steps = np.nan_to_num(thermal * 100.0)
             self._image("thermal", name, steps.round().clip(0, 65535).astype(np.uint16))
         if lidar is not None:
-            np.savez_compressed(
-                self.root / "lidar" / f"{name}.npz", points=lidar.astype(np.float32)
-            )
+            with writing(self.root / "lidar" / f"{name}.npz", sync=False) as partial:
+                np.savez_compressed(partial, points=lidar.astype(np.float32))
         if labels is not None:
-            self._image("labels", name, labels)
+            self._image("labels", name, self._seg.labels(labels))
         if boxes is not None:
-            (self.root / "boxes" / f"{name}.txt").write_text(self._yolo(boxes))
+            write_text(self.root / "boxes" / f"{name}.txt", self._yolo(boxes), sync=False)
         if boxes3d is not None:
-            (self.root / "boxes3d" / f"{name}.yaml").write_text(
-                yaml.safe_dump(boxes3d, default_flow_style=None)
-            )
+            path = self.root / "boxes3d" / f"{name}.yaml"
+            write_yaml(path, boxes3d, sync=False, sort_keys=True, default_flow_style=None)
+        self._append(name, stamp_ns, " ".join(tags))
+        self._names.add(name)
+
+    def _append(self, *row: object) -> None:
+        line = io.StringIO()
+        csv.writer(line).writerow(row)
+        self._index.append(line.getvalue().encode())
 
     def _image(self, folder: str, name: str, image: NDArray[Any]) -> None:
-        path = self.root / folder / f"{name}.png"
-        if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
-            raise DataError("cannot be written", where=str(path))
+        compression = [cv2.IMWRITE_PNG_COMPRESSION, 3]
+        write_image(self.root / folder / f"{name}.png", image, compression, sync=False)
 
     def _yolo(self, boxes: Boxes) -> str:
         lines = []
         for (x0, y0, x1, y1), kind in zip(boxes.xyxy, boxes.class_ids, strict=True):
             w, h = self.info.width, self.info.height
             lines.append(
-                f"{kind} {(x0 + x1) / 2 / w:.6f} {(y0 + y1) / 2 / h:.6f} "
+                f"{self._det.ids[kind]} {(x0 + x1) / 2 / w:.6f} {(y0 + y1) / 2 / h:.6f} "
                 f"{(x1 - x0) / w:.6f} {(y1 - y0) / h:.6f}\n"
             )
         return "".join(lines)

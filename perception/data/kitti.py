@@ -13,10 +13,12 @@ import numpy as np
 from calibration.kitti import rig_from_kitti
 from perception.adapters.files import load_lidar
 from perception.data.base import Boxes, Recording, RecordingInfo, Truth
-from perception.data.files import ids_in, read_rgb
+from perception.data.files import read_rgb
 from perception.data.msrs import CLASSES
 from perception.data.tracklets import read_tracklets
 from perception.errors import DataError
+from perception.files.listing import SampleFolder, list_ids
+from perception.files.text import read_text
 from perception.frame import Frame, Sample
 
 KIND_TO_CLASS = {
@@ -29,6 +31,7 @@ KIND_TO_CLASS = {
 """KITTI object types as person, bicycle, car; other types are ignored."""
 
 MIN_DEPTH_M = 0.5
+_PICTURES = (".jpg", ".png")
 _TRAIN_SHARE = 0.8
 
 
@@ -38,17 +41,15 @@ def read_stamps(path: Path) -> list[int]:
     Raises:
         DataError: the file is missing or has another form.
     """
-    if not path.is_file():
-        raise DataError("no such file", where=str(path))
     stamps = []
-    for number, line in enumerate(path.read_text().split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         whole, _, fraction = line.strip().partition(".")
         try:
             moment = datetime.strptime(whole, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc)
             stamps.append(int(moment.timestamp()) * 10**9 + int(fraction[:9].ljust(9, "0")))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise DataError("not a time stamp", where=f"{path}:{number}") from error
     return stamps
 
@@ -70,12 +71,16 @@ class KITTI(Recording):
             rate_hz=10.0,
             licence="CC BY-NC-SA 3.0",
         )
-        ids = ids_in(root / "image_02", (".jpg", ".png"))
+        ids = list_ids(root / "image_02", _PICTURES)
+        wrong = [name for name in ids if not (name.isascii() and name.isdigit())]
+        if wrong:
+            raise DataError(f"'{wrong[0]}' is no frame number", where=str(root / "image_02"))
         cut = round(_TRAIN_SHARE * len(ids))
         ids = {"all": ids, "train": ids[:cut], "val": ids[cut:]}[split]
         super().__init__(root, info, ids)
         self.rig = rig_from_kitti(root)
-        self._suffix = next((root / "image_02").glob("*.*")).suffix
+        self._rgb = SampleFolder(root / "image_02", _PICTURES)
+        self._clouds = SampleFolder(root / "velodyne", (".npz",))
         self._stamps = {
             "rgb": read_stamps(root / "timestamps_image_02.txt"),
             "lidar": read_stamps(root / "timestamps_velodyne_points.txt"),
@@ -91,11 +96,11 @@ class KITTI(Recording):
     def frame(self, index: int) -> Frame:
         name = self.ids[index]
         number = int(name)
-        image = read_rgb(self.root / "image_02" / f"{name}{self._suffix}")
+        image = read_rgb(self._rgb.file(name))
         rgb = Sample("rgb", image, self._stamp("rgb", number), "camera", "rgb8")
         samples = {"rgb": self.rig.attach(rgb)}
-        cloud = self.root / "velodyne" / f"{name}.npz"
-        if cloud.is_file():
+        cloud = self._clouds.find(name)
+        if cloud is not None:
             points = load_lidar(cloud).data
             lidar = Sample("lidar", points, self._stamp("lidar", number), "velodyne", "xyzi")
             samples["lidar"] = self.rig.attach(lidar)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
-from perception.data.files import ids_in, read_gray, read_rgb, read_yolo_boxes
+from perception.data.files import read_gray, read_rgb, read_yolo_boxes
 from perception.errors import ConfigError
+from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
 
 CLASSES = (
@@ -23,6 +24,7 @@ CLASSES = (
 LABEL_SETS = ("fusion", "visible", "infrared")
 SIZE = (480, 640)
 
+_PICTURES = (".jpg", ".png")
 _BLOCK = 10
 _VALIDATION_EVERY, _VALIDATION_PHASE = 5, 2
 
@@ -41,7 +43,7 @@ class MSRS(Recording):
         if labels not in LABEL_SETS:
             raise ConfigError(f"unknown labels '{labels}'", hint=", ".join(LABEL_SETS))
         info = RecordingInfo("msrs", "MSRS", ("rgb", "thermal"), det_classes=CLASSES, rate_hz=2.0)
-        ids = ids_in(root / "rgb", (".jpg", ".png"))
+        ids = list_ids(root / "rgb", _PICTURES)
         if split != "all":
             ids = [
                 name
@@ -49,16 +51,17 @@ class MSRS(Recording):
                 if (i // _BLOCK % _VALIDATION_EVERY == _VALIDATION_PHASE) == (split == "val")
             ]
         super().__init__(root, info, ids)
-        self._boxes = root / f"boxes_{labels}"
-        self._suffix = next((root / "rgb").glob("*.*")).suffix
+        self._rgb = SampleFolder(root / "rgb", _PICTURES)
+        self._thermal = SampleFolder(root / "thermal", _PICTURES)
+        self._boxes = SampleFolder(root / f"boxes_{labels}", (".txt",))
 
     def tags(self, index: int) -> frozenset[str]:
         return frozenset({"night" if self.ids[index].endswith("N") else "day"})
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
-        rgb = read_rgb(self.root / "rgb" / f"{name}{self._suffix}")
-        counts = read_gray(self.root / "thermal" / f"{name}{self._suffix}").astype(np.float32)
+        rgb = read_rgb(self._rgb.file(name))
+        counts = read_gray(self._thermal.file(name)).astype(np.float32)
         return Frame(
             {
                 "rgb": Sample("rgb", rgb, stamp, "camera", "rgb8"),
@@ -67,5 +70,5 @@ class MSRS(Recording):
         )
 
     def truth(self, index: int) -> Truth:
-        path = self._boxes / f"{self.ids[index]}.txt"
-        return Truth(boxes=read_yolo_boxes(path, SIZE, len(CLASSES)))
+        path = self._boxes.file(self.ids[index])
+        return Truth(boxes=read_yolo_boxes(path, SIZE, range(len(CLASSES))))

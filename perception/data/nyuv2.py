@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
-from perception.data.files import ids_in, read_gray, read_labels, read_rgb
+from perception.data.files import read_gray, read_labels, read_rgb
 from perception.errors import DataError
+from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
 from perception.viz.palette import distinct_color
 
@@ -29,6 +30,7 @@ CLASS_NAMES = (
 DEPTH_SCALE_M = 10.0 / 255.0
 """Metres per step of the repacked 8 bit depth images: 255 is 10 m, the reach of the sensor."""
 
+_PICTURES = (".jpg", ".png")
 _VALIDATION_EVERY, _VALIDATION_PHASE = 7, 3
 
 
@@ -61,9 +63,9 @@ class NYUv2(Recording):
         info = RecordingInfo(
             "nyuv2", "NYU Depth v2", ("rgb", "depth"), seg_classes=classes, rate_hz=2.0
         )
-        ids = ids_in(root / "rgb", (".jpg", ".png"))
+        ids = list_ids(root / "rgb", _PICTURES)
         if split != "all":
-            if not all(name.isdigit() for name in ids):
+            if not all(name.isascii() and name.isdigit() for name in ids):
                 raise DataError(
                     "ids are not numbers, so scenes cannot be told apart", where=str(root)
                 )
@@ -75,12 +77,14 @@ class NYUv2(Recording):
             }
             ids = [name for name in ids if (name in held_out) == (split == "val")]
         super().__init__(root, info, ids)
-        self._suffix = next((root / "rgb").glob("*.*")).suffix
+        self._rgb = SampleFolder(root / "rgb", _PICTURES)
+        self._depth = SampleFolder(root / "depth", (".png",))
+        self._labels = SampleFolder(root / "label", (".png",))
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
-        rgb = read_rgb(self.root / "rgb" / f"{name}{self._suffix}")
-        steps = read_gray(self.root / "depth" / f"{name}.png")
+        rgb = read_rgb(self._rgb.file(name))
+        steps = read_gray(self._depth.file(name))
         if steps.dtype == np.uint16:
             meters = steps.astype(np.float32) * np.float32(1e-3)
         else:
@@ -94,5 +98,5 @@ class NYUv2(Recording):
         )
 
     def truth(self, index: int) -> Truth:
-        path = self.root / "label" / f"{self.ids[index]}.png"
+        path = self._labels.file(self.ids[index])
         return Truth(labels=read_labels(path, len(CLASS_NAMES)))

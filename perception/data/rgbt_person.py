@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from perception.data.base import Boxes, ClassInfo, Recording, RecordingInfo, Truth
-from perception.data.files import ids_in, read_gray, read_labels, read_rgb
+from perception.data.files import read_gray, read_labels, read_rgb
+from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
 
 BACKGROUND = ClassInfo(0, "background", (40, 40, 40))
@@ -17,6 +18,7 @@ PERSON = ClassInfo(1, "person", (230, 60, 70))
 MIN_PERSON_PX = 12
 """Mask components with fewer pixels are ignored as boxes: neither found nor missed."""
 
+_PICTURES = (".png", ".jpg")
 _VALIDATION_EVERY = 4
 
 
@@ -44,16 +46,19 @@ class RGBTPerson(Recording):
             seg_classes=(BACKGROUND, PERSON),
             det_classes=(ClassInfo(0, PERSON.name, PERSON.color),),
         )
-        ids = ids_in(root / "rgb", (".png", ".jpg"))
+        ids = list_ids(root / "rgb", _PICTURES)
         ids.sort(key=lambda name: (len(name), name))
         if split != "all":
             ids = [n for i, n in enumerate(ids) if (i % _VALIDATION_EVERY == 0) == (split == "val")]
         super().__init__(root, info, ids)
+        self._rgb = SampleFolder(root / "rgb", _PICTURES)
+        self._thermal = SampleFolder(root / "thermal", _PICTURES)
+        self._labels = SampleFolder(root / "label", (".png",))
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
-        rgb = read_rgb(self.root / "rgb" / f"{name}.png")
-        counts = read_gray(self.root / "thermal" / f"{name}.png").astype(np.float32)
+        rgb = read_rgb(self._rgb.file(name))
+        counts = read_gray(self._thermal.file(name)).astype(np.float32)
         return Frame(
             {
                 "rgb": Sample("rgb", rgb, stamp, "camera", "mono8"),
@@ -62,5 +67,5 @@ class RGBTPerson(Recording):
         )
 
     def truth(self, index: int) -> Truth:
-        labels = read_labels(self.root / "label" / f"{self.ids[index]}.png", 2)
+        labels = read_labels(self._labels.file(self.ids[index]), 2)
         return Truth(labels=labels, boxes=boxes_of_mask(labels))

@@ -5,14 +5,16 @@ Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013; the raw-da
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import DataError
+from perception.files.xml import read_xml
 
 
 @dataclass(frozen=True)
@@ -54,26 +56,35 @@ def read_tracklets(path: Path) -> list[Tracklet]:
     Raises:
         DataError: the file is missing or no tracklet file.
     """
-    if not path.is_file():
-        raise DataError("no such file", where=str(path))
+    root = read_xml(path).find("tracklets")
+    if root is None:
+        raise DataError("not a tracklet file: no element 'tracklets'", where=str(path))
+    tracklets = []
+    for index, item in enumerate(root.findall("item")):
+        try:
+            tracklets.append(_tracklet(item))
+        except ValueError as error:
+            raise DataError(f"tracklet {index}: {error}", where=str(path)) from error
+    return tracklets
+
+
+def _number(item: Element, name: str) -> float:
+    text = item.findtext(name)
     try:
-        root = ElementTree.parse(path).getroot().find("tracklets")
-        items = [] if root is None else root.findall("item")
-        return [_tracklet(item) for item in items]
-    except (ElementTree.ParseError, TypeError, ValueError) as error:
-        raise DataError(f"not a tracklet file: {error}", where=str(path)) from error
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is no number" if text else f"no {name}")
+    return value
 
 
-def _number(item: ElementTree.Element, name: str) -> float:
-    return float(item.findtext(name))  # type: ignore[arg-type]
-
-
-def _tracklet(item: ElementTree.Element) -> Tracklet:
+def _tracklet(item: Element) -> Tracklet:
     poses = item.find("poses")
     rows = [] if poses is None else poses.findall("item")
     table = [[_number(row, name) for name in ("tx", "ty", "tz", "rz")] for row in rows]
     return Tracklet(
-        item.findtext("objectType") or "",
+        (item.findtext("objectType") or "").strip(),
         (_number(item, "h"), _number(item, "w"), _number(item, "l")),
         int(_number(item, "first_frame")),
         np.array(table, np.float64).reshape(-1, 4),

@@ -28,6 +28,9 @@ MAX_TEXT_BYTES: Final = 2**26
 MAX_YAML_NODES: Final = 2**20
 """Values in one YAML file with its aliases written out."""
 
+MAX_XML_ELEMENTS: Final = 2**20
+"""Elements in one XML file."""
+
 MAX_ARCHIVE_BYTES: Final = 2**32
 """Bytes that an archive may unpack to (4 GiB)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from perception.errors import AnySenseError, DataError
@@ -26,33 +27,91 @@ def stem_of(path: Path, suffixes: tuple[str, ...]) -> str:
     return path.name[: len(path.name) - len(longest)]
 
 
+def visible_files(folder: Path, *, error: type[AnySenseError] = DataError) -> list[Path]:
+    """The regular files in a folder without leftovers, sorted; none where there is no folder.
+
+    Raises:
+        AnySenseError: of the class `error`: the folder cannot be listed.
+    """
+    if not folder.is_dir():
+        return []
+    try:
+        return [p for p in sorted(folder.iterdir()) if not is_leftover(p) and p.is_file()]
+    except OSError as problem:
+        raise error(f"cannot be listed: {problem.strerror}", where=str(folder)) from problem
+
+
+class SampleFolder:
+    """The files of one sensor: one for each frame, named by the frame's id.
+
+    Suffixes are compared without regard to case, several may be mixed, and leftovers are not counted.
+    The folder is listed once, when it is first asked for; a missing one holds nothing.
+
+    Args:
+        folder: where the files are.
+        suffixes: what their names end with, in lower case.
+        error: the class of what is raised.
+    """
+
+    def __init__(
+        self, folder: Path, suffixes: tuple[str, ...], *, error: type[AnySenseError] = DataError
+    ) -> None:
+        self.folder, self.suffixes, self.error = folder, suffixes, error
+
+    @cached_property
+    def files(self) -> dict[str, list[Path]]:
+        """The files by stem, sorted.
+
+        Raises:
+            AnySenseError: of the class `error`: the folder cannot be listed.
+        """
+        found: dict[str, list[Path]] = {}
+        for path in visible_files(self.folder, error=self.error):
+            if has_suffix(path, self.suffixes):
+                found.setdefault(stem_of(path, self.suffixes), []).append(path)
+        return dict(sorted(found.items()))
+
+    def find(self, stem: str) -> Path | None:
+        """The file of a frame, None where there is none.
+
+        Raises:
+            AnySenseError: of the class `error`: there are two.
+        """
+        paths = self.files.get(stem, [])
+        if len(paths) > 1:
+            raise self.error(
+                f"{paths[0].name} and {paths[1].name} are two files for one frame",
+                where=str(self.folder),
+                hint="remove one",
+            )
+        return paths[0] if paths else None
+
+    def file(self, stem: str) -> Path:
+        """The file of a frame.
+
+        Raises:
+            AnySenseError: of the class `error`: there is none, or two.
+        """
+        found = self.find(stem)
+        if found is None:
+            raise self.error("no such file", where=str(self.folder / f"{stem}{self.suffixes[0]}"))
+        return found
+
+
 def list_files(
     folder: Path, suffixes: tuple[str, ...], *, error: type[AnySenseError] = DataError
 ) -> dict[str, Path]:
-    """The files in `folder` that end with one of `suffixes`, by stem, sorted by stem.
-
-    Suffixes are compared without regard to case, and several may be mixed.
+    """The files of a `SampleFolder` by stem, sorted by stem.
 
     Raises:
         AnySenseError: of the class `error`: no such folder, no such file in it, or two files of one stem.
     """
     if not folder.is_dir():
         raise error("no such folder", where=str(folder))
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if is_leftover(path) or not has_suffix(path, suffixes) or not path.is_file():
-            continue
-        stem = stem_of(path, suffixes)
-        if stem in found:
-            raise error(
-                f"{found[stem].name} and {path.name} are two files for one frame",
-                where=str(folder),
-                hint="remove one",
-            )
-        found[stem] = path
-    if not found:
+    samples = SampleFolder(folder, suffixes, error=error)
+    if not samples.files:
         raise error(f"no {', '.join(suffixes)} file", where=str(folder))
-    return dict(sorted(found.items()))
+    return {stem: samples.file(stem) for stem in samples.files}
 
 
 def list_ids(
@@ -63,7 +122,7 @@ def list_ids(
 
 
 def find_file(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path | None:
-    """The file `stem` + one of `suffixes` in any case of letters; None when there is none."""
+    """The file `stem` + one of `suffixes` in lower or upper case; None when there is none."""
     for suffix in suffixes:
         for spelled in (suffix, suffix.upper()):
             path = folder / f"{stem}{spelled}"

@@ -74,8 +74,11 @@ def decode_text(content: bytes, *, where: str, error: type[AnySenseError] = Data
             hint="save it as UTF-8",
         ) from problem
     if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
         raise error(
-            "is binary, or UTF-16 without a byte order mark", where=where, hint="save it as UTF-8"
+            f"is binary, or UTF-16 without a byte order mark: a null character in line {line}",
+            where=where,
+            hint="save it as UTF-8",
         )
     return text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -19,11 +20,19 @@ from perception.errors import AnySenseError, DataError
 
 
 @contextlib.contextmanager
-def writing(path: str | Path, *, error: type[AnySenseError] = DataError) -> Iterator[Path]:
+def writing(
+    path: str | Path, *, error: type[AnySenseError] = DataError, sync: bool = True
+) -> Iterator[Path]:
     """A path beside `path` to write to; afterwards synced and renamed over it.
 
     The suffix is kept, since encoders choose by it.  An existing file's permissions stay, a new one
     gets those of the umask.  When the body raises, `path` is as it was and nothing is left beside it.
+
+    Args:
+        path: the file.
+        error: the class of what is raised.
+        sync: wait until the disk has it.  Without, a kill still leaves all or nothing, but a loss of power
+            may leave an empty file: for the many small files of a recording.
 
     Raises:
         AnySenseError: of the class `error`: the disk is full, or the place cannot be written.
@@ -32,11 +41,13 @@ def writing(path: str | Path, *, error: type[AnySenseError] = DataError) -> Iter
     partial = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         yield partial
-        _sync(partial)
+        if sync:
+            _sync(partial)
         if target.exists():
             os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
         os.replace(partial, target)
-        _sync(target.parent)
+        if sync:
+            _sync(target.parent)
     except OSError as problem:
         reason = problem.strerror or problem
         raise error(f"cannot be written: {reason}", where=str(target)) from problem
@@ -54,24 +65,35 @@ def _sync(path: Path) -> None:
 
 
 def write_bytes(
-    path: str | Path, content: bytes, *, error: type[AnySenseError] = DataError
+    path: str | Path,
+    content: bytes,
+    *,
+    error: type[AnySenseError] = DataError,
+    sync: bool = True,
 ) -> None:
     """Write a file whole or not at all."""
-    with writing(path, error=error) as partial:
+    with writing(path, error=error, sync=sync) as partial:
         partial.write_bytes(content)
 
 
-def write_text(path: str | Path, text: str, *, error: type[AnySenseError] = DataError) -> None:
+def write_text(
+    path: str | Path, text: str, *, error: type[AnySenseError] = DataError, sync: bool = True
+) -> None:
     """Write UTF-8 text, whatever the locale, whole or not at all."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"), error=error)
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), error=error, sync=sync)
 
 
 def write_yaml(
-    path: str | Path, content: Any, *, error: type[AnySenseError] = DataError, **style: Any
+    path: str | Path,
+    content: Any,
+    *,
+    error: type[AnySenseError] = DataError,
+    sync: bool = True,
+    **style: Any,
 ) -> None:
     """Write plain values as YAML, in the order given; `style` goes to `yaml.safe_dump`."""
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, **style)
-    write_text(path, text, error=error)
+    text: Any = yaml.safe_dump(content, **{"sort_keys": False, "allow_unicode": True} | style)
+    write_text(path, text, error=error, sync=sync)
 
 
 def write_json(path: str | Path, content: Any, *, error: type[AnySenseError] = DataError) -> None:
@@ -86,6 +108,7 @@ def write_image(
     parameters: list[int] | None = None,
     *,
     error: type[AnySenseError] = DataError,
+    sync: bool = True,
 ) -> None:
     """Encode a picture by the suffix of `path` and write it whole or not at all.
 
@@ -94,6 +117,7 @@ def write_image(
         image: (H, W), or (H, W, 3 or 4) in R, G, B(, A) order, of a dtype that the format holds.
         parameters: OpenCV's, such as `[cv2.IMWRITE_PNG_COMPRESSION, 3]`.
         error: the class of what is raised.
+        sync: see `writing`.
 
     Raises:
         AnySenseError: of the class `error`: it cannot be encoded or written.
@@ -111,4 +135,56 @@ def write_image(
         ) from problem
     if not done:
         raise error("cannot be encoded", where=str(path))
-    write_bytes(path, content.tobytes(), error=error)
+    write_bytes(path, content.tobytes(), error=error, sync=sync)
+
+
+class AppendedFile:
+    """A new file that grows by whole records: what was appended is there whenever the writer is killed.
+
+    Args:
+        path: the file; an existing one is replaced.
+        error: the class of what is raised.
+
+    Raises:
+        AnySenseError: of the class `error`: the place cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, error: type[AnySenseError] = DataError) -> None:
+        self.path, self.error = Path(path), error
+        try:
+            self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+        except OSError as problem:
+            raise self._failed(problem) from problem
+
+    def append(self, record: bytes) -> None:
+        """Add a record, whole or not at all.
+
+        Raises:
+            AnySenseError: of the class `error`: the disk is full, for example.
+        """
+        start = self._file.tell()
+        try:
+            if self._file.write(record) != len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as problem:
+            with contextlib.suppress(OSError):
+                self._file.truncate(start)
+                self._file.seek(start)
+            raise self._failed(problem) from problem
+
+    def close(self) -> None:
+        """Wait until the disk has it, and close it.
+
+        Raises:
+            AnySenseError: of the class `error`: the disk failed.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as problem:
+            raise self._failed(problem) from problem
+        finally:
+            self._file.close()
+
+    def _failed(self, problem: OSError) -> AnySenseError:
+        reason = problem.strerror or problem
+        return self.error(f"cannot be written: {reason}", where=str(self.path))

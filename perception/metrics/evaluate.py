@@ -133,10 +133,10 @@ def _name_map(bundle: Sequence[ClassInfo], names: list[str]) -> NDArray[np.uint8
     table = np.full(256, 255, np.uint8)
     shared = [info.name for info in bundle if info.name in names]
     if shared and BACKGROUND in names:
-        table[: len(bundle)] = names.index(BACKGROUND)
-    for index, info in enumerate(bundle):
+        table[[info.id for info in bundle]] = names.index(BACKGROUND)
+    for info in bundle:
         if info.name in names:
-            table[index] = names.index(info.name)
+            table[info.id] = names.index(info.name)
     return table
 
 

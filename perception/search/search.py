@@ -13,6 +13,7 @@ import numpy as np
 
 from export.bundle_writer import model_from_checkpoint, random_images
 from perception.data.base import Recording
+from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.models.anyfuse import AnyFuse
 from perception.search.accuracy import Judge
@@ -24,7 +25,7 @@ from perception.search.evolution import (
 )
 from perception.search.latency import LatencyModel, LatencyTables, time_network
 from perception.search.space import Candidate, SearchSpace
-from perception.training.building import open_splits
+from perception.training.building import open_splits, recording_info
 from perception.training.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from perception.training.config import MethodSpec
 from perception.training.dataset import FusionDataset
@@ -149,6 +150,8 @@ class Search:
         lacking = [m for m in model.modalities if m not in recording.info.modalities]
         if lacking:
             raise ConfigError(f"has no {lacking[0]}, which the model takes", where="--data")
+        trained = recording_info(self.checkpoint.progress)
+        require_same_classes(trained, recording.info, config.tasks, what="the run", where="--data")
         self.model, self.out, self.options, self.progress = model, out, options, progress
         self.frames, self.kept_back = split_frames(len(recording), options.held_out)
         train, _ = open_splits(config)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.data.base import IGNORE_LABEL, Recording
+from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel
 from perception.training.building import build_from_config, recording_info
@@ -177,14 +178,18 @@ class Adapter:
     def _check(self, target: Recording) -> None:
         first = next(iter(self.models.values()))
         grid = next(iter(self.checkpoints.values())).config.preprocess.grid
+        tables = {n: recording_info(c.progress) for n, c in self.checkpoints.items()}
+        known, tasks = next(iter(tables)), ("segmentation",)
         for name, model in self.models.items():
             if not model.seg_classes or model.seg_classes != first.seg_classes:
                 raise ConfigError("has no semantic head, or other classes", where=name)
+            require_same_classes(tables[known], tables[name], tasks, what=known, where=name)
             if self.checkpoints[name].config.preprocess.grid != grid:
                 raise ConfigError("was trained on another grid", where=name)
             missing = [m for m in model.modalities if m not in target.info.modalities]
             if missing:
                 raise ConfigError(f"the target has no {', '.join(missing)}", where=name)
+        require_same_classes(tables[known], target.info, tasks, what=known, where="--data")
 
     @property
     def steps(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from perception.data.base import Recording, RecordingInfo
+from perception.data.classes import require_same_classes
 from perception.data.registry import open_recording, parse_data_argument
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel
@@ -38,6 +39,9 @@ def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
         val_kind, val_root = parse_data_argument(config.data.val_source)
         train = open_recording(kind, root, **options)
         val = open_recording(val_kind, val_root, **options)
+        require_same_classes(
+            train.info, val.info, config.tasks, what="data.source", where="data.val_source"
+        )
     if config.data.only is not None:
         for recording in (train, val):
             recording.select(config.data.only)

@@ -15,9 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.frame import subsets_of
-from perception.training.building import build_from_config, describe_recording, open_splits
+from perception.training.building import (
+    build_from_config,
+    describe_recording,
+    open_splits,
+    recording_info,
+)
 from perception.training.checkpoint import (
     BEST,
     LAST,
@@ -84,6 +90,7 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
         self.method = build_method(config.method, self.model)
+        self.method.check(train.info, config.tasks)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.optimizer.lr)
         self.subsets = subsets_of(config.preprocess.modalities)
         self.weights: Tensor | None = None
@@ -123,6 +130,13 @@ class Trainer:
                 where=str(self.out / LAST),
                 hint="use another --out, or the old configuration",
             )
+        require_same_classes(
+            recording_info(state.progress),
+            self.train_set.recording.info,
+            self.config.tasks,
+            what="the run",
+            where="data.source",
+        )
         self.model.load_state_dict(state.weights)
         self.average.state = {k: v.to(self.device) for k, v in state.ema.items()}
         restore_optimizer(self.optimizer, state.optimizer)

@@ -7,10 +7,12 @@ gradients.  One is chosen by name in the configuration's `method`.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 
 import numpy as np
 from torch import Tensor
 
+from perception.data.base import RecordingInfo
 from perception.models.interface import FusionModel, ModelOutput
 from perception.training.dataset import Batch
 from perception.training.objectives import total
@@ -27,6 +29,13 @@ class TrainingMethod:
         self.model = model
         self.state: dict[str, float] = {}  # what a resumed run must take up again
         self._logged: dict[str, list[float]] = defaultdict(list)
+
+    def check(self, info: RecordingInfo, tasks: Collection[str]) -> None:
+        """Called once with what is known of the training data, and the tasks of the configuration.
+
+        Raises:
+            ConfigError: the method does not fit them.
+        """
 
     def begin(self) -> None:
         """Called once, before the first step of a new run, when the model has its first weights."""

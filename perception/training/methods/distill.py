@@ -6,14 +6,15 @@ teachers' shares are chosen pixel by pixel, by how much each is right there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.data.base import IGNORE_LABEL
+from perception.data.base import IGNORE_LABEL, RecordingInfo
+from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel, ModelOutput
 from perception.models.supervision import sample_labels
@@ -54,13 +55,21 @@ class Distillation(TrainingMethod):
         if weight <= 0 or temperature <= 0:
             raise ConfigError("weight and temperature must be positive", where="method.options")
         self.weight, self.temperature, self.by_truth = weight, temperature, by_truth
+        self._taught_on: dict[str, tuple[RecordingInfo, Collection[str]]] = {}
         self.teachers = {_label(Path(t)): self._load(t) for t in teachers}
         if len(self.teachers) < len(teachers):
             raise ConfigError("two of them have the same name", where="method.options.teachers")
 
+    def check(self, info: RecordingInfo, tasks: Collection[str]) -> None:
+        for run, (theirs, taught) in self._taught_on.items():
+            shared = [task for task in tasks if task in taught]
+            require_same_classes(info, theirs, shared, what="the student", where=run)
+
     def _load(self, run: str) -> FusionModel:
         state = load_checkpoint(Path(run))
-        teacher = build_from_config(state.config, recording_info(state.progress), pretrained=False)
+        info = recording_info(state.progress)
+        self._taught_on[run] = info, state.config.tasks
+        teacher = build_from_config(state.config, info, pretrained=False)
         teacher.load_state_dict(state.ema)
         same = (
             teacher.seg_classes in (0, self.model.seg_classes)
