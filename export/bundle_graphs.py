@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 
 from export.compose import FUSER, compose, load_graph
+from export.onnx_files import graph_problems
 from perception.errors import BundleError, ConfigError, ParityError
+from perception.files.writing import writing
 from perception.frame import MODALITIES, Modality, subset_name, subsets_of
 from perception.runtime.bundle import Bundle, sha256_of, write_manifest
 from perception.runtime.engines.base import Engine, Tensor
@@ -90,29 +92,41 @@ def subset_file(subset: Iterable[Modality]) -> str:
     return f"subset_{'_'.join(subset)}.onnx"
 
 
-def write_composed(folder: Path, graphs: Graphs, choice: GraphChoice) -> None:
+def write_composed(folder: Path, graphs: Graphs, choice: GraphChoice) -> Graphs:
     """Write the graphs of `choice` that are not there, from the encoders and fuser in `folder`.
 
     Args:
         folder: a bundle's folder.
-        graphs: what the bundle has; the new graphs are entered.
+        graphs: what the bundle has.
         choice: which.
 
+    Returns:
+        What the bundle has then.
+
     Raises:
-        EngineError: a graph is none, or has no fixed sizes.
+        BundleError: a file of that name is something else, or cannot be written.
+        EngineError: a graph is none, or has no fixed sizes, or cannot be joined to the others.
     """
     single = choice.single and graphs.single is None
     subsets = [s for s in choice.subsets if subset_name(s) not in graphs.subsets]
     if not single and not subsets:
-        return
+        return graphs
     files = {**{str(m): g.file for m, g in graphs.encoders.items()}, FUSER: graphs.fuser.file}
     models = {name: load_graph(folder / file) for name, file in files.items()}
-    if single:
-        onnx.save(compose(models), folder / SINGLE_FILE)
-        graphs.single = GraphFile(file=SINGLE_FILE)
-    for subset in subsets:
-        onnx.save(compose(models, subset), folder / subset_file(subset))
-        graphs.subsets[subset_name(subset)] = GraphFile(file=subset_file(subset))
+    taken = {*files.values(), *(g.file for g in graphs.subsets.values())}
+
+    def write(file: str, subset: tuple[Modality, ...] | None) -> GraphFile:
+        if file in taken:
+            raise BundleError(f"its {file} is another graph", where=str(folder))
+        with graph_problems(folder, "the graphs cannot be joined"):
+            model = compose(models, subset)
+        with writing(folder / file, error=BundleError) as partial:
+            onnx.save(model, partial)
+        return GraphFile(file=file)
+
+    whole = write(SINGLE_FILE, None) if single else graphs.single
+    own = {subset_name(s): write(subset_file(s), s) for s in subsets}
+    return graphs.model_copy(update={"single": whole, "subsets": {**graphs.subsets, **own}})
 
 
 def graph_files(bundle: Bundle, choice: GraphChoice) -> list[str]:
@@ -130,7 +144,7 @@ def add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None = None) 
     """Add graphs to a bundle folder, and hold each against the separate graphs.
 
     Args:
-        bundle: an opened folder; its manifest is changed and written.
+        bundle: an opened folder; it gets another manifest, which is written.
         choice: what it shall have.
         threads: CPU threads for the comparison, None for all.
 
@@ -146,20 +160,28 @@ def add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None = None) 
         raise BundleError("is a zip; graphs are added to a folder only", where=str(bundle.path))
     manifest = bundle.manifest
     before = set(manifest.graph_files())
-    write_composed(bundle.path, manifest.graphs, choice)
-    new = [file for file in manifest.graph_files() if file not in before]
-    errors = _errors(bundle, choice, threads)
-    for name, error in errors.items():
-        if not error <= _LIMITS.get(manifest.precision, _LOOSE):
-            for file in new:
-                (bundle.path / file).unlink()
-            raise ParityError(
-                f"the graph {name} differs from encoders and fuser by {error:.1e}",
-                where=str(bundle.path),
-            )
-    if new:
-        manifest.files |= {file: sha256_of(bundle.path / file) for file in new}
-        write_manifest(bundle.path, manifest)
+    possible = {*([SINGLE_FILE] if choice.single else []), *map(subset_file, choice.subsets)}
+    possible -= before
+    try:
+        graphs = write_composed(bundle.path, manifest.graphs, choice)
+        changed = manifest.model_copy(update={"graphs": graphs})
+        new = [file for file in changed.graph_files() if file not in before]
+        errors = _errors(Bundle(bundle.path, changed), choice, threads)
+        for name, error in errors.items():
+            if not error <= _LIMITS.get(manifest.precision, _LOOSE):
+                raise ParityError(
+                    f"the graph {name} differs from encoders and fuser by {error:.1e}",
+                    where=str(bundle.path),
+                )
+        if new:
+            files = {**manifest.files, **{f: sha256_of(bundle.path / f) for f in new}}
+            changed = changed.model_copy(update={"files": files})
+            write_manifest(bundle.path, changed)
+    except BaseException:
+        for file in possible:
+            (bundle.path / file).unlink(missing_ok=True)
+        raise
+    bundle.manifest = changed
     return errors
 
 

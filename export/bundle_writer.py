@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from export.bundle_folder import check_target, replacing_bundle
 from export.bundle_graphs import GraphChoice, write_composed
 from export.folding import fold_batch_norm, round_weights_to_half
 from export.graphs import graph_specs
 from export.onnx_writer import OPSET, write_onnx
 from export.parity import ParityRow, check_parity
 from perception.data.base import ClassInfo, RecordingInfo
+from perception.errors import ConfigError
 from perception.frame import MODALITIES, Modality, subset_name, subsets_of
 from perception.models.complexity import count_gmac, count_parameters
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
-from perception.runtime.bundle import BundleManifest, write_manifest
+from perception.runtime.bundle import BundleManifest, sha256_of, write_manifest
 from perception.runtime.manifest import GraphFile, Graphs
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import Checkpoint, load_checkpoint
@@ -70,14 +72,19 @@ def model_from_checkpoint(checkpoint: Checkpoint) -> FusionModel:
 def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityRow]:
     """Export a checkpoint (file or run folder) to the bundle folder `out`.
 
+    A bundle that is there is replaced at the end, and only then.
+
     Returns:
         The parity of every form and subset.
 
     Raises:
+        ConfigError, BundleError: `out` does not fit or cannot be written, or the name cannot be a
+            bundle's.
         DataError: the checkpoint cannot be read.
         EngineError: the model cannot be expressed in standard ONNX.
         ParityError: the graphs differ from PyTorch by more than the tolerance.
     """
+    check_target(out)
     checkpoint = load_checkpoint(path)
     config = checkpoint.config
     model = model_from_checkpoint(checkpoint)
@@ -86,30 +93,36 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
     if options.half_storage:
         round_weights_to_half(folded)
     images = random_images(config.preprocess)
-    out.mkdir(parents=True, exist_ok=True)
-    for stale in out.glob("*.onnx"):
-        stale.unlink()
-    for spec in graph_specs(folded, images):
-        write_onnx(
-            spec, out / spec.file, dynamic=options.dynamic, half_storage=options.half_storage
-        )
     graphs = Graphs(
         encoders={m: GraphFile(file=f"encoder_{m}.onnx") for m in model.modalities},
         fuser=GraphFile(file="fuser.onnx"),
         opset=OPSET,
         dynamic=options.dynamic,
     )
-    write_composed(out, graphs, GraphChoice(True, options.single, options.subsets))
-    rows = check_parity(folded, out, images)
-    manifest = _manifest(checkpoint, model, images, rows, options)
-    manifest["graphs"] = graphs
-    manifest["files"] = {p.name: _sha256(p) for p in sorted(out.glob("*.onnx"))}
-    write_manifest(out, BundleManifest.model_validate(manifest))
+    with replacing_bundle(out) as folder:
+        for spec in graph_specs(folded, images):
+            write_onnx(
+                spec, folder / spec.file, dynamic=options.dynamic, half_storage=options.half_storage
+            )
+        choice = GraphChoice(True, options.single, options.subsets)
+        graphs = write_composed(folder, graphs, choice)
+        rows = check_parity(folded, folder, images)
+        manifest = _manifest(checkpoint, model, images, rows, options)
+        manifest["graphs"] = graphs
+        manifest["files"] = {p.name: sha256_of(p) for p in sorted(folder.glob("*.onnx"))}
+        write_manifest(folder, _checked(manifest, path))
     return rows
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _checked(manifest: dict[str, Any], path: Path) -> BundleManifest:
+    try:
+        return BundleManifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise ConfigError(
+            f"cannot be a bundle: {field}: {first['msg']}", where=str(path)
+        ) from error
 
 
 def _classes(classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:

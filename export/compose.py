@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from export.onnx_writer import store_half
-from export.qdq import unpack_half
+from export.half_storage import store_half, unpack_half
+from export.onnx_files import load_model
 from export.specialize import specialize
 from perception.errors import EngineError
 from perception.frame import MODALITIES, Modality
@@ -26,12 +26,9 @@ def load_graph(path: Path) -> onnx.ModelProto:
     """A graph with its weights unpacked to float32, and a name for every node.
 
     Raises:
-        EngineError: the file is no ONNX graph.
+        EngineError: see `load_model`.
     """
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # onnx lets protobuf's own errors through
-        raise EngineError("is no ONNX graph", where=str(path)) from error
+    model = load_model(path)
     unpack_half(model)
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type.lower()}_{index}"

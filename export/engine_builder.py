@@ -9,8 +9,6 @@ there the builder may choose float16 for itself.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +21,9 @@ import onnx
 from export.bundle_graphs import GraphChoice, graph_files
 from export.compose import FUSER, load_graph
 from export.half_graph import to_half
+from export.onnx_files import graph_problems, load_model
 from perception.errors import BundleError, ConfigError, EngineError
+from perception.files.writing import write_bytes
 from perception.runtime.bundle import Bundle, sha256_of
 from perception.runtime.engines.base import BackendMissingError
 from perception.runtime.engines.cuda_driver import examine_driver
@@ -297,7 +297,7 @@ def _one(trt: Any, bundle: Bundle, file: str, options: BuildOptions, progress: T
 
 
 def _header(trt: Any, bundle: Bundle, path: Path, options: BuildOptions) -> PlanHeader:
-    model = onnx.load(path, load_external_data=False)
+    model = load_model(path, weights=False)
     shapes = {
         v.name: tuple(d.dim_value or -1 for d in v.type.tensor_type.shape.dim)
         for v in model.graph.input
@@ -337,14 +337,15 @@ def _digest(names: tuple[str, ...]) -> str:
 def typed_graph(bundle: Bundle, path: Path, options: BuildOptions) -> onnx.ModelProto:
     """The graph with the types that the network shall have."""
     if options.precision == "fp32" or bundle.manifest.precision == "fp16":
-        return onnx.load(path)
+        return load_model(path)
     model = load_graph(path)
     # In a graph that was composed the nodes' names say themselves which graph they came from.
     graphs = bundle.manifest.graphs
     owners = {g.file: str(m) for m, g in graphs.encoders.items()} | {graphs.fuser.file: FUSER}
     prefix = f"{owners[path.name]}/" if path.name in owners else ""
     keep = {n.removeprefix(prefix) for n in options.keep_float if n.startswith(prefix)}
-    return to_half(model, keep)
+    with graph_problems(path):
+        return to_half(model, keep)
 
 
 def _build(trt: Any, bundle: Bundle, path: Path, options: BuildOptions, progress: Told) -> bytes:
@@ -367,7 +368,7 @@ def _build_here(
     parser = trt.OnnxParser(network, logger)
     if options.dla is not None and hasattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA"):
         parser.set_flag(trt.OnnxParserFlag.ADJUST_FOR_DLA)
-    model = onnx.load(path) if weak else typed_graph(bundle, path, options)
+    model = load_model(path) if weak else typed_graph(bundle, path, options)
     if not parser.parse(model.SerializeToString()):
         reason = parser.get_error(0).desc() if parser.num_errors else "no reason given"
         raise EngineError(f"TensorRT cannot take it: {_line(reason)}", where=str(path))
@@ -395,9 +396,7 @@ def _keep_timings(config: Any, path: Path) -> None:
             other = config.create_timing_cache(path.read_bytes())
             if other is not None:
                 cache.combine(other, ignore_mismatch=False)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as partial:
-            partial.write(bytes(cache.serialize()))
-        os.replace(partial.name, path)
+        write_bytes(path, bytes(cache.serialize()), error=EngineError)
 
 
 def _configure(trt: Any, config: Any, options: BuildOptions, progress: Told) -> None:

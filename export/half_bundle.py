@@ -2,70 +2,83 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 
-from export.compose import FUSER, load_graph
+from export.bundle_folder import check_target
+from export.calibration_frames import Progress, inputs_of, require_modalities
 from export.half_graph import computing_nodes, simulate_half, to_half
-from export.int8 import write_changed
-from export.sensitivity import Choice, Progress, Sensitivity
+from export.int8 import Finish, write_changed
+from export.onnx_files import graph_problems
+from export.sensitivity import Choice, Sensitivity, names_in
 from perception.data.base import Recording
 from perception.errors import ConfigError, EngineError
 from perception.runtime.bundle import Bundle
-from perception.runtime.engines.base import Engine
-from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
+from perception.runtime.engines.probe import probe_inputs
 
-HALF_ERROR = 0.003
-"""Largest relative error that float16 may make when the layers that stay in float32 are chosen."""
+MIXED_HALF_ERROR = 0.003
+"""Largest relative error of plans whose float32 layers are chosen by measurement."""
+
+_FRAMES = 3  # of a recording: what matters is the range of values, which varies little
 
 
-def write_half(bundle: Bundle, out: Path, threads: int | None = None) -> float:
+def write_half(
+    bundle: Bundle,
+    out: Path,
+    max_error: float = 0.02,
+    recording: Recording | None = None,
+    threads: int | None = None,
+    progress: Progress = lambda what, done, total: None,
+    finish: Finish = lambda folder: None,
+) -> Choice:
     """Write a bundle whose graphs compute in float16, with float32 inputs and outputs.
+
+    Where rounding every layer to float16 makes a larger error than `max_error`, as few layers as
+    possible go on computing in float32, those first that cost most.
 
     Args:
         bundle: a float32 bundle.
-        out: folder to write.
-        threads: CPU threads for the comparison, None for all.
+        out: folder to write; a bundle that is there is replaced at the end, and only then.
+        max_error: largest relative error of an output (root mean square over root mean square), with
+            all sensors or with any one alone.
+        recording: real frames to measure on; None for a made-up one.
+        threads: CPU threads for the measurement, None for all.
+        progress: called with what is being done, how far it is, and how far it will be.
+        finish: see `Finish`.
 
     Returns:
-        Relative error on a made-up frame, when every layer rounds to float16.
+        The choice; its `layers` are empty where float16 throughout is within the limit.
 
     Raises:
-        ConfigError: the bundle is not float32.
-        EngineError: an output is not finite in float16.
+        ConfigError: the bundle is not float32, or `out` or the recording does not fit.
+        BundleError: `out` cannot be written.
+        EngineError: a graph cannot be changed, or not within the limit.
     """
     manifest = bundle.manifest
     if manifest.precision != "fp32":
         raise ConfigError(
             f"is {manifest.precision} already; a float32 bundle is needed", where=str(bundle.path)
         )
-    files: dict[str, str] = {m: g.file for m, g in manifest.graphs.encoders.items()}
-    files[FUSER] = manifest.graphs.fuser.file
-    models = {g: to_half(load_graph(bundle.file(f))) for g, f in files.items()}
-    described = {"form": "float16 arithmetic, float32 inputs and outputs"}
-    write_changed(bundle, models, out, "fp16", described)
-
-    folder = tempfile.TemporaryDirectory(prefix="anysense-export-")
-    exact, rounded = dict[str, Engine](), dict[str, Engine]()
-    for graph, file in files.items():
-        exact[graph] = OnnxRuntimeEngine(bundle.path / file, "cpu", threads)
-        model = load_graph(bundle.path / file)
-        path = Path(folder.name) / file
-        onnx.save(simulate_half(model, computing_nodes(model)), path)
-        rounded[graph] = OnnxRuntimeEngine(path, "cpu", threads)
-    inputs = probe_inputs(manifest.inputs)
-    error = relative_error(run_all(rounded, inputs), run_all(exact, inputs))
-    if error == float("inf"):
-        raise EngineError(
-            "an output is not finite in float16",
-            where=str(out),
-            hint="--engine tensorrt --precision mixed keeps what needs it in float32",
-        )
-    return error
+    check_target(out, bundle.path)
+    choice, measure = _choose(bundle, recording, _FRAMES, max_error, threads, progress)
+    halves = {}
+    for graph, model in measure.models.items():
+        with graph_problems(bundle.path):
+            halves[graph] = to_half(model, names_in(choice.kept, graph))
+    if measure.error(halves) == float("inf"):
+        raise EngineError("an output is not finite in float16", where=str(bundle.path))
+    described: dict[str, Any] = {
+        "form": "float16 arithmetic, float32 inputs and outputs",
+        "error": float(f"{choice.error:.3g}"),
+        "max_error": max_error,
+    }
+    if choice.kept:
+        described["kept_float"] = {n: float(f"{choice.layers[n]:.3g}") for n in choice.kept}
+    write_changed(bundle, halves, out, "fp16", described, finish)
+    return choice
 
 
 def choose_float_layers(
@@ -80,8 +93,8 @@ def choose_float_layers(
 
     Args:
         bundle: a float32 bundle.
-        recording: real frames with all of the bundle's sensors.
-        frames: how many of them to measure on.
+        recording: real frames; one may lack a sensor, but each sensor must be in some.
+        frames: how many of them to measure on, where there are as many.
         max_error: largest relative error of the whole.
         threads: CPU threads, None for all.
         progress: called with what is being done, how far it is, and how far it will be.
@@ -93,14 +106,44 @@ def choose_float_layers(
     Returns:
         The choice; its `layers` are empty where float16 throughout is within the limit.
     """
-    if frames < 1 or len(recording) < frames:
-        raise ConfigError(f"{len(recording)} frames, {frames} are needed", where="--calib-data")
-    picked = [i * len(recording) // frames for i in range(frames)]
-    measure = Sensitivity(bundle, recording, picked, threads, progress)
+    return _choose(bundle, recording, frames, max_error, threads, progress)[0]
+
+
+def half_error(bundle: Bundle, threads: int | None = None) -> float:
+    """Relative error of a float32 bundle on a made-up frame when every layer rounds to float16."""
+    measure = Sensitivity(bundle, [probe_inputs(bundle.manifest.inputs)], threads)
+    return measure.error({g: _rounded(m, computing_nodes(m)) for g, m in measure.models.items()})
+
+
+def _choose(
+    bundle: Bundle,
+    recording: Recording | None,
+    frames: int,
+    max_error: float,
+    threads: int | None,
+    progress: Progress,
+) -> tuple[Choice, Sensitivity]:
+    contract = bundle.manifest.inputs
+    if recording is None:
+        inputs = iter([probe_inputs(contract)])
+    else:
+        require_modalities(recording, bundle.manifest.modalities)
+        if frames < 1 or not len(recording):
+            raise ConfigError("has no frame to measure on", where="--calib-data")
+        count = min(frames, len(recording))
+        picked = [i * len(recording) // count for i in range(count)]
+        found = inputs_of(recording, contract, picked, progress=progress)
+        inputs = (tensors for _, tensors in found)
+    measure = Sensitivity(bundle, inputs, threads, progress)
     models = measure.models
+    layers = [(g, name) for g, model in models.items() for name in computing_nodes(model)]
 
     def changed(graph: str, names: Sequence[str]) -> onnx.ModelProto:
-        return simulate_half(models[graph], names)
+        return _rounded(models[graph], names)
 
-    layers = [(g, name) for g, model in models.items() for name in computing_nodes(model)]
-    return measure.choose(layers, changed, max_error, whole_first=True)
+    return measure.choose(layers, changed, max_error, whole_first=True), measure
+
+
+def _rounded(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    with graph_problems(model.graph.name):
+        return simulate_half(model, names)

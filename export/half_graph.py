@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.qdq import unpack_half
+from export.half_storage import unpack_half
 
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST = float(np.finfo(np.float16).tiny)
@@ -166,6 +166,7 @@ class _Conversion:
         self.versions: dict[tuple[str, int], str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.halves: list[TensorProto] = []
+        self.kept: set[str] = set()  # what nodes make that stay in float32
 
     def run(self) -> None:
         for node in self.graph.node:
@@ -184,7 +185,11 @@ class _Conversion:
         del self.graph.value_info[:]
 
     def _node(self, node: onnx.NodeProto) -> None:
-        wanted = _FLOAT if node.name in self.keep else _HALF
+        # What only moves values follows: a value that needs float32 must not pass through float16.
+        follows = node.op_type in _MOVING.split() and not self.kept.isdisjoint(node.input)
+        wanted = _FLOAT if node.name in self.keep or follows else _HALF
+        if wanted == _FLOAT:
+            self.kept.update(node.output)
         fixed = _FIXED_INPUTS.get(node.op_type, ())
         for index, name in enumerate(node.input):
             if name in self.floats:

@@ -6,32 +6,35 @@ See `export.sensitivity` for how the layers that stay in float are found.
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 
+from export.bundle_folder import check_target, replacing_bundle
+from export.calibration_frames import (
+    Progress,
+    Tensors,
+    inputs_of,
+    pick_frames,
+    require_modalities,
+)
 from export.calibration_ranges import Histogram, Method
 from export.compose import FUSER
-from export.onnx_writer import store_half
+from export.half_storage import store_half
+from export.onnx_files import graph_problems
 from export.qdq import Layer, layers_of, quantize
-from export.sensitivity import (
-    Choice,
-    Progress,
-    Sensitivity,
-    Tensors,
-    fuser_feeds,
-    names_in,
-    network_inputs,
-)
+from export.sensitivity import Choice, Sensitivity, fuser_feeds, names_in
 from perception.data.base import Recording
 from perception.errors import ConfigError
 from perception.frame import subsets_of
 from perception.runtime.bundle import Bundle, sha256_of, write_manifest
 from perception.runtime.engines.base import Engine, Tensor
+
+Finish = Callable[[Path], None]
+"""Called with the folder of a new bundle, complete, before it takes its place; may add to it."""
 
 
 @dataclass(frozen=True)
@@ -65,31 +68,12 @@ class Int8Options:
         return "int8" if self.layer_error is None else "mixed"
 
 
-def pick_frames(recording: Recording, calibrate: int, check: int) -> tuple[list[int], list[int]]:
-    """Indices of frames to calibrate on and of others to check on, evenly spread.
-
-    Frames that were not calibrated on show the error that new frames will have.
-
-    Raises:
-        ConfigError: there are too few.
-    """
-    total = calibrate + check
-    if calibrate < 1 or len(recording) < total:
-        raise ConfigError(
-            f"{len(recording)} frames are too few to calibrate on {calibrate} and check on {check}",
-            where="--calib-data",
-        )
-    picked = [i * len(recording) // total for i in range(total)]
-    checked = picked[:: max(1, total // check)][:check]
-    return [i for i in picked if i not in checked], checked
-
-
 class Quantizer:
     """Quantizes one bundle.
 
     Args:
         bundle: a float32 bundle.
-        recording: real frames with all of the bundle's sensors.
+        recording: real frames; one may lack a sensor, but each sensor must be in some.
         options: see there.
         progress: called with what is being done, how far it is, and how far it will be.
 
@@ -104,17 +88,34 @@ class Quantizer:
         options: Int8Options,
         progress: Progress = lambda what, done, total: None,
     ) -> None:
+        require_modalities(recording, bundle.manifest.modalities)
         self.options, self.recording = options, recording
-        self.calibrated, checked = pick_frames(recording, options.frames, options.check_frames)
-        self.measure = Sensitivity(bundle, recording, checked, options.threads, progress)
+        self.calibrated, self._checked = pick_frames(
+            recording, options.frames, options.check_frames
+        )
+        self.measure = Sensitivity(bundle, self._frames_to_check(), options.threads, progress)
 
-    def run(self, out: Path) -> Choice:
+    def _frames_to_check(self) -> Iterator[Tensors]:
+        # Read after calibration, so that `calibrated` holds all that were calibrated on.
+        contract, progress = self.measure.contract, self.measure.progress
+        for _, inputs in inputs_of(
+            self.recording, contract, self._checked, self.calibrated, progress
+        ):
+            yield inputs
+
+    def run(self, out: Path, finish: Finish = lambda folder: None) -> Choice:
         """Calibrate, measure, choose and write the bundle `out`.
 
+        Args:
+            out: its folder; a bundle that is there is replaced at the end, and only then.
+            finish: see `Finish`.
+
         Raises:
-            ConfigError: no layer may be quantized.
+            ConfigError: no layer may be quantized, no frame has a sensor, or `out` does not fit.
+            BundleError: `out` cannot be written.
             EngineError: a graph cannot be run once it is quantized, or no layer can be quantized.
         """
+        check_target(out, self.measure.bundle.path)
         if not self.layers():
             raise ConfigError(
                 "none of its layers may be quantized", where=str(self.measure.bundle.path)
@@ -128,7 +129,7 @@ class Quantizer:
             self.options.max_error,
             self.options.layer_error,
         )
-        self._write(out, thresholds, choice)
+        self._write(out, thresholds, choice, finish)
         return choice
 
     def layers(self) -> list[tuple[str, Layer]]:
@@ -154,16 +155,20 @@ class Quantizer:
             engines[graph] = self.measure.engine(
                 _with_outputs(model, [n for n in wanted if n not in inputs])
             )
-        subsets = subsets_of(self.measure.contract.modalities)
-        for index, frame in enumerate(self.calibrated):
-            self.measure.progress("calibrating", index, len(self.calibrated))
-            inputs_now = network_inputs(self.recording.frame(frame), self.measure.contract)
-            features: Tensors = {}
-            for modality, image in inputs_now.items():
+        contract, progress = self.measure.contract, self.measure.progress
+        picked, self.calibrated = self.calibrated, []
+        for index, (frame, images) in enumerate(
+            inputs_of(self.recording, contract, picked, progress=progress)
+        ):
+            progress("calibrating", index, max(len(picked), index + 1))
+            self.calibrated.append(frame)
+            features = self.measure.blanks(m for m in contract.modalities if m not in images)
+            for modality, image in images.items():
                 found = engines[modality].run({modality: image})
                 features |= {n: found[n] for n in names[modality]}
                 _count(histograms[modality], {**found, modality: image})
             # Fused maps differ from subset to subset: the full set and the others take turns.
+            subsets = subsets_of(images)
             others = subsets[1:] or subsets
             for subset in {subsets[0], others[index % len(others)]}:
                 feeds = fuser_feeds(features, subset)
@@ -174,7 +179,11 @@ class Quantizer:
         }
 
     def _write(
-        self, out: Path, thresholds: Mapping[str, Mapping[str, float]], choice: Choice
+        self,
+        out: Path,
+        thresholds: Mapping[str, Mapping[str, float]],
+        choice: Choice,
+        finish: Finish,
     ) -> None:
         models = {}
         kept = set(choice.kept)
@@ -195,7 +204,8 @@ class Quantizer:
         }
         if self.options.layer_error is not None:
             described["layer_error"] = self.options.layer_error
-        write_changed(self.measure.bundle, models, out, self.options.precision, described)
+        precision = self.options.precision
+        write_changed(self.measure.bundle, models, out, precision, described, finish)
 
 
 def write_changed(
@@ -204,42 +214,46 @@ def write_changed(
     out: Path,
     precision: Literal["fp16", "int8", "mixed"],
     described: Mapping[str, Any],
+    finish: Finish = lambda folder: None,
 ) -> None:
-    """Write a bundle with the same graphs in another precision.
+    """Write a bundle with the same graphs in another precision; all of it or nothing.
 
     Args:
         source: the float32 bundle.
         models: the changed graphs, by modality and `fuser`.
-        out: folder to write; graphs and plans in it are replaced.
+        out: folder to write; a bundle that is there is replaced.
         precision: what the new bundle is called.
         described: what was done, for the manifest.
+        finish: see `Finish`.
 
     Raises:
-        EngineError: the folder is the source's.
+        ConfigError, BundleError: see `export.bundle_folder.replacing_bundle`.
+        EngineError: a changed graph breaks ONNX's rules.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    for stale in out.glob("*.onnx"):
-        stale.unlink()
-    shutil.rmtree(out / "engines", ignore_errors=True)
-    manifest = source.manifest.model_copy(deep=True)
-    graphs = manifest.graphs
+    graphs = source.manifest.graphs
     files: dict[str, str] = {m: g.file for m, g in graphs.encoders.items()}
     files[FUSER] = graphs.fuser.file
     for graph, model in models.items():
         store_half(model.graph)
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, out / files[graph])
-    graphs.single, graphs.subsets = None, {}
-    manifest.precision = precision
-    manifest.backends, manifest.parity = {}, {}
-    manifest.accuracy = {"of": "the float32 bundle", **manifest.accuracy}
+        with graph_problems(source.file(files[graph])):
+            onnx.checker.check_model(model, full_check=True)
     origin = "".join(h for _, h in sorted(source.manifest.files.items()))
-    manifest.quantization = {
-        **described,
-        "source": hashlib.sha256(origin.encode()).hexdigest(),
+    changed = {
+        "graphs": graphs.model_copy(update={"single": None, "subsets": {}}),
+        "precision": precision,
+        "backends": {},
+        "parity": {},
+        "accuracy": {"of": "the float32 bundle", **source.manifest.accuracy},
+        "quantization": {**described, "source": hashlib.sha256(origin.encode()).hexdigest()},
     }
-    manifest.files = {p.name: sha256_of(p) for p in sorted(out.glob("*.onnx"))}
-    write_manifest(out, manifest)
+    with replacing_bundle(out, source.path) as folder:
+        for graph, model in models.items():
+            path = folder / files[graph]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            onnx.save(model, path)
+        changed["files"] = {name: sha256_of(folder / name) for name in sorted(files.values())}
+        write_manifest(folder, source.manifest.model_copy(update=changed))
+        finish(folder)
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -8,16 +8,15 @@ import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from export.graphs import GraphSpec
+from export.half_storage import store_half
 from perception.errors import EngineError
 
 OPSET = 18
-_SMALL = 64
 _DYNAMIC_AXES = {2: "height", 3: "width"}
 
 
@@ -128,21 +127,3 @@ def _is_zero_pad(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> boo
     mode = next((a.s for a in node.attribute if a.name == "mode"), b"constant")
     value = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     return mode == b"constant" and (value is None or not numpy_helper.to_array(value).any())
-
-
-def store_half(graph: onnx.GraphProto) -> None:
-    """Store float32 weights whose values are float16 exactly as float16, with a `Cast` to float32."""
-    casts = []
-    for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        values = numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if values.size < _SMALL or not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
-        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
-    for cast in reversed(casts):
-        graph.node.insert(0, cast)

@@ -39,17 +39,6 @@ class Layer:
         return self.weight.removesuffix(".weight").removeprefix("model.")
 
 
-def unpack_half(model: onnx.ModelProto) -> None:
-    """Turn weights that are stored as float16 with a `Cast` into float32, in place."""
-    graph = model.graph
-    stored = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
-    for node in [n for n in graph.node if n.op_type == "Cast" and n.input[0] in stored]:
-        tensor = stored[node.input[0]]
-        values = numpy_helper.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(numpy_helper.from_array(values, node.output[0]))
-        graph.node.remove(node)
-
-
 def layers_of(model: onnx.ModelProto) -> list[Layer]:
     """The layers of an unpacked model that can be quantized, in order; names nodes without a name."""
     weights = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
@@ -72,7 +61,7 @@ def quantize(
     """A copy of an unpacked model with some of its layers quantized.
 
     Args:
-        model: see `unpack_half`.
+        model: see `export.half_storage.unpack_half`.
         thresholds: by activation tensor, the magnitude that becomes 127.
         names: the layers to quantize, as `layers_of` names them.
     """

@@ -7,7 +7,6 @@ PyTorch (which is checked when it is exported) stands beside it.
 from __future__ import annotations
 
 import html
-import json
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from export.report_style import STYLE
+from export.speed import slower
 from perception.data.base import Recording
+from perception.files.writing import write_json, write_text
 from perception.frame import MODALITIES, subset_name, subsets_of
 from perception.metrics.backends import changes, largest_loss, score_pipeline
 from perception.runtime.bundle import Bundle
@@ -64,8 +65,9 @@ def make_report(
 
     Returns:
         `bundle`, `backends` by name (`parity` by subset, `accuracy` and `change` by subset and score,
-        `lost`, `latency` as `anysense bench` gives it, `passed`, `reasons`), `size_bytes`,
-        `memory_mib` (the process's peak), `tolerance`, `passed`.
+        `lost`, `latency` as `anysense bench` gives it, `passed`, `reasons`; where the precisions differ
+        `over_float32`, by subset how many times as fast as the reference on the same backend; `notes`),
+        `size_bytes`, `memory_mib` (the process's peak), `tolerance`, `passed`.
 
     Raises:
         EngineError: a backend cannot be used here.
@@ -104,6 +106,12 @@ def make_report(
         row["passed"] = not row["reasons"]
         rows[name] = row
     timed = {"reference": base, **pipelines}
+    in_float: dict[str, str] = {}
+    if opened.manifest.precision != base.manifest.precision:
+        for name, pipeline in pipelines.items():
+            in_float[name] = "reference" if pipeline.backend == REFERENCE else f"reference {name}"
+            if in_float[name] not in timed:
+                timed[in_float[name]] = Pipeline.load(reference, name, threads=options.threads)
     step = iter(range(10**9))
     latency = measure(
         timed,
@@ -117,6 +125,15 @@ def make_report(
             s: latency["reference"]["subsets"][s]["total_ms"]["p50"] / values["total_ms"]["p50"]
             for s, values in row["latency"].items()
         }
+        row["notes"] = []
+        if name in in_float:
+            before = latency[in_float[name]]["subsets"]
+            row["over_float32"] = {
+                s: before[s]["total_ms"]["p50"] / values["total_ms"]["p50"]
+                for s, values in row["latency"].items()
+            }
+            every = row["over_float32"][subset_name(subsets[0])]
+            row["notes"] = slower(opened.manifest.precision, {row["backend"]: every})
     return {
         "bundle": opened.manifest.name,
         "precision": opened.manifest.precision,
@@ -139,12 +156,23 @@ def make_report(
 
 
 def write_report(folder: Path, content: dict[str, Any], command: str) -> None:
-    """Write `report.json` and `report.html`."""
+    """Write `report.json` and `report.html`, each whole or not at all.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(
-        json.dumps({**content, "command": command}, indent=2, default=str) + "\n"
-    )
-    (folder / "report.html").write_text(_page(content, command))
+    write_json(folder / "report.json", _without_nan({**content, "command": command}))
+    write_text(folder / "report.html", _page(content, command))
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def table_rows(content: dict[str, Any]) -> list[list[str]]:
@@ -241,6 +269,7 @@ def _page(content: dict[str, Any], command: str) -> str:
         for row in content["backends"].values()
         for reason in row["reasons"]
     ]
+    facts += [("Note", note) for row in content["backends"].values() for note in row["notes"]]
     if content["simulated"]:
         facts.insert(1, ("Note", "the bundle was trained on simulated data"))
     listed = "".join(

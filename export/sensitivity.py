@@ -8,28 +8,24 @@ whole stays within a limit.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from export.calibration_frames import Progress, Tensors
 from export.compose import FUSER, load_graph
-from perception.data.base import Recording
+from export.onnx_files import graph_problems
 from perception.errors import ConfigError, EngineError
-from perception.frame import MODALITIES, Frame, Modality
-from perception.preprocess.contract import PreprocessContract
-from perception.preprocess.sample import preprocess_sample
+from perception.frame import MODALITIES, Modality
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.engines.probe import relative_error
 
-Tensors = dict[str, Tensor]
 Models = Mapping[str, onnx.ModelProto]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -51,21 +47,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Check:
-    """A frame to measure on: inputs, float features, float outputs by subset."""
+    """A frame to measure on: inputs of the sensors it has, float features, float outputs by subset."""
 
     inputs: Tensors
     features: Tensors
     wanted: dict[tuple[Modality, ...], Tensors]
-
-
-def network_inputs(frame: Frame, contract: PreprocessContract) -> Tensors:
-    """Preprocessed inputs (1, C, H, W) by modality."""
-    inputs: Tensors = {}
-    for modality in contract.modalities:
-        buffer: NDArray[np.float32] = np.empty(contract.input_shape(modality), np.float32)
-        preprocess_sample(frame[modality], contract, buffer)
-        inputs[modality] = buffer
-    return inputs
 
 
 def fuser_feeds(features: Mapping[str, Tensor], subset: Sequence[Modality]) -> Tensors:
@@ -79,8 +65,8 @@ class Sensitivity:
 
     Args:
         bundle: a float32 bundle.
-        recording: real frames with all of the bundle's sensors.
-        frames: indices of the frames to measure on.
+        frames: network inputs of the frames to measure on; read when they are first needed.  A frame
+            may lack sensors, but some frame must have each.
         threads: CPU threads, None for all.
         progress: called with what is being done, how far it is, and how far it will be.
 
@@ -89,27 +75,23 @@ class Sensitivity:
         files: their files.
 
     Raises:
-        ConfigError: the bundle is not float32, or the recording lacks a sensor.
+        ConfigError: the bundle is not float32.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        recording: Recording,
-        frames: Sequence[int],
+        frames: Iterable[Tensors],
         threads: int | None = None,
         progress: Progress = lambda what, done, total: None,
     ) -> None:
         manifest = bundle.manifest
-        lacking = [m for m in manifest.modalities if m not in recording.info.modalities]
-        if lacking:
-            raise ConfigError(f"has no {lacking[0]}, which the bundle takes", where="--calib-data")
         if manifest.precision != "fp32":
             raise ConfigError(
                 f"is {manifest.precision} already; a float32 bundle is needed",
                 where=str(bundle.path),
             )
-        self.bundle, self.recording = bundle, recording
+        self.bundle = bundle
         self.contract, self.threads, self.progress = manifest.inputs, threads, progress
         self.files: dict[str, str] = {m: g.file for m, g in manifest.graphs.encoders.items()}
         self.files[FUSER] = manifest.graphs.fuser.file
@@ -117,13 +99,26 @@ class Sensitivity:
         self.models = {graph: load_graph(path) for graph, path in paths.items()}
         self._float = {g: OnnxRuntimeEngine(p, "cpu", threads) for g, p in paths.items()}
         self._folder = tempfile.TemporaryDirectory(prefix="anysense-export-")
-        self._frames, self._checks = list(frames), list[_Check]()
+        self._frames, self._checks = frames, list[_Check]()
+        self._blanks: dict[str, Tensors] = {}
 
     def engine(self, model: onnx.ModelProto) -> Engine:
         """A graph, ready to run."""
         path = Path(self._folder.name) / "graph.onnx"
-        onnx.save(model, path)
+        with graph_problems(self.bundle.path):
+            onnx.save(model, path)
         return OnnxRuntimeEngine(path, "cpu", self.threads)
+
+    def blanks(self, modalities: Iterable[Modality]) -> Tensors:
+        """Features of sensors that a frame lacks: NaN, which the fuser must not look at."""
+        found: Tensors = {}
+        for modality in modalities:
+            if modality not in self._blanks:
+                nothing = np.zeros(self.contract.input_shape(modality), np.float32)
+                outputs = self._float[modality].run({modality: nothing})
+                self._blanks[modality] = {n: np.full_like(v, np.nan) for n, v in outputs.items()}
+            found |= self._blanks[modality]
+        return found
 
     def error(self, models: Models, only: str | None = None) -> float:
         """Mean relative error at the outputs of the worst subset, with some graphs replaced.
@@ -134,16 +129,16 @@ class Sensitivity:
         """
         engines = {graph: self.engine(model) for graph, model in models.items()}
         fuser = engines.get(FUSER, self._float[FUSER])
-        subsets = [s for s in self._judged_subsets() if only is None or only in s]
-        errors: dict[tuple[Modality, ...], list[float]] = {s: [] for s in subsets}
+        errors: dict[tuple[Modality, ...], list[float]] = {}
         for check in self._measured():
             features = dict(check.features)
             for modality, image in check.inputs.items():
                 if modality in engines:
                     features |= engines[modality].run({modality: image})
-            for subset in subsets:
-                found = fuser.run(fuser_feeds(features, subset))
-                errors[subset].append(relative_error(found, check.wanted[subset]))
+            for subset, wanted in check.wanted.items():
+                if only is None or only in subset:
+                    found = fuser.run(fuser_feeds(features, subset))
+                    errors.setdefault(subset, []).append(relative_error(found, wanted))
         return max(float(np.mean(values)) for values in errors.values())
 
     def choose(
@@ -162,8 +157,8 @@ class Sensitivity:
             changed: makes a graph in which the layers of these names are changed.
             limit: largest relative error of the whole.
             layer_limit: layers that cost more than this alone keep their precision in any case.
-        whole_first: change all of them first; where that is within the limit, no layer is
-            measured and `Choice.layers` is empty.
+            whole_first: change all of them first; where that is within the limit, no layer is
+                measured and `Choice.layers` is empty.
 
         Raises:
             EngineError: all of them would have to.
@@ -212,24 +207,20 @@ class Sensitivity:
 
     def _measured(self) -> list[_Check]:
         if not self._checks:
-            self._checks = [self._check(i) for i in self._frames]
+            self._checks = [self._check(inputs) for inputs in self._frames]
         return self._checks
 
-    def _check(self, index: int) -> _Check:
-        inputs = network_inputs(self.recording.frame(index), self.contract)
-        features: Tensors = {}
+    def _check(self, inputs: Tensors) -> _Check:
+        features = self.blanks(m for m in self.contract.modalities if m not in inputs)
         for modality, image in inputs.items():
             features |= self._float[modality].run({modality: image})
+        # All sensors together and each one alone, where its errors have nothing to hide behind.
+        everything = tuple(m for m in self.contract.modalities if m in inputs)
         wanted = {
             subset: self._float[FUSER].run(fuser_feeds(features, subset))
-            for subset in self._judged_subsets()
+            for subset in dict.fromkeys([everything, *((m,) for m in everything)])
         }
         return _Check(inputs, features, wanted)
-
-    def _judged_subsets(self) -> list[tuple[Modality, ...]]:
-        """All sensors together and each one alone, where its errors have nothing to hide behind."""
-        everything = self.contract.modalities
-        return list(dict.fromkeys([everything, *((m,) for m in everything)]))
 
 
 def names_in(names: Sequence[str], graph: str) -> list[str]:

@@ -6,26 +6,31 @@ outputs, stays with the caller: `perception.preprocess` and `perception.runtime.
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import onnx
-import yaml
 
 from export.byte_input import take_bytes
+from export.onnx_files import graph_problems, has_external_weights, load_model
 from perception.errors import BundleError, ConfigError, EngineError
+from perception.files.folders import writing_folder
+from perception.files.writing import write_text, write_yaml, writing
 from perception.runtime.bundle import Bundle
 
 _TRITON_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
     onnx.TensorProto.UINT8: "TYPE_UINT8",
 }
+_CONFIG = "config.pbtxt"
+_LONGEST_NAME = 100
 
 
 def write_triton(
     bundle: Bundle, out: Path, graph_name: str = "single", uint8_rgb: bool = False
 ) -> Path:
-    """Write one model into a Triton model repository.
+    """Write one model into a Triton model repository; the model's folder appears whole or not at all.
 
     Args:
         bundle: one that has the graph.
@@ -37,22 +42,27 @@ def write_triton(
         The model's folder.
 
     Raises:
-        BundleError: the bundle has no such graph.
+        BundleError: the bundle has no such graph; or the folder is something else's, or cannot be written.
         EngineError: the graph has a tensor of a type that is not written for Triton.
         ConfigError: bytes are asked for, and the graph has no RGB.
     """
     source = _graph(bundle, graph_name)
-    model = onnx.load(source)
+    model = load_model(source)
     graph = model.graph
     if uint8_rgb:
         if "rgb" not in [v.name for v in graph.input]:
             raise ConfigError(f"the graph {graph_name} has no RGB", where="--uint8-rgb")
-        take_bytes(model, bundle.manifest.inputs.rgb)
+        with graph_problems(source):
+            take_bytes(model, bundle.manifest.inputs.rgb)
     folder = out / _model_name(bundle, graph_name)
-    (folder / "1").mkdir(parents=True, exist_ok=True)
-    onnx.save(model, folder / "1" / "model.onnx")
+    if folder.exists() and not (folder / _CONFIG).is_file():
+        raise BundleError(
+            f"is there and has no {_CONFIG}: not replaced",
+            where=str(folder),
+            hint="choose another --out",
+        )
     lines = [
-        f'name: "{folder.name}"',
+        f"name: {pbtxt_string(folder.name)}",
         'backend: "onnxruntime"',
         # The graph's first dimension is fixed at 1, so that Triton must not add one.
         "max_batch_size: 0",
@@ -60,7 +70,10 @@ def write_triton(
         *_triton_tensors("output", graph.output),
         "instance_group [ { count: 1 kind: KIND_AUTO } ]",
     ]
-    (folder / "config.pbtxt").write_text("\n".join(lines) + "\n")
+    with writing_folder(folder, error=BundleError) as partial:
+        (partial / "1").mkdir()
+        onnx.save(model, partial / "1" / "model.onnx")
+        write_text(partial / _CONFIG, "\n".join(lines) + "\n")
     return folder
 
 
@@ -76,14 +89,19 @@ def write_isaac_ros(bundle: Bundle, out: Path, graph_name: str = "single") -> Pa
         The parameter file.
 
     Raises:
-        BundleError: the bundle has no such graph.
+        BundleError: the bundle has no such graph, or the folder cannot be written.
     """
     source = _graph(bundle, graph_name)
-    graph = onnx.load(source, load_external_data=False).graph
+    loaded = load_model(source)
+    graph = loaded.graph
     out.mkdir(parents=True, exist_ok=True)
     name = _model_name(bundle, graph_name)
     model = out / f"{name}.onnx"
-    shutil.copyfile(source, model)
+    with writing(model, error=BundleError) as partial:
+        if has_external_weights(source):
+            onnx.save(loaded, partial)  # with the weights in it
+        else:
+            shutil.copyfile(source, partial)
     inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
     content = {
         "/**": {  # whatever the node is called
@@ -100,7 +118,7 @@ def write_isaac_ros(bundle: Bundle, out: Path, graph_name: str = "single") -> Pa
         }
     }
     path = out / f"{name}.tensor_rt.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False, width=100))
+    write_yaml(path, content, error=BundleError, width=100)
     return path
 
 
@@ -118,8 +136,18 @@ def _graph(bundle: Bundle, name: str) -> Path:
 
 
 def _model_name(bundle: Bundle, graph_name: str) -> str:
-    name = bundle.manifest.name.replace("-", "_").replace(" ", "_")
+    """Letters, digits and `_` alone: a bundle's name is text, and this one becomes a path."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", bundle.manifest.name)[:_LONGEST_NAME] or "bundle"
     return name if graph_name == "single" else f"{name}_{graph_name.replace('+', '_')}"
+
+
+def pbtxt_string(text: str) -> str:
+    """A string literal of protobuf's text format, quotes included."""
+    escaped = "".join(
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\' else f"\\{byte:03o}"
+        for byte in text.encode("utf-8", "backslashreplace")
+    )
+    return f'"{escaped}"'
 
 
 def _triton_tensors(kind: str, values: list[onnx.ValueInfoProto]) -> list[str]:
@@ -131,6 +159,7 @@ def _triton_tensors(kind: str, values: list[onnx.ValueInfoProto]) -> list[str]:
         dims = ", ".join(str(d.dim_value or -1) for d in tensor.shape.dim)
         data_type = _TRITON_TYPES[tensor.elem_type]
         lines.append(
-            f'{kind} [ {{ name: "{value.name}" data_type: {data_type} dims: [ {dims} ] }} ]'
+            f"{kind} [ {{ name: {pbtxt_string(value.name)} data_type: {data_type} "
+            f"dims: [ {dims} ] }} ]"
         )
     return lines

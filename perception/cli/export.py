@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import shutil
+import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,27 +18,26 @@ from perception.cli.arguments import (
     thin_out,
 )
 from perception.cli.export_arguments import (
-    INT8_ERROR,
-    MIXED_ERROR,
-    MIXED_LAYER_ERROR,
     PLAN_ENGINES,
     add_arguments,
     check_arguments,
     gpu_number,
     makes_bundle,
 )
-from perception.cli.progress import step_progress
-from perception.errors import (
-    BundleError,
-    ConfigError,
-    DataError,
-    MissingDependencyError,
-    ParityError,
+from perception.cli.export_precision import (
+    change,
+    check_float16,
+    cpu_backends,
+    float_layers,
+    is_bundle,
+    megabytes,
 )
+from perception.cli.extras import require
+from perception.cli.progress import step_progress
+from perception.errors import BundleError, ConfigError, ParityError
 
 if TYPE_CHECKING:
     from export.bundle_graphs import GraphChoice
-    from perception.data.base import Recording
     from perception.runtime.bundle import Bundle
 
 EXIT_TOLERANCE = 3
@@ -55,12 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments ask for; exit 3 when a tolerance is broken."""
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "export needs onnx", hint="pip install 'anysense[train]'"
-        ) from error
+    require("export", "onnx")
     from perception.runtime.bundle import Bundle
 
     args.source = _found(args.source)
@@ -70,8 +64,6 @@ def run(args: argparse.Namespace) -> int:
     check_arguments(args, bundle.manifest.precision if bundle else None)
     if args.single:
         args.subset = ["modular", "single"]
-    if args.out is not None and args.out.exists() and not args.out.is_dir():
-        raise ConfigError("exists and is no folder", where=str(args.out))
     try:
         if args.serve:
             return _serve(args, bundle)
@@ -79,11 +71,6 @@ def run(args: argparse.Namespace) -> int:
     except ParityError as error:
         CONSOLE.print(f"anysense: error: {error}", style="red", highlight=False)
         return EXIT_TOLERANCE
-
-
-def is_bundle(path: Path) -> bool:
-    """Whether a path is a bundle rather than a checkpoint."""
-    return (path / "bundle.yaml").is_file() or path.suffix == ".zip"
 
 
 def _found(source: Path) -> Path:
@@ -100,6 +87,7 @@ def _found(source: Path) -> Path:
 
 def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
     from export.bundle_graphs import parse_choice
+    from perception.runtime.bundle import Bundle
 
     if bundle is not None:
         choice = parse_choice(args.subset, bundle.manifest.modalities)
@@ -108,12 +96,18 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
         if args.out is None:
             raise ConfigError("--out is needed for a run or checkpoint")
         bundle, choice = _from_run(args, args.out)
+
+    def finish(folder: Path) -> None:
+        """What a new bundle gets before it is in its place."""
+        if choice.composed:
+            _add_graphs(Bundle.open(folder, verify=False), choice, args.threads, args.out)
+
     if makes_bundle(args.engine, args.precision, bundle.manifest.precision):
-        bundle = _change(args, bundle)
+        bundle = change(args, bundle, finish)
     elif args.out is not None and bundle.path.resolve() != args.out.resolve():
-        bundle = _copied(bundle, args.out)
-    if choice.composed:
-        _add_graphs(bundle, choice, args.threads)
+        bundle = _copied(bundle, args.out, finish)
+    elif choice.composed:
+        _add_graphs(bundle, choice, args.threads, bundle.path)
     if args.engine in PLAN_ENGINES:
         _build(args, bundle, choice)
     elif args.engine == "openvino":
@@ -124,6 +118,8 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
 
 
 def _check_bundle_source(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> None:
+    from export.bundle_folder import check_target
+
     if args.dynamic:
         raise ConfigError("needs a run or checkpoint, not a bundle", where="--dynamic")
     changed = makes_bundle(args.engine, args.precision, bundle.manifest.precision)
@@ -134,27 +130,29 @@ def _check_bundle_source(args: argparse.Namespace, bundle: Bundle, choice: Graph
             where=str(args.source),
             hint="--precision, --subset, --engine, --report, or a run as the source",
         )
-    if args.out is not None and args.out.resolve() == args.source.resolve():
-        raise ConfigError("is the source", where="--out")
+    if args.out is not None:
+        check_target(args.out, bundle.path if bundle.is_folder else None)
     if args.out is not None and not changed and not choice.composed:
         raise ConfigError("plans are kept in the bundle itself", where="--out")
 
 
 def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]:
     """The float32 bundle of a run, and the graphs that are asked for."""
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a checkpoint needs PyTorch", hint="pip install 'anysense[train]'"
-        ) from error
+    require("a checkpoint", "torch", "onnxscript", "safetensors")
     from rich.table import Table
 
+    from export.bundle_folder import check_target
     from export.bundle_graphs import parse_choice
     from export.bundle_writer import ExportOptions, export_bundle
     from perception.runtime.bundle import Bundle
     from perception.training.checkpoint import load_checkpoint
 
+    check_target(out)
+    # A changed bundle is made from the float32 one, which is kept beside it.
+    if makes_bundle(args.engine, args.precision):
+        final = Path(os.path.realpath(out)) if out.name in ("", "..") else out
+        out = final.with_name(f"{final.name}-fp32")
+        check_target(out)
     modalities = load_checkpoint(args.source).config.preprocess.modalities
     choice = parse_choice(args.subset, modalities)
     options = ExportOptions(
@@ -165,30 +163,36 @@ def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]
         version=args.version,
         name=args.name,
     )
-    # A changed bundle is made from the float32 one, which is kept beside it.
-    if makes_bundle(args.engine, args.precision):
-        out = out.with_name(f"{out.name}-fp32")
     with CONSOLE.status(f"exporting {args.source}"):
         rows = export_bundle(args.source, out, options)
     table = Table("graphs", "subset", "max |ONNX - PyTorch|")
     for row in rows:
         table.add_row(row.form, row.subset, f"{row.max_abs:.1e}")
     CONSOLE.print(table)
-    say(f"wrote {out} ({_megabytes(out):.1f} MB)")
+    say(f"wrote {out} ({megabytes(out):.1f} MB)")
     return Bundle.open(out), choice
 
 
-def _copied(bundle: Bundle, out: Path) -> Bundle:
+def _copied(bundle: Bundle, out: Path, finish: Callable[[Path], None]) -> Bundle:
     """The bundle in another folder, without plans."""
-    from perception.runtime.bundle import MANIFEST, Bundle
+    from export.bundle_folder import copy_files, replacing_bundle
+    from perception.runtime.bundle import Bundle
 
-    output_folder(out)
-    for name in (MANIFEST, *bundle.manifest.files):
-        shutil.copyfile(bundle.path / name, out / name)
+    with replacing_bundle(out, bundle.path) as folder:
+        copy_files(bundle, folder)
+        finish(folder)
     return Bundle.open(out)
 
 
-def _add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None) -> None:
+def _add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None, shown: Path) -> None:
+    """Add graphs to a bundle folder, and say how far they are from the separate ones.
+
+    Args:
+        bundle: the folder.
+        choice: what it shall have.
+        threads: CPU threads, None for all.
+        shown: the folder's name for messages.
+    """
     from export.bundle_graphs import add_graphs, graph_files, subset_file
     from perception.frame import as_modality
 
@@ -203,109 +207,7 @@ def _add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None) -> Non
         )
         assert file in files
         size = bundle.file(file).stat().st_size / 1e6
-        say(f"{bundle.path / file} ({size:.1f} MB): {error:.1e} from encoders and fuser")
-
-
-def _change(args: argparse.Namespace, bundle: Bundle) -> Bundle:
-    """The bundle in another precision, in `--out`."""
-    from perception.runtime.bundle import Bundle
-
-    out = output_folder(args.out)
-    if args.precision != "fp16":
-        return _quantize(args, bundle)
-    from export.half_bundle import write_half
-
-    error = write_half(bundle, out, args.threads)
-    say(f"wrote {out} ({_megabytes(out):.1f} MB); relative error of float16 {error:.1e}")
-    return Bundle.open(out)
-
-
-def _calibration(args: argparse.Namespace) -> Recording:
-    from perception.data.registry import open_recording, parse_data_argument
-
-    kind, root = parse_data_argument(args.calib_data)
-    return open_recording(kind, root, split=args.calib_split)
-
-
-def _quantize(args: argparse.Namespace, bundle: Bundle) -> Bundle:
-    from rich.table import Table
-
-    from export.int8 import Int8Options, Quantizer
-    from perception.runtime.bundle import Bundle
-
-    recording = _calibration(args)
-    mixed = args.precision == "mixed"
-    options = Int8Options(
-        args.calib_frames,
-        args.calib_method,
-        args.max_error or (MIXED_ERROR if mixed else INT8_ERROR),
-        (args.layer_error or MIXED_LAYER_ERROR) if mixed else None,
-        threads=args.threads,
-        only=_int8_policy(args.source),
-    )
-    with step_progress() as show:
-        choice = Quantizer(bundle, recording, options, show).run(args.out)
-    order = sorted(choice.layers, key=lambda n: -choice.layers[n])
-    table = Table("layer", "error when quantized alone", "is")
-    for name in order[: max(8, len(choice.kept) + 3)]:
-        kept = "float" if name in choice.kept else "int8"
-        table.add_row(name, f"{choice.layers[name]:.4f}", kept)
-    CONSOLE.print(table)
-    say(
-        f"{len(choice.layers) - len(choice.kept)} of {len(choice.layers)} layers in int8; "
-        f"relative error {choice.error:.3f}, with all of them {choice.error_all:.3f}"
-    )
-    say(f"wrote {args.out} ({_megabytes(args.out):.1f} MB)")
-    if args.judge_frames:
-        _judge(args, bundle, recording)
-    return Bundle.open(args.out)
-
-
-def _int8_policy(source: Path) -> frozenset[str] | None:
-    """The layers that a run lets be quantized; None for all of them."""
-    if is_bundle(source):
-        return None
-    from perception.training.checkpoint import load_checkpoint
-
-    layers = load_checkpoint(source).config.model.int8
-    return None if layers is None else frozenset(layers)
-
-
-def _judge(args: argparse.Namespace, source: Bundle, recording: Recording) -> None:
-    """Score the INT8 bundle on the CPU's backends against its source, and record the outcome."""
-    from perception.frame import subsets_of
-    from perception.metrics.backends import judge_backends, record_backends
-
-    thin_out(recording, args.judge_frames, "--judge-frames")
-    names, subsets = _cpu_backends(), subsets_of(source.manifest.modalities)
-    total, step = len(recording) * len(subsets) * (1 + len(names)), itertools.count(1)
-    try:
-        with step_progress() as show:
-            _, judged = judge_backends(
-                args.out,
-                recording,
-                names,
-                subsets,
-                reference_bundle=source.path,
-                threads=args.threads,
-                on_result=lambda: show("judging", next(step), total),
-            )
-    except (ConfigError, DataError) as error:
-        say(f"not judged: {error}", style="yellow")
-        return
-    record_backends(args.out, judged)
-    for judgement in judged.values():
-        record = judgement.record
-        say(
-            f"{judgement.backend}: loses at most {max(record.lost, 0):.2f} points on "
-            f"{record.frames} frames ({'within' if record.passed else 'beyond'} {record.tolerance:g})"
-        )
-
-
-def _cpu_backends() -> list[str]:
-    from perception.runtime.engines.registry import BACKENDS
-
-    return [n for n in ("onnxruntime-cpu", "openvino") if BACKENDS[n].installed]
+        say(f"{shown / file} ({size:.1f} MB): {error:.1e} from encoders and fuser")
 
 
 def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
@@ -325,7 +227,8 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
         else:
             # In a copy: what is served elsewhere need not be part of the bundle.
             choice = parse_choice(args.subset, bundle.manifest.modalities)
-            bundle = _copied(bundle, Path(folder) / "bundle")
+            _check_outside(args.out, bundle)
+            bundle = _copied(bundle, Path(folder) / "bundle", lambda folder: None)
         if choice.modular and "all" not in args.subset:
             raise ConfigError(
                 "other runtimes take one graph: single, or a subset such as "
@@ -341,6 +244,13 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
                 written = write_isaac_ros(bundle, out, name)
             say(f"wrote {written}")
     return 0
+
+
+def _check_outside(out: Path, bundle: Bundle) -> None:
+    """Refuse to write what is for others into the bundle itself."""
+    target, own = (Path(os.path.realpath(p)) for p in (out, bundle.path))
+    if target.is_relative_to(own):
+        raise ConfigError("lies in the source", where=str(out), hint="choose another --out")
 
 
 def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
@@ -360,7 +270,7 @@ def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
     reference = args.reference
     if reference is None:
         reference = args.source if is_bundle(args.source) else bundle.path
-    names = backend_names(args.backends) if args.backends else _cpu_backends()
+    names = backend_names(args.backends) if args.backends else cpu_backends()
     options = ReportOptions(tuple(names), args.tolerance, args.bench_frames, args.threads)
     with step_progress() as show:
         content = make_report(bundle.path, reference, recording, options, show)
@@ -373,6 +283,8 @@ def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
     for row in content["backends"].values():
         for reason in row["reasons"]:
             say(f"{row['backend']}: {reason}", style="red")
+        for note in row["notes"]:
+            say(f"note: {note}", style="yellow")
     say(f"wrote {args.report / 'report.html'}")
     return bool(content["passed"])
 
@@ -400,7 +312,9 @@ def _build(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> Non
     )
     check_options(bundle, options)
     if options.precision == "mixed":
-        options = options.keeping(_float_layers(args, bundle))
+        options = options.keeping(float_layers(args, bundle))
+    elif options.precision == "fp16" and bundle.manifest.precision == "fp32":
+        check_float16(args, bundle)
     with step_progress() as show:
         built = build_plans(
             bundle,
@@ -419,24 +333,6 @@ def _build(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> Non
         _load(bundle, args.engine, choice, args.threads)
 
 
-def _float_layers(args: argparse.Namespace, bundle: Bundle) -> list[str]:
-    """The layers that were measured to need float32, where the rest is float16."""
-    from export.half_bundle import HALF_ERROR, choose_float_layers
-
-    limit = args.max_error or HALF_ERROR
-    with step_progress() as show:
-        # Three frames, as for INT8: what matters is the range of values, which varies little.
-        choice = choose_float_layers(bundle, _calibration(args), 3, limit, args.threads, show)
-    if not choice.layers:
-        say(f"no layer needs float32: float16 throughout makes an error of {choice.error:.1e}")
-    else:
-        say(
-            f"{len(choice.kept)} of {len(choice.layers)} layers stay in float32; relative error "
-            f"{choice.error:.1e}, with none of them {choice.error_all:.1e}"
-        )
-    return choice.kept
-
-
 def _compile(bundle: Bundle, choice: GraphChoice, threads: int | None) -> None:
     _load(bundle, "openvino", choice, threads)
 
@@ -449,7 +345,3 @@ def _load(bundle: Bundle, backend: str, choice: GraphChoice, threads: int | None
     files = graph_files(bundle, choice)
     engines = [BACKENDS[backend].load(bundle.file(file), threads) for file in files]
     say(f"{bundle.path}: {', '.join(files)} load on {engines[0].backend}")
-
-
-def _megabytes(folder: Path) -> float:
-    return sum(p.stat().st_size for p in folder.iterdir() if p.is_file()) / 1e6

@@ -11,7 +11,7 @@ ENGINES = ("onnx", "openvino", "tensorrt", "tensorrt-rtx")
 PLAN_ENGINES = ("tensorrt", "tensorrt-rtx")
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 
-INT8_ERROR, MIXED_ERROR, MIXED_LAYER_ERROR = 0.06, 0.04, 0.01
+INT8_ERROR, MIXED_ERROR, MIXED_LAYER_ERROR, HALF_ERROR = 0.06, 0.04, 0.01, 0.02
 
 _SUBSET_HELP = """\
 which graphs, each a word of its own:
@@ -23,7 +23,7 @@ Every bundle has the modular graphs; the others are for Triton, Isaac ROS and th
 
 _PRECISION_HELP = """\
   fp32   float32 arithmetic
-  fp16   float16 arithmetic, float32 inputs and outputs
+  fp16   float16 arithmetic within --max-error, float32 inputs and outputs
   int8   as many layers in 8 bit integers as --max-error allows
   mixed  onnx, openvino: int8 where a layer loses little by itself, float elsewhere
          tensorrt, tensorrt-rtx: fp16, but fp32 for the layers that were measured to need it
@@ -75,10 +75,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("--precision int8, mixed")
-    group.add_argument("--calib-data", metavar="KIND:DIR", help="recording to calibrate on")
+    group = parser.add_argument_group("--precision fp16, int8, mixed")
+    group.add_argument(
+        "--calib-data",
+        metavar="KIND:DIR",
+        help="recording to calibrate on; fp16 measures on a made-up frame without one",
+    )
     group.add_argument("--calib-split", default="all", choices=("all", "train", "val"))
-    group.add_argument("--calib-frames", type=int, default=24, help="frames (default: 24)")
+    group.add_argument(
+        "--calib-frames",
+        type=int,
+        help="frames (default: 24, or what a short recording can spare)",
+    )
     group.add_argument(
         "--calib-method",
         choices=("percentile", "entropy", "mse", "max"),
@@ -89,7 +97,8 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         "--max-error",
         type=float,
         help="largest relative error of an output; layers stay float until it holds\n"
-        f"(default: int8 {INT8_ERROR}, mixed {MIXED_ERROR}, mixed with tensorrt 0.003)",
+        f"(default: int8 {INT8_ERROR}, mixed {MIXED_ERROR}, fp16 {HALF_ERROR}, "
+        "mixed with tensorrt 0.003)",
     )
     group.add_argument(
         "--layer-error",
@@ -218,7 +227,8 @@ def check_arguments(args: argparse.Namespace, source: str | None) -> None:
     if args.single and args.subset:
         raise ConfigError("is the same as --subset modular single; give one", where="--single")
     for name in ("calib_frames", "bench_frames"):
-        if getattr(args, name) < 1:
+        value = getattr(args, name)
+        if value is not None and value < 1:
             raise ConfigError("must be at least 1", where=f"--{name.replace('_', '-')}")
 
 
@@ -226,8 +236,9 @@ def _check_measuring(args: argparse.Namespace, source: str | None) -> None:
     measured = args.precision in ("int8", "mixed") and source in (None, "fp32")
     if measured and not args.calib_data:
         raise ConfigError(f"--precision {args.precision} needs --calib-data KIND:DIR")
-    if args.calib_data and not measured:
-        raise ConfigError("is for --precision int8 and mixed", where="--calib-data")
+    halves = args.precision == "fp16" and args.engine not in PLAN_ENGINES
+    if args.calib_data and not measured and not halves:
+        raise ConfigError("is for --precision int8, mixed and fp16", where="--calib-data")
     if args.layer_error is not None and (args.precision != "mixed" or args.engine in PLAN_ENGINES):
         raise ConfigError("is for --precision mixed with onnx and openvino", where="--layer-error")
     for name in ("max_error", "layer_error"):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from perception.cli.extras import explain
 from perception.errors import AnySenseError, MissingDependencyError
 
 COMMANDS = (
@@ -84,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
     except AnySenseError as error:
         return _fail(str(error))
+    except ImportError as error:
+        line = explain(error)
+        if line is None:
+            raise
+        return _fail(line)
     except BrokenPipeError:
         return 0
     except OSError as error:

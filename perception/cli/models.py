@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from perception.cli.arguments import CONSOLE, command_line, output_file, say, write_json
-from perception.errors import ConfigError, MissingDependencyError
+from perception.cli.extras import require
+from perception.errors import ConfigError
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,12 +23,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print the table, write the JSON."""
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "counting needs PyTorch", hint="pip install 'anysense[train]'"
-        ) from error
+    require("counting", "torch")
     from rich.table import Table
 
     from perception.models.complexity import describe_models

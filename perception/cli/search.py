@@ -14,8 +14,9 @@ from perception.cli.arguments import (
     output_folder,
     say,
 )
+from perception.cli.extras import require
 from perception.cli.progress import step_progress
-from perception.errors import ConfigError, MissingDependencyError
+from perception.errors import ConfigError
 
 if TYPE_CHECKING:
     from perception.search.search import Found, SearchReport
@@ -59,13 +60,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Search; the folder gets pareto.json, pareto.png and a run for each chosen sub-network."""
-    try:
-        import onnx  # noqa: F401
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the search needs PyTorch and onnx", hint="pip install 'anysense[train]'"
-        ) from error
+    require("the search", "torch", "onnx", "onnxscript", "safetensors", "matplotlib")
+    import torch
+
     from perception.runtime.engines.registry import BACKENDS, REFERENCE
     from perception.search.report import plot, report_content, write_json
     from perception.search.search import Search, SearchOptions

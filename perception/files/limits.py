@@ -22,6 +22,9 @@ MAX_ARRAY_BYTES: Final = 2**30
 MAX_SAMPLE_BYTES: Final = 2**29
 """Bytes of one file with a picture or cloud (512 MiB)."""
 
+MAX_GRAPH_BYTES: Final = 2**31
+"""Bytes of one ONNX file (2 GiB, which protobuf itself does not exceed)."""
+
 MAX_TEXT_BYTES: Final = 2**26
 """Bytes of one text, YAML, JSON or CSV file (64 MiB)."""
 

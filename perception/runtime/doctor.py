@@ -251,7 +251,7 @@ def _training(driver: Driver) -> list[Check]:
         torch = Check("training", "PyTorch", "broken", f"{torch.detail} beside a GPU", fix)
     return [
         torch,
-        _package("training", "onnx", "onnx", train),
+        _package("training", "onnx", "onnx", "pip install 'anysense[export]'"),
         _package("training", "mujoco", "simulator", "pip install 'anysense[sim]'"),
         _package("training", "matplotlib", "charts", "pip install 'anysense[viz]'"),
     ]

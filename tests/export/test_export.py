@@ -16,7 +16,8 @@ from export.bundle_graphs import GraphChoice, write_composed
 from export.bundle_writer import random_images
 from export.folding import fold_batch_norm, round_weights_to_half
 from export.graphs import graph_specs
-from export.onnx_writer import merge_padding, store_half, write_onnx
+from export.half_storage import store_half
+from export.onnx_writer import merge_padding, write_onnx
 from export.parity import check_parity
 from perception.errors import EngineError, ParityError
 from perception.frame import subsets_of

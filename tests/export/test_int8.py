@@ -20,8 +20,9 @@ from hypothesis.extra import numpy as npst
 from onnx import TensorProto, helper, numpy_helper
 
 from export.calibration_ranges import METHODS, Histogram
+from export.half_storage import unpack_half
 from export.int8 import Int8Options, Quantizer
-from export.qdq import layers_of, quantize, quantize_weights, unpack_half
+from export.qdq import layers_of, quantize, quantize_weights
 from perception.cli.main import main
 from perception.data import open_recording
 from perception.errors import ConfigError, EngineError

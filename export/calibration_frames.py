@@ -1,0 +1,115 @@
+"""Frames to measure on: which of a recording are taken, and what is done where they lack a sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.data.base import Recording
+from perception.errors import ConfigError
+from perception.frame import Frame, Modality
+from perception.preprocess.contract import PreprocessContract
+from perception.preprocess.sample import preprocess_sample
+from perception.runtime.engines.base import Tensor
+
+Tensors = dict[str, Tensor]
+Progress = Callable[[str, int, int], None]
+
+_MOST, _LEAST_CHECKED = 24, 3
+
+
+def network_inputs(frame: Frame, contract: PreprocessContract) -> Tensors:
+    """Preprocessed inputs (1, C, H, W) of those of the contract's modalities that the frame has."""
+    inputs: Tensors = {}
+    for modality in contract.modalities:
+        if modality in frame:
+            buffer: NDArray[np.float32] = np.empty(contract.input_shape(modality), np.float32)
+            preprocess_sample(frame[modality], contract, buffer)
+            inputs[modality] = buffer
+    return inputs
+
+
+def require_modalities(recording: Recording, modalities: Sequence[Modality]) -> None:
+    """Refuse a recording that says itself that it lacks a sensor.
+
+    Raises:
+        ConfigError: names the sensor.
+    """
+    lacking = [m for m in modalities if m not in recording.info.modalities]
+    if lacking:
+        raise ConfigError(f"has no {lacking[0]}, which the bundle takes", where="--calib-data")
+
+
+def usual_frames(available: int) -> int:
+    """How many frames to calibrate on where nobody says: 24, or what a short recording can spare."""
+    checked = _LEAST_CHECKED if available >= 3 * _LEAST_CHECKED else max(1, available // 3)
+    return max(1, min(_MOST, available - checked))
+
+
+def pick_frames(recording: Recording, calibrate: int, check: int) -> tuple[list[int], list[int]]:
+    """Indices of frames to calibrate on and of others to check on, evenly spread.
+
+    Frames that were not calibrated on show the error that new frames will have.  Where `check` of them
+    are not left, one at least must be.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    count = len(recording)
+    check = max(1, min(check, count - calibrate))
+    total = calibrate + check
+    if calibrate < 1 or count < total:
+        frames = "1 frame is" if count == 1 else f"{count} frames are"
+        raise ConfigError(
+            f"{frames} too few to calibrate on {calibrate} and check on {check}",
+            where="--calib-data",
+        )
+    picked = [i * count // total for i in range(total)]
+    checked = picked[:: max(1, total // check)][:check]
+    return [i for i in picked if i not in checked], checked
+
+
+def inputs_of(
+    recording: Recording,
+    contract: PreprocessContract,
+    picked: Sequence[int],
+    avoid: Sequence[int] = (),
+    progress: Progress = lambda what, done, total: None,
+) -> Iterator[tuple[int, Tensors]]:
+    """Network inputs of the frames picked, each with its index; more where these lack a sensor.
+
+    A frame gives the sensors that it has.  What none of those picked has is looked for in the others.
+
+    Args:
+        recording: the frames.
+        contract: its modalities are those that at least one frame must have.
+        picked: indices.
+        avoid: indices that are taken last where more frames are needed.
+        progress: called while more frames are looked for.
+
+    Raises:
+        ConfigError: no frame of the recording has one of the sensors.
+    """
+    lacking = set(contract.modalities)
+    for index in picked:
+        inputs = network_inputs(recording.frame(index), contract)
+        lacking -= set(inputs)
+        if inputs:
+            yield index, inputs
+    others = [i for i in range(len(recording)) if i not in set(picked)]
+    others.sort(key=lambda i: i in set(avoid))  # stable: in their order otherwise
+    for done, index in enumerate(others):
+        if not lacking:
+            return
+        progress(f"looking for frames with {sorted(lacking)[0]}", done, len(others))
+        frame = recording.frame(index)
+        if lacking & set(frame):
+            inputs = network_inputs(frame, contract)
+            lacking -= set(inputs)
+            yield index, inputs
+    if lacking:
+        raise ConfigError(
+            f"no frame has {sorted(lacking)[0]}, which the bundle takes", where="--calib-data"
+        )

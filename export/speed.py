@@ -1,0 +1,81 @@
+"""Whether a bundle in another precision is faster than the one that it was made from, on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception.runtime.bundle import Bundle, write_manifest
+from perception.runtime.engines.measured import cpu_name
+from perception.runtime.engines.probe import probe_inputs, time_all
+from perception.runtime.engines.selection import load_engines
+
+_WARM, _LEAST_ROUNDS, _MOST_ROUNDS, _SECONDS = 2, 7, 60, 1.5
+
+
+def compare_speed(
+    bundle: Bundle,
+    source: Bundle,
+    backends: Sequence[str],
+    threads: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> dict[str, float]:
+    """By backend, how many times as fast as its source a bundle is; below 1 it is slower.
+
+    All graphs for all sensors on a made-up frame, both bundles in turn; the ratio of the medians.
+
+    Args:
+        bundle: what is judged.
+        source: the float32 bundle that it was made from.
+        backends: names of backends for CPUs.
+        threads: CPU threads, None for all.
+        progress: called with what is being done, how far it is, and how far it will be.
+
+    Raises:
+        EngineError: a backend cannot load one of them.
+    """
+    inputs = probe_inputs(bundle.manifest.inputs)
+    found = {}
+    for index, name in enumerate(backends):
+        progress("comparing speed", index, len(backends))
+        pair = [load_engines(each, name, threads) for each in (bundle, source)]
+        times: list[list[float]] = [[], []]
+        stop = time.monotonic() + _SECONDS
+        for number in range(_WARM + _MOST_ROUNDS):
+            if number >= _WARM + _LEAST_ROUNDS and time.monotonic() > stop:
+                break
+            for engines, kept in zip(pair, times, strict=True):
+                kept.append(time_all(engines, inputs))
+        own, before = (float(np.median(kept[_WARM:])) for kept in times)
+        found[name] = before / own
+    return found
+
+
+def slower(precision: str, found: dict[str, float]) -> list[str]:
+    """A line for every backend on which a bundle of this precision is slower than its source."""
+    return [
+        f"{precision} is slower than float32 on {name} here: {factor:.2g} times as fast; "
+        "the float32 bundle is the better one for it"
+        for name, factor in found.items()
+        if factor < 1
+    ]
+
+
+def record_speed(folder: Path, found: dict[str, float], threads: int | None) -> None:
+    """Write the factors into the manifest of a bundle folder, under `quantization`.
+
+    Raises:
+        BundleError: no bundle, or it cannot be written.
+    """
+    manifest = Bundle.open(folder, verify=False).manifest
+    entry: dict[str, Any] = {
+        "speed": {name: float(f"{factor:.3g}") for name, factor in found.items()},
+        "speed_measured_on": f"{cpu_name()}, {threads or os.cpu_count()} threads",
+    }
+    changed = {"quantization": {**manifest.quantization, **entry}}
+    write_manifest(folder, manifest.model_copy(update=changed))
