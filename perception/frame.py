@@ -46,6 +46,15 @@ def subsets_of(modalities: Iterable[str]) -> list[tuple[Modality, ...]]:
     return sorted(found, key=lambda s: (-len(s), [MODALITIES.index(m) for m in s]))
 
 
+def plane_hint(shape: tuple[int, ...]) -> str:
+    """What to do about an array of `shape` where (H, W) is expected; empty when there is no telling."""
+    if len(shape) == 3 and shape[0] == 1:
+        return "drop its first axis: array[0]"
+    if len(shape) == 3 and shape[2] == 1:
+        return "drop its last axis: array[..., 0]"
+    return "it has several channels" if len(shape) == 3 else ""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One decoded measurement of one sensor.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from perception.adapters.image import RawImage
 from perception.errors import EncodingError, InputError
+from perception.frame import plane_hint
 
 MILLIMETERS = ("16UC1", "mono16")
 METERS = ("32FC1",)
@@ -37,32 +38,32 @@ def decode_depth(raw: RawImage) -> NDArray[np.float32]:
 
 
 def depth_from_array(array: NDArray[Any], scale: float | None = None) -> NDArray[np.float32]:
-    """Metres from an (H, W) array.
+    """Metres from an (H, W) array; its dtype says what its values are.
 
     Args:
-        array: uint16 (millimetres unless `scale` says otherwise, 0 = no return), floating (metres),
-            or uint8 with `scale`.
-        scale: metres per step.
+        array: floating: metres, whatever `scale` is; integers: steps of `scale`, 0 (or less) = no
+            return.  Either byte order.
+        scale: metres per step; without it uint16 are millimetres (REP 118), and other integers refused.
 
     Raises:
         InputError: wrong shape, or a dtype whose scale is not known.
     """
     if array.ndim != 2 or array.size == 0:
-        raise InputError(f"shape {array.shape}, expected (H, W)", where="depth")
+        hint = plane_hint(array.shape)
+        raise InputError(f"shape {array.shape}, expected (H, W)", where="depth", hint=hint)
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise InputError(f"scale {scale} is not a positive number", where="depth")
     if np.issubdtype(array.dtype, np.floating):
         with np.errstate(over="ignore", invalid="ignore"):
             meters = array.astype(np.float32)
-            if scale is not None:
-                meters *= np.float32(scale)
             absent = meters <= 0
             if absent.any():
                 _blank(meters, ~(absent & (meters > -np.inf)))
         return meters
-    if array.dtype == np.uint16 or (array.dtype == np.uint8 and scale is not None):
+    millimeters = array.dtype.kind == "u" and array.dtype.itemsize == 2
+    if millimeters or (array.dtype.kind in "ui" and scale is not None):
         meters = array.astype(np.float32) * np.float32(1e-3 if scale is None else scale)
-        _blank(meters, array != 0)
+        _blank(meters, array > 0)
         return meters
     raise InputError(
         f"dtype {array.dtype}: the scale is not known",

@@ -1,4 +1,9 @@
-"""Single sensor files as samples: pictures, depth maps, clouds."""
+"""Single sensor files as samples: pictures, depth maps, clouds, and label masks.
+
+The one reader of such files: the folder format, the data sets and `anysense run` all come here.  What a
+file is, is told by its first bytes (JPEG, PNG, TIFF, .npy) and only where there are none to tell, as in
+.bin, by its name.
+"""
 
 from __future__ import annotations
 
@@ -7,74 +12,76 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.depth import depth_from_array
-from perception.adapters.image import bgr_to_rgb, decode_bytes
 from perception.adapters.pcd import parse_pcd
+from perception.adapters.pictures import decode_labels, decode_picture, single_channel
 from perception.adapters.pointcloud import points_from_array
 from perception.adapters.thermal import thermal_from_array
-from perception.errors import DataError, EncodingError, InputError
+from perception.errors import EncodingError, InputError
+from perception.files.arrays import NPY_MAGIC, parse_npy, parse_npz
+from perception.files.text import read_bytes
 from perception.frame import Sample
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 CLOUD_SUFFIXES = (".npy", ".npz", ".bin", ".pcd")
 
 _ENCODINGS = {"uint8": "8UC1", "uint16": "16UC1", "float32": "32FC1", "float64": "64FC1"}
-_COLOR_TOLERANCE = 16  # JPEG leaves a gray picture's channels a few counts apart
 
 
 def load_rgb(path: Path) -> Sample:
-    """A color or gray picture (8 or 16 bit) as an rgb sample.
+    """A color or gray picture (JPEG, PNG or TIFF, 8 or 16 bit) as an rgb sample.
+
+    It is turned upright as its EXIF or TIFF orientation says.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or one of impossible size.
         EncodingError: no picture, or cut off.
     """
     with _naming(path):
-        image = _image(path)
-        if image.dtype == np.uint16:
-            image = (image >> 8).astype(np.uint8)
-        if image.dtype != np.uint8:
-            raise EncodingError(f"{image.dtype} picture, expected 8 or 16 bit")
-        gray = image.ndim == 2
-        rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if gray else bgr_to_rgb(image)
-        return Sample("rgb", rgb, encoding="rgb8")
+        return Sample("rgb", decode_picture(read_bytes(path)).rgb(), encoding="rgb8")
 
 
 def load_depth(path: Path, scale: float | None = None, m_per_count8: float | None = None) -> Sample:
-    """A depth map: 16 bit PNG in millimetres, float TIFF or .npy in metres, or any with `scale`.
+    """A depth map: PNG, TIFF or .npy of integer steps, or TIFF or .npy of floats in metres.
+
+    The raster is never turned.
 
     Args:
         path: the file.
-        scale: metres per step.
+        scale: metres per step of integers; 0.001 for 16 bit ones when it is not given.
         m_per_count8: metres per step of an 8 bit file when `scale` is not given.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or one of impossible size.
         EncodingError: no depth map, cut off, or its scale is not known.
     """
     with _naming(path):
-        array = _values(path)
-        if array.ndim == 3:
-            raise EncodingError("depth map has several channels")
+        content = read_bytes(path)
+        array = _array(content, path)
+        if array is None:
+            array = single_channel(decode_picture(content).stored)
         if scale is None and array.dtype == np.uint8:
             scale = m_per_count8
         return Sample("depth", depth_from_array(array, scale), encoding=_encoding(array))
 
 
 def load_thermal(path: Path, unit: str = "auto") -> Sample:
-    """A thermal picture: 8 or 16 bit PNG/JPEG, float TIFF, or .npy; see `decode_thermal` for `unit`.
+    """A thermal picture: 8 or 16 bit PNG, JPEG or TIFF, or floats in TIFF or .npy.
+
+    It is turned upright as its EXIF or TIFF orientation says.  See `decode_thermal` for `unit`.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or one of impossible size.
         EncodingError: no picture, cut off, false colors, or values that cannot be `unit`.
     """
     with _naming(path):
-        array = _values(path)
-        if array.ndim == 3:
-            array = _single_channel(array)
+        content = read_bytes(path)
+        array = _array(content, path)
+        if array is None:
+            array = single_channel(decode_picture(content).upright())
         values, found = thermal_from_array(array, unit=unit)
         return Sample("thermal", values, encoding=_encoding(array), unit=found)
 
@@ -83,14 +90,27 @@ def load_lidar(path: Path) -> Sample:
     """A cloud: .npy (N, 3..5), .npz (`points`, or `xyz_5mm` and `intensity`), KITTI .bin, or .pcd.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or one of impossible size.
         EncodingError: another format, or damaged.
     """
     with _naming(path):
         reader = _CLOUD_READERS.get(Path(path).suffix.lower())
         if reader is None:
             raise EncodingError("unknown cloud format", hint=", ".join(CLOUD_SUFFIXES))
-        return Sample("lidar", points_from_array(reader(Path(path))), encoding="xyzi")
+        return Sample("lidar", points_from_array(reader(read_bytes(path))), encoding="xyzi")
+
+
+def load_labels(path: Path) -> NDArray[Any]:
+    """The class ids of a gray or palette PNG, (H, W) uint8 or uint16: the stored sample is the id.
+
+    See `decode_labels`.
+
+    Raises:
+        DataError: no such file, or one of impossible size.
+        EncodingError: no such PNG, or damaged.
+    """
+    with _naming(path):
+        return decode_labels(read_bytes(path))
 
 
 @contextmanager
@@ -102,80 +122,37 @@ def _naming(path: Path) -> Iterator[None]:
         raise EncodingError(error.message, where=str(path), hint=error.hint) from error
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=str(path)) from error
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise DataError(f"cannot be read: {error}", where=str(path)) from error
-
-
-def _image(path: Path) -> NDArray[Any]:
-    return decode_bytes(np.frombuffer(_content(path), np.uint8))
-
-
-def _values(path: Path) -> NDArray[Any]:
-    return _array(path) if Path(path).suffix.lower() == ".npy" else _image(path)
+def _array(content: bytes, path: Path) -> NDArray[Any] | None:
+    """The array of a .npy file; None of a picture."""
+    if content.startswith(NPY_MAGIC) or Path(path).suffix.lower() == ".npy":
+        return parse_npy(content, error=EncodingError)
+    return None
 
 
 def _encoding(array: NDArray[Any]) -> str:
     return _ENCODINGS.get(str(array.dtype), str(array.dtype))
 
 
-def _single_channel(array: NDArray[Any]) -> NDArray[Any]:
-    """The values of a gray picture that was saved with three or four channels."""
-    colors = array[..., :3]
-    if colors.shape[2] == 3 and array.dtype.kind == "u":
-        spread = cv2.absdiff(colors[..., 0], colors[..., 2]).max(initial=0)
-        if spread > _COLOR_TOLERANCE:
-            raise EncodingError(
-                "colors, expected gray values", hint="false colors cannot be turned back"
-            )
-    return np.ascontiguousarray(colors[..., colors.shape[2] // 2])
+def _npy(content: bytes) -> NDArray[Any]:
+    return parse_npy(content, error=EncodingError)
 
 
-def _array(path: Path) -> NDArray[Any]:
-    return _load(path, "numpy array", ())
+def _npz(content: bytes) -> NDArray[Any]:
+    arrays = parse_npz(content, ("points", "xyz_5mm", "intensity"), error=EncodingError)
+    if "points" in arrays:
+        return arrays["points"]
+    if not {"xyz_5mm", "intensity"} <= set(arrays):
+        raise EncodingError("holds no array 'points'")
+    steps, intensity = arrays["xyz_5mm"], arrays["intensity"]
+    if steps.ndim != 2 or intensity.shape != steps.shape[:1]:
+        raise EncodingError(f"xyz_5mm {steps.shape} and intensity {intensity.shape} do not fit")
+    return np.column_stack([steps * np.float32(0.005), intensity.astype(np.float32) / 255])
 
 
-def _npz(path: Path) -> NDArray[Any]:
-    return _load(path, ".npz archive", ("points", "xyz_5mm"))
-
-
-def _load(path: Path, what: str, keys: tuple[str, ...]) -> NDArray[Any]:
-    """An array file, or of an archive the first of `keys`."""
-    if not Path(path).is_file():
-        raise DataError("no such file", where=str(path))
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray) != (not keys):
-            raise EncodingError(f"is no {what}")
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            key = next((k for k in keys if k in loaded), "")
-            if key == "xyz_5mm":
-                intensity = loaded["intensity"].astype(np.float32) / 255
-                return np.column_stack([loaded[key] * np.float32(0.005), intensity])
-            if key:
-                return loaded[key]
-    except EncodingError:
-        raise
-    except Exception as error:  # zip, zlib and the header's parser raise a dozen kinds
-        raise EncodingError(f"cannot be read as a {what}") from error
-    raise EncodingError(f"holds no array '{keys[0]}'")
-
-
-def _bin(path: Path) -> NDArray[Any]:
-    content = _content(path)
+def _bin(content: bytes) -> NDArray[Any]:
     if len(content) % 16:
         raise EncodingError("size is no multiple of four float32")
     return np.frombuffer(content, "<f4").reshape(-1, 4)
 
 
-def _pcd(path: Path) -> NDArray[Any]:
-    return parse_pcd(_content(path))
-
-
-_CLOUD_READERS = dict(zip(CLOUD_SUFFIXES, (_array, _npz, _bin, _pcd), strict=True))
+_CLOUD_READERS = dict(zip(CLOUD_SUFFIXES, (_npy, _npz, _bin, parse_pcd), strict=True))

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.adapters.pictures import MESSAGE_FORMATS, decode_picture
 from perception.errors import EncodingError, InputError
 
 Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
@@ -154,53 +155,19 @@ def decode_rgb(raw: RawImage) -> NDArray[np.uint8]:
 def decode_compressed(data: Bytes, format: str = "") -> NDArray[Any]:
     """Decode JPEG or PNG bytes to (H, W) or (H, W, 3) R, G, B, with 8 or 16 bit as stored.
 
+    An EXIF orientation is left alone: a camera's `CameraInfo` describes the raster as it is stored.
+
     Args:
-        data: the bytes of a file or of a `sensor_msgs/CompressedImage`.
+        data: the bytes of a `sensor_msgs/CompressedImage`.
         format: that message's `format`; only used to refuse what is no plain image.
 
     Raises:
-        EncodingError: the bytes are no image, or end early.
-        InputError: `data` is no buffer of bytes.
+        EncodingError: the bytes are neither, damaged, or end early.
+        InputError: `data` is no buffer of bytes, or claims more pixels than the limit.
     """
     if "compresseddepth" in format.lower():
         raise EncodingError(
             f"format '{format}' is no plain image", hint="subscribe to the raw depth topic"
         )
-    image = decode_bytes(byte_view(data, "compressed image"))
-    if image.dtype not in (np.uint8, np.uint16):
-        raise EncodingError(f"compressed image holds {image.dtype}, expected 8 or 16 bit")
-    return bgr_to_rgb(image) if image.ndim == 3 else image
-
-
-def decode_bytes(flat: NDArray[np.uint8]) -> NDArray[Any]:
-    """Decode an image file's bytes as OpenCV stores them (B, G, R; 8, 16 bit or float).
-
-    Raises:
-        EncodingError: the bytes are no image, or end early.
-    """
-    try:
-        image = cv2.imdecode(flat, cv2.IMREAD_UNCHANGED) if flat.size else None
-    except cv2.error:
-        image = None
-    # Some versions of OpenCV fill up a picture that was cut off with gray.
-    if image is None or image.ndim not in (2, 3) or _cut_off(flat):
-        raise EncodingError("bytes are no complete image", hint="JPEG or PNG")
-    return image
-
-
-def _cut_off(flat: NDArray[np.uint8]) -> bool:
-    """Whether a JPEG or PNG lacks its end marker."""
-    start = flat[:8].tobytes()
-    if start.startswith(b"\x89PNG"):
-        return b"IEND" not in flat[-64:].tobytes() and b"IEND" not in flat.tobytes()
-    if not start.startswith(b"\xff\xd8"):
-        return False
-    content = flat.tobytes()
-    # Scan data hold no unescaped marker: after the last start of scan there must be an end.
-    return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
-
-
-def bgr_to_rgb(image: NDArray[Any]) -> NDArray[Any]:
-    """(H, W, 3 or 4) in OpenCV's order to (H, W, 3) R, G, B; an alpha channel is dropped."""
-    code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
-    return cv2.cvtColor(image, code)
+    content = byte_view(data, "compressed image").tobytes()
+    return decode_picture(content, MESSAGE_FORMATS).stored

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from perception.adapters.image import RawImage
 from perception.errors import EncodingError, InputError
+from perception.frame import plane_hint
 
 UNITS = ("auto", "counts8", "counts16", "centikelvin", "kelvin")
 
@@ -43,7 +44,8 @@ def thermal_from_array(
 ) -> tuple[NDArray[np.float32], str]:
     """The same from an (H, W) array of uint8, uint16 or floating values."""
     if array.ndim != 2 or array.size == 0:
-        raise InputError(f"shape {array.shape}, expected (H, W)", where="thermal")
+        hint = plane_hint(array.shape)
+        raise InputError(f"shape {array.shape}, expected (H, W)", where="thermal", hint=hint)
     if unit not in UNITS:
         raise EncodingError(f"unknown unit '{unit}'", where="thermal", hint=", ".join(UNITS))
     natural = _natural_unit(array.dtype)
@@ -63,10 +65,9 @@ def thermal_from_array(
 
 
 def _natural_unit(dtype: np.dtype[Any]) -> str:
-    if dtype == np.uint8:
-        return "counts8"
-    if dtype == np.uint16:
-        return "counts16"
     if np.issubdtype(dtype, np.floating):
         return "kelvin"
-    raise InputError(f"dtype {dtype}, expected uint8, uint16 or float", where="thermal")
+    found = {1: "counts8", 2: "counts16"}.get(dtype.itemsize) if dtype.kind == "u" else None
+    if found is None:
+        raise InputError(f"dtype {dtype}, expected uint8, uint16 or float", where="thermal")
+    return found

@@ -4,70 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import Boxes
+from perception.adapters.files import load_labels
+from perception.data.base import IGNORE_LABEL, Boxes
 from perception.errors import DataError
 from perception.files.text import read_text
-
-
-def read_image(path: Path) -> NDArray[Any]:
-    """An image file as stored: (H, W) or (H, W, 3) in R, G, B order, 8 or 16 bit.
-
-    Raises:
-        DataError: the file is missing or no image.
-    """
-    if not path.is_file():
-        raise DataError("no such file", where=str(path))
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise DataError("cannot be read as an image", where=str(path), hint="is it truncated?")
-    if image.ndim == 3:
-        image = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
-    return image
-
-
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """A color or gray image as (H, W, 3) uint8 RGB."""
-    image = read_image(path)
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
-    if image.dtype != np.uint8:
-        raise DataError(f"{image.dtype} image, expected 8 bit", where=str(path))
-    return image
-
-
-def read_gray(path: Path) -> NDArray[Any]:
-    """A single-channel image (H, W); of a color image the mean of its channels."""
-    image = read_image(path)
-    if image.ndim == 3:
-        image = image.mean(axis=2).round().astype(image.dtype)
-    return image
 
 
 def read_labels(path: Path, classes: int) -> NDArray[np.uint8]:
     """A label image (H, W) uint8 with ids below `classes`, or 255.
 
+    The ids are what the gray or palette PNG stores, see `perception.adapters.pictures.decode_labels`.
+
     Raises:
-        DataError: other ids, dtype or channels.
+        DataError: other ids, or no such file.
+        EncodingError: no gray or palette PNG, or damaged.
     """
-    labels = read_image(path)
-    if labels.dtype != np.uint8 or labels.ndim != 2:
-        raise DataError(
-            f"labels are {labels.dtype} {labels.shape}, expected uint8 (H, W)", where=str(path)
-        )
-    wrong = labels[(labels >= classes) & (labels != 255)]
+    labels = load_labels(path)
+    wrong = labels[(labels >= classes) & (labels != IGNORE_LABEL)]
     if wrong.size:
         raise DataError(
             f"label id {int(wrong[0])} is out of range",
             where=str(path),
             hint=f"0..{classes - 1} or 255",
         )
-    return labels
+    return labels.astype(np.uint8, copy=False)
 
 
 def read_yolo_boxes(path: Path, size: tuple[int, int], ids: Sequence[int]) -> Boxes:

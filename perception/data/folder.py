@@ -261,8 +261,7 @@ class FolderRecording(Recording):
         if modality == "rgb":
             return load_rgb(path)
         if modality == "depth":
-            float_file = path.suffix.lower() != ".png"
-            return load_depth(path, None if float_file else self.layout.depth_scale)
+            return load_depth(path, self.layout.depth_scale)
         if modality == "thermal":
             return load_thermal(path, self.layout.thermal_unit)
         return load_lidar(path)

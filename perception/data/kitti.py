@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from calibration.kitti import rig_from_kitti
-from perception.adapters.files import load_lidar
+from perception.adapters.files import load_lidar, load_rgb
 from perception.data.base import Boxes, Recording, RecordingInfo, Truth
-from perception.data.files import read_rgb
 from perception.data.msrs import CLASSES
 from perception.data.tracklets import read_tracklets
 from perception.errors import DataError
@@ -96,7 +95,7 @@ class KITTI(Recording):
     def frame(self, index: int) -> Frame:
         name = self.ids[index]
         number = int(name)
-        image = read_rgb(self._rgb.file(name))
+        image = load_rgb(self._rgb.file(name)).data
         rgb = Sample("rgb", image, self._stamp("rgb", number), "camera", "rgb8")
         samples = {"rgb": self.rig.attach(rgb)}
         cloud = self._clouds.find(name)

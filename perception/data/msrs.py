@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
+from perception.adapters.files import load_rgb, load_thermal
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
-from perception.data.files import read_gray, read_rgb, read_yolo_boxes
+from perception.data.files import read_yolo_boxes
 from perception.errors import ConfigError
 from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
@@ -60,12 +59,12 @@ class MSRS(Recording):
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
-        rgb = read_rgb(self._rgb.file(name))
-        counts = read_gray(self._thermal.file(name)).astype(np.float32)
+        rgb = load_rgb(self._rgb.file(name))
+        thermal = load_thermal(self._thermal.file(name), "counts8")
         return Frame(
             {
-                "rgb": Sample("rgb", rgb, stamp, "camera", "rgb8"),
-                "thermal": Sample("thermal", counts, stamp, "camera", "mono8", unit="counts8"),
+                "rgb": Sample("rgb", rgb.data, stamp, "camera", "rgb8"),
+                "thermal": Sample("thermal", thermal.data, stamp, "camera", "mono8", thermal.unit),
             }
         )
 

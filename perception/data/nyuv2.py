@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
+from perception.adapters.files import load_depth, load_rgb
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
-from perception.data.files import read_gray, read_labels, read_rgb
+from perception.data.files import read_labels
 from perception.errors import DataError
 from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
@@ -83,17 +82,12 @@ class NYUv2(Recording):
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
-        rgb = read_rgb(self._rgb.file(name))
-        steps = read_gray(self._depth.file(name))
-        if steps.dtype == np.uint16:
-            meters = steps.astype(np.float32) * np.float32(1e-3)
-        else:
-            meters = steps.astype(np.float32) * np.float32(DEPTH_SCALE_M)
-        meters[steps == 0] = np.nan
+        rgb = load_rgb(self._rgb.file(name))
+        depth = load_depth(self._depth.file(name), m_per_count8=DEPTH_SCALE_M)
         return Frame(
             {
-                "rgb": Sample("rgb", rgb, stamp, "camera", "rgb8"),
-                "depth": Sample("depth", meters, stamp, "camera", "32FC1"),
+                "rgb": Sample("rgb", rgb.data, stamp, "camera", "rgb8"),
+                "depth": Sample("depth", depth.data, stamp, "camera", "32FC1"),
             }
         )
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from perception.adapters.files import load_rgb, load_thermal
 from perception.data.base import Boxes, ClassInfo, Recording, RecordingInfo, Truth
-from perception.data.files import read_gray, read_labels, read_rgb
+from perception.data.files import read_labels
 from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
 
@@ -57,12 +58,12 @@ class RGBTPerson(Recording):
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
-        rgb = read_rgb(self._rgb.file(name))
-        counts = read_gray(self._thermal.file(name)).astype(np.float32)
+        rgb = load_rgb(self._rgb.file(name))
+        thermal = load_thermal(self._thermal.file(name), "counts8")
         return Frame(
             {
-                "rgb": Sample("rgb", rgb, stamp, "camera", "mono8"),
-                "thermal": Sample("thermal", counts, stamp, "camera", "mono8", unit="counts8"),
+                "rgb": Sample("rgb", rgb.data, stamp, "camera", "mono8"),
+                "thermal": Sample("thermal", thermal.data, stamp, "camera", "mono8", thermal.unit),
             }
         )
 

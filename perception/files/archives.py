@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from perception.errors import AnySenseError, DataError
 from perception.files.limits import MAX_ARCHIVE_BYTES, MAX_ARCHIVE_FILES
@@ -16,9 +17,10 @@ from perception.files.limits import MAX_ARCHIVE_BYTES, MAX_ARCHIVE_FILES
 
 @contextmanager
 def open_zip(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     *,
     limit: int = MAX_ARCHIVE_BYTES,
+    where: str = "",
     error: type[AnySenseError] = DataError,
 ) -> Iterator[zipfile.ZipFile]:
     """Open a zip whose members are few, bounded, not encrypted, and lie inside.
@@ -26,14 +28,15 @@ def open_zip(
     What fails while its members are read inside the `with` block is turned into `error` too.
 
     Args:
-        path: the file.
+        path: the file, or its content as a file object.
         limit: bytes of all members, unpacked.
+        where: names it in errors; its path when empty.
         error: the class of what is raised.
 
     Raises:
         AnySenseError: of the class `error`.
     """
-    where = str(path)
+    where = where or (str(path) if isinstance(path, str | Path) else "")
     try:
         with zipfile.ZipFile(path) as archive:
             _check(archive, limit, where, error)

@@ -19,6 +19,12 @@ MAX_POINTS: Final = 2**24
 MAX_ARRAY_BYTES: Final = 2**30
 """Bytes of one decoded array or message (1 GiB)."""
 
+MAX_JPEG_SCANS: Final = 64
+"""Scans of one progressive JPEG, each of which passes over all pixels (encoders write about ten)."""
+
+MAX_TIFF_SEGMENTS: Final = 2**16
+"""Strips or tiles of one TIFF."""
+
 MAX_SAMPLE_BYTES: Final = 2**29
 """Bytes of one file with a picture or cloud (512 MiB)."""
 

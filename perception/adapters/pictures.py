@@ -1,0 +1,208 @@
+"""Pictures in files and messages: one rule for formats, limits, bit depths, channels and orientation.
+
+Only JPEG, PNG and (in files) TIFF are decoded.  Every header is read and compared with the limits of
+`perception.files.limits` before a decoder sees the bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.adapters import jpeg, png, tiff
+from perception.adapters.exif import UPRIGHT, upright
+from perception.adapters.quiet import quiet_opencv
+from perception.errors import EncodingError
+from perception.files.limits import check_bytes, check_pixels
+
+_COLOR_TOLERANCE = 16  # JPEG leaves a gray picture's channels a few counts apart
+
+MESSAGE_FORMATS: Final = ("JPEG", "PNG")
+FILE_FORMATS: Final = ("JPEG", "PNG", "TIFF")
+
+_DECODED = ((jpeg.MAGIC, "JPEG"), (png.MAGIC, "PNG"), *((magic, "TIFF") for magic in tiff.MAGICS))
+_FOREIGN = (
+    (b"GIF8", "a GIF"),
+    (b"BM", "a BMP"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (b"\xff\x0a", "a JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL"),
+    (b"v/1\x01", "an OpenEXR"),
+    (b"#?RADIANCE", "a Radiance HDR"),
+    (b"8BPS", "a Photoshop document"),
+    (b"%PDF", "a PDF"),
+    (b"\x93NUMPY", "a numpy array"),
+    (b"FFF\0", "a FLIR FFF"),
+    (b"Y\xa6j\x95", "a Sun raster"),
+    (b"\0\x05\x16\x07", "an AppleDouble file (macOS keeps attributes in it)"),
+    *((b"P%d" % n, "a PNM") for n in range(1, 8)),
+)
+_BRANDS = {
+    b"heic": "a HEIC",
+    b"heix": "a HEIC",
+    b"hevc": "a HEIC",
+    b"mif1": "a HEIC",
+    b"msf1": "a HEIC",
+    b"avif": "an AVIF",
+    b"avis": "an AVIF",
+}
+
+
+def format_of(content: bytes, formats: tuple[str, ...] = FILE_FORMATS) -> str:
+    """Which of `formats` the bytes are, by their first bytes; the file's name does not matter.
+
+    Raises:
+        EncodingError: another one, which is named, or none at all.
+    """
+    found = next((name for magic, name in _DECODED if content.startswith(magic)), None)
+    if found in formats:
+        return found
+    expected = " or ".join([", ".join(formats[:-1]), formats[-1]])
+    if found is None:
+        found = next((name for magic, name in _FOREIGN if content.startswith(magic)), None)
+    else:
+        found = f"a {found}"
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        found = "a WebP"
+    elif content[4:8] == b"ftyp":
+        found = _BRANDS.get(content[8:12], "an ISO media file")
+    if found is None:
+        raise EncodingError("no complete image", hint=f"expected {expected}")
+    raise EncodingError(f"is {found}, expected {expected}", hint="convert it")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        stored: (H, W), or (H, W, 3) in R, G, B order, as stored; palettes are turned to their colors
+            and an alpha channel is dropped.  uint8 or uint16, from TIFF also other integers and floats.
+        orientation: 1..8 as EXIF (or TIFF) tells it.
+        inverted: whether the file says that 0 is white; `stored` is as stored.
+    """
+
+    stored: NDArray[Any]
+    orientation: int = UPRIGHT
+    inverted: bool = False
+
+    def upright(self) -> NDArray[Any]:
+        """The stored values, turned and mirrored as the orientation says."""
+        same = self.orientation == UPRIGHT
+        return self.stored if same else upright(self.stored, self.orientation)
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 R, G, B, upright; gray on all three channels, of 16 bits the upper 8.
+
+        Raises:
+            EncodingError: the values are neither 8 nor 16 bit.
+        """
+        image = self.upright()
+        if image.dtype == np.uint16:
+            image = (image >> 8).astype(np.uint8)
+        if image.dtype != np.uint8:
+            raise EncodingError(f"{image.dtype} picture, expected 8 or 16 bit")
+        if self.inverted:
+            image = ~image
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
+
+
+def decode_picture(content: bytes, formats: tuple[str, ...] = FILE_FORMATS) -> Picture:
+    """Decode the bytes of a picture in one of `formats`.
+
+    Raises:
+        EncodingError: another format, damaged, or it ends early.
+        InputError: more pixels or bytes than the limits.
+    """
+    kind = format_of(content, formats)
+    if kind == "TIFF":
+        page = tiff.read_tiff(content)
+        return Picture(page.values, page.orientation, page.inverted)
+    if kind == "PNG":
+        found = png.read_png(content)
+        _check_size(found.width, found.height, found.bits)
+        image = _decode(png.picture_bytes(found), found.width, found.height, kind)
+        return Picture(image, found.orientation)
+    header = jpeg.read_header(content)
+    _check_size(header.width, header.height, 8)
+    jpeg.refuse_incomplete(content, header)
+    return Picture(_decode(content, header.width, header.height, kind), header.orientation)
+
+
+def _check_size(width: int, height: int, bits: int) -> None:
+    check_pixels(width, height)
+    check_bytes(width * height * 4 * max(bits, 8) // 8)
+
+
+def _decode(content: bytes, width: int, height: int, kind: str) -> NDArray[Any]:
+    with quiet_opencv():
+        try:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            image = None
+    if image is None or image.shape[:2] != (height, width):
+        raise EncodingError(f"no complete image: the {kind} is damaged")
+    return bgr_to_rgb(image) if image.ndim == 3 else image
+
+
+def bgr_to_rgb(image: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, 3 or 4) in OpenCV's order to (H, W, 3) R, G, B; an alpha channel is dropped."""
+    code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return cv2.cvtColor(image, code)
+
+
+def single_channel(image: NDArray[Any]) -> NDArray[Any]:
+    """The values of a gray picture that may have been saved with three equal channels.
+
+    Args:
+        image: (H, W), or (H, W, 3) in R, G, B order.
+
+    Raises:
+        EncodingError: the channels differ, as in a picture in false colors.
+    """
+    if image.ndim == 2:
+        return image
+    red, green, blue = (image[..., i] for i in range(3))
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    tolerance = _COLOR_TOLERANCE if image.dtype == np.uint8 else 0
+    if not (highest - lowest <= tolerance).all():
+        raise EncodingError(
+            "is color-mapped: colors where single values are expected",
+            hint="false colors cannot be turned back; take the sensor's gray or raw data",
+        )
+    return np.ascontiguousarray(green)
+
+
+def decode_labels(content: bytes) -> NDArray[Any]:
+    """The samples that a gray or palette PNG stores, of any bit depth: they are the ids.
+
+    Other than in a picture, a 1 bit sample of 1 stays 1 (not 255), and a palette index stays an index.
+    The raster is never turned.
+
+    Returns:
+        (H, W) uint8, or uint16 of a 16 bit PNG.
+
+    Raises:
+        EncodingError: it is no PNG, has colors or alpha, or is damaged.
+        InputError: more pixels than the limit.
+    """
+    kind = format_of(content)
+    expected = "a gray or palette PNG, whose stored sample or index is the id"
+    if kind != "PNG":
+        raise EncodingError(f"labels are a {kind}, expected {expected}")
+    found = png.read_png(content)
+    if found.color not in (png.GRAY, png.PALETTE):
+        what = "gray with alpha" if found.color == png.GRAY_ALPHA else "colors (RGB or RGBA)"
+        raise EncodingError(f"labels are {what}, expected {expected}")
+    _check_size(found.width, found.height, found.bits)
+    gray = png.index_bytes(found) if found.color == png.PALETTE else png.picture_bytes(found)
+    samples = _decode(gray, found.width, found.height, kind)
+    if found.bits < 8:  # decoders spread the samples over 0..255
+        samples = samples // np.uint8(255 // (2**found.bits - 1))
+    return samples
