@@ -46,13 +46,24 @@ def subsets_of(modalities: Iterable[str]) -> list[tuple[Modality, ...]]:
     return sorted(found, key=lambda s: (-len(s), [MODALITIES.index(m) for m in s]))
 
 
-def plane_hint(shape: tuple[int, ...]) -> str:
-    """What to do about an array of `shape` where (H, W) is expected; empty when there is no telling."""
-    if len(shape) == 3 and shape[0] == 1:
-        return "drop its first axis: array[0]"
-    if len(shape) == 3 and shape[2] == 1:
-        return "drop its last axis: array[..., 0]"
-    return "it has several channels" if len(shape) == 3 else ""
+def shape_hint(shape: tuple[int, ...], channels: int = 1) -> str:
+    """What to do about an array of `shape` where (H, W), or (H, W, 3), is expected; empty if unknown."""
+    if 0 in shape:
+        return "it is empty"
+    inner = len(shape) - (3 if channels > 1 else 2)
+    if inner > 0 and shape[0] == 1:
+        return "one image, not a batch: data[0]"
+    if channels == 1 and len(shape) == 3:
+        if shape[2] == 1:
+            return "without the channel axis: data[..., 0]"
+        return "one value per pixel, this looks like a colour picture" if shape[2] in (3, 4) else ""
+    if channels > 1 and len(shape) == 2:
+        return "a gray picture: repeat it in three channels"
+    if channels > 1 and len(shape) == 3:
+        if shape[0] == 3:
+            return "channels come last: data.transpose(1, 2, 0)"
+        return {4: "without alpha: data[..., :3]", 1: "a gray picture"}.get(shape[2], "")
+    return ""
 
 
 @dataclass(frozen=True)

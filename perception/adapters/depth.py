@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from perception.adapters.image import RawImage
 from perception.errors import EncodingError, InputError
-from perception.frame import plane_hint
+from perception.frame import shape_hint
 
 MILLIMETERS = ("16UC1", "mono16")
 METERS = ("32FC1",)
@@ -49,7 +49,7 @@ def depth_from_array(array: NDArray[Any], scale: float | None = None) -> NDArray
         InputError: wrong shape, or a dtype whose scale is not known.
     """
     if array.ndim != 2 or array.size == 0:
-        hint = plane_hint(array.shape)
+        hint = shape_hint(array.shape)
         raise InputError(f"shape {array.shape}, expected (H, W)", where="depth", hint=hint)
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise InputError(f"scale {scale} is not a positive number", where="depth")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from perception.adapters.image import RawImage
 from perception.errors import EncodingError, InputError
-from perception.frame import plane_hint
+from perception.frame import shape_hint
 
 UNITS = ("auto", "counts8", "counts16", "centikelvin", "kelvin")
 
@@ -44,7 +44,7 @@ def thermal_from_array(
 ) -> tuple[NDArray[np.float32], str]:
     """The same from an (H, W) array of uint8, uint16 or floating values."""
     if array.ndim != 2 or array.size == 0:
-        hint = plane_hint(array.shape)
+        hint = shape_hint(array.shape)
         raise InputError(f"shape {array.shape}, expected (H, W)", where="thermal", hint=hint)
     if unit not in UNITS:
         raise EncodingError(f"unknown unit '{unit}'", where="thermal", hint=", ".join(UNITS))

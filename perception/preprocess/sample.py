@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import CalibrationError, InputError
-from perception.frame import Modality, Sample
+from perception.frame import Modality, Sample, shape_hint
 from perception.geometry.projection import LidarImage, project_lidar
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.grid import GridMap
@@ -183,7 +183,7 @@ def _check_image(sample: Sample, dtype: type[np.generic], channels: int) -> None
         raise InputError(
             f"shape {data.shape}, expected {want}",
             where=sample.modality,
-            hint=_shape_hint(data.shape, channels),
+            hint=shape_hint(data.shape, channels),
         )
     if data.dtype != dtype:
         raise InputError(
@@ -198,25 +198,6 @@ def _check_image(sample: Sample, dtype: type[np.generic], channels: int) -> None
             f"image has {data.shape[1]}x{data.shape[0]}",
             where=sample.modality,
         )
-
-
-def _shape_hint(shape: tuple[int, ...], channels: int) -> str:
-    if 0 in shape:
-        return "it is empty"
-    inner = len(shape) - (3 if channels > 1 else 2)
-    if inner > 0 and shape[0] == 1:
-        return "one image, not a batch: data[0]"
-    if channels == 1 and len(shape) == 3:
-        if shape[2] == 1:
-            return "without the channel axis: data[..., 0]"
-        return "one value per pixel, this looks like a colour picture" if shape[2] in (3, 4) else ""
-    if channels > 1 and len(shape) == 2:
-        return "a gray picture: repeat it in three channels"
-    if channels > 1 and len(shape) == 3:
-        if shape[0] == 3:
-            return "channels come last: data.transpose(1, 2, 0)"
-        return {4: "without alpha: data[..., :3]", 1: "a gray picture"}.get(shape[2], "")
-    return ""
 
 
 def _dtype_hint(modality: Modality, dtype: np.dtype[np.generic]) -> str:

@@ -99,7 +99,7 @@ def test_arrays_of_another_shape_are_named_with_it(tmp_path: Path, load, shape) 
         load(tmp_path / "a.npy")
     assert f"a.npy: shape {shape}, expected (H, W)" in str(caught.value)
     if 1 in shape:
-        assert "array[" in str(caught.value)
+        assert "data[" in str(caught.value)
 
 
 def test_depth_in_colors_is_refused(tmp_path: Path) -> None:
