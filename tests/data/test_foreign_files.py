@@ -27,6 +27,8 @@ def _picture(path: Path, size: tuple[int, int] = (48, 64)) -> None:
     picture = np.random.default_rng(3).integers(1, 255, (*size, 3), np.uint8)
     if path.parent.name in ("depth", "label", "labels"):
         picture = np.full(size, 1, np.uint8)
+    if path.parent.name == "thermal":  # in color it would be refused
+        picture = picture[..., 0]
     suffix = path.suffix.lower()
     path.write_bytes(cv2.imencode(suffix, picture)[1].tobytes())
 
