@@ -20,8 +20,10 @@ class MessageCalibration(LiveCalibration):
     A bad transform in a message does not take the good ones beside it along.
     """
 
-    def __init__(self, source: str = "auto", reference_frame: str = "") -> None:
-        super().__init__(source, reference_frame)
+    def __init__(
+        self, source: str = "auto", reference_frame: str = "", max_age_ns: int | None = None
+    ) -> None:
+        super().__init__(source, reference_frame, max_age_ns)
         self.problems: dict[str, str] = {}
         self._seen: dict[Modality, dict[str, Any]] = {}
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from perception.adapters.messages import TF
 from perception.bags.messages import (
+    ROSBAGS,
     BagMessage,
+    Codec,
     camera_message,
     sample_message,
     transforms_message,
@@ -33,7 +35,7 @@ def info_topic(modality: Modality) -> str:
     return f"/sensors/{modality}/camera_info"
 
 
-def messages_of(recording: Recording) -> Iterator[BagMessage]:
+def messages_of(recording: Recording, codec: Codec = ROSBAGS) -> Iterator[BagMessage]:
     """A recording's samples as messages: `TOPICS`, `info_topic` and /tf_static, in order of stamp.
 
     All image-like sensors share the frame of the reference camera, as their images are aligned; a
@@ -48,11 +50,11 @@ def messages_of(recording: Recording) -> Iterator[BagMessage]:
             if sample.extrinsics is not None and modality not in mounted:
                 mounted.add(modality)
                 mount = (REFERENCE_FRAME, frame_id, sample.extrinsics)
-                yield transforms_message(TF_STATIC, [mount], sample.stamp_ns)
+                yield transforms_message(TF_STATIC, [mount], sample.stamp_ns, codec)
             if sample.camera is not None and modality != "lidar":
                 topic = info_topic(modality)
-                yield camera_message(topic, sample.camera, sample.stamp_ns, frame_id)
-            yield sample_message(TOPICS[modality], sample, frame_id)
+                yield camera_message(topic, sample.camera, sample.stamp_ns, frame_id, codec)
+            yield sample_message(TOPICS[modality], sample, frame_id, codec)
 
 
 def read_bag(path: Path, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:

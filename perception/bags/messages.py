@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -52,25 +52,41 @@ def typestore() -> Any:
     return get_typestore(Stores.ROS2_HUMBLE)
 
 
-def _make(type_name: str, **fields: Any) -> Any:
-    return typestore().types[type_name](**fields)
+class Codec(Protocol):
+    """Makes and serializes messages: `Rosbags`, or a ROS installation's own classes."""
+
+    def make(self, type_name: str, **fields: Any) -> Any:
+        """A message of a type such as `sensor_msgs/msg/Image`; arrays come as numpy arrays."""
+
+    def serialize(self, message: Any, type_name: str) -> bytes:
+        """The message in CDR."""
 
 
-def _header(stamp_ns: int, frame_id: str) -> Any:
+class Rosbags:
+    """Messages of the `rosbags` package, which needs no ROS."""
+
+    def make(self, type_name: str, **fields: Any) -> Any:
+        """A message with these fields."""
+        return typestore().types[type_name](**fields)
+
+    def serialize(self, message: Any, type_name: str) -> bytes:
+        """The message in CDR."""
+        return bytes(typestore().serialize_cdr(message, type_name))
+
+
+ROSBAGS = Rosbags()
+
+
+def _header(codec: Codec, stamp_ns: int, frame_id: str) -> Any:
     sec, nanosec = divmod(stamp_ns, 1_000_000_000)
-    stamp = _make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
-    return _make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
+    stamp = codec.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
+    return codec.make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
 
 
-def _serialized(topic: str, type_name: str, stamp_ns: int, message: Any) -> BagMessage:
-    data = bytes(typestore().serialize_cdr(message, type_name))
-    return BagMessage(topic, type_name, stamp_ns, data)
-
-
-def sample_message(topic: str, sample: Sample, frame_id: str) -> BagMessage:
+def sample_message(topic: str, sample: Sample, frame_id: str, codec: Codec = ROSBAGS) -> BagMessage:
     """A sample as `Image` or `PointCloud2`: rgb8, 32FC1 metres, mono8 / mono16 / 32FC1 kelvin, xyzi."""
     if sample.modality == "lidar":
-        return _cloud(topic, sample, frame_id)
+        return _cloud(topic, sample, frame_id, codec)
     encoding, kind = "32FC1", "f4"
     if sample.modality == "rgb":
         encoding, kind = "rgb8", "u1"
@@ -81,9 +97,9 @@ def sample_message(topic: str, sample: Sample, frame_id: str) -> BagMessage:
         pixels = np.nan_to_num(pixels).round().clip(0, np.iinfo(kind).max)
     pixels = np.ascontiguousarray(pixels, kind)
     height, width = pixels.shape[:2]
-    message = _make(
+    message = codec.make(
         IMAGE,
-        header=_header(sample.stamp_ns, frame_id),
+        header=_header(codec, sample.stamp_ns, frame_id),
         height=height,
         width=width,
         encoding=encoding,
@@ -91,19 +107,19 @@ def sample_message(topic: str, sample: Sample, frame_id: str) -> BagMessage:
         step=pixels.nbytes // height,
         data=pixels.reshape(-1).view(np.uint8),
     )
-    return _serialized(topic, IMAGE, sample.stamp_ns, message)
+    return BagMessage(topic, IMAGE, sample.stamp_ns, codec.serialize(message, IMAGE))
 
 
-def _cloud(topic: str, sample: Sample, frame_id: str) -> BagMessage:
+def _cloud(topic: str, sample: Sample, frame_id: str, codec: Codec) -> BagMessage:
     points = np.ascontiguousarray(sample.data[:, :4], np.float32)
     names = ("x", "y", "z", "intensity")[: points.shape[1]]
     fields = [
-        _make("sensor_msgs/msg/PointField", name=n, offset=4 * i, datatype=_FLOAT32, count=1)
+        codec.make("sensor_msgs/msg/PointField", name=n, offset=4 * i, datatype=_FLOAT32, count=1)
         for i, n in enumerate(names)
     ]
-    message = _make(
+    message = codec.make(
         CLOUD,
-        header=_header(sample.stamp_ns, frame_id),
+        header=_header(codec, sample.stamp_ns, frame_id),
         height=1,
         width=len(points),
         fields=fields,
@@ -113,14 +129,16 @@ def _cloud(topic: str, sample: Sample, frame_id: str) -> BagMessage:
         data=points.reshape(-1).view(np.uint8),
         is_dense=True,
     )
-    return _serialized(topic, CLOUD, sample.stamp_ns, message)
+    return BagMessage(topic, CLOUD, sample.stamp_ns, codec.serialize(message, CLOUD))
 
 
-def camera_message(topic: str, camera: CameraModel, stamp_ns: int, frame_id: str) -> BagMessage:
+def camera_message(
+    topic: str, camera: CameraModel, stamp_ns: int, frame_id: str, codec: Codec = ROSBAGS
+) -> BagMessage:
     """Intrinsics as `CameraInfo`."""
     (fx, _, cx), (_, fy, cy), _ = camera.matrix.tolist()
     none = camera.distortion_model == "none"
-    roi = _make(
+    roi = codec.make(
         "sensor_msgs/msg/RegionOfInterest",
         x_offset=0,
         y_offset=0,
@@ -128,9 +146,9 @@ def camera_message(topic: str, camera: CameraModel, stamp_ns: int, frame_id: str
         width=0,
         do_rectify=False,
     )
-    message = _make(
+    message = codec.make(
         CAMERA_INFO,
-        header=_header(stamp_ns, frame_id),
+        header=_header(codec, stamp_ns, frame_id),
         height=camera.height,
         width=camera.width,
         distortion_model="plumb_bob" if none else camera.distortion_model,
@@ -142,11 +160,14 @@ def camera_message(topic: str, camera: CameraModel, stamp_ns: int, frame_id: str
         binning_y=0,
         roi=roi,
     )
-    return _serialized(topic, CAMERA_INFO, stamp_ns, message)
+    return BagMessage(topic, CAMERA_INFO, stamp_ns, codec.serialize(message, CAMERA_INFO))
 
 
 def transforms_message(
-    topic: str, mounts: list[tuple[str, str, RigidTransform]], stamp_ns: int
+    topic: str,
+    mounts: list[tuple[str, str, RigidTransform]],
+    stamp_ns: int,
+    codec: Codec = ROSBAGS,
 ) -> BagMessage:
     """Transforms (parent, child, child to parent) as one `TFMessage`."""
     found = []
@@ -154,18 +175,18 @@ def transforms_message(
         x, y, z = transform.translation.tolist()
         qx, qy, qz, qw = transform.quaternion_xyzw
         found.append(
-            _make(
+            codec.make(
                 "geometry_msgs/msg/TransformStamped",
-                header=_header(stamp_ns, parent),
+                header=_header(codec, stamp_ns, parent),
                 child_frame_id=child,
-                transform=_make(
+                transform=codec.make(
                     "geometry_msgs/msg/Transform",
-                    translation=_make("geometry_msgs/msg/Vector3", x=x, y=y, z=z),
-                    rotation=_make("geometry_msgs/msg/Quaternion", x=qx, y=qy, z=qz, w=qw),
+                    translation=codec.make("geometry_msgs/msg/Vector3", x=x, y=y, z=z),
+                    rotation=codec.make("geometry_msgs/msg/Quaternion", x=qx, y=qy, z=qz, w=qw),
                 ),
             )
         )
-    return _serialized(topic, TF, stamp_ns, _make(TF, transforms=found))
+    return BagMessage(topic, TF, stamp_ns, codec.serialize(codec.make(TF, transforms=found), TF))
 
 
 def parse(message: BagMessage) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, insort
+from collections.abc import Iterable
+from itertools import takewhile
 
 import numpy as np
 
@@ -42,6 +44,11 @@ class _Edge:
             return self.samples[min(i, len(self.samples) - 1)][1]
         (t0, before), (t1, after) = self.samples[i - 1], self.samples[i]
         return interpolate(before, after, (stamp_ns - t0) / (t1 - t0))
+
+
+def _before(path: Iterable[str], last: str) -> list[str]:
+    """The names of a path that come before `last`."""
+    return list(takewhile(lambda name: name != last, path))
 
 
 def interpolate(a: RigidTransform, b: RigidTransform, share: float) -> RigidTransform:
@@ -102,29 +109,71 @@ class FrameTree:
                 edge = self._edges[child] = _Edge(parent, static)
             edge.add(stamp_ns, transform, self.history_ns)
 
-    def lookup(self, target: str, source: str, stamp_ns: int | None = None) -> RigidTransform:
+    def lookup(
+        self,
+        target: str,
+        source: str,
+        stamp_ns: int | None = None,
+        *,
+        max_age_ns: int | None = None,
+    ) -> RigidTransform:
         """The transform that takes points of frame `source` into frame `target`.
 
         Args:
             target, source: names of the frames.
             stamp_ns: at what time; None takes the newest of every step.
+            max_age_ns: how much older than `stamp_ns` the newest transform of a step that changes
+                may be; None for any age.
 
         Raises:
-            CalibrationError: a frame is unknown, or nothing connects the two.
+            CalibrationError: a frame is unknown, nothing connects the two, or a step is too old.
         """
         target, source = target.lstrip("/"), source.lstrip("/")
         if target == source:
             return RigidTransform.identity()
         with self._lock:
             up, down = self._to_root(source, stamp_ns), self._to_root(target, stamp_ns)
-        for name, transform in up.items():
-            if name in down:
-                return down[name].inverse() @ transform
+            meeting = next((name for name in up if name in down), None)
+            if meeting is not None and stamp_ns is not None and max_age_ns is not None:
+                steps = [n for path in (up, down) for n in _before(path, meeting)]
+                self._refuse_old(steps, stamp_ns, max_age_ns)
+        if meeting is not None:
+            return down[meeting].inverse() @ up[meeting]
         unknown = [n for n, path in ((source, up), (target, down)) if len(path) == 1]
         hint = f"nothing is known of '{unknown[0]}'" if unknown else "they lie in separate trees"
         raise CalibrationError(
             f"no transform from '{source}' to '{target}'", where="frames", hint=hint
         )
+
+    def connects(self, target: str, source: str) -> bool:
+        """Whether `lookup` would find a way, of any age."""
+        try:
+            self.lookup(target, source)
+        except CalibrationError:
+            return False
+        return True
+
+    def is_static(self, target: str, source: str) -> bool:
+        """Whether two frames are connected by transforms that hold at all times."""
+        target, source = target.lstrip("/"), source.lstrip("/")
+        with self._lock:
+            up, down = self._to_root(source, None), self._to_root(target, None)
+            meeting = next((name for name in up if name in down), None)
+            if meeting is None:
+                return False
+            steps = [n for path in (up, down) for n in _before(path, meeting)]
+            return all(self._edges[n].static for n in steps)
+
+    def _refuse_old(self, children: list[str], stamp_ns: int, max_age_ns: int) -> None:
+        for child in children:
+            edge = self._edges[child]
+            age = stamp_ns - edge.samples[-1][0]
+            if not edge.static and age > max_age_ns:
+                raise CalibrationError(
+                    f"the transform from '{child}' to '{edge.parent}' is {age / 1e9:.1f} s old",
+                    where="frames",
+                    hint=f"the limit is {max_age_ns / 1e9:g} s; has its publisher stopped?",
+                )
 
     def _to_root(self, name: str, stamp_ns: int | None) -> dict[str, RigidTransform]:
         """Transforms from a frame to each of its ancestors, itself first."""

@@ -273,7 +273,7 @@ def test_inputs_can_be_remapped(start: Start) -> None:
 @pytest.mark.parametrize("rig", ["realsense_rgbd", "rgb_thermal", "rgb_lidar", "all"])
 def test_parameter_files_of_rigs_take_hold(tmp_path: Path, own_domain: int, rig: str) -> None:
     file = Path(__file__).parents[2] / f"ros2_ws/src/anysense_ros/config/rig_{rig}.yaml"
-    wanted = yaml.safe_load(file.read_text())["/**/perception_node"]["ros__parameters"]
+    wanted = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
     arguments = ("--params-file", str(file))
     node = NodeProcess("perception_node", tmp_path, own_domain, {"device": "cpu"}, *arguments)
     bench = Bench(own_domain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -21,6 +22,9 @@ TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable", "system_default")
 DURABILITIES = ("volatile", "transient_local", "system_default")
 EXTRINSICS = ("auto", "tf", "file")
+
+_ROS_OWN = ("use_sim_time", "start_type_description_service")
+"""Parameters that every node has."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ COMMON = (
     Spec("calibration_file", "", "rig file (see docs/data.md), read anew when this is set"),
     Spec("extrinsics", "auto", "auto takes the rig file's, then TF's", choices=EXTRINSICS),
     Spec("reference_frame", "", "optical frame of the reference camera; '' = the first camera's"),
+    Spec("tf.max_age_ms", 2000.0, "oldest transform used from /tf; 0 = any", 0.0, 1e9),
     Spec("sync.deadline_ms", 80.0, "longest wait of a sample for the others", 1.0, _MS),
     Spec("sync.jump_ms", 1000.0, "a stamp further back than this is a clock set back", 1.0, 1e9),
     Spec("sync.max_skew_ms", 0.0, "reject stamps further from this clock; 0 = do not", 0.0, 1e9),
@@ -175,6 +180,7 @@ def declare(node: Node) -> Settings:
     Raises:
         ConfigError: a value has the wrong type, lies out of range or makes no sense.
     """
+    _refuse_unknown(node)
     for spec in (*COMMON, *health_specs()):
         _declare(node, spec)
     for name in node.get_parameter("inputs").value:
@@ -182,6 +188,23 @@ def declare(node: Node) -> Settings:
             for spec in sensor_specs(as_modality(name)):
                 _declare(node, spec)
     return check(current(node))
+
+
+def _refuse_unknown(node: Node) -> None:
+    """Refuse what the command line or a parameter file sets and no parameter is called.
+
+    Parameters of sensors that are not among the inputs are known: one file may serve several robots.
+    """
+    known = specs_for(MODALITIES)
+    for name in node._parameter_overrides:  # no public way tells those that were never declared
+        if name in known or name in _ROS_OWN or name.startswith("qos_overrides."):
+            continue
+        near = get_close_matches(name, known, 1)
+        raise ConfigError(
+            "there is no such parameter",
+            where=f"parameter {name}",
+            hint=f"did you mean {near[0]}?" if near else "ros2 param list shows all",
+        )
 
 
 def _declare(node: Node, spec: Spec) -> None:

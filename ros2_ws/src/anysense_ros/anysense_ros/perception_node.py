@@ -64,6 +64,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._loader: threading.Thread | None = None
         self._calibration: Calibration | None = None
         self._subscriptions_made: list[Any] = []
+        self._tf_static: Any = None
+        self._tf: Any = None
+        self._calibration_line = ""
         self._incompatible: dict[str, int] = {}
         self._known_health: dict[str, str] = {}
         self._known_state = ""
@@ -75,6 +78,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._report,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
+        # Lookups happen on the worker's thread, subscriptions are the executor's.
+        self._tf_wanted = self.create_guard_condition(self._listen_to_moving_frames)
         self.add_on_set_parameters_callback(self._on_parameters)
 
     # -- lifecycle ---------------------------------------------------------------------------
@@ -91,8 +96,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                     where="inputs",
                     hint=f"it takes {', '.join(bundle.manifest.modalities)}",
                 )
-            calibration = Calibration(self.settings["extrinsics"], self.settings["reference_frame"])
+            calibration = Calibration(
+                self.settings["extrinsics"],
+                self.settings["reference_frame"],
+                self.settings.ns("tf.max_age_ms") or None,
+            )
             calibration.load(self.settings["calibration_file"])
+            calibration.on_missing = self._tf_wanted.trigger
         except AnySenseError as error:
             self._say("error", str(error))
             self._diagnostics.set("engine", ERROR, str(error), {})
@@ -104,7 +114,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         events = PublisherEventCallbacks(
             incompatible_qos=partial(self._on_incompatible, "output"), use_default_callbacks=False
         )
-        self._outputs = Outputs(self, bundle.manifest.images, qos, events)
+        self._outputs = Outputs(self, bundle.manifest, qos, events)
         self._begin_loading(bundle)
         return super().on_configure(state)
 
@@ -177,6 +187,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         self._subscriptions_made.clear()
+        self._tf = self._tf_static = None
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -248,20 +259,41 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                 topic = f"~/input/{modality}/camera_info"
                 best = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
                 self._listen(CameraInfo, topic, on_info, best, f"{modality} camera_info")
-        if s["extrinsics"] != "file":
+        self._listen_to_frames()
+
+    def _listen_to_frames(self) -> None:
+        """Subscribe to /tf_static where a sensor's place comes from there.
+
+        /tf, which can take more time than the images, follows only when that is not enough.
+        """
+        calibration = self._calibration
+        if calibration is None or not calibration.needs_tree(self.settings.inputs):
+            self._drop(self._tf, self._tf_static)
+            self._tf = self._tf_static = None
+        elif self._tf_static is None:
             latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-            self._listen(TFMessage, "/tf", partial(self._on_tf, False), QoSProfile(depth=100), "tf")
-            self._listen(TFMessage, "/tf_static", partial(self._on_tf, True), latched, "tf_static")
+            on_static = partial(self._on_tf, True)
+            self._tf_static = self._listen(TFMessage, "/tf_static", on_static, latched, "tf_static")
+
+    def _listen_to_moving_frames(self) -> None:
+        if self._tf_static is not None and self._tf is None:
+            on_moving = partial(self._on_tf, False)
+            self._tf = self._listen(TFMessage, "/tf", on_moving, QoSProfile(depth=100), "tf")
+
+    def _drop(self, *subscriptions: Any) -> None:
+        for subscription in filter(None, subscriptions):
+            self._subscriptions_made.remove(subscription)
+            self.destroy_subscription(subscription)
 
     def _listen(
         self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile, part: str
-    ) -> None:
+    ) -> Any:
         events = SubscriptionEventCallbacks(
             incompatible_qos=partial(self._on_incompatible, part), use_default_callbacks=False
         )
-        self._subscriptions_made.append(
-            self.create_subscription(kind, topic, callback, qos, event_callbacks=events)
-        )
+        made = self.create_subscription(kind, topic, callback, qos, event_callbacks=events)
+        self._subscriptions_made.append(made)
+        return made
 
     def _on_message(self, modality: Modality, message: Any) -> None:
         if self._worker is not None:
@@ -292,7 +324,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         now = worker.clock.now_ns()
         reports = stream.report(now)
         latency = (now - output.arrived_ns) / 1e6
-        outputs.status(head, output, reports, stream.pipeline.manifest.name, latency)
+        notes = worker.calibration.unaligned.values()
+        outputs.status(head, output, reports, stream.pipeline.manifest.name, latency, notes)
         self._note_changes(output, stream)
 
     def _wanted(self) -> frozenset[str]:
@@ -355,16 +388,38 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                     "qos_incompatible": self._incompatible.get(modality, 0),
                 }
                 condition = sensor_condition(modality, report, warnings.get(modality, ""), extra)
+                unaligned = worker.calibration.unaligned.get(modality)
+                if unaligned and condition.level == OK:
+                    condition.level, condition.message = WARN, unaligned
                 if extra["qos_incompatible"] and not report.received:
                     condition.message = f"{modality}: publisher's QoS does not fit qos.reliability"
                 self._diagnostics.set(
                     str(modality), condition.level, condition.message, condition.values
                 )
         if self._calibration is not None:
-            problems = self._calibration.problems
-            line = next(iter(problems.values()), "ok")
-            self._diagnostics.set("calibration", WARN if problems else OK, line, problems)
+            self._report_calibration(self._calibration)
         self._diagnostics.publish()
+
+    def _report_calibration(self, calibration: Calibration) -> None:
+        problems = {**calibration.problems, **calibration.unaligned}
+        known = calibration.sources()
+        needed = calibration.needs_tree(self.settings.inputs)
+        if problems:
+            level, line = WARN, next(iter(problems.values()))
+        elif known:
+            level, line = OK, f"ok: {', '.join(known)}"
+        else:
+            level = WARN if needed else OK
+            line = "none: no camera_info, rig file or transform yet"
+        self._diagnostics.set("calibration", level, line, problems)
+        # The same fault with other numbers is not said again.
+        kind = "".join(c for c in line if not c.isdigit()) if level == WARN else ""
+        if kind != self._calibration_line:
+            self._calibration_line = kind
+            self._say("warn" if kind else "info", f"calibration: {line}")
+        if self._tf is not None and not calibration.follows_changes():
+            self._drop(self._tf)  # /tf_static says it all
+            self._tf = None
 
     def _report_engine(self) -> None:
         worker, pipeline = self._worker, self._pipeline
@@ -393,8 +448,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         if self._calibration is not None:
             self._calibration.source = settings["extrinsics"]
             self._calibration.reference_frame = settings["reference_frame"]
+            self._calibration.max_age_ns = settings.ns("tf.max_age_ms") or None
+            if self._worker is not None:
+                self._listen_to_frames()
         if self._worker is not None:
             self._worker.update(settings)
+        threshold = settings["output.min_confidence"]
+        if "output.min_confidence" in named and self._outputs and self._pipeline is not None:
+            self._outputs.announce(self._pipeline.manifest, threshold)
         return SetParametersResult(successful=True)
 
     def _say(self, level: str, line: str) -> None:

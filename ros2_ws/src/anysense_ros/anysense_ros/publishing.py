@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from anysense_msgs.msg import PerceptionStatus, SensorStatus
 from geometry_msgs.msg import Pose, Vector3
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import (
     Detection2D,
@@ -23,7 +23,7 @@ from vision_msgs.msg import (
     VisionClass,
 )
 
-from anysense_ros.conversions import header, image, labeled_cloud
+from anysense_ros.conversions import from_camera, header, image, labeled_cloud
 from anysense_ros.parameters import Settings
 from perception.frame import Frame, Modality
 from perception.preprocess.sample import source_size
@@ -40,16 +40,21 @@ STATES = {
     "hold": PerceptionStatus.HOLD,
     "stop": PerceptionStatus.STOP,
 }
-TOPICS: dict[str, Any] = {
-    "segmentation/mask": Image,
-    "segmentation/confidence": Image,
-    "segmentation/color": Image,
-    "overlay": Image,
-    "detections": Detection2DArray,
-    "detections_3d": Detection3DArray,
-    "points": PointCloud2,
+TOPICS: dict[str, tuple[Any, str]] = {
+    "segmentation/mask": (Image, "segmentation"),
+    "segmentation/confidence": (Image, "segmentation"),
+    "segmentation/color": (Image, "segmentation"),
+    "segmentation/camera_info": (CameraInfo, "segmentation"),
+    "overlay": (Image, ""),
+    "camera_info": (CameraInfo, ""),
+    "detections": (Detection2DArray, "detection"),
+    "detections_3d": (Detection3DArray, "detection"),
+    "points": (PointCloud2, "segmentation"),
 }
+"""Message type of each topic, and the task that a bundle must have for it; empty for none."""
 
+_INFOS = ("camera_info", "segmentation/camera_info")
+"""Where viewers look for it: beside the overlay and beside the mask."""
 
 PICTURES = "images/"
 """Start of the topics of pictures that a bundle's model makes besides."""
@@ -60,24 +65,31 @@ class Outputs:
 
     Args:
         node: the node that publishes.
-        pictures: names of those that the bundle's model makes besides.
+        manifest: the bundle's, whose tasks and pictures say which topics there are.
         qos: for the image-like outputs.
         events: callbacks for incompatible subscribers, None where rclpy has none.
     """
 
     def __init__(
-        self, node: LifecycleNode, pictures: Sequence[str], qos: QoSProfile, events: Any
+        self, node: LifecycleNode, manifest: BundleManifest, qos: QoSProfile, events: Any
     ) -> None:
         self._node = node
-        topics = TOPICS | {f"{PICTURES}{name}": Image for name in pictures}
+        topics = {
+            name: kind
+            for name, (kind, task) in TOPICS.items()
+            if not task or task in manifest.tasks
+        }
+        topics |= {f"{PICTURES}{name}": Image for name in manifest.images}
         self._publishers = {
             name: node.create_lifecycle_publisher(kind, f"~/{name}", qos, event_callbacks=events)
             for name, kind in topics.items()
         }
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._labels = node.create_lifecycle_publisher(
-            LabelInfo, "~/segmentation/label_info", latched, event_callbacks=events
-        )
+        self._labels = None
+        if "segmentation" in manifest.tasks:
+            self._labels = node.create_lifecycle_publisher(
+                LabelInfo, "~/segmentation/label_info", latched, event_callbacks=events
+            )
         self._status = node.create_lifecycle_publisher(
             PerceptionStatus, "~/status", 10, event_callbacks=events
         )
@@ -86,11 +98,13 @@ class Outputs:
 
     def destroy(self) -> None:
         """Take the topics down."""
-        for publisher in (*self._publishers.values(), self._labels, self._status):
+        for publisher in filter(None, (*self._publishers.values(), self._labels, self._status)):
             self._node.destroy_lifecycle_publisher(publisher)
 
     def announce(self, manifest: BundleManifest, threshold: float) -> None:
-        """Publish the classes of the mask."""
+        """Publish the classes of the mask and the confidence below which it is unlabeled."""
+        if self._labels is None:
+            return
         classes = [
             VisionClass(class_id=c.id, class_name=c.name) for c in manifest.classes.segmentation
         ]
@@ -112,6 +126,7 @@ class Outputs:
             if f"{PICTURES}{name}" in self._publishers and self._wanted(f"{PICTURES}{name}"):
                 kind = "rgb8" if picture.shape[2] == 3 else ""
                 self._send(f"{PICTURES}{name}", image(picture, self._header, kind))
+        self._camera(output)
         if self._wanted("overlay") and output.samples:
             opacity = settings["output.overlay_opacity"]
             picture = draw_result(manifest, Frame(output.samples), result, opacity)
@@ -122,11 +137,23 @@ class Outputs:
             self._space(output, manifest, settings["output.points_stride"])
         return self._header
 
+    def _camera(self, output: Output) -> None:
+        """The intrinsics of the pixels that mask, overlay and boxes are in."""
+        wanted = [name for name in _INFOS if self._wanted(name)]
+        if not wanted or output.reference is None:
+            return
+        camera = output.samples[output.reference].camera
+        if camera is not None:
+            message = from_camera(camera, 0, "")
+            message.header = self._header
+            for name in wanted:
+                self._send(name, message)
+
     def needed(self, settings: Settings) -> frozenset[str]:
         """What results must hold for those who listen, of `perception.runtime.pipeline.PARTS`."""
         heard = {name for name in self._publishers if self._wanted(name)}
         pictures = {name for name in heard if name.startswith(PICTURES)}
-        heard -= pictures
+        heard -= {*pictures, *_INFOS}
         parts = {"images"} if pictures else set()
         if heard - {"segmentation/confidence", "detections", "detections_3d"}:
             parts.add("labels")
@@ -140,7 +167,8 @@ class Outputs:
         return frozenset(parts)
 
     def _wanted(self, name: str) -> bool:
-        return bool(self._publishers[name].get_subscription_count())
+        publisher = self._publishers.get(name)
+        return publisher is not None and bool(publisher.get_subscription_count())
 
     def _send(self, name: str, message: Any) -> None:
         self._publishers[name].publish(message)
@@ -213,8 +241,9 @@ class Outputs:
         reports: Mapping[Modality, SensorReport],
         bundle: str,
         latency_ms: float,
+        notes: Iterable[str] = (),
     ) -> None:
-        """Publish ~/status for an output or a heartbeat."""
+        """Publish ~/status for an output or a heartbeat; `notes` are warnings beside the result's."""
         result = output.result
         self.sequence += 1
         message = PerceptionStatus(
@@ -232,7 +261,7 @@ class Outputs:
             step_ms=list(result.timings.values()),
             bundle=bundle,
             backend=result.backend,
-            warnings=list(result.warnings),
+            warnings=[*result.warnings, *notes],
         )
         self._status.publish(message)
 
@@ -270,6 +299,7 @@ class Outputs:
         ]
         self._status.publish(
             PerceptionStatus(
+                header=Header(stamp=self._node.get_clock().now().to_msg()),
                 sequence=self.sequence,
                 state=PerceptionStatus.STOP,
                 sensors=sensors,

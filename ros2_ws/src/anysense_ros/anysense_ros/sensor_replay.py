@@ -19,6 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
 from anysense_ros import processes
+from anysense_ros.codec import RosCodec
 from anysense_ros.conversions import to_stamp
 from perception.adapters.messages import TF
 from perception.bags.files import messages_of, read_bag
@@ -85,7 +86,7 @@ class SensorReplay(Node):  # type: ignore[misc]
     def _messages(self) -> Iterator[BagMessage]:
         kind, colon, _ = self._source.partition(":")
         if colon and kind in KINDS:
-            return messages_of(open_recording(*parse_data_argument(self._source)))
+            return messages_of(open_recording(*parse_data_argument(self._source)), RosCodec())
         return read_bag(Path(self._source))
 
     def _prepare(self) -> None:

@@ -22,7 +22,7 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument("source", description="bag, or KIND:DIR such as folder:out/drive"),
         DeclareLaunchArgument("bundle", default_value="sim-rgbdtl"),
-        DeclareLaunchArgument("device", default_value="auto"),
+        DeclareLaunchArgument("device", default_value=""),
         DeclareLaunchArgument("params_file", default_value=str(SHARE / "config" / "rig_all.yaml")),
         DeclareLaunchArgument(
             "schedule", default_value=str(SHARE / "config" / "demo_schedule.yaml")

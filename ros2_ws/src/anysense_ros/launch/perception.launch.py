@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
@@ -25,15 +25,52 @@ ENVIRONMENT = {
 }
 
 
+# What the launch file sets where neither an argument nor params_file does.
+DEFAULTS = {"bundle": "sim-rgbdtl", "autostart": "true"}
+SETTINGS = {"bundle": str, "device": str, "use_sim_time": bool, "autostart": bool}
+
+
+def perception_node(context: LaunchContext) -> list[LifecycleNode]:
+    """The node; an argument that was given beats params_file, one that was not leaves it alone."""
+    given = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, kind in SETTINGS.items()
+        if LaunchConfiguration(name).perform(context)
+    }
+    defaults = [word for name, value in DEFAULTS.items() for word in ("-p", f"{name}:={value}")]
+    remappings = [(f"~/input/{s}", LaunchConfiguration(s)) for s in SENSORS]
+    remappings += [
+        (f"~/input/{s}/compressed", [LaunchConfiguration(s), "/compressed"]) for s in SENSORS[:3]
+    ]
+    remappings += [
+        (f"~/input/{s}/camera_info", LaunchConfiguration(f"{s}_info")) for s in SENSORS[:3]
+    ]
+    node = LifecycleNode(
+        package="anysense_ros",
+        executable="perception_node",
+        name="perception_node",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
+        remappings=remappings,
+        # Before the parameter file on the command line, which therefore beats them.
+        arguments=["--ros-args", *defaults, "--log-level", LaunchConfiguration("log_level")],
+        respawn=LaunchConfiguration("use_respawn"),
+        respawn_delay=2.0,
+        output="screen",
+    )
+    return [node]
+
+
 def generate_launch_description() -> LaunchDescription:
     """The node, its arguments, and a remap for every input."""
+    fallback = "what params_file says"
     defaults = {
         "namespace": ("", "namespace of the node"),
         "params_file": (str(SHARE / "config" / "perception.yaml"), "parameters, see config/rig_*"),
-        "bundle": ("sim-rgbdtl", "folder, zip or name of the bundle"),
-        "device": ("auto", "auto, cpu, cuda or the name of a backend"),
-        "use_sim_time": ("false", "take the time from /clock"),
-        "autostart": ("true", "configure and activate at start and after a respawn"),
+        "bundle": ("", f"folder, zip or name of the bundle; {fallback}, else sim-rgbdtl"),
+        "device": ("", f"auto, cpu, cuda or the name of a backend; {fallback}, else auto"),
+        "use_sim_time": ("", f"take the time from /clock; {fallback}, else false"),
+        "autostart": ("", f"configure and activate at every start; {fallback}, else true"),
         "log_level": ("info", "debug, info, warn or error"),
         "use_respawn": ("false", "start the node again when it ends"),
     }
@@ -51,34 +88,4 @@ def generate_launch_description() -> LaunchDescription:
         SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
         for name, value in ENVIRONMENT.items()
     ]
-    remappings = [(f"~/input/{s}", LaunchConfiguration(s)) for s in SENSORS]
-    remappings += [(f"~/input/{s}/compressed", [LaunchConfiguration(s), "/compressed"])
-                   for s in SENSORS[:3]]  # fmt: skip
-    remappings += [
-        (f"~/input/{s}/camera_info", LaunchConfiguration(f"{s}_info")) for s in SENSORS[:3]
-    ]
-
-    def switch(name: str) -> ParameterValue:
-        return ParameterValue(LaunchConfiguration(name), value_type=bool)
-
-    node = LifecycleNode(
-        package="anysense_ros",
-        executable="perception_node",
-        name="perception_node",
-        namespace=LaunchConfiguration("namespace"),
-        parameters=[
-            LaunchConfiguration("params_file"),
-            {
-                "bundle": ParameterValue(LaunchConfiguration("bundle"), value_type=str),
-                "device": ParameterValue(LaunchConfiguration("device"), value_type=str),
-                "use_sim_time": switch("use_sim_time"),
-                "autostart": switch("autostart"),
-            },
-        ],
-        remappings=remappings,
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-        respawn=LaunchConfiguration("use_respawn"),
-        respawn_delay=2.0,
-        output="screen",
-    )
-    return LaunchDescription([*arguments, *environment, node])
+    return LaunchDescription([*arguments, *environment, OpaqueFunction(function=perception_node)])
