@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from perception.adapters.depth import depth_from_array
 from perception.adapters.image import Bytes, byte_view, decode_compressed
+from perception.adapters.pictures import single_channel
 from perception.adapters.rvl import decode_rvl
 from perception.adapters.thermal import thermal_from_array
-from perception.errors import EncodingError, InputError
+from perception.errors import EncodingError
 from perception.files.limits import check_pixels
 from perception.frame import Modality
 
@@ -42,8 +43,8 @@ def decode_compressed_image(
         thermal, else an empty string.
 
     Raises:
-        EncodingError: neither JPEG, PNG nor compressedDepth, or cut off.
-        InputError: colors where one channel is needed, or a dtype whose scale is not known.
+        EncodingError: neither JPEG, PNG nor compressedDepth, cut off, or false colors for depth or thermal.
+        InputError: a dtype whose scale is not known.
     """
     flat = byte_view(data, "compressed image")
     if "compresseddepth" in format.lower():
@@ -56,8 +57,7 @@ def decode_compressed_image(
         if image.dtype != np.uint8:
             image = (image >> 8).astype(np.uint8)
         return (image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)), ""
-    if image.ndim == 3:
-        raise InputError("compressed image has colors, expected one channel", where=modality)
+    image = _gray(image, modality)
     if modality == "depth":
         return depth_from_array(image), ""
     return thermal_from_array(image, unit=thermal_unit)
@@ -66,6 +66,15 @@ def decode_compressed_image(
 def _decode_picture(flat: NDArray[np.uint8], format: str, where: str) -> NDArray[Any]:
     _check_magic(flat, format, where)
     return decode_compressed(flat, format)
+
+
+def _gray(image: NDArray[Any], where: str) -> NDArray[Any]:
+    try:
+        return single_channel(image)
+    except EncodingError as error:
+        raise EncodingError(
+            f"compressed image {error.message}", where=where, hint=error.hint
+        ) from error
 
 
 def _check_magic(flat: NDArray[np.uint8], format: str, where: str) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from perception.adapters.pictures import MESSAGE_FORMATS, decode_picture
 from perception.errors import EncodingError, InputError
+from perception.files.limits import check_pixels
 
 Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
 
@@ -45,24 +46,41 @@ class RawImage:
         Raises:
             InputError: the size, step or number of bytes cannot be.
         """
-        what = f"{self.encoding} image of {self.width}x{self.height}"
         kind = np.dtype(dtype).newbyteorder(">" if self.is_bigendian else "<")
-        packed = self.width * channels * kind.itemsize
-        step = self.step or packed
-        if self.height < 1 or self.width < 1:
-            raise InputError(f"{what} has no pixels")
-        flat = byte_view(self.data, what)
-        if step < packed or flat.size < step * (self.height - 1) + packed:
-            raise InputError(
-                f"{what} needs {packed} bytes a row, has step {step} and {flat.size} bytes"
-            )
-        if flat.size < step * self.height:  # the last row may come without its padding
-            flat = np.concatenate([flat, np.zeros(step * self.height - flat.size, np.uint8)])
-        table = flat[: step * self.height].reshape(self.height, step)[:, :packed]
+        table = self.byte_rows(self.height, self.width * channels * kind.itemsize)
         if kind.itemsize > 1:
             values = np.ascontiguousarray(table).view(kind)
             table = values if kind.isnative else values.astype(kind.newbyteorder("="))
         return table if channels == 1 else table.reshape(self.height, self.width, channels)
+
+    def byte_rows(
+        self, rows: int, packed: int, *, after: int = 0, steps: int = 1
+    ) -> NDArray[np.uint8]:
+        """The first `packed` bytes of each row, (rows, packed), a view.
+
+        Args:
+            rows: how many; the last one may come without its padding.
+            packed: bytes that count of each.
+            after: rows of one step that lie before, as those of another plane.
+            steps: steps from row to row.
+
+        Raises:
+            InputError: the size, step or number of bytes cannot be.
+        """
+        what = f"{self.encoding} image of {self.width}x{self.height}"
+        check_pixels(self.width, self.height, where=self.encoding)
+        flat = byte_view(self.data, what)
+        step = self.step * steps or packed
+        start = after * step // steps
+        if step < packed or flat.size < start + step * (rows - 1) + packed:
+            raise InputError(
+                f"{what} needs {packed} bytes a row, has step {step} and {flat.size} bytes"
+            )
+        flat = flat[start:]
+        if step == packed:
+            return flat[: rows * packed].reshape(rows, packed)
+        # A view, since a step of gigabytes costs nothing to claim
+        return np.lib.stride_tricks.as_strided(flat, (rows, packed), (step, 1))
 
 
 def byte_view(data: Bytes, what: str) -> NDArray[np.uint8]:
@@ -88,31 +106,78 @@ def _color(channels: int, code: int | None) -> Decoder:
     return decode
 
 
-def _mono16(raw: RawImage) -> NDArray[np.uint8]:
-    high = (raw.rows("u2", 1) >> 8).astype(np.uint8)  # type: ignore[operator]
-    return cv2.cvtColor(high, cv2.COLOR_GRAY2RGB)
+def _upper(wide: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """The upper 8 of 16 bits."""
+    return (wide >> 8).astype(np.uint8)
 
 
-def _yuv(code: int) -> Decoder:
+def _color16(channels: int, code: int | None) -> Decoder:
     def decode(raw: RawImage) -> NDArray[np.uint8]:
-        if raw.width % 2:
-            raise InputError(f"{raw.encoding} image has odd width {raw.width}")
+        pixels = _upper(raw.rows("u2", channels))
+        return pixels if code is None else cv2.cvtColor(pixels, code)
+
+    return decode
+
+
+def _even(raw: RawImage, *, rows: bool) -> None:
+    if raw.width % 2 or (rows and raw.height % 2):
+        raise InputError(
+            f"{raw.encoding} image of {raw.width}x{raw.height}: chroma needs even sizes"
+        )
+
+
+def _yuv422(code: int) -> Decoder:
+    def decode(raw: RawImage) -> NDArray[np.uint8]:
+        _even(raw, rows=False)
         return cv2.cvtColor(np.ascontiguousarray(raw.rows("u1", 2)), code)
 
     return decode
 
 
-def _bayer(code: int) -> Decoder:
+def _yuv420(code: int) -> Decoder:
+    """A plane of luma, then half as many rows of chroma pairs, of the same step."""
+
+    def decode(raw: RawImage) -> NDArray[np.uint8]:
+        _even(raw, rows=True)
+        table = raw.byte_rows(raw.height * 3 // 2, raw.width)
+        return cv2.cvtColor(np.ascontiguousarray(table), code)
+
+    return decode
+
+
+# ITU-R BT.601 with luma 16..235, as OpenCV's codes for the other YUV encodings
+_YUV_TO_RGB = np.array(
+    [[1.164383, 0, 1.596027], [1.164383, -0.391762, -0.812968], [1.164383, 2.017232, 0]]
+)
+_YUV_TO_RGB = np.column_stack([_YUV_TO_RGB, _YUV_TO_RGB @ [-16.0, -128.0, -128.0]])
+
+
+def _nv24(raw: RawImage) -> NDArray[np.uint8]:
+    """A plane of luma, then as many rows of chroma pairs, of twice the step."""
+    luma = raw.byte_rows(raw.height, raw.width)
+    chroma = raw.byte_rows(raw.height, raw.width * 2, after=raw.height, steps=2)
+    pairs = np.ascontiguousarray(chroma).reshape(raw.height, raw.width, 2)
+    return cv2.transform(np.dstack([luma, pairs]), _YUV_TO_RGB)
+
+
+def _bayer(code: int, dtype: str = "u1") -> Decoder:
     def decode(raw: RawImage) -> NDArray[np.uint8]:
         if raw.width < 4 or raw.height < 4:
             raise InputError(f"{raw.encoding} image of {raw.width}x{raw.height} is too small")
-        return cv2.cvtColor(np.ascontiguousarray(raw.rows("u1", 1)), code)
+        rgb = cv2.cvtColor(np.ascontiguousarray(raw.rows(dtype, 1)), code)
+        return _upper(rgb) if rgb.dtype == np.uint16 else rgb
 
     return decode
 
 
 # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first two of
 # the first row: ROS's RGGB is OpenCV's BG.
+_BAYER_CODES = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
 RGB_DECODERS: dict[str, Decoder] = {
     "rgb8": _color(3, None),
     "bgr8": _color(3, cv2.COLOR_BGR2RGB),
@@ -122,23 +187,31 @@ RGB_DECODERS: dict[str, Decoder] = {
     "8UC4": _color(4, cv2.COLOR_BGRA2RGB),
     "mono8": _color(1, cv2.COLOR_GRAY2RGB),
     "8UC1": _color(1, cv2.COLOR_GRAY2RGB),
-    "mono16": _mono16,
-    "yuv422": _yuv(cv2.COLOR_YUV2RGB_UYVY),
-    "uyvy": _yuv(cv2.COLOR_YUV2RGB_UYVY),
-    "yuv422_yuy2": _yuv(cv2.COLOR_YUV2RGB_YUY2),
-    "yuyv": _yuv(cv2.COLOR_YUV2RGB_YUY2),
-    "bayer_rggb8": _bayer(cv2.COLOR_BayerBG2RGB),
-    "bayer_bggr8": _bayer(cv2.COLOR_BayerRG2RGB),
-    "bayer_gbrg8": _bayer(cv2.COLOR_BayerGR2RGB),
-    "bayer_grbg8": _bayer(cv2.COLOR_BayerGB2RGB),
+    "rgb16": _color16(3, None),
+    "bgr16": _color16(3, cv2.COLOR_BGR2RGB),
+    "16UC3": _color16(3, cv2.COLOR_BGR2RGB),
+    "rgba16": _color16(4, cv2.COLOR_RGBA2RGB),
+    "bgra16": _color16(4, cv2.COLOR_BGRA2RGB),
+    "16UC4": _color16(4, cv2.COLOR_BGRA2RGB),
+    "mono16": _color16(1, cv2.COLOR_GRAY2RGB),
+    "yuv422": _yuv422(cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": _yuv422(cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": _yuv422(cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": _yuv422(cv2.COLOR_YUV2RGB_YUY2),
+    "nv12": _yuv420(cv2.COLOR_YUV2RGB_NV12),
+    "nv21": _yuv420(cv2.COLOR_YUV2RGB_NV21),
+    "nv24": _nv24,
+    **{f"bayer_{name}8": _bayer(code) for name, code in _BAYER_CODES.items()},
+    **{f"bayer_{name}16": _bayer(code, "u2") for name, code in _BAYER_CODES.items()},
 }
 
 
 def decode_rgb(raw: RawImage) -> NDArray[np.uint8]:
     """Decode a color or gray image to (H, W, 3) uint8 R, G, B.
 
-    `rgb8` comes back as a view of the message.  `8UC3` and `8UC4` are read in OpenCV's order (B, G,
-    R), and `yuv422` is UYVY, as in ROS.
+    `rgb8` comes back as a view of the message.  `8UC3`, `8UC4` and their like of 16 bits are read in
+    OpenCV's order (B, G, R), and `yuv422` is UYVY, as in ROS.  Of 16 bits the upper 8 are taken.  The
+    planes of `nv12`, `nv21` (chroma of half the height) and `nv24` follow each other.
 
     Raises:
         EncodingError: the encoding is not known.

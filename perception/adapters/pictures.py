@@ -160,7 +160,7 @@ def single_channel(image: NDArray[Any]) -> NDArray[Any]:
     """The values of a gray picture that may have been saved with three equal channels.
 
     Args:
-        image: (H, W), or (H, W, 3) in R, G, B order.
+        image: (H, W), or (H, W, 3 or 4), a fourth channel being alpha.
 
     Raises:
         EncodingError: the channels differ, as in a picture in false colors.
@@ -173,7 +173,7 @@ def single_channel(image: NDArray[Any]) -> NDArray[Any]:
     tolerance = _COLOR_TOLERANCE if image.dtype == np.uint8 else 0
     if not (highest - lowest <= tolerance).all():
         raise EncodingError(
-            "is color-mapped: colors where single values are expected",
+            "is color-mapped: colors where one channel of values is expected",
             hint="false colors cannot be turned back; take the sensor's gray or raw data",
         )
     return np.ascontiguousarray(green)

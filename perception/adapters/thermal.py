@@ -8,19 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.image import RawImage
+from perception.adapters.pictures import single_channel
 from perception.errors import EncodingError, InputError
 from perception.frame import shape_hint
 
 UNITS = ("auto", "counts8", "counts16", "centikelvin", "kelvin")
 
 _DTYPES = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2", "32FC1": "f4"}
+_COLORS = {
+    **dict.fromkeys(("rgb8", "bgr8", "8UC3"), ("u1", 3)),
+    **dict.fromkeys(("rgba8", "bgra8", "8UC4"), ("u1", 4)),
+    **dict.fromkeys(("rgb16", "bgr16", "16UC3"), ("u2", 3)),
+    **dict.fromkeys(("rgba16", "bgra16", "16UC4"), ("u2", 4)),
+}
 
 
 def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.float32], str]:
     """Decode a thermal image.
 
     Args:
-        raw: `mono8`, `mono16` / `16UC1` or `32FC1`.
+        raw: `mono8`, `mono16` / `16UC1` or `32FC1`; or a color encoding that holds gray.
         unit: what the values mean; `auto` takes 8 bit as `counts8`, 16 bit as `counts16` and float
             as `kelvin`.  Cameras in radiometric mode (FLIR TLinear at 0.01 K) send `centikelvin`;
             nothing in the message tells, so it must be said.
@@ -29,9 +36,11 @@ def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.flo
         (H, W) float32 values, NaN where invalid, and their unit: `counts8`, `counts16`, `kelvin`.
 
     Raises:
-        EncodingError: unknown encoding, or a unit that the encoding cannot hold.
+        EncodingError: unknown encoding, a color-mapped picture, or a unit that the encoding cannot hold.
         InputError: size and bytes contradict each other.
     """
+    if raw.encoding in _COLORS:
+        return thermal_from_array(single_channel(raw.rows(*_COLORS[raw.encoding])), unit=unit)
     if raw.encoding not in _DTYPES:
         raise EncodingError(
             f"unknown thermal encoding '{raw.encoding}'", where="thermal", hint=", ".join(_DTYPES)
