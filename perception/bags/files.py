@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from perception.adapters.messages import TF
+from perception.adapters.messages import SENSOR_TYPES, TF
 from perception.bags.messages import (
     ROSBAGS,
     BagMessage,
@@ -16,8 +16,10 @@ from perception.bags.messages import (
     transforms_message,
     typestore,
 )
+from perception.bags.storage import open_bag
 from perception.data.base import Recording
-from perception.errors import AnySenseError, DataError
+from perception.errors import DataError
+from perception.files.writing import writing_folder
 from perception.frame import MODALITIES, Modality
 
 TOPICS: dict[Modality, str] = {
@@ -28,6 +30,7 @@ TOPICS: dict[Modality, str] = {
 }
 TF_STATIC = "/tf_static"
 REFERENCE_FRAME = "camera_optical"
+_NAMED = 12
 
 
 def info_topic(modality: Modality) -> str:
@@ -57,63 +60,48 @@ def messages_of(recording: Recording, codec: Codec = ROSBAGS) -> Iterator[BagMes
             yield sample_message(TOPICS[modality], sample, frame_id, codec)
 
 
-def read_bag(path: Path, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
+def read_bag(path: Path, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
     """The messages of a bag in order of recording.
 
     Args:
-        path: a rosbag2 folder (MCAP or sqlite3) or a single .mcap file.
+        path: a rosbag2 folder (MCAP or sqlite3) or one of its files.
         topics: only these.
 
     Raises:
-        DataError: it is no bag, or damaged.
-        MissingDependencyError: `rosbags` is not installed.
+        DataError: it is no bag of ROS 2, or damaged.
     """
-    store = typestore()
-    from rosbags.highlevel import AnyReader
-
-    wanted = None if topics is None else set(topics)
-    try:
-        with AnyReader([Path(path)], default_typestore=store) as reader:
-            chosen = [c for c in reader.connections if wanted is None or c.topic in wanted]
-            if not chosen:
-                return
-            for connection, stamp, data in reader.messages(connections=chosen):
-                yield BagMessage(connection.topic, connection.msgtype, stamp, bytes(data))
-    except AnySenseError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError("no such bag", where=str(path)) from error
-    except (
-        Exception
-    ) as error:  # rosbags, the storage's parser and the decompressor each have their own
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"cannot be read as a bag: {line}", where=str(path)) from error
+    typestore()
+    with open_bag(path) as bag:
+        for channel, stamp, data in bag.messages(topics):
+            if channel.encoding == "cdr":
+                yield BagMessage(channel.topic, channel.type, stamp, data)
 
 
 def topics_of(path: Path) -> dict[str, str]:
-    """Topics of a bag, with their message types.
+    """Topics of a bag, with their message types; several types of one topic are joined by ' and '.
 
     Raises:
         DataError: it is no bag.
     """
-    store = typestore()
-    from rosbags.highlevel import AnyReader
+    return {topic: " and ".join(types) for topic, types in _types_by_topic(path).items()}
 
-    try:
-        with AnyReader([Path(path)], default_typestore=store) as reader:
-            return {c.topic: c.msgtype for c in reader.connections}
-    except FileNotFoundError as error:
-        raise DataError("no such bag", where=str(path)) from error
-    except Exception as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"cannot be read as a bag: {line}", where=str(path)) from error
+
+def _types_by_topic(path: Path) -> dict[str, tuple[str, ...]]:
+    typestore()
+    found: dict[str, tuple[str, ...]] = {}
+    with open_bag(path) as bag:
+        for channel in bag.channels:
+            kind = channel.type if channel.encoding == "cdr" else f"{channel.encoding} data"
+            if kind not in found.get(channel.topic, ()):
+                found[channel.topic] = (*found.get(channel.topic, ()), kind)
+    return found
 
 
 def write_bag(path: Path, messages: Iterable[BagMessage]) -> int:
-    """Write a rosbag2 folder with MCAP storage; returns the number of messages.
+    """Write a rosbag2 folder with MCAP storage, whole or not at all; returns the number of messages.
 
     Raises:
-        DataError: the folder exists.
+        DataError: the folder exists or cannot be written.
     """
     store = typestore()
     from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
@@ -122,21 +110,21 @@ def write_bag(path: Path, messages: Iterable[BagMessage]) -> int:
         raise DataError("exists already", where=str(path), hint="choose another --out")
     connections: dict[str, Any] = {}
     count = 0
-    try:
-        with Writer(Path(path), version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-            for message in messages:
-                if message.topic not in connections:
-                    latched = [_latched()] if message.type == TF else []
-                    connections[message.topic] = writer.add_connection(
-                        message.topic,
-                        message.type,
-                        typestore=store,
-                        offered_qos_profiles=latched,
-                    )
-                writer.write(connections[message.topic], message.stamp_ns, message.data)
-                count += 1
-    except WriterError as error:
-        raise DataError(f"cannot be written: {error}", where=str(path)) from error
+    with writing_folder(path) as folder:
+        try:
+            with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+                for message in messages:
+                    if message.topic not in connections:
+                        connections[message.topic] = writer.add_connection(
+                            message.topic,
+                            message.type,
+                            typestore=store,
+                            offered_qos_profiles=[_latched()] if message.type == TF else [],
+                        )
+                    writer.write(connections[message.topic], message.stamp_ns, message.data)
+                    count += 1
+        except WriterError as error:
+            raise DataError(f"cannot be written: {error}", where=str(path)) from error
     return count
 
 
@@ -169,17 +157,34 @@ def modality_topics(path: Path, given: dict[Modality, str]) -> dict[Modality, st
     """Which topic of a bag is which sensor: those given, otherwise our own names.
 
     Raises:
-        DataError: a topic is not in the bag, or none is found.
+        DataError: a topic is not in the bag or of a type that the sensor cannot have, or none is found.
     """
-    known = topics_of(path)
+    known = _types_by_topic(path)
     for modality, topic in given.items():
         if topic not in known:
             raise DataError(
-                f"no topic {topic} for {modality}", where=str(path), hint=", ".join(sorted(known))
+                f"no topic {topic} for {modality}", where=str(path), hint=_fitting(known, modality)
             )
     found = given or {m: TOPICS[m] for m in MODALITIES if TOPICS[m] in known}
     if not found:
         raise DataError(
             "no sensor topic found", where=str(path), hint="name them: --topic rgb=/camera/image"
         )
+    for modality, topic in found.items():
+        if not set(known[topic]) & set(SENSOR_TYPES[modality]):
+            raise DataError(
+                f"topic {topic} is {' and '.join(known[topic])}, which is no {modality}",
+                where=str(path),
+                hint=_fitting(known, modality),
+            )
     return found
+
+
+def _fitting(known: dict[str, tuple[str, ...]], modality: Modality) -> str:
+    """The topics that could be this sensor."""
+    wanted = SENSOR_TYPES[modality]
+    fitting = sorted(topic for topic, types in known.items() if set(types) & set(wanted))
+    if not fitting:
+        return f"the bag has no {' or '.join(wanted)}"
+    more = f" and {len(fitting) - _NAMED} more" if len(fitting) > _NAMED else ""
+    return f"could be {', '.join(fitting[:_NAMED])}{more}"

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from perception.adapters.calibration import MessageCalibration
-from perception.adapters.messages import CAMERA_INFO, TF, to_sample
+from perception.adapters.messages import CAMERA_INFO, SENSOR_TYPES, TF, to_sample
 from perception.bags.files import info_topic, read_bag
 from perception.bags.messages import BagMessage, parse
+from perception.bags.survey import Survey, header_stamp
 from perception.errors import AnySenseError
+from perception.files.limits import MAX_STEPS
 from perception.frame import Modality
 from perception.runtime.stream import Output, Stream
+
+_MOST_BEATS = 3000
+"""Times that a gap in the recording is looked into: ten minutes of heartbeats."""
+
+_TRANSPORTS = ("compressed", "compressedDepth", "raw")
 
 
 class Playback:
@@ -23,10 +31,13 @@ class Playback:
         topics: the bag's topic of each sensor.
         calibration: where the samples' calibration comes from; camera_info and TF of the bag are
             added to it.
+        survey: what is known of the bag's timing.
         thermal_unit: see `decode_thermal`.
 
     Attributes:
         counters: messages by topic, and `malformed_<modality>`.
+        stamps: mends the samples' stamps, and counts it.
+        skipped_ns: time in which nothing was recorded, and for which there are no outputs.
     """
 
     def __init__(
@@ -34,6 +45,7 @@ class Playback:
         stream: Stream,
         topics: Mapping[Modality, str],
         calibration: MessageCalibration,
+        survey: Survey,
         thermal_unit: str = "auto",
     ) -> None:
         self.stream = stream
@@ -41,8 +53,16 @@ class Playback:
         self.calibration = calibration
         self.thermal_unit = thermal_unit
         self.counters: Counter[str] = Counter()
-        self._infos = {_info_beside(t): m for t, m in self.topics.items()}
-        self._infos |= {info_topic(m): m for m in topics}
+        self.stamps = survey.stamps()
+        self.skipped_ns = 0
+        self._by_stamps = survey.by_stamps
+        self._beats = 0
+        self._infos: dict[str, list[Modality]] = {}
+        for modality, topic in topics.items():
+            for info in {_info_beside(topic), info_topic(modality)} if modality != "lidar" else ():
+                self._infos.setdefault(info, []).append(modality)
+        # One camera_info beside two image topics may be of either.
+        self._guessed = {m for ms in self._infos.values() if len(ms) > 1 for m in ms}
 
     def run(self, path: Path) -> Iterator[Output]:
         """Play a bag to its end.
@@ -51,31 +71,64 @@ class Playback:
             DataError: it cannot be read.
             EngineError: the backend failed.
         """
-        now = 0
+        now: int | None = None
         for message in read_bag(path):
-            # What fell due before this message, at the time when it did.
-            while now and self.stream.next_deadline_ns() < message.stamp_ns:
-                now = max(now, self.stream.next_deadline_ns())
-                yield from self.stream.poll(now)
-            now = max(now, message.stamp_ns)
+            recorded = self._recorded(message, now)
+            if now is not None:
+                yield from self._until(now, recorded)
+            now = recorded if now is None else max(now, recorded)
             self.counters[message.topic] += 1
-            self._take(message, now)
-            yield from self.stream.poll(now)
-        if now:
-            yield from self.stream.poll(now + self.stream.collector.deadline_ns)
+            self._take(message, recorded, now)
+            yield from self._outputs(now)
+        while now is not None and (due := self.stream.collector.next_deadline_ns()) is not None:
+            now = max(now, due)
+            yield from self._outputs(now)
 
-    def _take(self, message: BagMessage, now: int) -> None:
-        if message.topic in self.topics:
-            self._sample(self.topics[message.topic], message, now)
-        elif message.type == CAMERA_INFO and message.topic in self._infos:
-            self._camera(self._infos[message.topic], message)
+    def _recorded(self, message: BagMessage, now: int | None) -> int:
+        """When a message was recorded, or by its stamp where the recording does not say."""
+        if not self._by_stamps:
+            return message.stamp_ns
+        stamp = header_stamp(message) if message.topic in self.topics else None
+        return stamp or now or 0
+
+    def _until(self, now: int, then: int) -> Iterator[Output]:
+        """What fell due before `then`, at the time when it did; of a long gap only the beginning."""
+        for _ in range(min(_MOST_BEATS, MAX_STEPS - self._beats)):
+            due = self.stream.next_deadline_ns()
+            if due >= then:
+                return
+            now = max(now, due)
+            self._beats += 1
+            yield from self._outputs(now)
+        if self.stream.next_deadline_ns() < then:
+            self.skipped_ns += then - now
+
+    def _outputs(self, now: int) -> Iterator[Output]:
+        for output in self.stream.poll(now):
+            notes = tuple(line for m, line in self.stamps.notes.items() if m in output.samples)
+            result = replace(output.result, warnings=(*output.result.warnings, *notes))
+            yield replace(output, result=result) if notes else output
+
+    def _take(self, message: BagMessage, recorded: int, now: int) -> None:
+        modality = self.topics.get(message.topic)
+        if modality is not None:
+            if message.type in SENSOR_TYPES[modality]:
+                self._sample(modality, message, recorded, now)
+        elif message.type == CAMERA_INFO:
+            for modality in self._infos.get(message.topic, ()):
+                self._camera(modality, message)
         elif message.type == TF:
             self._transforms(message)
 
-    def _sample(self, modality: Modality, message: BagMessage, now: int) -> None:
+    def _sample(self, modality: Modality, message: BagMessage, recorded: int, now: int) -> None:
         try:
             sample = to_sample(modality, parse(message), self.thermal_unit)
-            sample = self.calibration.attach(sample)
+            stamp = self.stamps.mend(modality, sample.stamp_ns, recorded)
+            sample = self.calibration.attach(replace(sample, stamp_ns=stamp))
+            camera = sample.camera
+            if modality in self._guessed and camera is not None:
+                fits = (camera.height, camera.width) == sample.data.shape[:2]
+                sample = sample if fits else replace(sample, camera=None)
         except AnySenseError as error:
             self.counters[f"malformed_{modality}"] += 1
             line = str(error)
@@ -101,5 +154,8 @@ class Playback:
 
 
 def _info_beside(topic: str) -> str:
-    """Where drivers publish the camera_info of an image topic: beside it."""
-    return f"{topic.rsplit('/', 1)[0]}/camera_info"
+    """Where drivers publish the camera_info of an image topic: beside it, whatever the transport."""
+    base, _, last = topic.rpartition("/")
+    if last in _TRANSPORTS:
+        base = base.rpartition("/")[0]
+    return f"{base}/camera_info"

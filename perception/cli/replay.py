@@ -6,12 +6,18 @@ import argparse
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from perception.cli.arguments import add_engine_arguments, output_folder, say
-from perception.errors import ConfigError
+from perception.errors import ConfigError, DataError
 from perception.frame import Modality, as_modality
+
+_DEADLINE_NS = 80_000_000
+_MOST_MS = 1e9
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +35,31 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--rig", default="", metavar="FILE", help="calibration, see docs/data.md")
     parser.add_argument("--thermal-unit", default="auto", help="what 16 bit values mean")
-    parser.add_argument("--deadline-ms", type=float, default=80.0, help="wait for other sensors")
+    parser.add_argument(
+        "--deadline-ms",
+        type=float,
+        help="longest wait for other sensors (default: as late as they are delivered, at least 80)",
+    )
+    parser.add_argument(
+        "--timeout-ms",
+        type=float,
+        help="silent for longer, a sensor is lost (default: three of its periods, at least 500)",
+    )
+    parser.add_argument(
+        "--window-ms",
+        type=float,
+        help="samples of one time lie no further apart (default: by the recording's rates, 25 to 200)",
+    )
+    parser.add_argument(
+        "--max-age-ms",
+        type=float,
+        help="oldest sample of a slower sensor that is used (default: 200)",
+    )
+    parser.add_argument(
+        "--hold-ms",
+        type=float,
+        help="without usable sensors, repeat the last output (default: 500)",
+    )
     parser.add_argument("--overlays", action="store_true", help="write a picture of every output")
     add_engine_arguments(parser)
     parser.set_defaults(run=run)
@@ -40,15 +70,14 @@ def run(args: argparse.Namespace) -> int:
     from perception.adapters.calibration import MessageCalibration
     from perception.bags.files import modality_topics
     from perception.bags.playback import Playback
-    from perception.runtime.collector import SensorTiming
+    from perception.bags.survey import survey
     from perception.runtime.pipeline import Pipeline
     from perception.runtime.stream import Stream
 
-    if not args.deadline_ms > 0:
-        raise ConfigError("must be positive", where="--deadline-ms")
+    _check_times(args)
     topics = modality_topics(args.bag, _topics(args.topic))
     out = output_folder(args.out)
-    pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
+    pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads, policy=_policy(args))
     topics = {m: t for m, t in topics.items() if m in pipeline.modalities}
     if not topics:
         raise ConfigError(
@@ -58,22 +87,101 @@ def run(args: argparse.Namespace) -> int:
         )
     calibration = MessageCalibration()
     calibration.load(args.rig)
-    sensors = {m: SensorTiming(offset_ns=_offset(calibration.rig, m)) for m in topics}
-    stream = Stream(pipeline, sensors, round(args.deadline_ms * 1e6))
-    playback = Playback(stream, topics, calibration, args.thermal_unit)
-    states: Counter[str] = Counter()
-    with (out / "status.jsonl").open("w") as file:
-        for number, output in enumerate(playback.run(args.bag)):
-            states[output.result.state] += 1
-            file.write(json.dumps(_fields(output), allow_nan=False) + "\n")
-            if args.overlays and output.samples:
-                _save(out / f"overlay_{number:05d}.png", pipeline.manifest, output)
-    for modality in topics:
-        if bad := playback.counters[f"malformed_{modality}"]:
-            say(f"warning: {bad} messages of {modality} could not be decoded", style="yellow")
+    found = survey(args.bag, topics)
+    most = round(pipeline.policy.max_age_ms * 1e6)
+    timing = found.timing({m: calibration.offset_ns(m) for m in topics}, most)
+    deadline = _ns(args.deadline_ms) or found.deadline_ns(_DEADLINE_NS, most)
+    stream = Stream(pipeline, _as_given(args, timing), deadline)
+    say(_described(found, stream))
+    playback = Playback(stream, topics, calibration, found, args.thermal_unit)
+    try:
+        states = _play(args, playback, out, pipeline.manifest)
+    finally:
+        _warn(playback)
     counts = ", ".join(f"{n} {s}" for s, n in states.items()) or "none"
     say(f"outputs: {counts}; {out / 'status.jsonl'}")
     return 0
+
+
+def _play(args: argparse.Namespace, playback: Any, out: Path, manifest: Any) -> Counter[str]:
+    """Write a line for each output, at once and whole, so that an interrupted run can be read."""
+    states: Counter[str] = Counter()
+    path = out / "status.jsonl"
+    with _reporting(path), path.open("wb", buffering=0) as file:
+        for number, output in enumerate(playback.run(args.bag)):
+            states[output.result.state] += 1
+            line = json.dumps(_fields(output), allow_nan=False) + "\n"
+            file.write(line.encode())
+            if args.overlays and output.samples:
+                _save(out / f"overlay_{number:05d}.png", manifest, output)
+    return states
+
+
+@contextmanager
+def _reporting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"cannot be written: {reason}", where=str(path)) from error
+
+
+def _check_times(args: argparse.Namespace) -> None:
+    for name in ("deadline", "timeout", "window", "max-age", "hold"):
+        value = getattr(args, f"{name.replace('-', '_')}_ms")
+        least = 0 if name in ("window", "hold") else 1e-3
+        if value is not None and not least <= value <= _MOST_MS:
+            raise ConfigError(
+                "must be positive" if least else "must not be negative",
+                where=f"--{name}-ms",
+                hint=f"milliseconds, at most {_MOST_MS:g}",
+            )
+
+
+def _ns(milliseconds: float | None) -> int | None:
+    return None if milliseconds is None else round(milliseconds * 1e6)
+
+
+def _policy(args: argparse.Namespace) -> Any:
+    from perception.runtime.policy import Policy
+
+    given = {"max_age_ms": args.max_age_ms, "hold_ms": args.hold_ms}
+    return Policy(**{name: value for name, value in given.items() if value is not None})
+
+
+def _as_given(args: argparse.Namespace, timing: dict[Modality, Any]) -> dict[Modality, Any]:
+    """The recording's own timing, but for what the arguments say."""
+    given = {"timeout_ns": _ns(args.timeout_ms), "window_ns": _ns(args.window_ms)}
+    fixed = {name: value for name, value in given.items() if value is not None}
+    return {m: replace(t, **fixed) for m, t in timing.items()}
+
+
+def _described(found: Any, stream: Any) -> str:
+    parts = []
+    for modality, timing in stream.collector.sensors.items():
+        period = found.sensors[modality].period_ns
+        rate = f"{1e9 / period:.3g} Hz" if period else "no rate"
+        parts.append(f"{modality} {rate}, lost after {timing.timeout_ns / 1e6:.0f} ms")
+    return f"{'; '.join(parts)}; deadline {stream.collector.deadline_ns / 1e6:.0f} ms"
+
+
+def _warn(playback: Any) -> None:
+    """Say what was made up for, by sensor."""
+    for modality in playback.topics.values():
+        if bad := playback.counters[f"malformed_{modality}"]:
+            say(f"warning: {bad} messages of {modality} could not be decoded", style="yellow")
+        if count := playback.stamps.counters[f"unstamped_{modality}"]:
+            line = f"{count} messages of {modality} have no stamp (0)"
+            say(f"warning: {line}: took the time they were recorded at", style="yellow")
+        if count := playback.stamps.counters[f"other_clock_{modality}"]:
+            line = playback.stamps.notes.get(modality, f"{modality}: stamps are of another clock")
+            say(f"warning: {count} messages of {line}", style="yellow")
+    for concern, line in playback.calibration.problems.items():
+        say(f"warning: {concern}: {line}", style="yellow")
+    if playback.skipped_ns:
+        seconds = playback.skipped_ns / 1e9
+        line = f"nothing was recorded for {seconds:.0f} s more than the outputs show"
+        say(f"warning: {line}: long gaps are cut short", style="yellow")
 
 
 def _topics(given: list[str]) -> dict[Modality, str]:
@@ -84,11 +192,6 @@ def _topics(given: list[str]) -> dict[Modality, str]:
             raise ConfigError(f"'{entry}' is not SENSOR=TOPIC", where="--topic")
         topics[as_modality(name)] = topic
     return topics
-
-
-def _offset(rig: Any, modality: Modality) -> int:
-    own = rig.sensors.get(modality)
-    return 0 if own is None else int(own.time_offset_ns)
 
 
 def _fields(output: Any) -> dict[str, Any]:
@@ -107,10 +210,8 @@ def _fields(output: Any) -> dict[str, Any]:
 
 
 def _save(path: Path, manifest: Any, output: Any) -> None:
-    import cv2
-
+    from perception.files.writing import write_image
     from perception.frame import Frame
     from perception.viz.overlay import draw_result
 
-    picture = draw_result(manifest, Frame(output.samples), output.result)
-    cv2.imwrite(str(path), picture[..., ::-1])
+    write_image(path, draw_result(manifest, Frame(output.samples), output.result))

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,34 @@ def writing(
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_folder(path: str | Path, *, error: type[AnySenseError] = DataError) -> Iterator[Path]:
+    """A path of the same name, in a folder beside `path`, at which to make a folder.
+
+    Afterwards its files are synced and it is renamed to `path`, which must not exist.  When the body
+    raises, nothing is left.
+
+    Raises:
+        AnySenseError: of the class `error`: the disk is full, or the place cannot be written.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}.part")
+    try:
+        beside.mkdir(parents=True)
+        yield beside / target.name
+        for inner in sorted((beside / target.name).rglob("*")):
+            _sync(inner)
+        if target.exists():
+            raise error("exists already", where=str(target))
+        os.rename(beside / target.name, target)
+        _sync(target.parent)
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise error(f"cannot be written: {reason}", where=str(target)) from problem
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,394 @@
+"""Bags as people record them, and as nobody should: each reads, or gives one line that says why not."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
+
+from rosbags.rosbag2 import CompressionFormat, CompressionMode
+
+from perception.bags.files import modality_topics, read_bag, topics_of, write_bag
+from perception.bags.messages import parse
+from perception.errors import AnySenseError, DataError
+from perception.files.limits import MAX_ARRAY_BYTES
+
+IMAGE = "sensor_msgs/msg/Image"
+
+
+def _read(path: Path) -> list[tuple[str, int, bytes]]:
+    return [(m.topic, m.stamp_ns, m.data) for m in read_bag(path)]
+
+
+def _one_line(path: Path, *words: str) -> str:
+    with pytest.raises(DataError) as caught:
+        topics_of(path)
+        list(read_bag(path))
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    for word in (*words, path.name):
+        assert word in line
+    return line
+
+
+@pytest.fixture
+def expected(kit: Any) -> tuple[list[Any], list[tuple[str, int, bytes]]]:
+    messages = kit.pairs(5)
+    return messages, [(t, recorded, kit.serialized(m)) for t, m, recorded in messages]
+
+
+def _mcap_of(build: Any, expected: Any, **how: Any) -> bytes:
+    """An MCAP file without summary: two chunks, or none."""
+    records = [build.message(1 if t == "/cam/rgb" else 2, at, d) for t, at, d in expected]
+    both = build.channel(1, "/cam/rgb", IMAGE) + build.channel(2, "/cam/depth", IMAGE)
+    if not how.pop("chunks", True):
+        return build.add(both + b"".join(records)).end()
+    for part in (slice(None, 4), slice(4, None)):
+        content = (both if part.start is None else b"") + b"".join(records[part])
+        times = [at for _, at, _ in expected[part]]
+        build.add(build.chunk(content, times[0], times[-1], **how))
+    return build.end()
+
+
+@pytest.mark.parametrize("coding", ["", "zstd", "lz4"])
+@pytest.mark.parametrize("chunks", [True, False])
+def test_mcap_without_summary(
+    kit: Any, mcap: Any, expected: Any, coding: str, chunks: bool
+) -> None:
+    path = kit.path(".mcap")
+    path.write_bytes(_mcap_of(mcap(), expected[1], chunks=chunks, coding=coding))
+    assert topics_of(path) == {"/cam/rgb": IMAGE, "/cam/depth": IMAGE}
+    assert _read(path) == expected[1]
+    assert [m.topic for m in read_bag(path, ["/cam/depth"])] == ["/cam/depth"] * 5
+
+
+@pytest.mark.parametrize(
+    ("storage", "mode"),
+    [
+        ("mcap", None),
+        ("mcap", "STORAGE"),
+        ("mcap", "FILE"),
+        ("mcap", "MESSAGE"),
+        ("sqlite3", None),
+        ("sqlite3", "FILE"),
+        ("sqlite3", "MESSAGE"),
+    ],
+)
+def test_rosbag2_folders_of_every_compression(
+    kit: Any, expected: Any, storage: str, mode: str | None
+) -> None:
+    compress = (CompressionMode[mode], CompressionFormat.ZSTD) if mode else ()
+    path = kit.write(expected[0], storage, compress)
+    assert topics_of(path) == {"/cam/rgb": IMAGE, "/cam/depth": IMAGE}
+    assert _read(path) == expected[1]
+    if mode != "MESSAGE":  # only metadata.yaml says that messages are compressed
+        (file,) = (p for p in path.iterdir() if p.name != "metadata.yaml")
+        assert _read(file) == expected[1]
+        other = kit.path(".bag")  # what a file is does not hang on its name
+        other.write_bytes(file.read_bytes())
+        assert _read(other) == expected[1]
+
+
+def test_chunks_that_overlap_come_in_order_of_time(kit: Any, mcap: Any) -> None:
+    build = mcap()
+    build.add(build.channel(1, "/a", "std_msgs/msg/Empty"))
+    times = [[0, 10, 40], [5, 20, 41], [20, 30]]
+    for number, chunk in enumerate(times):
+        records = b"".join(build.message(1, t, bytes([number])) for t in reversed(chunk))
+        build.add(build.chunk(records, min(chunk), max(chunk)))
+    path = kit.path(".mcap")
+    path.write_bytes(build.end())
+    got = [(stamp, data[0]) for _, stamp, data in _read(path)]
+    assert got == [(0, 0), (5, 1), (10, 0), (20, 1), (20, 2), (30, 2), (40, 0), (41, 1)]
+
+
+def test_what_other_bags_are_called(kit: Any, mcap: Any, expected: Any) -> None:
+    path = kit.path(".bag")
+    path.write_bytes(b"#ROSBAG V2.0\n" + bytes(4096))
+    _one_line(path, "ROS 1", "rosbags-convert")
+    build = mcap("ros1")
+    build.add(build.channel(1, "/cam", "sensor_msgs/Image", "ros1"))
+    path = kit.path(".mcap")
+    path.write_bytes(build.end())
+    _one_line(path, "ROS 1")
+    path.write_bytes(b"")
+    _one_line(path, "empty")
+    path.write_bytes(b"hello" * 10)
+    _one_line(path, "neither MCAP nor sqlite3")
+    _one_line(kit.path(), "no such bag")
+    _one_line(Path("/dev/null"), "no regular file")
+    with sqlite3.connect(kit.path(".db3")) as database:
+        database.execute("CREATE TABLE cars (id INTEGER)")
+    _one_line(Path(database.execute("PRAGMA database_list").fetchone()[2]), "no table of topics")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_folders_without_metadata_or_files(kit: Any, expected: Any, storage: str) -> None:
+    path = kit.write(expected[0], storage)
+    metadata = path / "metadata.yaml"
+    text = metadata.read_text()
+    metadata.unlink()
+    _one_line(path, "metadata.yaml", f"ros2 bag reindex {path}")
+    metadata.write_text("{}")
+    _one_line(path, "relative_file_paths")
+    metadata.write_text("rosbag2_bagfile_information: {relative_file_paths: [: 3")
+    _one_line(path, "not YAML")
+    metadata.write_text(text)
+    assert _read(path) == expected[1]
+    (file,) = (p for p in path.iterdir() if p.name != "metadata.yaml")
+    file.rename(path / "moved")
+    _one_line(path, file.name, "not there")
+    empty = kit.path()
+    empty.mkdir()
+    _one_line(empty, "rosbag2 folder")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_cut_off_files_say_so(kit: Any, storage: str) -> None:
+    path = kit.write(kit.pairs(40), storage)
+    (file,) = (p for p in path.iterdir() if p.name != "metadata.yaml")
+    whole = file.read_bytes()
+    for share in (0.1, 0.5, 0.7, 0.99):
+        file.write_bytes(whole[: int(len(whole) * share)])
+        line = _one_line(file, "cannot be read as a bag")
+        assert "recover" in line
+    if storage == "mcap":
+        for cut in range(1, 60):
+            file.write_bytes(whole[:-cut])
+            assert "ends early" in _one_line(file)
+
+
+def test_types_of_chosen_topics_are_checked(kit: Any) -> None:
+    t = kit.start
+    path = kit.write(
+        [
+            ("/cam/info", kit.info(t), t),
+            ("/pts", kit.cloud(t), t),
+            ("/cam/rgb", kit.image(t), t),
+            ("/cam/rgb/compressed", kit.compressed(t, "jpeg", b"x"), t),
+        ]
+    )
+    assert modality_topics(path, {"rgb": "/cam/rgb/compressed", "lidar": "/pts"})
+    for modality, topic, words in (
+        ("rgb", "/cam/info", "sensor_msgs/msg/CameraInfo, which is no rgb (could be /cam/rgb, "),
+        ("depth", "/pts", "sensor_msgs/msg/PointCloud2, which is no depth"),
+        ("lidar", "/cam/rgb", "sensor_msgs/msg/Image, which is no lidar (could be /pts)"),
+        ("thermal", "/other", "no topic /other for thermal (could be /cam/rgb, /cam/rgb/comp"),
+    ):
+        with pytest.raises(DataError) as caught:
+            modality_topics(path, {modality: topic})
+        assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    only = kit.write([("/pts", kit.cloud(t), t)])
+    with pytest.raises(DataError, match="the bag has no sensor_msgs/msg/Image or"):
+        modality_topics(only, {"rgb": "/pts"})
+
+
+def test_topics_of_other_encodings_are_named(kit: Any, mcap: Any) -> None:
+    build = mcap("")
+    build.add(build.channel(1, "/cam", "foxglove.RawImage", "protobuf"))
+    build.add(build.channel(2, "/rgb", IMAGE))
+    data = kit.serialized(kit.image(5))
+    build.add(build.message(1, 1, b"\x0a") + build.message(2, 2, data))
+    path = kit.path(".mcap")
+    path.write_bytes(build.end())
+    assert _read(path) == [("/rgb", 2, data)]
+    with pytest.raises(DataError, match=r"/cam is protobuf data, which is no rgb .*could be /rgb"):
+        modality_topics(path, {"rgb": "/cam"})
+
+
+# -- hostile files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coding", ["zstd", "lz4"])
+@pytest.mark.parametrize("claimed", [1000, None, MAX_ARRAY_BYTES + 1, 2**62])
+def test_bombs_are_unpacked_no_further_than_they_claim(
+    kit: Any, mcap: Any, coding: str, claimed: int | None
+) -> None:
+    build = mcap()
+    inner = build.channel(1, "/a", IMAGE) + build.message(1, 5, bytes(2**26))
+    path = kit.path(".mcap")
+    path.write_bytes(build.add(build.chunk(inner, 0, 9, coding, claimed)).end())
+    assert path.stat().st_size < 2**21
+    if claimed is None:
+        assert len(_read(path)[0][2]) == 2**26
+        return
+    tracemalloc.start()
+    try:
+        _one_line(path, "more than")
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_chunks_of_one_time_are_not_held_at_once(kit: Any, mcap: Any) -> None:
+    build = mcap()
+    build.add(build.channel(1, "/a", IMAGE))
+    chunk = build.chunk(build.message(1, 2**62, bytes(2**27)), 0, 2**62, "zstd")
+    path = kit.path(".mcap")
+    path.write_bytes(build.add(chunk * 20).end())
+    _one_line(path, "chunks of one time")
+
+
+def test_chunks_of_countless_empty_messages(kit: Any, mcap: Any) -> None:
+    build = mcap()
+    build.add(build.channel(1, "/a", IMAGE))
+    chunk = build.chunk(build.message(1, 7, b"") * 1_100_000, 0, 9, "zstd")
+    path = kit.path(".mcap")
+    path.write_bytes(build.add(chunk).end())
+    _one_line(path, "1000000 messages")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda b: b.record(6, bytes(20)), "too short"),
+        (lambda b: b.record(6, struct.pack("<QQQII", 0, 1, 9, 0, 2**31)), "too short"),
+        (lambda b: b.chunk(b"", 0, 1)[:-8] + struct.pack("<Q", 2**40), "longer than its record"),
+        (lambda b: b.chunk(b"abc", 0, 1, crc=1), "not what was written"),
+        (lambda b: b.chunk(b"abc", 0, 1, size=4, crc=0), "not what was written"),
+        (lambda b: b.chunk(b"abc", 0, 1), "too short"),
+        (lambda b: b.chunk(struct.pack("<BQ", 5, 2**50), 0, 1), "longer than its chunk"),
+        (lambda b: b.chunk(b"abc", 0, 1, "brotli"), "compressed with 'brotli'"),
+        (lambda b: b.chunk(b.message(9, 0, b""), 0, 1), "channel 9"),
+        (lambda b: b.message(9, 0, b""), "channel 9"),
+        (lambda b: b.record(5, b"x"), "too short"),
+        (lambda b: b.record(4, b"x"), "too short"),
+        (lambda b: b.record(3, b"\0\0\2\0\0\0\xff\xff"), "UTF-8"),
+        (lambda b: struct.pack("<BQ", 5, 2**63), "ends early"),
+        (lambda b: bytes(9), "never written"),
+    ],
+)
+def test_records_that_contradict_themselves(
+    kit: Any, mcap: Any, change: Callable[[Any], bytes], word: str
+) -> None:
+    build = mcap()
+    path = kit.path(".mcap")
+    path.write_bytes(build.add(build.channel(1, "/a", IMAGE) + change(build)).end())
+    _one_line(path, word)
+
+
+def test_a_sparse_file_of_any_size_is_refused_at_once(kit: Any, mcap: Any) -> None:
+    build = mcap()
+    build.add(build.channel(1, "/a", IMAGE))
+    path = kit.path(".mcap")
+    path.write_bytes(build.content + struct.pack("<BQ", 5, 10**11))
+    with path.open("r+b") as file:
+        file.truncate(10**11 + 200)
+    _one_line(path, "more than")
+    path.write_bytes(build.content)
+    with path.open("r+b") as file:
+        file.truncate(10**11)
+    _one_line(path, "never written")
+
+
+@pytest.mark.parametrize(
+    ("sql", "word"),
+    [
+        ("UPDATE messages SET timestamp = 'soon'", "without time"),
+        ("UPDATE messages SET data = 1000000000000", "without time or content"),
+        ("UPDATE messages SET data = NULL", "without time or content"),
+        ("DROP TABLE messages", "no table of messages"),
+        (
+            "DROP TABLE messages; CREATE VIEW messages AS WITH RECURSIVE n(id) AS (SELECT 1 UNION "
+            "ALL SELECT id FROM n) SELECT 1 AS id, 1 AS topic_id, 1 AS timestamp, x'00' AS data FROM n",
+            "no table of messages",
+        ),
+        (
+            "DROP TABLE messages; CREATE TABLE messages (id INTEGER, topic_id INTEGER, timestamp "
+            "INTEGER, data BLOB GENERATED ALWAYS AS (zeroblob(1000000000)))",
+            "no table of messages",
+        ),
+    ],
+)
+def test_hostile_databases(kit: Any, sql: str, word: str) -> None:
+    path = kit.write(kit.pairs(2), "sqlite3")
+    (file,) = path.glob("*.db3")
+    with sqlite3.connect(file) as database:
+        # Rows stay possible that the columns were not meant for.
+        database.executescript(
+            "CREATE TABLE loose AS SELECT * FROM messages; DROP TABLE messages;"
+            "ALTER TABLE loose RENAME TO messages;" + sql
+        )
+    _one_line(file, word)
+
+
+def _flipped(whole: bytes, flips: list[tuple[float, int]]) -> bytes:
+    out = bytearray(whole)
+    for place, value in flips:
+        out[int(place * (len(out) - 1))] ^= value
+    return bytes(out)
+
+
+@pytest.mark.parametrize("kind", ["zstd", "lz4", "plain", "sqlite3", "MESSAGE", "FILE"])
+@settings(max_examples=80)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=3),
+    st.one_of(st.just(1.0), st.floats(0, 1)),
+)
+def test_flipped_bytes_give_messages_or_one_line(
+    samples: dict[str, Path], kind: str, flips: list[tuple[float, int]], share: float
+) -> None:
+    folder = samples[kind]
+    (file,) = (p for p in folder.iterdir() if p.name != "metadata.yaml")
+    whole = file.read_bytes()
+    broken = folder.with_name(f"{folder.name}-flipped")
+    broken.mkdir(exist_ok=True)
+    for beside in folder.glob("metadata.yaml"):
+        (broken / beside.name).write_bytes(beside.read_bytes())
+    path = broken / file.name
+    path.write_bytes(_flipped(whole, flips)[: max(1, int(len(whole) * share))])
+    try:
+        for message in read_bag(broken if (broken / "metadata.yaml").exists() else path):
+            try:
+                parse(message)
+            except AnySenseError as error:
+                assert len(str(error).splitlines()) == 1
+    except AnySenseError as error:
+        assert len(str(error).splitlines()) == 1
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_no_bag(kit: Any, expected: Any, tmp_path: Path) -> None:
+    script = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from perception.bags.files import read_bag, write_bag\n"
+        "from perception.errors import DataError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try: write_bag(Path(sys.argv[2]), read_bag(Path(sys.argv[1])))\n"
+        "except DataError as error: print(error)\n"
+    )
+    source, target = kit.write(expected[0]), tmp_path / "full" / "bag"
+    target.parent.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(source), str(target)], capture_output=True, text=True
+    )
+    assert done.stdout.startswith(f"{target}: cannot be written: ") and not done.stderr
+    assert list(target.parent.iterdir()) == []
+
+
+def test_an_interrupted_recording_leaves_no_bag(kit: Any, expected: Any, tmp_path: Path) -> None:
+    source, target = kit.write(expected[0]), tmp_path / "half" / "bag"
+
+    def interrupted() -> Any:
+        yield from list(read_bag(source))[:3]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_bag(target, interrupted())
+    assert list(target.parent.iterdir()) == []
+    assert write_bag(target, read_bag(source)) == len(expected[0])
+    assert _read(target) == expected[1]
