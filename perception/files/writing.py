@@ -28,6 +28,7 @@ def writing(
 
     The suffix is kept, since encoders choose by it.  An existing file's permissions stay, a new one
     gets those of the umask.  When the body raises, `path` is as it was and nothing is left beside it.
+    A link is followed; a device or pipe (`/dev/stdout`) is written to as it is.
 
     Args:
         path: the file.
@@ -38,20 +39,22 @@ def writing(
     Raises:
         AnySenseError: of the class `error`: the disk is full, or the place cannot be written.
     """
-    target = Path(path)
+    if _is_device(path):
+        with _naming(path, error):
+            yield Path(path)
+        return
+    target = Path(os.path.realpath(path))
     partial = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
-        yield partial
-        if sync:
-            _sync(partial)
-        if target.exists():
-            os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
-        os.replace(partial, target)
-        if sync:
-            _sync(target.parent)
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise error(f"cannot be written: {reason}", where=str(target)) from problem
+        with _naming(path, error):
+            yield partial
+            if sync:
+                _sync(partial)
+            if target.exists():
+                os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
+            os.replace(partial, target)
+            if sync:
+                _sync(target.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -70,19 +73,35 @@ def writing_folder(path: str | Path, *, error: type[AnySenseError] = DataError) 
     target = Path(path)
     beside = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}.part")
     try:
-        beside.mkdir(parents=True)
-        yield beside / target.name
-        for inner in sorted((beside / target.name).rglob("*")):
-            _sync(inner)
-        if target.exists():
-            raise error("exists already", where=str(target))
-        os.rename(beside / target.name, target)
-        _sync(target.parent)
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise error(f"cannot be written: {reason}", where=str(target)) from problem
+        with _naming(path, error):
+            beside.mkdir(parents=True)
+            yield beside / target.name
+            for inner in sorted((beside / target.name).rglob("*")):
+                _sync(inner)
+            if target.exists():
+                raise error("exists already", where=str(target))
+            os.rename(beside / target.name, target)
+            _sync(target.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path, error: type[AnySenseError]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise error(f"cannot be written: {reason}", where=str(path)) from problem
+
+
+def _is_device(path: str | Path) -> bool:
+    """Whether something is there that is neither a file nor a folder, and must not be replaced by one."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _sync(path: Path) -> None:

@@ -15,7 +15,14 @@ from perception.files import archives
 from perception.files.archives import open_zip
 from perception.files.limits import check_bytes, check_pixels, check_points
 from perception.files.listing import find_file, list_files, list_ids
-from perception.files.writing import write_image, write_json, write_text, write_yaml, writing
+from perception.files.writing import (
+    write_image,
+    write_json,
+    write_text,
+    write_yaml,
+    writing,
+    writing_folder,
+)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -34,6 +41,48 @@ def test_a_full_disk_leaves_the_old_file() -> None:
         with partial.open("w") as file:
             file.write("x")
     assert not os.path.lexists("/dev/shm/anysense-x")
+
+
+def test_devices_and_pipes_are_written_to_not_replaced(tmp_path: Path) -> None:
+    before = os.stat("/dev/null")
+    write_text("/dev/null", "x")
+    assert os.path.samestat(os.stat("/dev/null"), before)
+    device = os.stat("/dev/full").st_rdev
+    with pytest.raises(DataError, match="/dev/full: cannot be written: No space left"):
+        write_text("/dev/full", "x")
+    assert os.stat("/dev/full").st_rdev == device
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real" / "a.txt")
+    for text in ("one", "two"):
+        write_text(tmp_path / "link.txt", text)
+        assert (tmp_path / "real" / "a.txt").read_text() == text
+    assert (tmp_path / "link.txt").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["link.txt", "real"]
+
+
+def test_folders_are_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "made" / "bag"
+    with pytest.raises(RuntimeError), writing_folder(target) as partial:
+        partial.mkdir()
+        (partial / "a").write_text("half")
+        raise RuntimeError
+    assert list((tmp_path / "made").iterdir()) == []
+    with writing_folder(target) as partial:
+        assert partial.name == "bag"
+        partial.mkdir()
+        (partial / "a").write_text("whole")
+    assert (target / "a").read_text() == "whole"
+    with pytest.raises(DataError, match="bag: exists already"), writing_folder(target) as partial:
+        partial.mkdir()
+    assert os.listdir(tmp_path / "made") == ["bag"]
 
 
 def test_permissions(tmp_path: Path) -> None:
