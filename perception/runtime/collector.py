@@ -29,11 +29,12 @@ from typing import Literal
 
 from perception.errors import ConfigError, InputError
 from perception.frame import MODALITIES, Frame, Modality, Sample, as_modality
+from perception.runtime.clocks import SensorClocks
 
 Disposition = Literal["accepted", "duplicate", "late", "skewed", "foreign"]
 """What became of a pushed sample.  `accepted` ones end as used or superseded; the rest are rejected:
 `duplicate` (same sensor, same stamp), `late` (its group, or a newer sample of its sensor, has left),
-`skewed` (stamp too far from the clock) and `foreign` (no such sensor here)."""
+`skewed` (its stamp cannot be believed, see `SensorClocks`) and `foreign` (no such sensor here)."""
 
 _STEPS = 8
 _MAX_OPEN = 64
@@ -49,7 +50,8 @@ class SensorTiming:
             `attach` does the same: use one of the two).
         window_ns: largest distance between its stamp and that of the sample that opened the group;
             of two sensors' windows the larger holds.
-        timeout_ns: a sensor silent for longer is lost, and no group waits for it.
+        timeout_ns: a sensor silent for longer is lost, and no group waits for it.  Nor does one for
+            a sensor that repeats the same stamp for so long.
         weight: its share in `Group.coverage`.
     """
 
@@ -79,6 +81,8 @@ class Group:
         waited_ns: from its opening to its leaving.
         coverage: share in 0..1 of all sensors' weight that it holds.
         epoch: rises at every jump of the clock; at a change, forget what earlier groups led to.
+        overdue: those of `missing` that it waited for in vain, and whose sample should have come even
+            by the longest of their last steps.
     """
 
     samples: Mapping[Modality, Sample]
@@ -88,6 +92,7 @@ class Group:
     waited_ns: int
     coverage: float
     epoch: int
+    overdue: tuple[Modality, ...] = ()
 
     @property
     def spread_ns(self) -> int:
@@ -121,12 +126,13 @@ class Collector:
             was set back (a bag that loops): waiting groups leave, and a new epoch begins.  So it
             does when a stamp lies that far behind the last group and no group has left for
             `deadline_ns`: that group's stamp was wrong.
-        max_skew_ns: when the stamps are on the same clock as `now_ns`: reject samples whose stamp is
-            further from it than this.  None when they are not.
+        max_skew_ns: reject samples whose stamp is further than this from the receiver's clock, which
+            is `clock_ns` of `push`, or `now_ns` where that is not given.  None does not.
         superseded: called with every accepted sample that will be in no group, under the collector's
             lock.
 
     Attributes:
+        clocks: what is known about the sensors' clocks, where `push` is told the receiver's.
         counters: `received`, `used`, `superseded`, `rejected_<reason>`, `out_of_order`,
             `groups_<reason>` and `resets`.  At any time, received = used + superseded + rejected +
             `pending`.
@@ -151,7 +157,8 @@ class Collector:
         self.sensors = {m: sensors[m] for m in MODALITIES if m in sensors}
         for name in sensors:
             as_modality(name)
-        self.deadline_ns, self.jump_ns, self.max_skew_ns = deadline_ns, jump_ns, max_skew_ns
+        self.deadline_ns, self.jump_ns = deadline_ns, jump_ns
+        self.clocks = SensorClocks(max_skew_ns=max_skew_ns)
         self.counters: Counter[str] = Counter()
         self._on_superseded = superseded
         self.epoch = 0
@@ -160,7 +167,8 @@ class Collector:
         self._expelled: list[_Open] = []
         self._steps: dict[Modality, deque[int]] = {}  # between each sensor's last stamps
         self._newest: dict[Modality, int] = {}  # stamp of each sensor's newest sample
-        self._heard: dict[Modality, int] = {}  # arrival of each sensor's last sample
+        self._heard: dict[Modality, int] = {}  # arrival of each sensor's last message
+        self._renewed: dict[Modality, int] = {}  # and of its last one with a new, likely stamp
         self._started_ns: int | None = None
         self._now_ns = -(1 << 62)
         # Of the groups that left in this epoch: the last one's stamp, when that was, and the last
@@ -170,12 +178,24 @@ class Collector:
         self._spent: dict[Modality, int] = {}
         self._lock = threading.Lock()
 
-    def push(self, sample: Sample, now_ns: int) -> Disposition:
+    @property
+    def max_skew_ns(self) -> int | None:
+        """See the argument."""
+        return self.clocks.max_skew_ns
+
+    @max_skew_ns.setter
+    def max_skew_ns(self, value: int | None) -> None:
+        with self._lock:
+            self.clocks.max_skew_ns = value
+
+    def push(self, sample: Sample, now_ns: int, clock_ns: int | None = None) -> Disposition:
         """Take in a sample.
 
         Args:
             sample: a decoded sample.
             now_ns: time of its arrival on any clock that does not go back.
+            clock_ns: the same on the clock that stamps are expected to be on; None where there is
+                no such clock, and all stamps are believed.
 
         Raises:
             InputError: the stamp is no whole number.
@@ -185,10 +205,15 @@ class Collector:
         with self._lock:
             now = self._advance(now_ns)
             self.counters["received"] += 1
-            disposition = self._place(sample, now)
+            disposition = self._place(sample, now, clock_ns)
             if disposition != "accepted":
                 self.counters[f"rejected_{disposition}"] += 1
             return disposition
+
+    def hear(self, modality: Modality, now_ns: int) -> None:
+        """Note that a sensor speaks, whatever its message holds and whenever it is looked at."""
+        with self._lock:
+            self._heard[modality] = max(self._heard.get(modality, now_ns), now_ns)
 
     def poll(self, now_ns: int) -> list[Group]:
         """The groups that are complete or due, oldest first."""
@@ -231,7 +256,13 @@ class Collector:
         """The sensors silent for longer than their timeout, in canonical order."""
         with self._lock:
             now = max(now_ns, self._now_ns)
-            return tuple(m for m in self.sensors if not self._alive(m, now))
+            return tuple(m for m in self.sensors if not self._recent(self._heard, m, now))
+
+    def idle(self, now_ns: int) -> tuple[Modality, ...]:
+        """The sensors that no group waits for: lost, or without a new, likely stamp for so long."""
+        with self._lock:
+            now = max(now_ns, self._now_ns)
+            return tuple(m for m in self.sensors if not self._recent(self._renewed, m, now))
 
     def retime(self, sensors: Mapping[Modality, SensorTiming], deadline_ns: int) -> None:
         """Change timings while running; what waits stays.
@@ -254,7 +285,7 @@ class Collector:
             return [s for g in (*self._expelled, *self._open) for s in g.samples.values()]
 
     def heard_ns(self, modality: Modality) -> int | None:
-        """Arrival of a sensor's last sample with a plausible stamp; None when there was none."""
+        """Arrival of a sensor's last message; None when there was none."""
         with self._lock:
             return self._heard.get(modality)
 
@@ -273,28 +304,33 @@ class Collector:
             self._expelled.clear()
             self._begin_epoch()
             self._heard.clear()
+            self._renewed.clear()
+            self.clocks.reset()
             self._started_ns = None
 
     def _advance(self, now_ns: int) -> int:
         self._now_ns = max(self._now_ns, int(now_ns))
         return self._now_ns
 
-    def _place(self, sample: Sample, now: int) -> Disposition:
+    def _place(self, sample: Sample, now: int, clock_ns: int | None) -> Disposition:
         modality = sample.modality
         timing = self.sensors.get(modality)
         if timing is None:
             return "foreign"
         stamp = int(sample.stamp_ns) + timing.offset_ns
-        if self.max_skew_ns is not None and abs(stamp - now) > self.max_skew_ns:
-            return "skewed"
         self._started_ns = now if self._started_ns is None else self._started_ns
         self._heard[modality] = now
+        if stamp == self._spent.get(modality) or any(
+            self._holds(g, modality, stamp) for g in self._open
+        ):
+            return "duplicate"
+        if not self._believed(modality, stamp, now, clock_ns):
+            return "skewed"
+        self._renewed[modality] = now
         self._note_order(modality, stamp, now)
         if timing.offset_ns:
             sample = replace(sample, stamp_ns=stamp)
         spent = self._spent.get(modality)
-        if stamp == spent or any(self._holds(g, modality, stamp) for g in self._open):
-            return "duplicate"
         if spent is not None and stamp < spent:
             return "late"
         group = self._nearest(modality, stamp)
@@ -304,6 +340,12 @@ class Collector:
             group.samples[modality] = sample
             return "accepted"
         return self._open_group(sample, now)
+
+    def _believed(self, modality: Modality, stamp: int, now: int, clock_ns: int | None) -> bool:
+        if clock_ns is None:
+            return self.max_skew_ns is None or abs(stamp - now) <= self.max_skew_ns
+        alive = [m for m in self.sensors if self._recent(self._heard, m, now)]
+        return self.clocks.fits(modality, stamp, clock_ns, alive)
 
     def _open_group(self, sample: Sample, now: int) -> Disposition:
         stamp, modality = sample.stamp_ns, sample.modality
@@ -370,13 +412,15 @@ class Collector:
                 return False
         return True
 
-    def _alive(self, modality: Modality, now: int) -> bool:
+    def _recent(self, when: Mapping[Modality, int], modality: Modality, now: int) -> bool:
         # A sensor not heard yet is waited for as if it had spoken when the first one did.
-        heard = self._heard.get(modality, self._started_ns)
-        return heard is not None and now - heard <= self.sensors[modality].timeout_ns
+        last = when.get(modality, self._started_ns)
+        return last is not None and now - last <= self.sensors[modality].timeout_ns
 
     def _awaited(self, modality: Modality, group: _Open, now: int) -> bool:
-        if modality in group.samples or not self._alive(modality, now):
+        if modality in group.samples or modality in self.clocks.out:
+            return False
+        if not self._recent(self._renewed, modality, now):
             return False
         newest = self._newest.get(modality)
         if newest is None:
@@ -406,7 +450,17 @@ class Collector:
             waited_ns=now - group.opened_ns,
             coverage=sum(self.sensors[m].weight for m in held) / self._total_weight,
             epoch=group.epoch,
+            overdue=tuple(
+                m for m in self.sensors if reason == "deadline" and self._overdue(m, group, now)
+            ),
         )
+
+    def _overdue(self, modality: Modality, group: _Open, now: int) -> bool:
+        steps = self._steps.get(modality)
+        if steps is None or not self._awaited(modality, group, now):
+            return False
+        due = self._newest[modality] + max(steps)
+        return due <= group.stamp_ns + self._window(modality, group.anchor)
 
     def _close(self, group: _Open, now: int) -> None:
         """Note what leaves, so that nothing older follows it."""

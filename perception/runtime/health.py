@@ -10,7 +10,7 @@ import numpy as np
 
 from perception.frame import Modality, Sample
 
-HealthState = Literal["ok", "late", "lost", "frozen", "dark", "saturated", "malformed"]
+HealthState = Literal["ok", "late", "lost", "frozen", "dark", "saturated", "malformed", "skewed"]
 
 _CHECKSUM_STEP = 61
 """Bytes between those that enter the frozen check: a prime, so that it wanders over the columns."""
@@ -28,7 +28,10 @@ class HealthConfig:
         min_valid_share: a depth image with fewer valid pixels is dark (the sensor sees nothing).
         min_points: a cloud with fewer points is dark.
         min_thermal_spread: a thermal image with a smaller spread (in its unit) is dark.
-        frozen_after: this many samples in a row of equal content are a frozen sensor.
+        frozen_after: a frozen sensor is one that gives at least this many samples in a row whose
+            bytes are all the same ...
+        frozen_ms: ... while its stamps go on for at least this long.  `frozen_after` 0 turns the
+            check off, as for a simulator without noise, where nothing may change for long.
         recover_after: a failed sensor is trusted again after this many good samples in a row.
     """
 
@@ -40,13 +43,16 @@ class HealthConfig:
     min_points: int = 50
     min_thermal_spread: float = 1e-3
     frozen_after: int = 3
+    frozen_ms: float = 300.0
     recover_after: int = 2
 
 
 @dataclass
 class _Track:
     checksum: int = -1
+    full_checksum: int | None = None  # of all bytes, known once the quick one has repeated
     repeats: int = 0
+    since_ns: int = 0  # stamp of the first of the equal samples
     state: HealthState = "ok"
     good: int = 0
 
@@ -62,7 +68,7 @@ class HealthMonitor:
         """The sensor's state after this sample; a bad state holds until it has recovered."""
         track = self._tracks.setdefault(sample.modality, _Track())
         found = self._content(sample)
-        if found == "ok" and self._repeats(sample, track) >= self.config.frozen_after:
+        if found == "ok" and self._frozen(sample, track):
             found = "frozen"
         return self._with_hysteresis(track, found)
 
@@ -93,12 +99,22 @@ class HealthMonitor:
                 track.state = "ok"
         return track.state
 
-    def _repeats(self, sample: Sample, track: _Track) -> int:
+    def _frozen(self, sample: Sample, track: _Track) -> bool:
+        if self.config.frozen_after <= 0:
+            return False
         flat = np.ascontiguousarray(sample.data).view(np.uint8).reshape(-1)
         checksum = zlib.crc32(flat[::_CHECKSUM_STEP].tobytes())
-        track.repeats = track.repeats + 1 if checksum == track.checksum else 1
-        track.checksum = checksum
-        return track.repeats
+        # All bytes are looked at only where a share of them has repeated: a live picture never pays.
+        same = checksum == track.checksum
+        full = zlib.crc32(flat.data) if same else None
+        same = same and track.full_checksum in (None, full)
+        track.checksum, track.full_checksum = checksum, full
+        if not same:
+            track.repeats, track.since_ns = 1, sample.stamp_ns
+            return False
+        track.repeats += 1
+        long_enough = sample.stamp_ns - track.since_ns >= self.config.frozen_ms * 1e6
+        return track.repeats >= self.config.frozen_after and long_enough
 
     def _content(self, sample: Sample) -> HealthState:
         if sample.modality == "rgb":

@@ -176,8 +176,13 @@ class Pipeline:
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line for every sensor whose last sample was not usable."""
+        return tuple(self.lines.values())
+
+    @property
+    def lines(self) -> dict[Modality, str]:
+        """The same by sensor."""
         with self._lock:
-            return tuple(self._warnings.values())
+            return dict(self._warnings)
 
     def reset(self) -> None:
         """Forget all samples, health and results, as at a jump back in time."""

@@ -38,6 +38,10 @@ class Policy:
         if not 0 < self.derating <= 1:
             raise ConfigError("derating must be in (0, 1]", where="policy")
 
+    def enough(self, usable: Collection[Modality]) -> bool:
+        """Whether these suffice for an output."""
+        return len(usable) >= self.minimum and all(r in usable for r in self.required)
+
     def state(
         self,
         usable: Collection[Modality],
@@ -51,8 +55,7 @@ class Policy:
             wanted: all that the bundle takes.
             since_last_ms: time since the last computed result, infinity when there is none.
         """
-        enough = len(usable) >= self.minimum and all(r in usable for r in self.required)
-        if not enough:
+        if not self.enough(usable):
             return "hold" if since_last_ms <= self.hold_ms else "stop"
         return "full" if set(wanted) <= set(usable) else "degraded"
 

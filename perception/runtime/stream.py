@@ -3,7 +3,8 @@
 Pure logic like the `Collector` within: the caller pushes, polls, and brings the time.  Every sample is
 encoded when it arrives, so that when a group leaves only the fuser has to run.  A sensor slower than
 the others takes part in the groups between its samples with its last features, as long as the
-policy's `max_age_ms` allows.
+policy's `max_age_ms` allows.  Where it is the one in whose pixels results are given, the groups between
+its samples give no output of their own: what came in them takes part in the next.
 
     stream = Stream(pipeline, {"rgb": SensorTiming(), "lidar": SensorTiming()}, deadline_ns=80_000_000)
     stream.push(sample, time.monotonic_ns())
@@ -15,16 +16,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 
 from perception.errors import ConfigError
 from perception.frame import MODALITIES, Modality, Sample
+from perception.runtime.clocks import OutputStamps
 from perception.runtime.collector import Collector, Group, SensorTiming
 from perception.runtime.health import HealthState
+from perception.runtime.output import Output, SensorReport
 from perception.runtime.pipeline import Encoded, Pipeline
-from perception.runtime.result import Result
+
+__all__ = ["Output", "SensorReport", "Stream"]
+
+_LATE_AFTER = 3
+"""Late, or equally stamped, samples in a row that make a fault: now and then there is one of any."""
 
 
 @dataclass
@@ -32,9 +39,10 @@ class _Ticket:
     """What belongs to a sample while it waits."""
 
     arrived_ns: int
+    source_ns: int  # its stamp as it came, without the sensor's offset
     encoded: Encoded | None = None
     pending: Future[Encoded | None] | None = None  # being encoded on another thread
-    refused: str = ""  # as what the sample was counted, when it cannot be used
+    fate: str = ""  # as what the sample was counted; empty while that is open
 
     @property
     def usable(self) -> bool:
@@ -46,57 +54,7 @@ class _Ticket:
 class _Waiting(Sample):
     """A sample with its ticket, which goes through the collector with it."""
 
-    ticket: _Ticket = field(default_factory=lambda: _Ticket(0))
-
-
-@dataclass(frozen=True)
-class SensorReport:
-    """A sensor's state and the fate of its samples.
-
-    Attributes:
-        health: `ok`, `late`, `lost`, `frozen`, `dark`, `saturated` or `malformed`.
-        silent_ms: time since its last sample, NaN when there was none.
-        received: all samples; received = used + superseded + rejected + waiting.
-        used: samples that a result was computed from.
-        superseded: samples that a newer one replaced, or whose group gave no result.
-        rejected: late, duplicate, skewed, malformed, dark, frozen or otherwise unusable samples,
-            and those that were lost to a failing engine.
-        waiting: encoded samples in open groups.
-    """
-
-    health: HealthState
-    silent_ms: float
-    received: int
-    used: int
-    superseded: int
-    rejected: int
-    waiting: int
-
-
-@dataclass(frozen=True)
-class Output:
-    """A result and what it came from.
-
-    Attributes:
-        result: the pipeline's answer; its `health` is the stream's, its `timings` include encoding,
-            and its `ages_ns` are against `stamp_ns` of the newest sample used.
-        samples: those used, by modality, with stamps on the reference clock.
-        reference: the modality whose pixels the result is given in; None without output.
-        stamp_ns: that sample's stamp on its own clock; without output the present time.
-        reason: `complete`, `deadline`, `flush`, or `heartbeat` for a result without any sample.
-        coverage: share of the sensors' weights in it.
-        spread_ns: between the oldest and newest sample of the group.
-        arrived_ns: when the last of its samples arrived, on the caller's clock.
-    """
-
-    result: Result
-    samples: Mapping[Modality, Sample]
-    reference: Modality | None
-    stamp_ns: int
-    reason: str
-    coverage: float
-    spread_ns: int
-    arrived_ns: int
+    ticket: _Ticket = field(default_factory=lambda: _Ticket(0, 0))
 
 
 class Stream:
@@ -106,7 +64,8 @@ class Stream:
         pipeline: the pipeline; its `expected` modalities become those of `sensors`.
         sensors: timing of each input.
         deadline_ns: longest wait of any sample for the others.
-        heartbeat_ns: with every sensor lost, a result in state hold or stop comes this often.
+        heartbeat_ns: while no sensor gives anything to make an output of, a result in state hold or
+            stop comes this often.
         jump_ns, max_skew_ns: as for `Collector`.
         parallel: encode samples that wait for others anyway on a thread of their sensor, while the
             one that completes the group is encoded by the caller.  `push` then calls a sample
@@ -151,20 +110,49 @@ class Stream:
         }
         self._under_way: dict[Modality, Future[Encoded | None]] = {}
         self._kept: dict[Modality, _Waiting] = {}
-        self._late: set[Modality] = set()
+        self._lates: Counter[Modality] = Counter()  # late samples in a row
         self._lost: set[Modality] = set()
-        self._garbled: dict[Modality, int] = {}  # arrival of the last message without a sample
+        self._stuck: set[Modality] = set()  # those that repeat one stamp
+        self._repeats: Counter[Modality] = Counter()  # how often in a row
+        self._unstamped: dict[Modality, int] = {}  # the last stamp that was given to a sample
         self._epoch = self.collector.epoch
         self._beat_ns: int | None = None
+        self._answered_ns: int | None = None  # when the last output or heartbeat was given
         self._last_group: tuple[int, int] | None = None  # its stamp, and when it left
+        self._stamps = OutputStamps()
         self._unsent: list[Output] = []  # computed before the backend failed on a later group
 
-    def push(self, sample: Sample, now_ns: int) -> str:
+    def hear(self, modality: Modality, now_ns: int) -> None:
+        """Note that a message has arrived that is yet to be looked at; from any thread."""
+        self.collector.hear(modality, now_ns)
+
+    def dated(self, sample: Sample, clock_ns: int) -> Sample:
+        """The sample, with its arrival for a stamp when it came without one (stamp 0).
+
+        Args:
+            sample: a decoded sample of one of the inputs.
+            clock_ns: when it arrived, on the clock that stamps are expected to be on.
+        """
+        modality = sample.modality
+        if sample.stamp_ns != 0:
+            self._unstamped.pop(modality, None)
+            return sample
+        now = clock_ns + self.collector.clocks.base_ns
+        # A simulated clock may stand between two messages; their stamps must differ all the same.
+        stamp = max(now, self._unstamped.get(modality, now - 1) + 1)
+        if stamp - now > self.collector.jump_ns:
+            stamp = now  # the clock was set back
+        self._unstamped[modality] = stamp
+        return replace(sample, stamp_ns=stamp)
+
+    def push(self, sample: Sample, now_ns: int, clock_ns: int | None = None) -> str:
         """Take in and encode a sample.
 
         Args:
             sample: a decoded sample of one of the inputs.
             now_ns: when it arrived, on a clock that does not go back.
+            clock_ns: the same on the clock that stamps are expected to be on; None where there is
+                no such clock, and all stamps are believed.
 
         Returns:
             The collector's disposition, or `unusable` for a sample that its sensor's health or its
@@ -177,20 +165,20 @@ class Stream:
         counts = self.counts.setdefault(modality, Counter())
         counts["received"] += 1
         values = {f.name: getattr(sample, f.name) for f in fields(Sample)}
-        ticket = _Ticket(now_ns)
-        disposition = self.collector.push(_Waiting(**values, ticket=ticket), now_ns)
+        ticket = _Ticket(now_ns, sample.stamp_ns)
+        if clock_ns is not None:
+            self._stamps.ahead_ns = clock_ns - now_ns
+        disposition = self.collector.push(_Waiting(**values, ticket=ticket), now_ns, clock_ns)
         if self.collector.epoch != self._epoch:
-            self._epoch = self.collector.epoch
-            self.pipeline.reset()
-            self._kept.clear()
-            self._garbled.clear()
+            self._begin_epoch()
+        self._repeats[modality] = self._repeats[modality] + 1 if disposition == "duplicate" else 0
         if disposition != "accepted":
             counts[disposition] += 1
-            if disposition == "late":
-                self._late.add(modality)
+            self._turned_away(modality, disposition)
             return disposition
-        self._late.discard(modality)
+        del self._lates[modality]
         self._lost.discard(modality)
+        self._stuck.discard(modality)
         offset = self.collector.sensors[modality].offset_ns
         stamped = replace(sample, stamp_ns=sample.stamp_ns + offset)
         thread, before = self._threads.get(modality), self._under_way.get(modality)
@@ -206,15 +194,41 @@ class Stream:
         self, modality: Modality, ticket: _Ticket, encode: Callable[[], Encoded | None]
     ) -> str:
         """Note a sample's features, or why there are none."""
-        ticket.pending, ticket.refused = None, "failed"
+        ticket.pending, ticket.fate = None, "failed"
         try:
             ticket.encoded = encode()
-            ticket.refused = "" if ticket.encoded is not None else "unusable"
+            ticket.fate = "" if ticket.encoded is not None else "unusable"
         finally:
-            if ticket.refused:
-                self._kept.pop(modality, None)
-                self.counts[modality][ticket.refused] += 1
-        return ticket.refused or "accepted"
+            if ticket.fate:
+                self._forget(modality)
+                self.counts[modality][ticket.fate] += 1
+        return ticket.fate or "accepted"
+
+    def _begin_epoch(self) -> None:
+        self._epoch = self.collector.epoch
+        self.pipeline.reset()
+        for modality in list(self._kept):
+            self._forget(modality)
+        self._stamps.reset()
+
+    def _turned_away(self, modality: Modality, disposition: str) -> None:
+        """Note what a sample that the collector did not take says about its sensor."""
+        if disposition == "late":
+            self._lates[modality] += 1
+        elif disposition == "skewed" and modality in self.collector.clocks.out:
+            self._lost.discard(modality)
+            self._forget(modality)
+            self.pipeline.reject(modality, "skewed", self.collector.clocks.line(modality))
+
+    def _forget(self, modality: Modality) -> None:
+        """Let go of a sensor's last sample; what was in no output counts as superseded."""
+        kept = self._kept.pop(modality, None)
+        if kept is not None and not kept.ticket.fate:
+            self._settle_fate(kept, "superseded")
+
+    def _settle_fate(self, sample: _Waiting, fate: str) -> None:
+        sample.ticket.fate = fate
+        self.counts[sample.modality][fate] += 1
 
     def close(self) -> None:
         """End the threads that encode."""
@@ -229,9 +243,9 @@ class Stream:
             line: what is wrong with it.
             now_ns: when it arrived.
         """
-        self._garbled[modality] = now_ns
+        self.collector.hear(modality, now_ns)
         self.counts[modality].update(("received", "undecodable"))
-        self._kept.pop(modality, None)
+        self._forget(modality)
         self.pipeline.reject(modality, "malformed", line)
 
     def skip(self, modality: Modality) -> None:
@@ -264,6 +278,8 @@ class Stream:
         due = self._beat_ns is not None and now_ns - self._beat_ns >= self.heartbeat_ns
         if due and not outputs and self._silent(now_ns):
             outputs.append(self._heartbeat(now_ns))
+        if outputs or self._answered_ns is None:
+            self._answered_ns = now_ns
         if due or outputs or self._beat_ns is None:
             self._beat_ns = now_ns
         return outputs
@@ -276,22 +292,21 @@ class Stream:
 
     def report(self, now_ns: int) -> dict[Modality, SensorReport]:
         """Every input's state and counts, in canonical order."""
-        health = self._health(now_ns)
+        health, lines = self._health(now_ns), self._lines(now_ns)
         waiting = Counter(
             s.modality
             for s in self.collector.waiting()
-            if isinstance(s, _Waiting) and s.ticket.usable
+            if isinstance(s, _Waiting) and s.ticket.usable and not s.ticket.fate
         )
+        waiting.update(m for m, s in list(self._kept.items()) if not s.ticket.fate)
         reports: dict[Modality, SensorReport] = {}
         for modality in self.collector.sensors:
-            heard = max(
-                (t for t in (self.collector.heard_ns(modality), self._garbled.get(modality)) if t),
-                default=None,
-            )
+            heard = self.collector.heard_ns(modality)
             silent = math.nan if heard is None else max(0, now_ns - heard) / 1e6
             counts = Counter(dict(self.counts[modality]))  # another thread may be counting
             kept_apart = ("received", "used", "superseded")
             rejected = sum(n for reason, n in counts.items() if reason not in kept_apart)
+            offset = self.collector.clocks.offset_ns(modality)
             reports[modality] = SensorReport(
                 health[modality],
                 silent,
@@ -300,55 +315,77 @@ class Stream:
                 counts["superseded"],
                 rejected,
                 waiting[modality],
+                lines.get(modality, ""),
+                math.nan if offset is None else offset / 1e6,
             )
         return reports
 
     def _supersede(self, sample: Sample) -> None:
         """Count a sample that the collector let go of, unless it was counted as rejected before."""
-        if isinstance(sample, _Waiting) and not sample.ticket.refused:
-            self.counts[sample.modality]["superseded"] += 1
+        if isinstance(sample, _Waiting) and not sample.ticket.fate:
+            self._settle_fate(sample, "superseded")
 
     def _fail(self, group: Group) -> None:
         """Count a group's samples as lost to the backend."""
         for modality, sample in group.samples.items():
-            if isinstance(sample, _Waiting) and not sample.ticket.refused:
+            if self._kept.get(modality) is sample:
+                del self._kept[modality]
+            if isinstance(sample, _Waiting) and not sample.ticket.fate:
                 sample.ticket.pending, sample.ticket.encoded = None, None
-                sample.ticket.refused = "failed"
-                self.counts[modality]["failed"] += 1
+                self._settle_fate(sample, "failed")
 
     def _note_losses(self, now_ns: int) -> None:
-        for modality in self._gone(now_ns):
-            if modality in self._lost or self.collector.heard_ns(modality) is None:
+        lost, idle = self.collector.lost(now_ns), self.collector.idle(now_ns)
+        for modality in idle:
+            if self.collector.heard_ns(modality) is None:
                 continue
-            self._lost.add(modality)
-            self._kept.pop(modality, None)
             timeout = self.collector.sensors[modality].timeout_ns / 1e6
-            line = f"{modality}: no message for more than {timeout:.0f} ms"
-            self.pipeline.reject(modality, "lost", line)
-
-    def _gone(self, now_ns: int) -> list[Modality]:
-        """The sensors that say nothing: those that send what cannot be decoded are malformed."""
-        return [
-            m
-            for m in self.collector.lost(now_ns)
-            if m not in self._garbled
-            or now_ns - self._garbled[m] > self.collector.sensors[m].timeout_ns
-        ]
+            stuck = self._repeats[modality] >= _LATE_AFTER and modality not in self._stuck
+            if modality in lost and modality not in self._lost:
+                self._lost.add(modality)
+                self._forget(modality)
+                line = f"{modality}: no message for more than {timeout:.0f} ms"
+                self.pipeline.reject(modality, "lost", line)
+            elif modality not in lost and stuck:
+                self._stuck.add(modality)
+                self._forget(modality)
+                line = f"{modality}: the same stamp again and again for more than {timeout:.0f} ms"
+                self.pipeline.reject(modality, "frozen", line)
 
     def _silent(self, now_ns: int) -> bool:
-        return len(self.collector.lost(now_ns)) == len(self.collector.sensors)
+        """Whether no sensor gives anything to make an output of."""
+        sensors = self.collector.sensors
+        longest = max(t.timeout_ns for t in sensors.values())
+        mute = self._answered_ns is not None and now_ns - self._answered_ns >= longest
+        return mute or len(self.collector.idle(now_ns)) == len(sensors)
 
     def _health(self, now_ns: int) -> dict[Modality, HealthState]:
-        lost = self._gone(now_ns)
+        lost = self.collector.lost(now_ns)
         states: dict[Modality, HealthState] = {}
         for modality in self.collector.sensors:
             state = self.pipeline.health.state(modality)
             if modality in lost:
                 state = "lost"
-            elif modality in self._late and state in ("ok", "lost"):
+            elif self._lates[modality] >= _LATE_AFTER and state in ("ok", "lost"):
                 state = "late"
             states[modality] = state
         return states
+
+    def _lines(self, now_ns: int) -> dict[Modality, str]:
+        """What there is to say about each sensor, when not all is well."""
+        lines = self.pipeline.lines
+        health = self._health(now_ns)
+        for modality in self.collector.sensors:
+            if health[modality] == "late" and modality not in lines:
+                lines[modality] = (
+                    f"{modality}: messages come when newer groups have left: longer on the way than "
+                    "the deadline, or stamps that are behind"
+                )
+            elif modality in self._unstamped and modality not in lines:
+                lines[modality] = f"{modality}: no stamps in its messages; arrival is taken"
+            elif modality not in lines and (line := self.collector.clocks.line(modality)):
+                lines[modality] = line
+        return {m: lines[m] for m in self.collector.sensors if m in lines}
 
     def _settle(self, group: Group) -> None:
         """Wait for those of a group's samples that other threads encode."""
@@ -364,10 +401,25 @@ class Stream:
             self.pipeline.forget_last()
         self._last_group = (group.stamp_ns, now_ns)
         chosen = {m: s for m, s in self._fresh(group).items() if s.ticket.encoded is not None}
-        self._kept.update(chosen)
-        if not chosen and self._reusable(group):
+        for modality, sample in chosen.items():
+            self._forget(modality)
+            self._kept[modality] = sample
+        reusable = self._reusable(group)
+        if not chosen and reusable:
             return None  # nothing new: the sensors that still see anchor groups of their own
-        return self._output(group, {**self._reusable(group), **chosen}, chosen, now_ns)
+        parts = {**reusable, **chosen}
+        while (reference := self._shown_before(parts)) is not None:
+            if reference not in group.overdue:
+                return None  # its stamp and pixels are those of an output that was given
+            del parts[reference]
+        return self._output(group, parts, now_ns)
+
+    def _shown_before(self, parts: Mapping[Modality, _Waiting]) -> Modality | None:
+        """The modality in whose pixels an output would be that is no newer than the last one."""
+        reference, last = _reference(parts), self._stamps.last_ns
+        if reference is None or last is None or not self.pipeline.policy.enough(parts):
+            return None
+        return reference if parts[reference].ticket.source_ns <= last else None
 
     def _fresh(self, group: Group) -> dict[Modality, _Waiting]:
         fresh = {m: s for m, s in group.samples.items() if isinstance(s, _Waiting)}
@@ -377,8 +429,8 @@ class Stream:
                 if self.pipeline.health.recovering(modality):
                     sample.ticket.encoded = self.pipeline.encode(sample, trust=True)
                     if sample.ticket.encoded is not None:
-                        self.counts[modality][sample.ticket.refused] -= 1
-                        sample.ticket.refused = ""
+                        self.counts[modality][sample.ticket.fate] -= 1
+                        sample.ticket.fate = ""
         return fresh
 
     def _reusable(self, group: Group) -> dict[Modality, _Waiting]:
@@ -390,40 +442,40 @@ class Stream:
             if m not in group.samples and 0 <= group.stamp_ns - s.stamp_ns <= limit
         }
 
-    def _output(
-        self,
-        group: Group,
-        chosen: Mapping[Modality, _Waiting],
-        fresh: Mapping[Modality, _Waiting],
-        now_ns: int,
-    ) -> Output:
-        encoded = {m: s.ticket.encoded for m, s in chosen.items() if s.ticket.encoded is not None}
+    def _output(self, group: Group, parts: Mapping[Modality, _Waiting], now_ns: int) -> Output:
+        encoded = {m: s.ticket.encoded for m, s in parts.items() if s.ticket.encoded is not None}
         result = self.pipeline.fuse_encoded(encoded, group.samples, group.stamp_ns)
-        for modality in fresh:
-            self.counts[modality]["used" if modality in result.used else "superseded"] += 1
+        used = {m: parts[m] for m in MODALITIES if m in result.used}
+        fresh = {m: s for m, s in parts.items() if not s.ticket.fate}
         timings = {k: v for m in fresh for k, v in encoded[m].timings.items()}
+        for modality, sample in fresh.items():
+            if modality in used:
+                self._settle_fate(sample, "used")
+            elif modality in group.samples:
+                self._settle_fate(sample, "superseded")
         total = sum(timings.values()) + result.timings.get("total", 0.0)
         result = replace(
             result,
             health=dict(self._health(now_ns)),
             timings={**timings, **result.timings, "total": total},
+            warnings=tuple(self._lines(now_ns).values()),
         )
-        used = {m: chosen[m] for m in MODALITIES if m in result.used}
-        reference: Modality | None = "rgb" if "rgb" in used else next(iter(used), None)
-        stamp = result.stamp_ns
-        if reference is not None:
-            stamp = used[reference].stamp_ns - self.collector.sensors[reference].offset_ns
+        reference = _reference(used)
+        source = {m: s.ticket.source_ns for m, s in used.items()}
         arrivals = [s.ticket.arrived_ns for s in group.samples.values() if isinstance(s, _Waiting)]
         weights = self.collector.sensors
         return Output(
             result,
             used,
             reference,
-            stamp,
+            self._present(now_ns) if reference is None else self._shown(source[reference], now_ns),
             group.reason,
             sum(weights[m].weight for m in used) / sum(t.weight for t in weights.values()),
             group.spread_ns,
             max(arrivals),
+            frozenset(m for m in fresh if m in used),
+            source,
+            group.epoch,
         )
 
     def _heartbeat(self, now_ns: int) -> Output:
@@ -431,5 +483,19 @@ class Stream:
         if self._last_group is not None:
             stamp = self._last_group[0] + now_ns - self._last_group[1]
         result = self.pipeline.fuse_encoded({}, (), stamp)
-        result = replace(result, health=dict(self._health(now_ns)))
-        return Output(result, {}, None, result.stamp_ns, "heartbeat", 0.0, 0, now_ns)
+        warnings = tuple(self._lines(now_ns).values())
+        result = replace(result, health=dict(self._health(now_ns)), warnings=warnings)
+        at, epoch = self._present(now_ns), self.collector.epoch
+        return Output(result, {}, None, at, "heartbeat", 0.0, 0, now_ns, epoch=epoch)
+
+    def _shown(self, stamp_ns: int, now_ns: int) -> int:
+        self._stamps.note(stamp_ns, now_ns)
+        return stamp_ns
+
+    def _present(self, now_ns: int) -> int:
+        return self._stamps.present_ns(now_ns, self.collector.clocks.base_ns)
+
+
+def _reference(parts: Collection[Modality]) -> Modality | None:
+    """The modality in whose pixels a result from these is given."""
+    return "rgb" if "rgb" in parts else next((m for m in MODALITIES if m in parts), None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from perception.errors import ConfigError, EngineError
 from perception.frame import MODALITIES, Modality, Sample
@@ -293,3 +296,287 @@ def test_parts_that_nobody_wants_are_not_computed(pipeline: Pipeline) -> None:
     assert output.result.labels is not None
     assert output.result.confidence is None
     assert output.result.boxes is None
+
+
+EPOCH_MS = 1_700_000_000_000
+"""What a receiver's calendar clock is ahead of the monotonic one here."""
+
+
+def _at(
+    stream: Stream, modality: Modality, now_ms: float, stamp_ms: float, content: float | None = None
+) -> str:
+    """Push a sample with both clocks known; its stamp is given on the calendar's, less the epoch."""
+    stamp = round((EPOCH_MS + stamp_ms) * MS)
+    sample = replace(_sample(modality, now_ms if content is None else content), stamp_ns=stamp)
+    now = round(now_ms * MS)
+    return stream.push(sample, now, EPOCH_MS * MS + now)
+
+
+def _rising(outputs: list[Output]) -> bool:
+    stamps = [o.stamp_ns for o in outputs if o.reference is not None]
+    return all(a < b for a, b in itertools.pairwise(stamps))
+
+
+@pytest.mark.parametrize("phase", [20, 50, 75])
+def test_sensors_out_of_step_give_one_output_for_each_picture(
+    pipeline: Pipeline, phase: int
+) -> None:
+    """Camera and LiDAR at 10 Hz, further apart than the window."""
+    stream = _stream(pipeline, "rgb", "lidar", window_ns=17 * MS)
+    outputs: list[Output] = []
+    for now in range(0, 3000, 5):
+        if now % 100 == 0:
+            stream.push(_sample("rgb", now), now * MS)
+        if now % 100 == phase:
+            stream.push(_sample("lidar", now), now * MS)
+        outputs += stream.poll(now * MS)
+    settled = [o for o in outputs if o.stamp_ns > 1000 * MS]
+    assert _rising(outputs)
+    assert {o.reference for o in settled} == {"rgb"}
+    assert len(settled) == 19
+    assert {o.result.used for o in settled} == {("rgb", "lidar")}
+    clouds = [o.source_ns["lidar"] for o in outputs if "lidar" in o.fresh]
+    assert clouds == sorted(set(clouds))
+    assert len(clouds) >= 28  # every cloud takes part, once as a fresh one
+    assert _accounted(stream)
+    assert stream.report(3000 * MS)["lidar"].used >= 28
+
+
+def test_a_reference_that_stays_out_is_not_waited_for_beyond_its_age(pipeline: Pipeline) -> None:
+    stream = _stream(pipeline, "rgb", "lidar", window_ns=17 * MS)
+    outputs: list[Output] = []
+    for now in range(0, 3000, 5):
+        if now % 100 == 0 and now < 1500:
+            stream.push(_sample("rgb", now), now * MS)
+        if now % 100 == 50:
+            stream.push(_sample("lidar", now), now * MS)
+        outputs += stream.poll(now * MS)
+    assert _rising(outputs)
+    first = next(o for o in outputs if o.reference == "lidar" and o.stamp_ns > 1400 * MS)
+    assert first.stamp_ns <= 1650 * MS
+    assert outputs[-1].result.used == ("lidar",)
+    assert _accounted(stream)
+
+
+@pytest.mark.parametrize("ahead", [300, 900, 3_600_000])
+@pytest.mark.parametrize("first", ["rgb", "depth"])
+def test_a_sensor_whose_clock_is_ahead_is_left_out_by_name(
+    pipeline: Pipeline, ahead: int, first: Modality
+) -> None:
+    stream = _stream(pipeline, "rgb", "depth")
+    second: Modality = "depth" if first == "rgb" else "rgb"
+    outputs: list[Output] = []
+    for now in range(100, 2100, 100):
+        for place, modality in enumerate((first, second)):
+            late = 3 * place + 5
+            _at(stream, modality, now + late, now + (ahead if modality == "depth" else 0))
+        for step in range(10, 100, 10):
+            outputs += stream.poll((now + step) * MS)
+    assert _rising(outputs)
+    assert [o.stamp_ns // MS - EPOCH_MS for o in outputs][-15:] == list(range(600, 2100, 100))
+    last = outputs[-1].result
+    assert (last.used, last.health) == (("rgb",), {"rgb": "ok", "depth": "skewed"})
+    assert len(last.warnings) == 1
+    assert last.warnings[0].startswith("depth: stamps are") and "ahead" in last.warnings[0]
+    report = stream.report(2100 * MS)
+    assert report["depth"].rejected == report["depth"].received == 20
+    assert report["depth"].offset_ms == pytest.approx(ahead, abs=20)
+    assert report["rgb"].line == ""
+    assert _accounted(stream)
+
+
+def test_a_clock_that_goes_wrong_and_right_again(pipeline: Pipeline) -> None:
+    stream = _stream(pipeline, "rgb", "depth")
+    used = []
+    for now in range(100, 6000, 100):
+        off = 400 if 2000 <= now < 4000 else 0
+        _at(stream, "rgb", now + 5, now)
+        _at(stream, "depth", now + 8, now + off)
+        outputs = [o for step in range(10, 100, 10) for o in stream.poll((now + step) * MS)]
+        assert [o.stamp_ns // MS - EPOCH_MS for o in outputs] == [now]
+        used += [o.result.used for o in outputs]
+    assert used[18] == ("rgb", "depth")
+    assert used[22:39] == [("rgb",)] * 17
+    assert used[-1] == ("rgb", "depth")
+    assert _accounted(stream)
+
+
+def test_samples_without_stamps_are_dated_by_their_arrival(pipeline: Pipeline) -> None:
+    stream = _stream(pipeline, "rgb", "depth")
+    outputs: list[Output] = []
+    for now in range(100, 2000, 100):
+        clock = (EPOCH_MS + now) * MS
+        bare = replace(_sample("depth", now), stamp_ns=0)
+        stream.push(stream.dated(bare, clock), now * MS, clock)
+        _at(stream, "rgb", now + 1, now - 5)
+        outputs += stream.poll((now + 2) * MS)
+    assert _rising(outputs)
+    assert {o.result.used for o in outputs[2:]} == {("rgb", "depth")}
+    assert outputs[-1].result.health == {"rgb": "ok", "depth": "ok"}
+    assert outputs[-1].result.warnings == ("depth: no stamps in its messages; arrival is taken",)
+    assert stream.dated(_sample("depth", 5), 0).stamp_ns == 5 * MS
+
+
+def test_dates_differ_while_a_simulated_clock_stands(pipeline: Pipeline) -> None:
+    stream = _stream(pipeline, "rgb")
+    bare = replace(_sample("rgb", 1), stamp_ns=0)
+    stamps = [stream.dated(bare, 5000 * MS).stamp_ns for _ in range(5)]
+    assert stamps == sorted(set(stamps)) and stamps[0] == 5000 * MS
+    assert stream.dated(bare, 1 * MS).stamp_ns == 1 * MS  # set back, as when a recording loops
+
+
+def test_a_stamp_that_stands_is_told(pipeline: Pipeline) -> None:
+    """The sensor speaks, nothing of it can be used: it is named, the other goes on."""
+    stream = _stream(pipeline, "rgb", "depth")
+    outputs: list[Output] = []
+    for now in range(100, 2000, 50):
+        _at(stream, "rgb", now + 5, now)
+        _at(stream, "depth", now + 6, min(now, 500))
+        outputs += stream.poll((now + 6) * MS)
+    result = outputs[-1].result
+    assert (result.used, result.health["depth"]) == (("rgb",), "frozen")
+    assert "same stamp" in result.warnings[0]
+    assert _accounted(stream)
+
+
+def test_alone_with_a_stamp_that_stands_a_sensor_gives_heartbeats(pipeline: Pipeline) -> None:
+    stream = _stream(pipeline, "rgb")
+    outputs: list[Output] = []
+    for now in range(100, 3000, 50):
+        _at(stream, "rgb", now, 100)
+        outputs += stream.poll(now * MS)
+    assert outputs[-1].result.state == "stop"
+    assert outputs[-1].result.health == {"rgb": "frozen"}
+    assert len(outputs) > 10
+
+
+def test_what_has_arrived_and_waits_counts_as_heard(pipeline: Pipeline) -> None:
+    """A receiver that needs a second for each group looks at every message late."""
+    stream = _stream(pipeline, "rgb", "depth")
+    for now in range(1000, 6000, 1000):
+        for modality in ("rgb", "depth"):
+            _at(stream, modality, now, now)
+        (output,) = stream.poll(now * MS)
+        assert output.result.used == ("rgb", "depth")
+        for modality in ("rgb", "depth"):  # arrive while the group is worked on
+            stream.hear(modality, (now + 950) * MS)
+        health = {m: r.health for m, r in stream.report((now + 1000) * MS).items()}
+        assert health == {"rgb": "ok", "depth": "ok"}
+        stream.poll((now + 999) * MS)
+    stream.poll(9000 * MS)
+    assert stream.report(9000 * MS)["rgb"].health == "lost"
+
+
+def test_one_late_sample_makes_no_late_sensor(pipeline: Pipeline) -> None:
+    stream = _stream(pipeline, "rgb", "depth")
+    states = []
+    for now in range(0, 3000, 50):
+        stream.push(_sample("rgb", now), now * MS)
+        late = 200 if now % 200 == 0 else 0
+        if now >= 200:
+            stream.push(_sample("depth", now - late), now * MS)
+        states += [o.result.health["depth"] for o in stream.poll(now * MS)]
+    assert set(states[10:]) == {"ok"}
+
+
+def test_stamps_without_output_go_on_with_the_sensors_clock(pipeline: Pipeline) -> None:
+    """In hold as in stop: the last output's stamp and the time since, and none twice."""
+    stream = _stream(pipeline, "rgb")
+    before = [o for now in range(0, 500, 20) for o in stream.poll(now * MS)]
+    for now in range(1000, 1500, 100):
+        _at(stream, "rgb", now + 30, now)
+        (last,) = stream.poll((now + 30) * MS)
+    assert last.stamp_ns == (EPOCH_MS + 1400) * MS
+    silent = [(now, o) for now in range(1500, 4000, 20) for o in stream.poll(now * MS)]
+    assert {o.result.state for _, o in silent} == {"hold", "stop"}
+    for now, output in silent:
+        assert output.stamp_ns == pytest.approx((EPOCH_MS + now - 30) * MS, abs=MS)
+    _at(stream, "rgb", 4010, 3980)
+    (after,) = stream.poll(4010 * MS)
+    stamps = [o.stamp_ns for o in before + [last] + [o for _, o in silent] + [after]]
+    assert len(set(stamps)) == len(stamps)
+    assert stamps[len(before) :] == sorted(stamps[len(before) :])
+
+
+def test_stamps_in_hold_by_policy_are_the_present_time_too(pipeline: Pipeline) -> None:
+    pipeline.policy = Policy(required=("rgb",), max_age_ms=150, hold_ms=400)
+    stream = _stream(pipeline, "rgb", "depth")
+    outputs: list[Output] = []
+    for now in range(100, 2000, 50):
+        for modality in ("rgb", "depth") if now < 500 else ("depth",):
+            _at(stream, modality, now + 5, now)
+        outputs += stream.poll((now + 5) * MS)
+    stamps = [o.stamp_ns for o in outputs]
+    assert {o.result.state for o in outputs} == {"full", "hold", "stop"}
+    assert stamps == sorted(set(stamps))
+    assert stamps[-1] == pytest.approx((EPOCH_MS + 1950) * MS, abs=100 * MS)
+
+
+def test_outputs_keep_the_stamps_of_their_sources(pipeline: Pipeline) -> None:
+    sensors = {"rgb": SensorTiming(), "lidar": SensorTiming(offset_ns=-50 * MS)}
+    stream = Stream(pipeline, sensors, 80 * MS)
+    _at(stream, "rgb", 110, 100)
+    _at(stream, "lidar", 160, 150)
+    (output,) = stream.poll(160 * MS)
+    assert output.samples["lidar"].stamp_ns == (EPOCH_MS + 100) * MS
+    assert output.source_ns == {"rgb": (EPOCH_MS + 100) * MS, "lidar": (EPOCH_MS + 150) * MS}
+    assert output.fresh == {"rgb", "lidar"}
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    periods=st.tuples(*[st.sampled_from([30, 50, 100, 200])] * 3),
+    phases=st.tuples(*[st.integers(0, 99)] * 3),
+    delays=st.tuples(*[st.integers(0, 60)] * 3),
+    offset=st.sampled_from([0, -50, 30]),
+    silent=st.tuples(*[st.tuples(st.integers(0, 1500), st.integers(0, 1500))] * 3),
+    jitter=st.integers(0, 15),
+    seed=st.integers(0, 99),
+)
+def test_random_patterns_of_drivers(
+    pipeline: Pipeline,
+    periods: tuple[int, ...],
+    phases: tuple[int, ...],
+    delays: tuple[int, ...],
+    offset: int,
+    silent: tuple[tuple[int, int], ...],
+    jitter: int,
+    seed: int,
+) -> None:
+    """Whatever their rates, phases and pauses: stamps rise, clouds are fresh once, books balance."""
+    pipeline.reset()
+    pipeline.wanted = frozenset()
+    random = np.random.default_rng(seed)
+    names: tuple[Modality, ...] = ("rgb", "depth", "lidar")
+    sensors = {m: SensorTiming(timeout_ns=300 * MS) for m in names}
+    sensors["lidar"] = replace(sensors["lidar"], offset_ns=offset * MS)
+    stream = Stream(pipeline, sensors, 80 * MS, heartbeat_ns=100 * MS)
+    events = sorted(
+        (stamp + delay + int(random.integers(0, jitter + 1)), m, stamp)
+        for m, period, phase, delay, (start, span) in zip(
+            names, periods, phases, delays, silent, strict=True
+        )
+        for stamp in range(phase, 2000, period)
+        if not start <= stamp < start + span
+    )
+    outputs: list[Output] = []
+    now = 0
+    try:
+        for at, modality, stamp in events:
+            while stream.next_deadline_ns() < at * MS and now * MS < stream.next_deadline_ns():
+                now = math.ceil(stream.next_deadline_ns() / MS)
+                outputs += stream.poll(now * MS)
+            now = max(now, at)
+            _at(stream, modality, now, stamp, content=stamp)
+            outputs += stream.poll(now * MS)
+            assert _accounted(stream)
+    finally:
+        pipeline.wanted = PARTS
+    assert _rising(outputs)
+    stamps = [o.stamp_ns for o in outputs]
+    assert len(set(stamps)) == len(stamps)
+    for modality in names:
+        fresh = [o.source_ns[modality] for o in outputs if modality in o.fresh]
+        assert fresh == sorted(set(fresh))

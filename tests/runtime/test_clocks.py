@@ -1,0 +1,203 @@
+"""Stamps against their arrival: whose clock is off, and the stamps of what is given."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception.frame import MODALITIES, Modality
+from perception.runtime.clocks import OutputStamps, SensorClocks
+
+MS = 1_000_000
+NOW = 1_700_000_000_000 * MS
+HOUR = 3_600_000 * MS
+
+
+def _run(
+    clocks: SensorClocks,
+    leads: dict[Modality, int],
+    count: int = 10,
+    start: int = NOW,
+    period: int = 100 * MS,
+) -> dict[Modality, list[bool]]:
+    """Whether each of the sensors' stamps was believed; leads are stamp less arrival."""
+    found: dict[Modality, list[bool]] = {m: [] for m in leads}
+    for index in range(count):
+        for place, (modality, lead) in enumerate(leads.items()):
+            clock = start + index * period + place * MS
+            found[modality].append(clocks.fits(modality, clock + lead, clock, leads))
+    return found
+
+
+@pytest.mark.parametrize("ahead", [80 * MS, 400 * MS, 900 * MS, HOUR, 24 * HOUR])
+@pytest.mark.parametrize("order", [("rgb", "depth"), ("depth", "rgb")])
+def test_a_clock_that_is_ahead_is_left_out_and_named(
+    ahead: int, order: tuple[Modality, Modality]
+) -> None:
+    clocks = SensorClocks()
+    leads: dict[Modality, int] = {order[0]: -12 * MS, order[1]: -12 * MS}
+    leads["depth"] = ahead - 12 * MS
+    found = _run(clocks, leads)
+    assert all(found["rgb"])
+    assert not any(found["depth"])
+    assert clocks.out == {"depth"}
+    line = clocks.line("depth")
+    assert line.startswith("depth: stamps are ") and "ahead of this computer's clock" in line
+    assert clocks.line("rgb") == ""
+    assert clocks.offset_ns("depth") == ahead - 12 * MS
+
+
+def test_the_offset_is_said_in_round_numbers() -> None:
+    clocks = SensorClocks()
+    _run(clocks, {"rgb": -5 * MS, "depth": 388 * MS})
+    assert "400 ms ahead" in clocks.line("depth")
+
+
+def test_a_clock_since_boot_is_recognized() -> None:
+    clocks = SensorClocks()
+    for index in range(5):
+        clock = NOW + index * 100 * MS
+        assert clocks.fits("rgb", clock - 10 * MS, clock, ("rgb", "lidar"))
+        assert not clocks.fits("lidar", 1000_000 * MS + index * 100 * MS, clock, ("rgb", "lidar"))
+    assert clocks.line("lidar") == (
+        "lidar: stamps count from a start 1000 s ago, not from 1970; left out"
+    )
+    alone = SensorClocks()
+    assert alone.fits("lidar", 1000_000 * MS, NOW, ("lidar",))
+    assert "count from a start" in alone.line("lidar") and "left out" not in alone.line("lidar")
+
+
+def test_stamps_of_a_simulation_need_a_simulated_clock_and_the_reverse() -> None:
+    clocks = SensorClocks()
+    for index in range(5):
+        clock = 12_000 * MS + index * 100 * MS
+        assert clocks.fits("rgb", clock, clock, ("rgb", "depth"))
+        assert not clocks.fits("depth", NOW, clock, ("rgb", "depth"))
+    assert "this node's clock is simulated" in clocks.line("depth")
+
+
+def test_late_is_not_skewed() -> None:
+    """What takes half a second to deliver has no wrong clock."""
+    clocks = SensorClocks()
+    found = _run(clocks, {"rgb": -5 * MS, "depth": -600 * MS})
+    assert all(found["rgb"]) and all(found["depth"])
+    assert clocks.line("depth") == ""
+
+
+@pytest.mark.parametrize("shift", [HOUR, -HOUR, -1_600_000_000_000 * MS])
+def test_where_no_clock_is_the_receivers_those_that_agree_go_on(shift: int) -> None:
+    clocks = SensorClocks()
+    found = _run(clocks, {"rgb": shift, "depth": shift - 20 * MS, "lidar": shift + 9000 * MS})
+    assert all(found["rgb"][1:]) and all(found["depth"][1:])
+    assert not any(found["lidar"][3:])
+    assert "9.0 s ahead of those of rgb and depth" in clocks.line("lidar")
+    assert abs(clocks.base_ns - shift) <= 20 * MS
+
+
+def test_the_only_sensor_that_is_left_is_believed_and_named() -> None:
+    clocks = SensorClocks()
+    leads: dict[Modality, int] = {"rgb": -5 * MS, "depth": HOUR}
+    assert not any(_run(clocks, leads)["depth"])
+    assert all(_run(clocks, {"depth": HOUR}, start=NOW + 10**10)["depth"])
+    assert clocks.line("depth") == "depth: stamps are 3600 s ahead of this computer's clock"
+    assert not any(_run(clocks, leads, start=NOW + 10**11)["depth"][1:])
+
+
+def test_a_single_stray_stamp_is_rejected_and_no_fault() -> None:
+    clocks = SensorClocks()
+    _run(clocks, {"rgb": -5 * MS})
+    assert not clocks.fits("rgb", NOW + HOUR, NOW + 10**9, ("rgb",))
+    assert clocks.fits("rgb", NOW + 10**9, NOW + 10**9 + 5 * MS, ("rgb",))
+    assert not clocks.out
+
+
+def test_a_clock_that_is_set_right_comes_back() -> None:
+    clocks = SensorClocks()
+    _run(clocks, {"rgb": -5 * MS, "depth": 400 * MS})
+    found = _run(clocks, {"rgb": -5 * MS, "depth": -5 * MS}, start=NOW + 10**10)
+    assert all(found["depth"])
+    assert not clocks.out and clocks.line("depth") == ""
+
+
+@pytest.mark.parametrize("step", [-HOUR, HOUR])
+def test_when_the_receivers_clock_is_set_all_go_on(step: int) -> None:
+    clocks = SensorClocks()
+    _run(clocks, {"rgb": -5 * MS, "depth": -5 * MS})
+    found = _run(clocks, {"rgb": step, "depth": step}, start=NOW + 10**10)
+    assert all(found["rgb"][3:]) and all(found["depth"][3:])
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, 10, 100])
+def test_a_recording_played_at_any_rate(rate: float) -> None:
+    """On the receiver's clock its stamps drift by as much as you like."""
+    clocks = SensorClocks()
+    rejected = []
+    for index in range(300):
+        modality: Modality = "lidar" if index % 4 == 3 else "rgb"
+        clock = NOW + index * 25 * MS
+        stamp = 5 * 10**17 + round(index * 25 * MS * rate)
+        if not clocks.fits(modality, stamp, clock, ("rgb", "lidar")):
+            rejected.append(index)
+    assert not [i for i in rejected if i > 8]
+
+
+def test_a_recording_that_loops() -> None:
+    clocks = SensorClocks()
+    rejected = []
+    for index in range(300):
+        modality: Modality = "lidar" if index % 7 == 3 else "rgb"
+        clock = NOW + index * 25 * MS
+        stamp = 5 * 10**17 + (index % 100) * 25 * MS
+        if not clocks.fits(modality, stamp, clock, ("rgb", "lidar")):
+            rejected.append(index)
+    assert len([i for i in rejected if i > 10]) <= 6  # a few at each of two turns
+
+
+def test_max_skew_holds_for_all() -> None:
+    clocks = SensorClocks(max_skew_ns=500 * MS)
+    assert not any(_run(clocks, {"rgb": -600 * MS, "depth": -700 * MS})["rgb"])
+    clocks = SensorClocks(max_skew_ns=500 * MS)
+    assert all(_run(clocks, {"rgb": -400 * MS})["rgb"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_right_clocks_are_never_left_out_and_wrong_ones_never_in(data: st.DataObject) -> None:
+    """Whatever else is going on, with one sound sensor that keeps speaking."""
+    number = st.integers(0, 10**6)
+    latency = {m: data.draw(st.integers(0, 300), f"latency of {m}") for m in MODALITIES}
+    wrong = st.one_of(st.integers(700, 10**7), st.integers(-(10**9), -3000))
+    clock_off = {m: data.draw(st.one_of(st.just(0), wrong), f"error of {m}") for m in MODALITIES}
+    clock_off[data.draw(st.sampled_from(MODALITIES), "sound")] = 0
+    period = {m: data.draw(st.sampled_from([33, 100, 200]), f"period of {m}") for m in MODALITIES}
+    clocks = SensorClocks()
+    events = sorted(
+        (round(k * period[m] + data.draw(number, "jitter") % 20), m)
+        for m in MODALITIES
+        for k in range(2000 // period[m])
+    )
+    for at, modality in events:
+        clock = NOW + at * MS
+        stamp = clock + (clock_off[modality] - latency[modality]) * MS
+        believed = clocks.fits(modality, stamp, clock, MODALITIES)
+        if clock_off[modality] == 0:
+            assert believed, (at, modality)
+        elif at > 300:
+            assert not believed, (at, modality)
+            assert clocks.line(modality)
+
+
+def test_stamps_of_what_is_given() -> None:
+    stamps = OutputStamps()
+    stamps.ahead_ns = NOW
+    first = stamps.present_ns(5 * MS, 0)
+    assert abs(first - NOW - 5 * MS) <= 1
+    assert stamps.present_ns(5 * MS, 0) > first
+    stamps.note(NOW + 90 * MS, 100 * MS)
+    assert stamps.last_ns == NOW + 90 * MS
+    held = [stamps.present_ns(now * MS, 0) for now in range(300, 2000, 200)]
+    assert held[0] == pytest.approx(NOW + 290 * MS, abs=2)
+    assert set(held).isdisjoint({NOW + 90 * MS}) and held == sorted(set(held))
+    stamps.reset()
+    assert stamps.last_ns is None
