@@ -32,6 +32,7 @@ COLORS = {
     "dark": "#444444",
     "saturated": "#f08a24",
     "malformed": "#8e44ad",
+    "skewed": "#c06f9c",
 }
 STATES = {"full": "#2a9d4a", "degraded": "#f4c542", "hold": "#f08a24", "stop": "#c0392b"}
 

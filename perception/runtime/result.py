@@ -52,7 +52,8 @@ class Result:
         used: modalities that this result was computed from, in canonical order.
         present: modalities that came with the frame.
         state: see `PipelineState`.
-        health: by modality, `ok`, `late`, `lost`, `frozen`, `dark`, `saturated` or `malformed`.
+        health: by modality, `ok`, `late`, `lost`, `frozen`, `dark`, `saturated`, `malformed` or
+            `skewed`.
         stamp_ns: stamp of the newest sample used (of the held result in state hold).
         ages_ns: by used modality, how much older its sample is than the newest one.
         timings: milliseconds by step: `check_<m>`, `preprocess_<m>`, `encode_<m>`, `fuse`,
