@@ -270,7 +270,7 @@ def test_inputs_can_be_remapped(start: Start) -> None:
     bench.wait_full(1)
 
 
-@pytest.mark.parametrize("rig", ["realsense_rgbd", "rgb_thermal", "rgb_lidar", "all"])
+@pytest.mark.parametrize("rig", ["realsense_rgbd", "rgb_thermal", "rgb_lidar", "all", "simulator"])
 def test_parameter_files_of_rigs_take_hold(tmp_path: Path, own_domain: int, rig: str) -> None:
     file = Path(__file__).parents[2] / f"ros2_ws/src/anysense_ros/config/rig_{rig}.yaml"
     wanted = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]

@@ -1,11 +1,27 @@
-"""The time that samples are matched on."""
+"""The times of messages: one that samples are matched on, and one that stamps are compared with."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from typing import NamedTuple
 
 from rclpy.node import Node
+
+_MOST_STEP_NS = 1_000_000_000
+
+
+class Arrival(NamedTuple):
+    """When a message arrived.
+
+    Attributes:
+        now_ns: on the clock of `ForwardClock.now_ns`.
+        clock_ns: on the clock that drivers stamp with: the system's, or /clock.
+    """
+
+    now_ns: int
+    clock_ns: int
 
 
 class ForwardClock:
@@ -20,6 +36,7 @@ class ForwardClock:
         self._lock = threading.Lock()
         self._last = 0
         self._sum = 0
+        self._steps: deque[int] = deque(maxlen=16)
 
     @property
     def simulated(self) -> bool:
@@ -28,12 +45,22 @@ class ForwardClock:
 
     def now_ns(self) -> int:
         """The present time."""
+        return time.monotonic_ns() if not self._simulated else self.reading().now_ns
+
+    def reading(self) -> Arrival:
+        """The present time on both clocks.
+
+        /clock goes on in steps, and a message stamped within a step may come before its end: what
+        is given is the end.
+        """
         if not self._simulated:
-            return time.monotonic_ns()
+            return Arrival(time.monotonic_ns(), time.time_ns())
         with self._lock:  # the executor and the worker both ask
             now = self._node.get_clock().now().nanoseconds
             # The first reading may be far from zero; what counts are differences.
-            if self._last:
-                self._sum += max(0, now - self._last)
+            if self._last and now > self._last:
+                self._sum += now - self._last
+                self._steps.append(now - self._last)
             self._last = now
-            return self._sum
+            step = min(self._steps, default=0)
+            return Arrival(self._sum, now + min(step, _MOST_STEP_NS))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +12,12 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
 
+from anysense_ros.changes import Allowance
 from perception.frame import Modality
-from perception.runtime.stream import SensorReport
+from perception.runtime.output import Output, SensorReport
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+STALE = DiagnosticStatus.STALE
 
 _STATE_LEVELS = {"full": OK, "degraded": WARN, "hold": WARN, "stop": ERROR}
 
@@ -29,44 +32,75 @@ class Condition:
 
 
 class Diagnostics:
-    """Publishes the conditions of all parts, on a timer and at once when a level changes."""
+    """Publishes the conditions of all parts: on a timer, and at once when a level changes.
+
+    What changes all the time would flood the topic: at once goes a handful, then one a second.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._name = node.get_fully_qualified_name().lstrip("/")
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._parts: dict[str, Condition] = {}
+        self._allowance = Allowance(burst=5, per_minute=60)
+        self._changed = False
+        self._lock = threading.RLock()
 
-    def set(self, part: str, level: bytes, message: str, values: Mapping[str, Any]) -> None:
-        """Note a part's condition; a change of level or words is sent at once."""
-        before = self._parts.get(part)
-        self._parts[part] = Condition(level, message, dict(values))
-        if before is None or (before.level, before.message) != (level, message):
+    def set(
+        self, part: str, level: bytes, message: str, values: Mapping[str, Any], words: bool = True
+    ) -> None:
+        """Note a part's condition.
+
+        Args:
+            part: its name.
+            level, message, values: of its `DiagnosticStatus`.
+            words: whether another message under the same level is a change that `flush` sends.
+        """
+        with self._lock:
+            before = self._parts.get(part)
+            self._parts[part] = Condition(level, message, dict(values))
+            if before is None or before.level != level or (words and before.message != message):
+                self._changed = True
+
+    def due(self) -> bool:
+        """Whether `flush` would send something."""
+        return self._changed and self._allowance.left
+
+    def flush(self) -> None:
+        """Send everything, if something has changed and not too much was sent at once before."""
+        if self.due():
+            self._allowance.take()
             self.publish()
 
-    def clear(self) -> None:
-        """Forget all parts."""
-        self._parts.clear()
+    def end(self, message: str) -> None:
+        """Say for the last time what all parts are, now that nobody looks after them any more."""
+        with self._lock:
+            for part, condition in self._parts.items():
+                self._parts[part] = Condition(STALE, message, condition.values)
+            self.publish()
+            self._parts.clear()
 
     def publish(self) -> None:
         """Send everything."""
         message = DiagnosticArray()
-        message.header.stamp = self._node.get_clock().now().to_msg()
-        for part, condition in list(self._parts.items()):
-            message.status.append(
-                DiagnosticStatus(
-                    level=condition.level,
-                    name=f"{self._name}: {part}",
-                    message=condition.message,
-                    hardware_id=self._name,
-                    values=[KeyValue(key=k, value=str(v)) for k, v in condition.values.items()],
+        with self._lock:
+            self._changed = False
+            message.header.stamp = self._node.get_clock().now().to_msg()
+            for part, condition in self._parts.items():
+                message.status.append(
+                    DiagnosticStatus(
+                        level=condition.level,
+                        name=f"{self._name}: {part}",
+                        message=condition.message,
+                        hardware_id=self._name,
+                        values=[KeyValue(key=k, value=str(v)) for k, v in condition.values.items()],
+                    )
                 )
-            )
-        try:
-            self._publisher.publish(message)
-        except RCLError:
-            if self._node.context.ok():  # otherwise a signal has taken the topic from under us
-                raise
+            try:
+                self._publisher.publish(message)
+            except RCLError:
+                if self._node.context.ok():  # otherwise a signal has taken the topic from under us
+                    raise
 
 
 class EngineLog(logging.Handler):
@@ -99,25 +133,45 @@ class EngineLog(logging.Handler):
         self.count, self.last = 0, ""
 
 
-def state_condition(state: str, used: tuple[str, ...], counters: Mapping[str, int]) -> Condition:
-    """The condition of the output as a whole."""
-    message = f"{state}: {', '.join(used)}" if used else state
-    return Condition(_STATE_LEVELS[state], message, dict(counters))
+def output_condition(
+    output: Output, missing: Sequence[str], values: Mapping[str, Any]
+) -> Condition:
+    """The condition of the output as a whole.
+
+    Args:
+        output: the last output or heartbeat.
+        missing: sensors that are not in it by a fault.
+        values: what else to say.
+    """
+    result = output.result
+    message = f"{result.state}: {', '.join(result.used)}" if result.used else result.state
+    level = _STATE_LEVELS[result.state]
+    if result.state == "degraded" and not missing:
+        level = OK  # a slow sensor between its messages
+    head = {
+        "state": result.state,
+        "used": ", ".join(result.used),
+        "stamp": f"{output.stamp_ns / 1e9:.9f}",
+        "reason": output.reason,
+    }
+    return Condition(level, message, {**head, **values})
 
 
 def sensor_condition(
-    modality: Modality, report: SensorReport, warning: str, extra: Mapping[str, Any]
+    modality: Modality, report: SensorReport, extra: Mapping[str, Any]
 ) -> Condition:
     """The condition of one sensor."""
     values = {
         "health": report.health,
         "silent_ms": f"{report.silent_ms:.0f}",
+        "clock_offset_ms": f"{report.offset_ms:.0f}",
         "received": report.received,
         "used": report.used,
         "superseded": report.superseded,
         "rejected": report.rejected,
+        "waiting": report.waiting,
         **extra,
     }
-    if report.health == "ok":
+    if report.health == "ok" and not report.line:
         return Condition(OK, "ok", values)
-    return Condition(WARN, warning or f"{modality}: sensor is {report.health}", values)
+    return Condition(WARN, report.line or f"{modality}: sensor is {report.health}", values)

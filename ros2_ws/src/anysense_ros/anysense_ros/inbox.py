@@ -7,25 +7,27 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key")
+Time = TypeVar("Time")
+"""When a message arrived, in any form that can be ordered."""
 
 
-class Inbox(Generic[Key]):
+class Inbox(Generic[Key, Time]):
     """One place per sensor; a message that was not fetched in time gives way to the next.
 
     The executor thread only puts; one worker thread takes.
     """
 
     def __init__(self) -> None:
-        self._items: dict[Key, tuple[int, Any]] = {}
+        self._items: dict[Key, tuple[Time, Any]] = {}
         self._calls: list[Callable[[], None]] = []
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, key: Key, message: Any, arrived_ns: int) -> bool:
+    def put(self, key: Key, message: Any, arrived: Time) -> bool:
         """Leave a message; True when it replaced one."""
         with self._changed:
             replaced = self._items.pop(key, None) is not None
-            self._items[key] = (arrived_ns, message)
+            self._items[key] = (arrived, message)
             self._changed.notify()
             return replaced
 
@@ -35,7 +37,9 @@ class Inbox(Generic[Key]):
             self._calls.append(work)
             self._changed.notify()
 
-    def take(self, timeout_s: float) -> tuple[list[tuple[Key, Any, int]], list[Callable[[], None]]]:
+    def take(
+        self, timeout_s: float
+    ) -> tuple[list[tuple[Key, Any, Time]], list[Callable[[], None]]]:
         """All messages, oldest first, and calls; empty lists when none came within the timeout."""
         with self._changed:
             self._changed.wait_for(

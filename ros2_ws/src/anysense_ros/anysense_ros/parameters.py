@@ -69,6 +69,7 @@ COMMON = (
     Spec("sync.deadline_ms", 80.0, "longest wait of a sample for the others", 1.0, _MS),
     Spec("sync.jump_ms", 1000.0, "a stamp further back than this is a clock set back", 1.0, 1e9),
     Spec("sync.max_skew_ms", 0.0, "reject stamps further from this clock; 0 = do not", 0.0, 1e9),
+    Spec("sync.max_lead_ms", 50.0, "a stamp further ahead of this clock is wrong", 0.0, _MS),
     Spec("sync.heartbeat_ms", 200.0, "period of ~/status while no sensor speaks", 10.0, _MS),
     Spec("policy.required", [""], "sensors without which there is no output"),
     Spec("policy.minimum", 1, "least number of sensors for an output", 1, 4),
@@ -79,6 +80,8 @@ COMMON = (
     Spec("qos.durability", "volatile", "of the inputs", read_only=True, choices=DURABILITIES),
     Spec("qos.depth", 1, "queue of the inputs; only the latest is used", 1, 100, read_only=True),
     Spec("qos.outputs", "reliable", "of the outputs", read_only=True, choices=RELIABILITIES),
+    Spec("qos.deadline_ms", 1000.0, "offered on the outputs; 0 = none", 0.0, _MS, read_only=True),
+    Spec("qos.lease_ms", 1000.0, "of the outputs' liveliness; 0 = none", 0.0, _MS, read_only=True),
     Spec("output.min_confidence", 0.0, "pixels below are unlabeled (255)", 0.0, 1.0),
     Spec("output.overlay_opacity", 0.55, "of the labels over the picture", 0.0, 1.0),
     Spec("output.points_stride", 2, "of ~/points from a depth image", 1, 32),
@@ -103,8 +106,15 @@ def sensor_specs(modality: Modality) -> tuple[Spec, ...]:
 def health_specs() -> tuple[Spec, ...]:
     """The thresholds of `HealthConfig`."""
     text = "see HealthConfig"
+    least = {"frozen_after": 0}  # off
     return tuple(
-        Spec(f"health.{f.name}", f.default, text, 1 if isinstance(f.default, int) else 0.0, 65535)
+        Spec(
+            f"health.{f.name}",
+            f.default,
+            text,
+            least.get(f.name, 1 if isinstance(f.default, int) else 0.0),
+            65535,
+        )
         for f in fields(HealthConfig)
     )
 

@@ -21,16 +21,9 @@ from tf2_msgs.msg import TFMessage
 from anysense_ros import parameters, processes
 from anysense_ros.calibration import IMAGES, Calibration
 from anysense_ros.clocks import ForwardClock
-from anysense_ros.diagnostics import (
-    ERROR,
-    OK,
-    WARN,
-    Diagnostics,
-    EngineLog,
-    sensor_condition,
-    state_condition,
-)
+from anysense_ros.diagnostics import ERROR, WARN
 from anysense_ros.publishing import Outputs
+from anysense_ros.reporting import Reporter
 from anysense_ros.worker import Worker
 from perception.errors import AnySenseError
 from perception.frame import Modality
@@ -57,7 +50,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__("perception_node")
         self.settings = parameters.declare(self)
-        self._diagnostics = Diagnostics(self)
+        self._reporter = Reporter(self, self._say)
         self._outputs: Outputs | None = None
         self._worker: Worker | None = None
         self._pipeline: Pipeline | None = None
@@ -66,13 +59,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._subscriptions_made: list[Any] = []
         self._tf_static: Any = None
         self._tf: Any = None
-        self._calibration_line = ""
-        self._incompatible: dict[str, int] = {}
-        self._known_health: dict[str, str] = {}
-        self._known_state = ""
         self._loading = "not configured"
         self._load_count = 0
-        self._engine_log = EngineLog(partial(self._say, "warn"))
         self._timer = self.create_timer(
             self.settings["diagnostics.period_s"],
             self._report,
@@ -105,25 +93,24 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             calibration.on_missing = self._tf_wanted.trigger
         except AnySenseError as error:
             self._say("error", str(error))
-            self._diagnostics.set("engine", ERROR, str(error), {})
+            self._reporter.diagnostics.set("engine", ERROR, str(error), {})
+            self._reporter.diagnostics.flush()
             return _FAILURE
         self._calibration = calibration
-        reliability = self.settings["qos.outputs"].upper()
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability])
         # Every event handler costs the executor time at each message: only those that tell something.
         events = PublisherEventCallbacks(
             incompatible_qos=partial(self._on_incompatible, "output"), use_default_callbacks=False
         )
-        self._outputs = Outputs(self, bundle.manifest, qos, events)
+        self._outputs = Outputs(self, bundle.manifest, self.settings, events)
+        self._reporter.no_output("inactive")
         self._begin_loading(bundle)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the sensors and start working."""
-        assert self._calibration is not None
+        assert self._calibration is not None and self._outputs is not None
         result = super().on_activate(state)
-        self._known_health.clear()
-        self._known_state = ""
+        self._reporter.no_output(f"none yet: {self._loading or 'no sensor was heard'}")
         self._worker = Worker(
             self.settings,
             self._calibration,
@@ -131,7 +118,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._publish,
             self._publish_waiting,
             self._wanted,
+            self._outputs.assert_alive,
             self._say,
+            self._reporter.changes.repeat,
         )
         self._worker.start()
         if self._pipeline is not None:
@@ -172,7 +161,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
-        self._diagnostics.clear()
+        self._reporter.ended()
         gc.unfreeze()
         gc.collect()  # publishers and their event handlers refer to each other
 
@@ -191,12 +180,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+            self._reporter.inactive(self.settings.inputs)
 
     # -- engines -----------------------------------------------------------------------------
 
     def _begin_loading(self, bundle: Bundle) -> None:
         self._load_count += 1
-        self._engine_log.reset()
+        self._reporter.engine_log.reset()
         self._loading = "loading"
         self._loader = threading.Thread(
             target=self._load, args=(bundle, self._load_count), name="loader", daemon=True
@@ -206,7 +196,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def _load(self, bundle: Bundle, number: int) -> None:
         def progress(line: str) -> None:
             self._loading = line
-            self._diagnostics.set("engine", WARN, line, {"bundle": bundle.manifest.name})
+            self._reporter.diagnostics.set("engine", WARN, line, {"bundle": bundle.manifest.name})
+            self._reporter.diagnostics.flush()
 
         settings = self.settings
         try:
@@ -223,7 +214,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             line = str(error) if known else f"{type(error).__name__}: {first_line(error)}"
             self._loading = line
             self._say("error", line)
-            self._diagnostics.set("engine", ERROR, line, {})
+            self._reporter.diagnostics.set("engine", ERROR, line, {})
+            self._reporter.diagnostics.flush()
             return
         if number != self._load_count:
             return
@@ -240,7 +232,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             return
         worker.use(pipeline)
         outputs.announce(pipeline.manifest, self.settings["output.min_confidence"])
-        self._report_engine()
+        self._reporter.engine(worker, pipeline)
 
     # -- topics ------------------------------------------------------------------------------
 
@@ -308,8 +300,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._calibration.on_transforms(message, static)
 
     def _on_incompatible(self, part: str, event: Any) -> None:
-        first = part not in self._incompatible
-        self._incompatible[part] = event.total_count
+        first = part not in self._reporter.incompatible
+        self._reporter.incompatible[part] = event.total_count
         if first:
             self._say("warn", f"{part}: a peer's QoS does not fit ours, it gets no messages across")
         self._report()
@@ -326,7 +318,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         latency = (now - output.arrived_ns) / 1e6
         notes = worker.calibration.unaligned.values()
         outputs.status(head, output, reports, stream.pipeline.manifest.name, latency, notes)
-        self._note_changes(output, stream)
+        self._reporter.output(output, reports, worker, outputs.sequence)
 
     def _wanted(self) -> frozenset[str]:
         return self._outputs.needed(self.settings) if self._outputs is not None else frozenset()
@@ -340,99 +332,25 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         inputs = self.settings.inputs
         early = {m: worker.counters[f"early_{m}"] for m in inputs}
         outputs.waiting(inputs, reports, early, self.settings["bundle"], line)
-
-    def _note_changes(self, output: Output, stream: Stream) -> None:
-        """Log every change once, and send diagnostics at once when there is one."""
-        result, changed = output.result, False
-        warnings = {line.split(":")[0]: line for line in result.warnings}
-        for modality, health in result.health.items():
-            before = self._known_health.get(modality)
-            if health == before:
-                continue
-            self._known_health[modality] = health
-            changed = True
-            if health != "ok":
-                self._say("warn", warnings.get(modality, f"{modality}: sensor is {health}"))
-            elif before is not None:
-                self._say("info", f"{modality}: back to ok, was {before}")
-        if result.state != self._known_state:
-            used = ", ".join(result.used) or "nothing"
-            level = "info" if result.state == "full" else "warn"
-            self._say(level, f"output is {result.state}, from {used}")
-            self._known_state = result.state
-            stream.pipeline.counters[f"changes_to_{result.state}"] += 1
-            changed = True
-        if changed:
-            self._note_conditions(output, stream)
-            self._diagnostics.publish()
-
-    def _note_conditions(self, output: Output, stream: Stream) -> None:
-        result = output.result
-        counters = {**stream.collector.counters, **stream.pipeline.counters}
-        condition = state_condition(result.state, result.used, counters)
-        self._diagnostics.set("output", condition.level, condition.message, condition.values)
+        loading = self._loader is not None and self._loader.is_alive()
+        level = WARN if loading and not worker.engine_error else ERROR
+        self._reporter.no_output(f"stop: {line}", level)
 
     # -- diagnostics and parameters ----------------------------------------------------------
 
     def _report(self) -> None:
         """Everything, on the timer."""
-        worker, stream = self._worker, self._worker.stream if self._worker else None
-        self._report_engine()
-        if worker is not None and stream is not None:
-            warnings = {w.split(":")[0]: w for w in stream.pipeline.warnings}
-            for modality, report in stream.report(worker.clock.now_ns()).items():
-                extra = {
-                    "arrived": worker.counters[f"received_{modality}"],
-                    "dropped": worker.counters[f"dropped_{modality}"],
-                    "malformed": worker.counters[f"malformed_{modality}"],
-                    "qos_incompatible": self._incompatible.get(modality, 0),
-                }
-                condition = sensor_condition(modality, report, warnings.get(modality, ""), extra)
-                unaligned = worker.calibration.unaligned.get(modality)
-                if unaligned and condition.level == OK:
-                    condition.level, condition.message = WARN, unaligned
-                if extra["qos_incompatible"] and not report.received:
-                    condition.message = f"{modality}: publisher's QoS does not fit qos.reliability"
-                self._diagnostics.set(
-                    str(modality), condition.level, condition.message, condition.values
-                )
-        if self._calibration is not None:
-            self._report_calibration(self._calibration)
-        self._diagnostics.publish()
-
-    def _report_calibration(self, calibration: Calibration) -> None:
-        problems = {**calibration.problems, **calibration.unaligned}
-        known = calibration.sources()
-        needed = calibration.needs_tree(self.settings.inputs)
-        if problems:
-            level, line = WARN, next(iter(problems.values()))
-        elif known:
-            level, line = OK, f"ok: {', '.join(known)}"
-        else:
-            level = WARN if needed else OK
-            line = "none: no camera_info, rig file or transform yet"
-        self._diagnostics.set("calibration", level, line, problems)
-        # The same fault with other numbers is not said again.
-        kind = "".join(c for c in line if not c.isdigit()) if level == WARN else ""
-        if kind != self._calibration_line:
-            self._calibration_line = kind
-            self._say("warn" if kind else "info", f"calibration: {line}")
-        if self._tf is not None and not calibration.follows_changes():
-            self._drop(self._tf)  # /tf_static says it all
-            self._tf = None
-
-    def _report_engine(self) -> None:
-        worker, pipeline = self._worker, self._pipeline
-        values = {"fallbacks": self._engine_log.count, **(worker.counters if worker else {})}
-        if worker is not None and worker.engine_error:
-            self._diagnostics.set("engine", ERROR, worker.engine_error, values)
-        elif pipeline is not None:
-            values["bundle"] = pipeline.manifest.name
-            line = f"ready on {pipeline.backend}"
-            if self._engine_log.count:
-                line += f", after: {self._engine_log.last}"
-            fallen = self._engine_log.count or values.get("engine_failures", 0)
-            self._diagnostics.set("engine", WARN if fallen else OK, line, values)
+        worker = self._worker
+        self._reporter.engine(worker, self._pipeline)
+        if worker is not None:
+            self._reporter.sensors(worker)
+        calibration = self._calibration
+        if calibration is not None:
+            self._reporter.calibration(calibration, self.settings.inputs)
+            if self._tf is not None and not calibration.follows_changes():
+                self._drop(self._tf)  # /tf_static says it all
+                self._tf = None
+        self._reporter.publish()
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         values = parameters.current(self)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from anysense_msgs.msg import PerceptionStatus, SensorStatus
 from geometry_msgs.msg import Pose, Vector3
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import (
@@ -34,6 +36,9 @@ from perception.runtime.stream import Output, SensorReport
 from perception.viz.overlay import colorize_labels, draw_result
 
 UNLABELED = 255
+SPATIAL: tuple[Modality, ...] = ("lidar", "depth")
+"""What ~/points is made of, the first that there is."""
+
 STATES = {
     "full": PerceptionStatus.FULL,
     "degraded": PerceptionStatus.DEGRADED,
@@ -66,14 +71,15 @@ class Outputs:
     Args:
         node: the node that publishes.
         manifest: the bundle's, whose tasks and pictures say which topics there are.
-        qos: for the image-like outputs.
+        settings: the node's parameters, for the QoS.
         events: callbacks for incompatible subscribers, None where rclpy has none.
     """
 
     def __init__(
-        self, node: LifecycleNode, manifest: BundleManifest, qos: QoSProfile, events: Any
+        self, node: LifecycleNode, manifest: BundleManifest, settings: Settings, events: Any
     ) -> None:
         self._node = node
+        qos = _watched(settings, 1, ReliabilityPolicy[settings["qos.outputs"].upper()])
         topics = {
             name: kind
             for name, (kind, task) in TOPICS.items()
@@ -91,15 +97,29 @@ class Outputs:
                 LabelInfo, "~/segmentation/label_info", latched, event_callbacks=events
             )
         self._status = node.create_lifecycle_publisher(
-            PerceptionStatus, "~/status", 10, event_callbacks=events
+            PerceptionStatus,
+            "~/status",
+            _watched(settings, 10, ReliabilityPolicy.RELIABLE),
+            event_callbacks=events,
         )
+        self._lease_s = settings["qos.lease_ms"] / 1e3
+        self._alive_at = 0.0
         self._header = Header()
+        self._cloud_epoch, self._cloud_ns = 0, None  # of the last ~/points
         self.sequence = 0
 
     def destroy(self) -> None:
         """Take the topics down."""
         for publisher in filter(None, (*self._publishers.values(), self._labels, self._status)):
             self._node.destroy_lifecycle_publisher(publisher)
+
+    def assert_alive(self) -> None:
+        """Say, often enough for the lease, that whoever makes the outputs is at work."""
+        now = time.monotonic()
+        if self._lease_s and now - self._alive_at >= self._lease_s / 4:
+            self._alive_at = now
+            for publisher in (*self._publishers.values(), self._status):
+                publisher.assert_liveliness()
 
     def announce(self, manifest: BundleManifest, threshold: float) -> None:
         """Publish the classes of the mask and the confidence below which it is unlabeled."""
@@ -118,23 +138,22 @@ class Outputs:
             camera = sample.camera if output.reference == "lidar" else None
             frame_id = camera.frame_id if camera is not None else sample.frame_id
             self._header = header(output.stamp_ns, frame_id)
-        elif result.state == "stop":
+        else:
+            # In state hold the last output goes on to hold: whoever listens has it.
             return header(output.stamp_ns, self._header.frame_id)
-        # In state hold the last output is given once more, under the header that it had.
         self._segmentation(result, manifest, settings)
         for name, picture in result.images.items():
             if f"{PICTURES}{name}" in self._publishers and self._wanted(f"{PICTURES}{name}"):
                 kind = "rgb8" if picture.shape[2] == 3 else ""
                 self._send(f"{PICTURES}{name}", image(picture, self._header, kind))
         self._camera(output)
-        if self._wanted("overlay") and output.samples:
+        if self._wanted("overlay"):
             opacity = settings["output.overlay_opacity"]
             picture = draw_result(manifest, Frame(output.samples), result, opacity)
             self._send("overlay", image(picture, self._header, "rgb8"))
         if result.boxes is not None:
             self._boxes(result.boxes, manifest)
-        if output.samples:
-            self._space(output, manifest, settings["output.points_stride"])
+        self._space(output, manifest, settings["output.points_stride"])
         return self._header
 
     def _camera(self, output: Output) -> None:
@@ -204,9 +223,13 @@ class Outputs:
 
     def _space(self, output: Output, manifest: BundleManifest, stride: int) -> None:
         """Labeled points in their sensor's frame, and 3D boxes in the reference camera's."""
-        points_wanted, boxes_wanted = self._wanted("points"), self._wanted("detections_3d")
-        source = next((output.samples[m] for m in ("lidar", "depth") if m in output.samples), None)
-        if not (points_wanted or boxes_wanted) or source is None or output.reference is None:
+        name = next((m for m in SPATIAL if m in output.samples), None)
+        if name is None or output.reference is None:
+            return
+        source = output.samples[name]
+        points_wanted = self._wanted("points") and self._new_cloud(output, name)
+        boxes_wanted = self._wanted("detections_3d")
+        if not (points_wanted or boxes_wanted):
             return
         result, reference = output.result, output.samples[output.reference]
         found = pixel_points(source, source_size(reference), stride)
@@ -214,7 +237,7 @@ class Outputs:
             return
         if points_wanted and result.labels is not None and result.confidence is not None:
             at = (found.row, found.column)
-            head = header(source.stamp_ns, source.frame_id)
+            head = header(output.source_ns[name], source.frame_id)
             message = labeled_cloud(found.points, result.labels[at], result.confidence[at], head)
             self._send("points", message)
         camera = reference.camera or source.camera
@@ -233,6 +256,15 @@ class Outputs:
                 one.bbox.size = Vector3(**dict(zip("xyz", map(float, size), strict=True)))
                 out.detections.append(one)
             self._send("detections_3d", out)
+
+    def _new_cloud(self, output: Output, name: Modality) -> bool:
+        """Whether ~/points has not had this sensor's sample, nor a newer one of another sensor."""
+        stamp = output.source_ns[name]
+        before = self._cloud_ns if output.epoch == self._cloud_epoch else None
+        if name not in output.fresh or (before is not None and stamp <= before):
+            return False
+        self._cloud_epoch, self._cloud_ns = output.epoch, stamp
+        return True
 
     def status(
         self,
@@ -309,6 +341,18 @@ class Outputs:
                 warnings=[line],
             )
         )
+
+
+def _watched(settings: Settings, depth: int, reliability: ReliabilityPolicy) -> QoSProfile:
+    """QoS by which a subscriber can notice that outputs stop, or that the node hangs or is dead."""
+    qos = QoSProfile(depth=depth, reliability=reliability)
+    if settings["qos.deadline_ms"]:
+        qos.deadline = Duration(nanoseconds=settings.ns("qos.deadline_ms"))
+    if settings["qos.lease_ms"]:
+        # By topic: the middleware's own threads would speak for a node that hangs.
+        qos.liveliness = LivelinessPolicy.MANUAL_BY_TOPIC
+        qos.liveliness_lease_duration = Duration(nanoseconds=settings.ns("qos.lease_ms"))
+    return qos
 
 
 def _hypothesis(names: Mapping[int, str], kind: Any, score: Any) -> ObjectHypothesisWithPose:

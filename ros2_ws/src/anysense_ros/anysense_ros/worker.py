@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 
 from anysense_ros.calibration import Calibration
-from anysense_ros.clocks import ForwardClock
+from anysense_ros.clocks import Arrival, ForwardClock
 from anysense_ros.conversions import to_sample
 from anysense_ros.inbox import Inbox
 from anysense_ros.parameters import Settings
@@ -39,7 +40,9 @@ class Worker:
         publish: called with every output.
         waiting: called now and then while there is no pipeline, or none that runs.
         wanted: says which parts of results somebody listens to.
+        alive: called before each piece of work, and several times a lease without any.
         log: called with level (`info`, `warn`, `error`) and a line.
+        repeat: called with a subject, a level and a line that may come with every message.
     """
 
     def __init__(
@@ -50,20 +53,24 @@ class Worker:
         publish: Callable[[Output, Stream], None],
         waiting: Callable[[], None],
         wanted: Callable[[], frozenset[str]],
+        alive: Callable[[], None],
         log: Callable[[str, str], None],
+        repeat: Callable[[str, str, str], None],
     ) -> None:
         self.settings = settings
         self.calibration = calibration
         self.clock = clock
-        self.inbox: Inbox[Modality] = Inbox()
+        self.inbox: Inbox[Modality, Arrival] = Inbox()
         self.counters: Counter[str] = Counter()
         self.stream: Stream | None = None
         self.engine_error = ""
-        self._publish, self._waiting, self._wanted, self._log = publish, waiting, wanted, log
+        self._publish, self._waiting, self._wanted = publish, waiting, wanted
+        self._alive, self._log, self._repeat = alive, log, repeat
         self._failures = 0
         self._rests = 0
         self._rest_until: float | None = None  # while the engines are down, on the monotonic clock
         self._told = 0.0
+        self._lease_s = settings["qos.lease_ms"] / 1e3 or math.inf
         self._thread = threading.Thread(target=self._run, name="perception", daemon=True)
 
     def start(self) -> None:
@@ -81,7 +88,10 @@ class Worker:
     def put(self, modality: Modality, message: Any) -> None:
         """Leave a message; called by the executor."""
         self.counters[f"received_{modality}"] += 1
-        if self.inbox.put(modality, message, self.clock.now_ns()):
+        arrival = self.clock.reading()
+        if self.stream is not None:
+            self.stream.hear(modality, arrival.now_ns)
+        if self.inbox.put(modality, message, arrival):
             self.counters[f"dropped_{modality}"] += 1
             self.inbox.call(lambda: self._skip(modality))
 
@@ -110,6 +120,7 @@ class Worker:
             max_skew_ns=skew,
             parallel=True,
         )
+        self.stream.collector.clocks.max_lead_ns = s.ns("sync.max_lead_ms")
         for modality in self.stream.collector.sensors:
             if early := self.counters[f"early_{modality}"]:
                 self.stream.refuse(modality, "early", early)
@@ -131,6 +142,7 @@ class Worker:
         collector.retime(self._timing(settings), settings.ns("sync.deadline_ms"))
         collector.jump_ns = settings.ns("sync.jump_ms")
         collector.max_skew_ns = settings.ns("sync.max_skew_ms") or None
+        collector.clocks.max_lead_ns = settings.ns("sync.max_lead_ms")
 
     def _skip(self, modality: Modality) -> None:
         if self.stream is None:
@@ -140,20 +152,21 @@ class Worker:
 
     def _run(self) -> None:
         while not self.inbox.closed:
-            items, calls = self.inbox.take(self._patience())
+            items, calls = self.inbox.take(min(self._patience(), self._lease_s / 4))
             now = self.clock.now_ns()
             try:
+                self._alive()
                 for call in calls:
                     call()
                 self._work(items, now)
             except RCLError as error:
                 if not rclpy.ok():
                     return  # a signal has taken the topics from under us
-                self._log("error", f"cannot publish: {error}")
+                self._repeat("publishing", "error", f"cannot publish: {error}")
             except Exception as error:  # a robot's node must not die of one message
                 self._complain(error)
 
-    def _work(self, items: list[tuple[Modality, Any, int]], now_ns: int) -> None:
+    def _work(self, items: list[tuple[Modality, Any, Arrival]], now_ns: int) -> None:
         """Take in what has arrived, then let leave what is due at `now_ns`.
 
         Deadlines are judged by the time before the work began: encoding may take longer than the
@@ -182,21 +195,21 @@ class Worker:
         except EngineError as error:
             self._recover(stream, error)
 
-    def _take(self, stream: Stream, modality: Modality, message: Any, arrived: int) -> None:
+    def _take(self, stream: Stream, modality: Modality, message: Any, arrived: Arrival) -> None:
         """Decode and encode one message; whatever happens, it is counted."""
         try:
             sample = to_sample(modality, message, self.settings["thermal.unit"])
-            sample = self.calibration.attach(sample)
+            sample = self.calibration.attach(stream.dated(sample, arrived.clock_ns))
         except Exception as error:
             line = _line(error)
             if not isinstance(error, AnySenseError):
                 self._complain(error)
             named = line if line.startswith(modality) else f"{modality}: {line}"
-            stream.reject(modality, named, arrived)
+            stream.reject(modality, named, arrived.now_ns)
             self.counters[f"malformed_{modality}"] += 1
             return
         try:
-            stream.push(sample, arrived)
+            stream.push(sample, arrived.now_ns, arrived.clock_ns)
         except EngineError as error:
             self._recover(stream, error)
         except Exception as error:  # the messages behind this one have done nothing wrong
@@ -206,7 +219,7 @@ class Worker:
         self.counters["errors"] += 1
         known = isinstance(error, AnySenseError)
         prefix = "" if known else f"unexpected {type(error).__name__}: "
-        self._log("error", prefix + _line(error))
+        self._repeat(type(error).__name__, "error", prefix + _line(error))
 
     def _tell_waiting(self) -> None:
         """Say that there is no pipeline yet, not more often than the heartbeat."""
