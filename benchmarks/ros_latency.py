@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import json
 import os
 import subprocess
@@ -34,6 +35,7 @@ from sensor_msgs.msg import Image
 from perception.frame import MODALITIES, Sample
 
 HEIGHT, WIDTH, RATE = 480, 640, 10.0
+_STARTS_WITHIN_S, _ENDS_WITHIN_S = 120.0, 30.0
 SLOP_NS = 25_000_000
 SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -143,7 +145,7 @@ def measure(driver: Driver, command: list[str], seconds: float) -> dict[str, Any
     process = subprocess.Popen(command, env=os.environ)
     try:
         driver.masks.clear()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + _STARTS_WITHIN_S
         while len(driver.masks) < 5:
             driver.play(1.0, ("rgb", "depth"))
             if time.monotonic() > deadline or process.poll() is not None:
@@ -160,8 +162,18 @@ def measure(driver: Driver, command: list[str], seconds: float) -> dict[str, Any
         gap = float(np.diff(times).max())
         return {"whole": whole, "own": own, "after": len(driver.masks), "gap": gap}
     finally:
-        process.terminate()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a node; one that ignores the signal is killed, and said."""
+    process.terminate()
+    try:
+        process.wait(_ENDS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
         process.wait()
+        print(f"{process.args} did not end on SIGTERM and was killed", file=sys.stderr)
 
 
 def summarize(turns: list[dict[str, Any]]) -> dict[str, Any]:
@@ -211,6 +223,9 @@ def main() -> int:
         ("segmentation/mask", "/bench/mask"),
     ):
         ours += ["-r", f"~/{name}:={topic}"]
+    # A middleware that blocks for good ends the run, and shows where.
+    limit = 2 * args.turns * (_STARTS_WITHIN_S + 2 * args.seconds + _ENDS_WITHIN_S)
+    faulthandler.dump_traceback_later(limit, exit=True)
     driver = Driver()
     plain = [sys.executable, __file__, "--bundle", args.bundle, "--plain"]
     plain += ["--threads", str(args.threads)]
