@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -29,8 +30,8 @@ def load_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         weights: read those weights as well; without them only names, types and shapes are to be used.
 
     Raises:
-        EngineError: it is missing, too large, no ONNX graph, damaged, breaks ONNX's rules, or its weights
-            lie outside its folder.
+        EngineError: it is missing, too large, no ONNX graph, damaged, breaks ONNX's rules, claims sizes
+            beyond any memory, or its weights lie outside its folder.
     """
     content = read_bytes(path, limit=MAX_GRAPH_BYTES, error=EngineError)
     model = onnx.ModelProto()
@@ -40,6 +41,12 @@ def load_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         raise EngineError("is no ONNX graph, or damaged", where=str(path)) from problem
     if not model.HasField("graph") or not model.graph.output:
         raise EngineError("is no ONNX graph", where=str(path))
+    for value in (*model.graph.input, *model.graph.output):
+        dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        if any(d < 0 for d in dims):
+            raise EngineError(f"'{value.name}' has a negative size", where=str(path))
+        size = 4 * prod(d or 1 for d in dims)
+        check_bytes(size, MAX_ARRAY_BYTES, where=f"{path}: '{value.name}'", error=EngineError)
     tensors = list(_tensors(model.graph))
     if weights:
         for tensor in tensors:

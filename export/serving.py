@@ -136,8 +136,9 @@ def _graph(bundle: Bundle, name: str) -> Path:
 
 
 def _model_name(bundle: Bundle, graph_name: str) -> str:
-    """Letters, digits and `_` alone: a bundle's name is text, and this one becomes a path."""
-    name = re.sub(r"[^A-Za-z0-9_]", "_", bundle.manifest.name)[:_LONGEST_NAME] or "bundle"
+    """Letters, digits, `_` and inner dots: a bundle's name is text, and this one becomes a path."""
+    name = re.sub(r"[^A-Za-z0-9_.]", "_", bundle.manifest.name).lstrip(".")[:_LONGEST_NAME]
+    name = name or "bundle"
     return name if graph_name == "single" else f"{name}_{graph_name.replace('+', '_')}"
 
 

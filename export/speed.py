@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from perception.errors import EngineError
 from perception.runtime.bundle import Bundle, write_manifest
 from perception.runtime.engines.measured import cpu_name
 from perception.runtime.engines.probe import probe_inputs, time_all
@@ -24,6 +25,7 @@ def compare_speed(
     backends: Sequence[str],
     threads: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    failed: Callable[[str, EngineError], None] | None = None,
 ) -> dict[str, float]:
     """By backend, how many times as fast as its source a bundle is; below 1 it is slower.
 
@@ -35,25 +37,36 @@ def compare_speed(
         backends: names of backends for CPUs.
         threads: CPU threads, None for all.
         progress: called with what is being done, how far it is, and how far it will be.
+        failed: called with a backend that cannot run one of them, which is then left out; None lets the
+            error pass.
 
     Raises:
-        EngineError: a backend cannot load one of them.
+        EngineError: see `failed`.
     """
-    inputs = probe_inputs(bundle.manifest.inputs)
     found = {}
     for index, name in enumerate(backends):
         progress("comparing speed", index, len(backends))
-        pair = [load_engines(each, name, threads) for each in (bundle, source)]
-        times: list[list[float]] = [[], []]
-        stop = time.monotonic() + _SECONDS
-        for number in range(_WARM + _MOST_ROUNDS):
-            if number >= _WARM + _LEAST_ROUNDS and time.monotonic() > stop:
-                break
-            for engines, kept in zip(pair, times, strict=True):
-                kept.append(time_all(engines, inputs))
-        own, before = (float(np.median(kept[_WARM:])) for kept in times)
-        found[name] = before / own
+        try:
+            found[name] = _ratio(bundle, source, name, threads)
+        except EngineError as error:
+            if failed is None:
+                raise
+            failed(name, error)
     return found
+
+
+def _ratio(bundle: Bundle, source: Bundle, backend: str, threads: int | None) -> float:
+    inputs = probe_inputs(bundle.manifest.inputs)
+    pair = [load_engines(each, backend, threads) for each in (bundle, source)]
+    times: list[list[float]] = [[], []]
+    stop = time.monotonic() + _SECONDS
+    for number in range(_WARM + _MOST_ROUNDS):
+        if number >= _WARM + _LEAST_ROUNDS and time.monotonic() > stop:
+            break
+        for engines, kept in zip(pair, times, strict=True):
+            kept.append(time_all(engines, inputs))
+    own, before = (float(np.median(kept[_WARM:])) for kept in times)
+    return before / own
 
 
 def slower(precision: str, found: dict[str, float]) -> list[str]:

@@ -55,6 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments ask for; exit 3 when a tolerance is broken."""
     require("export", "onnx")
+    from export.onnx_files import load_model
     from perception.runtime.bundle import Bundle
 
     args.source = _found(args.source)
@@ -62,6 +63,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("no such run, checkpoint or bundle", where=str(args.source))
     bundle = Bundle.open(args.source) if is_bundle(args.source) else None
     check_arguments(args, bundle.manifest.precision if bundle else None)
+    if bundle is not None:
+        # Before anything is made of them: some backends crash on a graph that breaks ONNX's rules.
+        for file in bundle.manifest.graph_files():
+            load_model(bundle.file(file))
     if args.single:
         args.subset = ["modular", "single"]
     try:
@@ -120,8 +125,9 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
 def _check_bundle_source(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> None:
     from export.bundle_folder import check_target
 
-    if args.dynamic:
-        raise ConfigError("needs a run or checkpoint, not a bundle", where="--dynamic")
+    for option in ("dynamic", "weights", "name", "version"):
+        if getattr(args, option):
+            raise ConfigError("needs a run or checkpoint, not a bundle", where=f"--{option}")
     changed = makes_bundle(args.engine, args.precision, bundle.manifest.precision)
     nothing = args.engine == "onnx" and args.report is None and not choice.composed
     if nothing and not changed:
@@ -159,8 +165,8 @@ def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]
         single=choice.single,
         subsets=choice.subsets,
         dynamic=args.dynamic,
-        half_storage=args.weights == "float16",
-        version=args.version,
+        half_storage=args.weights != "float32",
+        version=args.version or "1",
         name=args.name,
     )
     with CONSOLE.status(f"exporting {args.source}"):

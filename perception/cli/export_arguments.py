@@ -64,11 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     graphs.add_argument(
         "--weights",
         choices=("float16", "float32"),
-        default="float16",
-        help="how weights are stored; arithmetic is float32 either way",
+        help="how weights are stored (default: float16); arithmetic is float32 either way",
     )
     graphs.add_argument("--name", help="name of the bundle (default: the configuration's)")
-    graphs.add_argument("--version", default="1", help="version of the bundle")
+    graphs.add_argument("--version", help="version of the bundle (default: 1)")
     _add_measuring(parser)
     _add_plans(parser)
     _add_report(parser)

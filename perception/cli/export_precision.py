@@ -54,13 +54,15 @@ def change(args: argparse.Namespace, bundle: Bundle, finish: Finish) -> Bundle:
     from export.speed import compare_speed, record_speed, slower
     from perception.runtime.bundle import Bundle
 
-    speed: dict[str, float] = {}
+    speed, untimed = dict[str, float](), dict[str, EngineError]()
 
     def timed(folder: Path) -> None:
         finish(folder)
         with step_progress() as show:
             new = Bundle.open(folder, verify=False)
-            speed.update(compare_speed(new, bundle, cpu_backends(), args.threads, show))
+            names = cpu_backends()
+            found = compare_speed(new, bundle, names, args.threads, show, untimed.__setitem__)
+        speed.update(found)
         record_speed(folder, speed, args.threads)
 
     if args.precision == "fp16":
@@ -70,6 +72,8 @@ def change(args: argparse.Namespace, bundle: Bundle, finish: Finish) -> Bundle:
     for name, factor in speed.items():
         if factor >= 1:
             say(f"{name}: {factor:.2f} times as fast as float32 here")
+    for name, error in untimed.items():
+        say(f"note: not timed on {name}: {error}", style="yellow")
     for line in slower(args.precision, speed):
         say(f"warning: {line}", style="yellow")
     return Bundle.open(args.out)

@@ -38,7 +38,6 @@ def writing_folder(path: str | Path, *, error: type[AnySenseError] = DataError) 
             no folder.
     """
     target = Path(path)
-    partial = target
     try:
         target = Path(os.path.realpath(target))
         if target.exists() and not target.is_dir():
@@ -64,16 +63,17 @@ def writing_folder(path: str | Path, *, error: type[AnySenseError] = DataError) 
                     folder.rmdir()
         sync(target.parent)
     except OSError as problem:
-        if problem.filename is not None and not _concerns(problem.filename, partial, target):
+        if problem.filename is not None and not _concerns(problem.filename, target):
             raise
         reason = problem.strerror or problem
         raise error(f"cannot be written: {reason}", where=str(path)) from problem
 
 
-def _concerns(filename: str | bytes, partial: Path, target: Path) -> bool:
+def _concerns(filename: str | bytes, target: Path) -> bool:
     """Whether an error is about what is written, rather than about what is read for it."""
-    named = Path(os.fsdecode(filename))
-    return named.is_relative_to(partial) or named == target or target.is_relative_to(named)
+    named = os.fsdecode(filename)
+    beside = str(target.with_name(f".{target.name[:80]}."))
+    return named.startswith(beside) or target.is_relative_to(named)
 
 
 def _make_parents(target: Path) -> list[Path]:

@@ -103,6 +103,11 @@ def test_places_that_are_no_folders(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="file"), writing_folder(path):
             pass
     assert file.read_text() == "1" and os.listdir(tmp_path) == ["file"]
+    with (
+        pytest.raises(DataError, match="^/proc/out: cannot be written"),
+        writing_folder("/proc/out"),
+    ):
+        pass
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(DataError, match="loop"), writing_folder(tmp_path / "loop"):
         pass
