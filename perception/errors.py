@@ -31,6 +31,10 @@ class InputError(AnySenseError, ValueError):
     """A sample, frame, image or cloud cannot be used (dtype, shape, content, stamp)."""
 
 
+class BlindError(InputError):
+    """A sample is well formed, but says that its sensor saw nothing: no return, no finite value."""
+
+
 class EncodingError(InputError):
     """The encoding or field layout of a message is unknown or contradicts its data."""
 

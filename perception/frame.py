@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import InputError
@@ -46,6 +47,34 @@ def subsets_of(modalities: Iterable[str]) -> list[tuple[Modality, ...]]:
     return sorted(found, key=lambda s: (-len(s), [MODALITIES.index(m) for m in s]))
 
 
+LEAST_RANGE_M = 0.01
+"""Nearer than this is no return: it would lie within the LiDAR's own housing."""
+
+
+def is_return(points: NDArray[Any], least_range_m: float = LEAST_RANGE_M) -> NDArray[np.bool_]:
+    """Which points of a cloud are returns, (N,) bool.
+
+    Drivers of Ouster, SICK, Livox and Velodyne sensors send a beam without a return as (0, 0, 0), others
+    as NaN.  Both are left out, and so is what is nearer than the sensor can measure.
+
+    Args:
+        points: (N, C>=3), x, y, z in metres in the sensor's own frame.
+        least_range_m: the sensor's least range; a return at exactly this range counts.
+
+    Raises:
+        InputError: the least range is no length.
+    """
+    if not 0 <= least_range_m < np.inf:
+        raise InputError(f"least range of {least_range_m} m", where="lidar")
+    x, y, z = (points[:, i].astype(np.float32, copy=False) for i in range(3))
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = x * x
+        square += y * y
+        square += z * z
+        least = max(np.float32(least_range_m) ** 2, np.finfo(np.float32).tiny)
+        return (square >= least) & (square < np.inf)  # False for NaN
+
+
 def shape_hint(shape: tuple[int, ...], channels: int = 1) -> str:
     """What to do about an array of `shape` where (H, W), or (H, W, 3), is expected; empty if unknown."""
     if 0 in shape:
@@ -75,7 +104,8 @@ class Sample:
         data: rgb (H, W, 3) uint8 in R, G, B order; depth (H, W) float32 metres along the optical
             axis, NaN = no return, -Inf = too close, +Inf = beyond range (REP 117); thermal (H, W)
             float32 in `unit`; lidar (N, C>=3) float32, columns x, y, z in metres in the sensor
-            frame (REP 103: x forward, y left, z up), then intensity in 0..1 when known.
+            frame (REP 103: x forward, y left, z up), then intensity in 0..1 when known; (0, 0, 0) is
+            no return.
         stamp_ns: acquisition time in nanoseconds.
         frame_id: name of the sensor's coordinate frame.
         encoding: the encoding the data was decoded from (`rgb8`, `16UC1`, `mono16`, `xyzi`, ...).

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.depth import depth_from_array
+from perception.adapters.headerless import COLUMNS_BY_SUFFIX, columns_of, parse_bin
 from perception.adapters.pcd import parse_pcd
 from perception.adapters.pictures import decode_labels, decode_picture, single_channel
 from perception.adapters.pointcloud import points_from_array
@@ -23,10 +24,10 @@ from perception.adapters.thermal import thermal_from_array
 from perception.errors import EncodingError, InputError
 from perception.files.arrays import NPY_MAGIC, parse_npy, parse_npz
 from perception.files.text import read_bytes
-from perception.frame import Sample
+from perception.frame import LEAST_RANGE_M, Sample
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-CLOUD_SUFFIXES = (".npy", ".npz", ".bin", ".pcd")
+CLOUD_SUFFIXES = (".npy", ".npz", *COLUMNS_BY_SUFFIX, ".pcd")
 
 _ENCODINGS = {"uint8": "8UC1", "uint16": "16UC1", "float32": "32FC1", "float64": "64FC1"}
 
@@ -86,18 +87,35 @@ def load_thermal(path: Path, unit: str = "auto") -> Sample:
         return Sample("thermal", values, encoding=_encoding(array), unit=found)
 
 
-def load_lidar(path: Path) -> Sample:
-    """A cloud: .npy (N, 3..5), .npz (`points`, or `xyz_5mm` and `intensity`), KITTI .bin, or .pcd.
+def load_lidar(
+    path: Path, columns: int | None = None, *, least_range_m: float = LEAST_RANGE_M
+) -> Sample:
+    """A cloud: .npy (N, 3..5), .npz (`points`, or `xyz_5mm` and `intensity`), .pcd, .bin or .pcd.bin.
+
+    Args:
+        path: the file.
+        columns: float32 a point of .bin, which has no header; without it 5 of `.pcd.bin` (nuScenes) and
+            4 of other `.bin` (KITTI).  The other formats say it themselves.
+        least_range_m: the sensor's least range; what is nearer, (0, 0, 0) too, is no return.
 
     Raises:
         DataError: no such file, or one of impossible size.
-        EncodingError: another format, or damaged.
+        EncodingError: another format, damaged, or contents that contradict `columns`.
     """
     with _naming(path):
-        reader = _CLOUD_READERS.get(Path(path).suffix.lower())
-        if reader is None:
-            raise EncodingError("unknown cloud format", hint=", ".join(CLOUD_SUFFIXES))
-        return Sample("lidar", points_from_array(reader(read_bytes(path))), encoding="xyzi")
+        array = _cloud(Path(path), columns)
+        points = points_from_array(array, least_range_m=least_range_m)
+        return Sample("lidar", points, encoding="xyzi")
+
+
+def _cloud(path: Path, columns: int | None) -> NDArray[Any]:
+    told = columns_of(path)
+    if told is not None:
+        return parse_bin(read_bytes(path), told if columns is None else columns)
+    reader = _CLOUD_READERS.get(path.suffix.lower())
+    if reader is None:
+        raise EncodingError("unknown cloud format", hint=", ".join(CLOUD_SUFFIXES))
+    return reader(read_bytes(path))
 
 
 def load_labels(path: Path) -> NDArray[Any]:
@@ -149,10 +167,4 @@ def _npz(content: bytes) -> NDArray[Any]:
     return np.column_stack([steps * np.float32(0.005), intensity.astype(np.float32) / 255])
 
 
-def _bin(content: bytes) -> NDArray[Any]:
-    if len(content) % 16:
-        raise EncodingError("size is no multiple of four float32")
-    return np.frombuffer(content, "<f4").reshape(-1, 4)
-
-
-_CLOUD_READERS = dict(zip(CLOUD_SUFFIXES, (_npy, _npz, _bin, parse_pcd), strict=True))
+_CLOUD_READERS = {".npy": _npy, ".npz": _npz, ".pcd": parse_pcd}

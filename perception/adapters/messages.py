@@ -15,7 +15,7 @@ from perception.adapters.image import RawImage, decode_rgb
 from perception.adapters.pointcloud import PointField, decode_pointcloud2
 from perception.adapters.thermal import decode_thermal
 from perception.errors import EncodingError
-from perception.frame import Modality, Sample
+from perception.frame import LEAST_RANGE_M, Modality, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
@@ -36,13 +36,20 @@ SENSOR_TYPES: dict[Modality, tuple[str, ...]] = {
 _MARKS = {"point_step": CLOUD, "encoding": IMAGE, "format": COMPRESSED}
 
 
-def to_sample(modality: Modality, message: Any, thermal_unit: str = "auto") -> Sample:
+def to_sample(
+    modality: Modality,
+    message: Any,
+    thermal_unit: str = "auto",
+    *,
+    least_range_m: float = LEAST_RANGE_M,
+) -> Sample:
     """Decode a parsed `Image`, `CompressedImage`, or for lidar `PointCloud2`.
 
     Args:
         modality: what the topic is declared as.
         message: the message.
         thermal_unit: see `decode_thermal`.
+        least_range_m: the LiDAR's least range; what is nearer, (0, 0, 0) too, is no return.
 
     Raises:
         EncodingError: another type of message, or an encoding or layout that is unknown.
@@ -55,7 +62,7 @@ def to_sample(modality: Modality, message: Any, thermal_unit: str = "auto") -> S
         raise EncodingError(f"a {name} is no {modality}", where=modality, hint=f"needs {wanted}")
     stamp, frame = stamp_of(message), message.header.frame_id
     if kind == CLOUD:
-        return Sample("lidar", _points(message), stamp, frame, "xyzi")
+        return Sample("lidar", _points(message, least_range_m), stamp, frame, "xyzi")
     if kind == COMPRESSED:
         values, unit = decode_compressed_image(
             modality, message.data, message.format, thermal_unit=thermal_unit
@@ -65,7 +72,7 @@ def to_sample(modality: Modality, message: Any, thermal_unit: str = "auto") -> S
     return Sample(modality, values, stamp, frame, message.encoding, unit)
 
 
-def _points(message: Any) -> NDArray[Any]:
+def _points(message: Any, least_range_m: float) -> NDArray[Any]:
     fields = [PointField(f.name, f.offset, f.datatype, f.count) for f in message.fields]
     return decode_pointcloud2(
         fields,
@@ -75,6 +82,7 @@ def _points(message: Any) -> NDArray[Any]:
         point_step=message.point_step,
         row_step=message.row_step,
         is_bigendian=message.is_bigendian,
+        least_range_m=least_range_m,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,10 @@ from perception.adapters.pointcloud import (
     decode_pointcloud2,
 )
 from perception.errors import EncodingError
+from perception.files.limits import check_points
 
 _CODES = {np.dtype(v).str[1:]: k for k, v in DATATYPES.items()}
-_LONGEST_LINE = 4096
+_LONGEST_LINE, _MOST_LINES = 4096, 1000
 
 
 def parse_pcd(content: bytes) -> NDArray[np.float32]:
@@ -26,7 +29,8 @@ def parse_pcd(content: bytes) -> NDArray[np.float32]:
     Binary data are little-endian, as PCL writes them.
 
     Raises:
-        InputError: the header is wrong, the data end early, or they are compressed.
+        InputError: the header is wrong or claims more points than the limit, the data end early, or
+            they are compressed.
     """
     header, start = _header(content)
     try:
@@ -36,48 +40,51 @@ def parse_pcd(content: bytes) -> NDArray[np.float32]:
         kinds = [f"{t.lower()}{s}" for t, s in zip(header["TYPE"], sizes, strict=True)]
         points, form = int(header["POINTS"][0]), header["DATA"][0].lower()
         widths = [s * c for s, c in zip(sizes, counts, strict=True)]
-        starts = np.cumsum([0, *(counts if form == "ascii" else widths)]).tolist()
+        starts = [0, *accumulate(counts if form == "ascii" else widths)]
         layout = list(zip(names, starts[:-1], (_CODES.get(k, 0) for k in kinds), strict=True))
     except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise EncodingError(f"PCD header lacks or garbles {error}") from error
-    if points < 0 or min([0, *counts, *sizes]) < 0:
-        raise EncodingError("PCD header has a negative number")
+    if min([1, *counts, *sizes]) < 1:
+        raise EncodingError("PCD header has a COUNT or SIZE below 1")
+    check_points(points)
     if form == "binary":
         fields = [PointField(name, offset, code) for name, offset, code in layout]
-        step = int(starts[-1])
+        step = starts[-1]
         return decode_pointcloud2(fields, content[start:], width=points, height=1, point_step=step)
     if form != "ascii":
         raise EncodingError(f"PCD data are {form[:30]}", hint="ascii or binary")
-    return _ascii(content[start:], layout, points, int(starts[-1]))
+    return _ascii(content[start:], layout, points, starts[-1])
 
 
 def _header(content: bytes) -> tuple[dict[str, list[str]], int]:
     """The header's entries and where the data start."""
     header: dict[str, list[str]] = {}
     position = 0
-    while "DATA" not in header:
+    for _ in range(_MOST_LINES):
+        if "DATA" in header:
+            return header, position
         end = content.find(b"\n", position, position + _LONGEST_LINE)
         if end < 0:
-            raise EncodingError("no PCD header")
+            break
         words = content[position:end].decode("ascii", "replace").split()
         position = end + 1
         if words and not words[0].startswith("#"):
             header[words[0].upper()] = words[1:]
-    return header, position
+    raise EncodingError("no PCD header")
 
 
 def _ascii(
     body: bytes, layout: list[tuple[str, int, int]], points: int, columns: int
 ) -> NDArray[np.float32]:
     """Go through the binary decoder, so that the rules for intensity and NaN are the same."""
+    wanted = [c for c in layout if c[0] in ("x", "y", "z", *INTENSITY_NAMES)]
     try:
-        with np.errstate(over="ignore"):
-            table = np.array(body.split(), np.float64).reshape(points, columns)
-            wanted = [c for c in layout if c[0] in ("x", "y", "z", *INTENSITY_NAMES)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            table = _table(body, [column for _, column, _ in wanted], points, columns)
             kind = np.dtype([(name, "<" + DATATYPES[code]) for name, _, code in wanted])
             packed = np.zeros(points, kind)
-            for name, column, _ in wanted:
-                packed[name] = table[:, column]
+            for i, (name, _, _) in enumerate(wanted):
+                packed[name] = table[:, i]
     except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise EncodingError("PCD data do not fit the header") from error
     offsets: Mapping[str, Any] = kind.fields or {}
@@ -85,3 +92,30 @@ def _ascii(
     return decode_pointcloud2(
         fields, packed.tobytes(), width=points, height=1, point_step=kind.itemsize
     )
+
+
+def _table(body: bytes, wanted: list[int], points: int, columns: int) -> NDArray[np.float64]:
+    """The `wanted` columns of the first `points` rows, in memory that does not grow with the text.
+
+    Raises:
+        ValueError: fewer rows, other columns, or no numbers.
+    """
+    if points == 0 or not wanted:
+        return np.zeros((points, len(wanted)))
+    body = body.lstrip()
+    if len(body) < 2 * points * columns - 1:  # a digit and a space each
+        raise ValueError("fewer numbers than points")
+    first = body[: body.find(b"\n") if b"\n" in body else None].split()
+    if len(first) != columns:
+        raise ValueError("other columns")
+    table = np.loadtxt(
+        io.BytesIO(body),
+        np.float64,
+        comments=None,
+        usecols=[*wanted, columns - 1],  # the last, so that no row may be cut off
+        max_rows=points,
+        ndmin=2,
+    )
+    if len(table) != points:
+        raise ValueError("fewer rows than points")
+    return table

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from perception.adapters.image import byte_view
 from perception.errors import EncodingError, InputError
+from perception.files.limits import check_points
+from perception.frame import LEAST_RANGE_M, is_return
 
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """numpy types by PointField datatype code."""
@@ -39,10 +41,12 @@ def decode_pointcloud2(
     point_step: int,
     row_step: int = 0,
     is_bigendian: bool = False,
+    least_range_m: float = LEAST_RANGE_M,
 ) -> NDArray[np.float32]:
     """Decode a cloud to (N, 4) float32: x, y, z in metres, intensity in 0..1 (0 when unknown).
 
-    Points with a coordinate that is not finite are dropped.  Intensities are scaled by their type
+    Points that are no return are dropped: a coordinate that is not finite, (0, 0, 0), or nearer than
+    `least_range_m`.  Intensities are scaled by their type
     (uint8 by 255, uint16 by 65535) and, as floats, by 255 when any exceeds 1.
 
     Raises:
@@ -55,6 +59,7 @@ def decode_pointcloud2(
     flat = byte_view(data, "cloud")
     if min(width, height, point_step) < 0 or row_step < width * point_step:
         raise InputError(f"cloud of {width}x{height} points with step {point_step}", where="lidar")
+    check_points(count, where="lidar")
     if count == 0:
         return np.zeros((0, 4), np.float32)
     if point_step == 0 or flat.size < row_step * (height - 1) + width * point_step:
@@ -93,13 +98,11 @@ def decode_pointcloud2(
             out[:, i] = table[f"f{i}"]
         if len(wanted) > 3:
             out[:, 3] = scale_intensity(table["f3"])
-    return _finite(out)
+    return _returns(out, least_range_m)
 
 
-def _finite(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    keep = np.isfinite(points[:, 0])
-    keep &= np.isfinite(points[:, 1])
-    keep &= np.isfinite(points[:, 2])
+def _returns(points: NDArray[np.float32], least_range_m: float) -> NDArray[np.float32]:
+    keep = is_return(points, least_range_m)
     return points if keep.all() else points[keep]
 
 
@@ -133,8 +136,12 @@ def scale_intensity(values: NDArray[Any]) -> NDArray[np.float32]:
     return out.clip(0, 1, out=out)
 
 
-def points_from_array(array: NDArray[Any]) -> NDArray[np.float32]:
+def points_from_array(
+    array: NDArray[Any], *, least_range_m: float = LEAST_RANGE_M
+) -> NDArray[np.float32]:
     """An (N, 3..5) array as (N, 4) float32 x, y, z, intensity; a fifth column (ring) is dropped.
+
+    Points that are no return are dropped, as in `decode_pointcloud2`.
 
     Raises:
         InputError: another shape or dtype.
@@ -148,4 +155,4 @@ def points_from_array(array: NDArray[Any]) -> NDArray[np.float32]:
         out[:, :3] = array[:, :3]
     if array.shape[1] > 3:
         out[:, 3] = scale_intensity(array[:, 3])
-    return _finite(out)
+    return _returns(out, least_range_m)

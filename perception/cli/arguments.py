@@ -132,12 +132,14 @@ def output_folder(path: Path) -> Path:
     """Make a folder for results.
 
     Raises:
-        ConfigError: the path is a file or lies below one.
+        ConfigError: the path is a file or lies below one, or the folder cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError("is a file, or below one; expected a folder", where=str(path)) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be made: {error.strerror}", where=str(path)) from error
     return path
 
 

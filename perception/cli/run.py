@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from perception.cli.arguments import CONSOLE, add_engine_arguments, say, write_json
+from perception.cli.arguments import CONSOLE, add_engine_arguments, output_folder, say, write_json
 from perception.errors import ConfigError
-from perception.frame import Frame, Modality, Sample
+from perception.files.writing import write_image
+from perception.frame import LEAST_RANGE_M, Frame, Modality, Sample
 from perception.preprocess.contract import PreprocessContract
 
 
@@ -24,9 +25,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="16 bit PNG in mm, metres as .npy/.tiff, or 8 bit where the bundle says its scale",
     )
     parser.add_argument("--thermal", type=Path, metavar="FILE", help="8 or 16 bit picture, or .npy")
-    parser.add_argument("--lidar", type=Path, metavar="FILE", help=".npy, .npz, .bin or .pcd")
+    parser.add_argument(
+        "--lidar", type=Path, metavar="FILE", help=".npy, .npz, .pcd, .bin, .pcd.bin"
+    )
     parser.add_argument("--rig", type=Path, metavar="FILE", help="calibration, see docs/data.md")
-    parser.add_argument("--depth-scale", type=float, help="metres per step of the depth file")
+    parser.add_argument(
+        "--depth-scale", type=float, help="metres per step of integer depth; floats are metres"
+    )
+    parser.add_argument(
+        "--lidar-columns", type=int, metavar="N", help="float32 a point of .bin (4; .pcd.bin 5)"
+    )
+    parser.add_argument(
+        "--lidar-least-range",
+        type=float,
+        default=LEAST_RANGE_M,
+        metavar="M",
+        help="nearer than this, in metres, is no return",
+    )
     parser.add_argument(
         "--thermal-unit",
         default="auto",
@@ -52,12 +67,17 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
         samples["rgb"] = load_rgb(args.rgb)
     if args.depth:
         samples["depth"] = load_depth(args.depth, args.depth_scale, contract.depth.m_per_count8)
-        if args.depth_scale is None and samples["depth"].encoding == "8UC1":
+        encoding = samples["depth"].encoding
+        if args.depth_scale is None and encoding == "8UC1":
             say(f"note: 8 bit depth, read as {contract.depth.m_per_count8:.4g} m per step")
+        elif args.depth_scale is not None and "FC1" in encoding:
+            say("note: depth of floats is read as metres; --depth-scale is for integers")
     if args.thermal:
         samples["thermal"] = load_thermal(args.thermal, args.thermal_unit)
     if args.lidar:
-        samples["lidar"] = load_lidar(args.lidar)
+        samples["lidar"] = load_lidar(
+            args.lidar, args.lidar_columns, least_range_m=args.lidar_least_range
+        )
     if not samples:
         raise ConfigError("no sensor file given", hint="--rgb, --depth, --thermal or --lidar")
     if args.rig:
@@ -68,8 +88,6 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
 
 def run(args: argparse.Namespace) -> int:
     """Run one frame; writes result.json, overlay.png, by task labels and confidence, and image_*.png."""
-    import cv2
-
     from perception.runtime.pipeline import Pipeline
     from perception.viz.overlay import colorize_labels, draw_result
 
@@ -84,22 +102,19 @@ def run(args: argparse.Namespace) -> int:
     result = pipeline(frame)
     for line in result.warnings:
         CONSOLE.print(f"warning: {line}", style="yellow")
-    args.out.mkdir(parents=True, exist_ok=True)
+    output_folder(args.out)
     write_json(args.out / "result.json", result_fields(pipeline, result))
     if not result.used:
         raise ConfigError("no sensor was usable", hint="see the warnings above")
-
-    def save(name: str, image: Any) -> None:
-        cv2.imwrite(str(args.out / name), image)
-
-    save("overlay.png", draw_result(pipeline.manifest, frame, result)[..., ::-1])
+    write_image(args.out / "overlay.png", draw_result(pipeline.manifest, frame, result))
     if result.labels is not None and result.confidence is not None:
-        save("labels.png", result.labels)
+        write_image(args.out / "labels.png", result.labels)
         colors = colorize_labels(result.labels, pipeline.manifest.classes.segmentation)
-        save("labels_color.png", colors[..., ::-1])
-        save("confidence.png", (result.confidence * 255).round().astype("uint8"))
+        write_image(args.out / "labels_color.png", colors)
+        confidence = (result.confidence * 255).round().astype("uint8")
+        write_image(args.out / "confidence.png", confidence)
     for name, picture in result.images.items():
-        save(f"image_{name}.png", picture[..., ::-1])
+        write_image(args.out / f"image_{name}.png", picture)
     used = ", ".join(result.used)
     CONSOLE.print(
         f"{result.state}: used {used}; {result.total_ms:.1f} ms on {result.backend}; wrote {args.out}"

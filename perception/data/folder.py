@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception.adapters.files import CLOUD_SUFFIXES, load_depth, load_lidar, load_rgb, load_thermal
+from perception.adapters.headerless import COLUMNS
 from perception.data.base import Boxes, ClassInfo, Recording, RecordingInfo, Truth
 from perception.data.classes import ClassTable, table_faults
 from perception.data.files import read_labels, read_yolo_boxes
@@ -24,7 +25,7 @@ from perception.files.limits import check_pixels
 from perception.files.listing import SampleFolder
 from perception.files.text import read_csv, read_yaml
 from perception.files.writing import AppendedFile, write_image, write_text, write_yaml, writing
-from perception.frame import Frame, Modality, Sample
+from perception.frame import LEAST_RANGE_M, Frame, Modality, Sample
 from perception.geometry.rig import Rig, load_rig, save_rig
 from perception.runtime.manifest import ClassSpec
 
@@ -56,6 +57,8 @@ class FolderInfo(BaseModel):
     det_classes: tuple[ClassSpec, ...] = ()
     depth_scale: float = Field(0.001, gt=0, allow_inf_nan=False)
     thermal_unit: Literal["auto", "counts8", "counts16", "centikelvin", "kelvin"] = "auto"
+    lidar_columns: int | None = Field(None, ge=COLUMNS[0], le=COLUMNS[-1])
+    lidar_least_range_m: float = Field(LEAST_RANGE_M, ge=0, allow_inf_nan=False)
     simulated: bool = False
     licence: str = "unknown"
 
@@ -264,7 +267,9 @@ class FolderRecording(Recording):
             return load_depth(path, self.layout.depth_scale)
         if modality == "thermal":
             return load_thermal(path, self.layout.thermal_unit)
-        return load_lidar(path)
+        return load_lidar(
+            path, self.layout.lidar_columns, least_range_m=self.layout.lidar_least_range_m
+        )
 
     def truth(self, index: int) -> Truth:
         name = self.ids[index]

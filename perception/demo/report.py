@@ -13,6 +13,7 @@ import numpy as np
 from perception.demo.charts import latency_chart, timeline_chart
 from perception.demo.runner import DemoRecord, PhaseRecord
 from perception.demo.scenario import modality_title
+from perception.files.writing import write_text
 
 _STYLE = Path(__file__).with_name("report.css")
 
@@ -53,11 +54,12 @@ def write_report(record: DemoRecord, path: Path, *, animation: Path | None, comm
         _section("How this was made", _facts(record, command)),
     ]
     title = html.escape(f"AnySense demo: {manifest.name} on {info.name}")
-    path.write_text(
+    write_text(
+        path,
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{title}</title><style>{_STYLE.read_text()}</style></head>"
-        f"<body><main>{''.join(sections)}</main></body></html>"
+        f"<title>{title}</title><style>{_STYLE.read_text('utf-8')}</style></head>"
+        f"<body><main>{''.join(sections)}</main></body></html>",
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from perception.data.base import Recording
 from perception.demo.scenario import FaultInjector, Phase, make_scenario, modality_title
 from perception.errors import ConfigError
+from perception.files.writing import write_image, writing
 from perception.frame import Frame, Modality
 from perception.metrics.evaluate import LOW_SCORE, Scorer
 from perception.runtime.pipeline import Pipeline
@@ -97,7 +98,7 @@ def run_demo(
         mosaics.append(mosaic)
         if index in _showcase(record.phase):
             path = pictures / f"{index:05d}.jpg"
-            cv2.imwrite(str(path), mosaic[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+            write_image(path, mosaic, [cv2.IMWRITE_JPEG_QUALITY, 85])
             record.pictures.append(path)
         on_frame()
     pipeline.manifest.detection.score_threshold = shown_score
@@ -186,7 +187,7 @@ def _row(
 
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     fields = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="") as file:
+    with writing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields, restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import InputError
+from perception.frame import is_return
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
@@ -49,7 +50,7 @@ def project_lidar(
 
     Args:
         points: (N, C>=3) x, y, z in metres in the LiDAR frame (REP 103), then intensity in 0..1 if
-            there is a fourth column.  Points with non-finite coordinates are left out.
+            there is a fourth column.  What is no return (`is_return`) is left out.
         camera: intrinsics for an image of `height` by `width` pixels.
         extrinsics: from the LiDAR frame to the camera's optical frame.
         height, width: size of the image.
@@ -92,7 +93,7 @@ def _visible(
     with np.errstate(all="ignore"):
         optical = extrinsics.rotation.astype(np.float32) @ columns
         optical += extrinsics.translation.astype(np.float32)[:, None]
-        rows = np.flatnonzero(optical[2] > _NEAREST)  # False for NaN
+        rows = np.flatnonzero((optical[2] > _NEAREST) & is_return(columns.T))
         u, v, inside = camera.project_columns(*optical.take(rows, axis=1))
         inside &= (u > -0.5) & (v > -0.5) & (u < width - 0.5) & (v < height - 0.5)
         kept = np.flatnonzero(inside)
@@ -101,7 +102,4 @@ def _visible(
         flat = row * np.int32(width) + column
         x, y, z = columns.take(rows, axis=1)
         square = x * x + y * y + z * z
-    finite = np.isfinite(square)
-    if not finite.all():
-        rows, flat, square = rows[finite], flat[finite], square[finite]
     return rows, flat, square

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import CalibrationError, InputError
-from perception.frame import Modality, Sample, shape_hint
+from perception.errors import BlindError, CalibrationError, InputError
+from perception.frame import Modality, Sample, is_return, shape_hint
 from perception.geometry.projection import LidarImage, project_lidar
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.grid import GridMap
@@ -103,7 +103,7 @@ def refuse_blind(modality: Modality, channels: Float, contract: PreprocessContra
         InputError: a depth or LiDAR input that says nothing.
     """
     if modality == "depth" and not channels[1].any():
-        raise InputError(
+        raise BlindError(
             f"no pixel between {contract.depth.min_m:g} and {contract.depth.max_m:g} m",
             where="depth",
             hint="is the sensor blind, or are the values not in metres?",
@@ -151,8 +151,8 @@ def _lidar(sample: Sample, contract: PreprocessContract) -> LidarImage:
             where="lidar",
             hint=_cloud_hint(points),
         )
-    if len(points) == 0 or not np.isfinite(points[:, :3]).all(axis=1).any():
-        raise InputError("empty cloud: no finite point", where="lidar")
+    if not is_return(points).any():
+        raise BlindError("empty cloud: no return", where="lidar")
     if sample.camera is None or sample.extrinsics is None:
         raise CalibrationError(
             "needs intrinsics of the reference camera and extrinsics to it",
@@ -226,7 +226,7 @@ def _check_unit(sample: Sample) -> None:
             f"unknown unit '{unit}'", where="thermal", hint="counts8, counts16 or kelvin"
         )
     if not np.isfinite(data).any():
-        raise InputError("no finite value in the image", where="thermal")
+        raise BlindError("no finite value in the image", where="thermal")
     values = data[_COARSE]
     values = values[np.isfinite(values)]
     if not values.size:

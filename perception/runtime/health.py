@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from perception.frame import Modality, Sample
+from perception.frame import Modality, Sample, is_return
 
 HealthState = Literal["ok", "late", "lost", "frozen", "dark", "saturated", "malformed", "skewed"]
 
@@ -26,7 +26,7 @@ class HealthConfig:
         saturated_level: gray values from this on count as saturated.
         saturated_share: an image with more saturated pixels than this share is saturated.
         min_valid_share: a depth image with fewer valid pixels is dark (the sensor sees nothing).
-        min_points: a cloud with fewer points is dark.
+        min_points: a cloud with fewer returns is dark; (0, 0, 0) is none.
         min_thermal_spread: a thermal image with a smaller spread (in its unit) is dark.
         frozen_after: a frozen sensor is one that gives at least this many samples in a row whose
             bytes are all the same ...
@@ -124,7 +124,9 @@ class HealthMonitor:
             return "ok" if valid.mean() >= self.config.min_valid_share else "dark"
         if sample.modality == "thermal":
             return self._thermal(sample)
-        return "ok" if len(sample.data) >= self.config.min_points else "dark"
+        return (
+            "ok" if np.count_nonzero(is_return(sample.data)) >= self.config.min_points else "dark"
+        )
 
     def _rgb(self, sample: Sample) -> HealthState:
         green = sample.data[::8, ::8, 1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.frame import Sample
+from perception.frame import Sample, is_return
 from perception.geometry.camera import CameraModel
 from perception.runtime.result import Detections
 
@@ -76,7 +76,7 @@ def pixel_points(sample: Sample, size: tuple[int, int], stride: int = 1) -> Pixe
     u, v, valid = camera.project_columns(*optical.T)
     with np.errstate(invalid="ignore"):
         valid &= (u > -0.5) & (v > -0.5) & (u < camera.width - 0.5) & (v < camera.height - 0.5)
-    keep = np.flatnonzero(valid)
+    keep = np.flatnonzero(valid & is_return(points))
     return PixelPoints(
         points[keep],
         optical[keep],

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import AnySenseError, EngineError, InputError
+from perception.errors import AnySenseError, BlindError, EngineError, InputError
 from perception.frame import MODALITIES, Frame, Modality, Sample
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
@@ -333,7 +333,8 @@ class Pipeline:
         except AnySenseError as error:
             if self.strict:
                 raise
-            self.reject(modality, "malformed", str(error))
+            state: HealthState = "dark" if isinstance(error, BlindError) else "malformed"
+            self.reject(modality, state, str(error))
             return None
         if encoded is None:
             state = self.health.state(modality)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import MissingDependencyError
+from perception.files.writing import writing
 
 
 def write_gif(
@@ -40,13 +41,14 @@ def write_gif(
             Image.fromarray(cv2.resize(i, size, interpolation=cv2.INTER_AREA)).quantize(96)
             for i in chosen
         ]
-        frames[0].save(
-            path,
-            save_all=True,
-            append_images=frames[1:],
-            duration=round(1000 * step / fps),
-            loop=0,
-            optimize=False,
-        )
+        with writing(path) as partial:
+            frames[0].save(
+                partial,
+                save_all=True,
+                append_images=frames[1:],
+                duration=round(1000 * step / fps),
+                loop=0,
+                optimize=False,
+            )
         if path.stat().st_size <= max_bytes:
             return

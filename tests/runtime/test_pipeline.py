@@ -255,3 +255,27 @@ def test_a_zip_of_a_bundle_loads(tiny_bundle: Path, frames: list[Frame], tmp_pat
 def test_errors_have_one_base() -> None:
     assert issubclass(InputError, AnySenseError)
     assert issubclass(CalibrationError, AnySenseError)
+
+
+def test_a_sensor_that_says_nothing_is_dark_not_malformed(
+    pipeline: Pipeline, frames: list[Frame]
+) -> None:
+    depth, thermal, lidar = (frames[0][m] for m in ("depth", "thermal", "lidar"))
+    nothing = [
+        replace(lidar, data=np.zeros((20_000, 4), np.float32)),  # beams without a return
+        replace(lidar, data=lidar.data[:0]),
+        replace(lidar, data=np.full_like(lidar.data, np.nan)),
+        replace(depth, data=np.full_like(depth.data, np.nan)),
+        replace(thermal, data=np.full_like(thermal.data, np.nan)),
+    ]
+    for sample in nothing:
+        pipeline.reset()
+        result = pipeline({**frames[0], sample.modality: sample})
+        assert result.health[sample.modality] == "dark", result.warnings
+        assert pipeline.counters[f"dark_{sample.modality}"] > 0
+        assert pipeline.counters[f"malformed_{sample.modality}"] == 0
+    padded = np.vstack([np.zeros((500, 4), np.float32), lidar.data])
+    pipeline.reset()
+    result = pipeline({"lidar": replace(lidar, data=padded)})
+    pipeline.reset()
+    assert np.array_equal(result.labels, pipeline({"lidar": lidar}).labels)

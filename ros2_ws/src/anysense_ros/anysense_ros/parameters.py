@@ -87,6 +87,7 @@ COMMON = (
     Spec("output.points_stride", 2, "of ~/points from a depth image", 1, 32),
     Spec("diagnostics.period_s", 1.0, "of /diagnostics; changes are sent at once", 0.05, 60.0),
     Spec("thermal.unit", "auto", "what 16 bit values are", choices=UNITS),
+    Spec("lidar.least_range_m", 0.01, "nearer than this is no return", 0.0, 1000.0),
 )
 
 

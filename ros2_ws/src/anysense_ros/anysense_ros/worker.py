@@ -198,7 +198,12 @@ class Worker:
     def _take(self, stream: Stream, modality: Modality, message: Any, arrived: Arrival) -> None:
         """Decode and encode one message; whatever happens, it is counted."""
         try:
-            sample = to_sample(modality, message, self.settings["thermal.unit"])
+            sample = to_sample(
+                modality,
+                message,
+                self.settings["thermal.unit"],
+                least_range_m=self.settings["lidar.least_range_m"],
+            )
             sample = self.calibration.attach(stream.dated(sample, arrived.clock_ns))
         except Exception as error:
             line = _line(error)
