@@ -27,6 +27,9 @@ from export.folding import fold_batch_norm
 from export.graphs import GraphSpec, graph_specs
 from export.onnx_writer import write_onnx
 from export.qdq import layers_of, quantize
+from perception.errors import ConfigError
+from perception.files.text import read_json
+from perception.files.writing import write_text
 from perception.models.anyfuse import AnyFuse
 from perception.models.elastic import blank
 from perception.runtime.engines.base import Engine
@@ -35,6 +38,8 @@ from perception.search.space import Candidate, SearchSpace, precisions_of, units
 
 Shape = tuple[int, ...]
 Progress = Callable[[str, int, int], None]
+
+_ANOTHER = "use another --out"
 
 _THRESHOLD = 6.0  # of activations in graphs that are only timed: it changes no instruction
 
@@ -101,10 +106,13 @@ class LatencyTables:
     """Milliseconds of blocks by signature, kept in a file.
 
     Args:
-        path: JSON file, read if it is there.
+        path: JSON file, read if it is there; one of another backend or number of threads is refused.
         backend: name of a backend of `perception.runtime.engines.registry`.
         threads: CPU threads, None for all.
         seconds: how long each block is timed.
+
+    Raises:
+        ConfigError: the file is no latency table, or one of other settings.
     """
 
     def __init__(
@@ -112,8 +120,21 @@ class LatencyTables:
     ) -> None:
         self.path, self.backend, self.threads, self.seconds = path, backend, threads, seconds
         self.blocks: dict[str, float] = {}
-        if path.is_file():
-            self.blocks = json.loads(path.read_text())["blocks"]
+        if path.exists():
+            self.blocks = self._read()
+
+    def _read(self) -> dict[str, float]:
+        content = read_json(self.path, error=ConfigError)
+        blocks = content.get("blocks") if isinstance(content, dict) else None
+        if not isinstance(blocks, dict) or not all(
+            isinstance(v, int | float) and 0 <= v < float("inf") for v in blocks.values()
+        ):
+            raise ConfigError("is no latency table", where=str(self.path), hint=_ANOTHER)
+        for name in ("backend", "threads"):
+            if content.get(name) != getattr(self, name):
+                told = f"was measured with {name} {content.get(name)}, not {getattr(self, name)}"
+                raise ConfigError(told, where=str(self.path), hint=_ANOTHER)
+        return blocks
 
     def measure(self, wanted: Sequence[tuple[nn.Module, Shape]], progress: Progress) -> None:
         """Time those of the blocks, on `meta` or not, that the file lacks, in all their precisions."""
@@ -146,9 +167,7 @@ class LatencyTables:
 
     def _save(self) -> None:
         content = {"backend": self.backend, "threads": self.threads, "blocks": self.blocks}
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1))
-        partial.replace(self.path)
+        write_text(self.path, json.dumps(content, indent=1), error=ConfigError)
 
 
 class _Blocks(nn.Module):

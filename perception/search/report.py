@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from perception.errors import ConfigError
+from perception.files.writing import write_text, writing
 from perception.search.search import Found, SearchReport
 from perception.search.space import SearchSpace
 
@@ -43,16 +45,25 @@ def report_content(report: SearchReport, space: SearchSpace, backend: str) -> di
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write a report's content; a correlation that is not defined becomes null."""
+    """Write a report's content; a correlation that is not defined becomes null.
+
+    Raises:
+        ConfigError: the disk is full, or the place cannot be written.
+    """
     cleaned = {
         **content,
         "predictors": {k: v if v == v else None for k, v in content["predictors"].items()},
     }
-    path.write_text(json.dumps(cleaned, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(cleaned, indent=1, allow_nan=False) + "\n"
+    write_text(path, text, error=ConfigError)
 
 
 def plot(report: SearchReport, path: Path, title: str) -> None:
-    """Latency against the mean score: all candidates, the front, and what was really timed."""
+    """Latency against the mean score: all candidates, the front, and what was really timed.
+
+    Raises:
+        ConfigError: the disk is full, or the place cannot be written.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 5), layout="constrained")
@@ -93,4 +104,5 @@ def plot(report: SearchReport, path: Path, title: str) -> None:
     axis.margins(x=0.1)  # room for the labels
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right", fontsize=8)
-    figure.savefig(path, dpi=120)
+    with writing(path, error=ConfigError) as partial:
+        figure.savefig(partial, dpi=120)

@@ -15,6 +15,8 @@ from export.bundle_writer import model_from_checkpoint, random_images
 from perception.data.base import Recording
 from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
+from perception.files.text import read_json
+from perception.files.writing import write_text
 from perception.models.anyfuse import AnyFuse
 from perception.search.accuracy import Judge
 from perception.search.evolution import (
@@ -33,9 +35,10 @@ from perception.training.dataset import FusionDataset
 Progress = Callable[[str, int, int], None]
 
 OBJECTIVES = ("latency", "size")
+"""What is minimized while accuracy is maximized."""
+
 MIXED = 6
 """Networks of float and int8 that the latency's fit is made from, beside the four corners."""
-"""What is minimized while accuracy is maximized."""
 
 STATE = "search.json"
 
@@ -166,8 +169,8 @@ class Search:
         self.latency = LatencyModel(self.space, tables)
         self._state: dict[str, Any] = {"settings": self._settings(recording), "timed": {}}
         self._state |= {"scores": {}, "held_out": {}}
-        if (out / STATE).is_file():
-            before = json.loads((out / STATE).read_text())
+        if (out / STATE).exists():
+            before = _read_state(out / STATE)
             if before["settings"] != self._state["settings"]:
                 raise ConfigError(
                     "holds a search with other settings", where=str(out), hint="use another --out"
@@ -344,9 +347,29 @@ class Search:
         return "mean" if len(tasks) > 1 else {"segmentation": "miou"}.get(tasks[0], "ap50")
 
     def _save(self) -> None:
-        partial = self.out / f"{STATE}.partial"
-        partial.write_text(json.dumps(self._state, indent=1))
-        partial.replace(self.out / STATE)
+        write_text(self.out / STATE, json.dumps(self._state, indent=1), error=ConfigError)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """What an earlier search has written.
+
+    Raises:
+        ConfigError: the file is another one.
+    """
+    content = read_json(path, error=ConfigError)
+    kinds = {"settings": dict, "timed": dict, "scores": dict, "held_out": dict}
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(name), kind) for name, kind in kinds.items()
+    ):
+        raise ConfigError("is no state of a search", where=str(path), hint="use another --out")
+    timed = content["timed"].values()
+    scores = [v for n in ("scores", "held_out") for v in content[n].values()]
+    numbers = [*timed, *(x for s in scores if isinstance(s, dict) for x in s.values())]
+    if not all(isinstance(s, dict) and s for s in scores) or not all(
+        isinstance(x, int | float) for x in numbers
+    ):
+        raise ConfigError("holds no scores of a search", where=str(path), hint="use another --out")
+    return content
 
 
 def _key(candidate: Candidate) -> str:

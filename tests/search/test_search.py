@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from export.bundle_writer import model_from_checkpoint
 from export.int8 import Int8Options, Quantizer
 from perception.cli.main import main
 from perception.data import open_recording
@@ -23,8 +24,8 @@ from perception.models.layers import SeparableBlock
 from perception.runtime.bundle import Bundle
 from perception.runtime.pipeline import Pipeline
 from perception.search.latency import LatencyModel, LatencyTables, non_negative, signature
-from perception.search.search import Found, choose, split_frames
-from perception.search.space import SearchSpace
+from perception.search.search import MIXED, Found, _key, choose, split_frames
+from perception.search.space import Candidate, SearchSpace
 from perception.training.building import build_from_config, describe_recording
 from perception.training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from perception.training.config import TrainConfig
@@ -170,6 +171,14 @@ def save_supernet(folder: Path, data: Path, **options: object) -> Path:
     return folder
 
 
+def fitted_networks(run: Path, seed: int) -> list[Candidate]:
+    """The networks that the latency's fit is made from: the four corners and some drawn ones."""
+    space = SearchSpace(model_from_checkpoint(load_checkpoint(run)))  # type: ignore[arg-type]
+    corners = [space.corner(large=a, int8=b) for a in (True, False) for b in (True, False)]
+    rng = np.random.default_rng(seed)
+    return [*corners, *(space.draw(rng) for _ in range(MIXED))]
+
+
 QUICK = ["--initial", "5", "--rounds", "1", "--per-round", "2", "--verify", "1"]
 QUICK += ["--held-out", "0.3", "--backend", "onnxruntime-cpu"]
 
@@ -189,7 +198,12 @@ def test_search_resumes_and_its_runs_are_exported_and_run(
     assert [f["predicted_ms"] for f in front] == sorted(f["predicted_ms"] for f in front)
     assert [f["score"] for f in front] == sorted(f["score"] for f in front)
     assert len(front) + len(pareto["others"]) >= 5
-    assert pareto["predictors"]["latency_networks"] >= 0
+    # The errors of the predictors are over networks that the fit has not seen: what was timed besides.
+    fitted = {_key(c) for c in fitted_networks(run, seed=0)}
+    timed = json.loads((out / "search.json").read_text())["timed"]
+    assert fitted < timed.keys(), "the fit's networks, and some of the front"
+    assert pareto["predictors"]["latency_networks"] == len(timed.keys() - fitted)
+    assert 0 <= pareto["predictors"]["latency_relative_error"] < 100
     assert (out / "pareto.png").stat().st_size > 5000
 
     state = (out / "search.json").read_bytes()
@@ -216,6 +230,48 @@ def test_search_resumes_and_its_runs_are_exported_and_run(
     none = Quantizer(bundle, recording, Int8Options(4, only=frozenset()))
     with pytest.raises(ConfigError, match="none of its layers"):
         none.run(tmp_path / "int8")
+
+
+def test_files_of_a_search_that_are_none_are_one_line(
+    simulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save_supernet(tmp_path / "super", simulated)
+    for name, content, told in (
+        ("search.json", b"\xff\xfe\0", "search.json"),
+        ("search.json", b"{", "not JSON"),
+        ("search.json", b"[]", "is no state of a search"),
+        ("search.json", b'{"settings": {}, "timed": [], "scores": {}, "held_out": {}}', "no state"),
+        (
+            "search.json",
+            b'{"settings": {}, "timed": {"0": "x"}, "scores": {}, "held_out": {}}',
+            "no s",
+        ),
+        ("latency.json", b"null", "is no latency table"),
+        ("latency.json", b'{"blocks": {"a": NaN}}', "is no latency table"),
+        ("latency.json", b'{"blocks": {}, "backend": "abacus"}', "measured with backend abacus"),
+        ("latency.json", b"[" * 100_000, "nested too deeply"),
+    ):
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        (out / name).write_bytes(content)
+        argv = ["search", str(run), "--data", f"folder:{simulated}", "--out", str(out), *QUICK]
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and told in error and name in error, content
+        assert (out / name).read_bytes() == content
+        (out / name).unlink()
+
+
+def test_a_table_that_cannot_be_written_stays(tmp_path: Path) -> None:
+    tables = LatencyTables(tmp_path / "latency.json", "onnxruntime-cpu", 1)
+    tables.blocks = {"a": 1.0}
+    tables._save()
+    before = tables.path.read_bytes()
+    tables.path = tmp_path / "nowhere" / "latency.json"
+    with pytest.raises(ConfigError, match="cannot be written"):
+        tables._save()
+    assert (tmp_path / "latency.json").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["latency.json"]
 
 
 @pytest.mark.parametrize(
