@@ -7,6 +7,7 @@ file is, is told by its first bytes (JPEG, PNG, TIFF, .npy) and only where there
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,20 @@ from numpy.typing import NDArray
 from perception.adapters.depth import depth_from_array
 from perception.adapters.headerless import COLUMNS_BY_SUFFIX, columns_of, parse_bin
 from perception.adapters.pcd import parse_pcd
-from perception.adapters.pictures import decode_labels, decode_picture, single_channel
+from perception.adapters.pictures import (
+    Picture,
+    decode_labels,
+    decode_picture,
+    radiometric_remark,
+    remarks,
+    single_channel,
+)
 from perception.adapters.pointcloud import points_from_array
 from perception.adapters.thermal import thermal_from_array
 from perception.errors import EncodingError, InputError
 from perception.files.arrays import NPY_MAGIC, parse_npy, parse_npz
 from perception.files.text import read_bytes
-from perception.frame import LEAST_RANGE_M, Sample
+from perception.frame import LEAST_RANGE_M, Modality, Sample
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 CLOUD_SUFFIXES = (".npy", ".npz", *COLUMNS_BY_SUFFIX, ".pcd")
@@ -72,7 +80,8 @@ def load_depth(path: Path, scale: float | None = None, m_per_count8: float | Non
 def load_thermal(path: Path, unit: str = "auto") -> Sample:
     """A thermal picture: 8 or 16 bit PNG, JPEG or TIFF, or floats in TIFF or .npy.
 
-    It is turned upright as its EXIF or TIFF orientation says.  See `decode_thermal` for `unit`.
+    It is turned upright as its EXIF or TIFF orientation says.  Of a radiometric JPEG the preview is read,
+    with a warning: its counts are no temperatures.  See `decode_thermal` for `unit`.
 
     Raises:
         DataError: no such file, or one of impossible size.
@@ -82,7 +91,7 @@ def load_thermal(path: Path, unit: str = "auto") -> Sample:
         content = read_bytes(path)
         array = _array(content, path)
         if array is None:
-            array = single_channel(decode_picture(content).upright())
+            array = _thermal_picture(decode_picture(content))
         values, found = thermal_from_array(array, unit=unit)
         return Sample("thermal", values, encoding=_encoding(array), unit=found)
 
@@ -129,6 +138,32 @@ def load_labels(path: Path) -> NDArray[Any]:
     """
     with _naming(path):
         return decode_labels(read_bytes(path))
+
+
+def file_remarks(path: Path, modality: Modality) -> list[str]:
+    """What a user should know of a sample's file that can be read: turned, or only a preview.
+
+    Raises:
+        DataError, EncodingError: as the file's loader.
+    """
+    with _naming(path):
+        if modality == "lidar":
+            return []
+        content = read_bytes(path)
+        is_array = _array(content, path) is not None
+        return [] if is_array else remarks(content, turned=modality != "depth")
+
+
+def _thermal_picture(picture: Picture) -> NDArray[Any]:
+    if not picture.radiometric:
+        return single_channel(picture.upright())
+    remark = radiometric_remark(picture.radiometric)
+    try:
+        gray = single_channel(picture.upright())
+    except EncodingError as error:
+        raise EncodingError(remark) from error
+    warnings.warn(f"a thermal file {remark}", stacklevel=4)
+    return gray
 
 
 @contextmanager

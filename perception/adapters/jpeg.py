@@ -19,7 +19,8 @@ _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 _FIRST_ARITHMETIC = 0xC9
 _PIXELS_PER_BYTE = 8 * 64  # no Huffman code is shorter than a bit, and each block of 8x8 has one
-_SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
+_SCAN, _END, _APP1, _APP3 = 0xDA, 0xD9, 0xE1, 0xE3
+_LARGEST_APP3 = 2**17  # what else is kept in APP3 is small
 _MOST_MARKERS = 10_000
 
 
@@ -29,7 +30,8 @@ class JpegHeader:
     width, height: pixels.
     channels: components: 1 gray, 3 color, 4 CMYK.
     orientation: EXIF orientation, 1 when there is none.
-    radiometric: whether a FLIR block with the camera's raw values lies beside the picture.
+    radiometric: whose block of a thermal camera's raw values lies beside the picture: `FLIR`, `DJI`,
+        or empty.
     arithmetic: whether it is coded arithmetically, not by Huffman.
     """
 
@@ -37,7 +39,7 @@ class JpegHeader:
     height: int
     channels: int
     orientation: int
-    radiometric: bool
+    radiometric: str
     arithmetic: bool = False
 
 
@@ -48,7 +50,8 @@ def read_header(content: bytes) -> JpegHeader:
         EncodingError: it is damaged or ends before the picture, or of a kind that is not decoded.
     """
     size: tuple[int, int, int] | None = None
-    orientation, radiometric, arithmetic = UPRIGHT, False, False
+    orientation, radiometric, arithmetic = UPRIGHT, "", False
+    app3_bytes = 0
     position = len(MAGIC)
     for _ in range(_MOST_MARKERS):
         found = _MARKER.search(content, position)
@@ -71,7 +74,10 @@ def read_header(content: bytes) -> JpegHeader:
         elif code == _APP1 and segment.startswith(b"Exif\0"):
             orientation = orientation_of(segment[6:])
         elif code == _APP1 and segment.startswith(b"FLIR\0"):
-            radiometric = True
+            radiometric = "FLIR"
+        elif code == _APP3:
+            app3_bytes += length
+            radiometric = radiometric or ("DJI" if app3_bytes > _LARGEST_APP3 else "")
     if size is None:
         raise EncodingError("JPEG is damaged: no frame header before the picture")
     return JpegHeader(*size, orientation, radiometric, arithmetic)

@@ -85,11 +85,13 @@ class Picture:
             and an alpha channel is dropped.  uint8 or uint16, from TIFF also other integers and floats.
         orientation: 1..8 as EXIF (or TIFF) tells it.
         inverted: whether the file says that 0 is white; `stored` is as stored.
+        radiometric: whose block of raw thermal values lies beside this preview (`FLIR`, `DJI`), or empty.
     """
 
     stored: NDArray[Any]
     orientation: int = UPRIGHT
     inverted: bool = False
+    radiometric: str = ""
 
     def upright(self) -> NDArray[Any]:
         """The stored values, turned and mirrored as the orientation says."""
@@ -131,7 +133,43 @@ def decode_picture(content: bytes, formats: tuple[str, ...] = FILE_FORMATS) -> P
     header = jpeg.read_header(content)
     _check_size(header.width, header.height, 8)
     jpeg.refuse_incomplete(content, header)
-    return Picture(_decode(content, header.width, header.height, kind), header.orientation)
+    image = _decode(content, header.width, header.height, kind)
+    return Picture(image, header.orientation, radiometric=header.radiometric)
+
+
+def remarks(content: bytes, *, turned: bool = True) -> list[str]:
+    """What a user should know of a picture that can be decoded, though nothing is wrong with it.
+
+    Args:
+        content: the bytes of the file.
+        turned: whether its orientation is applied, as to RGB and thermal pictures.
+
+    Raises:
+        EncodingError, InputError: see `decode_picture`.
+    """
+    kind = format_of(content)
+    found = []
+    if kind == "TIFF":
+        orientation = tiff.read_tiff(content).orientation
+    elif kind == "PNG":
+        orientation = png.read_png(content).orientation
+    else:
+        header = jpeg.read_header(content)
+        orientation = header.orientation
+        if header.radiometric:
+            found.append(radiometric_remark(header.radiometric))
+    if orientation != UPRIGHT:
+        done = "turned upright as it says" if turned else "not applied, the raster is as stored"
+        found.append(f"has orientation {orientation} (EXIF): {done}")
+    return found
+
+
+def radiometric_remark(maker: str) -> str:
+    """What is to be said of a thermal camera's JPEG with raw values beside its picture."""
+    return (
+        f"is a radiometric JPEG ({maker}): its picture is a preview, not temperatures; "
+        "extract the raw values to TIFF or .npy"
+    )
 
 
 def _check_size(width: int, height: int, bits: int) -> None:

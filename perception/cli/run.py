@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,13 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
     Raises:
         ConfigError: no file is given.
     """
-    from perception.adapters.files import load_depth, load_lidar, load_rgb, load_thermal
+    from perception.adapters.files import (
+        file_remarks,
+        load_depth,
+        load_lidar,
+        load_rgb,
+        load_thermal,
+    )
     from perception.geometry.rig import load_rig
 
     samples: dict[Modality, Sample] = {}
@@ -73,11 +80,17 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
         elif args.depth_scale is not None and "FC1" in encoding:
             say("note: depth of floats is read as metres; --depth-scale is for integers")
     if args.thermal:
-        samples["thermal"] = load_thermal(args.thermal, args.thermal_unit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it is a note below
+            samples["thermal"] = load_thermal(args.thermal, args.thermal_unit)
     if args.lidar:
         samples["lidar"] = load_lidar(
             args.lidar, args.lidar_columns, least_range_m=args.lidar_least_range
         )
+    for modality in samples:
+        path = getattr(args, modality)
+        for text in file_remarks(path, modality):
+            say(f"note: {path} {text}")
     if not samples:
         raise ConfigError("no sensor file given", hint="--rgb, --depth, --thermal or --lidar")
     if args.rig:

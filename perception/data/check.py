@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from perception.data.base import IGNORE_LABEL
-from perception.data.files import read_labels
+from perception.adapters.files import file_remarks
+from perception.data.files import BLACK_AND_WHITE, is_black_and_white, read_labels
 from perception.data.folder import FRAMES, RIG, FolderRecording, parse_frames
 from perception.errors import AnySenseError, DataError
 from perception.files.listing import stem_of, visible_files
@@ -45,9 +46,9 @@ def check_folder(
     """Check every file of a recording in the folder format; one that is wrong does not end it.
 
     Looks for wrong rows of `frames.csv`, a wrong rig, missing and unreadable files, wrong sizes,
-    turned pictures, label ids that no class has, masks stored as 0 and 255, boxes outside the image,
-    depth and temperatures of an impossible scale, empty clouds, clouds that miss the image, stamps
-    that do not rise, mixed formats, and files that no frame names.
+    turned pictures, previews of radiometric JPEGs, label ids that no class has, masks stored as 0 and
+    255, boxes outside the image, depth and temperatures of an impossible scale, empty clouds, clouds that
+    miss the image, stamps that do not rise, mixed formats, and files that no frame names.
 
     Raises:
         DataError: there is no such folder, or `dataset.yaml` or `frames.csv` cannot be read at all.
@@ -66,8 +67,10 @@ def check_folder(
     check = _FolderCheck(FolderRecording(root, rows=rows, rig=rig))
     check.findings = findings
     check.index(complete=not faults)
-    for index in progress(range(len(check.recording))):
-        check.frame(index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the readers: each becomes a finding
+        for index in progress(range(len(check.recording))):
+            check.frame(index)
     check.whole()
     return check.findings
 
@@ -88,7 +91,9 @@ class _FolderCheck:
         self.root = recording.root
         self.findings: list[Finding] = []
         self.medians: list[float] = []
-        self.label_ids: set[int] = set()
+        self.label_files = 0
+        self.black_and_white: list[str] = []
+        self.remarks: dict[tuple[str, str], list[str]] = {}
         self.cameras: set[Modality] = set()
 
     def add(self, severity: Literal["error", "warning"], where: str, message: str) -> None:
@@ -130,6 +135,7 @@ class _FolderCheck:
                 sample = self.recording.sample(modality, name, stamp)
                 if sample is not None:
                     self._sample(f"{modality}/{name}", sample)
+                    self._remarks(modality, name)
                 else:
                     missing += 1
                     self.add("warning", f"{modality}/{name}", "sample is missing")
@@ -162,6 +168,12 @@ class _FolderCheck:
             finite = sample.data[np.isfinite(sample.data)]
             self.medians += [float(np.median(finite))] if finite.size else []
 
+    def _remarks(self, modality: Modality, name: str) -> None:
+        """What is to be known of a file that is right, once for all files of which it is true."""
+        path = self.recording.path(modality, name)
+        for text in file_remarks(path, modality) if path is not None else []:
+            self.remarks.setdefault((modality, text), []).append(path.name)
+
     def _camera(self, sample: Sample) -> None:
         """A sensor's calibration against its pictures; for a cloud, against the labeled image."""
         camera, modality = sample.camera, sample.modality
@@ -185,7 +197,9 @@ class _FolderCheck:
             got = f"{labels.shape[1]}x{labels.shape[0]}"
             text = f"is {got}, dataset.yaml says {layout.width}x{layout.height}"
             self.add("error", f"labels/{name}", text)
-        self.label_ids |= set(np.unique(labels).tolist())
+        self.label_files += 1
+        if is_black_and_white(labels):
+            self.black_and_white.append(path.name)
         self.recording.seg_table.positions(labels, str(path))
 
     def whole(self) -> None:
@@ -196,9 +210,13 @@ class _FolderCheck:
             why = "metres stored as millimetres?" if median < low else "too large a scale?"
             text = f"median depth over all frames is {median:.4g} m: {why} Set depth_scale"
             self.add("error", "depth", text)
-        if self.label_ids == {0, IGNORE_LABEL} and len(self.layout.seg_classes) > 1:
-            text = "hold only 0 and 255 (ignore): a mask saved as black and white? Store class ids"
+        if self.black_and_white and len(self.layout.seg_classes) > 1:
+            count = f"{len(self.black_and_white)} of {self.label_files} files"
+            text = f"{count} ({self.black_and_white[0]}) hold {BLACK_AND_WHITE}"
             self.add("warning", "labels", text)
+        for (folder, text), names in self.remarks.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            self.add("warning", f"{folder}/{names[0]}{more}", text)
 
 
 def _check_rgb(sample: Sample) -> list[str]:

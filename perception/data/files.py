@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +15,23 @@ from perception.data.base import IGNORE_LABEL, Boxes
 from perception.errors import DataError
 from perception.files.text import read_text
 
+BLACK_AND_WHITE = (
+    "only 0 and 255, and 255 means ignore: a mask saved as black and white? Store class ids"
+)
+
+
+def is_black_and_white(labels: NDArray[Any]) -> bool:
+    """Whether the only ids are 0 and `IGNORE_LABEL`, both of them."""
+    ignored = labels == IGNORE_LABEL
+    return bool(ignored.any() and (ignored | (labels == 0)).all() and not ignored.all())
+
 
 def read_labels(path: Path, classes: int) -> NDArray[np.uint8]:
     """A label image (H, W) uint8 with ids below `classes`, or 255.
 
-    The ids are what the gray or palette PNG stores, see `perception.adapters.pictures.decode_labels`.
+    The ids are what the gray or palette PNG stores, see `perception.adapters.pictures.decode_labels`.  A
+    file with only 0 and 255 is warned about, once for each folder: it may be a mask saved as black and
+    white, of which 255 (ignore) hides all that was marked.
 
     Raises:
         DataError: other ids, or no such file.
@@ -31,6 +45,8 @@ def read_labels(path: Path, classes: int) -> NDArray[np.uint8]:
             where=str(path),
             hint=f"0..{classes - 1} or 255",
         )
+    if classes > 1 and is_black_and_white(labels):
+        warnings.warn(f"{path.parent}: a label file holds {BLACK_AND_WHITE}", stacklevel=2)
     return labels.astype(np.uint8, copy=False)
 
 
