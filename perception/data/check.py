@@ -171,7 +171,9 @@ class _FolderCheck:
     def _remarks(self, modality: Modality, name: str) -> None:
         """What is to be known of a file that is right, once for all files of which it is true."""
         path = self.recording.path(modality, name)
-        for text in file_remarks(path, modality) if path is not None else []:
+        if path is None:
+            return
+        for text in file_remarks(path, modality):
             self.remarks.setdefault((modality, text), []).append(path.name)
 
     def _camera(self, sample: Sample) -> None:
