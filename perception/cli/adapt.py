@@ -37,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     from rich.progress import Progress
 
-    from perception.cli.train import choose_device
     from perception.training.adapt import Adapter, AdaptOptions
 
     if args.epochs < 1 or args.batch < 2 or args.lr <= 0:
@@ -46,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
     options = AdaptOptions(
         args.epochs, args.lr, args.batch, fusion=args.fusion, threshold=args.threshold
     )
-    adapter = Adapter(args.runs, open_data(args), options, choose_device(args.device))
+    adapter = Adapter(args.runs, open_data(args), options, args.device)
+    if adapter.left_out:
+        say(f"note: {adapter.left_out} frames lack a sensor: left out", style="yellow")
     with Progress(console=CONSOLE, transient=True) as progress:
         task = progress.add_task("adapting", total=adapter.steps)
         report = adapter.run(out, partial(progress.advance, task))

@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         task = progress.add_task("evaluating", total=len(subsets) * len(recording))
         table = evaluate_subsets(pipeline, recording, subsets, lambda: progress.advance(task))
     notes = [f"the bundle does not know {', '.join(lacking)}: scored as 0"] if lacking else []
+    notes += _gaps(table, len(recording))
     if seen_in_training(pipeline.manifest.training, recording, args.split):
         notes.append(SEEN_NOTE)
     _print(table, args, pipeline.manifest.name, recording.info.simulated)
@@ -119,6 +120,18 @@ def run(args: argparse.Namespace) -> int:
     if args.record:
         record_accuracy(folder, *_record(content))
     return 0
+
+
+def _gaps(table: dict[str, Any], frames: int) -> list[str]:
+    """What is to be said where not all frames could be judged for all subsets."""
+    notes = []
+    if any(row["frames"] < frames for row in table.values()):
+        notes.append(
+            f"some of the {frames} frames lack a sensor: a subset is judged on those that have all of its"
+        )
+    if any(row["judged"] < row["frames"] for row in table.values()):
+        notes.append("some frames have no truth: they are not judged")
+    return notes
 
 
 def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
@@ -150,6 +163,8 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
             on_result=lambda: progress.advance(task),
         )
     _print(reference, args, f"{manifest.name}, onnxruntime-cpu", recording.info.simulated)
+    for note in _gaps(reference, len(recording)):
+        say(f"note: {note}", style="yellow")
     for judgement in judged.values():
         record = judgement.record
         say(
@@ -191,14 +206,15 @@ def _record(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:
     from rich.table import Table
 
-    skipped = ("per_class", "frames", "answered")
-    columns = [k for k in next(iter(table.values())) if k not in skipped]
+    counts = ("frames", "answered", "judged")
+    every = dict.fromkeys(key for row in table.values() for key in row)
+    columns = [key for key in every if key not in ("per_class", *counts)]
     note = " (simulated data)" if simulated else ""
     out = Table(title=f"{name} on {args.data}, split {args.split}{note}")
     out.add_column("subset")
-    for column in ("frames", "answered", *columns):
+    for column in (*counts, *columns):
         out.add_column(column, justify="right")
     for subset, row in table.items():
         cells = ["-" if row.get(c) is None else f"{100 * row[c]:.1f}" for c in columns]
-        out.add_row(subset, str(row["frames"]), str(row["answered"]), *cells)
+        out.add_row(subset, *(str(row[c]) for c in counts), *cells)
     CONSOLE.print(out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.train import add_train_arguments, choose_device, fit, read_config
+from perception.cli.train import add_train_arguments, fit, read_config
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,4 +21,4 @@ def run(args: argparse.Namespace) -> int:
     from perception.training.pretrain import Pretrainer
 
     out = args.out or Path("runs") / f"{config.name}-pretrained"
-    return fit(Pretrainer(config, out, choose_device(args.device)), args)
+    return fit(Pretrainer(config, out, args.device), args)

@@ -96,21 +96,12 @@ def _simulate_absent_data(config: TrainConfig, out: Path) -> None:
     config.data.source, config.data.val_source = f"folder:{folder}", None
 
 
-def choose_device(name: str) -> str:
-    """`cpu` or `cuda`, for a device argument that may be `auto`."""
-    import torch
-
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def train(config: TrainConfig, args: argparse.Namespace) -> int:
     """Run the training that `config` describes."""
     from perception.training.loop import Trainer
 
     out = args.out or Path("runs") / config.name
-    return fit(Trainer(config, out, choose_device(args.device), tensorboard=args.tensorboard), args)
+    return fit(Trainer(config, out, args.device, tensorboard=args.tensorboard), args)
 
 
 def fit(trainer: Trainer, args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import Boxes, ClassInfo, Recording, Truth
+from perception.data.base import IGNORE_LABEL, Boxes, ClassInfo, Recording, Truth
 from perception.errors import ConfigError
 from perception.frame import Frame, Modality, subset_name
 from perception.metrics.detection import average_precision
@@ -60,7 +60,7 @@ class Scorer:
         self.boxes: list[tuple[Detections, Boxes]] = []
         hidden = UNLEARNABLE.get(info.kind, ())
         self.unlearnable = [i for i, name in enumerate(self.seg_names) if name in hidden]
-        self.frames = self.answered = 0
+        self.frames = self.answered = self.judged = 0
 
     @property
     def lacking(self) -> list[str]:
@@ -76,6 +76,8 @@ class Scorer:
         """Count one frame."""
         self.frames += 1
         self.answered += bool(result.used)
+        labeled = truth.labels is not None and bool((truth.labels != IGNORE_LABEL).any())
+        self.judged += (self.segments and labeled) or (self.detects and truth.boxes is not None)
         if self.segments and truth.labels is not None:
             self.confusion.add(truth.labels, self.labels(result, truth.labels.shape))
         if self.detects and truth.boxes is not None:
@@ -103,24 +105,29 @@ class Scorer:
         )
 
     def scores(self) -> dict[str, Any]:
-        """The numbers so far; NaN becomes None.
+        """The numbers so far; None where there is no truth to judge by.
 
         Returns:
-            `frames`, and `answered`, those for which there was an output.  For segmentation `miou`
-            (classes that occur in the truth, without `UNLEARNABLE` ones), `miou_<K>` (all K
-            classes, 0 for those without truth) and `pixel_accuracy`; for boxes `ap50` and `ap`;
-            `per_class` with `iou`, or `ap50` and `ap`, by class name.
+            `frames`; `answered`, those for which there was an output; `judged`, those that have truth.
+            For segmentation `miou` (classes that occur in the truth, without `UNLEARNABLE` ones),
+            `miou_<K>` (all K classes, 0 for those without truth) and `pixel_accuracy`; for boxes `ap50`
+            and `ap`; `per_class` with `iou`, or `ap50` and `ap`, by class name.
         """
-        out: dict[str, Any] = {"frames": self.frames, "answered": self.answered}
+        out: dict[str, Any] = {
+            "frames": self.frames,
+            "answered": self.answered,
+            "judged": self.judged,
+        }
         per_class: dict[str, dict[str, float | None]] = {}
-        if self.segments and self.confusion.truth_pixels.sum():
+        if self.segments:
             learnable = self.confusion.without(self.unlearnable)
+            labeled = bool(self.confusion.truth_pixels.sum())
             out["miou"] = _number(learnable.miou())
-            out[f"miou_{len(self.seg_names)}"] = self.confusion.miou_all()
+            out[f"miou_{len(self.seg_names)}"] = self.confusion.miou_all() if labeled else None
             out["pixel_accuracy"] = _number(learnable.pixel_accuracy())
             for name, value in zip(self.seg_names, learnable.iou(), strict=True):
                 per_class[name] = {"iou": _number(value)}
-        if self.detects and self.boxes:
+        if self.detects:
             score = average_precision(self.boxes, len(self.det_names))
             out["ap50"], out["ap"] = _number(score.ap50), _number(score.ap)
             for kind, (ap50, ap) in score.per_class.items():
@@ -150,7 +157,9 @@ def evaluate_subsets(
     subsets: Sequence[tuple[Modality, ...]],
     on_result: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, Any]]:
-    """Score the pipeline on every frame of a recording, once for each subset of modalities.
+    """Score the pipeline on the frames of a recording, once for each subset of modalities.
+
+    A frame that lacks a sensor of a subset says nothing about that subset and is not given for it.
 
     Args:
         pipeline: a pipeline whose detection threshold suits average precision (see `LOW_SCORE`).
@@ -165,6 +174,9 @@ def evaluate_subsets(
     for index in range(len(recording)):
         frame, truth = recording.frame(index), recording.truth(index)
         for subset, scorer in scorers.items():
+            if not set(subset) <= set(frame):
+                on_result()
+                continue
             kept = Frame({m: s for m, s in frame.items() if m in subset}, frame.stamp_ns)
             # Frames of a data set are no stream: health and held results must not leak.
             pipeline.reset()

@@ -68,11 +68,15 @@ class Judge:
 
     Args:
         model: the super-network, with the weights to slice.
-        train: frames for the normalizations' statistics and the ranges of activations.
-        val: labeled frames.
+        train: frames for the normalizations' statistics and the ranges of activations; those that lack
+            a sensor are passed over.
+        val: labeled frames that have all sensors of the model.
         tasks: what is scored.
         statistics: how many training frames are used.
         ranges: how many of these for the ranges of activations.
+
+    Raises:
+        ConfigError: there are too few frames.
     """
 
     def __init__(
@@ -87,8 +91,8 @@ class Judge:
         if len(train) < _BATCH or not len(val):
             raise ConfigError(f"needs at least {_BATCH} training frames and one to validate on")
         self.model, self.val, self.tasks = model, val, list(tasks)
-        count = min(statistics, len(train))
-        picked = [i * len(train) // count for i in range(count)]
+        picked = _with_all_sensors(train, min(statistics, len(train)))
+        count = len(picked)
         self._statistics = stack_inputs(train, picked)
         self._ranges = stack_inputs(train, picked[:: max(1, count // ranges)][:ranges])
 
@@ -107,6 +111,9 @@ class Judge:
             network: of `network`.
             int8: the layers to be simulated in int8.
             frames: indices into the validation frames.
+
+        Raises:
+            ConfigError: none of these frames has truth.
         """
         folded = fold_batch_norm(network)
         assert isinstance(folded, FusionModel)
@@ -132,11 +139,31 @@ class Judge:
                     meter = meters.setdefault(name, Meters(self.val, self.tasks))
                     for place, index in enumerate(chunk):
                         meter.add(index, _one(output, place))
-        found = {name: meter.scores() for name, meter in meters.items()}
-        return {
-            name: float(np.mean([v for k, v in s.items() if k in ("miou", "ap50")]))
-            for name, s in found.items()
-        }
+        found: dict[str, float] = {}
+        for name, meter in meters.items():
+            known = [
+                v for k, v in meter.scores().items() if k in ("miou", "ap50") and np.isfinite(v)
+            ]
+            if not known:
+                raise ConfigError(
+                    f"none of {len(frames)} frames has truth to choose by",
+                    where=self.val.recording.info.name,
+                )
+            found[name] = float(np.mean(known))
+        return found
+
+
+def _with_all_sensors(data: FusionDataset, count: int) -> list[int]:
+    """Indices of up to `count` frames that have every sensor, spread evenly where all have."""
+    spread = [i * len(data) // count for i in range(count)]
+    found: list[int] = []
+    for index in dict.fromkeys([*spread, *range(len(data))]):
+        if len(found) < count and data.modalities(index) == data.contract.modalities:
+            found.append(index)
+    if len(found) < _BATCH:
+        sensors = ", ".join(data.contract.modalities)
+        raise ConfigError(f"needs at least {_BATCH} training frames that have all of {sensors}")
+    return sorted(found)
 
 
 def _one(output: ModelOutput, place: int) -> ModelOutput:

@@ -156,14 +156,17 @@ class Search:
         trained = recording_info(self.checkpoint.progress)
         require_same_classes(trained, recording.info, config.tasks, what="the run", where="--data")
         self.model, self.out, self.options, self.progress = model, out, options, progress
-        self.frames, self.kept_back = split_frames(len(recording), options.held_out)
         train, _ = open_splits(config)
-        self.judge = Judge(
-            model,
-            FusionDataset(train, config.preprocess, config.corruption, config.seed),
-            FusionDataset(recording, config.preprocess, config.corruption, config.seed),
-            config.tasks,
+        learned, scored = (
+            FusionDataset(frames, config.preprocess, config.corruption, config.seed)
+            for frames in (train, recording)
         )
+        scored.keep(lambda index: scored.modalities(index) == config.preprocess.modalities)
+        if not len(recording):
+            sensors = ", ".join(config.preprocess.modalities)
+            raise ConfigError(f"no frame has all of {sensors}", where="--data")
+        self.frames, self.kept_back = split_frames(len(recording), options.held_out)
+        self.judge = Judge(model, learned, scored, config.tasks)
         self.images = random_images(config.preprocess)
         tables = LatencyTables(out / "latency.json", options.backend, options.threads)
         self.latency = LatencyModel(self.space, tables)

@@ -22,10 +22,12 @@ from perception.data.base import IGNORE_LABEL, Recording
 from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel
+from perception.training.batches import labeled_frames
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from perception.training.config import CorruptionSpec, ResolutionPhase
 from perception.training.dataset import FusionDataset, collate
+from perception.training.devices import training_device
 from perception.training.validate import validate
 
 Fusion = Literal["agreement", "entropy"]
@@ -131,12 +133,14 @@ class Adapter:
     Args:
         runs: run folders or checkpoints with a semantic head, of the same classes, each with other
             modalities; two or more.
-        target: frames that have all their modalities; its labels, if any, are for the report alone.
+        target: frames; those that lack one of the runs' sensors are left out (`left_out`).  Labels, if
+            any, are for the report alone.
         options: see `AdaptOptions`.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `auto`.
 
     Raises:
-        ConfigError: the runs do not fit each other or the target.
+        ConfigError: there is no such device, no frame has all sensors, or the runs do not fit each
+            other or the target.
     """
 
     def __init__(
@@ -148,7 +152,7 @@ class Adapter:
     ) -> None:
         if len(runs) < 2:
             raise ConfigError("needs two or more runs", hint="one per sensor")
-        self.options, self.device = options, torch.device(device)
+        self.options, self.device = options, training_device(device)
         self.checkpoints: dict[str, Checkpoint] = {}
         self.models: dict[str, FusionModel] = {}
         for run in runs:
@@ -174,6 +178,9 @@ class Adapter:
         self.data = FusionDataset(target, contract, CorruptionSpec(), options.seed)
         grid = contract.grid
         self.data.phase = ResolutionPhase(crop=(grid.height, grid.width), scale=(1.0, 1.0), batch=2)
+        self.left_out = self.data.keep(lambda index: self.data.modalities(index) == order)
+        if not len(self.data):
+            raise ConfigError(f"no frame has all of {', '.join(order)}", where=target.info.name)
 
     def _check(self, target: Recording) -> None:
         first = next(iter(self.models.values()))
@@ -203,7 +210,6 @@ class Adapter:
             out: made where missing.
             on_step: called after each of `steps`.
         """
-        self.data.preload()  # with all modalities, before the runs' own data sets share its frames
         before = self._scores()
         gap = self._gap()
         fusion: Fusion = "agreement" if gap >= self.options.threshold else "entropy"
@@ -271,6 +277,8 @@ class Adapter:
             labels = agreement_labels(views) if fusion == "agreement" else entropy_labels(views)
             kept.append(float((labels != IGNORE_LABEL).float().mean()))
             losses.append(self._step(inputs, labels, optimizer))
+            if not np.isfinite(losses[-1]):
+                raise ConfigError("the loss is not finite any more", hint="lower --lr")
         return float(np.mean(losses)), float(np.mean(kept))
 
     def _step(
@@ -292,7 +300,7 @@ class Adapter:
 
     def _scores(self) -> dict[str, float]:
         """mIoU of each model on the target frames; empty where these have no labels."""
-        if self.data.raw(0).labels is None:
+        if not labeled_frames(self.data, "segmentation"):
             return {}
         scores = {}
         for name, model in self.models.items():

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from perception.errors import MissingDependencyError
+from perception.files.writing import writing
 
 _METRICS = {"miou": "mIoU", "ap50": "AP50"}
 
 
 def plot_curves(log: list[dict[str, Any]], path: Path) -> None:
-    """Plot loss and validation scores over epochs to a PNG; does nothing without matplotlib."""
+    """Plot loss and validation scores over epochs to a PNG; does nothing without matplotlib.
+
+    Raises:
+        DataError: the picture cannot be written.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -21,13 +26,15 @@ def plot_curves(log: list[dict[str, Any]], path: Path) -> None:
     panels = figure.subplots(
         1, 1 + max(1, len(metrics)), width_ratios=[5, *[6.5] * max(1, len(metrics))]
     )
-    panels[0].plot([r["epoch"] for r in log], [r["loss"] for r in log], color="tab:gray")
+    losses = [(r["epoch"], r["loss"]) for r in log if r["loss"] is not None]
+    panels[0].plot([e for e, _ in losses], [loss for _, loss in losses], color="tab:gray")
     panels[0].set(xlabel="epoch", ylabel="training loss", title="Loss")
     for axis, metric in zip(panels[1:], metrics, strict=False):
         _plot_scores(axis, log, metric)
     for axis in panels:
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    with writing(path) as partial:
+        figure.savefig(partial, dpi=110)
 
 
 def _plot_scores(axis: Any, log: list[dict[str, Any]], metric: str) -> None:
@@ -37,9 +44,16 @@ def _plot_scores(axis: Any, log: list[dict[str, Any]], metric: str) -> None:
     )
     for index, subset in enumerate(subsets):
         key = f"{subset}/{metric}"
-        points = [(row["epoch"], 100 * row[key]) for row in log if key in row]
+        points = [(row["epoch"], 100 * row[key]) for row in log if row.get(key) is not None]
         style = ("-", "--")[index // 10 % 2]
-        axis.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=subset)
+        axis.plot(
+            [e for e, _ in points],
+            [score for _, score in points],
+            style,
+            marker="o",
+            markersize=3,
+            label=subset,
+        )
     axis.set(xlabel="epoch", ylabel=f"{_METRICS[metric]}, %", title="Validation by subset")
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
 

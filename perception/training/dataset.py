@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from perception.data.base import IGNORE_LABEL, Boxes, Recording, Truth
 from perception.errors import InputError
-from perception.frame import Frame, Sample
+from perception.frame import Frame, Modality, Sample
 from perception.geometry.projection import LidarImage
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.grid import GridMap
@@ -32,14 +33,15 @@ class Batch:
     """A batch of training samples.
 
     Attributes:
-        inputs: by modality, (N, C, H, W) float32.
-        labels: (N, H, W) int64, 255 = ignore; None without semantic truth.
-        boxes: per sample, xyxy in input pixels with class ids and ignore flags.
+        inputs: by modality that all samples have, (N, C, H, W) float32.
+        labels: (N, H, W) int64, 255 = ignore; None where the recording has no semantic classes.
+        boxes: per sample, xyxy in input pixels with class ids and ignore flags; None for a sample of
+            which nobody has said where its objects are.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
-    boxes: list[Boxes]
+    boxes: Sequence[Boxes | None]
 
 
 def load_raw(recording: Recording, index: int, contract: PreprocessContract) -> RawSample:
@@ -108,7 +110,11 @@ def normalize(sample: RawSample, contract: PreprocessContract) -> dict[str, np.n
     return out
 
 
-class FusionDataset(Dataset[tuple[dict[str, Any], Any, Boxes]]):
+Item = tuple[dict[str, np.ndarray[Any, Any]], Any, Boxes | None]
+"""Inputs by modality, labels and boxes of one sample."""
+
+
+class FusionDataset(Dataset[Item]):
     """Augmented training samples; item `i` of epoch `e` depends on (seed, e, i) alone.
 
     Args:
@@ -147,16 +153,31 @@ class FusionDataset(Dataset[tuple[dict[str, Any], Any, Boxes]]):
             self._cache[index] = load_raw(self.recording, index, self.contract)
         return self._cache[index]
 
-    def __getitem__(self, index: int) -> tuple[dict[str, Any], Any, Boxes]:
+    def modalities(self, index: int) -> tuple[Modality, ...]:
+        """The sensors of the contract that frame `index` has."""
+        return tuple(m for m in self.contract.modalities if m in self.raw(index).modalities)
+
+    def keep(self, wanted: Callable[[int], bool]) -> int:
+        """Leave out, for good, the frames for which `wanted` is False; returns how many these are."""
+        kept = [index for index in range(len(self)) if wanted(index)]
+        left_out = len(self) - len(kept)
+        self._cache = {new: self._cache[old] for new, old in enumerate(kept) if old in self._cache}
+        self.recording.ids = [self.recording.ids[index] for index in kept]
+        return left_out
+
+    def __getitem__(self, index: int) -> Item:
         rng = np.random.default_rng((self.seed, self.epoch, index))
         sample = augment(self.raw(index), self.phase, self.corruption, rng)
         labels = None if sample.labels is None else np.ascontiguousarray(sample.labels)
-        return normalize(sample, self.contract), labels, sample.boxes or Boxes.empty()
+        if labels is None and self.recording.info.seg_classes:
+            labels = np.full(self.phase.crop, IGNORE_LABEL, np.uint8)
+        return normalize(sample, self.contract), labels, sample.boxes
 
 
-def collate(items: list[tuple[dict[str, Any], Any, Boxes]]) -> Batch:
-    """Stack samples into a `Batch`."""
-    inputs = {m: torch.from_numpy(np.stack([item[0][m] for item in items])) for m in items[0][0]}
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack samples into a `Batch` of the modalities that all of them have."""
+    shared = [m for m in items[0][0] if all(m in item[0] for item in items)]
+    inputs = {m: torch.from_numpy(np.stack([item[0][m] for item in items])) for m in shared}
     labels = None
     if items[0][1] is not None:
         labels = torch.from_numpy(np.stack([item[1] for item in items]).astype(np.int64))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from perception.data.base import RecordingInfo
 from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
-from perception.frame import subsets_of
+from perception.files.writing import write_text
+from perception.frame import Modality, subsets_of
+from perception.models.interface import FusionModel
+from perception.training.batches import (
+    SensorBatches,
+    labeled_frames,
+    require_sensors,
+    sensor_notes,
+    truth_notes,
+)
 from perception.training.building import (
     build_from_config,
     describe_recording,
@@ -33,7 +44,8 @@ from perception.training.checkpoint import (
 )
 from perception.training.config import TrainConfig
 from perception.training.curves import open_board, plot_curves
-from perception.training.dataset import Batch, FusionDataset, collate
+from perception.training.dataset import Batch, FusionDataset, collate, normalize
+from perception.training.devices import training_device
 from perception.training.losses import class_weights
 from perception.training.methods import build_method
 from perception.training.objectives import loss_terms
@@ -67,40 +79,43 @@ class Trainer:
     Args:
         config: the configuration.
         out: the run folder; gets `last.safetensors`, `best.safetensors`, `log.csv`, `curves.png`.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `auto`.
         tensorboard: also write the log for TensorBoard into the run folder.
 
     Raises:
+        ConfigError: the configuration contradicts its data, or there is no such device.
         MissingDependencyError: TensorBoard is wanted, but not installed.
     """
 
     def __init__(
         self, config: TrainConfig, out: Path, device: str = "cpu", *, tensorboard: bool = False
     ) -> None:
+        self.device = training_device(device)
         self.board = open_board(Path(out)) if tensorboard else None
         self.config = config
         self.out = Path(out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.device = torch.device(device)
         torch.manual_seed(config.seed)
         train, val = open_splits(config)
         self.train_set = FusionDataset(train, config.preprocess, config.corruption, config.seed)
         self.val_set = FusionDataset(val, config.preprocess, config.corruption, config.seed)
-        self.model = build_from_config(config, train.info, pretrained=True)
+        self.model = self._build(train.info)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
         self.method = build_method(config.method, self.model)
         self.method.check(train.info, config.tasks)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.optimizer.lr)
-        self.subsets = subsets_of(config.preprocess.modalities)
         self.weights: Tensor | None = None
         if "segmentation" in config.tasks and config.loss.class_balance > 0:
             self.weights = class_weights(
                 train, len(train.info.seg_classes), config.loss.class_balance
             )
         self.epoch = 0
-        self.best = -1.0
+        self.best = -math.inf
         self.log: list[dict[str, Any]] = []
+
+    def _build(self, info: RecordingInfo) -> FusionModel:
+        return build_from_config(self.config, info, pretrained=True)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         spec = self.config.optimizer
@@ -140,7 +155,8 @@ class Trainer:
         self.model.load_state_dict(state.weights)
         self.average.state = {k: v.to(self.device) for k, v in state.ema.items()}
         restore_optimizer(self.optimizer, state.optimizer)
-        self.epoch, self.best = state.progress["epoch"], state.progress["best"]
+        self.epoch, best = state.progress["epoch"], state.progress["best"]
+        self.best = -math.inf if best is None else best
         self.average.steps, self.log = state.progress["ema_steps"], state.progress["log"]
         self.method.state.update(state.progress.get("method", {}))
 
@@ -151,7 +167,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train to the last epoch, checkpointing after each."""
-        self.train_set.preload()
+        notes = self._look_at_data()
         if self.epoch == 0:
             if self.config.model.start_from:
                 start_from(self.model, self.config.model.start_from)
@@ -161,6 +177,10 @@ class Trainer:
         with Progress(*columns, TimeRemainingColumn()) as progress:
             task = progress.add_task(self.config.name, total=self.config.epochs)
             progress.update(task, completed=self.epoch)
+            for note in notes:
+                progress.console.print(
+                    f"note: {note}", markup=False, highlight=False, soft_wrap=True
+                )
             while self.epoch < self.config.epochs:
                 row = self._run_epoch()
                 self.epoch += 1
@@ -171,34 +191,64 @@ class Trainer:
                 self._save()
                 if self.board is not None:
                     for name, value in row.items():
-                        self.board.add_scalar(name, value, self.epoch)
+                        if value is not None:
+                            self.board.add_scalar(name, value, self.epoch)
                     self.board.flush()
                 progress.update(task, completed=self.epoch)
-                progress.console.print(_line(row), highlight=False, soft_wrap=True)
+                progress.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
+
+    def _look_at_data(self) -> list[str]:
+        """Read all frames; what is to be said of those that lack something.
+
+        Raises:
+            ConfigError: a sensor or a task has nothing to learn from.
+        """
+        source = self.config.data.source
+        self.train_set.preload()
+        require_sensors(self.train_set, source)
+        notes = sensor_notes(self.train_set, "training")
+        notes += self._truth_notes()
+        self.val_set.preload()
+        notes += sensor_notes(self.val_set, "validation")
+        if not self._can_be_judged():
+            notes.append("validation has no truth: there is no best epoch, export takes the last")
+        return notes
+
+    def _can_be_judged(self) -> bool:
+        return any(labeled_frames(self.val_set, task, objects=True) for task in self.config.tasks)
+
+    def _truth_notes(self) -> list[str]:
+        return truth_notes(self.train_set, self.config.tasks, self.config.data.source)
 
     def _loader(self, epoch: int) -> Iterable[Batch]:
         self.train_set.epoch = epoch
         self.train_set.phase = self.config.phase(epoch)
+        size = self.train_set.phase.batch
+        if len(self.train_set) < size:
+            raise ConfigError(
+                f"{len(self.train_set)} training frames are fewer than a batch of {size}",
+                where="resolution.batch",
+            )
+        sensors = [self.train_set.modalities(index) for index in range(len(self.train_set))]
         order = torch.Generator().manual_seed(self.config.seed * 100003 + epoch)
         loader: DataLoader[Any] = DataLoader(
             self.train_set,
-            batch_size=self.train_set.phase.batch,
-            shuffle=True,
-            drop_last=True,
+            batch_sampler=SensorBatches(sensors, size, order),
             generator=order,
             collate_fn=collate,
             num_workers=self.config.workers,
             pin_memory=self.device.type == "cuda",
         )
-        if len(loader) == 0:
-            raise ConfigError("fewer training frames than one batch", where="resolution.batch")
         self.steps_per_epoch = len(loader)
         return loader  # type: ignore[return-value]
 
-    def _draw_subset(self, rng: np.random.Generator) -> tuple[str, ...]:
-        if len(self.subsets) == 1 or rng.random() < self.config.full_set_probability:
-            return self.subsets[0]
-        return self.subsets[1 + int(rng.integers(len(self.subsets) - 1))]
+    def _draw_subset(
+        self, rng: np.random.Generator, available: Sequence[str]
+    ) -> tuple[Modality, ...]:
+        subsets = subsets_of(available)
+        if len(subsets) == 1 or rng.random() < self.config.full_set_probability:
+            return subsets[0]
+        return subsets[1 + int(rng.integers(len(subsets) - 1))]
 
     def _set_rate(self, epoch_now: float) -> float:
         spec = self.config.optimizer
@@ -213,23 +263,47 @@ class Trainer:
         torch.manual_seed(self.config.seed * 7919 + self.epoch)
         self.model.train()
         freeze(self.model, self.config.model.freeze, self.epoch)
-        start, losses = time.perf_counter(), []
-        rate = 0.0
+        start, rate = time.perf_counter(), 0.0
+        losses: list[float] = []
         for step, batch in enumerate(self._loader(self.epoch)):
             rate = self._set_rate(self.epoch + step / self.steps_per_epoch)
-            losses.append(self._step(batch, self._draw_subset(rng)))
-        if not np.isfinite(losses).all():
-            raise ConfigError("the loss is not finite any more", hint="lower optimizer.lr")
+            loss = self._step(batch, self._draw_subset(rng, tuple(batch.inputs)))
+            if loss is not None and not math.isfinite(loss):
+                raise self._not_finite(batch, step)
+            losses += [] if loss is None else [loss]
         return {
             "epoch": self.epoch + 1,
-            "loss": float(np.mean(losses)),
+            "loss": float(np.mean(losses)) if losses else None,
             "lr": rate,
             "seconds": time.perf_counter() - start,
             **self.method.diagnostics(),
         }
 
-    def _step(self, batch: Batch, subset: tuple[str, ...]) -> float:
-        inputs = {
+    def _not_finite(self, batch: Batch, step: int) -> ConfigError:
+        """Why a step's loss is not finite: what went in, or the weights."""
+        for modality, values in batch.inputs.items():
+            if not torch.isfinite(values).all():
+                frame = next(
+                    (f for f in range(len(self.train_set)) if self._spoiled(f, modality)), -1
+                )
+                name = f", frame {self.train_set.recording.ids[frame]}" if frame >= 0 else ""
+                return ConfigError(
+                    f"the network input of {modality} is not finite",
+                    where=f"{self.config.data.source}{name}",
+                    hint="look at the values of the sample, and at preprocess",
+                )
+        return ConfigError(
+            f"the loss is not finite any more in epoch {self.epoch + 1}, step {step + 1}",
+            hint="lower optimizer.lr",
+        )
+
+    def _spoiled(self, index: int, modality: str) -> bool:
+        values = normalize(self.train_set.raw(index), self.config.preprocess).get(modality)
+        return values is not None and not np.isfinite(values).all()
+
+    def _step(self, batch: Batch, subset: tuple[Modality, ...]) -> float | None:
+        """One step; its loss, or None for a batch that there is nothing to learn from."""
+        inputs: dict[str, Tensor] = {
             m: batch.inputs[m].to(self.device, memory_format=torch.channels_last, non_blocking=True)
             for m in subset
         }
@@ -237,6 +311,8 @@ class Trainer:
             output = self.model(inputs)
         terms = loss_terms(self.model, output, batch, self.config.loss, self.weights)
         terms |= self.method.extra_terms(inputs, output, batch)
+        if not terms:
+            return None
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.method.backward(terms, inputs, output, batch)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
@@ -249,41 +325,55 @@ class Trainer:
         self.model.load_state_dict(self.average.state)
         scores = validate(self.model, self.val_set, self.config, self.device)
         self.model.load_state_dict(own)
-        flat = {f"{name}/{k}": v for name, s in scores.items() for k, v in s.items()}
         keys = ["miou"] if "segmentation" in self.config.tasks else []
         keys += ["ap50"] if "detection" in self.config.tasks else []
-        quality = float(np.mean([s[k] for s in scores.values() for k in keys]))
-        if quality > self.best and math.isfinite(quality):
+        known = [s[k] for s in scores.values() for k in keys if math.isfinite(s[k])]
+        quality = float(np.mean(known)) if known else math.nan
+        # What could not be judged is null in files, not a number.
+        plain = {
+            name: {k: v if math.isfinite(v) else None for k, v in s.items()}
+            for name, s in scores.items()
+        }
+        if quality > self.best:
             self.best = quality
             progress = {
                 "epoch": self.epoch,
                 "best": quality,
-                "scores": scores,
+                "scores": plain,
                 "recording": describe_recording(self.train_set.recording.info),
             }
             save_checkpoint(
                 self.out / BEST, self.config, self.model, self.average.state, None, progress
             )
-        return flat
+        return {
+            f"{name}/{k}": v for name, s in plain.items() for k, v in s.items() if k != "frames"
+        }
 
     def _save(self) -> None:
         progress = {
             "epoch": self.epoch,
-            "best": self.best,
+            "best": self.best if math.isfinite(self.best) else None,
             "ema_steps": self.average.steps,
             "log": self.log,
             "method": self.method.state,
             "recording": describe_recording(self.train_set.recording.info),
         }
         state = self.average.state
+        if self.best == -math.inf:
+            # A former run's: what is exported shall not be another training's weights.
+            (self.out / BEST).unlink(missing_ok=True)
         save_checkpoint(self.out / LAST, self.config, self.model, state, self.optimizer, progress)
         fields = list(dict.fromkeys(key for row in self.log for key in row))
-        with (self.out / "log.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(self.log)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.log)
+        write_text(self.out / "log.csv", table.getvalue())
         plot_curves(self.log, self.out / "curves.png")
 
 
 def _line(row: dict[str, Any]) -> str:
-    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+    shown = {k: "-" if v is None else v for k, v in row.items()}
+    return "  ".join(
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
+    )

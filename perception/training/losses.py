@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -41,7 +43,7 @@ def class_weights(recording: Recording, classes: int, exponent: float) -> Tensor
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """Weighted cross-entropy at half the label resolution.
+    """Weighted cross-entropy at half the label resolution; 0 where no label is valid.
 
     Args:
         logits: (N, K, H/4, W/4).
@@ -51,13 +53,29 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) ->
     logits = upsample(logits.float())
     if weights is not None:
         weights = weights.to(logits.device)
-    return F.cross_entropy(logits, labels[:, ::2, ::2], weights, ignore_index=IGNORE_LABEL)
+    wanted = labels[:, ::2, ::2]
+    if not (wanted != IGNORE_LABEL).any():
+        return 0.0 * logits.sum()  # the mean over no pixel would be NaN
+    return F.cross_entropy(logits, wanted, weights, ignore_index=IGNORE_LABEL)
 
 
-def auxiliary_detection_loss(logits: Tensor, boxes: list[Boxes], stride: int = 16) -> Tensor:
-    """Binary cross-entropy of a unimodal head against the boxes' shrunken areas."""
+def auxiliary_detection_loss(
+    logits: Tensor, boxes: Sequence[Boxes | None], stride: int = 16
+) -> Tensor:
+    """Binary cross-entropy of a unimodal head against the boxes' shrunken areas.
+
+    Args:
+        logits: (N, C, h, w).
+        boxes: per image; those of None do not count.
+        stride: of the logits.
+    """
+    labeled = [image for image, kept in enumerate(boxes) if kept is not None]
+    if not labeled:
+        return 0.0 * logits.float().sum()
+    if len(labeled) < len(boxes):
+        logits = logits[labeled]
     target = torch.zeros_like(logits, dtype=torch.float32)
-    for image, kept in enumerate(boxes):
+    for image, kept in enumerate(kept for kept in boxes if kept is not None):
         for (x0, y0, x1, y1), kind in zip(kept.xyxy, kept.class_ids, strict=True):
             dx, dy = 0.2 * (x1 - x0), 0.2 * (y1 - y0)
             left, top = int((x0 + dx) / stride), int((y0 + dy) / stride)
@@ -105,8 +123,15 @@ def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return 1 - (overlap / union - (hull - union) / hull)
 
 
-def detection_loss(outputs: dict[int, tuple[Tensor, Tensor]], truth: list[Boxes]) -> Tensor:
-    """Quality focal loss on classes and GIoU loss on boxes, normalized by the summed targets."""
+def detection_loss(
+    outputs: dict[int, tuple[Tensor, Tensor]], truth: Sequence[Boxes | None]
+) -> Tensor:
+    """Quality focal loss on classes and GIoU loss on boxes, normalized by the summed targets.
+
+    Args:
+        outputs: class logits and box sides by stride.
+        truth: per image; those of None do not count.
+    """
     logits, boxes = flatten_outputs(outputs)
     centers, strides = cell_grid(outputs)
     targets = [
@@ -128,10 +153,12 @@ def detection_loss(outputs: dict[int, tuple[Tensor, Tensor]], truth: list[Boxes]
 
 
 def _assign_one(
-    logits: Tensor, boxes: Tensor, centers: Tensor, strides: Tensor, truth: Boxes
+    logits: Tensor, boxes: Tensor, centers: Tensor, strides: Tensor, truth: Boxes | None
 ) -> Assignment:
     device = logits.device
-    return assign(
+    unlabeled = truth is None
+    truth = Boxes.empty() if truth is None else truth
+    target = assign(
         logits.detach().sigmoid(),
         boxes.detach(),
         centers,
@@ -140,3 +167,5 @@ def _assign_one(
         torch.from_numpy(truth.class_ids).to(device),
         torch.from_numpy(truth.ignore).to(device),
     )
+    target.ignore |= unlabeled
+    return target

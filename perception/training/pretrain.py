@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from perception.data.base import ClassInfo, RecordingInfo
 from perception.errors import ConfigError
+from perception.frame import Modality
 from perception.models.interface import FusionModel
 from perception.models.registry import MODELS
 from perception.models.zoo.multimae import MultiMAE
@@ -36,7 +39,19 @@ class Pretrainer(Trainer):
         super().__init__(config, out, device)
         self.best = -math.inf
 
-    def _step(self, batch: Batch, subset: tuple[str, ...]) -> float:
+    def _build(self, info: RecordingInfo) -> FusionModel:
+        if not info.seg_classes and "segmentation" in self.config.tasks:
+            # The head is not trained here, and another recording's classes will replace it.
+            info = replace(info, seg_classes=(ClassInfo(0, "unlabeled", (0, 0, 0)),))
+        return super()._build(info)
+
+    def _truth_notes(self) -> list[str]:
+        return []
+
+    def _can_be_judged(self) -> bool:
+        return bool(len(self.val_set))
+
+    def _step(self, batch: Batch, subset: tuple[Modality, ...]) -> float:
         inputs = {m: x.to(self.device) for m, x in batch.inputs.items()}
         seed = int(torch.randint(2**31, ()))
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -64,7 +79,7 @@ class Pretrainer(Trainer):
             inputs = {m: torch.from_numpy(a)[None].to(self.device) for m, a in arrays.items()}
             errors.append(float(self._error(inputs, index)))
         self.model.load_state_dict(own)
-        error = sum(errors) / len(errors)
+        error = sum(errors) / len(errors) if errors else math.nan
         if -error > self.best:
             self.best = -error
             progress = {
@@ -74,4 +89,4 @@ class Pretrainer(Trainer):
             }
             state = self.average.state
             save_checkpoint(self.out / BEST, self.config, self.model, state, None, progress)
-        return {"reconstruction": error}
+        return {"reconstruction": error if math.isfinite(error) else None}

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from perception.data.base import Boxes
+from perception.data.base import IGNORE_LABEL, Boxes
 from perception.frame import subset_name, subsets_of
 from perception.metrics.detection import ScoredBoxes, average_precision
 from perception.runtime.postprocess import decode_detections
@@ -30,17 +31,25 @@ def validate(
 ) -> dict[str, dict[str, float]]:
     """Scores by subset name: `miou` with a semantic head, `ap50` and `ap` with a detection head.
 
-    Runs at the full resolution of the bundle's grid; semantic scores are taken at half of it.
+    Runs at the full resolution of the bundle's grid; semantic scores are taken at half of it.  A subset
+    is judged on the frames that have all of its sensors and truth: `frames`.  Scores of none are NaN.
     """
     model.eval()
     meters = {s: Meters(dataset, config.tasks) for s in subsets_of(config.preprocess.modalities)}
     for index in range(len(dataset)):
         inputs = _inputs(dataset, index, device)
         for subset, meter in meters.items():
+            if not set(subset) <= inputs.keys():
+                continue
             with torch.autocast(device.type, torch.bfloat16):
                 output = model({m: inputs[m] for m in subset})
             meter.add(index, output)
     return {subset_name(s): meter.scores() for s, meter in meters.items()}
+
+
+def has_pixels(labels: NDArray[np.uint8] | None) -> bool:
+    """Whether one pixel of (H, W) labels counts."""
+    return labels is not None and bool((labels != IGNORE_LABEL).any())
 
 
 class Meters:
@@ -58,10 +67,13 @@ class Meters:
         self.confusion = np.zeros((len(info.seg_classes),) * 2, np.int64)
         self.det_classes = len(info.det_classes)
         self.detections: list[tuple[ScoredBoxes, Boxes]] = []
+        self.frames = 0
 
     def add(self, index: int, output: object) -> None:
         """Count the output, of a batch of one, for frame `index`."""
         truth = self.dataset.raw(index)
+        labeled = "segmentation" in self.tasks and has_pixels(truth.labels)
+        self.frames += labeled or ("detection" in self.tasks and truth.boxes is not None)
         if "segmentation" in self.tasks and truth.labels is not None:
             logits: Tensor = output.seg_logits.float()  # type: ignore[attr-defined]
             half = torch.nn.functional.interpolate(
@@ -69,7 +81,7 @@ class Meters:
             )
             labels = half.argmax(1)[0].cpu().numpy()
             wanted = truth.labels[::2, ::2]
-            known = wanted != 255
+            known = wanted != IGNORE_LABEL
             classes = len(self.confusion)
             pairs = wanted[known].astype(np.int64) * classes + labels[known]
             self.confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -81,13 +93,16 @@ class Meters:
             self.detections.append((decode_detections(maps, score_threshold=0.01), truth.boxes))
 
     def scores(self) -> dict[str, float]:
-        """`miou`, `ap50` and `ap` over the frames added, as far as they were asked for."""
-        out: dict[str, float] = {}
+        """`frames`, those with truth; `miou`, `ap50` and `ap` as far as they were asked for.
+
+        A score of which there is no truth is NaN.
+        """
+        out: dict[str, float] = {"frames": self.frames}
         if "segmentation" in self.tasks:
             hit = np.diag(self.confusion)
             union = self.confusion.sum(0) + self.confusion.sum(1) - hit
             seen = self.confusion.sum(1) > 0
-            out["miou"] = float(np.mean(hit[seen] / union[seen])) if seen.any() else 0.0
+            out["miou"] = float(np.mean(hit[seen] / union[seen])) if seen.any() else np.nan
         if "detection" in self.tasks:
             result = average_precision(self.detections, self.det_classes)
             out["ap50"], out["ap"] = result.ap50, result.ap

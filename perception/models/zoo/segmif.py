@@ -172,19 +172,23 @@ class SegMiF(FusionModel):
         fused, brightest = output.taps["fused"].float(), output.taps["brightest"].float()
         intensity = (fused - brightest).abs().mean()
         fusion = intensity + sum((a - b).abs().mean() for a, b in _edges(fused, brightest))
-        weight = torch.ones((), device=fused.device)
+        losses = None
         if labels is not None and output.seg_logits is not None:
             semantic = auxiliary_segmentation_loss(output.seg_logits.detach(), labels)
-            weight = self._task_weight(torch.stack([semantic, fusion.detach()]))
-        return {"fusion": weight * fusion}
+            losses = torch.stack([semantic, fusion.detach()])
+        return {"fusion": self._task_weight(losses) * fusion}
 
     @torch.no_grad()
-    def _task_weight(self, losses: Tensor) -> Tensor:
-        """Weight of fusion over that of segmentation: the task whose loss falls slower gets more."""
+    def _task_weight(self, losses: Tensor | None) -> Tensor:
+        """Weight of fusion over that of segmentation: the task whose loss falls slower gets more.
+
+        Without losses, of a batch that has no labels, it stays what it was.
+        """
         slow, rates = self.slow, self.rates
         assert isinstance(slow, Tensor) and isinstance(rates, Tensor)
-        rates.lerp_((losses / slow.clamp(min=1e-6)).clamp(0.1, 10), 0.1)
-        slow.lerp_(losses, 0.02)
+        if losses is not None:
+            rates.lerp_((losses / slow.clamp(min=1e-6)).clamp(0.1, 10), 0.1)
+            slow.lerp_(losses, 0.02)
         weights = torch.softmax(rates, dim=0)
         return weights[1] / weights[0]
 

@@ -18,7 +18,7 @@ from perception.training.config import LossSpec
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
 from perception.training.methods.gradients import kept_statistics, scale_encoder_gradients
-from perception.training.objectives import TASKS, loss_terms
+from perception.training.objectives import TASKS, has_labels, loss_terms
 
 
 class AdaptiveGradientModulation(TrainingMethod):
@@ -55,9 +55,12 @@ class AdaptiveGradientModulation(TrainingMethod):
         output: ModelOutput,
         batch: Batch,
     ) -> Tensor:
-        """Plain backward, then modulation where two or more modalities took part."""
+        """Plain backward, then modulation where two or more modalities took part.
+
+        A batch without truth tells nothing of who is ahead.
+        """
         loss = super().backward(terms, inputs, output, batch)
-        if len(inputs) > 1:
+        if len(inputs) > 1 and any(task in terms for task in TASKS):
             scores = self.responses(inputs, batch)
             self._log_competition(scores, output, batch)
             scale_encoder_gradients(self.model, self.factors(scores))
@@ -117,7 +120,7 @@ class AdaptiveGradientModulation(TrainingMethod):
     def _log_competition(
         self, scores: Mapping[str, float], output: ModelOutput, batch: Batch
     ) -> None:
-        if batch.labels is None:
+        if not has_labels(batch.labels):
             return
         for modality, score in scores.items():
             if modality in output.aux and output.seg_logits is not None:

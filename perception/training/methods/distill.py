@@ -6,7 +6,7 @@ teachers' shares are chosen pixel by pixel, by how much each is right there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -86,31 +86,30 @@ class Distillation(TrainingMethod):
     ) -> dict[str, Tensor]:
         """`distill_segmentation` and `distill_detection`, for the heads that both sides have."""
         device = next(iter(inputs.values())).device
-        lessons = []
-        for teacher in self.teachers.values():
+        lessons: dict[str, ModelOutput] = {}
+        for name, teacher in self.teachers.items():
             seen = {m: batch.inputs[m].to(device) for m in teacher.modalities if m in batch.inputs}
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-                lessons.append(teacher(seen))
+            if seen:
+                with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+                    lessons[name] = teacher(seen)
         terms: dict[str, Tensor] = {}
-        maps = [o.seg_logits for o in lessons]
-        if output.seg_logits is not None and any(m is not None for m in maps):
+        maps = {n: o.seg_logits.float() for n, o in lessons.items() if o.seg_logits is not None}
+        if output.seg_logits is not None and maps:
             terms["distill_segmentation"] = self.weight * self._segmentation(
                 output.seg_logits, maps, batch.labels
             )
-        boxed = [o for o in lessons if o.detections]
+        boxed = [o for o in lessons.values() if o.detections]
         if output.detections and boxed:
             each = [detection_distance(output, teacher) for teacher in boxed]
             terms["distill_detection"] = self.weight * torch.stack(each).mean()
         return terms
 
     def _segmentation(
-        self, student: Tensor, maps: Sequence[Tensor | None], labels: Tensor | None
+        self, student: Tensor, maps: Mapping[str, Tensor], labels: Tensor | None
     ) -> Tensor:
-        named = zip(self.teachers, maps, strict=True)
-        known = {n: m.float() for n, m in named if m is not None}
-        stacked = torch.stack(list(known.values()))
+        stacked = torch.stack(list(maps.values()))
         shares = self.shares(stacked, labels)
-        for index, name in enumerate(known):
+        for index, name in enumerate(maps):
             self.log(f"distill/{name}", float(shares[index].mean()))
         heat = self.temperature
         target = ((stacked / heat).softmax(2) * shares[:, :, None]).sum(0)

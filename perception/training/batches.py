@@ -1,0 +1,142 @@
+"""Frames that lack a sensor or their truth: which go into one batch, and what is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+from perception.errors import ConfigError
+from perception.frame import Modality, subset_name
+from perception.training.dataset import FusionDataset
+from perception.training.validate import has_pixels
+
+
+class SensorBatches(Sampler[list[int]]):
+    """Shuffled batches of frames that have the same sensors, so that no step meets a gap.
+
+    Where all frames have the same ones, what does not fill a batch is left for another epoch.  Where
+    they differ, it makes a smaller batch, and a frame that is alone of its kind fills one of two with
+    itself: a sensor that few frames have would never be learned otherwise.
+
+    Args:
+        sensors: of every frame; none may be empty.
+        size: frames of a batch.
+        generator: of the order.
+    """
+
+    def __init__(
+        self, sensors: Sequence[tuple[Modality, ...]], size: int, generator: torch.Generator
+    ) -> None:
+        self.sensors, self.size, self.generator = sensors, size, generator
+
+    def __len__(self) -> int:
+        kinds = [self.sensors.count(kind) for kind in set(self.sensors)]
+        if len(kinds) == 1:
+            return kinds[0] // self.size
+        return sum(-(-count // self.size) for count in kinds)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        waiting: dict[tuple[Modality, ...], list[int]] = {}
+        for index in torch.randperm(len(self.sensors), generator=self.generator).tolist():
+            batch = waiting.setdefault(self.sensors[index], [])
+            batch.append(index)
+            if len(batch) == self.size:
+                yield batch
+                waiting[self.sensors[index]] = []
+        if len(waiting) > 1:
+            for batch in filter(None, waiting.values()):
+                yield batch if len(batch) > 1 else batch * 2
+
+
+def sensor_notes(data: FusionDataset, what: str) -> list[str]:
+    """Leave out the frames that have no sensor at all; what is to be said of these and of other gaps.
+
+    Args:
+        data: read as a whole.
+        what: `training` or `validation`.
+    """
+    total = len(data)
+    reasons: dict[Modality, str] = {}
+    for index in range(total):
+        for modality, reason in data.raw(index).unusable.items():
+            reasons.setdefault(modality, reason)  # type: ignore[arg-type]
+    counts = {
+        m: sum(m in data.modalities(index) for index in range(total))
+        for m in data.contract.modalities
+    }
+    notes = [
+        f"{modality} is in {count} of {total} {what} frames"
+        + (f" ({reasons[modality]})" if modality in reasons else "")
+        for modality, count in counts.items()
+        if count < total
+    ]
+    bare = data.keep(lambda index: bool(data.modalities(index)))
+    if bare:
+        sensors = subset_name(data.contract.modalities)
+        notes.append(f"{bare} {what} frames have nothing of {sensors}: left out")
+    return notes
+
+
+def require_sensors(data: FusionDataset, where: str) -> None:
+    """Refuse training frames none of which has one of the contract's sensors.
+
+    Raises:
+        ConfigError: names the sensor, and the reason where its samples cannot be used.
+    """
+    raws = [data.raw(index) for index in range(len(data))]
+    for modality in data.contract.modalities:
+        if not any(modality in raw.modalities for raw in raws):
+            reason = next((r.unusable[modality] for r in raws if modality in r.unusable), "")
+            raise ConfigError(
+                f"no training frame has {modality}"
+                + (f" that can be used: {reason}" if reason else ""),
+                where=where,
+                hint=f"add it, or take {modality} out of preprocess.modalities",
+            )
+
+
+def labeled_frames(data: FusionDataset, task: str, *, objects: bool = False) -> int:
+    """How many frames have truth of a task: one labeled pixel, or boxes.
+
+    Args:
+        data: read as a whole.
+        task: `segmentation` or `detection`.
+        objects: count only frames with an object, not those that are known to have none.
+    """
+    raws = (data.raw(index) for index in range(len(data)))
+    if task == "segmentation":
+        return sum(has_pixels(raw.labels) for raw in raws)
+    return sum(r.boxes is not None and bool(len(r.boxes.xyxy) or not objects) for r in raws)
+
+
+def truth_notes(data: FusionDataset, tasks: Sequence[str], where: str) -> list[str]:
+    """What is to be said of the truth of training frames.
+
+    Raises:
+        ConfigError: there is nothing to learn a task from.
+    """
+    notes = []
+    names = {"segmentation": "a labeled pixel", "detection": "boxes"}
+    for task in tasks:
+        count = labeled_frames(data, task)
+        if not count:
+            why = (
+                "every label is 255 (ignore) or missing"
+                if task == "segmentation"
+                else "none at all"
+            )
+            raise ConfigError(
+                f"no training frame has {names[task]}: {why}",
+                where=where,
+                hint=f"label some, or take {task} out of tasks",
+            )
+        if count < len(data):
+            notes.append(f"{count} of {len(data)} training frames have {names[task]}")
+    info = data.recording.info
+    if "segmentation" in tasks and len(info.seg_classes) == 1:
+        notes.append("there is one semantic class: nothing to tell apart; add one for all the rest")
+    if "detection" in tasks and not labeled_frames(data, "detection", objects=True):
+        notes.append("no training frame has an object in its boxes: there is nothing to find")
+    return notes

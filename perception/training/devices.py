@@ -1,0 +1,32 @@
+"""The device to train on."""
+
+from __future__ import annotations
+
+import torch
+
+from perception.errors import ConfigError
+
+
+def training_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device that is there.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    usable = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if usable else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"'{name}' is no device", where="--device", hint="cpu, cuda") from error
+    if device.type == "cuda" and not usable:
+        built = torch.backends.cuda.is_built()
+        raise ConfigError(
+            "there is no CUDA GPU here" if built else "this PyTorch was built without CUDA",
+            where="--device",
+            hint="--device cpu, or install PyTorch for CUDA, see anysense doctor",
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"there is no GPU {device.index} here", where="--device")
+    return device
