@@ -25,7 +25,7 @@ from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import BundleManifest, sha256_of, write_manifest
 from perception.runtime.manifest import GraphFile, Graphs
 from perception.training.building import build_from_config, recording_info
-from perception.training.checkpoint import Checkpoint, load_checkpoint
+from perception.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from perception.training.config import TrainConfig
 
 
@@ -64,7 +64,7 @@ def model_from_checkpoint(checkpoint: Checkpoint) -> FusionModel:
     """The trained model with its averaged (EMA) weights, in evaluation mode."""
     info = recording_info(checkpoint.progress)
     model = build_from_config(checkpoint.config, info, pretrained=False)
-    model.load_state_dict(checkpoint.ema)
+    load_weights(model, checkpoint.ema, "the checkpoint")
     assert isinstance(model, FusionModel)
     return model.eval()
 

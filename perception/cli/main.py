@@ -16,6 +16,7 @@ COMMANDS = (
     "demo",
     "bench",
     "train",
+    "pretrain",
     "distill",
     "adapt",
     "search",

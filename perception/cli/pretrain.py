@@ -21,4 +21,4 @@ def run(args: argparse.Namespace) -> int:
     from perception.training.pretrain import Pretrainer
 
     out = args.out or Path("runs") / f"{config.name}-pretrained"
-    return fit(Pretrainer(config, out, args.device), args)
+    return fit(Pretrainer(config, out, args.device, tensorboard=args.tensorboard), args)

@@ -65,18 +65,33 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
 
     config = load_config(args.config)
     if args.data:
-        config.data.source, config.data.val_source = args.data, None
+        _take_data(config, args.data)
     if args.epochs is not None:
         if args.epochs < 1:
             raise ConfigError("must be at least 1", where="--epochs")
         config.epochs = args.epochs
-    if args.threads:
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ConfigError("must be at least 1", where="--threads")
         torch.set_num_threads(args.threads)
     if args.smoke:
         config.epochs, config.optimizer.warmup_epochs = 1, 0
         config.resolution = config.resolution[:1]
         _simulate_absent_data(config, args.out or Path("runs") / config.name)
     return config
+
+
+def _take_data(config: TrainConfig, argument: str) -> None:
+    """Train on `argument` instead; reader options that belong to another kind of data go."""
+    from perception.data.registry import parse_data_argument
+
+    kind, _ = parse_data_argument(argument)
+    configured, _ = parse_data_argument(config.data.source)
+    if kind != configured and config.data.options:
+        names = ", ".join(config.data.options)
+        say(f"note: data.options ({names}) are for {configured} data and left aside", "yellow")
+        config.data.options = {}
+    config.data.source, config.data.val_source = argument, None
 
 
 def _simulate_absent_data(config: TrainConfig, out: Path) -> None:

@@ -40,8 +40,11 @@ MAX_YAML_NODES: Final = 2**20
 MAX_XML_ELEMENTS: Final = 2**20
 """Elements in one XML file."""
 
+MAX_HEADER_BYTES: Final = 2**24
+"""Bytes of the header of a file of tensors (16 MiB)."""
+
 MAX_ARCHIVE_BYTES: Final = 2**32
-"""Bytes that an archive may unpack to (4 GiB)."""
+"""Bytes that an archive may unpack to, or that a checkpoint may have (4 GiB)."""
 
 MAX_ARCHIVE_FILES: Final = 10_000
 """Files in one archive or bundle."""

@@ -154,6 +154,8 @@ class AnyFuse(FusionModel):
         stages: Mapping[str, Sequence[Sequence[int]]] | None = None,
     ) -> None:
         super().__init__(modalities, seg_classes, det_classes)
+        if width <= 0 or decoder_width < 1:
+            raise ConfigError("width and decoder_width must be positive", where="model.options")
         stages = stages or {}
         unknown = sorted(set(stages) - {*self.modalities, LATE})
         if unknown:
@@ -194,7 +196,11 @@ class AnyFuse(FusionModel):
         if encoders == "shared":
             share_convolutions(self.encoders.values())
         elif encoders != "separate":
-            raise ConfigError(f"unknown encoders '{encoders}'", hint="separate or shared")
+            raise ConfigError(
+                f"unknown encoders '{encoders}'",
+                where="model.options.encoders",
+                hint="separate or shared",
+            )
 
     def _encoder(self, modality: str) -> ModalityEncoder:
         encoder = self.encoders[modality]

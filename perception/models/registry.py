@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perception.errors import ConfigError
+from perception.errors import AnySenseError, ConfigError
 from perception.models.anyfuse import AnyFuse
 from perception.models.interface import FusionModel
 from perception.models.zoo.adapnet import AdapNet
@@ -57,5 +57,8 @@ def build_model(
             pretrained=pretrained,
             **options,
         )
-    except TypeError as error:
+    except AnySenseError:
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+        # Options of any type reach layers whose own errors say little: a negative width, for example.
         raise ConfigError(f"model '{name}': {error}", where="model.options") from error

@@ -24,7 +24,13 @@ from perception.errors import ConfigError
 from perception.models.interface import FusionModel
 from perception.training.batches import labeled_frames
 from perception.training.building import build_from_config, recording_info
-from perception.training.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
+from perception.training.checkpoint import (
+    BEST,
+    Checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from perception.training.config import CorruptionSpec, ResolutionPhase
 from perception.training.dataset import FusionDataset, collate
 from perception.training.devices import training_device
@@ -163,7 +169,7 @@ class Adapter:
             model = build_from_config(
                 state.config, recording_info(state.progress), pretrained=False
             )
-            model.load_state_dict(state.ema)
+            load_weights(model, state.ema, str(run))
             self.checkpoints[name], self.models[name] = state, model.to(self.device)
         self._check(target)
         first = next(iter(self.checkpoints.values())).config

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from perception.data.base import Recording, RecordingInfo
 from perception.data.classes import require_same_classes
 from perception.data.registry import open_recording, parse_data_argument
-from perception.errors import ConfigError
+from perception.errors import ConfigError, DataError
 from perception.models.interface import FusionModel
 from perception.models.registry import build_model
 from perception.training.config import TrainConfig
@@ -24,8 +24,17 @@ def describe_recording(info: RecordingInfo) -> dict[str, Any]:
 
 
 def recording_info(progress: dict[str, Any]) -> RecordingInfo:
-    """What the training data of a checkpoint with this `progress` were."""
-    return _INFO.validate_python(progress["recording"])
+    """What the training data of a checkpoint with this `progress` were.
+
+    Raises:
+        DataError: the checkpoint does not say.
+    """
+    try:
+        return _INFO.validate_python(progress["recording"])
+    except (KeyError, ValidationError) as error:
+        raise DataError(
+            "the checkpoint does not say what it was trained on", where="progress.recording"
+        ) from error
 
 
 def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
@@ -38,7 +47,8 @@ def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
     else:
         val_kind, val_root = parse_data_argument(config.data.val_source)
         train = open_recording(kind, root, **options)
-        val = open_recording(val_kind, val_root, **options)
+        # Options are those of the configured kind: another kind's reader does not know them.
+        val = open_recording(val_kind, val_root, **(options if val_kind == kind else {}))
         require_same_classes(
             train.info, val.info, config.tasks, what="data.source", where="data.val_source"
         )
@@ -51,9 +61,20 @@ def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
 
 
 def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: bool) -> FusionModel:
-    """The configured model, with heads for the recording's classes."""
+    """The configured model, with heads for the recording's classes.
+
+    Raises:
+        ConfigError: the recording has no classes for a task, or lacks a modality; or see `build_model`.
+    """
     seg = len(info.seg_classes) if "segmentation" in config.tasks else 0
     det = len(info.det_classes) if "detection" in config.tasks else 0
+    for task, count, kind in (("segmentation", seg, "semantic"), ("detection", det, "detection")):
+        if task in config.tasks and not count:
+            raise ConfigError(
+                f"{info.kind} data names no {kind} classes",
+                where="tasks",
+                hint=f"name them in the data, or take {task} out of tasks",
+            )
     missing = [m for m in config.preprocess.modalities if m not in info.modalities]
     if missing:
         raise ConfigError(

@@ -5,15 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perception.errors import ConfigError
+from perception.files.fields import check_fields
+from perception.files.text import read_yaml
 from perception.preprocess.contract import PreprocessContract
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+"""What a run may be called: the name becomes a folder's."""
+
+_LARGEST_SIDE = 4096
+_LARGEST_SEED = 2**32
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class FreezeSpec(_Spec):
@@ -69,8 +76,8 @@ class ResolutionPhase(_Spec):
 
     @model_validator(mode="after")
     def _fits_the_network(self) -> ResolutionPhase:
-        if any(v <= 0 or v % 32 for v in self.crop):
-            raise ValueError("crop sides must be positive multiples of 32")
+        if any(v <= 0 or v % 32 or v > _LARGEST_SIDE for v in self.crop):
+            raise ValueError(f"crop sides must be positive multiples of 32, up to {_LARGEST_SIDE}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError("scale must be (low, high) with 0 < low <= high")
         return self
@@ -110,7 +117,7 @@ class LossSpec(_Spec):
 class TrainConfig(_Spec):
     """Everything that a training run depends on."""
 
-    name: str
+    name: str = Field(pattern=NAME_PATTERN)
     description: str = ""
     tasks: list[Literal["segmentation", "detection"]] = Field(min_length=1)
     model: ModelSpec = ModelSpec()
@@ -123,9 +130,9 @@ class TrainConfig(_Spec):
     corruption: CorruptionSpec = CorruptionSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     loss: LossSpec = LossSpec()
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=_LARGEST_SEED)
     validate_every: int = Field(5, ge=1)
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=256)
 
     def phase(self, epoch: int) -> ResolutionPhase:
         """The resolution phase in force in `epoch`."""
@@ -137,18 +144,7 @@ def load_config(path: Path) -> TrainConfig:
     """Read a configuration.
 
     Raises:
-        ConfigError: the file is missing, no YAML, or has a wrong field; the message names it.
+        ConfigError: the file is missing, no text, no YAML, or has a wrong field; the message names it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError("no such file", where=str(path))
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}", where=str(path)) from error
-    try:
-        return TrainConfig.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(first["msg"], where=f"{path}: {field}") from error
+    content = read_yaml(path, error=ConfigError)
+    return check_fields(TrainConfig, content, where=str(path), error=ConfigError)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 from perception.data.base import RecordingInfo
 from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
+from perception.files.fields import check_fields
 from perception.files.writing import write_text
 from perception.frame import Modality, subsets_of
 from perception.models.interface import FusionModel
@@ -39,6 +41,7 @@ from perception.training.checkpoint import (
     BEST,
     LAST,
     load_checkpoint,
+    load_weights,
     restore_optimizer,
     save_checkpoint,
 )
@@ -71,6 +74,27 @@ class WeightAverage:
                 self.state[key].lerp_(value.detach(), 1 - decay)
             else:
                 self.state[key].copy_(value)
+
+
+class _Progress(BaseModel):
+    """What `Trainer.resume` takes up from a checkpoint's progress."""
+
+    epoch: int = Field(ge=0)
+    best: float | None = None
+    ema_steps: int = Field(ge=0)
+    log: list[dict[str, int | float | None]]
+    method: dict[str, float] = Field(default_factory=dict)
+
+
+def _difference(before: Any, now: Any, place: str = "") -> str:
+    """The first field in which two configurations differ; empty where they are the same."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = (
+            _difference(before.get(k), now.get(k), f"{place}.{k}" if place else k)
+            for k in {**before, **now}
+        )
+        return next(filter(None, inner), "")
+    return "" if before == now else f"{place} was {before}, is {now}"
 
 
 class Trainer:
@@ -135,14 +159,24 @@ class Trainer:
         ]
 
     def resume(self) -> None:
-        """Go on from `last.safetensors` of the run folder."""
+        """Go on from `last.safetensors` of the run folder.
+
+        Raises:
+            DataError: there is none, or it is damaged or of another model.
+            ConfigError: the run was started with another configuration or on other classes.
+        """
+        where = str(self.out / LAST)
         state = load_checkpoint(self.out / LAST)
         # The number of workers changes no result, and differs from machine to machine.
         free = {"epochs", "workers"}
-        if state.config.model_dump(exclude=free) != self.config.model_dump(exclude=free):
+        difference = _difference(
+            state.config.model_dump(mode="json", exclude=free),
+            self.config.model_dump(mode="json", exclude=free),
+        )
+        if difference:
             raise ConfigError(
-                "the run was started with another configuration",
-                where=str(self.out / LAST),
+                f"the run was started with another configuration: {difference}",
+                where=where,
                 hint="use another --out, or the old configuration",
             )
         require_same_classes(
@@ -152,13 +186,15 @@ class Trainer:
             what="the run",
             where="data.source",
         )
-        self.model.load_state_dict(state.weights)
+        progress = check_fields(_Progress, state.progress, where=f"{where}: progress")
+        load_weights(self.model, state.ema, where)  # only to see that they fit
+        load_weights(self.model, state.weights, where)
         self.average.state = {k: v.to(self.device) for k, v in state.ema.items()}
-        restore_optimizer(self.optimizer, state.optimizer)
-        self.epoch, best = state.progress["epoch"], state.progress["best"]
-        self.best = -math.inf if best is None else best
-        self.average.steps, self.log = state.progress["ema_steps"], state.progress["log"]
-        self.method.state.update(state.progress.get("method", {}))
+        restore_optimizer(self.optimizer, state.optimizer, where)
+        self.epoch, self.average.steps = progress.epoch, progress.ema_steps
+        self.best = -math.inf if progress.best is None else progress.best
+        self.log = progress.log
+        self.method.state.update(progress.method)
 
     def shorten(self, train_frames: int, val_frames: int) -> None:
         """Keep only the first frames of both splits, to try a configuration out."""
@@ -167,6 +203,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train to the last epoch, checkpointing after each."""
+        self._sweep()
         notes = self._look_at_data()
         if self.epoch == 0:
             if self.config.model.start_from:
@@ -196,6 +233,12 @@ class Trainer:
                     self.board.flush()
                 progress.update(task, completed=self.epoch)
                 progress.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
+
+    def _sweep(self) -> None:
+        """Remove what a killed run was writing."""
+        for pattern in (".*.part.*", ".tmp??????"):
+            for stale in self.out.glob(pattern):
+                stale.unlink(missing_ok=True)
 
     def _look_at_data(self) -> list[str]:
         """Read all frames; what is to be said of those that lack something.

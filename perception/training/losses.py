@@ -29,13 +29,18 @@ _EPS = 1e-7
 
 
 def class_weights(recording: Recording, classes: int, exponent: float) -> Tensor:
-    """Weights frequency^-exponent of the classes in the truth, mean 1, within 0.3..3."""
+    """Weights frequency^-exponent of the classes in the truth, mean 1, within 0.3..3.
+
+    All are 1 where there is no truth.
+    """
     counts = np.zeros(classes, np.int64)
     for index in range(len(recording)):
         labels = recording.truth(index).labels
         if labels is not None:
             counts += np.bincount(labels[::4, ::4].ravel(), minlength=256)[:classes]
     seen = counts > 0
+    if not seen.any():
+        return torch.ones(classes)
     weights = np.ones(classes, np.float64)
     weights[seen] = (counts[seen] / counts.sum()) ** -exponent
     weights[seen] /= weights[seen].mean()

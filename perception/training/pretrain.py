@@ -30,14 +30,15 @@ class Pretrainer(Trainer):
     configuration's `model.start_from` to use it.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, device: str = "cpu") -> None:
+    def __init__(
+        self, config: TrainConfig, out: Path, device: str = "cpu", *, tensorboard: bool = False
+    ) -> None:
         if not issubclass(MODELS.get(config.model.name, FusionModel), MultiMAE):
             raise ConfigError(
                 f"cannot be pre-trained: {config.model.name}", where="model.name", hint="multimae"
             )
         config.model.options["pretraining"] = True
-        super().__init__(config, out, device)
-        self.best = -math.inf
+        super().__init__(config, out, device, tensorboard=tensorboard)
 
     def _build(self, info: RecordingInfo) -> FusionModel:
         if not info.seg_classes and "segmentation" in self.config.tasks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perception.errors import ConfigError
+from perception.errors import AnySenseError, ConfigError
 from perception.models.interface import FusionModel
 from perception.training.config import MethodSpec
 from perception.training.methods.agm import AdaptiveGradientModulation
@@ -32,7 +32,9 @@ def build_method(spec: MethodSpec, model: FusionModel) -> TrainingMethod:
         )
     try:
         return METHODS[spec.name](model, **spec.options)
-    except TypeError as error:
+    except AnySenseError:
+        raise
+    except (TypeError, ValueError, LookupError) as error:
         raise ConfigError(f"method '{spec.name}': {error}", where="method.options") from error
 
 

@@ -19,7 +19,7 @@ from perception.errors import ConfigError
 from perception.models.interface import FusionModel, ModelOutput
 from perception.models.supervision import sample_labels
 from perception.training.building import build_from_config, recording_info
-from perception.training.checkpoint import load_checkpoint
+from perception.training.checkpoint import load_checkpoint, load_weights
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
 
@@ -70,7 +70,7 @@ class Distillation(TrainingMethod):
         info = recording_info(state.progress)
         self._taught_on[run] = info, state.config.tasks
         teacher = build_from_config(state.config, info, pretrained=False)
-        teacher.load_state_dict(state.ema)
+        load_weights(teacher, state.ema, run)
         same = (
             teacher.seg_classes in (0, self.model.seg_classes)
             and teacher.det_classes in (0, self.model.det_classes)
