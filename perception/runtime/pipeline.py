@@ -181,8 +181,8 @@ class Pipeline:
     @property
     def lines(self) -> dict[Modality, str]:
         """The same by sensor."""
-        with self._lock:
-            return dict(self._warnings)
+        # Copied in one step: whoever reports must not wait for an inference that holds the lock.
+        return dict(self._warnings)
 
     def reset(self) -> None:
         """Forget all samples, health and results, as at a jump back in time."""

@@ -5,17 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import rclpy
 from anysense_msgs.msg import PerceptionStatus
-from anysense_ros.conversions import cloud, from_camera, from_transform, header, image
+from anysense_ros.conversions import (
+    cloud,
+    from_camera,
+    from_transform,
+    header,
+    image,
+    to_ns,
+    to_stamp,
+)
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from processes import PATIENCE_S, wait_until
+from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -44,10 +53,18 @@ class Bench:
     """The robot around the node under test.
 
     `changes[sensor]` may alter or drop that sensor's messages, `delay_s[sensor]` hold them back,
-    `jitter_ns[sensor]` is added to every other stamp, `repeat[sensor]` multiplies the rate.
+    `jitter_ns[sensor]` is added to every other stamp, `repeat[sensor]` multiplies the rate.  All
+    sensors are driven together, but for those that `pace` gives a rhythm of their own.
     """
 
-    def __init__(self, domain: int, node: str = "perception_node", rate_hz: float = 5.0) -> None:
+    def __init__(
+        self,
+        domain: int,
+        node: str = "perception_node",
+        rate_hz: float = 5.0,
+        sensors: Sequence[str] = MODALITIES,
+    ) -> None:
+        self.sensors = list(sensors)
         self.period_s = 1 / rate_hz
         self.changes: dict[str, Change] = {}
         self.delay_s: dict[str, float] = {}
@@ -57,6 +74,10 @@ class Bench:
         self.sent: dict[str, int] = dict.fromkeys(MODALITIES, 0)
         self.statuses: list[PerceptionStatus] = []
         self.diagnostics: dict[str, DiagnosticStatus] = {}
+        self.reports: list[dict[str, DiagnosticStatus]] = []  # each /diagnostics of the node
+        self.log: list[str] = []  # the node's lines in /rosout
+        self.stamps: dict[str, list[int]] = {m: [] for m in MODALITIES}  # of what was sent
+        self.now_ns: Callable[[], int] = time.time_ns  # the clock that drivers stamp with
         self.heard: dict[str, list[Any]] = {}
         self.name = node
         self.alive: Callable[[], bool] = lambda: True
@@ -95,6 +116,8 @@ class Bench:
         self.place_lidar(TO_OPTICAL)
         node.create_subscription(PerceptionStatus, f"{root}/status", self.statuses.append, 50)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        rosout = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        node.create_subscription(Log, "/rosout", self._on_log, rosout)
 
     def place_lidar(self, mount: RigidTransform) -> None:
         """Say over /tf_static where the LiDAR sits in the camera's frame."""
@@ -102,8 +125,14 @@ class Bench:
         self._tf.publish(TFMessage(transforms=[message]))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            self.diagnostics[status.name.split(": ")[-1]] = status
+        parts = {s.name.split(": ")[-1]: s for s in message.status if s.name.startswith(self.name)}
+        self.diagnostics.update({s.name.split(": ")[-1]: s for s in message.status})
+        if parts:
+            self.reports.append(parts)
+
+    def _on_log(self, message: Log) -> None:
+        if message.name == self.name:
+            self.log.append(message.msg)
 
     def _spin(self) -> None:
         while not self._stop.is_set():
@@ -118,8 +147,8 @@ class Bench:
             start = time.monotonic()
             most = max([1, *self.repeat.values()])
             for step in range(most):
-                stamp = time.time_ns() + self.stamp_shift_ns
-                for modality in MODALITIES:
+                stamp = self.now_ns() + self.stamp_shift_ns
+                for modality in self.sensors:
                     if step < self.repeat.get(modality, 1):
                         self._publish(modality, stamp, count)
                         count += 1
@@ -134,6 +163,7 @@ class Bench:
         if modality in self._infos:
             self._infos[modality].publish(from_camera(CAMERA, stamp, FRAMES[modality]))
         self.sent[modality] += 1
+        self.stamps[modality].append(to_ns(message.header.stamp))
         publisher, delay = self._publishers[modality], self.delay_s.get(modality, 0.0)
         if delay:
             timer = threading.Timer(delay, publisher.publish, [message])
@@ -156,6 +186,23 @@ class Bench:
         x = 8 + picture[:40, :60, 2] / 100
         points = np.stack([x, y, z, np.full_like(x, 0.5)], axis=-1).reshape(-1, 4)
         return cloud(points.astype(np.float32), head)
+
+    def pace(self, modality: str, hz: float, phase_s: float = 0.0, jitter_s: float = 0.0) -> None:
+        """Drive a sensor by itself from now on, not in step with the others."""
+        if modality in self.sensors:
+            self.sensors.remove(modality)
+        random = np.random.default_rng(len(self._threads))
+
+        def publish() -> None:
+            start, count = time.monotonic() + phase_s, 0
+            while not self._stop.wait(max(0.0, start + count / hz - time.monotonic())):
+                if self._drive.is_set():
+                    self._publish(modality, self.now_ns() + self.stamp_shift_ns, 4 * count)
+                count = max(count + 1, int((time.monotonic() - start) * hz))
+                self._stop.wait(random.uniform(0, jitter_s))
+
+        self._threads.append(threading.Thread(target=publish, daemon=True))
+        self._threads[-1].start()
 
     def drive(self, on: bool = True) -> None:
         """Start or stop all drivers."""
@@ -207,9 +254,11 @@ class Bench:
 
     def listen(self, kind: Any, topic: str, qos: Any = 5) -> list[Any]:
         """Subscribe to a topic of the node and return the growing list of messages."""
-        heard: list[Any] = self.heard.setdefault(topic, [])
-        self.node.create_subscription(kind, f"/{self.name}/{topic}", heard.append, qos)
-        return heard
+        if topic not in self.heard:
+            heard: list[Any] = []
+            self.node.create_subscription(kind, f"/{self.name}/{topic}", heard.append, qos)
+            self.heard[topic] = heard
+        return self.heard[topic]
 
     def call(self, kind: Any, name: str, request: Any, node: str = "") -> Any:
         """Call a service of the node."""
@@ -284,6 +333,22 @@ def black(message: Any, stamp: int) -> Any:
         message.width, message.row_step, message.data = 0, 0, array("B")
     else:
         message.data = array("B", bytes(len(message.data)))
+    return message
+
+
+def shifted(seconds: float) -> Change:
+    """What a driver sends whose clock is ahead."""
+
+    def change(message: Any, stamp: int) -> Any:
+        message.header.stamp = to_stamp(stamp + round(seconds * 1e9))
+        return message
+
+    return change
+
+
+def unstamped(message: Any, stamp: int) -> Any:
+    """What a driver sends that leaves the stamp out."""
+    message.header.stamp = to_stamp(0)
     return message
 
 

@@ -2,7 +2,7 @@
 
 `ANYSENSE_TEST_BREAK` says how: `load` gives the first backend of `device: cuda` graphs that are cut
 off; `run` makes that backend fail after some inferences; `switch:FILE` makes the CPU backend fail, at
-loading as well as running, while FILE exists.
+loading as well as running, while FILE exists; `slow:SECONDS` makes every inference take so long.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,19 @@ class Switched(OnnxRuntimeEngine):
         return super().infer(feeds)
 
 
+class Slow(OnnxRuntimeEngine):
+    """Takes its time."""
+
+    seconds = 0.0
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        super().__init__(path, "cpu", threads)
+
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        time.sleep(self.seconds)
+        return super().infer(feeds)
+
+
 def cut_off(path: Path, threads: int | None) -> Engine:
     """Load half of a graph's file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -69,6 +83,9 @@ def arrange(how: str) -> None:
         BACKENDS[FIRST] = replace(BACKENDS[FIRST], load=cut_off)
     elif how == "run":
         BACKENDS[FIRST] = replace(BACKENDS[FIRST], load=WornOut)
+    elif how.startswith("slow:"):
+        Slow.seconds = float(how.removeprefix("slow:"))
+        BACKENDS[CPU] = replace(BACKENDS[CPU], load=Slow)
     else:
         Switched.switch = Path(how.removeprefix("switch:"))
         BACKENDS[CPU] = replace(BACKENDS[CPU], load=Switched)

@@ -150,7 +150,7 @@ def output_condition(
         level = OK  # a slow sensor between its messages
     head = {
         "state": result.state,
-        "used": ", ".join(result.used),
+        "sensors": ", ".join(result.used),
         "stamp": f"{output.stamp_ns / 1e9:.9f}",
         "reason": output.reason,
     }

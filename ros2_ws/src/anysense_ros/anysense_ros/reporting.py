@@ -48,7 +48,7 @@ class Reporter:
 
     def no_output(self, line: str, level: bytes = WARN, state: str = "stop") -> None:
         """Say why there is no output."""
-        values = {"state": state, "used": ""}
+        values = {"state": state, "sensors": ""}
         self.diagnostics.set("output", level, line, values)
         self.diagnostics.flush()
 

@@ -1,0 +1,243 @@
+"""Sensors whose stamps cannot be believed, among others that can."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anysense_msgs.msg import PerceptionStatus
+from anysense_ros.conversions import to_ns, to_stamp
+from bench import Bench, shifted, unstamped
+from diagnostic_msgs.msg import DiagnosticStatus
+from processes import NodeProcess, wait_until
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+pytestmark = pytest.mark.slow
+
+PARAMETERS = {
+    "inputs": ["rgb", "depth"],
+    "device": "cpu",
+    "threads": 1,
+    "autostart": True,
+    "sync.deadline_ms": 200.0,
+    "diagnostics.period_s": 0.3,
+    "rgb.timeout_ms": 1500.0,
+    "depth.timeout_ms": 1500.0,
+}
+
+
+@pytest.fixture(scope="module")
+def bench(domain: int, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("clocks")
+    node = NodeProcess("perception_node", folder, domain, {**PARAMETERS, "bundle": str(bundle)})
+    bench = Bench(domain, rate_hz=10.0, sensors=("rgb", "depth"))
+    try:
+        bench.alive = lambda: node.process.poll() is None
+        bench.drive()
+        bench.wait_full(2)
+        yield bench
+        assert bench.alive()
+        assert "Traceback" not in node.log, node.log
+    finally:
+        bench.close()
+        assert node.stop() == 0, node.log
+
+
+@pytest.fixture(autouse=True)
+def mended(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "bench" in request.fixturenames:
+        bench: Bench = request.getfixturevalue("bench")
+        bench.mend()
+        bench.drive()
+        bench.wait_full(2)
+
+
+def _sensor(status: PerceptionStatus, name: str) -> Any:
+    return next(s for s in status.sensors if s.name == name)
+
+
+def _value(status: DiagnosticStatus, key: str) -> str:
+    return next((v.value for v in status.values if v.key == key), "")
+
+
+def _goes_on_with(bench: Bench, name: str, count: int = 20) -> list[PerceptionStatus]:
+    """The next outputs, which must come at the sensor's rate and from it alone."""
+    start, sent = len(bench.statuses), bench.sent[name]
+    wait_until(lambda: len(bench.statuses) >= start + count, "outputs that go on")
+    found = bench.statuses[start : start + count]
+    assert {tuple(s.used) for s in found} == {(name,)}, [s.reason for s in found]
+    assert bench.sent[name] - sent < 3 * count, "outputs of one picture in three are lost"
+    return found
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("depth", "rgb"), ("rgb", "depth")])
+@pytest.mark.parametrize("ahead_s", [0.3, 0.9, 3600.0])
+def test_a_clock_that_is_ahead(bench: Bench, wrong: str, right: str, ahead_s: float) -> None:
+    bench.changes[wrong] = shifted(ahead_s)
+    status = bench.wait_status(
+        lambda s: s.used == [right] and _sensor(s, wrong).health == "skewed", "the other alone"
+    )
+    assert _sensor(status, right).health == "ok"
+    (line,) = status.warnings
+    assert line.startswith(f"{wrong}: stamps are ") and "ahead of this computer's clock" in line
+    found = bench.wait_diagnostic(wrong, lambda d: "ahead" in d.message, "whose clock is wrong")
+    assert found.level == DiagnosticStatus.WARN
+    assert float(_value(found, "clock_offset_ms")) == pytest.approx(ahead_s * 1e3, abs=250)
+    bench.wait_diagnostic(right, lambda d: d.level == DiagnosticStatus.OK, "that the other is well")
+    _goes_on_with(bench, right)
+
+
+@pytest.mark.parametrize("seconds", [1000.0, 90.0])
+def test_a_clock_that_counts_from_the_sensors_start(bench: Bench, seconds: float) -> None:
+    bench.changes["depth"] = shifted(seconds - time.time())
+    bench.wait_status(
+        lambda s: s.used == ["rgb"] and _sensor(s, "depth").health == "skewed", "rgb alone"
+    )
+    bench.wait_diagnostic("depth", lambda d: "count from a start" in d.message, "what it counts")
+    _goes_on_with(bench, "rgb")
+
+
+def test_a_clock_far_behind(bench: Bench) -> None:
+    bench.changes["depth"] = shifted(-7.0)
+    bench.wait_status(
+        lambda s: s.used == ["rgb"] and _sensor(s, "depth").health == "skewed", "rgb alone"
+    )
+    bench.wait_diagnostic("depth", lambda d: "behind" in d.message, "by how much")
+    _goes_on_with(bench, "rgb")
+
+
+def test_all_clocks_ahead_alike_go_on_with_a_warning(bench: Bench) -> None:
+    for sensor in ("rgb", "depth"):
+        bench.changes[sensor] = shifted(3600.0)
+    status = bench.wait_status(
+        lambda s: len(s.used) == 2 and len(s.warnings) == 2, "both, with warnings"
+    )
+    assert status.header.stamp.sec > time.time() + 3000
+    assert {s.health for s in status.sensors} == {"ok"}
+
+
+@pytest.mark.parametrize("sensors", [("depth",), ("rgb",), ("rgb", "depth")])
+def test_messages_without_stamps(bench: Bench, sensors: tuple[str, ...]) -> None:
+    masks = bench.listen(Image, "segmentation/mask")
+    for sensor in sensors:
+        bench.changes[sensor] = unstamped
+    status = bench.wait_status(
+        lambda s: len(s.used) == 2 and [w.split(":")[0] for w in s.warnings] == list(sensors),
+        "both, with a warning by name",
+    )
+    assert {s.health for s in status.sensors} == {"ok"}
+    for sensor in sensors:
+        found = bench.wait_diagnostic(sensor, lambda d: "no stamps" in d.message, "what is missing")
+        assert found.level == DiagnosticStatus.WARN
+    del masks[:]
+    wait_until(lambda: len(masks) >= 10, "masks")
+    stamps = [to_ns(m.header.stamp) for m in masks]
+    assert stamps == sorted(set(stamps))
+    assert abs(time.time_ns() - stamps[-1]) < 30 * 10**9
+
+
+def test_a_stamp_that_stands(bench: Bench) -> None:
+    stands = time.time()
+
+    def change(message: Any, stamp: int) -> Any:
+        message.header.stamp = to_stamp(round(stands * 1e9))
+        return message
+
+    bench.changes["depth"] = change
+    bench.wait_status(
+        lambda s: s.used == ["rgb"] and _sensor(s, "depth").health in ("frozen", "skewed"),
+        "rgb alone",
+    )
+    _goes_on_with(bench, "rgb")
+
+
+def test_one_wrong_stamp_now_and_then_is_no_fault(bench: Bench) -> None:
+    count = iter(range(10**6))
+
+    def change(message: Any, stamp: int) -> Any:
+        return shifted(3600.0)(message, stamp) if next(count) % 10 == 3 else message
+
+    bench.changes["rgb"] = change
+    start = len(bench.statuses)
+    wait_until(lambda: len(bench.statuses) >= start + 40, "outputs that go on")
+    assert {_sensor(s, "rgb").health for s in bench.statuses[start:]} == {"ok"}
+    assert all(abs(s.header.stamp.sec - time.time()) < 60 for s in bench.statuses[start:])
+    assert _sensor(bench.statuses[-1], "rgb").rejected >= 3
+
+
+def test_the_limit_of_the_skew(bench: Bench) -> None:
+    assert bench.set_parameter("sync.max_skew_ms", 800.0).successful
+    try:
+        bench.wait_full(2)
+        for sensor in ("rgb", "depth"):
+            bench.changes[sensor] = shifted(-950.0)
+        status = bench.wait_status(
+            lambda s: s.state == s.STOP and {x.health for x in s.sensors} == {"skewed"}, "none used"
+        )
+        assert len(status.warnings) == 2
+        bench.mend()
+        bench.wait_full(2)
+    finally:
+        assert bench.set_parameter("sync.max_skew_ms", 0.0).successful
+
+
+class SimulatedTime:
+    """Publishes /clock, at a tenth of the bench's rate of messages."""
+
+    def __init__(self, bench: Bench, step_s: float) -> None:
+        self._start = time.monotonic()
+        self._publisher = bench.node.create_publisher(Clock, "/clock", 10)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(step_s,), daemon=True)
+        self._thread.start()
+
+    def now_ns(self) -> int:
+        """What a simulated driver stamps with."""
+        return round((100 + time.monotonic() - self._start) * 1e9)
+
+    def _run(self, step_s: float) -> None:
+        while not self._ended.wait(step_s):
+            self._publisher.publish(Clock(clock=to_stamp(self.now_ns())))
+
+    def close(self) -> None:
+        """Stop the time."""
+        self._ended.set()
+        self._thread.join()
+
+
+@pytest.mark.parametrize("step_s", [0.02, 0.25])
+def test_in_simulated_time(own_domain: int, bundle: Path, tmp_path: Path, step_s: float) -> None:
+    """Stamps are compared with /clock, however coarse it is."""
+    parameters = {
+        **PARAMETERS,
+        "bundle": str(bundle),
+        "use_sim_time": True,
+        "sync.max_skew_ms": 900.0,
+    }
+    node = NodeProcess("perception_node", tmp_path, own_domain, parameters)
+    bench = Bench(own_domain, rate_hz=10.0, sensors=("rgb", "depth"))
+    clock = SimulatedTime(bench, step_s)
+    try:
+        bench.now_ns = clock.now_ns
+        bench.alive = lambda: node.process.poll() is None
+        bench.drive()
+        bench.wait_full(2)
+        bench.changes["depth"] = shifted(2.0)
+        status = bench.wait_status(
+            lambda s: s.used == ["rgb"] and _sensor(s, "depth").health == "skewed", "rgb alone"
+        )
+        assert status.header.stamp.sec < 10_000
+        bench.mend()
+        bench.wait_full(2)
+        bench.changes["depth"] = unstamped
+        bench.wait_status(lambda s: len(s.used) == 2 and len(s.warnings) == 1, "both")
+    finally:
+        clock.close()
+        bench.close()
+        assert node.stop() == 0, node.log
