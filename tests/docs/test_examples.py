@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import perception
+from perception.data.folder import read_info
+from perception.geometry.rig import load_rig
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"```python\n(.*?)```", re.S)
@@ -42,3 +44,21 @@ def test_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     result = names["result"]
     assert result.used == ("rgb", "depth")
     assert result.state == "full"
+
+
+def test_descriptions_of_the_data_page(tmp_path: Path) -> None:
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n# ([\w.]+)\n(.*?)```", page, re.S)
+    assert [name for name, _ in blocks] == ["dataset.yaml", "rig.yaml"]
+    numbers = {"fx, fy, cx, cy": "500, 500, 320, 240", "k1, k2, p1, p2, k3": "0, 0, 0, 0, 0"}
+    numbers["[[...], [...], [...], [0, 0, 0, 1]]"] = (
+        "[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]"
+    )
+    numbers["{...}"] = "{width: 640, height: 480, intrinsics: [500, 500, 320, 240]}"
+    for name, text in blocks:
+        for shown, meant in numbers.items():
+            assert name == "dataset.yaml" or shown in text, shown
+            text = text.replace(shown, meant)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_info(tmp_path).modalities == ("rgb", "depth", "lidar")
+    assert set(load_rig(tmp_path / "rig.yaml").sensors) == {"rgb", "lidar"}
