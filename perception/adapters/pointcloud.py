@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perception.adapters.image import byte_view
 from perception.errors import EncodingError, InputError
-from perception.files.limits import check_points
+from perception.files.limits import check_bytes, check_points
 from perception.frame import LEAST_RANGE_M, is_return
 
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -60,6 +60,7 @@ def decode_pointcloud2(
     if min(width, height, point_step) < 0 or row_step < width * point_step:
         raise InputError(f"cloud of {width}x{height} points with step {point_step}", where="lidar")
     check_points(count, where="lidar")
+    check_bytes(count * point_step, where="lidar")
     if count == 0:
         return np.zeros((0, 4), np.float32)
     if point_step == 0 or flat.size < row_step * (height - 1) + width * point_step:

@@ -21,6 +21,7 @@ _COLORS = {
     **dict.fromkeys(("rgb16", "bgr16", "16UC3"), ("u2", 3)),
     **dict.fromkeys(("rgba16", "bgra16", "16UC4"), ("u2", 4)),
 }
+_SAY_UNIT = "say counts16 or centikelvin"
 
 
 def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.float32], str]:
@@ -51,12 +52,16 @@ def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.flo
 def thermal_from_array(
     array: NDArray[Any], *, unit: str = "auto"
 ) -> tuple[NDArray[np.float32], str]:
-    """The same from an (H, W) array of uint8, uint16 or floating values."""
+    """The same from an (H, W) array of uint8, uint16 or floating values, in either byte order.
+
+    int16 are taken as uint16 when their unit is said and none is negative.
+    """
     if array.ndim != 2 or array.size == 0:
         hint = shape_hint(array.shape)
         raise InputError(f"shape {array.shape}, expected (H, W)", where="thermal", hint=hint)
     if unit not in UNITS:
         raise EncodingError(f"unknown unit '{unit}'", where="thermal", hint=", ".join(UNITS))
+    array = _unsigned(array, unit)
     natural = _natural_unit(array.dtype)
     if unit == "auto":
         unit = natural
@@ -71,6 +76,18 @@ def thermal_from_array(
         values *= np.float32(0.01)
         values[array == 0] = np.nan
     return values, "kelvin" if unit == "centikelvin" else unit
+
+
+def _unsigned(array: NDArray[Any], unit: str) -> NDArray[Any]:
+    if array.dtype.kind != "i" or array.dtype.itemsize != 2:
+        return array
+    if unit == "auto":
+        raise InputError("dtype int16, whose unit is not known", where="thermal", hint=_SAY_UNIT)
+    if (array < 0).any():
+        raise InputError(
+            f"negative values cannot be {unit}", where="thermal", hint="are they degrees Celsius?"
+        )
+    return array.astype(np.uint16)
 
 
 def _natural_unit(dtype: np.dtype[Any]) -> str:

@@ -91,6 +91,19 @@ def test_thermal_of_either_byte_order(tmp_path: Path, order: str) -> None:
     assert thermal_from_array(counts.astype(">u2"))[1] == "counts16"
 
 
+@pytest.mark.parametrize("dtype", ["<i2", ">i2"])
+def test_thermal_of_int16_needs_a_unit(dtype: str) -> None:
+    counts = np.array([[0, 29815], [30000, 1]], dtype)
+    with pytest.raises(InputError, match="int16, whose unit is not known"):
+        thermal_from_array(counts)
+    assert np.array_equal(thermal_from_array(counts, unit="counts16")[0], counts)
+    assert thermal_from_array(counts, unit="centikelvin")[0][1, 0] == pytest.approx(300)
+    with pytest.raises(InputError, match="negative values cannot be centikelvin"):
+        thermal_from_array(-counts, unit="centikelvin")
+    with pytest.raises(InputError, match="dtype int32"):
+        thermal_from_array(counts.astype(np.int32), unit="counts16")
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 9), (8, 9, 1), (8, 9, 3), (8,), (0, 4), ()])
 @pytest.mark.parametrize("load", [load_depth, load_thermal])
 def test_arrays_of_another_shape_are_named_with_it(tmp_path: Path, load, shape) -> None:  # type: ignore[no-untyped-def]
