@@ -103,17 +103,26 @@ def _check(page: Any, available: int) -> None:
     if page.samplesperpixel > _MOST_SAMPLES or page.axes not in ("YX", "YXS", "SYX"):
         raise EncodingError(f"TIFF of {page.samplesperpixel} samples a pixel, axes {page.axes}")
     check_bytes(page.nbytes)
-    segments = len(page.dataoffsets)
-    if segments > MAX_TIFF_SEGMENTS:
-        raise EncodingError(f"TIFF of {segments} strips or tiles")
+    width, length = _segment(page)
+    check_pixels(width, length)
+    segments = -(-page.imagewidth // width) * -(-page.imagelength // length)
+    if page.axes == "SYX":
+        segments *= page.samplesperpixel
+    if max(segments, len(page.dataoffsets)) > MAX_TIFF_SEGMENTS:
+        raise EncodingError(f"TIFF of more than {MAX_TIFF_SEGMENTS} strips or tiles")
+    _check_data(page, segments, available)
+
+
+def _segment(page: Any) -> tuple[int, int]:
+    """Width and length of a tile, or of a strip."""
     if page.is_tiled:
-        check_pixels(page.tilewidth, page.tilelength)
-    _check_data(page, available)
+        return page.tilewidth, page.tilelength
+    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
 
 
-def _check_data(page: Any, available: int) -> None:
+def _check_data(page: Any, segments: int, available: int) -> None:
     offsets, counts = page.dataoffsets, page.databytecounts
-    complete = len(offsets) == len(counts) > 0 and all(
+    complete = len(offsets) == len(counts) >= segments and all(
         count > 0 and offset + count <= available
         for offset, count in zip(offsets, counts, strict=True)
     )
@@ -179,11 +188,8 @@ def _refuse_bombs(page: Any, content: bytes) -> None:
             f"TIFF compressed by {_name(page.compression)}, of a kind that OpenCV does not read",
             hint="pip install imagecodecs, or save it uncompressed",
         )
-    if page.is_tiled:
-        pixels = page.tilewidth * page.tilelength
-    else:
-        pixels = page.imagewidth * min(page.rowsperstrip, page.imagelength)
-    most = pixels * page.samplesperpixel * page.dtype.itemsize
+    width, length = _segment(page)
+    most = width * length * page.samplesperpixel * page.dtype.itemsize
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         inflate = zlib.decompressobj()
         if len(inflate.decompress(content[offset : offset + count], most + 1)) > most:

@@ -41,7 +41,13 @@ def open_zip(
         with zipfile.ZipFile(path) as archive:
             _check(archive, limit, where, error)
             yield archive
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as problem:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        UnicodeDecodeError,
+    ) as problem:
         raise error(f"damaged zip: {problem}", where=where) from problem
     except (NotImplementedError, RuntimeError) as problem:
         # Compression methods that Python lacks, passwords
@@ -64,6 +70,8 @@ def _check(archive: zipfile.ZipFile, limit: int, where: str, error: type[AnySens
             raise error(f"'{member.filename}' leads outside the archive", where=where)
         if stat.S_ISLNK(member.external_attr >> 16):
             raise error(f"'{member.filename}' is a link", where=where)
+        if member.header_offset < 0:
+            raise error("damaged zip: a member begins before the file", where=where)
         if member.flag_bits & 1:
             raise error(f"'{member.filename}' is encrypted", where=where)
         if member.filename in names:

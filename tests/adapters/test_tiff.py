@@ -136,6 +136,18 @@ def test_what_is_wrong_is_named(content: bytes, what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_fewer_tiles_than_the_size_needs_are_not_filled_up() -> None:
+    content = bytearray(tiff(COUNTS, compression="zlib", tile=(16, 16)))
+    with tifffile.TiffFile(io.BytesIO(bytes(content))) as file:
+        tag = file.pages[0].tags[257]
+    struct.pack_into({3: "<H", 4: "<I"}[int(tag.dtype)], content, tag.valueoffset, 9000)
+    with pytest.raises(EncodingError, match="ends early"):
+        read_tiff(bytes(content))
+    struct.pack_into({3: "<H", 4: "<I"}[int(tag.dtype)], content, tag.valueoffset, 900_000)
+    with pytest.raises(EncodingError, match="more than 65536 strips or tiles"):
+        read_tiff(bytes(content))
+
+
 def test_a_strip_that_unpacks_to_more_than_its_rows_is_refused() -> None:
     bomb = zlib.compress(bytes(2**28), 9)
     # Half floats, which OpenCV does not read

@@ -130,6 +130,22 @@ def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
         read_npz(tmp_path / "a.npz", ("points",))
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_damaged_archive_gives_arrays_or_one_line(data: st.DataObject) -> None:
+    file = io.BytesIO()
+    np.savez_compressed(file, points=np.arange(60).reshape(3, 20), ä=np.ones(2))
+    content = bytearray(file.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(st.integers(0, len(content) - 1))
+        value = data.draw(st.one_of(st.binary(min_size=1, max_size=4), st.just(b"")))
+        content[position : position + data.draw(st.sampled_from([len(value), 0, 3]))] = value
+    try:
+        parse_npz(bytes(content), ("points", "ä"), where="a.npz")
+    except AnySenseError as error:
+        assert "\n" not in str(error)
+
+
 def test_sparse_files_are_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.npy").open("wb") as file:
         file.truncate(100 * 2**30)
