@@ -9,7 +9,9 @@ from typing import Any
 
 import cv2
 
-_LOG: Any = getattr(getattr(cv2, "utils", None), "logging", None)
+# OpenCV 5 moved it
+_LOG: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
+_SILENT = 0
 _LOCK = threading.Lock()
 _users = 0
 _level: Any = None
@@ -22,12 +24,9 @@ def quiet_opencv() -> Iterator[None]:
     What is wrong with a file is said by the error that is raised instead.
     """
     global _users, _level
-    if _LOG is None:
-        yield
-        return
     with _LOCK:
         if _users == 0:
-            _level = _LOG.setLogLevel(_LOG.LOG_LEVEL_SILENT)  # gives the former one
+            _level = _LOG.setLogLevel(_SILENT)  # gives the former one
         _users += 1
     try:
         yield
