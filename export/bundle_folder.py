@@ -11,7 +11,7 @@ from pathlib import Path
 from perception.errors import BundleError, ConfigError
 from perception.files.folders import writing_folder
 from perception.files.listing import is_leftover
-from perception.runtime.bundle import MANIFEST, Bundle
+from perception.runtime.bundle import MANIFEST, Bundle, write_manifest
 from perception.runtime.engines.plans import FOLDER, SUFFIX
 
 
@@ -95,8 +95,9 @@ def copy_files(bundle: Bundle, folder: Path) -> None:
     """Copy a bundle's manifest and the files that it lists into `folder`; no plans.
 
     Raises:
-        BundleError: a file is missing, or leads outside.
+        BundleError: a file is missing, changed, or leads outside.
     """
-    for name in (MANIFEST, *bundle.manifest.files):
+    for name in bundle.manifest.files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle.file(name), folder / name)
+        (folder / name).write_bytes(bundle.read(name))
+    write_manifest(folder, bundle.manifest)

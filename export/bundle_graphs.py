@@ -166,7 +166,9 @@ def add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None = None) 
         graphs = write_composed(bundle.path, manifest.graphs, choice)
         changed = manifest.model_copy(update={"graphs": graphs})
         new = [file for file in changed.graph_files() if file not in before]
-        errors = _errors(Bundle(bundle.path, changed), choice, threads)
+        files = {**manifest.files, **{f: sha256_of(bundle.path / f) for f in new}}
+        changed = changed.model_copy(update={"files": files})
+        errors = _errors(Bundle(bundle.files, changed), choice, threads)
         for name, error in errors.items():
             if not error <= _LIMITS.get(manifest.precision, _LOOSE):
                 raise ParityError(
@@ -174,8 +176,6 @@ def add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None = None) 
                     where=str(bundle.path),
                 )
         if new:
-            files = {**manifest.files, **{f: sha256_of(bundle.path / f) for f in new}}
-            changed = changed.model_copy(update={"files": files})
             write_manifest(bundle.path, changed)
     except BaseException:
         for file in possible:
@@ -189,7 +189,7 @@ def _errors(bundle: Bundle, choice: GraphChoice, threads: int | None) -> dict[st
     graphs, contract = bundle.manifest.graphs, bundle.manifest.inputs
 
     def load(file: str) -> Engine:
-        return OnnxRuntimeEngine(bundle.file(file), "cpu", threads)
+        return OnnxRuntimeEngine(bundle.source(file), "cpu", threads)
 
     images = probe_inputs(contract)
     features: dict[str, dict[str, Tensor]] = {

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from export.bundle_folder import check_target, replacing_bundle
@@ -17,13 +16,12 @@ from export.graphs import graph_specs
 from export.onnx_writer import OPSET, write_onnx
 from export.parity import ParityRow, check_parity
 from perception.data.base import ClassInfo, RecordingInfo
-from perception.errors import ConfigError
 from perception.frame import MODALITIES, Modality, subset_name, subsets_of
 from perception.models.complexity import count_gmac, count_parameters
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
-from perception.runtime.bundle import BundleManifest, sha256_of, write_manifest
-from perception.runtime.manifest import GraphFile, Graphs
+from perception.runtime.bundle import sha256_of, write_manifest
+from perception.runtime.manifest import GraphFile, Graphs, check_manifest, check_name
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from perception.training.config import TrainConfig
@@ -87,6 +85,7 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
     check_target(out)
     checkpoint = load_checkpoint(path)
     config = checkpoint.config
+    check_name(options.name or config.name, str(path))
     model = model_from_checkpoint(checkpoint)
     folded = fold_batch_norm(model)
     assert isinstance(folded, FusionModel)
@@ -108,21 +107,10 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
         graphs = write_composed(folder, graphs, choice)
         rows = check_parity(folded, folder, images)
         manifest = _manifest(checkpoint, model, images, rows, options)
-        manifest["graphs"] = graphs
+        manifest["graphs"] = graphs.model_dump()
         manifest["files"] = {p.name: sha256_of(p) for p in sorted(folder.glob("*.onnx"))}
-        write_manifest(folder, _checked(manifest, path))
+        write_manifest(folder, check_manifest(manifest, str(path)))
     return rows
-
-
-def _checked(manifest: dict[str, Any], path: Path) -> BundleManifest:
-    try:
-        return BundleManifest.model_validate(manifest)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise ConfigError(
-            f"cannot be a bundle: {field}: {first['msg']}", where=str(path)
-        ) from error
 
 
 def _classes(classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:

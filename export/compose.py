@@ -18,17 +18,18 @@ from export.onnx_files import load_model
 from export.specialize import specialize
 from perception.errors import EngineError
 from perception.frame import MODALITIES, Modality
+from perception.runtime.bundle import GraphSource
 
 FUSER = "fuser"
 
 
-def load_graph(path: Path) -> onnx.ModelProto:
+def load_graph(graph: Path | GraphSource) -> onnx.ModelProto:
     """A graph with its weights unpacked to float32, and a name for every node.
 
     Raises:
-        EngineError: see `load_model`.
+        EngineError, BundleError: see `load_model`.
     """
-    model = load_model(path)
+    model = load_model(graph)
     unpack_half(model)
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type.lower()}_{index}"

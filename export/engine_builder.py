@@ -24,21 +24,21 @@ from export.half_graph import to_half
 from export.onnx_files import graph_problems, load_model
 from perception.errors import BundleError, ConfigError, EngineError
 from perception.files.writing import write_bytes
-from perception.runtime.bundle import Bundle, sha256_of
+from perception.runtime.bundle import Bundle, GraphSource
 from perception.runtime.engines.base import BackendMissingError
 from perception.runtime.engines.cuda_driver import examine_driver
 from perception.runtime.engines.cuda_memory import cuda_memory
 from perception.runtime.engines.plans import (
     FOLDER,
+    PlanFile,
     PlanHeader,
     PlanKind,
-    check_plan,
+    keep_built,
     locked,
     plans_for,
-    read_header,
-    write_plan,
 )
 from perception.runtime.engines.tensorrt import INSTALL, MODULES
+from perception.runtime.onnx_file import describe
 
 Progress = Callable[[str, str, float], None]
 """Called with the graph, what the builder is doing, and the share of it that is done."""
@@ -135,14 +135,14 @@ class _Estimate:
     """How long all that is left to build will take, from earlier plans and from those done now."""
 
     def __init__(self, bundle: Bundle, kind: PlanKind, files: Sequence[str]) -> None:
-        self.sizes = {f: bundle.file(f).stat().st_size for f in files}
+        self.sizes = {f: bundle.size(f) for f in files}
         self.known: dict[str, float] = {}
         self.rates: list[float] = []
         self.waiting = list(files)
         for file in files:
-            for path in plans_for(bundle.file(file), kind):
+            for plan in plans_for(bundle.source(file), kind):
                 try:
-                    self.known[file] = read_header(path).seconds
+                    self.known[file] = plan.header().seconds
                 except EngineError:
                     continue  # damaged: it says nothing
                 break
@@ -229,6 +229,12 @@ def _check_options(trt: Any, bundle: Bundle, options: BuildOptions) -> None:
     if driver.gpus and not options.compute_capabilities:
         if not 0 <= options.device < len(driver.gpus):
             raise ConfigError(f"there are {len(driver.gpus)} GPUs here", where="--device")
+        here = driver.gpus[options.device]
+        if not full and here.compute_capability not in _capabilities(trt):
+            raise BackendMissingError(
+                f"TensorRT for RTX has no target for {here.name} ({here.compute_capability})",
+                hint="--engine tensorrt",
+            )
         if options.hardware_compatible and driver.gpus[options.device].integrated:
             raise ConfigError("is not for Jetson, whose GPU is part of the chip", where=_HARDWARE)
     for wanted in options.compute_capabilities:
@@ -266,42 +272,44 @@ def _check_dla(trt: Any, precision: str, options: BuildOptions) -> None:
 
 
 def _capability(trt: Any, wanted: str) -> Any:
-    known = {n: v for n, v in trt.ComputeCapability.__members__.items() if n.startswith("SM")}
-    name = f"SM{wanted.replace('.', '')}"
-    if name not in known:
-        text = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in known)
+    known = _capabilities(trt)
+    if wanted not in known:
         raise ConfigError(
             f"TensorRT for RTX has no target '{wanted}'",
             where="--compute-capability",
-            hint=f"one of {text}",
+            hint=f"one of {', '.join(known)}",
         )
-    return known[name]
+    return known[wanted]
+
+
+def _capabilities(trt: Any) -> dict[str, Any]:
+    """The builder's targets by compute capability, such as `8.6`."""
+    members = trt.ComputeCapability.__members__.items()
+    return {f"{n[2:-1]}.{n[-1]}": v for n, v in members if n.startswith("SM")}
 
 
 def _one(trt: Any, bundle: Bundle, file: str, options: BuildOptions, progress: Told) -> Built:
-    path = bundle.file(file)
-    header = _header(trt, bundle, path, options)
+    source = bundle.source(file)
+    header = _header(trt, bundle, source, options)
     folder = bundle.path / FOLDER
     with locked(folder, header.file):
-        there = folder / header.file
-        if there.is_file() and not options.rebuild:
+        there = PlanFile(bundle.files, f"{FOLDER}/{header.file}")
+        if bundle.files.has(there.name) and not options.rebuild:
             try:
-                return Built(there, check_plan(there, header.onnx_sha256), reused=True)
+                if there.built_here() is not None:  # a stranger's is built anew
+                    return Built(folder / header.file, there.fits(source.sha256), reused=True)
             except EngineError:
                 pass  # damaged: this is the time to build it again
         start = time.monotonic()
-        plan = _build(trt, bundle, path, options, progress)
+        plan = _build(trt, bundle, source, options, progress)
         header = header.model_copy(update={"seconds": round(time.monotonic() - start, 2)})
-        written = write_plan(folder, header, plan)
-    return Built(written, check_plan(written, header.onnx_sha256), reused=False)
+        written = keep_built(folder, header, plan, host_code=options.version_compatible)
+    return Built(written, there.fits(source.sha256), reused=False)
 
 
-def _header(trt: Any, bundle: Bundle, path: Path, options: BuildOptions) -> PlanHeader:
-    model = load_model(path, weights=False)
-    shapes = {
-        v.name: tuple(d.dim_value or -1 for d in v.type.tensor_type.shape.dim)
-        for v in model.graph.input
-    }
+def _header(trt: Any, bundle: Bundle, source: GraphSource, options: BuildOptions) -> PlanHeader:
+    info = describe(source.read_bytes(), where=str(source))
+    shapes = {v.name: tuple(d or -1 for d in v.shape or ()) for v in info.inputs}
     capabilities, gpu, cuda = options.compute_capabilities, "", ""
     if not capabilities:
         driver = examine_driver()
@@ -318,8 +326,8 @@ def _header(trt: Any, bundle: Bundle, path: Path, options: BuildOptions) -> Plan
     own = bundle.manifest.precision
     return PlanHeader(
         kind=options.kind,
-        graph=path.name,
-        onnx_sha256=sha256_of(path),
+        graph=source.name,
+        onnx_sha256=source.sha256,
         precision=options.precision if own == "fp32" else own,
         shapes=shapes,
         builder=trt.__version__,
@@ -334,29 +342,31 @@ def _digest(names: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16] if names else ""
 
 
-def typed_graph(bundle: Bundle, path: Path, options: BuildOptions) -> onnx.ModelProto:
+def typed_graph(bundle: Bundle, source: GraphSource, options: BuildOptions) -> onnx.ModelProto:
     """The graph with the types that the network shall have."""
     if options.precision == "fp32" or bundle.manifest.precision == "fp16":
-        return load_model(path)
-    model = load_graph(path)
+        return load_model(source)
+    model = load_graph(source)
     # In a graph that was composed the nodes' names say themselves which graph they came from.
     graphs = bundle.manifest.graphs
     owners = {g.file: str(m) for m, g in graphs.encoders.items()} | {graphs.fuser.file: FUSER}
-    prefix = f"{owners[path.name]}/" if path.name in owners else ""
+    prefix = f"{owners[source.name]}/" if source.name in owners else ""
     keep = {n.removeprefix(prefix) for n in options.keep_float if n.startswith(prefix)}
-    with graph_problems(path):
+    with graph_problems(source):
         return to_half(model, keep)
 
 
-def _build(trt: Any, bundle: Bundle, path: Path, options: BuildOptions, progress: Told) -> bytes:
+def _build(
+    trt: Any, bundle: Bundle, source: GraphSource, options: BuildOptions, progress: Told
+) -> bytes:
     if options.device and not options.compute_capabilities:
         with cuda_memory(options.device).current():
-            return _build_here(trt, bundle, path, options, progress)
-    return _build_here(trt, bundle, path, options, progress)
+            return _build_here(trt, bundle, source, options, progress)
+    return _build_here(trt, bundle, source, options, progress)
 
 
 def _build_here(
-    trt: Any, bundle: Bundle, path: Path, options: BuildOptions, progress: Told
+    trt: Any, bundle: Bundle, source: GraphSource, options: BuildOptions, progress: Told
 ) -> bytes:
     logger = _logger(trt)
     builder = trt.Builder(logger)
@@ -368,10 +378,10 @@ def _build_here(
     parser = trt.OnnxParser(network, logger)
     if options.dla is not None and hasattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA"):
         parser.set_flag(trt.OnnxParserFlag.ADJUST_FOR_DLA)
-    model = load_model(path) if weak else typed_graph(bundle, path, options)
+    model = load_model(source) if weak else typed_graph(bundle, source, options)
     if not parser.parse(model.SerializeToString()):
         reason = parser.get_error(0).desc() if parser.num_errors else "no reason given"
-        raise EngineError(f"TensorRT cannot take it: {_line(reason)}", where=str(path))
+        raise EngineError(f"TensorRT cannot take it: {_line(reason)}", where=str(source))
     config = builder.create_builder_config()
     _configure(trt, config, options, progress)
     if weak:
@@ -380,7 +390,7 @@ def _build_here(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
-            f"TensorRT cannot build it: {logger.last or 'no reason given'}", where=str(path)
+            f"TensorRT cannot build it: {logger.last or 'no reason given'}", where=str(source)
         )
     if cache is not None and options.timing_cache is not None:
         _keep_timings(config, options.timing_cache)

@@ -235,7 +235,7 @@ def write_changed(
     files[FUSER] = graphs.fuser.file
     for graph, model in models.items():
         store_half(model.graph)
-        with graph_problems(source.file(files[graph])):
+        with graph_problems(source.source(files[graph])):
             onnx.checker.check_model(model, full_check=True)
     origin = "".join(h for _, h in sorted(source.manifest.files.items()))
     changed = {

@@ -21,7 +21,7 @@ from export.onnx_files import graph_problems
 from perception.errors import ConfigError, EngineError
 from perception.frame import MODALITIES, Modality
 from perception.runtime.bundle import Bundle
-from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.engines.base import Engine, NonFiniteError, Tensor
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.engines.probe import relative_error
 
@@ -95,9 +95,9 @@ class Sensitivity:
         self.contract, self.threads, self.progress = manifest.inputs, threads, progress
         self.files: dict[str, str] = {m: g.file for m, g in manifest.graphs.encoders.items()}
         self.files[FUSER] = manifest.graphs.fuser.file
-        paths = {graph: bundle.file(file) for graph, file in self.files.items()}
-        self.models = {graph: load_graph(path) for graph, path in paths.items()}
-        self._float = {g: OnnxRuntimeEngine(p, "cpu", threads) for g, p in paths.items()}
+        sources = {graph: bundle.source(file) for graph, file in self.files.items()}
+        self.models = {graph: load_graph(source) for graph, source in sources.items()}
+        self._float = {g: OnnxRuntimeEngine(s, "cpu", threads) for g, s in sources.items()}
         self._folder = tempfile.TemporaryDirectory(prefix="anysense-export-")
         self._frames, self._checks = frames, list[_Check]()
         self._blanks: dict[str, Tensors] = {}
@@ -126,7 +126,16 @@ class Sensitivity:
         Args:
             models: the replaced graphs.
             only: judge only subsets with this modality.
+
+        Returns:
+            Infinity when an output is not finite.
         """
+        try:
+            return self._error(models, only)
+        except NonFiniteError:
+            return float("inf")
+
+    def _error(self, models: Models, only: str | None) -> float:
         engines = {graph: self.engine(model) for graph, model in models.items()}
         fuser = engines.get(FUSER, self._float[FUSER])
         errors: dict[tuple[Modality, ...], list[float]] = {}

@@ -7,17 +7,16 @@ outputs, stays with the caller: `perception.preprocess` and `perception.runtime.
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import onnx
 
 from export.byte_input import take_bytes
-from export.onnx_files import graph_problems, has_external_weights, load_model
+from export.onnx_files import graph_problems, load_model
 from perception.errors import BundleError, ConfigError, EngineError
 from perception.files.folders import writing_folder
 from perception.files.writing import write_text, write_yaml, writing
-from perception.runtime.bundle import Bundle
+from perception.runtime.bundle import Bundle, GraphSource
 
 _TRITON_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
@@ -92,16 +91,12 @@ def write_isaac_ros(bundle: Bundle, out: Path, graph_name: str = "single") -> Pa
         BundleError: the bundle has no such graph, or the folder cannot be written.
     """
     source = _graph(bundle, graph_name)
-    loaded = load_model(source)
-    graph = loaded.graph
+    graph = load_model(source).graph
     out.mkdir(parents=True, exist_ok=True)
     name = _model_name(bundle, graph_name)
     model = out / f"{name}.onnx"
     with writing(model, error=BundleError) as partial:
-        if has_external_weights(source):
-            onnx.save(loaded, partial)  # with the weights in it
-        else:
-            shutil.copyfile(source, partial)
+        partial.write_bytes(source.read_bytes())
     inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
     content = {
         "/**": {  # whatever the node is called
@@ -122,7 +117,7 @@ def write_isaac_ros(bundle: Bundle, out: Path, graph_name: str = "single") -> Pa
     return path
 
 
-def _graph(bundle: Bundle, name: str) -> Path:
+def _graph(bundle: Bundle, name: str) -> GraphSource:
     graphs = bundle.manifest.graphs
     found = graphs.single if name == "single" else graphs.subsets.get(name)
     if found is None:
@@ -132,7 +127,7 @@ def _graph(bundle: Bundle, name: str) -> Path:
             where=str(bundle.path),
             hint=f"anysense export BUNDLE --subset {wanted}",
         )
-    return bundle.file(found.file)
+    return bundle.source(found.file)
 
 
 def _model_name(bundle: Bundle, graph_name: str) -> str:

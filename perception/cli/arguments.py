@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,29 @@ def say(line: str, style: str | None = None) -> None:
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--device` and `--threads`."""
+    """`--device`, `--threads`, `--trust-plans` and `--no-tf32`; see `engine_choices`."""
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or a backend (default: auto)"
     )
     parser.add_argument("--threads", type=int, help="CPU threads within an operator (default: all)")
+    add_plan_trust(parser)
+    parser.add_argument(
+        "--no-tf32", action="store_true", help="CUDA: products in full float32, slower"
+    )
+
+
+def add_plan_trust(parser: argparse.ArgumentParser) -> None:
+    """`--trust-plans`."""
+    parser.add_argument(
+        "--trust-plans",
+        action="store_true",
+        help="run TensorRT plans that this machine did not build; a plan is a program",
+    )
+
+
+def engine_choices(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_engine_arguments` gave, but for the device, as `Pipeline.load` takes it."""
+    return {"threads": args.threads, "trust_plans": args.trust_plans, "tf32": not args.no_tf32}
 
 
 def backend_names(argument: str) -> list[str]:
@@ -95,7 +114,7 @@ def thin_out(recording: Recording, frames: int, option: str) -> None:
         recording.ids = [recording.ids[i * count // frames] for i in range(frames)]
 
 
-def seen_in_training(training: dict[str, Any], recording: Recording, split: str) -> bool:
+def seen_in_training(training: Mapping[str, Any], recording: Recording, split: str) -> bool:
     """Whether some of these frames may be among those that a bundle was trained on.
 
     Args:

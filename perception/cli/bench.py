@@ -11,6 +11,7 @@ from perception.cli.arguments import (
     add_engine_arguments,
     backend_names,
     command_line,
+    engine_choices,
     output_file,
     say,
     write_json,
@@ -99,7 +100,7 @@ def _by_backend(args: argparse.Namespace) -> dict[str, Pipeline]:
         raise ConfigError("takes one bundle", where="--backends")
     names = backend_names(args.backends)
     names = [REFERENCE, *(name for name in names if name != REFERENCE)]
-    return {n: Pipeline.load(args.bundles[0], n, threads=args.threads) for n in names}
+    return {n: Pipeline.load(args.bundles[0], n, **engine_choices(args)) for n in names}
 
 
 def _by_bundle(args: argparse.Namespace) -> dict[str, Pipeline]:
@@ -112,7 +113,7 @@ def _by_bundle(args: argparse.Namespace) -> dict[str, Pipeline]:
             f"{len(devices)} devices for {len(args.bundles)} bundle(s)", where="--device"
         )
     return {
-        _label(args.bundles, index): Pipeline.load(name, device, threads=args.threads)
+        _label(args.bundles, index): Pipeline.load(name, device, **engine_choices(args))
         for index, (name, device) in enumerate(zip(args.bundles, devices, strict=True))
     }
 

@@ -13,6 +13,7 @@ from perception.cli.arguments import (
     add_data_arguments,
     add_engine_arguments,
     command_line,
+    engine_choices,
     open_data,
     output_file,
     say,
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.frames < 1:
         raise ConfigError("must be at least 1", where="--frames")
     recording = open_data(args)
-    pipelines = {b: Pipeline.load(b, args.device, threads=args.threads) for b in args.bundles}
+    pipelines = {b: Pipeline.load(b, args.device, **engine_choices(args)) for b in args.bundles}
     usable = {}
     for name, pipeline in pipelines.items():
         _ = Scorer(pipeline, recording).lacking  # refuses what cannot be compared, before any work
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         for name, pipeline in pipelines.items():
             subsets = subsets_of(usable[name])
             task = progress.add_task(name, total=len(subsets) * len(recording))
-            pipeline.manifest.detection.score_threshold = LOW_SCORE
+            pipeline.min_score = LOW_SCORE
             scores = evaluate_subsets(pipeline, recording, subsets, partial(progress.advance, task))
             full = times[name]["subsets"][subset_name(pipeline.modalities)]
             published = _published(pipeline.manifest.model.get("name", ""))

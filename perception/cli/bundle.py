@@ -12,7 +12,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Register the command."""
     parser = commands.add_parser("bundle", help="verify a bundle or show what it holds")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, text in (("verify", "check every file's checksum"), ("info", "show the manifest")):
+    for name, text in (
+        ("verify", "check every file's checksum, and graphs against the manifest"),
+        ("info", "show the manifest"),
+    ):
         action = actions.add_parser(name, help=text)
         action.add_argument("bundle", help="folder, zip or name of a bundle")
     parser.set_defaults(run=run)
@@ -21,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Verify or show; a damaged bundle is an error that names the file."""
     from perception.runtime.bundle import Bundle, find_bundle
-    from perception.runtime.engines.plans import verify_plans
+    from perception.runtime.engines.plans import all_plans, verify_plans
 
     path = find_bundle(args.bundle)
     bundle = Bundle.open(path, verify=args.action == "verify")
@@ -30,6 +33,13 @@ def run(args: argparse.Namespace) -> int:
         say(f"{path}: {len(bundle.manifest.files)} files match their checksums")
         if plans:
             say(f"{path}: {plans} plans are whole and built from these graphs")
+            foreign = sum(plan.built_here() is None for plan in all_plans(bundle))
+            if foreign:
+                say(
+                    f"{path}: {foreign} of them were not built on this machine, and run with "
+                    "--trust-plans only",
+                    style="yellow",
+                )
         return 0
     manifest = bundle.manifest
     say(f"{manifest.name} {manifest.version}: {manifest.description}", style="bold")

@@ -11,6 +11,7 @@ from perception.cli.arguments import (
     add_data_arguments,
     add_engine_arguments,
     command_line,
+    engine_choices,
     open_data,
 )
 from perception.data.base import Recording
@@ -71,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     command = command_line()
     recording = _recording(args)
     name = args.bundle or DEFAULT_BUNDLES.get(recording.info.kind, SIMULATED_BUNDLE)
-    pipeline = Pipeline.load(name, args.device, threads=args.threads)
-    reference = Pipeline.load(name, args.device, threads=args.threads)
+    pipeline = Pipeline.load(name, args.device, **engine_choices(args))
+    reference = Pipeline.load(name, args.device, **engine_choices(args))
     with Progress(console=CONSOLE, transient=True) as progress:
         task = progress.add_task("running the drive", total=len(recording))
         record = run_demo(pipeline, reference, recording, args.out, lambda: progress.advance(task))

@@ -14,6 +14,7 @@ from perception.cli.arguments import (
     add_engine_arguments,
     backend_names,
     command_line,
+    engine_choices,
     open_data,
     output_file,
     say,
@@ -84,8 +85,7 @@ def run(args: argparse.Namespace) -> int:
     recording = open_data(args)
     if args.backends:
         return _run_backends(args, recording)
-    pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
-    pipeline.manifest.detection.score_threshold = LOW_SCORE
+    pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args), min_score=LOW_SCORE)
     # Made here, too, so that what cannot be compared is refused before any work is done.
     lacking = Scorer(pipeline, recording).lacking
     usable = tuple(m for m in pipeline.modalities if m in recording.info.modalities)
@@ -159,7 +159,7 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
             subsets,
             reference_bundle=args.reference,
             tolerance=args.tolerance,
-            threads=args.threads,
+            **engine_choices(args),
             on_result=lambda: progress.advance(task),
         )
     _print(reference, args, f"{manifest.name}, onnxruntime-cpu", recording.info.simulated)

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     require("export", "onnx")
     from export.onnx_files import load_model
     from perception.runtime.bundle import Bundle
+    from perception.runtime.engines.base import NonFiniteError
 
     args.source = _found(args.source)
     if not args.source.exists():
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         if args.serve:
             return _serve(args, bundle)
         return _export(args, bundle)
-    except ParityError as error:
+    except (NonFiniteError, ParityError) as error:
         CONSOLE.print(f"anysense: error: {error}", style="red", highlight=False)
         return EXIT_TOLERANCE
 
@@ -212,7 +213,7 @@ def _add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None, shown:
             else subset_file(as_modality(m) for m in name.split("+"))
         )
         assert file in files
-        size = bundle.file(file).stat().st_size / 1e6
+        size = bundle.size(file) / 1e6
         say(f"{shown / file} ({size:.1f} MB): {error:.1e} from encoders and fuser")
 
 
@@ -277,7 +278,9 @@ def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
     if reference is None:
         reference = args.source if is_bundle(args.source) else bundle.path
     names = backend_names(args.backends) if args.backends else cpu_backends()
-    options = ReportOptions(tuple(names), args.tolerance, args.bench_frames, args.threads)
+    options = ReportOptions(
+        tuple(names), args.tolerance, args.bench_frames, args.threads, args.trust_plans
+    )
     with step_progress() as show:
         content = make_report(bundle.path, reference, recording, options, show)
     write_report(args.report, content, command_line())
@@ -349,5 +352,5 @@ def _load(bundle: Bundle, backend: str, choice: GraphChoice, threads: int | None
     from perception.runtime.engines.registry import BACKENDS
 
     files = graph_files(bundle, choice)
-    engines = [BACKENDS[backend].load(bundle.file(file), threads) for file in files]
+    engines = [BACKENDS[backend].load(bundle.source(file), threads) for file in files]
     say(f"{bundle.path}: {', '.join(files)} load on {engines[0].backend}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from perception.cli.arguments import add_plan_trust
 from perception.errors import ConfigError
 
 ENGINES = ("onnx", "openvino", "tensorrt", "tensorrt-rtx")
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cpu, or the GPU to build for, such as cuda:1 (tensorrt, tensorrt-rtx; default: cuda:0)",
     )
     parser.add_argument("--threads", type=int, help="CPU threads within an operator (default: all)")
+    add_plan_trust(parser)
     parser.add_argument(
         "--serve",
         choices=("triton", "isaac-ros"),

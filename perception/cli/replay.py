@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perception.cli.arguments import add_engine_arguments, output_folder, say
+from perception.cli.arguments import add_engine_arguments, engine_choices, output_folder, say
 from perception.errors import ConfigError, DataError
 from perception.frame import Modality, as_modality
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     _check_times(args)
     topics = modality_topics(args.bag, _topics(args.topic))
     out = output_folder(args.out)
-    pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads, policy=_policy(args))
+    pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args), policy=_policy(args))
     topics = {m: t for m, t in topics.items() if m in pipeline.modalities}
     if not topics:
         raise ConfigError(

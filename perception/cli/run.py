@@ -7,7 +7,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from perception.cli.arguments import CONSOLE, add_engine_arguments, output_folder, say, write_json
+from perception.cli.arguments import (
+    CONSOLE,
+    add_engine_arguments,
+    engine_choices,
+    output_folder,
+    say,
+    write_json,
+)
 from perception.errors import ConfigError
 from perception.files.writing import write_image
 from perception.frame import LEAST_RANGE_M, Frame, Modality, Sample
@@ -104,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from perception.runtime.pipeline import Pipeline
     from perception.viz.overlay import colorize_labels, draw_result
 
-    pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
+    pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args))
     frame = load_frame(args, pipeline.manifest.inputs)
     foreign = [m for m in frame if m not in pipeline.modalities]
     if len(foreign) == len(frame):

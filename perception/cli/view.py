@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from perception.cli.arguments import (
     add_data_arguments,
     add_engine_arguments,
+    engine_choices,
     open_data,
     output_file,
     say,
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     output_file(args.out)
     if args.out is not None and args.out.exists():
         raise ConfigError("exists already", where=str(args.out), hint="choose another --out")
-    pipeline = Pipeline.load(args.bundle, args.device, threads=args.threads)
+    pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args))
     with ExitStack() as open_things:
         viewer: Viewer = open_things.enter_context(
             _rerun_file(args.out) if rerun else _foxglove(args, recording.info.modalities)

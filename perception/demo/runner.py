@@ -77,9 +77,10 @@ def run_demo(
         PhaseRecord(p, _scorer(pipeline, recording), _scorer(reference, recording))
         for p in scenario
     ]
-    shown_score = pipeline.manifest.detection.score_threshold
+    before = pipeline.min_score
+    shown_score = pipeline.manifest.detection.score_threshold if before is None else before
     for each in (pipeline, reference):
-        each.manifest.detection.score_threshold = LOW_SCORE
+        each.min_score = LOW_SCORE
         each.expected = modalities  # a sensor that the recording never had is not missed
     pictures = out / "overlays"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ def run_demo(
             write_image(path, mosaic, [cv2.IMWRITE_JPEG_QUALITY, 85])
             record.pictures.append(path)
         on_frame()
-    pipeline.manifest.detection.score_threshold = shown_score
+    pipeline.min_score = before
     _write_csv(rows, out / "frames.csv")
     return DemoRecord(pipeline, recording, modalities, rows, phases, mosaics)
 

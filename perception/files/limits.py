@@ -31,6 +31,9 @@ MAX_SAMPLE_BYTES: Final = 2**29
 MAX_GRAPH_BYTES: Final = 2**31
 """Bytes of one ONNX file (2 GiB, which protobuf itself does not exceed)."""
 
+MAX_TENSOR_BYTES: Final = 2**30
+"""Bytes of all inputs, or of all outputs, of a graph (1 GiB)."""
+
 MAX_TEXT_BYTES: Final = 2**26
 """Bytes of one text, YAML, JSON or CSV file (64 MiB)."""
 

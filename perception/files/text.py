@@ -22,6 +22,7 @@ _MARKS = (
     (b"\xfe\xff", "utf-16"),
 )
 _DELIMITERS = ",;\t"
+_MAX_INT_BITS = 1024  # as large as a float can be; Python prints none of more than 4300 digits
 
 
 def read_bytes(
@@ -96,7 +97,25 @@ def read_text(
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, of which YAML would silently take the last."""
+    """Refuses a key that a mapping has twice, of which YAML would silently take the last.
+
+    So are values that contradict their own tag (`!!bool xyz`) and numbers that Python cannot print.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except (LookupError, AttributeError, ValueError, TypeError) as problem:
+            what = node.tag.rpartition(":")[2]
+            text = f"'{node.value[:40]}'" if isinstance(node.value, str) else "this"
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{text} is no {what}", node.start_mark
+            ) from problem
+        if isinstance(value, int) and value.bit_length() > _MAX_INT_BITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, "a number of too many digits", node.start_mark
+            )
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

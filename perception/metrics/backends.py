@@ -48,12 +48,11 @@ def score_pipeline(
     on_result: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores by subset, with the detection threshold that average precision wants."""
-    spec = pipeline.manifest.detection
-    before, spec.score_threshold = spec.score_threshold, LOW_SCORE
+    before, pipeline.min_score = pipeline.min_score, LOW_SCORE
     try:
         return evaluate_subsets(pipeline, recording, subsets, on_result)
     finally:
-        spec.score_threshold = before
+        pipeline.min_score = before
 
 
 def changes(scores: Scores, reference: Scores) -> dict[str, dict[str, float]]:
@@ -82,6 +81,8 @@ def judge_backends(
     reference_bundle: str | Path | None = None,
     tolerance: float = 1.0,
     threads: int | None = None,
+    trust_plans: bool = False,
+    tf32: bool = True,
     on_result: Callable[[], None] = lambda: None,
 ) -> tuple[Scores, dict[str, Judgement]]:
     """Score a bundle on several backends.
@@ -94,7 +95,7 @@ def judge_backends(
         reference_bundle: the float32 bundle that an INT8 one was made from, to hold it against;
             None for the bundle itself.
         tolerance: how many points `JUDGED` scores may fall.
-        threads: CPU threads, None for all.
+        threads, trust_plans, tf32: as for `Pipeline.load`.
         on_result: called after each frame, subset and backend.
 
     Returns:
@@ -107,7 +108,10 @@ def judge_backends(
     """
     # Load all first: a name that is wrong should not come out after minutes of work.
     reference = Pipeline.load(reference_bundle or bundle, REFERENCE, threads=threads)
-    others = {name: Pipeline.load(bundle, name, threads=threads) for name in backends}
+    others = {
+        name: Pipeline.load(bundle, name, threads=threads, trust_plans=trust_plans, tf32=tf32)
+        for name in backends
+    }
     # What `auto` compares with when it loads the bundle: ONNX Runtime on the bundle's own graphs.
     inputs = probe_inputs(reference.manifest.inputs)
     own = Pipeline.load(bundle, REFERENCE, threads=threads) if reference_bundle else reference
@@ -150,8 +154,11 @@ def record_backends(bundle: str | Path, judged: dict[str, Judgement]) -> Path:
     if not folder.is_dir():
         raise BundleError("is a zip; only a folder can be written to", where=str(folder))
     manifest = Bundle.open(folder, verify=False).manifest
-    for judgement in judged.values():
-        if judgement.backend != REFERENCE or manifest.precision != "fp32":
-            manifest.backends[judgement.backend] = judgement.record
-    write_manifest(folder, manifest)
+    records = {
+        j.backend: j.record
+        for j in judged.values()
+        if j.backend != REFERENCE or manifest.precision != "fp32"
+    }
+    backends = {**manifest.backends, **records}
+    write_manifest(folder, manifest.model_copy(update={"backends": backends}))
     return folder

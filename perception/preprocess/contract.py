@@ -6,7 +6,7 @@ never meets inputs that it was not trained on.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,8 +16,13 @@ CHANNELS: dict[Modality, int] = {"rgb": 3, "depth": 2, "thermal": 2, "lidar": 4}
 """Channels of each modality's network input."""
 
 
+# Far beyond any sensor, and far from where float32 overflows.
+_Value = Annotated[float, Field(ge=-1e6, le=1e6)]
+_Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
+
+
 class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class GridSpec(_Spec):
@@ -35,8 +40,8 @@ class GridSpec(_Spec):
 class RgbSpec(_Spec):
     """Mean and standard deviation of R, G, B on the 0..255 scale (ImageNet by default)."""
 
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    mean: tuple[_Value, _Value, _Value] = (123.675, 116.28, 103.53)
+    std: tuple[_Scale, _Scale, _Scale] = (58.395, 57.12, 57.375)
 
 
 class DepthSpec(_Spec):
@@ -47,9 +52,9 @@ class DepthSpec(_Spec):
     so: such files carry no scale of their own.
     """
 
-    min_m: float = Field(0.4, gt=0)
-    max_m: float = Field(20.0, gt=0)
-    m_per_count8: float | None = Field(None, gt=0)
+    min_m: _Scale = 0.4
+    max_m: _Scale = 20.0
+    m_per_count8: _Scale | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> DepthSpec:
@@ -62,13 +67,15 @@ class ThermalRule(_Spec):
     """Maps raw thermal values to 0..1: between two fixed values, or between two percentiles."""
 
     kind: Literal["linear", "percentile"] = "linear"
-    low: float = 0.0
-    high: float = 255.0
+    low: _Value = 0.0
+    high: _Value = 255.0
 
     @model_validator(mode="after")
     def _ordered(self) -> ThermalRule:
         if self.low >= self.high:
             raise ValueError("thermal rule: low must be below high")
+        if self.kind == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise ValueError("thermal rule: percentiles must be within 0..100")
         return self
 
 
@@ -87,9 +94,9 @@ class LidarSpec(_Spec):
     `height_scale_m`; `dilate_px` grows every return by that many pixels, nearest wins.
     """
 
-    max_range_m: float = Field(80.0, gt=0)
-    sensor_height_m: float = 1.7
-    height_scale_m: float = Field(3.0, gt=0)
+    max_range_m: _Scale = 80.0
+    sensor_height_m: _Value = 1.7
+    height_scale_m: _Scale = 3.0
     dilate_px: int = Field(1, ge=0, le=8)
 
 

@@ -1,40 +1,114 @@
 """Bundles: a folder, or a zip of it, with a manifest, graphs and their checksums.
 
-Nothing in a bundle is unpickled, and nothing outside its folder is read.
+Nothing in a bundle is unpickled, no file is read that the manifest does not list, and what a backend
+gets are the very bytes whose checksum was compared.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-import zipfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
-from perception.errors import BundleError
-from perception.runtime.manifest import SCHEMA_VERSION, BundleManifest
+from perception.errors import BundleError, EngineError
+from perception.files.containers import Container, Folder, Zip
+from perception.files.limits import MAX_GRAPH_BYTES, MAX_TEXT_BYTES
+from perception.files.text import decode_text, parse_yaml
+from perception.files.writing import write_yaml
+from perception.frame import as_modality
+from perception.runtime.graph_check import Signature, check_composed, check_modular
+from perception.runtime.manifest import BundleManifest, check_manifest
+from perception.runtime.onnx_file import beside, describe, self_contained
 
 MANIFEST = "bundle.yaml"
 BUNDLE_PATH_VARIABLE = "ANYSENSE_BUNDLES"
-_MAX_UNZIPPED = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """A graph that is to be loaded, and what may be done with what lies beside it.
+
+    Attributes:
+        files: the folder or zip that it lies in.
+        name: of the ONNX file in there.
+        checksums: SHA-256 of every file that may be read; None for a tool's own file.
+        trust_plans: TensorRT plans beside it may be run though this machine did not build them.
+        tf32: CUDA may round the factors of products to 10 bits (TensorFloat-32), which is faster.
+    """
+
+    files: Container
+    name: str
+    checksums: Mapping[str, str] | None = None
+    trust_plans: bool = False
+    tf32: bool = True
+
+    @staticmethod
+    def of(file: Path | GraphSource) -> GraphSource:
+        """The source of an ONNX file that stands alone."""
+        if isinstance(file, GraphSource):
+            return file
+        return GraphSource(Folder(file.parent, EngineError), file.name)
+
+    def __str__(self) -> str:
+        return self.files.where(self.name)
+
+    @property
+    def stem(self) -> str:
+        """The file's name without folder and suffix."""
+        return Path(self.name).stem
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the ONNX file, in hexadecimal, as it is listed or else as it is."""
+        if self.checksums is not None and self.name in self.checksums:
+            return self.checksums[self.name]
+        return hashlib.sha256(self.files.read(self.name, MAX_GRAPH_BYTES)).hexdigest()
+
+    def read_bytes(self) -> bytes:
+        """The graph with all its weights, read now and compared with its checksums.
+
+        Raises:
+            AnySenseError: `BundleError` in a bundle, otherwise `EngineError`: a file is missing,
+                changed, not listed or a link, or it is no ONNX graph.
+        """
+        return self_contained(
+            self._checked(self.name),
+            lambda location: self._checked(beside(self.name, location), location),
+            where=str(self),
+            error=self.files.error,
+        )
+
+    def _checked(self, name: str, location: str = "") -> bytes:
+        if self.checksums is None:
+            if location:
+                raise self.files.error(
+                    f"keeps weights in another file, {location}", where=str(self)
+                )
+            return self.files.read(name, MAX_GRAPH_BYTES)
+        if name not in self.checksums:
+            raise self.files.error(
+                f"keeps weights in '{location}', which {MANIFEST} does not list", where=str(self)
+            )
+        return read_checked(self.files, name, self.checksums[name])
 
 
 class Bundle:
     """An opened bundle.
 
     Attributes:
-        path: its folder.
+        path: its folder, or the zip.
+        files: what it is read through.
         manifest: what it says about itself.
     """
 
-    def __init__(self, path: Path, manifest: BundleManifest, keep: Any = None) -> None:
-        self.path = path
+    def __init__(self, files: Container, manifest: BundleManifest) -> None:
+        self.files = files
+        self.path = files.path
         self.manifest = manifest
-        self._keep = keep  # the temporary folder of an unzipped bundle lives as long as this
 
     @staticmethod
     def open(path: str | Path, *, verify: bool = True) -> Bundle:
@@ -42,22 +116,14 @@ class Bundle:
 
         Args:
             path: the folder or file.
-            verify: check the SHA-256 of every file.
+            verify: see `verify`.
 
         Raises:
-            BundleError: it is missing, damaged, of a newer schema, or points outside its folder.
+            BundleError: it is missing, damaged, of a newer schema, points outside its folder, or
+                its manifest contradicts its graphs.
         """
-        path = Path(path)
-        if path.is_file() and zipfile.is_zipfile(path):
-            keep = tempfile.TemporaryDirectory(prefix="anysense-bundle-")
-            folder = _unzip(path, Path(keep.name))
-            bundle = Bundle(folder, _read_manifest(folder), keep)
-        elif path.is_dir():
-            bundle = Bundle(path, _read_manifest(path))
-        else:
-            raise BundleError(
-                "no such bundle", where=str(path), hint="a folder with bundle.yaml, or a zip of it"
-            )
+        files = _container(Path(path))
+        bundle = Bundle(files, _read_manifest(files))
         if verify:
             bundle.verify()
         return bundle
@@ -65,36 +131,76 @@ class Bundle:
     @property
     def is_folder(self) -> bool:
         """Whether it was opened as a folder, so that what is written into it stays."""
-        return self._keep is None
+        return isinstance(self.files, Folder)
+
+    def read(self, name: str) -> bytes:
+        """The content of a listed file, compared with its checksum.
+
+        Raises:
+            BundleError: it is not listed, missing, changed, a link, or its name leads outside.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"'{name}' is not listed in {MANIFEST}", where=str(self.path))
+        return read_checked(self.files, name, self.manifest.files[name])
+
+    def source(self, name: str, *, trust_plans: bool = False, tf32: bool = True) -> GraphSource:
+        """One of its graphs, to be loaded by a backend; see `GraphSource`."""
+        return GraphSource(self.files, name, self.manifest.files, trust_plans, tf32)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file of the bundle.
+
+        Raises:
+            BundleError: as `read`, but for its content.
+        """
+        return self.files.size(name)
 
     def file(self, name: str) -> Path:
-        """The path of a file of the bundle.
+        """The path of a file of a bundle that is a folder.
 
         Raises:
-            BundleError: the name leads outside, or the file is missing.
+            BundleError: the name leads outside, the file is missing or a link, or it is in a zip.
         """
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in name or not name:
-            raise BundleError(f"'{name}' leads outside the bundle", where=str(self.path))
-        found = self.path / name
-        if not found.is_file():
-            raise BundleError("file is missing", where=str(found), hint="export the bundle again")
-        if not found.resolve().is_relative_to(self.path.resolve()):
-            raise BundleError(f"'{name}' is a link out of the bundle", where=str(self.path))
-        return found
+        if not self.is_folder:
+            raise BundleError("is a zip; unpack it", where=str(self.path))
+        self.files.size(name)
+        return self.path / name
 
     def verify(self) -> None:
-        """Check every file against its checksum.
+        """Check every file against its checksum, and every graph against the manifest.
 
         Raises:
-            BundleError: names the first file that is missing or changed.
+            BundleError: names the first file that is missing, changed, or contradicts the manifest.
         """
+        graphs = dict.fromkeys(self.manifest.graph_files())
         for name, wanted in self.manifest.files.items():
-            found = self.file(name)
-            if sha256_of(found) != wanted:
-                raise BundleError(
-                    "content does not match its checksum", where=str(found), hint="copy it again"
-                )
+            if name not in graphs:
+                read_checked(self.files, name, wanted)
+        check_graphs(self.manifest, {name: self._signature(name) for name in graphs})
+
+    def _signature(self, name: str) -> Signature:
+        source = self.source(name)
+        return Signature.of(describe(source.read_bytes(), where=str(source)), str(source))
+
+
+def check_graphs(manifest: BundleManifest, found: Mapping[str, Signature]) -> None:
+    """Check all graphs of a bundle against its manifest.
+
+    Args:
+        manifest: the manifest.
+        found: by file, what the graphs are.
+
+    Raises:
+        BundleError: the first contradiction.
+    """
+    graphs = manifest.graphs
+    encoders = {m: found[graphs.encoders[m].file] for m in manifest.modalities}
+    check_modular(manifest, encoders, found[graphs.fuser.file])
+    if graphs.single is not None:
+        check_composed(manifest, found[graphs.single.file], manifest.modalities, presence=True)
+    for name, graph in graphs.subsets.items():
+        subset = [as_modality(m) for m in name.split("+")]
+        check_composed(manifest, found[graph.file], subset, presence=False)
 
 
 def find_bundle(name: str) -> Path:
@@ -107,13 +213,13 @@ def find_bundle(name: str) -> Path:
         BundleError: it is in none of them.
     """
     path = Path(name)
-    if path.exists():
+    if _exists(path):
         return path
     folders = [Path(p) for p in os.environ.get(BUNDLE_PATH_VARIABLE, "").split(os.pathsep) if p]
     folders += [Path("bundles"), Path(__file__).parents[2] / "bundles"]
     if path.name == name:
         for folder in folders:
-            if (folder / name).exists():
+            if _exists(folder / name):
                 return folder / name
     raise BundleError(
         "no such bundle",
@@ -122,17 +228,40 @@ def find_bundle(name: str) -> Path:
     )
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or holds a null byte
+        return False
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def read_checked(files: Container, name: str, sha256: str) -> bytes:
+    """The content of a file that has this SHA-256.
+
+    Raises:
+        AnySenseError: of the container's class: it is missing, changed or a link.
+    """
+    content = files.read(name, MAX_GRAPH_BYTES)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise files.error(
+            "content does not match its checksum", where=files.where(name), hint="copy it again"
+        )
+    return content
+
+
 def write_manifest(folder: Path, manifest: BundleManifest) -> None:
-    """Write `bundle.yaml` into `folder`."""
+    """Write `bundle.yaml` into `folder`, whole or not at all.
+
+    Raises:
+        BundleError: it cannot be written; what was there is as it was.
+    """
     content = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
-    (folder / MANIFEST).write_text(
-        yaml.safe_dump(content, sort_keys=False, width=100, default_flow_style=None)
-    )
+    write_yaml(folder / MANIFEST, content, error=BundleError, width=100, default_flow_style=None)
 
 
 def record_accuracy(folder: Path, name: str, entry: dict[str, Any]) -> None:
@@ -141,55 +270,25 @@ def record_accuracy(folder: Path, name: str, entry: dict[str, Any]) -> None:
     Raises:
         BundleError: no bundle, or it cannot be written.
     """
-    manifest = _read_manifest(folder)
-    manifest.accuracy[name] = entry
+    manifest = _read_manifest(Folder(folder, BundleError))
+    accuracy = {**manifest.accuracy, name: entry}
+    write_manifest(folder, manifest.model_copy(update={"accuracy": accuracy}))
+
+
+def _container(path: Path) -> Container:
     try:
-        write_manifest(folder, manifest)
-    except OSError as error:
-        raise BundleError(f"cannot be written: {error}", where=str(folder / MANIFEST)) from error
+        if path.is_dir():
+            return Folder(path, BundleError)
+        if path.is_file():
+            return Zip(path, MANIFEST, BundleError)
+    except (OSError, ValueError) as error:
+        raise BundleError("no such bundle", where=str(path)) from error
+    raise BundleError(
+        "no such bundle", where=str(path), hint="a folder with bundle.yaml, or a zip of it"
+    )
 
 
-def _read_manifest(folder: Path) -> BundleManifest:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise BundleError("no bundle.yaml", where=str(folder))
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BundleError("not YAML", where=str(path)) from error
-    if not isinstance(raw, dict):
-        raise BundleError("not a manifest", where=str(path))
-    schema = raw.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA_VERSION:
-        raise BundleError(
-            f"schema {schema} is newer than {SCHEMA_VERSION}, the newest this version reads",
-            where=str(path),
-            hint="upgrade anysense",
-        )
-    try:
-        return BundleManifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise BundleError(f"{field}: {first['msg']}", where=str(path)) from error
-
-
-def _unzip(path: Path, folder: Path) -> Path:
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if sum(m.file_size for m in members) > _MAX_UNZIPPED:
-            raise BundleError("unzips to more than 4 GiB", where=str(path))
-        for member in members:
-            parts = PurePosixPath(member.filename)
-            if parts.is_absolute() or ".." in parts.parts:
-                raise BundleError(f"'{member.filename}' leads outside the bundle", where=str(path))
-        try:
-            archive.extractall(folder)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise BundleError(f"damaged zip: {error}", where=str(path)) from error
-    if (folder / MANIFEST).is_file():
-        return folder
-    inner = [p for p in folder.iterdir() if (p / MANIFEST).is_file()]
-    if len(inner) != 1:
-        raise BundleError("no bundle.yaml", where=str(path))
-    return inner[0]
+def _read_manifest(files: Container) -> BundleManifest:
+    where = files.where(MANIFEST)
+    text = decode_text(files.read(MANIFEST, MAX_TEXT_BYTES), where=where, error=BundleError)
+    return check_manifest(parse_yaml(text, where=where, error=BundleError), where)

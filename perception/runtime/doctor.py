@@ -18,16 +18,10 @@ import numpy as np
 from perception.errors import EngineError
 from perception.runtime.engines.cuda_driver import Driver, examine_driver
 from perception.runtime.engines.measured import cpu_name
+from perception.runtime.engines.probe import TINY_GRAPH
 from perception.runtime.engines.registry import BACKENDS
 
 Status = Literal["ok", "missing", "broken"]
-
-# An ONNX model of one operator, Relu on float32 (1, 1, 2, 2), so that a backend can be tried with
-# no other package.
-_TINY_GRAPH = bytes.fromhex(
-    "080812003a4b0a0c0a0178120179220452656c751201675a1b0a017812160a14080112100a0208010a0208010a02"
-    "08020a020802621b0a017912160a14080112100a0208010a0208010a0208020a02080242040a001011"
-)
 
 _CPU_FLAGS = {
     "avx2": "AVX2",
@@ -141,7 +135,7 @@ def try_backend(name: str) -> Check:
         return Check("backend", name, "missing", "not installed", backend.install)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "relu.onnx"
-        path.write_bytes(_TINY_GRAPH)
+        path.write_bytes(TINY_GRAPH)
         x = np.array([[[[-1, 0], [1, 2]]]], np.float32)
         try:
             engine = backend.load(path, 1)
@@ -238,8 +232,6 @@ def _memory_layers(jetson: Jetson | None) -> list[Check]:
     build = "sudo apt install python3-dev nvidia-jetpack && " if jetson else ""
     return [
         _package("gpu", "pycuda", "pycuda", f"{build}pip install pycuda"),
-        _package("gpu", "cuda.bindings", "cuda-python", "pip install cuda-python"),
-        _package("gpu", "cupy", "cupy", "pip install cupy-cuda13x"),
     ]
 
 
@@ -269,7 +261,7 @@ def _robot(root: Path) -> list[Check]:
 
 
 def _version(module: str) -> str:
-    names = {"cuda.bindings": ("cuda-bindings",), "tensorrt_rtx": ("tensorrt-rtx-cu13",)}
+    names = {"tensorrt_rtx": ("tensorrt-rtx-cu13",)}
     for name in (*names.get(module, ()), module, f"{module}-gpu"):
         try:
             return version(name)

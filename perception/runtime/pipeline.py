@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,20 +17,13 @@ from perception.frame import MODALITIES, Frame, Modality, Sample
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
-from perception.runtime.engines.base import Engine, Feed, Tensor
+from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor, HealthState
+from perception.runtime.interpret import PARTS, check_outputs, interpret
 from perception.runtime.loading import load_pipeline_engines
 from perception.runtime.policy import Policy
-from perception.runtime.postprocess import (
-    decode_detections,
-    label_confidence,
-    label_pixels,
-    pictures,
-)
-from perception.runtime.result import Detections, PipelineState, Result
-
-PARTS = frozenset({"labels", "confidence", "boxes", "images"})
-"""What `Pipeline.wanted` may name."""
+from perception.runtime.result import PipelineState, Result
+from perception.runtime.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -50,23 +43,6 @@ class Encoded:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-class _Stopwatch:
-    """Milliseconds by step."""
-
-    def __init__(self) -> None:
-        self.timings: dict[str, float] = {}
-        self._start = self._last = time.perf_counter_ns()
-
-    def lap(self, step: str) -> None:
-        now = time.perf_counter_ns()
-        self.timings[step] = self.timings.get(step, 0.0) + (now - self._last) / 1e6
-        self._last = now
-
-    def stop(self) -> dict[str, float]:
-        self.timings["total"] = (time.perf_counter_ns() - self._start) / 1e6
-        return self.timings
-
-
 class Pipeline:
     """Runs a bundle on frames of any subset of its modalities.
 
@@ -80,6 +56,8 @@ class Pipeline:
         expected: the modalities that state `full` and the confidence are measured against; all of
             the bundle's unless fewer sensors are built in.
         wanted: which of `PARTS` results hold; those that nobody reads need not be computed.
+        min_score: least score of a box; None for what the bundle says.  Average precision wants a
+            lower one than a display.
     """
 
     def __init__(
@@ -90,6 +68,10 @@ class Pipeline:
         policy: Policy,
         health: HealthConfig,
         strict: bool = False,
+        *,
+        min_score: float | None = None,
+        trust_plans: bool = False,
+        tf32: bool = True,
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -97,6 +79,8 @@ class Pipeline:
         self.strict = strict
         self.expected = bundle.manifest.modalities
         self.wanted = PARTS
+        self.min_score = min_score
+        self._trust_plans, self._tf32 = trust_plans, tf32
         self.counters: Counter[str] = Counter()
         self.health = HealthMonitor(health)
         self.engines: dict[str, Engine] = {"fuser": fuser}
@@ -129,6 +113,9 @@ class Pipeline:
         health: HealthConfig | None = None,
         strict: bool = False,
         progress: Callable[[str], None] | None = None,
+        min_score: float | None = None,
+        trust_plans: bool = False,
+        tf32: bool = True,
     ) -> Pipeline:
         """Load a bundle and its engines.
 
@@ -141,24 +128,44 @@ class Pipeline:
             health: thresholds of the content checks.
             strict: raise on a sample that cannot be used, instead of going on without it.
             progress: called with a line before each graph is loaded.
+            min_score: least score of a box; None for what the bundle says.
+            trust_plans: run TensorRT plans in the bundle that this machine did not build.  A plan is
+                a program: only for bundles from whom you would take programs.
+            tf32: on CUDA, products may be computed in TensorFloat-32, which is faster and rounds more
+                (about 1e-4 of an output against 1e-6).
 
         Raises:
-            BundleError: the bundle is missing, damaged, too new or reaches outside its folder.
+            BundleError: the bundle is missing, damaged, too new, reaches outside its folder, or its
+                manifest contradicts its graphs.
             EngineError: no backend can load its graphs.
         """
         opened = Bundle.open(find_bundle(str(bundle)))
-        encoders, fuser = load_pipeline_engines(opened, device, threads, progress)
+        encoders, fuser = load_pipeline_engines(
+            opened, device, threads, progress, trust_plans=trust_plans, tf32=tf32
+        )
         return Pipeline(
-            opened, encoders, fuser, policy or Policy(), health or HealthConfig(), strict
+            opened,
+            encoders,
+            fuser,
+            policy or Policy(),
+            health or HealthConfig(),
+            strict,
+            min_score=min_score,
+            trust_plans=trust_plans,
+            tf32=tf32,
         )
 
     def use_device(self, device: str, threads: int | None = None) -> None:
         """Load all graphs anew on another device, as when a backend has failed.
 
+        Files are compared with their checksums again.
+
         Raises:
-            ConfigError, EngineError: as `load`; the engines stay as they were.
+            BundleError, ConfigError, EngineError: as `load`; the engines stay as they were.
         """
-        encoders, fuser = load_pipeline_engines(self.bundle, device, threads)
+        encoders, fuser = load_pipeline_engines(
+            self.bundle, device, threads, trust_plans=self._trust_plans, tf32=self._tf32
+        )
         with self._lock:
             self._encoded.clear()
             self.engines = {"fuser": fuser, **{str(m): e for m, e in encoders.items()}}
@@ -205,7 +212,7 @@ class Pipeline:
         """
         if not isinstance(frame, Frame):
             frame = Frame(dict(frame))
-        watch = _Stopwatch()
+        watch = Stopwatch()
         with self._call_lock:
             with self._lock:
                 self._encoded.clear()
@@ -237,7 +244,7 @@ class Pipeline:
         if modality not in self.modalities:
             self.counters["foreign"] += 1
             return False
-        watch = _Stopwatch()
+        watch = Stopwatch()
         usable = self._take(sample, watch, in_order=True)
         with self._lock:
             self._pushed.update(watch.timings)
@@ -249,7 +256,7 @@ class Pipeline:
         Args:
             now_ns: present time on the samples' clock; None takes the newest sample's stamp.
         """
-        watch = _Stopwatch()
+        watch = Stopwatch()
         with self._lock:
             newest = max((e.stamp_ns for e in self._encoded.values()), default=0)
             now = newest if now_ns is None else now_ns
@@ -273,7 +280,7 @@ class Pipeline:
         Returns:
             Its features, or None when it is not usable.
         """
-        watch = _Stopwatch()
+        watch = Stopwatch()
         with self._encode_locks[sample.modality]:
             encoded = self._checked(sample, watch, trust)
         watch.timings.pop("wait", None)
@@ -289,7 +296,7 @@ class Pipeline:
             present: modalities of which a sample came, usable or not.
             stamp_ns: present time on the samples' clock.
         """
-        watch = _Stopwatch()
+        watch = Stopwatch()
         with self._lock:
             self._encoded = {m: encoded[m] for m in MODALITIES if m in encoded}
             return self._finish(watch, tuple(m for m in MODALITIES if m in present), stamp_ns)
@@ -307,7 +314,7 @@ class Pipeline:
         self._last_ns = stamp_ns
 
     def _take(
-        self, sample: Sample, watch: _Stopwatch, *, in_order: bool = False, trust: bool = False
+        self, sample: Sample, watch: Stopwatch, *, in_order: bool = False, trust: bool = False
     ) -> bool:
         """Check, preprocess and encode one sample; False when it is not usable."""
         modality = sample.modality
@@ -323,7 +330,7 @@ class Pipeline:
                 self._late.discard(modality)
             return True
 
-    def _checked(self, sample: Sample, watch: _Stopwatch, trust: bool) -> Encoded | None:
+    def _checked(self, sample: Sample, watch: Stopwatch, trust: bool) -> Encoded | None:
         """The sample's features; None, and the reason noted, when it is not usable."""
         modality = sample.modality
         try:
@@ -373,7 +380,7 @@ class Pipeline:
             self._warnings[modality] = line
             self.counters[f"{state}_{modality}"] += 1
 
-    def _encode(self, sample: Sample, watch: _Stopwatch, trust: bool) -> Encoded | None:
+    def _encode(self, sample: Sample, watch: Stopwatch, trust: bool) -> Encoded | None:
         modality = sample.modality
         watch.lap("wait")
         buffer = self._inputs[modality]
@@ -383,12 +390,13 @@ class Pipeline:
         watch.lap(f"check_{modality}")
         if not healthy:
             return None
-        features = self.engines[modality].run_linked({modality: buffer})
+        with self._counted():
+            features = self.engines[modality].run_linked({modality: buffer})
         watch.lap(f"encode_{modality}")
         grid = GridMap.fit(source_size(sample), self.manifest.inputs.grid)
         return Encoded(features, grid, sample.stamp_ns)
 
-    def _finish(self, watch: _Stopwatch, present: tuple[Modality, ...], now_ns: int) -> Result:
+    def _finish(self, watch: Stopwatch, present: tuple[Modality, ...], now_ns: int) -> Result:
         used = tuple(m for m in MODALITIES if m in self._encoded)
         last = self._last
         since_ms = (now_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
@@ -397,22 +405,27 @@ class Pipeline:
         if state in ("hold", "stop"):
             return self._without_output(watch, present, state, now_ns, warnings)
         watch.lap("wait")
-        outputs = self.engines["fuser"].run(*self._feeds(used))
+        outputs = self._fused(used)
         watch.lap("fuse")
         reference = "rgb" if "rgb" in used else used[0]
         factor = self.policy.confidence_factor(used, self.expected)
-        grid = self._encoded[reference].grid
-        labels, confidence, boxes = self._interpret(outputs, grid, factor)
-        images = pictures(outputs, grid) if "images" in self.wanted else {}
+        found = interpret(
+            self.manifest,
+            outputs,
+            self._encoded[reference].grid,
+            wanted=self.wanted,
+            factor=factor,
+            min_score=self.min_score,
+        )
         watch.lap("postprocess")
         stamp = max(self._encoded[m].stamp_ns for m in used)
         timings = watch.stop()
         timings.pop("wait", None)
         self.counters[f"frames_{state}"] += 1
         result = Result(
-            labels,
-            confidence,
-            boxes,
+            found.labels,
+            found.confidence,
+            found.boxes,
             used,
             present,
             state,
@@ -422,14 +435,41 @@ class Pipeline:
             timings,
             self.backend,
             warnings,
-            images,
+            found.images,
         )
         self._last = result
         return result
 
+    def _fused(self, used: tuple[Modality, ...]) -> dict[str, Tensor]:
+        """The fuser's outputs, which are finite and as large as the manifest says.
+
+        Raises:
+            EngineError: they are not, or the backend failed.  Features that are to blame for it are
+                dropped, and their encoders go on with another backend where they can.
+        """
+        with self._counted():
+            try:
+                outputs = self.engines["fuser"].run(*self._feeds(used))
+            except NonFiniteError as error:
+                for modality in used:
+                    if set(error.feeds) & set(self._encoded[modality].features):
+                        del self._encoded[modality]
+                        self.engines[modality].give_up(error)
+                raise
+            check_outputs(self.manifest, outputs)
+        return outputs
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except EngineError:
+            self.counters["engine_failures"] += 1
+            raise
+
     def _without_output(
         self,
-        watch: _Stopwatch,
+        watch: Stopwatch,
         present: tuple[Modality, ...],
         state: PipelineState,
         now_ns: int,
@@ -471,30 +511,3 @@ class Pipeline:
         for modality in used:
             feeds.update(self._encoded[modality].features)
         return feeds, {name for name in feeds if feeds[name] is self._absent.get(name)}
-
-    def _interpret(
-        self, outputs: Mapping[str, Tensor], grid: GridMap, factor: float
-    ) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, Detections | None]:
-        labels = confidence = boxes = None
-        if "segmentation" in self.manifest.tasks:
-            logits = grid.crop(outputs["seg_logits"][0])
-            if "labels" in self.wanted:
-                labels = label_pixels(logits, grid.source)
-            if "confidence" in self.wanted:
-                confidence = label_confidence(logits, grid.source)
-                if factor != 1.0:
-                    confidence *= np.float32(factor)
-        if "detection" in self.manifest.tasks and "boxes" in self.wanted:
-            spec = self.manifest.detection
-            maps = {
-                s: (outputs[f"det_cls_{s}"][0], outputs[f"det_box_{s}"][0]) for s in spec.strides
-            }
-            found = decode_detections(
-                maps,
-                score_threshold=spec.score_threshold,
-                nms_iou=spec.nms_iou,
-                max_detections=spec.max_detections,
-            )
-            scores = found.scores * np.float32(factor)
-            boxes = Detections(grid.boxes_to_source(found.xyxy), scores, found.class_ids)
-        return labels, confidence, boxes

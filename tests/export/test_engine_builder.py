@@ -207,6 +207,10 @@ def test_what_cannot_be_built_is_told(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="zip"):
         build_plans(Bundle.open(archive), OPTIONS)
     (copy / "encoder_rgb.onnx").write_bytes(_unknown_operator().SerializeToString())
+    with pytest.raises(BundleError, match="encoder_rgb.onnx.*checksum"):
+        build_plans(bundle, OPTIONS)
+    files = {**bundle.manifest.files, "encoder_rgb.onnx": sha256_of(copy / "encoder_rgb.onnx")}
+    bundle.manifest = bundle.manifest.model_copy(update={"files": files})
     with pytest.raises(EngineError, match="encoder_rgb.onnx.*TensorRT cannot take it"):
         build_plans(bundle, OPTIONS)
 

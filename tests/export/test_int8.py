@@ -188,7 +188,7 @@ def test_data_that_do_not_fit_are_refused(tiny_bundle: Path, simulated: Path) ->
         Quantizer(bundle, recording, Int8Options(frames=14))
     with pytest.raises(ConfigError, match="too few"):
         Quantizer(bundle, recording, Int8Options(frames=0))
-    bundle.manifest.precision = "int8"
+    bundle.manifest = bundle.manifest.model_copy(update={"precision": "int8"})
     with pytest.raises(ConfigError, match="is int8 already"):
         Quantizer(bundle, recording, Int8Options(frames=2))
 

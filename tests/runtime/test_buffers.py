@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import shutil
+import subprocess
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -205,6 +208,95 @@ def test_without_a_driver_its_calls_are_an_error_in_one_line() -> None:
             cuda_driver_calls.wait(0)
         with pytest.raises(BackendMissingError, match="CUDA memory"):
             cuda_memory(0)
+
+
+@pytest.fixture
+def fake_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """A driver of the tests' own in the place of NVIDIA's, which runs nowhere without a GPU."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    library = tmp_path / "libcuda.so"
+    source = Path(__file__).parent / "fake_cuda.c"
+    command = [compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source]
+    subprocess.run(command, check=True, timeout=60)
+    driver = ctypes.CDLL(str(library))
+    monkeypatch.setattr(cuda_driver_calls, "driver_library", lambda: driver)
+    return driver
+
+
+def _driver_memory():  # type: ignore[no-untyped-def]
+    return open_memory(0, tuple(layer for layer in LAYERS if layer.name == "driver"))
+
+
+def test_pycuda_comes_first_and_the_driver_alone_will_do() -> None:
+    assert [layer.name for layer in LAYERS] == ["pycuda", "driver"]
+
+
+def test_all_work_is_done_in_the_primary_context(fake_driver) -> None:  # type: ignore[no-untyped-def]
+    memory, calls = _driver_memory(), cuda_driver_calls
+    size = 1 << 16
+    with pytest.raises(EngineError, match=r"cuMemAlloc_v2: CUDA error 201 \(CUDA_ERROR_INVALID"):
+        memory.allocate(size)
+    with memory.current():
+        owner, stream = memory.stream()
+        (first, a), (second, b) = memory.allocate(size), memory.allocate(size)
+        up, down = memory.pinned(size), memory.pinned(size)
+        up[:] = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+        event = calls.Event()
+        calls.upload(a, up.ctypes.data, size, stream)
+        event.record(stream)
+        event.hold(stream)
+        event.wait()
+        calls.copy(b, a, size, stream)
+        calls.clear(a, size // 2, stream)
+        calls.download(down.ctypes.data, b, size, stream)
+        calls.wait(stream)
+        assert np.array_equal(up, down)
+        calls.download(down.ctypes.data, a, size, stream)
+        assert not down[: size // 2].any() and np.array_equal(down[size // 2 :], up[size // 2 :])
+        with pytest.raises(EngineError, match="OUT_OF_MEMORY"):
+            memory.allocate(1 << 31)
+        with memory.current():  # within itself, as when memory is freed in the middle of work
+            assert fake_driver.fake_depth() == 2
+    assert fake_driver.fake_depth() == 0
+    host = up.ctypes.data
+    for call in (lambda: calls.upload(a, host, size, stream), lambda: calls.wait(stream)):
+        with pytest.raises(EngineError, match="INVALID_CONTEXT"):
+            call()
+    assert [fake_driver.fake_live(i) for i in range(3)] == [2, 2, 1]
+    del owner, first, second
+    del up, down
+    gc.collect()
+    assert [fake_driver.fake_live(i) for i in range(3)] == [0, 0, 0]
+
+
+def test_the_context_is_given_back_when_work_fails_and_in_every_thread(fake_driver) -> None:  # type: ignore[no-untyped-def]
+    memory = _driver_memory()
+    failures: list[object] = []
+
+    def work() -> None:
+        try:
+            for _ in range(50):
+                with pytest.raises(ZeroDivisionError), memory.current():
+                    memory.allocate(100)  # and dropped at once
+                    raise ZeroDivisionError
+            failures.append(fake_driver.fake_depth())
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+    assert failures == [0, 0, 0, 0] and fake_driver.fake_live(0) == 0
+
+
+def test_a_gpu_that_is_not_there_is_told(fake_driver) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(BackendMissingError, match="driver: cuDeviceGet: CUDA error 101"):
+        open_memory(1, LAYERS)
 
 
 @pytest.fixture(params=LAYERS, ids=lambda layer: layer.name)

@@ -29,7 +29,9 @@ from perception.runtime.pipeline import Pipeline
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO")
 
 # Relative error against ONNX Runtime: rounding, and what bfloat16's 8 bits do to this tiny network.
+# TensorFloat-32 has 10 bits: 1.6e-4 was measured on an H200 (and below 1e-4 without it).
 LIMITS = {True: 1e-4, False: 0.2}
+TF32_LIMITS = dict.fromkeys(("onnxruntime-cuda", "onnxruntime-tensorrt"), 1e-3)
 
 
 def _parameters() -> list[object]:
@@ -60,7 +62,10 @@ def home(tiny_bundle: Path, backend: str, tmp_path_factory: pytest.TempPathFacto
     from export.engine_builder import BuildOptions, build_plans
 
     copy = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("plans") / "bundle"))
-    build_plans(Bundle.open(copy), BuildOptions(backend))  # type: ignore[arg-type]
+    try:
+        build_plans(Bundle.open(copy), BuildOptions(backend))  # type: ignore[arg-type]
+    except BackendMissingError as error:  # no TensorRT, or one that has no target for this GPU
+        pytest.skip(str(error))
     return copy
 
 
@@ -140,8 +145,19 @@ def test_every_subset_equals_the_reference_with_nan_in_absent_inputs(
 
         found = engines["fuser"].run(gated(tensors))
         wanted = reference["fuser"].run(gated(wanted_tensors))
-        limit = LIMITS[BACKENDS[backend].exact]
+        limit = TF32_LIMITS.get(backend, LIMITS[BACKENDS[backend].exact])
         assert relative_error(found, wanted) < limit, subset_name(subset)
+
+
+@pytest.mark.gpu
+def test_without_tf32_cuda_rounds_as_the_cpu_does(
+    bundle: Bundle, reference: dict[str, Engine], images: dict[str, Tensor]
+) -> None:
+    try:
+        exact = load_engines(bundle, "onnxruntime-cuda", threads=1, tf32=False)
+    except BackendMissingError as error:
+        pytest.skip(str(error))
+    assert relative_error(run_all(exact, images), run_all(reference, images)) < LIMITS[True]
 
 
 def test_linked_engines_compute_what_separate_ones_do(
@@ -364,15 +380,13 @@ def _with_record(tiny_bundle: Path, folder: Path, **changes: object) -> Bundle:
         pytest.skip("this CPU has no precision below float32")
     values = {"passed": True, "lost": 0.1, "tolerance": 1.0, "probe_error": error, "frames": 10}
     record = BackendRecord.model_validate({**values, **changes})
-    opened.manifest.backends[native["fuser"].backend] = record
-    write_manifest(copy, opened.manifest)
+    backends = {native["fuser"].backend: record}
+    write_manifest(copy, opened.manifest.model_copy(update={"backends": backends}))
     return Bundle.open(copy)
 
 
 def _ranking(bundle: Bundle) -> list[str]:
-    graphs = bundle.manifest.graphs
-    paths = {str(m): bundle.file(g.file) for m, g in graphs.encoders.items()}
-    return selection.ranking(bundle, {**paths, "fuser": bundle.file(graphs.fuser.file)}, 1)
+    return selection.ranking(bundle, selection.sources(bundle), 1)
 
 
 @needs_openvino

@@ -21,7 +21,7 @@ from perception.runtime.engines.plans import (
     read_plan,
     write_plan,
 )
-from perception.runtime.engines.tensorrt import TensorRtEngine, choose_plan
+from perception.runtime.engines.tensorrt import FittingPlan, TensorRtEngine, choose_plan
 
 HEADER = PlanHeader(
     kind="tensorrt-rtx",
@@ -110,7 +110,7 @@ def test_the_engine_checks_the_plan_before_it_looks_for_a_gpu(tmp_path: Path) ->
     with pytest.raises(BackendMissingError, match="no tensorrt-rtx plan"):
         TensorRtEngine(onnx, "tensorrt-rtx")
     path = write_plan(tmp_path / FOLDER, HEADER, PLAN)
-    assert plans_for(onnx, "tensorrt-rtx") == [path]
+    assert [str(p) for p in plans_for(onnx, "tensorrt-rtx")] == [str(path)]
     with pytest.raises(EngineError, match="another graph"):
         TensorRtEngine(onnx, "tensorrt-rtx")
     path.write_bytes(path.read_bytes()[:-1])
@@ -120,18 +120,19 @@ def test_the_engine_checks_the_plan_before_it_looks_for_a_gpu(tmp_path: Path) ->
 
 def test_only_a_plan_for_this_version_and_gpu_is_chosen() -> None:
     gpu = Gpu(0, "RTX 3060", "8.6", 1, False)
-    onnx = Path("fuser.onnx")
+    onnx = "fuser.onnx"
     old = HEADER.model_copy(update={"builder": "0.9"})
-    assert choose_plan([(old, b"a"), (HEADER, b"b")], "1.0", gpu, onnx)[1] == b"b"
+    plans = [FittingPlan(old, b"a"), FittingPlan(HEADER, b"b")]
+    assert choose_plan(plans, "1.0", gpu, onnx).plan == b"b"
     for wrong, reason in (
         ({"builder": "0.9"}, "built by TensorRT 0.9, here is 1.0"),
         ({"gpu": "A100"}, "built for A100, here is RTX 3060"),
         ({"compute_capabilities": ("12.0",)}, "compute capability 12.0, here is 8.6"),
     ):
         with pytest.raises(EngineError, match=reason):
-            choose_plan([(HEADER.model_copy(update=wrong), b"")], "1.0", gpu, onnx)
+            choose_plan([FittingPlan(HEADER.model_copy(update=wrong), b"")], "1.0", gpu, onnx)
     lenient = {"builder": "0.9", "options": {"version_compatible": "True"}}
-    assert choose_plan([(HEADER.model_copy(update=lenient), b"c")], "1.0", gpu, onnx)
+    assert choose_plan([FittingPlan(HEADER.model_copy(update=lenient), b"c")], "1.0", gpu, onnx)
 
 
 def _count_up(folder: Path, rounds: int) -> None:

@@ -1,7 +1,7 @@
-"""The CUDA driver's calls on streams, events, copies and graphs, made on plain handles.
+"""The CUDA driver's calls on contexts, memory, streams, events, copies and graphs, on plain handles.
 
-Memory and streams may come from any CUDA package (`cuda_memory`); what is done with them is the same for
-all of them, and some offer no graphs.  So it is done here, in the driver itself.
+All but `primary_context` want a context to be current in the calling thread, see
+`perception.runtime.engines.cuda_memory.CudaMemory.current`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,65 @@ def _call(name: str, *arguments: object) -> None:
 
 def _pointer(value: int) -> ctypes.c_void_p:
     return ctypes.c_void_p(value)
+
+
+def primary_context(device: int) -> int:
+    """The primary context of a GPU, which CUDA's runtime and PyTorch use too; kept for good.
+
+    Raises:
+        EngineError: there is no driver, or no such GPU.
+    """
+    _call("cuInit", ctypes.c_uint(0))
+    number, context = ctypes.c_int(), ctypes.c_void_p()
+    _call("cuDeviceGet", ctypes.byref(number), ctypes.c_int(device))
+    _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), number)
+    return int(context.value or 0)
+
+
+def push(context: int) -> None:
+    """Make a context this thread's, until `pop`."""
+    _call("cuCtxPushCurrent_v2", _pointer(context))
+
+
+def pop() -> None:
+    """Give the thread back the context that it had before `push`."""
+    _call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+
+
+def make_stream(flags: int) -> int:
+    """A new stream's handle."""
+    handle = ctypes.c_void_p()
+    _call("cuStreamCreate", ctypes.byref(handle), ctypes.c_uint(flags))
+    return int(handle.value or 0)
+
+
+def free_stream(stream: int) -> None:
+    """Destroy a stream, once what is queued on it is done."""
+    _call("cuStreamDestroy_v2", _pointer(stream))
+
+
+def allocate(size: int) -> int:
+    """Address of `size` bytes of device memory."""
+    address = ctypes.c_uint64()
+    _call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
+    return int(address.value)
+
+
+def free(address: int) -> None:
+    """Free device memory."""
+    _call("cuMemFree_v2", ctypes.c_uint64(address))
+
+
+def allocate_host(size: int) -> int:
+    """Address of `size` bytes of page-locked host memory."""
+    address = ctypes.c_void_p()
+    _call("cuMemAllocHost_v2", ctypes.byref(address), ctypes.c_size_t(size))
+    return int(address.value or 0)
+
+
+def free_host(address: int) -> None:
+    """Free page-locked host memory."""
+    _call("cuMemFreeHost", _pointer(address))
 
 
 def upload(address: int, host: int, size: int, stream: int) -> None:

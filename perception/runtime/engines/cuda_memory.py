@@ -1,7 +1,7 @@
-"""Where CUDA memory and streams come from: pycuda, or cuda-python or cupy in its place.
+"""Where CUDA memory and streams come from: pycuda where it is installed, or the driver itself.
 
-All of them work in the device's primary context, the one that PyTorch and CUDA's runtime use too, so that
-they can live in one process.
+Both work in the device's primary context, the one that PyTorch and CUDA's runtime use too, so that they
+can live in one process.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import EngineError
+from perception.runtime.engines import cuda_driver_calls as calls
 from perception.runtime.engines.base import BackendMissingError, first_line
 
 _NON_BLOCKING = 1  # a stream that does not wait for the default one, on which other packages work
@@ -68,6 +68,7 @@ class _PyCuda(CudaMemory):
 
     @contextmanager
     def current(self) -> Iterator[None]:
+        # By pycuda, which knows only of contexts that it pushed itself.
         self._context.push()
         try:
             yield
@@ -87,92 +88,48 @@ class _PyCuda(CudaMemory):
         return array
 
 
-class _CudaPython(CudaMemory):
-    name = "cuda-python"
+class _Driver(CudaMemory):
+    name = "driver"
 
     def __init__(self, device: int) -> None:
-        try:
-            from cuda.bindings import driver
-        except ImportError:
-            from cuda import cuda as driver  # before 12.6
-
-        self._cuda = driver
-        self._call(driver.cuInit(0))
-        number = self._call(driver.cuDeviceGet(device))
-        self._context = self._call(driver.cuDevicePrimaryCtxRetain(number))
-
-    def _call(self, answer: tuple[Any, ...]) -> Any:
-        code, *values = answer
-        if int(code) != 0:
-            raise EngineError(f"CUDA error {int(code)} ({code.name})")
-        return values[0] if values else None
+        self._context = calls.primary_context(device)
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        self._call(self._cuda.cuCtxPushCurrent(self._context))
+        calls.push(self._context)
         try:
             yield
         finally:
-            self._call(self._cuda.cuCtxPopCurrent())
+            calls.pop()
 
     def stream(self) -> tuple[Any, int]:
-        stream = self._call(self._cuda.cuStreamCreate(_NON_BLOCKING))
-        return stream, int(stream)
+        handle = calls.make_stream(_NON_BLOCKING)
+        return _Freed(self, calls.free_stream, handle), handle
 
     def allocate(self, size: int) -> tuple[Any, int]:
-        address = int(self._call(self._cuda.cuMemAlloc(size)))
-        return _Freed(self, self._cuda.cuMemFree, address), address
+        address = calls.allocate(size)
+        return _Freed(self, calls.free, address), address
 
     def pinned(self, size: int) -> Bytes:
-        address = int(self._call(self._cuda.cuMemAllocHost(size)))
+        address = calls.allocate_host(size)
         memory = (ctypes.c_uint8 * size).from_address(address)
-        memory.owner = _Freed(self, self._cuda.cuMemFreeHost, address)  # type: ignore[attr-defined]
+        memory.owner = _Freed(self, calls.free_host, address)  # type: ignore[attr-defined]
         return np.ctypeslib.as_array(memory)
 
 
 class _Freed:
-    """Frees an address when it is dropped, from whatever thread drops it."""
+    """Frees a handle when it is dropped, from whatever thread drops it."""
 
-    def __init__(self, memory: CudaMemory, free: Any, address: int) -> None:
-        self._memory, self._free, self._address = memory, free, address
+    def __init__(self, memory: CudaMemory, free: Callable[[int], None], handle: int) -> None:
+        self._memory, self._free, self._handle = memory, free, handle
 
     def __del__(self) -> None:
         # When the process ends, the driver may have gone before.
         with suppress(Exception), self._memory.current():
-            self._free(self._address)
+            self._free(self._handle)
 
 
-class _CuPy(CudaMemory):
-    name = "cupy"
-
-    def __init__(self, device: int) -> None:
-        import cupy
-
-        self._cuda = cupy.cuda
-        self._device = device
-        with self.current():
-            self._cuda.alloc(1)  # makes the primary context; raises where there is no GPU
-
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        with self._cuda.Device(self._device):
-            # CUDA's runtime binds the primary context at the first call from a thread only.
-            self._cuda.runtime.setDevice(self._device)
-            yield
-
-    def stream(self) -> tuple[Any, int]:
-        stream = self._cuda.Stream(non_blocking=True)
-        return stream, int(stream.ptr)
-
-    def allocate(self, size: int) -> tuple[Any, int]:
-        memory = self._cuda.alloc(size)
-        return memory, int(memory.ptr)
-
-    def pinned(self, size: int) -> Bytes:
-        return np.frombuffer(self._cuda.alloc_pinned_memory(size), np.uint8, size)
-
-
-LAYERS: tuple[type[CudaMemory], ...] = (_PyCuda, _CudaPython, _CuPy)
+LAYERS: tuple[type[CudaMemory], ...] = (_PyCuda, _Driver)
 """In the order in which they are tried."""
 
 _lock = threading.Lock()
@@ -183,7 +140,7 @@ def cuda_memory(device: int = 0) -> CudaMemory:
     """The memory layer of this process for a GPU, the same for all engines.
 
     Raises:
-        BackendMissingError: none of the packages is installed, or none can reach the GPU.
+        BackendMissingError: there is no driver, or it cannot reach the GPU.
     """
     with _lock:
         if device not in _opened:
@@ -204,6 +161,5 @@ def open_memory(device: int, layers: tuple[type[CudaMemory], ...]) -> CudaMemory
         except Exception as error:  # each package has exceptions of its own
             reasons.append(f"{kind.name}: {first_line(error)}")
     raise BackendMissingError(
-        f"no access to CUDA memory ({'; '.join(reasons)})",
-        hint="pip install pycuda, or pip install cuda-python",
+        f"no access to CUDA memory ({'; '.join(reasons)})", hint="anysense doctor says more"
     )

@@ -5,11 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from contextlib import suppress
 
-from perception.errors import EngineError
-from perception.runtime.engines.base import Engine, Feed, Tensor
-from perception.runtime.engines.registry import BACKENDS
+from perception.errors import BundleError, EngineError
+from perception.runtime.engines.base import (
+    Engine,
+    Feed,
+    NonFiniteError,
+    Tensor,
+    not_finite,
+    on_host,
+)
+from perception.runtime.engines.registry import BACKENDS, Graph
 
 _LOG = logging.getLogger("anysense.engines")
 
@@ -17,23 +24,24 @@ _LOG = logging.getLogger("anysense.engines")
 class FallbackEngine(Engine):
     """A loaded graph with other backends in reserve.
 
-    When the engine fails while running, the next backend that can load the graph takes over for
-    good, the same inputs are run again, and one line of warning says so.  `backend` is always the
-    one that runs.  Inputs that do not fit are refused before that and change nothing.
+    When the engine fails while running, or gives NaN or infinity, the next backend that can load the
+    graph takes over for good, the same inputs are run again, and one line of warning says so.
+    `backend` is always the one that runs.  Inputs that do not fit are refused before that and change
+    nothing; nor does it when inputs were not finite themselves.
 
     Args:
         engine: what runs now.
         reserve: names of the backends to go on with, in order.
-        path: the ONNX file.
+        graph: the ONNX graph.
         threads: CPU threads within an operator, None for all.
     """
 
     def __init__(
-        self, engine: Engine, reserve: Sequence[str], path: Path, threads: int | None = None
+        self, engine: Engine, reserve: Sequence[str], graph: Graph, threads: int | None = None
     ) -> None:
         self._engine = engine
         self._reserve = list(reserve)
-        self._path, self._threads = path, threads
+        self._graph, self._threads = graph, threads
         self._lock = threading.Lock()
         self.inputs, self.outputs = engine.inputs, engine.outputs
 
@@ -43,6 +51,7 @@ class FallbackEngine(Engine):
         return self._engine.backend
 
     takes_device = True
+    checks_outputs = False
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.infer_some(feeds, ())
@@ -52,6 +61,12 @@ class FallbackEngine(Engine):
             engine = self._engine
             try:
                 return engine.run(feeds, ignored)
+            except NonFiniteError as error:
+                used = on_host({n: v for n, v in feeds.items() if n not in ignored})
+                blame = not_finite(used)
+                if blame:  # another backend would make no more of it
+                    raise NonFiniteError(error.message, where=error.where, feeds=blame) from error
+                self._replace(engine, error)
             except EngineError as error:
                 self._replace(engine, error)
 
@@ -63,6 +78,10 @@ class FallbackEngine(Engine):
             except EngineError as error:
                 self._replace(engine, error)
 
+    def give_up(self, cause: EngineError) -> None:
+        with suppress(EngineError):  # none in reserve: it has to do
+            self._replace(self._engine, cause)
+
     def _replace(self, failed: Engine, cause: EngineError) -> None:
         with self._lock:
             if self._engine is not failed:
@@ -70,12 +89,12 @@ class FallbackEngine(Engine):
             while self._reserve:
                 name = self._reserve.pop(0)
                 try:
-                    self._engine = BACKENDS[name].load(self._path, self._threads)
-                except EngineError as error:
-                    _LOG.warning("%s: %s", self._path.name, error)
+                    self._engine = BACKENDS[name].load(self._graph, self._threads)
+                except (EngineError, BundleError) as error:  # its file may be gone, or changed
+                    _LOG.warning("%s: %s", self._graph.name, error)
                     continue
                 _LOG.warning(
-                    "%s: %s; going on with %s", self._path.name, cause, self._engine.backend
+                    "%s: %s; going on with %s", self._graph.name, cause, self._engine.backend
                 )
                 return
             raise cause

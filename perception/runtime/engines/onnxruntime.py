@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 
 from perception.errors import EngineError
+from perception.runtime.bundle import GraphSource
 from perception.runtime.engines.base import (
     BackendMissingError,
     Engine,
@@ -16,6 +20,8 @@ from perception.runtime.engines.base import (
     first_line,
 )
 from perception.runtime.engines.measured import cache_folder
+from perception.runtime.engines.probe import TINY_GRAPH
+from perception.runtime.engines.quiet import silenced
 
 GPU_INSTALL = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 
@@ -26,12 +32,18 @@ _PROVIDERS = {
 }
 
 
-def _options(provider: str) -> dict[str, str]:
+def _options(provider: str, source: GraphSource) -> dict[str, str]:
     """What a provider is told besides its name."""
+    if provider == "CUDAExecutionProvider":
+        return {"use_tf32": "1" if source.tf32 else "0"}
     if provider != "TensorrtExecutionProvider":
         return {}
-    # It builds when it loads, which takes minutes: once, not at every start.
-    folder = str(cache_folder() / "onnxruntime-tensorrt")
+    # It builds when it loads, which takes minutes: once, not at every start.  It knows a graph by names
+    # alone, so each graph has a folder of its own: another one's weights would be taken otherwise.
+    try:
+        folder = str(cache_folder() / "onnxruntime-tensorrt" / source.sha256[:32])
+    except RuntimeError:  # no home: it is built at every start
+        return {}
     return {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": folder,
@@ -44,37 +56,37 @@ class OnnxRuntimeEngine(Engine):
     """A graph in an ONNX Runtime session.
 
     Args:
-        path: the ONNX file.
+        graph: the ONNX graph.
         device: `cpu`, `cuda` or `tensorrt` (ONNX Runtime's TensorRT provider).
         threads: threads within an operator; None leaves it to ONNX Runtime (all cores).
 
     Raises:
         BackendMissingError: the provider is not installed, or finds no device.
         EngineError: the graph cannot be loaded.
+        BundleError: the graph is one of a bundle, and is damaged.
     """
 
-    def __init__(self, path: Path, device: str = "cpu", threads: int | None = None) -> None:
-        providers = _PROVIDERS[device]
+    def __init__(
+        self, graph: Path | GraphSource, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        source, providers = GraphSource.of(graph), _PROVIDERS[device]
+        where = str(source)
         if providers[0] not in ort.get_available_providers():
             raise BackendMissingError(
-                f"this ONNX Runtime has no {providers[0]}",
-                where=str(path),
-                hint=GPU_INSTALL,
+                f"this ONNX Runtime has no {providers[0]}", where=where, hint=GPU_INSTALL
             )
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        # Between frames the threads sleep rather than spin: a robot has other work for its cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        if device != "cpu" and not _starts(providers[0]):
+            raise BackendMissingError(f"{providers[0]} did not start here", where=where)
+        options = _session_options(threads)
+        content = source.read_bytes()
         try:
-            told = [(name, _options(name)) for name in providers]
-            self._session = ort.InferenceSession(str(path), options, providers=told)
+            told = [(name, _options(name, source)) for name in providers]
+            self._session = _session(content, options, told)
         except Exception as error:  # ONNX Runtime raises types of its own without a public base
-            raise EngineError(f"cannot be loaded: {first_line(error)}", where=str(path)) from error
+            raise EngineError(f"cannot be loaded: {_reason(error)}", where=where) from error
         if providers[0] not in self._session.get_providers():
             # ONNX Runtime itself goes on with the CPU where a GPU provider cannot start.
-            raise BackendMissingError(f"{providers[0]} did not start here", where=str(path))
+            raise BackendMissingError(f"{providers[0]} did not start here", where=where)
         self.backend = f"onnxruntime-{device}"
         self.inputs = tuple(_spec(v) for v in self._session.get_inputs())
         self.outputs = tuple(_spec(v) for v in self._session.get_outputs())
@@ -85,5 +97,57 @@ class OnnxRuntimeEngine(Engine):
         return dict(zip(self._names, values, strict=True))
 
 
-def _spec(value: ort.NodeArg) -> TensorSpec:
+def _session_options(threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # Between frames the threads sleep rather than spin: a robot has other work for its cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _session(
+    content: bytes, options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]]
+) -> ort.InferenceSession:
+    # Falling back is the caller's business; ONNX Runtime's own prints a banner.
+    return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
+
+
+@cache
+def _starts(provider: str) -> bool:
+    """Whether a GPU provider runs here: tried once, on one operator, with its log kept quiet.
+
+    A provider whose libraries are missing says so on stderr in lines of its own, whatever it is told.
+    """
+    with silenced():
+        try:
+            session = _session(TINY_GRAPH, _session_options(1), [(provider, {})])
+        except Exception:  # its types have no public base
+            return False
+    return provider in session.get_providers()
+
+
+_SAYS = (
+    (r"Unsupported model IR version: (\d+), max supported IR version: (\d+)", "IR version"),
+    (r"Opset (\d+) is under development.*?till opset (\d+)", "opset"),
+)
+_SOURCE_PLACE = re.compile(
+    r"(\[ONNXRuntimeError\] : \d+ : \w+ : )|(/\S*onnxruntime\S*\.(cc|h):\d+ )"
+)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    for pattern, what in _SAYS:
+        found = re.search(pattern, text, re.DOTALL)
+        if found:
+            return (
+                f"it is of ONNX {what} {found[1]}, and this ONNX Runtime ({ort.__version__}) reads "
+                f"up to {found[2]}: pip install -U onnxruntime"
+            )
+    return _SOURCE_PLACE.sub("", first_line(error))
+
+
+def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, tuple(d if isinstance(d, int) else None for d in value.shape))

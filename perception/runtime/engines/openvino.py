@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from perception.errors import EngineError
+from perception.runtime.bundle import GraphSource
 from perception.runtime.engines.base import (
     BackendMissingError,
     Engine,
@@ -47,7 +48,7 @@ class OpenVinoEngine(Engine):
     """A graph compiled by OpenVINO for the CPU.
 
     Args:
-        path: the ONNX file; float or with QuantizeLinear/DequantizeLinear pairs.
+        graph: the ONNX graph; float or with QuantizeLinear/DequantizeLinear pairs.
         precision: arithmetic of what is not quantized: `f32`, `bf16`, `f16`, or `native` for what
             the CPU is fastest at.
         threads: CPU threads; None for all cores.
@@ -55,14 +56,18 @@ class OpenVinoEngine(Engine):
     Raises:
         BackendMissingError: OpenVINO is not installed, or the CPU lacks the precision.
         EngineError: the graph cannot be loaded.
+        BundleError: the graph is one of a bundle, and is damaged.
     """
 
-    def __init__(self, path: Path, precision: str = "native", threads: int | None = None) -> None:
+    def __init__(
+        self, graph: Path | GraphSource, precision: str = "native", threads: int | None = None
+    ) -> None:
+        source = GraphSource.of(graph)
         core = _core()
         native = native_precision()
         wanted = native if precision == "native" else precision
         if wanted not in ("f32", native):
-            raise BackendMissingError(f"this CPU has no {wanted} arithmetic", where=str(path))
+            raise BackendMissingError(f"this CPU has no {wanted} arithmetic", where=str(source))
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": wanted,
             "PERFORMANCE_HINT": "LATENCY",
@@ -73,11 +78,12 @@ class OpenVinoEngine(Engine):
         }
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
+        content = source.read_bytes()
         try:
-            self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+            self._compiled = core.compile_model(core.read_model(content), "CPU", options)
             self._request = self._compiled.create_infer_request()
         except Exception as error:  # OpenVINO raises RuntimeError and types of its own
-            raise EngineError(f"cannot be loaded: {_reason(error)}", where=str(path)) from error
+            raise EngineError(f"cannot be loaded: {_reason(error)}", where=str(source)) from error
         taken = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         self.backend = f"openvino-{taken.get_type_name()}"
         self.inputs = tuple(_spec(p) for p in self._compiled.inputs)

@@ -2,29 +2,35 @@
 
 A plan file is a line of magic, a JSON header of known length, and the plan as TensorRT made it.  The
 header says what the plan was built from and for, and holds its SHA-256: what is wrong, stale, cut off
-or changed is found before TensorRT, which runs what a plan holds, sees a byte of it.  Like the
-checksums of a bundle this finds damage; it is no protection from someone who can write to the folder.
+or changed is found before TensorRT, which runs what a plan holds, sees a byte of it.  This finds
+damage; whose a plan is, `built_here` knows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception.errors import EngineError
-from perception.runtime.bundle import Bundle
+from perception.files.containers import Container, Folder
+from perception.files.limits import MAX_ARCHIVE_BYTES
+from perception.files.writing import write_bytes
+from perception.runtime.bundle import Bundle, GraphSource
+from perception.runtime.engines import built_here
 
 FOLDER, SUFFIX = "engines", ".plan"
 PlanKind = Literal["tensorrt", "tensorrt-rtx"]
+
+_LOG = logging.getLogger("anysense.engines")
 
 _MAGIC = b"ANYSENSE PLAN 1\n"
 _MAX_HEADER = 1 << 20
@@ -78,65 +84,92 @@ class PlanHeader(BaseModel):
 
 def write_plan(folder: Path, header: PlanHeader, plan: bytes) -> Path:
     """Write a plan into `folder`; a reader sees the whole file or none."""
+    path = folder / header.file
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, plan_file(header, plan), error=EngineError)
+    return path
+
+
+def plan_file(header: PlanHeader, plan: bytes) -> bytes:
+    """The content of a plan's file."""
     complete = header.model_copy(
         update={"plan_sha256": hashlib.sha256(plan).hexdigest(), "plan_bytes": len(plan)}
     )
     text = complete.model_dump_json().encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as partial:
-        partial.write(_MAGIC + len(text).to_bytes(4, "little") + text + plan)
-        partial.flush()
-        os.fsync(partial.fileno())
-    os.chmod(partial.name, 0o644)
-    path = folder / header.file
-    os.replace(partial.name, path)
-    return path
+    return _MAGIC + len(text).to_bytes(4, "little") + text + plan
 
 
-def read_header(path: Path) -> PlanHeader:
-    """The header of a plan file.
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan's file in a folder or zip."""
 
-    Raises:
-        EngineError: the file is none, or damaged.
-    """
-    return _split(path, path.read_bytes() if path.is_file() else b"")[0]
+    files: Container
+    name: str
+
+    def __str__(self) -> str:
+        return self.files.where(self.name)
+
+    def built_here(self) -> built_here.Note | None:
+        """What is noted of it, when this machine built it.
+
+        Raises:
+            EngineError: the file is none, or damaged.
+        """
+        content = self.content()
+        return built_here.look_up(self.check(content)[0].onnx_sha256, content)
+
+    def content(self) -> bytes:
+        """The whole file.
+
+        Raises:
+            AnySenseError: of the container's class: it is missing, or a link.
+        """
+        return self.files.read(self.name, MAX_ARCHIVE_BYTES)
+
+    def header(self) -> PlanHeader:
+        """Its header.
+
+        Raises:
+            EngineError: the file is none, or damaged.
+        """
+        return _split(str(self), self.content())[0]
+
+    def check(self, content: bytes) -> tuple[PlanHeader, bytes]:
+        """Header and plan of the file's content, checked against each other.
+
+        Raises:
+            EngineError: the file is none, damaged or cut off.
+        """
+        where = str(self)
+        header, plan = _split(where, content)
+        if len(plan) != header.plan_bytes:
+            raise EngineError("plan is cut off", where=where, hint=_AGAIN)
+        if hashlib.sha256(plan).hexdigest() != header.plan_sha256:
+            raise EngineError("plan does not match its checksum", where=where, hint=_AGAIN)
+        if self.name.split("/")[-1] != header.file:
+            raise EngineError("plan's header is another one's", where=where, hint=_AGAIN)
+        return header, plan
+
+    def fits(self, onnx_sha256: str) -> PlanHeader:
+        """Its header, once the whole is checked, and that it was built from this graph.
+
+        Raises:
+            EngineError: it is damaged or stale.
+        """
+        header, _ = self.check(self.content())
+        if header.onnx_sha256 != onnx_sha256:
+            raise EngineError("plan was built from another graph", where=str(self), hint=_AGAIN)
+        return header
 
 
 def read_plan(path: Path) -> tuple[PlanHeader, bytes]:
-    """Header and plan, checked against each other.
+    """Header and plan of a file, checked against each other.
 
     Raises:
         EngineError: the file is none, damaged or cut off.
     """
-    header, plan = _split(path, path.read_bytes() if path.is_file() else b"")
-    if len(plan) != header.plan_bytes:
-        raise EngineError("plan is cut off", where=str(path), hint=_AGAIN)
-    if hashlib.sha256(plan).hexdigest() != header.plan_sha256:
-        raise EngineError("plan does not match its checksum", where=str(path), hint=_AGAIN)
-    if path.name != header.file:
-        raise EngineError("plan's header is another one's", where=str(path), hint=_AGAIN)
-    return header, plan
-
-
-_AGAIN = "build it again with anysense export --engine"
-
-
-def _split(path: Path, content: bytes) -> tuple[PlanHeader, bytes]:
-    start = len(_MAGIC) + 4
-    size = int.from_bytes(content[len(_MAGIC) : start], "little")
-    if not content.startswith(_MAGIC) or size > _MAX_HEADER or len(content) < start + size:
-        raise EngineError("is no plan, or damaged", where=str(path), hint=_AGAIN)
-    try:
-        header = PlanHeader.model_validate_json(content[start : start + size])
-    except ValidationError as error:
-        raise EngineError("plan's header is damaged", where=str(path), hint=_AGAIN) from error
-    return header, content[start + size :]
-
-
-def plans_for(onnx: Path, kind: PlanKind) -> list[Path]:
-    """Plan files beside a graph, newest first."""
-    found = (onnx.parent / FOLDER).glob(f"{onnx.stem}.{kind}.*{SUFFIX}")
-    return sorted(found, key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    file = PlanFile(Folder(path.parent, EngineError), path.name)
+    return file.check(file.content())
 
 
 def check_plan(path: Path, onnx_sha256: str) -> PlanHeader:
@@ -145,10 +178,38 @@ def check_plan(path: Path, onnx_sha256: str) -> PlanHeader:
     Raises:
         EngineError: it is damaged or stale.
     """
-    header, _ = read_plan(path)
-    if header.onnx_sha256 != onnx_sha256:
-        raise EngineError("plan was built from another graph", where=str(path), hint=_AGAIN)
-    return header
+    return PlanFile(Folder(path.parent, EngineError), path.name).fits(onnx_sha256)
+
+
+_AGAIN = "build it again with anysense export --engine"
+
+
+def _split(where: str, content: bytes) -> tuple[PlanHeader, bytes]:
+    start = len(_MAGIC) + 4
+    size = int.from_bytes(content[len(_MAGIC) : start], "little")
+    if not content.startswith(_MAGIC) or size > _MAX_HEADER or len(content) < start + size:
+        raise EngineError("is no plan, or damaged", where=where, hint=_AGAIN)
+    try:
+        header = PlanHeader.model_validate_json(content[start : start + size])
+    except ValidationError as error:
+        raise EngineError("plan's header is damaged", where=where, hint=_AGAIN) from error
+    return header, content[start + size :]
+
+
+def plans_for(graph: Path | GraphSource, kind: PlanKind) -> list[PlanFile]:
+    """Plan files beside a graph, newest first.
+
+    Raises:
+        AnySenseError: of the container's class: a link lies among them.
+    """
+    source = GraphSource.of(graph)
+    start = f"{FOLDER}/{source.stem}.{kind}."
+    names = source.files.names(FOLDER)
+    return [PlanFile(source.files, n) for n in names if n.startswith(start) and _is_plan(n)]
+
+
+def _is_plan(name: str) -> bool:
+    return name.endswith(SUFFIX)
 
 
 def verify_plans(bundle: Bundle) -> int:
@@ -159,12 +220,42 @@ def verify_plans(bundle: Bundle) -> int:
 
     Raises:
         EngineError: names the first that is damaged or stale.
+        BundleError: a link lies among them.
     """
-    paths = sorted((bundle.path / FOLDER).glob(f"*{SUFFIX}"))
-    for path in paths:
-        header = read_header(path)
-        check_plan(path, bundle.manifest.files.get(header.graph, ""))
-    return len(paths)
+    files = all_plans(bundle)
+    for file in files:
+        file.fits(bundle.manifest.files.get(file.header().graph, ""))
+    return len(files)
+
+
+def all_plans(bundle: Bundle) -> list[PlanFile]:
+    """The plans of a bundle, by name.
+
+    Raises:
+        BundleError: a link lies among them.
+    """
+    names = sorted(n for n in bundle.files.names(FOLDER) if _is_plan(n))
+    return [PlanFile(bundle.files, name) for name in names]
+
+
+def keep_built(folder: Path, header: PlanHeader, plan: bytes, *, host_code: bool = False) -> Path:
+    """Write a plan that was built just now, and note that this machine did so.
+
+    Args:
+        folder: where to.
+        header: what it was built from and for.
+        plan: as TensorRT made it.
+        host_code: it was built to bring code of its own for the CPU.
+    """
+    path = write_plan(folder, header, plan)
+    note = built_here.Note(host_code)
+    if not built_here.note(header.onnx_sha256, plan_file(header, plan), note):
+        _LOG.warning(
+            "%s: cannot be noted as built here, in %s; it will only run with --trust-plans",
+            path.name,
+            built_here.folder_name(),
+        )
+    return path
 
 
 @contextmanager

@@ -15,6 +15,12 @@ from perception.runtime.engines.base import Engine, Tensor
 
 _CELL = 32
 
+TINY_GRAPH = bytes.fromhex(
+    "080812003a4b0a0c0a0178120179220452656c751201675a1b0a017812160a14080112100a0208010a0208010a02"
+    "08020a020802621b0a017912160a14080112100a0208010a0208010a0208020a02080242040a001011"
+)
+"""An ONNX model of one operator, Relu on float32 (1, 1, 2, 2), to try a backend with no other package."""
+
 
 def probe_inputs(contract: PreprocessContract, seed: int = 0) -> dict[str, Tensor]:
     """Smooth random network inputs (1, C, H, W) by modality, the same on every machine.

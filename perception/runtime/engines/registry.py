@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from perception.errors import ConfigError
+from perception.runtime.bundle import GraphSource
 from perception.runtime.engines.base import Engine
 from perception.runtime.engines.onnxruntime import GPU_INSTALL, OnnxRuntimeEngine
 from perception.runtime.engines.openvino import INSTALL as OPENVINO_INSTALL
@@ -17,7 +18,10 @@ from perception.runtime.engines.tensorrt import INSTALL as TENSORRT_INSTALL
 from perception.runtime.engines.tensorrt import MODULES as TENSORRT_MODULES
 from perception.runtime.engines.tensorrt import TensorRtEngine, fitting_plans
 
-Loader = Callable[[Path, int | None], Engine]
+Graph = Path | GraphSource
+"""An ONNX graph: of a bundle, or a file that stands alone."""
+
+Loader = Callable[[Graph, int | None], Engine]
 
 REFERENCE = "onnxruntime-cpu"
 """The backend that every other one is compared with, in float32."""
@@ -28,7 +32,7 @@ class Backend:
     """A backend.
 
     Attributes:
-        load: loads a graph, given the ONNX file and the number of threads (None = all).
+        load: loads a graph, given it and the number of threads (None = all).
         module: what must be importable.
         install: the command that brings it.
         exact: whether it computes in float32.
@@ -39,7 +43,7 @@ class Backend:
     module: str
     install: str
     exact: bool = True
-    check: Callable[[Path], object] = lambda path: None
+    check: Callable[[Graph], object] = lambda graph: None
 
     @property
     def installed(self) -> bool:
@@ -48,25 +52,25 @@ class Backend:
 
 
 def _onnxruntime(device: str, exact: bool, install: str) -> Backend:
-    def load(path: Path, threads: int | None) -> Engine:
-        return OnnxRuntimeEngine(path, device, threads)
+    def load(graph: Graph, threads: int | None) -> Engine:
+        return OnnxRuntimeEngine(graph, device, threads)
 
     return Backend(load, "onnxruntime", install, exact)
 
 
 def _openvino(precision: str, exact: bool) -> Backend:
-    def load(path: Path, threads: int | None) -> Engine:
-        return OpenVinoEngine(path, precision, threads)
+    def load(graph: Graph, threads: int | None) -> Engine:
+        return OpenVinoEngine(graph, precision, threads)
 
     return Backend(load, "openvino", OPENVINO_INSTALL, exact)
 
 
 def _tensorrt(kind: PlanKind) -> Backend:
-    def load(path: Path, threads: int | None) -> Engine:
-        return TensorRtEngine(path, kind)
+    def load(graph: Graph, threads: int | None) -> Engine:
+        return TensorRtEngine(graph, kind)
 
     module, install = TENSORRT_MODULES[kind], TENSORRT_INSTALL[kind]
-    return Backend(load, module, install, exact=False, check=lambda p: fitting_plans(p, kind))
+    return Backend(load, module, install, exact=False, check=lambda g: fitting_plans(g, kind))
 
 
 BACKENDS: dict[str, Backend] = {

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from perception.errors import EngineError
-from perception.runtime.bundle import Bundle
+from perception.runtime.bundle import Bundle, GraphSource
 from perception.runtime.engines import measured
-from perception.runtime.engines.base import BackendMissingError, Engine
+from perception.runtime.engines.base import BackendMissingError, Engine, UntrustedPlanError
+from perception.runtime.engines.cuda_driver import examine_driver
 from perception.runtime.engines.fallback import FallbackEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all, time_all
 from perception.runtime.engines.registry import (
@@ -20,6 +20,7 @@ from perception.runtime.engines.registry import (
     DEVICES,
     PLAN_BACKENDS,
     REFERENCE,
+    Graph,
     canonical,
 )
 from perception.runtime.manifest import BackendRecord
@@ -46,6 +47,9 @@ def load_engines(
     device: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
+    *,
+    trust_plans: bool = False,
+    tf32: bool = True,
 ) -> Engines:
     """Load all graphs of a bundle.
 
@@ -57,6 +61,8 @@ def load_engines(
             on the CPU takes the fastest backend that passes the bundle's parity (see `ranking`).
         threads: CPU threads within an operator, None for all.
         progress: called with a line before each graph.
+        trust_plans: run TensorRT plans in the bundle that this machine did not build.
+        tf32: CUDA may compute products in TensorFloat-32, which is faster and rounds more.
 
     Returns:
         Engines by modality, and the fuser as `fuser`.
@@ -64,32 +70,47 @@ def load_engines(
     Raises:
         ConfigError: unknown device.
         EngineError: no backend could load the graphs; the message is that of the last one.
+        BundleError: a file is missing, changed or a link.
     """
-    graphs = bundle.manifest.graphs
-    paths = {str(m): bundle.file(g.file) for m, g in graphs.encoders.items()}
-    paths["fuser"] = bundle.file(graphs.fuser.file)
+    graphs = sources(bundle, trust_plans=trust_plans, tf32=tf32)
     name = canonical(device)
     if name != "auto":
-        return load_graphs(paths, DEVICES.get(name, (name,)), threads, progress)
+        return load_graphs(graphs, DEVICES.get(name, (name,)), threads, progress)
     for candidate in DEVICES["auto"]:
         try:
-            engines = _load_on(candidate, paths, threads, progress)
+            engines = _load_on(candidate, graphs, threads, progress)
         except BackendMissingError:
+            continue
+        except UntrustedPlanError as error:
+            if examine_driver().gpus:  # elsewhere nothing is lost by leaving plans aside
+                _LOG.warning("%s; trying the next backend", error)
             continue
         except EngineError as error:
             _LOG.warning("%s; trying the next backend", error)
             continue
-        if candidate in PLAN_BACKENDS and not _agrees(bundle, engines, paths, threads):
+        if candidate in PLAN_BACKENDS and not _agrees(bundle, engines, graphs, threads):
             _LOG.warning("%s computes something else; trying the next backend", candidate)
             continue
-        return _with_reserve(engines, (REFERENCE,), paths, threads)
+        return _with_reserve(engines, (REFERENCE,), graphs, threads)
     if progress is not None:
         progress("choosing the fastest backend")
-    return load_graphs(paths, ranking(bundle, paths, threads), threads, progress)
+    return load_graphs(graphs, ranking(bundle, graphs, threads), threads, progress)
+
+
+def sources(
+    bundle: Bundle, *, trust_plans: bool = False, tf32: bool = True
+) -> dict[str, GraphSource]:
+    """The encoders by modality, and the fuser as `fuser`, to be loaded; see `load_engines`."""
+    named = bundle.manifest.graphs
+    files = {**{str(m): g.file for m, g in named.encoders.items()}, "fuser": named.fuser.file}
+    return {
+        graph: bundle.source(file, trust_plans=trust_plans, tf32=tf32)
+        for graph, file in files.items()
+    }
 
 
 def load_graphs(
-    paths: Mapping[str, Path],
+    graphs: Mapping[str, Graph],
     names: Sequence[str],
     threads: int | None = None,
     progress: Progress | None = None,
@@ -101,53 +122,59 @@ def load_graphs(
     """
     for index, name in enumerate(names):
         try:
-            engines = _load_on(name, paths, threads, progress)
+            engines = _load_on(name, graphs, threads, progress)
         except EngineError as error:
             if index + 1 == len(names):
                 raise
             if not (isinstance(error, BackendMissingError) and name in PLAN_BACKENDS):
                 _LOG.warning("%s; trying the next backend", error)
         else:
-            return _with_reserve(engines, names[index + 1 :], paths, threads)
+            return _with_reserve(engines, names[index + 1 :], graphs, threads)
     raise EngineError("no backend to load it on")
 
 
 def _load_on(
     name: str,
-    paths: Mapping[str, Path],
+    graphs: Mapping[str, Graph],
     threads: int | None,
     progress: Progress | None = None,
 ) -> Engines:
     backend = BACKENDS[name]
-    for path in paths.values():
+    for graph in graphs.values():
         # All first: a damaged file is told even where the others could not be loaded anyway.
-        backend.check(path)
+        backend.check(graph)
     engines: Engines = {}
-    for index, (graph, path) in enumerate(paths.items()):
+    for index, (name_of, graph) in enumerate(graphs.items()):
         if progress is not None:
-            progress(f"{name}: loading graph {index + 1} of {len(paths)}: {graph}")
-        engines[graph] = backend.load(path, threads)
+            progress(f"{name}: loading graph {index + 1} of {len(graphs)}: {name_of}")
+        engines[name_of] = backend.load(graph, threads)
     return engines
 
 
 def _agrees(
-    bundle: Bundle, engines: Engines, paths: Mapping[str, Path], threads: int | None
+    bundle: Bundle, engines: Engines, graphs: Mapping[str, Graph], threads: int | None
 ) -> bool:
     """Whether plans, which say nothing about their accuracy, do what the graphs do."""
     inputs = probe_inputs(bundle.manifest.inputs)
-    wanted = run_all(_load_on(REFERENCE, paths, threads), inputs)
-    return relative_error(run_all(engines, inputs), wanted) <= PLAN_LIMIT
+    wanted = run_all(_load_on(REFERENCE, graphs, threads), inputs)
+    try:
+        found = run_all(engines, inputs)
+    except EngineError:
+        return False
+    if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in wanted.items()}:
+        return False
+    return relative_error(found, wanted) <= PLAN_LIMIT
 
 
 def _with_reserve(
-    engines: Engines, reserve: Sequence[str], paths: Mapping[str, Path], threads: int | None
+    engines: Engines, reserve: Sequence[str], graphs: Mapping[str, Graph], threads: int | None
 ) -> Engines:
     if not reserve:
         return engines
-    return {g: FallbackEngine(e, reserve, paths[g], threads) for g, e in engines.items()}
+    return {g: FallbackEngine(e, reserve, graphs[g], threads) for g, e in engines.items()}
 
 
-def ranking(bundle: Bundle, paths: Mapping[str, Path], threads: int | None) -> list[str]:
+def ranking(bundle: Bundle, graphs: Mapping[str, Graph], threads: int | None) -> list[str]:
     """CPU backends that pass the bundle's parity, the fastest here first.
 
     A backend that computes in float32 passes when its outputs on a made-up frame equal those of
@@ -162,7 +189,7 @@ def ranking(bundle: Bundle, paths: Mapping[str, Path], threads: int | None) -> l
     key = measured.key(bundle.manifest.files, names, threads, _records(bundle))
     known = measured.recall(key)
     if known is None:
-        known = _measure(bundle, paths, names, threads)
+        known = _measure(bundle, graphs, names, threads)
         measured.remember(key, known)
     return sorted(known, key=lambda n: known[n])
 
@@ -173,16 +200,16 @@ def _records(bundle: Bundle) -> str:
 
 
 def _measure(
-    bundle: Bundle, paths: Mapping[str, Path], names: Sequence[str], threads: int | None
+    bundle: Bundle, graphs: Mapping[str, Graph], names: Sequence[str], threads: int | None
 ) -> dict[str, float]:
     inputs = probe_inputs(bundle.manifest.inputs)
-    loaded = {REFERENCE: _load_on(REFERENCE, paths, threads)}
+    loaded = {REFERENCE: _load_on(REFERENCE, graphs, threads)}
     wanted = run_all(loaded[REFERENCE], inputs)
     for name in names:
         if name == REFERENCE:
             continue
         try:
-            engines = _load_on(name, paths, threads)
+            engines = _load_on(name, graphs, threads)
             if any(e["fuser"].backend == engines["fuser"].backend for e in loaded.values()):
                 continue  # the CPU's native precision is float32: the same thing twice
             record = bundle.manifest.backends.get(engines["fuser"].backend)

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import EngineError
-from perception.runtime.bundle import sha256_of
+from perception.runtime.bundle import GraphSource
+from perception.runtime.engines import built_here
 from perception.runtime.engines import cuda_driver_calls as driver
 from perception.runtime.engines.base import (
     BackendMissingError,
@@ -25,13 +26,14 @@ from perception.runtime.engines.base import (
     Feed,
     Tensor,
     TensorSpec,
+    UntrustedPlanError,
     first_line,
 )
 from perception.runtime.engines.buffers import Lease, Place, Pool, lay_out
 from perception.runtime.engines.cuda_driver import Gpu, examine_driver
 from perception.runtime.engines.cuda_driver_calls import Event, Graph
 from perception.runtime.engines.cuda_memory import cuda_memory
-from perception.runtime.engines.plans import PlanHeader, PlanKind, plans_for, read_plan
+from perception.runtime.engines.plans import PlanHeader, PlanKind, plans_for
 
 _LOG = logging.getLogger("anysense.engines")
 
@@ -86,53 +88,53 @@ class TensorRtEngine(Engine):
     for each slot of memory, and launched with one call after that.
 
     Args:
-        path: the ONNX file that the plan was built from.
+        graph: the ONNX graph that the plan was built from.
         kind: which TensorRT.
         device: number of the GPU.
 
     Raises:
         BackendMissingError: there is no plan, no package, no GPU, or none that the plans fit.
+        UntrustedPlanError: there are plans, but none that was built here or is to be trusted.
         EngineError: the newest plan is damaged or stale, or TensorRT refuses it.
     """
 
     takes_device = True
 
-    def __init__(self, path: Path, kind: PlanKind, device: int = 0) -> None:
-        fitting = fitting_plans(path, kind)
+    def __init__(self, graph: Path | GraphSource, kind: PlanKind, device: int = 0) -> None:
+        source = GraphSource.of(graph)
+        fitting = fitting_plans(source, kind)
         if find_spec(MODULES[kind]) is None:
             raise BackendMissingError(f"{kind} is not installed", hint=INSTALL[kind])
         trt = import_module(MODULES[kind])
         found = examine_driver()
         if found.problem:
             raise BackendMissingError(found.problem, where=kind)
-        header, plan = choose_plan(fitting, trt.__version__, found.gpus[device], path)
-        self.backend = f"{kind}-{header.precision}"
+        chosen = choose_plan(fitting, trt.__version__, found.gpus[device], str(source))
+        self.backend = f"{kind}-{chosen.header.precision}"
         self._device = device
         self._memory = cuda_memory(device)
         self._lock = threading.Lock()
         with self._memory.current():
-            self._load(trt, header, plan, path)
+            self._load(trt, chosen, str(source))
 
-    def _load(self, trt: Any, header: PlanHeader, plan: bytes, path: Path) -> None:
+    def _load(self, trt: Any, chosen: FittingPlan, where: str) -> None:
         self._logger = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(self._logger)
-        if "version_compatible" in header.options:
-            # Such a plan brings its own runtime, which is code; its checksum has been checked.
-            self._runtime.engine_host_code_allowed = True
+        # A version compatible plan brings a runtime of its own, which is code.  What the file says of
+        # itself does not count: what was noted when it was built here does, or what the user says.
+        self._runtime.engine_host_code_allowed = chosen.host_code
         self._engine: Any = None
         self._context: Any = None
         # TensorRT for RTX compiles kernels while it runs, and records graphs by itself.
         self._own_graphs = not hasattr(trt, "CudaGraphStrategy")
         try:
-            self._engine = self._runtime.deserialize_cuda_engine(plan)
+            self._engine = self._runtime.deserialize_cuda_engine(chosen.plan)
             # Without a device some versions hand back an object, others None; a context tells.
             self._context = self._make_context(trt) if self._engine else None
         except Exception as error:  # pybind lets C++ exceptions through
-            raise EngineError(
-                f"plan cannot be loaded: {first_line(error)}", where=str(path)
-            ) from error
+            raise EngineError(f"plan cannot be loaded: {first_line(error)}", where=where) from error
         if self._context is None:
-            raise EngineError("TensorRT refuses the plan", where=str(path))
+            raise EngineError("TensorRT refuses the plan", where=where)
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         modes = {n: self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT for n in names}
         self.inputs = tuple(self._spec(n) for n in names if modes[n])
@@ -263,42 +265,76 @@ class TensorRtEngine(Engine):
             raise EngineError("TensorRT gave no reason")
 
 
-def fitting_plans(path: Path, kind: PlanKind) -> list[tuple[PlanHeader, bytes]]:
-    """Whole plans that were built from a graph as it is now, newest first.
+@dataclass(frozen=True)
+class FittingPlan:
+    """A plan that was built from the graph that is there, and may be run.
+
+    Attributes:
+        header: its header.
+        plan: as TensorRT made it.
+        host_code: it may run code of its own on the CPU.
+    """
+
+    header: PlanHeader
+    plan: bytes
+    host_code: bool = False
+
+
+def fitting_plans(graph: Path | GraphSource, kind: PlanKind) -> list[FittingPlan]:
+    """Whole plans that were built from a graph as it is now and that may be run, newest first.
 
     Args:
-        path: the ONNX file.
+        graph: the ONNX graph.
         kind: which TensorRT.
 
     Raises:
         BackendMissingError: there is no plan.
+        UntrustedPlanError: this machine built none of them, and nobody said that they are trusted.
         EngineError: one is damaged, or all are stale.
     """
-    found = plans_for(path, kind)
+    source = GraphSource.of(graph)
+    found = plans_for(source, kind)
     if not found:
         raise BackendMissingError(
             f"no {kind} plan was built",
-            where=str(path),
+            where=str(source),
             hint=f"anysense export BUNDLE --engine {kind}",
         )
-    read = [read_plan(plan) for plan in found]
-    digest = sha256_of(path)
-    fitting = [(h, plan) for h, plan in read if h.onnx_sha256 == digest]
-    if not fitting:
+    fresh, fitting = 0, list[FittingPlan]()
+    for file in found:
+        content = file.content()
+        header, plan = file.check(content)
+        if header.onnx_sha256 != source.sha256:
+            continue
+        fresh += 1
+        noted = built_here.look_up(source.sha256, content)
+        if source.trust_plans or noted is not None:
+            allowed = source.trust_plans or (noted is not None and noted.host_code)
+            fitting.append(FittingPlan(header, plan, allowed))
+    if not fresh:
         raise EngineError(
             "plan was built from another graph",
             where=str(found[0]),
             hint=f"anysense export BUNDLE --engine {kind}",
         )
+    if not fitting:
+        raise UntrustedPlanError(
+            "plan was not built on this machine, and a plan is a program",
+            where=str(found[0]),
+            hint=f"build it here with anysense export BUNDLE --engine {kind}, or --trust-plans",
+        )
     return fitting
 
 
-def choose_plan(
-    plans: list[tuple[PlanHeader, bytes]], version: str, gpu: Gpu, path: Path
-) -> tuple[PlanHeader, bytes]:
-    """The newest plan that this version on this GPU can run."""
+def choose_plan(plans: list[FittingPlan], version: str, gpu: Gpu, where: str) -> FittingPlan:
+    """The newest plan that this version on this GPU can run.
+
+    Raises:
+        EngineError: there is none; the message is about the last one.
+    """
     reason = ""
-    for header, plan in plans:
+    for found in plans:
+        header = found.header
         any_gpu = "hardware_compatible" in header.options
         if header.builder != version and "version_compatible" not in header.options:
             reason = f"plan was built by TensorRT {header.builder}, here is {version}"
@@ -308,5 +344,5 @@ def choose_plan(
             built = ", ".join(header.compute_capabilities)
             reason = f"plan is for compute capability {built}, here is {gpu.compute_capability}"
         else:
-            return header, plan
-    raise EngineError(reason, where=str(path), hint="build it here with anysense export --engine")
+            return found
+    raise EngineError(reason, where=where, hint="build it here with anysense export --engine")

@@ -1,0 +1,160 @@
+"""Whether graphs are what the manifest says: names, shapes, types, class counts, sizes.
+
+The same rules serve a graph as its file declares it, before any backend sees it, and as a backend
+understood it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from perception.errors import BundleError
+from perception.files.limits import MAX_TENSOR_BYTES
+from perception.frame import MODALITIES, Modality
+from perception.runtime.manifest import BundleManifest
+from perception.runtime.onnx_file import FLOAT32, GraphInfo, size_of
+
+PRESENCE = "presence"
+
+Shape = tuple[int | None, ...]
+"""A dimension that varies is None."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a graph takes and gives, all float32.
+
+    Attributes:
+        inputs, outputs: shapes by name; None where the graph does not tell.
+        where: names the graph in errors.
+    """
+
+    inputs: Mapping[str, Shape | None]
+    outputs: Mapping[str, Shape | None]
+    where: str
+
+    @staticmethod
+    def of(info: GraphInfo, where: str) -> Signature:
+        """That of a file.
+
+        Raises:
+            BundleError: a tensor is not float32, has a name twice, or is impossibly large.
+        """
+        for tensors, kind in ((info.inputs, "input"), (info.outputs, "output")):
+            names = [t.name for t in tensors]
+            for tensor in tensors:
+                if tensor.dtype != FLOAT32:
+                    raise BundleError(f"{kind} {tensor.name} is not float32", where=where)
+                if names.count(tensor.name) > 1:
+                    raise BundleError(f"{kind} {tensor.name} is there twice", where=where)
+        return Signature(
+            {t.name: t.shape for t in info.inputs}, {t.name: t.shape for t in info.outputs}, where
+        ).bounded()
+
+    def bounded(self) -> Signature:
+        """Itself.
+
+        Raises:
+            BundleError: a size is not positive, or all inputs or outputs together are too large.
+        """
+        for tensors, kind in ((self.inputs, "input"), (self.outputs, "output")):
+            total = 0
+            for name, shape in tensors.items():
+                if any(d is not None and d < 1 for d in shape or ()):
+                    raise BundleError(f"{kind} {name} has the shape {shape}", where=self.where)
+                total += size_of(shape or ())
+            if total > MAX_TENSOR_BYTES:
+                raise BundleError(
+                    f"its {kind}s take {total} bytes, more than the limit of {MAX_TENSOR_BYTES}",
+                    where=self.where,
+                )
+        return self
+
+
+def check_modular(
+    manifest: BundleManifest, encoders: Mapping[Modality, Signature], fuser: Signature
+) -> None:
+    """Refuse encoders and a fuser that are not those that the manifest promises.
+
+    Raises:
+        BundleError: the first difference, with the graph that it is in.
+    """
+    features: dict[str, Shape | None] = {}
+    for modality, encoder in encoders.items():
+        _check_inputs(encoder, {modality: manifest.inputs.input_shape(modality)})
+        if not encoder.outputs:
+            raise BundleError("gives nothing", where=encoder.where)
+        for name in sorted(encoder.outputs.keys() & {*features, PRESENCE}):
+            raise BundleError(f"another graph gives {name} too", where=encoder.where)
+        features.update(encoder.outputs)
+    _check_inputs(fuser, {**features, PRESENCE: (len(MODALITIES),)})
+    _check_outputs(manifest, fuser)
+
+
+def check_composed(
+    manifest: BundleManifest, graph: Signature, modalities: Iterable[Modality], presence: bool
+) -> None:
+    """Refuse one graph for several sensors that is not what the manifest promises.
+
+    Raises:
+        BundleError: the first difference.
+    """
+    wanted: dict[str, Shape | None] = {m: manifest.inputs.input_shape(m) for m in modalities}
+    _check_inputs(graph, {**wanted, PRESENCE: (len(MODALITIES),)} if presence else wanted)
+    _check_outputs(manifest, graph)
+
+
+def expected_outputs(manifest: BundleManifest) -> dict[str, Shape]:
+    """What a fuser gives by the manifest; sizes that it leaves open are None."""
+    wanted: dict[str, Shape] = {}
+    if "segmentation" in manifest.tasks:
+        wanted["seg_logits"] = (1, len(manifest.classes.segmentation), None, None)
+    if "detection" in manifest.tasks:
+        grid, count = manifest.inputs.grid, len(manifest.classes.detection)
+        for stride in manifest.detection.strides:
+            exact = grid.height % stride == 0 and grid.width % stride == 0
+            cells = (grid.height // stride, grid.width // stride) if exact else (None, None)
+            wanted[f"det_cls_{stride}"] = (1, count, *cells)
+            wanted[f"det_box_{stride}"] = (1, 4, *cells)
+    return wanted | {f"image_{name}": (1, None, None, None) for name in manifest.images}
+
+
+def _check_inputs(graph: Signature, wanted: Mapping[str, Shape | None]) -> None:
+    for name in sorted(wanted.keys() - graph.inputs.keys()):
+        raise BundleError(f"has no input {name}", where=graph.where)
+    for name in sorted(graph.inputs.keys() - wanted.keys()):
+        raise BundleError(f"wants {name}, which nothing gives", where=graph.where)
+    for name, shape in wanted.items():
+        if not fits(graph.inputs[name], shape):
+            raise BundleError(
+                f"takes {name} of shape {_text(graph.inputs[name])}, not {_text(shape)}",
+                where=graph.where,
+            )
+
+
+def _check_outputs(manifest: BundleManifest, graph: Signature) -> None:
+    for name, shape in expected_outputs(manifest).items():
+        if name not in graph.outputs:
+            raise BundleError(f"has no output {name}", where=graph.where)
+        if not fits(graph.outputs[name], shape):
+            raise BundleError(
+                f"gives {name} of shape {_text(graph.outputs[name])}, where bundle.yaml says "
+                f"{_text(shape)}",
+                where=graph.where,
+            )
+
+
+def fits(found: Shape | None, wanted: Shape | None) -> bool:
+    """Whether two shapes can be the same, as far as both are known."""
+    if found is None or wanted is None:
+        return True
+    return len(found) == len(wanted) and all(
+        a is None or b is None or a == b for a, b in zip(found, wanted, strict=True)
+    )
+
+
+def _text(shape: Shape | None) -> str:
+    if shape is None:
+        return "(unknown)"
+    return f"({', '.join('any' if d is None else str(d) for d in shape)})"

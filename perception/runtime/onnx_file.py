@@ -1,0 +1,355 @@
+"""ONNX files as bytes: what a graph takes and gives, and what it would read besides itself.
+
+The runtime has no `onnx` package, and a backend given a graph reads on its own what the graph points
+to.  So the file is walked here, as Protocol Buffers, before a backend sees it: weights that lie in
+other files are brought into the graph through the caller's `read`, which checks them, and what cannot
+be brought in is refused.  Field numbers are those of `onnx.proto` (ONNX IR 3 to 14); a test holds them
+against the `onnx` package.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from perception.errors import AnySenseError, BundleError
+from perception.files.limits import MAX_GRAPH_BYTES
+
+NEWEST_IR, NEWEST_OPSET = 14, 28
+"""Newest version of the file format, and of ONNX's operators, whose meaning is known here."""
+
+FLOAT32 = 1  # TensorProto.DataType
+
+# Messages that can hold tensors, and their fields that lead there.
+NESTED: dict[str, dict[int, str]] = {
+    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {
+        5: "TensorProto",
+        6: "GraphProto",
+        10: "TensorProto",
+        11: "GraphProto",
+        22: "SparseTensorProto",
+        23: "SparseTensorProto",
+    },
+    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
+    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
+    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
+}
+_IR_VERSION, _GRAPH, _OPSETS = 1, 7, 8  # of ModelProto
+_OPERATOR = 4  # of NodeProto
+_INITIALIZER, _INPUT, _OUTPUT = 5, 11, 12  # of GraphProto
+_TENSOR_NAME, _RAW_DATA, _EXTERNAL, _LOCATION = 8, 9, 13, 14  # of TensorProto
+
+_DEEPEST = 100  # as in Protocol Buffers' own readers
+
+Read = Callable[[str], bytes]
+Span = tuple[int, int]
+Message = dict[int, list[tuple[int, Span]]]
+"""Fields by number, each with its wire type; the span of a number is its value and its end."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output as the graph declares it.
+
+    Attributes:
+        name: its name.
+        dtype: ONNX's number of the element type, 1 for float32; 0 when it is not a tensor.
+        shape: a dimension that varies is None; the whole is None when it is not declared.
+    """
+
+    name: str
+    dtype: int
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """What a graph says about itself.
+
+    Attributes:
+        inputs, outputs: in their order, without inputs that have a default.
+        ir_version: of the file format.
+        opset: of ONNX's own operators; 0 when none is named.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    ir_version: int
+    opset: int
+
+
+class _DamagedError(Exception):
+    """The bytes are no ONNX file."""
+
+
+def self_contained(
+    content: bytes, read: Read, *, where: str, error: type[AnySenseError] = BundleError
+) -> bytes:
+    """A graph that holds all its weights itself, so that a backend has nothing else to read.
+
+    Args:
+        content: the ONNX file.
+        read: gives a file that the graph names, relative to it; raises where it may not be read.
+        where: names the file in errors.
+        error: the class of what is raised.
+
+    Returns:
+        `content`, or where weights lie in other files, the same graph with them in it.
+
+    Raises:
+        AnySenseError: of the class `error`: it is no ONNX file, or asks for what may not be read.
+    """
+    try:
+        return _Inliner(content, read, where, error).model()
+    except _DamagedError as problem:
+        raise error(f"is no ONNX graph: {problem}", where=where) from problem
+
+
+def describe(content: bytes, *, where: str, error: type[AnySenseError] = BundleError) -> GraphInfo:
+    """What a graph takes and gives.
+
+    Raises:
+        AnySenseError: of the class `error`: it is no ONNX file.
+    """
+    try:
+        return _describe(memoryview(content))
+    except _DamagedError as problem:
+        raise error(f"is no ONNX graph: {problem}", where=where) from problem
+
+
+def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < end and shift < 64:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at
+        shift += 7
+    raise _DamagedError("it is cut off, or damaged")
+
+
+def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, Span]]:
+    """Number, wire type, start of the field with its tag, and span (or value) of each field."""
+    at = start
+    while at < end:
+        begin = at
+        tag, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at, end)
+        number, wire = tag >> 3, tag & 7
+        if wire == 2:
+            if at < end and data[at] < 0x80:
+                size, at = data[at], at + 1
+            else:
+                size, at = _varint(data, at, end)
+            span = (at, at + size)
+            at += size
+        elif wire == 0:
+            value, at = _varint(data, at, end)
+            span = (value, at)
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+            span = (at, at)
+        else:
+            raise _DamagedError("it is damaged")
+        if at > end or number == 0:
+            raise _DamagedError("it is cut off, or damaged")
+        yield number, wire, begin, span
+
+
+def _text(data: memoryview, span: Span) -> str:
+    return str(data[span[0] : span[1]], "utf-8", "replace")
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _message(data: memoryview, span: Span) -> Message:
+    """Fields of a small message by number, each with its wire type."""
+    found: Message = {}
+    for number, wire, _, inner in _fields(data, *span):
+        found.setdefault(number, []).append((wire, inner))
+    return found
+
+
+def _describe(data: memoryview) -> GraphInfo:
+    model = _message(data, (0, len(data)))
+    graphs = [span for wire, span in model.get(_GRAPH, []) if wire == 2]
+    if len(graphs) != 1:
+        raise _DamagedError("it holds no graph" if not graphs else "it holds several graphs")
+    opsets = [_message(data, span) for wire, span in model.get(_OPSETS, []) if wire == 2]
+    versions = [
+        _integer(entry, 2) for entry in opsets if _string(data, entry, 1) in ("", "ai.onnx")
+    ]
+    graph = _message(data, graphs[0])
+    weights = {
+        _text(data, name)
+        for wire, span in graph.get(_INITIALIZER, [])
+        if wire == 2
+        for kind, name in _message(data, span).get(_TENSOR_NAME, [])
+        if kind == 2
+    }
+    inputs = [_tensor_info(data, span) for wire, span in graph.get(_INPUT, []) if wire == 2]
+    outputs = [_tensor_info(data, span) for wire, span in graph.get(_OUTPUT, []) if wire == 2]
+    return GraphInfo(
+        tuple(i for i in inputs if i.name not in weights),
+        tuple(outputs),
+        _integer(model, _IR_VERSION),
+        max(versions, default=0),
+    )
+
+
+def _string(data: memoryview, message: Message, number: int) -> str:
+    wire, span = message.get(number, [(2, (0, 0))])[-1]
+    return _text(data, span) if wire == 2 else ""
+
+
+def _integer(message: Message, number: int) -> int:
+    wire, span = message.get(number, [(0, (0, 0))])[-1]
+    return _signed(span[0]) if wire == 0 else 0
+
+
+def _tensor_info(data: memoryview, span: Span) -> TensorInfo:
+    """A ValueInfoProto: name, and type.tensor_type.{elem_type, shape.dim.dim_value}."""
+    value = _message(data, span)
+    dtype, shape = 0, None
+    for tensor in _inner(data, value, 2, 1):
+        dtype = _integer(tensor, 1)
+        if 2 in tensor:
+            dimensions = [d for found in _inner(data, tensor, 2) for d in _inner(data, found, 1)]
+            shape = tuple(_dimension(d) for d in dimensions)
+    return TensorInfo(_string(data, value, 1), dtype, shape)
+
+
+def _inner(data: memoryview, message: Message, *path: int) -> list[Message]:
+    """The messages at the end of a path of fields."""
+    level = [message]
+    for number in path:
+        level = [_message(data, s) for m in level for wire, s in m.get(number, []) if wire == 2]
+    return level
+
+
+def _dimension(message: Message) -> int | None:
+    return _integer(message, 1) if 1 in message else None
+
+
+@dataclass
+class _Inliner:
+    """Walks a model and writes those parts anew in which a tensor lies in another file."""
+
+    content: bytes
+    read: Read
+    where: str
+    error: type[AnySenseError]
+    added: int = 0
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def model(self) -> bytes:
+        data = memoryview(self.content)
+        info = _describe(data)
+        if info.ir_version > NEWEST_IR or info.opset > NEWEST_OPSET:
+            newer = (
+                f"ONNX IR version {info.ir_version}, newer than {NEWEST_IR}"
+                if info.ir_version > NEWEST_IR
+                else f"ONNX opset {info.opset}, newer than {NEWEST_OPSET}"
+            )
+            raise self.error(
+                f"is of {newer}, the newest that this version reads",
+                where=self.where,
+                hint="upgrade anysense, or export with an older opset",
+            )
+        changed = self._walk(data, (0, len(data)), "ModelProto", 0)
+        return self.content if changed is None else b"".join(changed)
+
+    def _walk(self, data: memoryview, span: Span, kind: str, depth: int) -> list[bytes] | None:
+        """The message's new bytes in parts, or None where it can stay as it is."""
+        if depth > _DEEPEST:
+            raise _DamagedError("it is nested too deeply")
+        nested = NESTED[kind]
+        parts: list[bytes] = []
+        copied = span[0]
+        for number, wire, begin, inner in _fields(data, *span):
+            if wire != 2:
+                continue
+            if kind == "NodeProto" and number == _OPERATOR and _text(data, inner) == "EPContext":
+                # An execution provider would load it, from a file of its own choice.
+                raise self.error("holds an engine compiled elsewhere (EPContext)", where=self.where)
+            if number not in nested:
+                continue
+            below = nested[number]
+            new = (
+                self._tensor(data, inner)
+                if below == "TensorProto"
+                else self._walk(data, inner, below, depth + 1)
+            )
+            if new is not None:
+                parts += [bytes(data[copied:begin]), _key(number, sum(map(len, new))), *new]
+                copied = inner[1]
+        return [*parts, bytes(data[copied : span[1]])] if parts else None
+
+    def _tensor(self, data: memoryview, span: Span) -> list[bytes] | None:
+        outside = False
+        kept: list[bytes] = []
+        told: dict[str, str] = {}
+        for number, wire, begin, inner in _fields(data, *span):
+            end = inner[1]
+            if number == _LOCATION and wire == 0:
+                outside = outside or inner[0] != 0
+            elif number == _EXTERNAL and wire == 2:
+                outside = True
+                entry = _message(data, inner)
+                told[_string(data, entry, 1)] = _string(data, entry, 2)
+            elif number != _RAW_DATA:
+                kept.append(bytes(data[begin:end]))
+        if not outside:
+            return None
+        weights = self._weights(told)
+        return [*kept, _key(_RAW_DATA, len(weights)), weights]
+
+    def _weights(self, told: dict[str, str]) -> bytes:
+        location = told.get("location", "")
+        whole = self._file(location)
+        try:
+            offset = int(told.get("offset", "0") or "0")
+            length = int(told["length"]) if told.get("length") else len(whole) - offset
+        except ValueError as problem:
+            raise self.error("says no number for where weights lie", where=self.where) from problem
+        if not 0 <= offset <= offset + length <= len(whole):
+            raise self.error(f"wants weights beyond the end of {location}", where=self.where)
+        self.added += length
+        if len(self.content) + self.added > MAX_GRAPH_BYTES:
+            raise self.error(
+                f"and its weights are more than {MAX_GRAPH_BYTES} bytes", where=self.where
+            )
+        return whole[offset : offset + length]
+
+    def _file(self, location: str) -> bytes:
+        if location not in self.files:
+            self.files[location] = self.read(location)
+        return self.files[location]
+
+
+def _key(number: int, size: int) -> bytes:
+    """Tag and length of a field of bytes."""
+    out = bytearray()
+    for value in (number << 3 | 2, size):
+        while value > 0x7F:
+            out.append(value & 0x7F | 0x80)
+            value >>= 7
+        out.append(value)
+    return bytes(out)
+
+
+def beside(name: str, location: str) -> str:
+    """The name of a file that the graph `name` refers to."""
+    return str(PurePosixPath(name).parent / location)
+
+
+def size_of(shape: tuple[int | None, ...]) -> int:
+    """Bytes of a float32 tensor; dimensions that vary count as one."""
+    return 4 * math.prod(1 if d is None else d for d in shape)

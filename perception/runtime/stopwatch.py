@@ -1,0 +1,28 @@
+"""How long each step took."""
+
+from __future__ import annotations
+
+import time
+
+
+class Stopwatch:
+    """Milliseconds by step, and `total`.
+
+    Attributes:
+        timings: by step; one that is taken several times is summed.
+    """
+
+    def __init__(self) -> None:
+        self.timings: dict[str, float] = {}
+        self._start = self._last = time.perf_counter_ns()
+
+    def lap(self, step: str) -> None:
+        """Put the time since the last lap, or the start, down to a step."""
+        now = time.perf_counter_ns()
+        self.timings[step] = self.timings.get(step, 0.0) + (now - self._last) / 1e6
+        self._last = now
+
+    def stop(self) -> dict[str, float]:
+        """All steps, and `total` since the start."""
+        self.timings["total"] = (time.perf_counter_ns() - self._start) / 1e6
+        return self.timings
