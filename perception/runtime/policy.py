@@ -31,7 +31,7 @@ class Policy:
     def __post_init__(self) -> None:
         for name in self.required:
             as_modality(name)
-        if self.minimum < 1 or self.max_age_ms <= 0 or self.hold_ms < 0:
+        if not (self.minimum >= 1 and self.max_age_ms > 0 and self.hold_ms >= 0):  # nor NaN
             raise ConfigError(
                 "minimum and max_age_ms must be positive, hold_ms not negative", where="policy"
             )

@@ -137,15 +137,16 @@ def suppress(xyxy: Float32, class_ids: NDArray[np.int64], iou: float) -> NDArray
     Returns:
         Indices of the boxes kept, best first.
     """
-    area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
     left = np.arange(len(xyxy))
     keep = []
-    while left.size:
-        first, left = left[0], left[1:]
-        keep.append(first)
-        low = np.maximum(xyxy[first, :2], xyxy[left, :2])
-        high = np.minimum(xyxy[first, 2:], xyxy[left, 2:])
-        overlap = (high - low).clip(0).prod(axis=1)
-        union = area[first] + area[left] - overlap
-        left = left[(overlap <= iou * union) | (class_ids[left] != class_ids[first])]
+    with np.errstate(over="ignore", invalid="ignore"):  # boxes may be larger than any image
+        area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+        while left.size:
+            first, left = left[0], left[1:]
+            keep.append(first)
+            low = np.maximum(xyxy[first, :2], xyxy[left, :2])
+            high = np.minimum(xyxy[first, 2:], xyxy[left, 2:])
+            overlap = (high - low).clip(0).prod(axis=1)
+            union = area[first] + area[left] - overlap
+            left = left[(overlap <= iou * union) | (class_ids[left] != class_ids[first])]
     return np.array(keep, np.int64)

@@ -17,10 +17,12 @@ from onnx import TensorProto
 
 from export.compose import compose, load_graph
 from export.half_graph import computing_nodes, simulate_half, to_half
-from export.onnx_files import graph_problems, has_external_weights, load_model
+from export.onnx_files import graph_problems, load_model
 from export.qdq import layers_of, quantize
 from perception.cli.main import main
-from perception.errors import EngineError
+from perception.errors import BundleError, EngineError
+from perception.files.containers import Folder
+from perception.runtime.bundle import GraphSource, sha256_of
 
 MakeBundle = Callable[..., Path]
 
@@ -52,7 +54,6 @@ def beside(path: Path, **entries: str) -> Path:
 
 def test_a_good_graph_is_what_onnx_reads(graph: Path) -> None:
     assert load_model(graph) == onnx.load(graph)
-    assert not has_external_weights(graph)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 300, b"hello world", b"\0" * 64, b"PK\3\4"])
@@ -100,34 +101,47 @@ def test_claims_that_are_not_true(claim: str, graph: Path) -> None:
 
 @pytest.mark.parametrize("location", ["../w.bin", "/etc/passwd", "a/../../w.bin", "", "..\\w.bin"])
 def test_weights_outside_the_folder(location: str, graph: Path) -> None:
-    (graph.parent.parent / "w.bin").write_bytes(bytes(24))
-    with pytest.raises(EngineError, match="leads outside"):
-        load_model(beside(graph, location=location))
+    outside = graph.parent.parent / "w.bin"
+    outside.write_bytes(bytes(24))
+    beside(graph, location=location)
+    for source in (graph, listed(graph, **{location: sha256_of(outside)})):
+        with pytest.raises((EngineError, BundleError)) as caught:
+            load_model(source)
+        assert "\n" not in str(caught.value)
+
+
+def listed(graph: Path, **more: str) -> GraphSource:
+    """The graph as one of a bundle, whose manifest lists these files besides."""
+    checksums = {graph.name: sha256_of(graph), **more}
+    return GraphSource(Folder(graph.parent, BundleError), graph.name, checksums)
 
 
 def test_weights_beside_the_graph(graph: Path, tmp_path: Path) -> None:
-    beside(graph, location="w.bin", offset="0", length="24")
-    with pytest.raises(EngineError, match=r"'w.bin' are missing"):
-        load_model(graph)
+    content = np.arange(6, dtype="<f4").tobytes()
     weights = graph.parent / "w.bin"
-    weights.write_bytes(np.arange(6, dtype="<f4").tobytes())
-    found = onnx.numpy_helper.to_array(load_model(graph).graph.initializer[0])
+    weights.write_bytes(content)
+    digest = {"w.bin": sha256_of(weights)}
+    beside(graph, location="w.bin", offset="0", length="24")
+    with pytest.raises(EngineError, match=r"keeps weights in another file, w\.bin"):
+        load_model(graph)  # alone, nothing says that it may be read
+    found = onnx.numpy_helper.to_array(load_model(listed(graph, **digest)).graph.initializer[0])
     assert found.reshape(-1).tolist() == [0, 1, 2, 3, 4, 5]
-    assert has_external_weights(graph)
-    weights.write_bytes(bytes(8))
-    with pytest.raises(EngineError):
-        load_model(graph)
+    weights.write_bytes(bytes(24))
+    with pytest.raises(BundleError, match="does not match its checksum"):
+        load_model(listed(graph, **digest))
     weights.unlink()
-    (tmp_path / "outside.bin").write_bytes(bytes(24))
+    with pytest.raises(BundleError, match=r"w\.bin: file is missing"):
+        load_model(listed(graph, **digest))
+    (tmp_path / "outside.bin").write_bytes(content)
     weights.symlink_to(tmp_path / "outside.bin")
-    with pytest.raises(EngineError, match="link out"):
-        load_model(graph)
+    with pytest.raises(BundleError, match="is a link"):
+        load_model(listed(graph, **digest))
     weights.unlink()
     with weights.open("wb") as file:
         file.truncate(100 << 30)
     beside(graph, location="w.bin")
-    with pytest.raises(EngineError):
-        load_model(graph)
+    with pytest.raises(BundleError, match="more than the limit"):
+        load_model(listed(graph, **digest))
 
 
 @settings(max_examples=60)

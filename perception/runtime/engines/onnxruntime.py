@@ -99,7 +99,9 @@ class OnnxRuntimeEngine(Engine):
 
 def _session_options(threads: int | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = (
+        4  # errors come as exceptions: it need not write them to stderr too
+    )
     # Between frames the threads sleep rather than spin: a robot has other work for its cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:

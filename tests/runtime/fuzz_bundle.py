@@ -1,0 +1,205 @@
+"""Damages a small bundle in many ways, and says what comes of it: one JSON line.
+
+python tests/runtime/fuzz_bundle.py FOLDER COUNT SEED [DEVICE]
+
+Each time one to three things are changed: bytes of a file, bytes of a graph whose checksum is made right
+again, or values of the manifest.  It must be refused by one line of `BundleError` or `EngineError`, or run
+and give a result that is sound: finite, of the right shape, of classes that there are; the very bytes
+of the undamaged bundle where nothing was changed that means something to the runtime.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from conftest import GRID, SmallBundles
+
+from perception.errors import AnySenseError, BundleError, EngineError
+from perception.frame import Sample
+from perception.runtime.bundle import Bundle
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.result import Result
+
+GRAPHS = ("encoder_rgb.onnx", "encoder_depth.onnx", "fuser.onnx")
+MEANS_NOTHING = ("name", "version", "description", "simulated", "training", "accuracy", "parity")
+MEANS_NOTHING += ("model", "precision", "quantization", "backends", "files", "schema")
+STRANGE: list[Any] = [
+    None, True, False, 0, 1, -1, 2, 8, 32, 255, 256, 2**31, 2**63, 2**200, -0.0, 0.5, 1e-300, 1e300,
+    float("nan"), float("inf"), "", "x", "../x", "/etc/passwd", "a\0b", "\x1b[31m", "[/red]", "é" * 300,
+    [], [0], {}, {"a": 1}, "fuser.onnx", "rgb", "depth", ["rgb"], ["depth", "rgb"], "0" * 64, b"\xff",
+]  # fmt: skip
+
+
+def sample(modality: str) -> Sample:
+    rng = np.random.default_rng(0)
+    data = (
+        rng.integers(20, 220, (*GRID, 3), dtype=np.uint8)
+        if modality == "rgb"
+        else rng.uniform(1, 9, GRID).astype(np.float32)
+    )
+    return Sample(modality, data, stamp_ns=1)  # type: ignore[arg-type]
+
+
+FRAME = {m: sample(m) for m in ("rgb", "depth")}
+
+
+def flip(content: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(content)
+    how = rng.random()
+    at = rng.randrange(len(changed))
+    if how < 0.6:
+        changed[at] ^= 1 << rng.randrange(8)
+    elif how < 0.8:
+        changed[at] = rng.randrange(256)
+    elif how < 0.9:
+        del changed[at : at + rng.randrange(1, 40)]
+    else:
+        changed[at:at] = rng.randbytes(rng.randrange(1, 40))
+    return bytes(changed)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    if isinstance(value, dict | list):
+        for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+            found += places(below, (*path, key))
+    return found
+
+
+def change_value(content: dict[str, Any], rng: random.Random) -> None:
+    *above, last = rng.choice(places(content))
+    place: Any = content
+    for key in above:
+        place = place[key]
+    how = rng.random()
+    if how < 0.15:
+        del place[last]
+    elif how < 0.3 and isinstance(place, dict):
+        place[f"{last}_"] = place.pop(last)
+    elif how < 0.4 and isinstance(place, list):
+        place.append(copy.deepcopy(place[last]))
+    else:
+        place[last] = copy.deepcopy(rng.choice(STRANGE))
+
+
+def damage(folder: Path, rng: random.Random) -> bool:
+    """Change something; whether graphs' meaning may have changed with it."""
+    graphs = False
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        how = rng.random()
+        manifest = folder / "bundle.yaml"
+        if how < 0.1:
+            path = folder / rng.choice((*GRAPHS, "bundle.yaml"))
+            path.write_bytes(flip(path.read_bytes(), rng))
+            continue
+        try:
+            content = yaml.safe_load(manifest.read_bytes())
+            assert isinstance(content, dict) and content
+        except Exception:  # it was damaged before
+            continue
+        if how < 0.55:
+            path = folder / rng.choice(GRAPHS)
+            path.write_bytes(flip(path.read_bytes(), rng))
+            if isinstance(content.get("files"), dict):
+                content["files"][path.name] = SmallBundles.sha256(path)
+            graphs = True
+        elif how < 0.65:
+            content[rng.choice(("training", "model", "accuracy"))] = {"x": rng.choice(STRANGE)}
+        else:
+            change_value(content, rng)
+        manifest.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return graphs
+
+
+def fault(result: Result, pipeline: Pipeline) -> str:
+    """What is not sound about a result; empty when all is."""
+    manifest = pipeline.manifest
+    if not set(result.used) or result.state not in ("full", "degraded"):
+        return f"state {result.state}"
+    size = FRAME["rgb" if "rgb" in result.used else "depth"].data.shape[:2]
+    if "segmentation" in manifest.tasks:
+        if result.labels is None or result.labels.shape != size:
+            return "labels of another shape"
+        if int(result.labels.max()) >= len(manifest.classes.segmentation):
+            return f"class {result.labels.max()}"
+        if not np.isfinite(result.confidence).all() or (result.confidence > 1 + 1e-5).any():  # type: ignore[operator, arg-type]
+            return "confidence"
+    if "detection" in manifest.tasks:
+        boxes = result.boxes
+        if (
+            boxes is None
+            or not np.isfinite(boxes.xyxy).all()
+            or not np.isfinite(boxes.scores).all()
+        ):
+            return "boxes"
+        if len(boxes) and int(boxes.class_ids.max()) >= len(manifest.classes.detection):
+            return "class of a box"
+    return ""
+
+
+def same(one: Result, other: Result) -> bool:
+    assert one.boxes is not None and other.boxes is not None
+    pairs = [
+        (one.labels, other.labels),
+        (one.confidence, other.confidence),
+        (one.boxes.xyxy, other.boxes.xyxy),
+        (one.boxes.scores, other.boxes.scores),
+        (one.boxes.class_ids, other.boxes.class_ids),
+    ]
+    return all(a is not None and b is not None and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def meaning(bundle: Bundle) -> dict[str, Any]:
+    content = bundle.manifest.model_dump(mode="json", by_alias=True)
+    return {k: v for k, v in content.items() if k not in MEANS_NOTHING}
+
+
+def main(folder: Path, count: int, seed: int, device: str = "cpu") -> dict[str, Any]:
+    make = SmallBundles(folder)
+    good = make(("rgb", "depth"), 3, 2, name="good")
+    wanted = Pipeline.load(good, device, threads=1)(FRAME)
+    meant = meaning(Bundle.open(good))
+    outcomes: Counter[str] = Counter()
+    failures: list[str] = []
+    for index in range(count):
+        rng = random.Random(f"{seed} {index}")
+        bad = folder / "bad"
+        shutil.rmtree(bad, ignore_errors=True)
+        shutil.copytree(good, bad)
+        graphs = damage(bad, rng)
+        try:
+            pipeline = Pipeline.load(bad, device, threads=1)
+            result = pipeline(FRAME)
+        except (BundleError, EngineError) as error:
+            outcomes["BundleError" if isinstance(error, BundleError) else "EngineError"] += 1
+            if "\n" in str(error) or len(str(error)) > 2000:
+                failures.append(f"{index}: not one line: {str(error)[:200]}")
+            continue
+        except AnySenseError as error:
+            failures.append(f"{index}: {type(error).__name__}: {error}")
+            continue
+        except Exception as error:
+            failures.append(f"{index}: {type(error).__name__}: {str(error)[:200]}")
+            continue
+        problem = fault(result, pipeline)
+        if problem:
+            failures.append(f"{index}: {problem}")
+        unchanged = not graphs and meaning(pipeline.bundle) == meant
+        outcomes["same" if unchanged else "sound"] += 1
+        if unchanged and not same(result, wanted):
+            failures.append(f"{index}: other output, though nothing that matters was changed")
+    return {"outcomes": dict(outcomes), "failures": failures}
+
+
+if __name__ == "__main__":
+    place, number, start, *where = sys.argv[1:]
+    sys.stdout.write(json.dumps(main(Path(place), int(number), int(start), *where)) + "\n")
