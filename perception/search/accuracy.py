@@ -17,6 +17,7 @@ from perception.models.interface import Features, FusionModel, ModelOutput
 from perception.search.quantization import fake_quantize
 from perception.search.space import Decoded
 from perception.training.dataset import FusionDataset, normalize
+from perception.training.precision import Precision, autocast
 from perception.training.validate import Meters
 
 Inputs = dict[str, Tensor]
@@ -45,7 +46,7 @@ def forward_subsets(model: FusionModel, inputs: Inputs) -> Iterator[tuple[str, M
 
 
 @torch.no_grad()
-def recalibrate(model: FusionModel, batches: Sequence[Inputs]) -> None:
+def recalibrate(model: FusionModel, batches: Sequence[Inputs], precision: Precision) -> None:
     """Give a sub-network's normalizations the statistics of its own activations, over all subsets."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -54,7 +55,7 @@ def recalibrate(model: FusionModel, batches: Sequence[Inputs]) -> None:
         norm.momentum = None  # the plain mean over batches
         norm.train()
     # In the arithmetic of training, which is faster; the statistics themselves are kept in float32.
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu"), precision):
         for inputs in batches:
             for _ in forward_subsets(model, inputs):
                 pass
@@ -74,6 +75,7 @@ class Judge:
         tasks: what is scored.
         statistics: how many training frames are used.
         ranges: how many of these for the ranges of activations.
+        precision: the arithmetic of training.
 
     Raises:
         ConfigError: there are too few frames.
@@ -87,10 +89,12 @@ class Judge:
         tasks: Sequence[str],
         statistics: int = 32,
         ranges: int = 6,
+        precision: Precision = "bfloat16",
     ) -> None:
         if len(train) < _BATCH or not len(val):
             raise ConfigError(f"needs at least {_BATCH} training frames and one to validate on")
         self.model, self.val, self.tasks = model, val, list(tasks)
+        self.precision = precision
         picked = _with_all_sensors(train, min(statistics, len(train)))
         count = len(picked)
         self._statistics = stack_inputs(train, picked)
@@ -99,7 +103,7 @@ class Judge:
     def network(self, candidate: Decoded) -> AnyFuse:
         """The sub-network in float, with statistics of its own."""
         small = extract(self.model, candidate.architecture)
-        recalibrate(small, self._statistics)
+        recalibrate(small, self._statistics, self.precision)
         return small
 
     def scores(

@@ -166,7 +166,7 @@ class Search:
             sensors = ", ".join(config.preprocess.modalities)
             raise ConfigError(f"no frame has all of {sensors}", where="--data")
         self.frames, self.kept_back = split_frames(len(recording), options.held_out)
-        self.judge = Judge(model, learned, scored, config.tasks)
+        self.judge = Judge(model, learned, scored, config.tasks, precision=config.precision)
         self.images = random_images(config.preprocess)
         tables = LatencyTables(out / "latency.json", options.backend, options.threads)
         self.latency = LatencyModel(self.space, tables)

@@ -11,6 +11,7 @@ from perception.errors import ConfigError
 from perception.files.fields import check_fields
 from perception.files.text import read_yaml
 from perception.preprocess.contract import PreprocessContract
+from perception.training.precision import Precision
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """What a run may be called: the name becomes a folder's."""
@@ -130,6 +131,7 @@ class TrainConfig(_Spec):
     corruption: CorruptionSpec = CorruptionSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     loss: LossSpec = LossSpec()
+    precision: Precision = "bfloat16"
     seed: int = Field(0, ge=0, le=_LARGEST_SEED)
     validate_every: int = Field(5, ge=1)
     workers: int = Field(0, ge=0, le=256)

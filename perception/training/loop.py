@@ -52,6 +52,7 @@ from perception.training.devices import training_device
 from perception.training.losses import class_weights
 from perception.training.methods import build_method
 from perception.training.objectives import loss_terms
+from perception.training.precision import autocast
 from perception.training.starting import freeze, start_from
 from perception.training.validate import validate
 
@@ -128,6 +129,7 @@ class Trainer:
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
         self.method = build_method(config.method, self.model)
         self.method.check(train.info, config.tasks)
+        self.method.precision = config.precision
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.optimizer.lr)
         self.weights: Tensor | None = None
         if "segmentation" in config.tasks and config.loss.class_balance > 0:
@@ -350,7 +352,7 @@ class Trainer:
             m: batch.inputs[m].to(self.device, memory_format=torch.channels_last, non_blocking=True)
             for m in subset
         }
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device, self.config.precision):
             output = self.model(inputs)
         terms = loss_terms(self.model, output, batch, self.config.loss, self.weights)
         terms |= self.method.extra_terms(inputs, output, batch)

@@ -21,6 +21,7 @@ from perception.training.checkpoint import BEST, save_checkpoint
 from perception.training.config import TrainConfig
 from perception.training.dataset import Batch, normalize
 from perception.training.loop import Trainer
+from perception.training.precision import autocast
 
 
 class Pretrainer(Trainer):
@@ -55,7 +56,7 @@ class Pretrainer(Trainer):
     def _step(self, batch: Batch, subset: tuple[Modality, ...]) -> float:
         inputs = {m: x.to(self.device) for m, x in batch.inputs.items()}
         seed = int(torch.randint(2**31, ()))
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device, self.config.precision):
             loss = self._error(inputs, seed)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from perception.metrics.detection import ScoredBoxes, average_precision
 from perception.runtime.postprocess import decode_detections
 from perception.training.config import TrainConfig
 from perception.training.dataset import FusionDataset, normalize
+from perception.training.precision import autocast
 
 
 def _inputs(dataset: FusionDataset, index: int, device: torch.device) -> dict[str, Tensor]:
@@ -41,7 +42,7 @@ def validate(
         for subset, meter in meters.items():
             if not set(subset) <= inputs.keys():
                 continue
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast(device, config.precision):
                 output = model({m: inputs[m] for m in subset})
             meter.add(index, output)
     return {subset_name(s): meter.scores() for s, meter in meters.items()}

@@ -74,7 +74,7 @@ def test_the_predictor_learns_and_the_encoders_do_not_bend_to_it() -> None:
     }
     optimizer = torch.optim.Adam(predictor.parameters(), 1e-2)
     seen = []
-    for _ in range(40):
+    for _ in range(120):
         loss = prediction_loss(predictor, 8, maps)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

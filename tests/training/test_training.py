@@ -48,7 +48,17 @@ def _config(simulated: Path, **changes: object) -> TrainConfig:
 @pytest.mark.slow
 def test_training_reduces_the_loss_and_exports(simulated: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    trainer = Trainer(_config(simulated, epochs=12), tmp_path / "run")
+    config = _config(
+        simulated,
+        epochs=15,
+        precision="float32",
+        preprocess={"modalities": ["rgb", "depth"], "grid": {"height": 96, "width": 128}},
+        optimizer={"lr": 0.006, "warmup_epochs": 0, "ema_decay": 0.5},
+    )
+    trainer = Trainer(config, tmp_path / "run")
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.1  # so few steps would leave the statistics where they began
     trainer.fit()
     losses = [row["loss"] for row in trainer.log]
     assert losses[-1] < 0.8 * losses[0]
@@ -60,11 +70,12 @@ def test_training_reduces_the_loss_and_exports(simulated: Path, tmp_path: Path) 
     }
     rows = export_bundle(tmp_path / "run", tmp_path / "bundle", ExportOptions())
     assert max(r.max_abs for r in rows) < 1e-3
-    frame = open_recording("folder", simulated).frame(0)
-    result = Pipeline.load(tmp_path / "bundle")(frame)
-    truth = open_recording("folder", simulated).truth(0).labels
+    recording = open_recording("folder", simulated)
+    pipeline = Pipeline.load(tmp_path / "bundle")
+    truth = np.stack([recording.truth(i).labels for i in range(len(recording))])
+    found = np.stack([pipeline(recording.frame(i)).labels for i in range(len(recording))])
     chance = np.bincount(truth.ravel()).max() / truth.size
-    assert (result.labels == truth).mean() > 0.8 * chance
+    assert (found == truth).mean() > 1.2 * chance
 
 
 @pytest.mark.slow
@@ -84,6 +95,18 @@ def test_resuming_gives_the_same_weights_as_never_stopping(simulated: Path, tmp_
         load_checkpoint(tmp_path / n / "last.safetensors").weights for n in ("whole", "parts")
     )
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_the_configured_arithmetic_is_used(precision: str, simulated: Path, tmp_path: Path) -> None:
+    trainer = Trainer(_config(simulated, epochs=1, precision=precision), tmp_path)
+    trainer.shorten(4, 1)
+    seen = {True: set(), False: set()}  # type: ignore[var-annotated]
+    trainer.model.trunk.segmentation.classify.register_forward_hook(  # type: ignore[union-attr]
+        lambda module, _, output: seen[module.training].add(str(output.dtype))
+    )
+    trainer.fit()
+    assert seen == {True: {f"torch.{precision}"}, False: {f"torch.{precision}"}}
 
 
 def test_tensorboard_gets_the_log(simulated: Path, tmp_path: Path) -> None:

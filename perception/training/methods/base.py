@@ -16,6 +16,7 @@ from perception.data.base import RecordingInfo
 from perception.models.interface import FusionModel, ModelOutput
 from perception.training.dataset import Batch
 from perception.training.objectives import total
+from perception.training.precision import Precision
 
 
 class TrainingMethod:
@@ -23,7 +24,12 @@ class TrainingMethod:
 
     Args:
         model: the model that is trained.
+
+    Attributes:
+        precision: the run's arithmetic, for what a method computes besides the model's outputs.
     """
+
+    precision: Precision = "bfloat16"
 
     def __init__(self, model: FusionModel) -> None:
         self.model = model

@@ -22,6 +22,7 @@ from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import load_checkpoint, load_weights
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
+from perception.training.precision import autocast
 
 
 class Distillation(TrainingMethod):
@@ -90,7 +91,7 @@ class Distillation(TrainingMethod):
         for name, teacher in self.teachers.items():
             seen = {m: batch.inputs[m].to(device) for m in teacher.modalities if m in batch.inputs}
             if seen:
-                with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+                with torch.no_grad(), autocast(device, self.precision):
                     lessons[name] = teacher(seen)
         terms: dict[str, Tensor] = {}
         maps = {n: o.seg_logits.float() for n, o in lessons.items() if o.seg_logits is not None}

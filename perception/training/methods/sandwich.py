@@ -18,6 +18,7 @@ from perception.models.interface import FusionModel, ModelOutput
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
 from perception.training.methods.distill import detection_distance
+from perception.training.precision import autocast
 
 
 class Sandwich(TrainingMethod):
@@ -70,7 +71,7 @@ class Sandwich(TrainingMethod):
         tensors: dict[str, Tensor] = dict(self.model.named_parameters())
         tensors |= {k: v.clone() for k, v in self.model.named_buffers()}
         device = next(iter(inputs.values())).device
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device, self.precision):
             output: ModelOutput = functional_call(small, sliced(tensors, small), (inputs,))
         return output
 

@@ -133,7 +133,8 @@ def test_loss_falls_on_the_simulated_recording(name: str, simulated: Path) -> No
     batch.labels[batch.labels >= small.CLASSES] = 255
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     seen = []
-    for _ in range(12):
+    # Enough for about a half on any seed: Adam makes much of rounding, which differs between CPUs.
+    for _ in range(20):
         output = model(batch.inputs)
         terms = loss_terms(model, output, batch, LossSpec(), None)
         loss = total(terms)

@@ -1,103 +1,124 @@
-"""Thermal is absent by day in training and at night in the test: who learned that absence means day?"""
+"""Thermal is absent by day alone: what may a model learn from that?
+
+How much two trained models differ depends on the seed and on the CPU: benchmarks/missing_not_at_random.py
+measures it. Here is why sequential fusion takes absence for daylight less: what it reads after its first
+step is learned from every frame, whichever lack the second sensor.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
-from perception.models.zoo.backbone import LitePyramid
-from perception.models.zoo.blocks import ConvNorm
+from perception.models.interface import FusionModel
 from perception.models.zoo.multimodn import MultiModN
-from perception.preprocess.contract import CHANNELS
+
+SENSORS = ("rgb", "thermal")
+DAY = torch.tensor([True, False, True, False])
 
 
-class ParallelFusion(FusionModel):
-    """Features side by side, zeros for what is missing: the usual way, as the measure."""
-
-    card = ModelCard(kind="concatenation", source="a test")
-    feature_names = ("f8",)
-
-    def __init__(self, modalities: tuple[str, ...], seg_classes: int) -> None:
-        super().__init__(modalities, seg_classes)
-        pyramids = {m: LitePyramid(CHANNELS[m], 0.25, (8,)) for m in self.modalities}
-        self.encoders = nn.ModuleDict(pyramids)
-        joined = sum(p.channels[8] for p in pyramids.values())
-        self.mix = nn.Sequential(ConvNorm(joined, 32), ConvNorm(32, 32, 3))
-        self.classify = nn.Conv2d(32, seg_classes, 1)
-
-    def encode(self, modality: str, image: Tensor) -> Features:
-        return {"f8": self.encoders[modality](image)[8]}
-
-    def fuse(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
-        maps = gather(self.modalities, features, present, "f8").maps
-        return ModelOutput(self.classify(self.mix(torch.cat(maps, dim=1))))
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    path = Path(__file__).parents[3] / "benchmarks/missing_not_at_random.py"
+    spec = importlib.util.spec_from_file_location("missing_not_at_random", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _draw(count: int, absent_by_day: bool, generator: torch.Generator):  # type: ignore[no-untyped-def]
-    """Scenes of one class each, nine of ten of class 0 by day and of class 1 at night.
-
-    Both sensors show the class with an error of their own; alone, either is right 84 % of the time.
-    """
-    day = torch.rand(count, generator=generator) < 0.5
-    rare = torch.rand(count, generator=generator) < 0.1
-    label = (~day ^ rare).long()
-    images = {}
-    for modality in ("rgb", "thermal"):
-        level = (2.0 * label - 1) + torch.randn(count, generator=generator)
-        size = (count, CHANNELS[modality], 32, 32)  # type: ignore[index]
-        noise = 0.1 * torch.randn(size, generator=generator)
-        images[modality] = level[:, None, None, None] + noise
-    absent = day if absent_by_day else ~day
-    present = {"rgb": torch.ones(count, dtype=torch.bool), "thermal": ~absent}
-    return images, present, label, absent
-
-
-def _accuracy_where_absent(model: FusionModel) -> tuple[float, float]:
-    """Accuracy on frames without thermal: as in training (day), and at night."""
+def _sequential() -> MultiModN:
     torch.manual_seed(0)
+    model = MultiModN(SENSORS, 2, width=0.25, state=16, decoder_width=32).train()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.1
         if isinstance(module, nn.Dropout2d):
             module.p = 0.0
+    return model
+
+
+def _images() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    model.train()
-    for _ in range(150):
-        images, present, label, _ = _draw(24, True, generator)
-        labels = label[:, None, None].expand(-1, 32, 32)
-        output = model(images, present)
-        assert output.seg_logits is not None
-        logits = output.seg_logits.mean((2, 3))
-        loss = F.cross_entropy(logits, label) + sum(model.losses(output, labels).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-    scores = []
+    return {
+        m: torch.randn(4, c, 32, 32, generator=generator) for m, c in (("rgb", 3), ("thermal", 2))
+    }
+
+
+def _present(absent: Tensor) -> dict[str, Tensor]:
+    return {"rgb": torch.ones_like(absent), "thermal": ~absent}
+
+
+def _steps_gradients(absent: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """The loss of the state after rgb, and its gradients."""
+    model = _sequential()
+    labels = DAY.long()[:, None, None].expand(-1, 32, 32)
+    loss = model.losses(model(_images(), _present(absent)), labels)["steps"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach(), {n: p.grad for n, p in model.named_parameters()}
+
+
+def test_the_first_step_learns_the_same_whenever_the_second_sensor_is_absent() -> None:
+    wanted, gradients = _steps_gradients(torch.zeros_like(DAY))
+    for absent in (DAY, ~DAY, torch.ones_like(DAY)):
+        loss, found = _steps_gradients(absent)
+        assert torch.equal(loss, wanted)
+        for name, gradient in gradients.items():
+            other = found[name]
+            if name.startswith(("encoders.thermal.", "updates.thermal.")):
+                assert other is None or not other.any(), f"{name} learned from the step before it"
+            elif gradient is None:
+                assert other is None
+            else:
+                assert other is not None and torch.equal(other, gradient), name
+    learned = [n for n, g in gradients.items() if g is not None and g.any()]
+    assert any(n.startswith("encoders.rgb.") for n in learned)
+    assert any(n.startswith("segmentation.") for n in learned)
+
+
+def test_the_last_step_does_learn_from_which_frames_lack_it() -> None:
+    """So that the test above is no matter of course."""
+
+    def gradient(absent: Tensor) -> Tensor:
+        model = _sequential()
+        logits = model(_images(), _present(absent)).seg_logits
+        assert logits is not None
+        nn.functional.cross_entropy(logits.mean((2, 3)), DAY.long()).backward()  # type: ignore[no-untyped-call]
+        found = model.encoders["rgb"].stem.conv.weight.grad
+        assert isinstance(found, Tensor)
+        return found
+
+    assert not torch.allclose(gradient(DAY), gradient(~DAY), rtol=0.01)
+
+
+@torch.no_grad()
+def test_without_its_sensor_the_last_state_is_what_the_first_step_left() -> None:
+    model = _sequential()
+    output = model(_images(), _present(torch.ones_like(DAY)))
+    assert output.seg_logits is not None
+    assert torch.equal(output.seg_logits, output.taps["step0"])
+
+
+@torch.no_grad()
+def test_concatenation_has_nothing_but_the_last_answer_to_learn_from(bench: ModuleType) -> None:
+    torch.manual_seed(0)
+    model: FusionModel = bench.ParallelFusion(SENSORS, 2).train()
+    output = model(_images(), _present(DAY))
+    assert model.losses(output, DAY.long()[:, None, None].expand(-1, 32, 32)) == {}
+
+
+def test_scenes_lack_thermal_by_day_or_at_night_and_either_sensor_tells_the_class(
+    bench: ModuleType,
+) -> None:
     for absent_by_day in (True, False):
-        images, present, label, absent = _draw(600, absent_by_day, generator)
-        with torch.no_grad():
-            logits = model(images, present).seg_logits
-        right = logits.mean((2, 3)).argmax(1) == label  # type: ignore[union-attr]
-        scores.append(float(right[absent].float().mean()))
-    return scores[0], scores[1]
-
-
-@pytest.mark.slow
-def test_sequential_fusion_does_not_take_absence_for_daylight() -> None:
-    torch.manual_seed(0)
-    sequential = MultiModN(("rgb", "thermal"), 2, width=0.25, state=16, decoder_width=32)
-    torch.manual_seed(0)
-    parallel = ParallelFusion(("rgb", "thermal"), 2)
-    by_day, at_night = _accuracy_where_absent(sequential)
-    usual_by_day, usual_at_night = _accuracy_where_absent(parallel)
-    assert by_day > 0.7 and usual_by_day > 0.8
-    assert at_night > usual_at_night + 0.15
+        images, present, label = bench.draw(4000, absent_by_day, torch.Generator().manual_seed(0))
+        absent = ~present["thermal"]
+        day_class = 0 if absent_by_day else 1
+        assert (label[absent] == day_class).float().mean() == pytest.approx(0.9, abs=0.03)
+        assert (label[~absent] == 1 - day_class).float().mean() == pytest.approx(0.9, abs=0.03)
+        for modality in SENSORS:
+            told = images[modality].mean((1, 2, 3)) > 0
+            assert (told == label.bool()).float().mean() == pytest.approx(0.84, abs=0.03)

@@ -249,12 +249,20 @@ def test_a_thermal_student_learns_from_two_teachers(simulated: Path, tmp_path: P
     colour.shorten(4, 1)
     colour.fit()
     options = {"teachers": [str(tmp_path / "both"), str(tmp_path / "colour")]}
-    config = _config(simulated, epochs=2, method={"name": "distill", "options": options})
+    config = _config(
+        simulated,
+        epochs=2,
+        method={"name": "distill", "options": options},
+        precision="float32",
+    )
     student = Trainer(config, tmp_path / "student")
     student.shorten(4, 1)
     before = load_checkpoint(tmp_path / "both").ema["trunk.segmentation.classify.weight"]
-    student.fit()
     teacher = student.method.teachers["both"]  # type: ignore[attr-defined]
+    lessons = set()
+    teacher.register_forward_hook(lambda *a: lessons.add(a[2].seg_logits.dtype))
+    student.fit()
+    assert lessons == {torch.float32}
     assert torch.equal(teacher.state_dict()["trunk.segmentation.classify.weight"], before)
     shares = [student.log[-1][f"distill/{n}"] for n in ("both", "colour")]
     assert sum(shares) == pytest.approx(1.0, abs=1e-3)
