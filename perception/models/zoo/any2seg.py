@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
+from perception.files.arrays import read_npy
 from perception.models.efficientnet_lite import share_convolutions
 from perception.models.fusion import ABSENT_SCORE
 from perception.models.heads import Pyramid
@@ -176,7 +176,7 @@ class Any2Seg(PyramidModel):
             return PrototypeTeacher(self.seg_classes, None)
         if not Path(path).is_file():
             raise ConfigError("no such file", where=f"model.options.class_embeddings: {path}")
-        table = np.load(path, allow_pickle=False)
+        table = read_npy(path, error=ConfigError)
         if table.ndim != 2 or len(table) != self.seg_classes:
             raise ConfigError(
                 f"holds {table.shape}, expected ({self.seg_classes}, D)",

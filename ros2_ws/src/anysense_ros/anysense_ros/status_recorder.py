@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from anysense_msgs.msg import PerceptionStatus
 from rcl_interfaces.msg import ParameterDescriptor
@@ -18,6 +17,7 @@ from sensor_msgs.msg import Image
 from anysense_ros import processes
 from anysense_ros.conversions import to_ns
 from perception.errors import ConfigError
+from perception.files.writing import write_image
 from perception.frame import MODALITIES
 
 STATES = ("full", "degraded", "hold", "stop")
@@ -84,7 +84,7 @@ class StatusRecorder(Node):  # type: ignore[misc]
         pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
         seconds = time.monotonic() - self._start
         name = f"overlay_{self._pictures:02d}_{seconds:.1f}s_{'+'.join(self._used)}.png"
-        cv2.imwrite(str(self._folder / name), pixels[..., ::-1])
+        write_image(self._folder / name, pixels)
         self._pictures += 1
 
     def close(self) -> None:
