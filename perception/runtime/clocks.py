@@ -232,4 +232,7 @@ def seconds(ns: int) -> str:
     value = ns / 1e9
     if value >= 10:
         return f"{value:.0f} s"
-    return f"{value:.1f} s" if value >= 0.95 else f"{round(value * 20) * 50} ms"
+    if value >= 0.95:
+        return f"{value:.1f} s"
+    step = 100 if value >= 0.2 else 10
+    return f"{max(1, round(value * 1e3 / step)) * step} ms"

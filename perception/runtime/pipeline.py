@@ -345,7 +345,8 @@ class Pipeline:
             return None
         if encoded is None:
             state = self.health.state(modality)
-            self._note(modality, state, f"{modality}: sensor is {state}")
+            why = ": every sample the same; frozen_after 0 allows it" if state == "frozen" else ""
+            self._note(modality, state, f"{modality}: sensor is {state}{why}")
             return None
         with self._lock:
             self._warnings.pop(modality, None)

@@ -1,4 +1,4 @@
-"""The soak of `benchmarks/ros_soak.py`, made short: random faults, and the books balance."""
+"""The soaks of `benchmarks`, made short: random faults, and drivers as they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from processes import environment
 
-SOAK = Path(__file__).parents[2] / "benchmarks" / "ros_soak.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SOAK = BENCHMARKS / "ros_soak.py"
 
 
 @pytest.mark.slow
@@ -32,3 +33,23 @@ def test_random_faults_for_half_a_minute(
     assert told["statuses"]["degraded"] > 10
     for counts in told["messages"].values():
         assert counts["received"] == counts["sent"] > 50
+
+
+@pytest.mark.slow
+def test_drivers_out_of_step_with_wrong_and_missing_clocks(
+    own_domain: int, bundle: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(BENCHMARKS / "ros_patterns.py"), "--bundle", str(bundle)]
+    command += ["--seconds", "25", "--timeout-ms", "3000", "--out", str(tmp_path)]
+    found = subprocess.run(
+        command,
+        env=environment(own_domain, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    told = json.loads(found.stdout)
+    assert told["most_log_lines_in_a_minute"] < 5
+    assert sum(told["states"].values()) > 50
+    assert all(count > 10 for count in told["heard"].values())
