@@ -263,6 +263,19 @@ def test_a_device_that_is_not_there_falls_back(start: Start) -> None:
     assert bench.wait_full().backend == "onnxruntime-cpu"
 
 
+def test_plans_are_trusted_only_where_that_is_said(start: Start) -> None:
+    _, bench = start(autostart=True)
+    request = GetParameters.Request(names=["trust_plans"])
+    assert not bench.call(GetParameters, "get_parameters", request).values[0].bool_value
+    assert not bench.set_parameter("trust_plans", True).successful  # only at start
+
+
+def test_plans_can_be_trusted(start: Start) -> None:
+    _, bench = start(autostart=True, trust_plans=True)
+    bench.drive()
+    bench.wait_full()
+
+
 def test_inputs_can_be_remapped(start: Start) -> None:
     remap = "~/input/rgb:=/perception_node/input/thermal"
     _, bench = start("-r", remap, autostart=True, inputs=["rgb"])

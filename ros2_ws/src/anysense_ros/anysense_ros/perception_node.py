@@ -207,6 +207,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                 threads=settings["threads"] or None,
                 policy=settings.policy,
                 health=settings.health,
+                trust_plans=settings["trust_plans"],
                 progress=progress,
             )
         except Exception as error:  # backends raise what they like
