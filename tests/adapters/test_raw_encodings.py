@@ -164,3 +164,57 @@ def test_any_planes_decode_or_give_one_line(
             assert decode(RawImage(height, width, encoding, data, step))[0] is not None
         except AnySenseError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("yuv", "rgb"),
+    [
+        ((16, 128, 128), (0, 0, 0)),
+        ((235, 128, 128), (255, 255, 255)),
+        ((126, 128, 128), (128, 128, 128)),
+        ((81, 90, 240), (254, 0, 0)),
+        ((145, 54, 34), (0, 255, 1)),
+        ((41, 240, 110), (0, 0, 255)),
+    ],
+)
+@pytest.mark.parametrize(
+    "encoding", ["nv12", "nv21", "nv24", "uyvy", "yuv422", "yuyv", "yuv422_yuy2"]
+)
+def test_the_primaries_of_bt601(
+    encoding: str, yuv: tuple[int, int, int], rgb: tuple[int, int, int]
+) -> None:
+    y, u, v = yuv
+    data = {
+        "nv12": [y] * 4 + [u, v],
+        "nv21": [y] * 4 + [v, u],
+        "nv24": [y] * 4 + [u, v] * 4,
+    }.get(encoding, [u, y, v, y] * 2 if encoding in ("uyvy", "yuv422") else [y, u, y, v] * 2)
+    got = decode_rgb(RawImage(2, 2, encoding, bytes(data))).astype(int)
+    assert np.abs(got - rgb).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        ("mono8", 3),
+        ("8UC1", 3),
+        ("mono16", 6),
+        ("rgb8", 9),
+        ("rgba8", 12),
+        ("rgb16", 18),
+        ("16UC4", 24),
+    ],
+)
+def test_how_many_bytes_a_row_needs(encoding: str, packed: int) -> None:
+    assert decode_rgb(RawImage(2, 3, encoding, bytes(2 * packed))).shape == (2, 3, 3)
+    for step, size in ((packed - 1, 2 * packed), (packed, 2 * packed - 1), (0, 2 * packed - 1)):
+        with pytest.raises(InputError, match=f"needs {packed} bytes a row"):
+            decode_rgb(RawImage(2, 3, encoding, bytes(size), step))
+
+
+def test_data_must_be_bytes() -> None:
+    for data in ("text", [1, 2, 3], None, 7):
+        with pytest.raises(InputError, match="expected bytes"):
+            decode_rgb(RawImage(1, 1, "mono8", data))  # type: ignore[arg-type]
+    for kind in (bytes, bytearray, memoryview, lambda b: np.frombuffer(b, np.uint8)):
+        assert decode_rgb(RawImage(1, 1, "mono8", kind(b"\7"))).tolist() == [[[7, 7, 7]]]

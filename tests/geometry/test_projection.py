@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.camera_info import load_camera_info, save_camera_info
-from perception.errors import CalibrationError
+from perception.errors import CalibrationError, InputError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
-from perception.geometry.projection import project_lidar
+from perception.geometry.projection import LidarImage, project_lidar
 from perception.geometry.rig import Rig, SensorCalibration, load_rig, save_rig
 from perception.geometry.transforms import RigidTransform
 
@@ -128,3 +128,83 @@ roi: {x_offset: 160, y_offset: 120, height: 240, width: 320, do_rectify: false}
     )
     with pytest.raises(CalibrationError, match="70000x70000"):
         load_camera_info(tmp_path / "large.yaml")
+
+
+def _one(points: list[list[float]], **options: float) -> LidarImage:
+    return project_lidar(np.array(points, np.float32), CAMERA, STRAIGHT, 12, 16, **options)
+
+
+STRAIGHT = RigidTransform(np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), [0, 0, 0])
+
+
+def test_columns_beyond_the_fourth_are_left_alone_and_intensity_is_bounded() -> None:
+    """x, y, z alone; with intensity; with a ring beside it."""
+    ahead = [4.0, 0.2, -0.3]
+    for extra, want in (
+        ([], 0.0),
+        ([0.25], 0.25),
+        ([0.25, 7], 0.25),
+        ([1.75], 1.0),
+        ([-1.0], 0.0),
+        ([np.nan], 0.0),
+    ):
+        image = _one([ahead + extra])
+        (row, column) = np.argwhere(image.valid)[0]
+        assert image.intensity[row, column] == np.float32(want)
+        assert image.intensity.sum() == np.float32(want)
+        assert image.height_m[row, column] == np.float32(-0.3)  # unless a sensor height is said
+        assert image.range_m[row, column] == pytest.approx(np.linalg.norm(ahead), rel=1e-6)
+    assert _one([ahead], sensor_height_m=2.0).height_m.max() == pytest.approx(1.7)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 2), (1, 5, 3), (0,)])
+def test_what_is_no_cloud_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"expected \(N, 3 or more\)"):
+        project_lidar(np.ones(shape, np.float32), CAMERA, STRAIGHT, 12, 16)
+
+
+def test_pixels_without_a_return_are_empty() -> None:
+    image = _one([[4.0, 0, 0, 0.5]])
+    empty = ~image.valid
+    assert empty.sum() == 12 * 16 - 1
+    assert (image.index[empty] == -1).all() and image.index[image.valid].tolist() == [0]
+    for layer in (image.range_m, image.intensity, image.height_m):
+        assert layer.shape == (12, 16) and layer.dtype == np.float32
+        assert (layer[empty] == 0).all()
+    nothing = project_lidar(np.zeros((0, 4), np.float32), CAMERA, STRAIGHT, 12, 16)
+    assert not nothing.valid.any() and (nothing.range_m == 0).all()
+
+
+def test_of_equal_returns_the_first_row_stays() -> None:
+    far, near = [8.0, 0, 0, 0.1], [4.0, 0, 0, 0.2]
+    image = _one([far, near, [*near[:3], 0.9], far])
+    assert image.index.max() == 1 and image.intensity.max() == np.float32(0.2)
+
+
+def test_the_nearest_in_range_wins_not_the_nearest_in_depth() -> None:
+    mount = RigidTransform(STRAIGHT.rotation, [0, 0, 3.0])  # the LiDAR stands 3 m before the camera
+    cloud = np.array([[-2.5, 0, 0, 0.1], [1.0, 0, 0, 0.2]], np.float32)
+    image = project_lidar(cloud, CAMERA, mount, 12, 16)
+    assert image.range_m[image.valid].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("before", "seen"), [(0.04, False), (0.05, False), (0.06, True), (0.9, True)]
+)
+def test_points_at_the_lens_are_left_out(before: float, seen: bool) -> None:
+    """Nearer than 5 cm before the camera nothing is projected; the LiDAR is half a metre aside."""
+    mount = RigidTransform(STRAIGHT.rotation, [0, 0.5, 0])
+    cloud = np.array([[before, 0, 0.5, 1]], np.float32)
+    assert project_lidar(cloud, CAMERA, mount, 12, 16).valid.any() == seen
+
+
+def test_a_pixel_reaches_half_a_pixel_around_its_center() -> None:
+    """The whole image, and nothing beside it."""
+    for u in (-0.51, -0.49, 0.49, 0.51, 7.2, 14.6, 15.49, 15.51):
+        for v in (-0.51, -0.49, 3.4, 11.49, 11.51):
+            x, y = (u - 7.5) / 10, (v - 5.5) / 10
+            image = _one([[2.0, -2 * x, -2 * y, 1.0]])
+            inside = -0.5 < u < 15.5 and -0.5 < v < 11.5
+            assert image.valid.any() == inside, (u, v)
+            if inside:
+                assert np.argwhere(image.valid).tolist() == [[round(v), round(u)]]
