@@ -5,62 +5,105 @@ Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import CalibrationError
+from perception.files.text import read_text
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
 
 
-def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
-    """The numeric entries of a KITTI calibration text, by key.
+class KittiTexts:
+    """A calibration text: lines of `key: values`.
+
+    Args:
+        path: the file.
 
     Raises:
-        CalibrationError: the file is missing or no text.
+        CalibrationError: it is missing, no text, or has a key twice.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise CalibrationError("no such file", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise CalibrationError("not a text", where=str(path)) from error
-    entries = {}
-    for line in text.splitlines():
-        key, _, values = line.partition(":")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: dict[str, tuple[int, str]] = {}
+        for number, line in enumerate(read_text(path, error=CalibrationError).split("\n"), 1):
+            key, colon, values = line.partition(":")
+            if not colon:
+                continue
+            if key in self._entries:
+                first = self._entries[key][0]
+                raise CalibrationError(
+                    f"'{key}' is given twice, first in line {first}", where=f"{path}:{number}"
+                )
+            self._entries[key] = number, values
+
+    def array(self, key: str, *shape: int) -> NDArray[np.float64]:
+        """The numbers of an entry, in `shape`.
+
+        Raises:
+            CalibrationError: it is missing, not numeric, not finite, or of another length.
+        """
+        if key not in self._entries:
+            raise CalibrationError(f"no entry '{key}'", where=str(self.path))
+        line, text = self._entries[key]
+        where = f"{self.path}:{line}"
         try:
-            entries[key] = np.array([float(v) for v in values.split()])
-        except ValueError:
-            continue  # calib_time
-    return entries
+            values = np.array([float(v) for v in text.split()], np.float64)
+        except ValueError as error:
+            raise CalibrationError(f"'{key}' is not numeric", where=where) from error
+        wanted = math.prod(shape)
+        if values.size != wanted:
+            raise CalibrationError(
+                f"'{key}' has {values.size} numbers, expected {wanted}", where=where
+            )
+        if not np.isfinite(values).all():
+            raise CalibrationError(f"'{key}' is not finite", where=where)
+        return values.reshape(shape)
 
 
 def rig_from_kitti(folder: Path) -> Rig:
     """The rig of color camera 2 (rectified, the reference) and the Velodyne.
 
     Raises:
-        CalibrationError: a file or entry is missing or of the wrong length.
+        CalibrationError: a file or entry is missing, garbled or impossible.
     """
-    folder = Path(folder)
-    cameras = read_calibration(folder / "calib_cam_to_cam.txt")
-    velodyne = read_calibration(folder / "calib_velo_to_cam.txt")
-    try:
-        projection = cameras["P_rect_02"].reshape(3, 4)
-        width, height = (int(v) for v in cameras["S_rect_02"])
-        rectify = RigidTransform(cameras["R_rect_00"].reshape(3, 3), np.zeros(3))
-        to_camera = RigidTransform(velodyne["R"].reshape(3, 3), velodyne["T"])
-        k = projection[:, :3]
+    cameras = KittiTexts(Path(folder) / "calib_cam_to_cam.txt")
+    velodyne = KittiTexts(Path(folder) / "calib_velo_to_cam.txt")
+    projection = cameras.array("P_rect_02", 3, 4)
+    width, height = cameras.array("S_rect_02", 2)
+    k = projection[:, :3]
+    with _naming(cameras.path):
+        rectify = RigidTransform(cameras.array("R_rect_00", 3, 3), np.zeros(3))
         camera = CameraModel(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2], frame_id="camera")
         # P = K [I | t]: camera 2 sits beside camera 0 by t, in rectified coordinates.
-        offset = RigidTransform(np.eye(3), np.linalg.solve(k, projection[:, 3]).astype(np.float64))
-    except (KeyError, ValueError, OverflowError, np.linalg.LinAlgError) as error:
-        raise CalibrationError(f"entry missing or garbled: {error}", where=str(folder)) from error
+        try:
+            shift = np.linalg.solve(k, projection[:, 3])
+        except np.linalg.LinAlgError as error:
+            raise CalibrationError("'P_rect_02' is singular") from error
+        offset = RigidTransform(np.eye(3), shift.astype(np.float64))
+    with _naming(velodyne.path):
+        to_camera = RigidTransform(velodyne.array("R", 3, 3), velodyne.array("T", 3))
     return Rig(
         {
             "rgb": SensorCalibration(camera, None, "camera"),
             "lidar": SensorCalibration(camera, offset @ rectify @ to_camera, "velodyne"),
         }
     )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which file an error is about that does not."""
+    try:
+        yield
+    except CalibrationError as error:
+        if error.where.startswith(str(path)):
+            raise
+        raise CalibrationError(str(error), where=str(path)) from error

@@ -74,7 +74,7 @@ class CameraModel:
             )
         try:
             values = tuple(float(v) for v in self.distortion)
-            sizes = {n: int(getattr(self, n)) for n in ("width", "height")}
+            sizes = {n: _whole(getattr(self, n)) for n in ("width", "height")}
             lengths = {n: float(getattr(self, n)) for n in ("fx", "fy", "cx", "cy")}
         except (TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(f"not a number: {error}", where=where) from error
@@ -170,8 +170,8 @@ class CameraModel:
         try:
             fx, fy, cx, cy = (float(v) for v in fields["intrinsics"])
             return CameraModel(
-                int(fields["width"]),
-                int(fields["height"]),
+                _whole(fields["width"]),
+                _whole(fields["height"]),
                 fx,
                 fy,
                 cx,
@@ -407,7 +407,7 @@ class CameraModel:
 def _full_camera(fields: Mapping[str, Any], rectified: bool) -> CameraModel:
     """The model of the full sensor, from the fields of a `CameraInfo`."""
     try:
-        size = int(fields["width"]), int(fields["height"])
+        size = _whole(fields["width"]), _whole(fields["height"])
         matrix = [float(v) for v in (fields["p"] if rectified else fields["k"])]
         model = str(fields.get("distortion_model", ""))
         d = tuple(float(v) for v in fields.get("d", ()))
@@ -423,6 +423,14 @@ def _full_camera(fields: Mapping[str, Any], rectified: bool) -> CameraModel:
     if rectified or (polynomial and not d):
         return CameraModel(*size, fx, fy, cx, cy, frame_id=frame)
     return CameraModel(*size, fx, fy, cx, cy, model, d, frame)
+
+
+def _whole(value: Any) -> int:
+    """A number of pixels, which files may write as 640, 640.0 or "640"."""
+    number = int(value)
+    if number != float(value):
+        raise ValueError(f"{value} is no whole number")
+    return number
 
 
 def _first_root(coefficients: ArrayLike) -> float:

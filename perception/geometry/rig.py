@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from perception.errors import AnySenseError, CalibrationError
+from perception.files.text import read_yaml
+from perception.files.writing import write_yaml
 from perception.frame import Modality, Sample, as_modality
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
@@ -75,28 +75,13 @@ def load_rig(path: Path) -> Rig:
     """Read a rig file.
 
     Raises:
-        CalibrationError: it is missing, of a newer schema, or a sensor's entry is wrong.
+        CalibrationError: it is missing, no YAML, of a newer schema, or a sensor's entry is wrong.
     """
-    raw = read_yaml(path)
+    raw = read_yaml(path, error=CalibrationError)
     try:
         return _parse(raw)
     except AnySenseError as error:
         raise CalibrationError(str(error), where=str(path)) from error
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file of calibration.
-
-    Raises:
-        CalibrationError: it cannot be read, or is no YAML.
-    """
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else "cannot be read"
-        raise CalibrationError(reason, where=str(path)) from error
-    except Exception as error:  # PyYAML lets KeyError, IndexError, RecursionError and more through
-        raise CalibrationError("not YAML", where=str(path)) from error
 
 
 def _parse(raw: Any) -> Rig:
@@ -118,12 +103,17 @@ def _sensor(name: str, entry: Any) -> SensorCalibration:
     camera, matrix = entry.get("camera"), entry.get("to_reference")
     if not isinstance(camera, dict | None):
         raise CalibrationError("camera: expected a table", where=name)
+    frame_id, offset = entry.get("frame_id", ""), entry.get("time_offset_ns", 0)
+    if not isinstance(frame_id, str | int):
+        raise CalibrationError("frame_id: expected a name", where=name)
+    if not isinstance(offset, int) or isinstance(offset, bool) or abs(offset) >= 2**63:
+        raise CalibrationError("time_offset_ns: expected a whole number", where=name)
     try:
         return SensorCalibration(
             CameraModel.from_dict(camera) if camera is not None else None,
             RigidTransform.from_matrix(matrix) if matrix is not None else None,
-            str(entry.get("frame_id", "")),
-            int(entry.get("time_offset_ns", 0)),
+            str(frame_id),
+            offset,
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise CalibrationError(str(error), where=name) from error
@@ -131,4 +121,4 @@ def _sensor(name: str, entry: Any) -> SensorCalibration:
 
 def save_rig(rig: Rig, path: Path) -> None:
     """Write a rig file."""
-    Path(path).write_text(yaml.safe_dump(rig.to_dict(), sort_keys=False), encoding="utf-8")
+    write_yaml(path, rig.to_dict(), error=CalibrationError)
