@@ -6,7 +6,6 @@ PyTorch (which is checked when it is exported) stands beside it.
 
 from __future__ import annotations
 
-import html
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from export.report_style import STYLE
 from export.speed import slower
 from perception.data.base import Recording
+from perception.files.text import html_text
 from perception.files.writing import write_json, write_text
 from perception.frame import MODALITIES, subset_name, subsets_of
 from perception.metrics.backends import changes, largest_loss, score_pipeline
@@ -275,19 +275,17 @@ def _page(content: dict[str, Any], command: str) -> str:
     facts += [("Note", note) for row in content["backends"].values() for note in row["notes"]]
     if content["simulated"]:
         facts.insert(1, ("Note", "the bundle was trained on simulated data"))
-    listed = "".join(
-        f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts
-    )
+    listed = "".join(f"<tr><th>{html_text(k)}</th><td>{html_text(v)}</td></tr>" for k, v in facts)
     header, *rows = table_rows(content)
-    head = "".join(f"<th>{html.escape(h)}</th>" for h in header)
+    head = "".join(f"<th>{html_text(h)}</th>" for h in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{html_text(c)}</td>" for c in row) + "</tr>" for row in rows
     )
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{html.escape(title)}</h1><table class='facts'>{listed}</table>"
+        f"<title>{html_text(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"<h1>{html_text(title)}</h1><table class='facts'>{listed}</table>"
         "<h2>Every backend and subset</h2>"
         f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         "<p>Relative error: root mean square error of the worst output over its root mean square, on "

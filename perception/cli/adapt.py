@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
-from perception.cli.arguments import CONSOLE, add_data_arguments, open_data, output_folder, say
+from perception.cli.arguments import add_data_arguments, open_data, output_folder
+from perception.cli.console import counted, note, say
 from perception.errors import ConfigError, MissingDependencyError
 
 
@@ -35,8 +35,6 @@ def run(args: argparse.Namespace) -> int:
         raise MissingDependencyError(
             "adaptation needs PyTorch", hint="pip install 'anysense[train]'"
         ) from error
-    from rich.progress import Progress
-
     from perception.training.adapt import Adapter, AdaptOptions
 
     if args.epochs < 1 or args.batch < 2 or args.lr <= 0:
@@ -47,10 +45,9 @@ def run(args: argparse.Namespace) -> int:
     )
     adapter = Adapter(args.runs, open_data(args), options, args.device)
     if adapter.left_out:
-        say(f"note: {adapter.left_out} frames lack a sensor: left out", style="yellow")
-    with Progress(console=CONSOLE, transient=True) as progress:
-        task = progress.add_task("adapting", total=adapter.steps)
-        report = adapter.run(out, partial(progress.advance, task))
+        note(f"{adapter.left_out} frames lack a sensor: left out")
+    with counted("adapting", adapter.steps) as advance:
+        report = adapter.run(out, advance)
     say(f"estimated domain gap {report.gap:.2f}: pseudo-labels by {report.fusion}")
     say(f"pixels with a pseudo-label: {100 * report.kept:.0f} %")
     for name, score in report.after.items():

@@ -1,9 +1,8 @@
-"""Arguments and output that several commands share."""
+"""Arguments that several commands share."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -11,21 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from perception.data.base import Recording
 from perception.data.registry import SPLITS, open_recording, parse_data_argument
 from perception.errors import ConfigError
-
-_PIPE_WIDTH = 120
-"""Columns for tables that go to a file or pipe, where Rich would assume 80 and cut names off."""
-
-CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-
-
-def say(line: str, style: str | None = None) -> None:
-    """Print a line as it is: not wrapped, brackets in it are no markup."""
-    CONSOLE.print(line, style=style, markup=False, soft_wrap=True)
+from perception.files import writing as files
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -163,9 +151,9 @@ def output_folder(path: Path) -> Path:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file."""
+    """Write a JSON file, its folder too."""
     output_folder(path.parent)
-    path.write_text(json.dumps(content, indent=2, allow_nan=False, default=str) + "\n")
+    files.write_json(path, content, error=ConfigError)
 
 
 def command_line() -> str:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from perception.cli.arguments import (
-    CONSOLE,
     add_engine_arguments,
     backend_names,
     command_line,
     engine_choices,
     output_file,
-    say,
     write_json,
 )
+from perception.cli.console import Table, counted, say
 from perception.errors import ConfigError
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
@@ -55,8 +54,6 @@ def add_bench_arguments(parser: argparse.ArgumentParser, default: str | None = N
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table, write the JSON."""
-    from rich.progress import Progress
-
     from perception.runtime.benchmark import measure
 
     if args.frames < 1 or args.warmup < 0:
@@ -65,9 +62,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("at most two bundles can be compared")
     output_file(args.json)
     pipelines = _by_backend(args) if args.backends else _by_bundle(args)
-    with Progress(console=CONSOLE, transient=True) as progress:
-        task = progress.add_task("timing", total=args.frames + args.warmup)
-        found = measure(pipelines, args.frames, args.warmup, lambda: progress.advance(task))
+    with counted("timing", args.frames + args.warmup) as advance:
+        found = measure(pipelines, args.frames, args.warmup, advance)
     content: dict[str, Any] = {
         "command": command_line(),
         "frames": args.frames,
@@ -142,12 +138,9 @@ def _speedup(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
 
 
 def _print(label: str, found: dict[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     grid = found["grid"]
     title = f"{label} at {grid['width']}x{grid['height']} on {found['backend']}"
-    table = Table(title=escape(title))
+    table = Table(title=title)
     table.add_column("subset", no_wrap=True)
     for column in ("total p50 ms", "p99", "engine p50 ms", "overhead / engine", "frames/s"):
         table.add_column(column, justify="right")
@@ -160,6 +153,6 @@ def _print(label: str, found: dict[str, Any]) -> None:
             f"{100 * row['overhead_over_engine']:.1f} %",
             f"{row['frames_per_second']:.1f}",
         )
-    CONSOLE.print(table)
+    table.show()
     for modality, share in found["saving_when_lost"].items():
         say(f"without {modality}: {100 * share:.0f} % less latency")

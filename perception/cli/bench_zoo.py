@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from perception.cli.arguments import (
-    CONSOLE,
     SEEN_NOTE,
     add_data_arguments,
     add_engine_arguments,
@@ -16,11 +14,12 @@ from perception.cli.arguments import (
     engine_choices,
     open_data,
     output_file,
-    say,
     seen_in_training,
     write_json,
 )
+from perception.cli.console import counted, note, say
 from perception.errors import ConfigError
+from perception.files.writing import write_text
 from perception.frame import subset_name, subsets_of
 
 
@@ -38,8 +37,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and time every bundle; print the table, write it where asked."""
-    from rich.progress import Progress
-
     from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
     from perception.metrics.zoo_table import ZooRow, make_rows, to_markdown
     from perception.runtime.benchmark import measure
@@ -57,32 +54,32 @@ def run(args: argparse.Namespace) -> int:
         usable[name] = tuple(m for m in pipeline.modalities if m in recording.info.modalities)
         if not usable[name]:
             raise ConfigError(f"takes none of the modalities of {args.data}", where=name)
-    with Progress(console=CONSOLE, transient=True) as progress:
-        timing = progress.add_task("timing", total=args.frames + 3)
-        times = measure(pipelines, args.frames, 3, lambda: progress.advance(timing))
-        rows: list[ZooRow] = []
-        for name, pipeline in pipelines.items():
-            subsets = subsets_of(usable[name])
-            task = progress.add_task(name, total=len(subsets) * len(recording))
-            pipeline.min_score = LOW_SCORE
-            scores = evaluate_subsets(pipeline, recording, subsets, partial(progress.advance, task))
-            full = times[name]["subsets"][subset_name(pipeline.modalities)]
-            published = _published(pipeline.manifest.model.get("name", ""))
-            rows += make_rows(pipeline.manifest, scores, full["total_ms"]["p50"], published)
+    with counted("timing", args.frames + 3) as advance:
+        times = measure(pipelines, args.frames, 3, advance)
+    rows: list[ZooRow] = []
+    for name, pipeline in pipelines.items():
+        subsets = subsets_of(usable[name])
+        pipeline.min_score = LOW_SCORE
+        with counted(name, len(subsets) * len(recording)) as advance:
+            scores = evaluate_subsets(pipeline, recording, subsets, advance)
+        full = times[name]["subsets"][subset_name(pipeline.modalities)]
+        published = _published(pipeline.manifest.model.get("name", ""))
+        rows += make_rows(pipeline.manifest, scores, full["total_ms"]["p50"], published)
     simulated = ", simulated" if recording.info.simulated else ""
     caption = (
         f"On {recording.info.name}{simulated}, split {args.split}, {len(recording)} frames; "
         f"`{command_line()}`."
     )
     table = to_markdown(rows, caption)
-    say(table)
+    for line in table.splitlines():
+        say(line)
     if any(
         seen_in_training(p.manifest.training, recording, args.split) for p in pipelines.values()
     ):
-        say(f"note: {SEEN_NOTE}", style="yellow")
+        note(SEEN_NOTE)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(table)
+        write_text(args.out, table, error=ConfigError)
     if args.json:
         write_json(args.json, {"command": command_line(), "rows": [asdict(r) for r in rows]})
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from perception.cli.arguments import CONSOLE, say
+from perception.cli.console import Table, say
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,9 +60,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_section(title: str, content: dict[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     if not content:
         return
     table = Table(title=title, title_justify="left", show_header=False)
@@ -71,10 +68,10 @@ def _print_section(title: str, content: dict[str, Any]) -> None:
     for key, value in content.items():
         if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
             for name, inner in value.items():
-                table.add_row(escape(f"{key}: {name}"), escape(_short(inner)))
+                table.add_row(f"{key}: {name}", _short(inner))
         else:
-            table.add_row(escape(key), escape(_short(value)))
-    CONSOLE.print(table)
+            table.add_row(key, _short(value))
+    table.show()
 
 
 def _short(value: Any) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.arguments import CONSOLE
+from perception.cli.console import Table, plain, say, tracked
 from perception.errors import ConfigError
+
+_SHOWN_FINDINGS = 50
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,22 +35,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from rich.progress import track
-    from rich.table import Table
-
     from perception.data.check import check_folder
 
-    findings = check_folder(args.folder, lambda items: track(items, "checking", transient=True))
+    findings = check_folder(args.folder, lambda items: tracked(items, "checking"))
     errors = [f for f in findings if f.severity == "error"]
     if findings:
         table = Table("severity", "where", "finding")
-        for finding in findings[:50]:
+        worst_first = sorted(findings, key=lambda f: f.severity != "error")
+        for finding in worst_first[:_SHOWN_FINDINGS]:
             color = "red" if finding.severity == "error" else "yellow"
-            table.add_row(f"[{color}]{finding.severity}[/{color}]", finding.where, finding.message)
-        CONSOLE.print(table)
-        if len(findings) > 50:
-            CONSOLE.print(f"... and {len(findings) - 50} more")
-    CONSOLE.print(f"{args.folder}: {len(errors)} errors, {len(findings) - len(errors)} warnings")
+            table.add_row(plain(finding.severity, color), finding.where, finding.message)
+        table.show()
+        if len(findings) > _SHOWN_FINDINGS:
+            say(f"... and {len(findings) - _SHOWN_FINDINGS} more")
+    say(f"{args.folder}: {len(errors)} errors, {len(findings) - len(errors)} warnings")
     return 2 if errors else 0
 
 
@@ -62,7 +62,7 @@ def _make_sim(args: argparse.Namespace) -> int:
     make_recording(
         args.out, args.kind, args.frames, args.seed, size=(height, width), lidar=args.lidar
     )
-    CONSOLE.print(f"wrote {args.frames} simulated frames to {args.out}")
+    say(f"wrote {args.frames} simulated frames to {args.out}")
     return 0
 
 
@@ -75,12 +75,12 @@ def _info(args: argparse.Namespace) -> int:
     recording = open_recording(kind, root)
     info = recording.info
     tags = Counter(tag for i in range(len(recording)) for tag in recording.tags(i))
-    CONSOLE.print(f"[bold]{info.name}[/bold]{' (simulated)' if info.simulated else ''}")
-    CONSOLE.print(f"frames {len(recording)}; modalities {', '.join(info.modalities)}")
+    say(f"{info.name}{' (simulated)' if info.simulated else ''}", "bold")
+    say(f"frames {len(recording)}; modalities {', '.join(info.modalities)}")
     for name, classes in (("semantic", info.seg_classes), ("box", info.det_classes)):
         if classes:
-            CONSOLE.print(f"{len(classes)} {name} classes: {', '.join(c.name for c in classes)}")
+            say(f"{len(classes)} {name} classes: {', '.join(c.name for c in classes)}")
     if tags:
-        CONSOLE.print("tags " + ", ".join(f"{k} {v}" for k, v in sorted(tags.items())))
-    CONSOLE.print(f"licence: {info.licence}")
+        say("tags " + ", ".join(f"{k} {v}" for k, v in sorted(tags.items())))
+    say(f"licence: {info.licence}")
     return 0

@@ -7,22 +7,15 @@ import shutil
 from pathlib import Path
 
 from perception.cli.arguments import (
-    CONSOLE,
     add_data_arguments,
     add_engine_arguments,
     command_line,
     engine_choices,
     open_data,
+    output_folder,
 )
+from perception.cli.console import counted, note, say, warn
 from perception.data.base import Recording
-
-DEFAULT_BUNDLES = {
-    "nyuv2": "indoor-rgbd",
-    "msrs": "road-rgbt",
-    "rgbt_person": "road-rgbt",
-    "kitti": "road-rgbt",
-}
-SIMULATED_BUNDLE = "sim-rgbdtl"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,10 +49,20 @@ def _recording(args: argparse.Namespace) -> Recording:
     return open_data(args)
 
 
+def _chosen(recording: Recording) -> str:
+    """The path of the bundle that fits; says which, and why."""
+    from perception.demo.choice import choose_bundle
+
+    first, *others = choose_bundle(recording.info)
+    say(f"bundle {first.name}: {first.described()}")
+    if others:
+        names = ", ".join(one.name for one in others)
+        note(f"{names} would fit as well: --bundle chooses")
+    return str(first.path)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the demo; writes report.html, frames.csv, overlays and a GIF."""
-    from rich.progress import Progress
-
     from perception.demo.report import write_report
     from perception.demo.runner import run_demo
     from perception.errors import ConfigError, MissingDependencyError
@@ -68,26 +71,25 @@ def run(args: argparse.Namespace) -> int:
 
     if args.frames < 10:
         raise ConfigError("needs at least 10 frames", where="--frames")
-    args.out.mkdir(parents=True, exist_ok=True)
+    output_folder(args.out)
     command = command_line()
     recording = _recording(args)
-    name = args.bundle or DEFAULT_BUNDLES.get(recording.info.kind, SIMULATED_BUNDLE)
+    name = args.bundle or _chosen(recording)
     pipeline = Pipeline.load(name, args.device, **engine_choices(args))
     reference = Pipeline.load(name, args.device, **engine_choices(args))
-    with Progress(console=CONSOLE, transient=True) as progress:
-        task = progress.add_task("running the drive", total=len(recording))
-        record = run_demo(pipeline, reference, recording, args.out, lambda: progress.advance(task))
+    with counted("running the drive", len(recording)) as advance:
+        record = run_demo(pipeline, reference, recording, args.out, advance)
     animation: Path | None = args.out / "drive.gif"
     try:
         # A fast machine shows no more than some hundred frames: the film is for a glance.
         step = max(1, len(record.mosaics) // 120)
         write_gif(record.mosaics[::step], args.out / "drive.gif")
     except MissingDependencyError as error:
-        CONSOLE.print(f"warning: {error}", style="yellow")
+        warn(error)
         animation = None
     write_report(record, args.out / "report.html", animation=animation, command=command)
     answered = sum(bool(r["used"]) for r in record.rows)
-    CONSOLE.print(
+    say(
         f"{len(record.rows)} frames, {answered} answered; wrote {args.out / 'report.html'} "
         f"and {args.out / 'frames.csv'}"
     )

@@ -6,7 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from perception.cli.arguments import CONSOLE, output_file, say, write_json
+from perception.cli.arguments import output_file, write_json
+from perception.cli.console import Table, plain, say
 
 _STYLES = {"ok": "green", "missing": "dim", "broken": "red"}
 
@@ -26,9 +27,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Look, and tell; what is missing is no error."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from perception.runtime.doctor import examine, report
 
     if args.json not in (None, "-"):
@@ -48,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
         table.add_row(
             "" if check.group == group else check.group,
             check.name,
-            f"[{_STYLES[check.status]}]{check.status}",
-            escape(check.detail),
-            escape(check.fix),
+            plain(check.status, _STYLES[check.status]),
+            check.detail,
+            check.fix,
         )
         group = check.group
-    CONSOLE.print(table)
+    table.show()
     say(f"--device can be: auto, cpu, {', '.join(content['usable_backends'])}")
     return 0

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from perception.cli.arguments import (
-    CONSOLE,
     SEEN_NOTE,
     add_data_arguments,
     add_engine_arguments,
@@ -17,10 +16,10 @@ from perception.cli.arguments import (
     engine_choices,
     open_data,
     output_file,
-    say,
     seen_in_training,
     write_json,
 )
+from perception.cli.console import Table, counted, note, say
 from perception.data.base import Recording
 from perception.errors import ConfigError
 from perception.frame import Modality, as_modality, subsets_of
@@ -70,8 +69,6 @@ def _subsets(args: argparse.Namespace, usable: tuple[Modality, ...]) -> list[tup
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
-    from rich.progress import Progress
-
     from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
     from perception.runtime.bundle import find_bundle, record_accuracy
     from perception.runtime.pipeline import Pipeline
@@ -92,16 +89,15 @@ def run(args: argparse.Namespace) -> int:
     if not usable:
         raise ConfigError(f"the bundle takes none of the modalities of {args.data}")
     subsets = _subsets(args, usable)
-    with Progress(console=CONSOLE, transient=True) as progress:
-        task = progress.add_task("evaluating", total=len(subsets) * len(recording))
-        table = evaluate_subsets(pipeline, recording, subsets, lambda: progress.advance(task))
+    with counted("evaluating", len(subsets) * len(recording)) as advance:
+        table = evaluate_subsets(pipeline, recording, subsets, advance)
     notes = [f"the bundle does not know {', '.join(lacking)}: scored as 0"] if lacking else []
     notes += _gaps(table, len(recording))
     if seen_in_training(pipeline.manifest.training, recording, args.split):
         notes.append(SEEN_NOTE)
     _print(table, args, pipeline.manifest.name, recording.info.simulated)
-    for note in notes:
-        say(f"note: {note}", style="yellow")
+    for line in notes:
+        note(line)
     content = {
         "bundle": pipeline.manifest.name,
         "bundle_version": pipeline.manifest.version,
@@ -135,8 +131,6 @@ def _gaps(table: dict[str, Any], frames: int) -> list[str]:
 
 
 def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
-    from rich.progress import Progress
-
     from perception.metrics.backends import judge_backends, record_backends
     from perception.runtime.bundle import Bundle, find_bundle
 
@@ -148,10 +142,9 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
     subsets = _subsets(args, usable) if args.subset else subsets_of(usable)
     if args.record and len(subsets) < len(subsets_of(manifest.modalities)):
         raise ConfigError("a record needs every subset of the bundle's sensors", where="--record")
-    with Progress(console=CONSOLE, transient=True) as progress:
-        same = args.reference is None
-        rounds = 1 + sum(not (same and name == "onnxruntime-cpu") for name in names)
-        task = progress.add_task("evaluating", total=rounds * len(subsets) * len(recording))
+    same = args.reference is None
+    rounds = 1 + sum(not (same and name == "onnxruntime-cpu") for name in names)
+    with counted("evaluating", rounds * len(subsets) * len(recording)) as advance:
         reference, judged = judge_backends(
             args.bundle,
             recording,
@@ -160,11 +153,11 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
             reference_bundle=args.reference,
             tolerance=args.tolerance,
             **engine_choices(args),
-            on_result=lambda: progress.advance(task),
+            on_result=advance,
         )
     _print(reference, args, f"{manifest.name}, onnxruntime-cpu", recording.info.simulated)
-    for note in _gaps(reference, len(recording)):
-        say(f"note: {note}", style="yellow")
+    for line in _gaps(reference, len(recording)):
+        note(line)
     for judgement in judged.values():
         record = judgement.record
         say(
@@ -204,8 +197,6 @@ def _record(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:
-    from rich.table import Table
-
     counts = ("frames", "answered", "judged")
     every = dict.fromkeys(key for row in table.values() for key in row)
     columns = [key for key in every if key not in ("per_class", *counts)]
@@ -217,4 +208,4 @@ def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated
     for subset, row in table.items():
         cells = ["-" if row.get(c) is None else f"{100 * row[c]:.1f}" for c in columns]
         out.add_row(subset, *(str(row[c]) for c in counts), *cells)
-    CONSOLE.print(out)
+    out.show()

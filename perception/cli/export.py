@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from perception.cli.arguments import (
-    CONSOLE,
     backend_names,
     command_line,
     output_folder,
-    say,
     thin_out,
 )
+from perception.cli.console import Table, complain, note, say, status, step_progress
 from perception.cli.export_arguments import (
     PLAN_ENGINES,
     add_arguments,
@@ -33,7 +32,6 @@ from perception.cli.export_precision import (
     megabytes,
 )
 from perception.cli.extras import require
-from perception.cli.progress import step_progress
 from perception.errors import BundleError, ConfigError, ParityError
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             return _serve(args, bundle)
         return _export(args, bundle)
     except (NonFiniteError, ParityError) as error:
-        CONSOLE.print(f"anysense: error: {error}", style="red", highlight=False)
+        complain(f"error: {error}")
         return EXIT_TOLERANCE
 
 
@@ -146,8 +144,6 @@ def _check_bundle_source(args: argparse.Namespace, bundle: Bundle, choice: Graph
 def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]:
     """The float32 bundle of a run, and the graphs that are asked for."""
     require("a checkpoint", "torch", "onnxscript", "safetensors")
-    from rich.table import Table
-
     from export.bundle_folder import check_target
     from export.bundle_graphs import parse_choice
     from export.bundle_writer import ExportOptions, export_bundle
@@ -170,12 +166,12 @@ def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]
         version=args.version or "1",
         name=args.name,
     )
-    with CONSOLE.status(f"exporting {args.source}"):
+    with status(f"exporting {args.source}"):
         rows = export_bundle(args.source, out, options)
     table = Table("graphs", "subset", "max |ONNX - PyTorch|")
     for row in rows:
         table.add_row(row.form, row.subset, f"{row.max_abs:.1e}")
-    CONSOLE.print(table)
+    table.show()
     say(f"wrote {out} ({megabytes(out):.1f} MB)")
     return Bundle.open(out), choice
 
@@ -203,7 +199,7 @@ def _add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None, shown:
     from export.bundle_graphs import add_graphs, graph_files, subset_file
     from perception.frame import as_modality
 
-    with CONSOLE.status("joining graphs"):
+    with status("joining graphs"):
         errors = add_graphs(bundle, choice, threads)
     files = set(graph_files(bundle, choice))
     for name, error in errors.items():
@@ -262,8 +258,6 @@ def _check_outside(out: Path, bundle: Bundle) -> None:
 
 def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
     """Write the report; False when it breaks a tolerance."""
-    from rich.table import Table
-
     from export.report import ReportOptions, make_report, table_rows, write_report
     from perception.data.registry import open_recording, parse_data_argument
 
@@ -288,12 +282,12 @@ def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
     table = Table(*header)
     for row in rows:
         table.add_row(*row)
-    CONSOLE.print(table)
+    table.show()
     for row in content["backends"].values():
         for reason in row["reasons"]:
             say(f"{row['backend']}: {reason}", style="red")
-        for note in row["notes"]:
-            say(f"note: {note}", style="yellow")
+        for line in row["notes"]:
+            note(line)
     say(f"wrote {args.report / 'report.html'}")
     return bool(content["passed"])
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perception.cli.arguments import CONSOLE, say, thin_out
+from perception.cli.arguments import thin_out
+from perception.cli.console import Table, note, say, step_progress, warn
 from perception.cli.export_arguments import (
     HALF_ERROR,
     INT8_ERROR,
     MIXED_ERROR,
     MIXED_LAYER_ERROR,
 )
-from perception.cli.progress import step_progress
 from perception.errors import ConfigError, DataError, EngineError
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def change(args: argparse.Namespace, bundle: Bundle, finish: Finish) -> Bundle:
         if factor >= 1:
             say(f"{name}: {factor:.2f} times as fast as float32 here")
     for name, error in untimed.items():
-        say(f"note: not timed on {name}: {error}", style="yellow")
+        note(f"not timed on {name}: {error}")
     for line in slower(args.precision, speed):
-        say(f"warning: {line}", style="yellow")
+        warn(line)
     return Bundle.open(args.out)
 
 
@@ -110,8 +110,6 @@ def _say_float(choice: Choice) -> None:
 
 
 def _quantize(args: argparse.Namespace, bundle: Bundle, finish: Finish) -> None:
-    from rich.table import Table
-
     from export.calibration_frames import usual_frames
     from export.int8 import Int8Options, Quantizer
 
@@ -133,7 +131,7 @@ def _quantize(args: argparse.Namespace, bundle: Bundle, finish: Finish) -> None:
     for name in order[: max(8, len(choice.kept) + 3)]:
         kept = "float" if name in choice.kept else "int8"
         table.add_row(name, f"{choice.layers[name]:.4f}", kept)
-    CONSOLE.print(table)
+    table.show()
     say(
         f"{len(choice.layers) - len(choice.kept)} of {len(choice.layers)} layers in int8; "
         f"relative error {choice.error:.3f}, with all of them {choice.error_all:.3f}"
@@ -142,10 +140,9 @@ def _quantize(args: argparse.Namespace, bundle: Bundle, finish: Finish) -> None:
         frames = (
             "1 frame" if len(quantizer.calibrated) == 1 else f"{len(quantizer.calibrated)} frames"
         )
-        say(
-            f"note: calibrated on {frames}, all that the recording can spare; "
-            f"{usual_frames(10**6)} are usual",
-            style="yellow",
+        note(
+            f"calibrated on {frames}, all that the recording can spare; "
+            f"{usual_frames(10**6)} are usual"
         )
     say(f"wrote {args.out} ({megabytes(args.out):.1f} MB)")
     if args.judge_frames:

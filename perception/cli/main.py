@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
+from perception.cli.console import (
+    complain,
+    flush_output,
+    give_up_output,
+    output_flushes,
+    prepare_streams,
+    reader_is_gone,
+)
 from perception.cli.extras import explain
 from perception.errors import AnySenseError, MissingDependencyError
 
@@ -33,7 +44,12 @@ COMMANDS = (
 """Modules of this package with `add_parser`, in the order of the help text."""
 
 EXIT_ERROR = 2
+EXIT_INTERNAL = 70
+"""A fault of the program itself, or no memory left; sysexits.h has it as EX_SOFTWARE."""
+
 EXIT_INTERRUPTED = 130
+TRACEBACK_VARIABLE = "ANYSENSE_TRACEBACK"
+_LONGEST_TEXT = 300
 
 _Commands = argparse._SubParsersAction
 
@@ -78,34 +94,65 @@ def _register(name: str, commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
+    """Run one command and return its exit status: the last place where anything is caught."""
+    prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
     try:
-        args = build_parser(chosen).parse_args(arguments)
-        status: int = args.run(args)
+        try:
+            return _run(arguments)
+        finally:
+            flush_output()
     except AnySenseError as error:
         return _fail(str(error))
     except ImportError as error:
         line = explain(error)
-        if line is None:
-            raise
-        return _fail(line)
-    except BrokenPipeError:
-        return 0
+        return _broken(error) if line is None else _fail(line)
+    except BrokenPipeError as error:
+        if reader_is_gone():  # as in `anysense models | head`
+            give_up_output()
+            return 0
+        return _fail(f"{error.strerror}")
     except OSError as error:
         # A full disk, a folder where a file should be, no permission: the user's to mend, not ours.
+        if not output_flushes():
+            give_up_output()
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
-        print("anysense: interrupted", file=sys.stderr)  # noqa: T201
+        complain("interrupted")
         return EXIT_INTERRUPTED
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # panics of Rust extensions are no `Exception`
+        return _broken(error)
+
+
+def _run(arguments: list[str]) -> int:
+    chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    args = build_parser(chosen).parse_args(arguments)
+    status: int = args.run(args)
     return status
 
 
 def _fail(line: str) -> int:
-    print(f"anysense: error: {line}", file=sys.stderr)  # noqa: T201
+    complain(f"error: {line}")
     return EXIT_ERROR
+
+
+def _broken(error: BaseException) -> int:
+    """Say in one line what no part of the program expected."""
+    if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
+        traceback.print_exception(error)
+    if isinstance(error, MemoryError):
+        complain("error: not enough memory")
+        return EXIT_INTERNAL
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = f"{type(error).__name__}: {error}"[:_LONGEST_TEXT]
+    complain(
+        f"internal error: {text} at {Path(place.filename).name}:{place.lineno} "
+        f"({TRACEBACK_VARIABLE}=1 shows the traceback; please report it)"
+    )
+    return EXIT_INTERNAL
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.arguments import CONSOLE, command_line, output_file, say, write_json
+from perception.cli.arguments import command_line, output_file, write_json
+from perception.cli.console import Table, say
 from perception.cli.extras import require
 from perception.errors import ConfigError
 
@@ -24,8 +25,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Print the table, write the JSON."""
     require("counting", "torch")
-    from rich.table import Table
-
     from perception.models.complexity import describe_models
     from perception.models.registry import MODELS
 
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             "-" if published is None else f"{published:.2f}",
             f"{row['gmac']:.2f}",
         )
-    CONSOLE.print(table)
+    table.show()
     say(f"at {args.size[1]}x{args.size[0]}, {args.classes} classes, default options")
     if args.json:
         content = {

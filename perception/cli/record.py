@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.arguments import add_data_arguments, open_data, say
+from perception.cli.arguments import add_data_arguments, open_data
+from perception.cli.console import say
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perception.cli.arguments import add_engine_arguments, engine_choices, output_folder, say
+from perception.cli.arguments import add_engine_arguments, engine_choices, output_folder
+from perception.cli.console import say, warn
 from perception.errors import ConfigError, DataError
 from perception.frame import Modality, as_modality
 
@@ -169,19 +170,19 @@ def _warn(playback: Any) -> None:
     """Say what was made up for, by sensor."""
     for modality in playback.topics.values():
         if bad := playback.counters[f"malformed_{modality}"]:
-            say(f"warning: {bad} messages of {modality} could not be decoded", style="yellow")
+            warn(f"{bad} messages of {modality} could not be decoded")
         if count := playback.stamps.counters[f"unstamped_{modality}"]:
             line = f"{count} messages of {modality} have no stamp (0)"
-            say(f"warning: {line}: took the time they were recorded at", style="yellow")
+            warn(f"{line}: took the time they were recorded at")
         if count := playback.stamps.counters[f"other_clock_{modality}"]:
             line = playback.stamps.notes.get(modality, f"{modality}: stamps are of another clock")
-            say(f"warning: {count} messages of {line}", style="yellow")
+            warn(f"{count} messages of {line}")
     for concern, line in playback.calibration.problems.items():
-        say(f"warning: {concern}: {line}", style="yellow")
+        warn(f"{concern}: {line}")
     if playback.skipped_ns:
         seconds = playback.skipped_ns / 1e9
         line = f"nothing was recorded for {seconds:.0f} s more than the outputs show"
-        say(f"warning: {line}: long gaps are cut short", style="yellow")
+        warn(f"{line}: long gaps are cut short")
 
 
 def _topics(given: list[str]) -> dict[Modality, str]:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from perception.cli.arguments import (
-    CONSOLE,
     add_engine_arguments,
     engine_choices,
     output_folder,
-    say,
     write_json,
 )
+from perception.cli.console import note, say, warn
 from perception.errors import ConfigError
 from perception.files.writing import write_image
 from perception.frame import LEAST_RANGE_M, Frame, Modality, Sample
@@ -83,9 +82,9 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
         samples["depth"] = load_depth(args.depth, args.depth_scale, contract.depth.m_per_count8)
         encoding = samples["depth"].encoding
         if args.depth_scale is None and encoding == "8UC1":
-            say(f"note: 8 bit depth, read as {contract.depth.m_per_count8:.4g} m per step")
+            note(f"8 bit depth, read as {contract.depth.m_per_count8:.4g} m per step")
         elif args.depth_scale is not None and "FC1" in encoding:
-            say("note: depth of floats is read as metres; --depth-scale is for integers")
+            note("depth of floats is read as metres; --depth-scale is for integers")
     if args.thermal:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # it is a note below
@@ -97,7 +96,7 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
     for modality in samples:
         path = getattr(args, modality)
         for text in file_remarks(path, modality):
-            say(f"note: {path} {text}")
+            note(f"{path} {text}")
     if not samples:
         raise ConfigError("no sensor file given", hint="--rgb, --depth, --thermal or --lidar")
     if args.rig:
@@ -121,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         )
     result = pipeline(frame)
     for line in result.warnings:
-        CONSOLE.print(f"warning: {line}", style="yellow")
+        warn(line)
     output_folder(args.out)
     write_json(args.out / "result.json", result_fields(pipeline, result))
     if not result.used:
@@ -136,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
     for name, picture in result.images.items():
         write_image(args.out / f"image_{name}.png", picture)
     used = ", ".join(result.used)
-    CONSOLE.print(
+    say(
         f"{result.state}: used {used}; {result.total_ms:.1f} ms on {result.backend}; wrote {args.out}"
     )
     return 0

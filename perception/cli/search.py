@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perception.cli.arguments import (
-    CONSOLE,
     add_data_arguments,
     backend_names,
     open_data,
     output_folder,
-    say,
 )
+from perception.cli.console import Table, say, step_progress
 from perception.cli.extras import require
-from perception.cli.progress import step_progress
 from perception.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -114,12 +112,10 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _print(report: SearchReport, space: SearchSpace) -> None:
-    from rich.table import Table
-
     table = Table("sub-network", "predicted ms", "measured ms", "MB", "int8", "score", "held out")
     for label, found in {"(whole, float)": report.whole, **report.chosen}.items():
         table.add_row(label, *_row(found, space))
-    CONSOLE.print(table)
+    table.show()
     for name, value in report.errors.items():
         say(f"{name.replace('_', ' ')}: {value:.3g}")
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perception.cli.arguments import say
+from perception.cli.console import note, say
 from perception.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _take_data(config: TrainConfig, argument: str) -> None:
     configured, _ = parse_data_argument(config.data.source)
     if kind != configured and config.data.options:
         names = ", ".join(config.data.options)
-        say(f"note: data.options ({names}) are for {configured} data and left aside", "yellow")
+        note(f"data.options ({names}) are for {configured} data and left aside")
         config.data.options = {}
     config.data.source, config.data.val_source = argument, None
 
@@ -126,5 +126,5 @@ def fit(trainer: Trainer, args: argparse.Namespace) -> int:
     if args.resume:
         trainer.resume()
     trainer.fit()
-    print(f"wrote {trainer.out}")  # noqa: T201
+    say(f"wrote {trainer.out}")
     return 0

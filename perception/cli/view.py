@@ -15,8 +15,8 @@ from perception.cli.arguments import (
     engine_choices,
     open_data,
     output_file,
-    say,
 )
+from perception.cli.console import say
 from perception.errors import ConfigError, MissingDependencyError
 
 SUFFIXES = (".mcap", ".rrd")

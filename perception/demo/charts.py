@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
-
 import numpy as np
 
 from perception.demo.runner import DemoRecord
 from perception.demo.scenario import modality_title
+from perception.files.text import html_text
 
 _WIDTH, _LEFT, _ROW = 1000, 92, 30
 _STATE_CLASS = {"full": "full", "degraded": "degraded", "hold": "hold", "stop": "stop"}
@@ -74,7 +73,7 @@ def _phase_label(name: str, x0: float, x1: float) -> str:
         else:
             lines[-1] = longer
     spans = "".join(
-        f"<tspan x='{x0 + 4:.1f}' dy='{0 if i == 0 else 12}'>{html.escape(t)}</tspan>"
+        f"<tspan x='{x0 + 4:.1f}' dy='{0 if i == 0 else 12}'>{html_text(t)}</tspan>"
         for i, t in enumerate(lines[:2])
     )
     return f"<text class='phase' y='18'>{spans}</text>"

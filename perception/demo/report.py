@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import platform
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from perception.demo.charts import latency_chart, timeline_chart
 from perception.demo.runner import DemoRecord, PhaseRecord
 from perception.demo.scenario import modality_title
+from perception.files.text import html_text
 from perception.files.writing import write_text
 
 _STYLE = Path(__file__).with_name("report.css")
@@ -53,7 +53,7 @@ def write_report(record: DemoRecord, path: Path, *, animation: Path | None, comm
         _section("Latency", latency_chart(record) + _latency_note(record)),
         _section("How this was made", _facts(record, command)),
     ]
-    title = html.escape(f"AnySense demo: {manifest.name} on {info.name}")
+    title = html_text(f"AnySense demo: {manifest.name} on {info.name}")
     write_text(
         path,
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
@@ -64,16 +64,16 @@ def write_report(record: DemoRecord, path: Path, *, animation: Path | None, comm
 
 
 def _notice(text: str) -> str:
-    return f"<p class='notice'>{html.escape(text)}</p>"
+    return f"<p class='notice'>{html_text(text)}</p>"
 
 
 def _section(title: str, body: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{body}</section>"
+    return f"<section><h2>{html_text(title)}</h2>{body}</section>"
 
 
 def _embedded(path: Path, kind: str, css: str = "", alt: str = "") -> str:
     content = base64.b64encode(path.read_bytes()).decode()
-    return f"<img class='{css}' alt='{html.escape(alt)}' src='data:{kind};base64,{content}'>"
+    return f"<img class='{css}' alt='{html_text(alt)}' src='data:{kind};base64,{content}'>"
 
 
 def _header(record: DemoRecord) -> str:
@@ -82,8 +82,8 @@ def _header(record: DemoRecord) -> str:
     return (
         "<header><p class='brand'>AnySense</p>"
         "<h1>The sensors fail. The output goes on.</h1>"
-        f"<p class='lead'>{len(record.rows)} frames of <b>{html.escape(info.name)}</b> through the "
-        f"bundle <b>{html.escape(manifest.name)}</b>, with {sensors} failing on a script.</p></header>"
+        f"<p class='lead'>{len(record.rows)} frames of <b>{html_text(info.name)}</b> through the "
+        f"bundle <b>{html_text(manifest.name)}</b>, with {sensors} failing on a script.</p></header>"
     )
 
 
@@ -132,7 +132,7 @@ def _headlines(record: DemoRecord) -> str:
     if full:
         tiles.append((f"{np.median(full):.0f} ms", "median latency, all sensors"))
     cells = "".join(
-        f"<div class='tile'><b>{a}</b><span>{html.escape(b)}</span></div>" for a, b in tiles
+        f"<div class='tile'><b>{a}</b><span>{html_text(b)}</span></div>" for a, b in tiles
     )
     return f"<div class='tiles'>{cells}</div>"
 
@@ -151,9 +151,9 @@ def _phase_table(record: DemoRecord) -> str:
     for phase in record.phases:
         part = record.rows[phase.phase.start : phase.phase.stop]
         cells = [
-            html.escape(phase.phase.name),
+            html_text(phase.phase.name),
             f"{phase.phase.start} to {phase.phase.stop - 1}",
-            html.escape(_most_common([r["used"] or "none" for r in part])),
+            html_text(_most_common([r["used"] or "none" for r in part])),
             _most_common([r["state"] for r in part]),
         ]
         if score:
@@ -182,7 +182,7 @@ def _gallery(record: DemoRecord) -> str:
     for phase in record.phases:
         if phase.pictures:
             picture = _embedded(phase.pictures[0], "image/jpeg", alt=phase.phase.name)
-            caption = html.escape(phase.phase.name)
+            caption = html_text(phase.phase.name)
             figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
     return f"<div class='gallery'>{''.join(figures)}</div>{_legend(record)}"
 
@@ -191,7 +191,7 @@ def _legend(record: DemoRecord) -> str:
     manifest = record.pipeline.manifest
     classes = manifest.classes.segmentation or manifest.classes.detection
     keys = "".join(
-        f"<span class='key'><i style='background:rgb{tuple(c.color)}'></i>{html.escape(c.name)}</span>"
+        f"<span class='key'><i style='background:rgb{tuple(c.color)}'></i>{html_text(c.name)}</span>"
         for c in classes
     )
     return f"<p class='legend'>{keys}</p>"
@@ -208,12 +208,17 @@ def _latency_note(record: DemoRecord) -> str:
     )
 
 
+def _millions(count: object) -> str:
+    """A bundle's own count, which may be missing or anything."""
+    return f"{count / 1e6:.2f} M" if isinstance(count, int | float) else "unknown"
+
+
 def _facts(record: DemoRecord, command: str) -> str:
     manifest, info = record.pipeline.manifest, record.recording.info
     facts: list[tuple[str, Any]] = [
         ("Command", command),
         ("Bundle", f"{manifest.name} {manifest.version}: {manifest.description}"),
-        ("Parameters", f"{manifest.model.get('parameters', 0) / 1e6:.2f} M"),
+        ("Parameters", _millions(manifest.model.get("parameters"))),
         ("Trained on", manifest.training.get("data", "unknown")),
         ("Data licence", manifest.training.get("licence", "unknown")),
         (
@@ -224,7 +229,5 @@ def _facts(record: DemoRecord, command: str) -> str:
         ("Backend", record.pipeline.backend),
         ("Machine", f"{platform.machine()}, Python {platform.python_version()}"),
     ]
-    rows = "".join(
-        f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts
-    )
+    rows = "".join(f"<tr><th>{html_text(k)}</th><td>{html_text(v)}</td></tr>" for k, v in facts)
     return f"<div class='scroll'><table class='facts'>{rows}</table></div>"

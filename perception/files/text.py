@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,26 @@ _MARKS = (
 )
 _DELIMITERS = ",;\t"
 _MAX_INT_BITS = 1024  # as large as a float can be; Python prints none of more than 4300 digits
+_BREAKS = re.compile(r"[\t\n\v\f\r\u0085\u2028\u2029]+")
+
+
+def printable(text: str) -> str:
+    """Text of any origin on one line for a terminal or a page: what would act shows as its escape.
+
+    Line breaks and tabs become spaces; other control characters, changes of text direction, invisible
+    characters and what is no character (bytes of a name that are not UTF-8) are written as in Python.
+    """
+    text = _BREAKS.sub(" ", text)
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def html_text(value: object) -> str:
+    """A value of any origin as text of an HTML page, also within quotes."""
+    return html.escape(printable(str(value)))
 
 
 def read_bytes(

@@ -162,7 +162,7 @@ def write_image(
 
     Args:
         path: the file.
-        image: (H, W), or (H, W, 3 or 4) in R, G, B(, A) order, of a dtype that the format holds.
+        image: (H, W), or (H, W, 1, 3 or 4) in R, G, B(, A) order, of a dtype that the format holds.
         parameters: OpenCV's, such as `[cv2.IMWRITE_PNG_COMPRESSION, 3]`.
         error: the class of what is raised.
         sync: see `writing`.
@@ -171,6 +171,8 @@ def write_image(
         AnySenseError: of the class `error`: it cannot be encoded or written.
     """
     try:
+        if image.ndim == 3 and image.shape[2] == 1:
+            image = image[..., 0]
         if image.ndim == 3:
             image = cv2.cvtColor(
                 image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from perception.files.text import printable
 from perception.frame import MODALITIES
 
 METRICS = {"miou": "mIoU", "ap50": "AP50"}
@@ -93,6 +94,11 @@ def _budget(training: Mapping[str, Any]) -> str:
     return f"{epochs} epochs of {data}, start: {training.get('start', '?')}"
 
 
+def _cell(text: str) -> str:
+    """Text of any origin as a cell of a Markdown table."""
+    return printable(text).replace("|", "\\|").replace("<", "&lt;")
+
+
 def to_markdown(rows: Sequence[ZooRow], caption: str) -> str:
     """The table, with what it was measured on and what the published numbers are not."""
 
@@ -105,12 +111,12 @@ def to_markdown(rows: Sequence[ZooRow], caption: str) -> str:
     lines = [f"{caption}", "", "| " + " | ".join(heads) + " |"]
     lines.append("|" + "|".join(["---"] * len(heads)) + "|")
     for row in rows:
-        cells = [f"{row.model} ({row.name})", METRICS[row.metric], percent(row.full)]
+        cells = [_cell(f"{row.model} ({row.name})"), METRICS[row.metric], percent(row.full)]
         cells += [percent(row.single[m]) if m in row.single else "" for m in singles]
         cells += [percent(row.mean), percent(row.minimum)]
         cells.append("-" if row.parameters is None else f"{row.parameters / 1e6:.2f}")
         cells.append("-" if row.gmac is None else f"{row.gmac:.2f}")
-        cells += [f"{row.cpu_ms:.1f}", row.budget, row.published or "-"]
+        cells += [f"{row.cpu_ms:.1f}", _cell(row.budget), row.published or "-"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",

@@ -203,6 +203,12 @@ def check_graphs(manifest: BundleManifest, found: Mapping[str, Signature]) -> No
         check_composed(manifest, found[graph.file], subset, presence=False)
 
 
+def bundle_folders() -> list[Path]:
+    """The folders in which bundles are looked up by name, in this order."""
+    named = [Path(p) for p in os.environ.get(BUNDLE_PATH_VARIABLE, "").split(os.pathsep) if p]
+    return [*named, Path("bundles"), Path(__file__).parents[2] / "bundles"]
+
+
 def find_bundle(name: str) -> Path:
     """The folder of a bundle given by path or by name.
 
@@ -215,8 +221,7 @@ def find_bundle(name: str) -> Path:
     path = Path(name)
     if _exists(path):
         return path
-    folders = [Path(p) for p in os.environ.get(BUNDLE_PATH_VARIABLE, "").split(os.pathsep) if p]
-    folders += [Path("bundles"), Path(__file__).parents[2] / "bundles"]
+    folders = bundle_folders()
     if path.name == name:
         for folder in folders:
             if _exists(folder / name):

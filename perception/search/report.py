@@ -100,7 +100,8 @@ def plot(report: SearchReport, path: Path, title: str) -> None:
         axis.annotate(label, place, xytext=(4, -11), textcoords="offset points", fontsize=8)
     whole = (report.whole.ms, 100 * report.whole.score)
     axis.scatter(*whole, s=60, facecolors="none", edgecolors="black", label="whole, float")
-    axis.set(xlabel="milliseconds, all sensors", ylabel="mean score over subsets, %", title=title)
+    axis.set(xlabel="milliseconds, all sensors", ylabel="mean score over subsets, %")
+    axis.set_title(title, parse_math=False)
     axis.margins(x=0.1)  # room for the labels
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right", fontsize=8)

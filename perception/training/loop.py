@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -21,6 +22,7 @@ from perception.data.base import RecordingInfo
 from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.files.fields import check_fields
+from perception.files.text import printable
 from perception.files.writing import write_text
 from perception.frame import Modality, subsets_of
 from perception.models.interface import FusionModel
@@ -212,14 +214,16 @@ class Trainer:
                 start_from(self.model, self.config.model.start_from)
             self.method.begin()
             self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+        )
         with Progress(*columns, TimeRemainingColumn()) as progress:
-            task = progress.add_task(self.config.name, total=self.config.epochs)
+            task = progress.add_task(printable(self.config.name), total=self.config.epochs)
             progress.update(task, completed=self.epoch)
             for note in notes:
-                progress.console.print(
-                    f"note: {note}", markup=False, highlight=False, soft_wrap=True
-                )
+                progress.console.print(Text(printable(f"note: {note}")), soft_wrap=True)
             while self.epoch < self.config.epochs:
                 row = self._run_epoch()
                 self.epoch += 1
@@ -234,7 +238,7 @@ class Trainer:
                             self.board.add_scalar(name, value, self.epoch)
                     self.board.flush()
                 progress.update(task, completed=self.epoch)
-                progress.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
+                progress.console.print(Text(printable(_line(row))), soft_wrap=True)
 
     def _sweep(self) -> None:
         """Remove what a killed run was writing."""

@@ -1,0 +1,129 @@
+"""Which bundle fits a recording: by its sensors, its classes and what it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perception.data.base import RecordingInfo
+from perception.errors import AnySenseError, ConfigError
+from perception.frame import Modality
+from perception.metrics.evaluate import BACKGROUND
+from perception.runtime.bundle import Bundle, bundle_folders
+from perception.runtime.manifest import BundleManifest
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a bundle and a recording go together.
+
+    Attributes:
+        name: of the bundle's folder or file.
+        path: of the bundle.
+        modalities: that the bundle takes and the recording has.
+        lacking: that the bundle takes and the recording has not.
+        classes: names that both know, in the same task.
+        labeled: the recording has classes.
+        same_data: the bundle was trained on data of this name.
+        same_world: both are simulated, or both are not.
+    """
+
+    name: str
+    path: Path
+    modalities: tuple[Modality, ...]
+    lacking: tuple[Modality, ...]
+    classes: tuple[str, ...]
+    labeled: bool
+    same_data: bool
+    same_world: bool
+
+    @property
+    def fault(self) -> str:
+        """Why the bundle is no choice; empty when it is one."""
+        if not self.modalities:
+            return "takes none of its sensors"
+        return "" if self.classes or not self.labeled else "knows none of its classes"
+
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """The higher, the better it fits."""
+        sensors = len(self.modalities), -len(self.lacking)
+        return int(self.same_data), len(self.classes), int(self.same_world), *sensors
+
+    def described(self) -> str:
+        """The choice in words."""
+        words = [f"takes {', '.join(self.modalities)}"]
+        if self.labeled:
+            words.append(f"knows {len(self.classes)} of the classes")
+        if self.same_data:
+            words.append("was trained on data of this name")
+        if not self.same_world:
+            words.append("comes from the other world: simulated or real")
+        return "; ".join(words)
+
+
+def fit(path: Path, manifest: BundleManifest, info: RecordingInfo) -> Fit:
+    """Compare a bundle with a recording."""
+    shared: dict[str, None] = {}
+    for task, own, theirs in (
+        ("segmentation", manifest.classes.segmentation, info.seg_classes),
+        ("detection", manifest.classes.detection, info.det_classes),
+    ):
+        if task in manifest.tasks:
+            names = {c.name for c in own} - {BACKGROUND}
+            shared |= dict.fromkeys(c.name for c in theirs if c.name in names)
+    trained_on = str(manifest.training.get("data", "")).split(" (")[0]
+    return Fit(
+        path.name,
+        path,
+        tuple(m for m in manifest.modalities if m in info.modalities),
+        tuple(m for m in manifest.modalities if m not in info.modalities),
+        tuple(shared),
+        bool(info.seg_classes or info.det_classes),
+        trained_on == info.name,
+        manifest.simulated == info.simulated,
+    )
+
+
+def available(folders: Iterable[Path]) -> dict[str, Path]:
+    """The bundles in these folders by name; of two of one name, the first."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if (path / "bundle.yaml").is_file() or path.suffix.lower() == ".zip":
+                    found.setdefault(path.name, path)
+    return found
+
+
+def choose_bundle(info: RecordingInfo, folders: Sequence[Path] | None = None) -> list[Fit]:
+    """The bundles that fit a recording equally well, and better than all others.
+
+    Args:
+        info: of the recording.
+        folders: to look in; None for those of `find_bundle`.
+
+    Raises:
+        ConfigError: none fits.
+    """
+    fits: list[Fit] = []
+    reasons: list[str] = []
+    for name, path in available(bundle_folders() if folders is None else folders).items():
+        try:
+            one = fit(path, Bundle.open(path, verify=False).manifest, info)
+        except AnySenseError:
+            reasons.append(f"{name} cannot be read")
+            continue
+        if one.fault:
+            reasons.append(f"{name} {one.fault}")
+        else:
+            fits.append(one)
+    if not fits:
+        raise ConfigError(
+            f"no bundle fits this recording: {'; '.join(reasons) or 'there is none'}",
+            where=info.name,
+            hint="name one with --bundle",
+        )
+    best = max(one.rank for one in fits)
+    return [one for one in fits if one.rank == best]
