@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from perception.adapters.files import CLOUD_SUFFIXES, load_depth, load_lidar, load_rgb, load_thermal
 from perception.adapters.headerless import COLUMNS
@@ -21,6 +21,7 @@ from perception.data.base import Boxes, ClassInfo, Recording, RecordingInfo, Tru
 from perception.data.classes import ClassTable, table_faults
 from perception.data.files import read_labels, read_yolo_boxes
 from perception.errors import DataError
+from perception.files.fields import check_fields
 from perception.files.limits import check_pixels
 from perception.files.listing import SampleFolder
 from perception.files.text import read_csv, read_yaml
@@ -97,15 +98,7 @@ def read_info(root: Path) -> FolderInfo:
         raise DataError(
             f"no {DESCRIPTION}", where=str(root), hint="see docs/data.md for the layout"
         )
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise DataError("is no table of fields", where=str(path), hint="see docs/data.md")
-    try:
-        info = FolderInfo.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise DataError(f"{field}: {first['msg']}", where=str(path)) from error
+    info = check_fields(FolderInfo, read_yaml(path), where=str(path))
     if len(set(info.modalities)) < len(info.modalities):
         raise DataError("modalities: one is given twice", where=str(path))
     check_pixels(info.width, info.height, where=str(path), error=DataError)

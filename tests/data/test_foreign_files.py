@@ -215,8 +215,8 @@ WRONG = {
     "twice": ("frames.csv", b"id,stamp_ns\n0001,1\n\n0001,2\n", r":4: id '0001' is that of line 2"),
     "outside": ("frames.csv", b"id,stamp_ns\n../../etc/passwd,1\n", ":2: id '../../etc/passwd'"),
     "hidden": ("frames.csv", b"id,stamp_ns\n.a,1\n", ":2: id '.a'"),
-    "list": ("dataset.yaml", b"- 1\n", "is no table"),
-    "nothing": ("dataset.yaml", b"", "is no table"),
+    "list": ("dataset.yaml", b"- 1\n", "is empty|expected fields"),
+    "nothing": ("dataset.yaml", b"", "is empty|expected fields"),
     "Latin-1 YAML": ("dataset.yaml", "name: Prüfstand\n".encode("latin-1"), "line 1"),
     "huge": (
         "dataset.yaml",
