@@ -7,7 +7,7 @@ never used to say so.  Axes and units follow REP 103 and REP 105, depth values R
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -106,7 +106,8 @@ class Sample:
             float32 in `unit`; lidar (N, C>=3) float32, columns x, y, z in metres in the sensor
             frame (REP 103: x forward, y left, z up), then intensity in 0..1 when known; (0, 0, 0) is
             no return.
-        stamp_ns: acquisition time in nanoseconds.
+        stamp_ns: acquisition time in nanoseconds; None when it is not known, and then taken to be when
+            the sample is handed in.  0 is a time like any other, as at the start of a simulation.
         frame_id: name of the sensor's coordinate frame.
         encoding: the encoding the data was decoded from (`rgb8`, `16UC1`, `mono16`, `xyzi`, ...).
         unit: for thermal, `counts8` (0..255), `counts16` or `kelvin`; empty for the others.
@@ -119,24 +120,43 @@ class Sample:
 
     modality: Modality
     data: NDArray[Any]
-    stamp_ns: int = 0
+    stamp_ns: int | None = None
     frame_id: str = ""
     encoding: str = ""
     unit: str = ""
     camera: CameraModel | None = None
     extrinsics: RigidTransform | None = None
 
+    @property
+    def time_ns(self) -> int:
+        """The stamp.
+
+        Raises:
+            InputError: the sample has none.
+        """
+        if self.stamp_ns is None:
+            raise InputError("the sample has no stamp", where=self.modality)
+        return self.stamp_ns
+
+    def stamped(self, stamp_ns: int) -> Sample:
+        """This sample, with `stamp_ns` if it has no stamp of its own."""
+        return self if self.stamp_ns is not None else replace(self, stamp_ns=stamp_ns)
+
 
 @dataclass(frozen=True)
 class Frame(Mapping[Modality, Sample]):
     """The samples taken at about one time, by modality.
+
+    Attributes:
+        samples: by modality.
+        stamp_ns: its time; if not given, the newest of its samples' stamps, None when none has one.
 
     Raises:
         InputError: a sample is filed under another modality than its own.
     """
 
     samples: Mapping[Modality, Sample]
-    stamp_ns: int = field(default=-1)
+    stamp_ns: int | None = None
 
     def __post_init__(self) -> None:
         for key, sample in self.samples.items():
@@ -145,9 +165,9 @@ class Frame(Mapping[Modality, Sample]):
                 raise InputError(
                     f"a {sample.modality} sample is filed under '{key}'", where="frame"
                 )
-        if self.stamp_ns < 0:
-            stamps = [s.stamp_ns for s in self.samples.values()]
-            object.__setattr__(self, "stamp_ns", max(stamps) if stamps else 0)
+        if self.stamp_ns is None:
+            stamps = [s.stamp_ns for s in self.samples.values() if s.stamp_ns is not None]
+            object.__setattr__(self, "stamp_ns", max(stamps, default=None))
 
     def __getitem__(self, key: Modality) -> Sample:
         return self.samples[key]

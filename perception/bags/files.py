@@ -53,10 +53,10 @@ def messages_of(recording: Recording, codec: Codec = ROSBAGS) -> Iterator[BagMes
             if sample.extrinsics is not None and modality not in mounted:
                 mounted.add(modality)
                 mount = (REFERENCE_FRAME, frame_id, sample.extrinsics)
-                yield transforms_message(TF_STATIC, [mount], sample.stamp_ns, codec)
+                yield transforms_message(TF_STATIC, [mount], sample.time_ns, codec)
             if sample.camera is not None and modality != "lidar":
                 topic = info_topic(modality)
-                yield camera_message(topic, sample.camera, sample.stamp_ns, frame_id, codec)
+                yield camera_message(topic, sample.camera, sample.time_ns, frame_id, codec)
             yield sample_message(TOPICS[modality], sample, frame_id, codec)
 
 

@@ -99,7 +99,7 @@ def sample_message(topic: str, sample: Sample, frame_id: str, codec: Codec = ROS
     height, width = pixels.shape[:2]
     message = codec.make(
         IMAGE,
-        header=_header(codec, sample.stamp_ns, frame_id),
+        header=_header(codec, sample.time_ns, frame_id),
         height=height,
         width=width,
         encoding=encoding,
@@ -107,7 +107,7 @@ def sample_message(topic: str, sample: Sample, frame_id: str, codec: Codec = ROS
         step=pixels.nbytes // height,
         data=pixels.reshape(-1).view(np.uint8),
     )
-    return BagMessage(topic, IMAGE, sample.stamp_ns, codec.serialize(message, IMAGE))
+    return BagMessage(topic, IMAGE, sample.time_ns, codec.serialize(message, IMAGE))
 
 
 def _cloud(topic: str, sample: Sample, frame_id: str, codec: Codec) -> BagMessage:
@@ -119,7 +119,7 @@ def _cloud(topic: str, sample: Sample, frame_id: str, codec: Codec) -> BagMessag
     ]
     message = codec.make(
         CLOUD,
-        header=_header(codec, sample.stamp_ns, frame_id),
+        header=_header(codec, sample.time_ns, frame_id),
         height=1,
         width=len(points),
         fields=fields,
@@ -129,7 +129,7 @@ def _cloud(topic: str, sample: Sample, frame_id: str, codec: Codec) -> BagMessag
         data=points.reshape(-1).view(np.uint8),
         is_dense=True,
     )
-    return BagMessage(topic, CLOUD, sample.stamp_ns, codec.serialize(message, CLOUD))
+    return BagMessage(topic, CLOUD, sample.time_ns, codec.serialize(message, CLOUD))
 
 
 def camera_message(

@@ -123,7 +123,7 @@ class Playback:
     def _sample(self, modality: Modality, message: BagMessage, recorded: int, now: int) -> None:
         try:
             sample = to_sample(modality, parse(message), self.thermal_unit)
-            stamp = self.stamps.mend(modality, sample.stamp_ns, recorded)
+            stamp = self.stamps.mend(modality, sample.time_ns, recorded)
             sample = self.calibration.attach(replace(sample, stamp_ns=stamp))
             camera = sample.camera
             if modality in self._guessed and camera is not None:

@@ -55,7 +55,7 @@ class Rig:
             camera=own.camera or sample.camera,
             extrinsics=own.extrinsics or sample.extrinsics,
             frame_id=sample.frame_id or own.frame_id,
-            stamp_ns=sample.stamp_ns + own.time_offset_ns,
+            stamp_ns=None if sample.stamp_ns is None else sample.stamp_ns + own.time_offset_ns,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Group:
     @property
     def spread_ns(self) -> int:
         """Distance between the oldest and the newest sample."""
-        stamps = [s.stamp_ns for s in self.samples.values()]
+        stamps = [s.time_ns for s in self.samples.values()]
         return max(stamps) - min(stamps)
 
     def frame(self) -> Frame:
@@ -192,7 +192,7 @@ class Collector:
         """Take in a sample.
 
         Args:
-            sample: a decoded sample.
+            sample: a decoded sample with a stamp.
             now_ns: time of its arrival on any clock that does not go back.
             clock_ns: the same on the clock that stamps are expected to be on; None where there is
                 no such clock, and all stamps are believed.
@@ -317,7 +317,7 @@ class Collector:
         timing = self.sensors.get(modality)
         if timing is None:
             return "foreign"
-        stamp = int(sample.stamp_ns) + timing.offset_ns
+        stamp = int(sample.time_ns) + timing.offset_ns
         self._started_ns = now if self._started_ns is None else self._started_ns
         self._heard[modality] = now
         if stamp == self._spent.get(modality) or any(
@@ -348,7 +348,7 @@ class Collector:
         return self.clocks.fits(modality, stamp, clock_ns, alive)
 
     def _open_group(self, sample: Sample, now: int) -> Disposition:
-        stamp, modality = sample.stamp_ns, sample.modality
+        stamp, modality = sample.time_ns, sample.modality
         if self._left_ns is not None and stamp <= self._left_ns:
             return "late"
         if not self._in_order(modality, stamp, stamp):
@@ -378,7 +378,7 @@ class Collector:
     @staticmethod
     def _holds(group: _Open, modality: Modality, stamp: int) -> bool:
         held = group.samples.get(modality)
-        return held is not None and held.stamp_ns == stamp
+        return held is not None and held.time_ns == stamp
 
     def _window(self, one: Modality, other: Modality) -> int:
         return max(self.sensors[one].window_ns, self.sensors[other].window_ns)
@@ -391,7 +391,7 @@ class Collector:
             if distance > self._window(modality, group.anchor):
                 continue
             held = group.samples.get(modality)
-            if held is not None and abs(held.stamp_ns - group.stamp_ns) <= distance:
+            if held is not None and abs(held.time_ns - group.stamp_ns) <= distance:
                 continue
             nearer = best is None or distance < abs(stamp - best.stamp_ns)
             if nearer and self._in_order(modality, stamp, group.stamp_ns, group):
@@ -408,7 +408,7 @@ class Collector:
             if group.stamp_ns == group_ns:
                 return False
             held = group.samples.get(modality)
-            if held is not None and (group.stamp_ns < group_ns) != (held.stamp_ns < stamp):
+            if held is not None and (group.stamp_ns < group_ns) != (held.time_ns < stamp):
                 return False
         return True
 
@@ -466,7 +466,7 @@ class Collector:
         """Note what leaves, so that nothing older follows it."""
         self._left_ns, self._left_at_ns = group.stamp_ns, now
         for modality, sample in group.samples.items():
-            self._spent[modality] = sample.stamp_ns
+            self._spent[modality] = sample.time_ns
 
     def _expel(self, now: int, count: int | None = None) -> None:
         """Make the oldest `count` open groups, or all, leave at the next poll."""

@@ -109,11 +109,12 @@ class HealthMonitor:
         full = zlib.crc32(flat.data) if same else None
         same = same and track.full_checksum in (None, full)
         track.checksum, track.full_checksum = checksum, full
+        stamp = sample.stamp_ns or 0
         if not same:
-            track.repeats, track.since_ns = 1, sample.stamp_ns
+            track.repeats, track.since_ns = 1, stamp
             return False
         track.repeats += 1
-        long_enough = sample.stamp_ns - track.since_ns >= self.config.frozen_ms * 1e6
+        long_enough = stamp - track.since_ns >= self.config.frozen_ms * 1e6
         return track.repeats >= self.config.frozen_after and long_enough
 
     def _content(self, sample: Sample) -> HealthState:

@@ -25,6 +25,9 @@ from perception.runtime.policy import Policy
 from perception.runtime.result import PipelineState, Result
 from perception.runtime.stopwatch import Stopwatch
 
+_SAME_CLOCK_NS = 600_000_000_000
+"""Stamps not further behind the clock than this are of the clock."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -48,7 +51,8 @@ class Pipeline:
 
     Calling it with a frame does everything at once.  With `push`, samples are encoded as they
     arrive, on the caller's thread, and `fuse` gives a result from the newest of them.  `push` and
-    `fuse` may be called from different threads.
+    `fuse` may be called from different threads.  Samples and frames without a stamp get the time of
+    the call.
 
     Use `Pipeline.load`.
 
@@ -58,6 +62,7 @@ class Pipeline:
         wanted: which of `PARTS` results hold; those that nobody reads need not be computed.
         min_score: least score of a box; None for what the bundle says.  Average precision wants a
             lower one than a display.
+        clock: the time that samples without a stamp get, in nanoseconds; the system's.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Pipeline:
         self.wanted = PARTS
         self.min_score = min_score
         self._trust_plans, self._tf32 = trust_plans, tf32
+        self.clock: Callable[[], int] = time.time_ns
         self.counters: Counter[str] = Counter()
         self.health = HealthMonitor(health)
         self.engines: dict[str, Engine] = {"fuser": fuser}
@@ -96,7 +102,8 @@ class Pipeline:
         self._warnings: dict[Modality, str] = {}
         self._pushed: dict[str, float] = {}
         self._last: Result | None = None
-        self._last_ns = -1
+        self._last_ns: int | None = None
+        self._heard: tuple[int, int] | None = None  # newest stamp pushed, and when that was done
         # One lock per encoder so that sensors do not wait for each other, one for what they share,
         # always taken in this order: call, encode, shared.
         self._call_lock = threading.Lock()
@@ -199,13 +206,14 @@ class Pipeline:
             self._warnings.clear()
             self._pushed.clear()
             self.health.reset()
-            self._last, self._last_ns = None, -1
+            self._last, self._last_ns, self._heard = None, None, None
 
     def __call__(self, frame: Frame | Mapping[Modality, Sample]) -> Result:
         """The result for one frame; modalities that are not in it are missing.
 
         Args:
-            frame: samples by modality; those that the bundle does not take are left aside.
+            frame: samples by modality; those that the bundle does not take are left aside.  Without
+                any stamp, the present time is theirs.
 
         Raises:
             InputError, CalibrationError: only with `strict=True`, a sample cannot be used.
@@ -214,24 +222,29 @@ class Pipeline:
             frame = Frame(dict(frame))
         watch = Stopwatch()
         with self._call_lock:
+            now = self.clock() if frame.stamp_ns is None else frame.stamp_ns
             with self._lock:
                 self._encoded.clear()
                 self._warnings.clear()
                 self._pushed.clear()
-                self._note_time(frame.stamp_ns)
-            offered = [m for m in self.modalities if m in frame]
-            for modality in offered:
-                self._take(frame[modality], watch)
+                self._note_time(now)
+            offered = [frame[m].stamped(now) for m in self.modalities if m in frame]
+            for sample in offered:
+                self._take(sample, watch)
             if not self._encoded:
                 # Better a sensor that has only just come back than none.
-                for modality in filter(self.health.recovering, offered):
-                    self._take(frame[modality], watch, trust=True)
+                for sample in [s for s in offered if self.health.recovering(s.modality)]:
+                    self._take(sample, watch, trust=True)
             with self._lock:
                 present = tuple(m for m in MODALITIES if m in frame)
-                return self._finish(watch, present, frame.stamp_ns)
+                return self._finish(watch, present, now)
 
     def push(self, modality: Modality, sample: Sample) -> bool:
         """Encode a sample now; a later `fuse` uses it.
+
+        Args:
+            modality: its sensor.
+            sample: a sample newer than the last one; one without a stamp is, and gets the clock's.
 
         Returns:
             True when the sample was usable.
@@ -248,23 +261,29 @@ class Pipeline:
         usable = self._take(sample, watch, in_order=True)
         with self._lock:
             self._pushed.update(watch.timings)
+            if usable and self._encoded:  # another thread may have reset meanwhile
+                newest = max(e.stamp_ns for e in self._encoded.values())
+                self._heard = newest, time.monotonic_ns()
         return usable
 
     def fuse(self, now_ns: int | None = None) -> Result:
         """The result from the newest sample of each sensor that is not older than allowed.
 
         Args:
-            now_ns: present time on the samples' clock; None takes the newest sample's stamp.
+            now_ns: present time on the samples' clock.  None takes the clock's, if the samples'
+                stamps are of it; otherwise, as for a recording, the newest stamp and the time that
+                has passed since it was pushed.
         """
         watch = Stopwatch()
         with self._lock:
-            newest = max((e.stamp_ns for e in self._encoded.values()), default=0)
-            now = newest if now_ns is None else now_ns
+            now = self._present_ns() if now_ns is None else now_ns
             for modality, encoded in list(self._encoded.items()):
-                if now - encoded.stamp_ns > self.policy.max_age_ms * 1e6:
+                age_ms = (now - encoded.stamp_ns) / 1e6
+                if age_ms > self.policy.max_age_ms:
                     del self._encoded[modality]
                     self._late.add(modality)
-                    self.counters[f"late_{modality}"] += 1
+                    line = f"{modality}: its newest sample is {age_ms:.0f} ms old"
+                    self._note(modality, "late", f"{line}, the limit is {self.policy.max_age_ms:g}")
             watch.timings.update(self._pushed)
             self._pushed.clear()
             present = tuple(m for m in MODALITIES if m in self._encoded)
@@ -281,6 +300,8 @@ class Pipeline:
             Its features, or None when it is not usable.
         """
         watch = Stopwatch()
+        watch = _Stopwatch()
+        sample = sample.stamped(self.clock())
         with self._encode_locks[sample.modality]:
             encoded = self._checked(sample, watch, trust)
         watch.timings.pop("wait", None)
@@ -306,8 +327,24 @@ class Pipeline:
         with self._lock:
             self._last = None
 
+    def _present_ns(self) -> int:
+        """The present time on the clock of the samples' stamps."""
+        clock = self.clock()
+        if self._heard is None:
+            return clock
+        newest, heard_at = self._heard
+        reached = newest + time.monotonic_ns() - heard_at
+        return max(reached, clock) if 0 <= clock - newest <= _SAME_CLOCK_NS else reached
+
+    def _stamped(self, sample: Sample) -> Sample:
+        """The sample with the clock's time if it has none: it is newer, though the clock may be set."""
+        now, before = self.clock(), self._encoded.get(sample.modality)
+        if before is not None and 0 <= before.stamp_ns - now <= self.policy.max_age_ms * 1e6:
+            now = before.stamp_ns + 1
+        return sample.stamped(now)
+
     def _note_time(self, stamp_ns: int) -> None:
-        if self._last_ns >= 0 and stamp_ns < self._last_ns:
+        if self._last_ns is not None and stamp_ns < self._last_ns:
             self.counters["stamp_jumps_back"] += 1
             self.health.reset()
             self._last = None
@@ -319,6 +356,7 @@ class Pipeline:
         """Check, preprocess and encode one sample; False when it is not usable."""
         modality = sample.modality
         with self._encode_locks[modality]:
+            sample = self._stamped(sample)
             if in_order and not self._is_newer(sample):
                 return False
             encoded = self._checked(sample, watch, trust)
@@ -355,9 +393,9 @@ class Pipeline:
 
     def _is_newer(self, sample: Sample) -> bool:
         before = self._encoded.get(sample.modality)
-        if before is None or sample.stamp_ns > before.stamp_ns:
+        if before is None or sample.time_ns > before.stamp_ns:
             return True
-        if before.stamp_ns - sample.stamp_ns > self.policy.max_age_ms * 1e6:
+        if before.stamp_ns - sample.time_ns > self.policy.max_age_ms * 1e6:
             # Not a late message but a clock that was set back, as when a bag loops: start anew.
             self.counters["stamp_jumps_back"] += 1
             self.reset()
@@ -395,7 +433,7 @@ class Pipeline:
             features = self.engines[modality].run_linked({modality: buffer})
         watch.lap(f"encode_{modality}")
         grid = GridMap.fit(source_size(sample), self.manifest.inputs.grid)
-        return Encoded(features, grid, sample.stamp_ns)
+        return Encoded(features, grid, sample.time_ns)
 
     def _finish(self, watch: Stopwatch, present: tuple[Modality, ...], now_ns: int) -> Result:
         used = tuple(m for m in MODALITIES if m in self._encoded)

@@ -134,7 +134,7 @@ class Stream:
             clock_ns: when it arrived, on the clock that stamps are expected to be on.
         """
         modality = sample.modality
-        if sample.stamp_ns != 0:
+        if sample.stamp_ns:
             self._unstamped.pop(modality, None)
             return sample
         now = clock_ns + self.collector.clocks.base_ns
@@ -149,7 +149,7 @@ class Stream:
         """Take in and encode a sample.
 
         Args:
-            sample: a decoded sample of one of the inputs.
+            sample: a decoded sample of one of the inputs; one without a stamp gets `now_ns` for it.
             now_ns: when it arrived, on a clock that does not go back.
             clock_ns: the same on the clock that stamps are expected to be on; None where there is
                 no such clock, and all stamps are believed.
@@ -164,8 +164,9 @@ class Stream:
         modality = sample.modality
         counts = self.counts.setdefault(modality, Counter())
         counts["received"] += 1
+        sample = sample.stamped(now_ns)
         values = {f.name: getattr(sample, f.name) for f in fields(Sample)}
-        ticket = _Ticket(now_ns, sample.stamp_ns)
+        ticket = _Ticket(now_ns, sample.time_ns)
         if clock_ns is not None:
             self._stamps.ahead_ns = clock_ns - now_ns
         disposition = self.collector.push(_Waiting(**values, ticket=ticket), now_ns, clock_ns)
@@ -180,7 +181,7 @@ class Stream:
         self._lost.discard(modality)
         self._stuck.discard(modality)
         offset = self.collector.sensors[modality].offset_ns
-        stamped = replace(sample, stamp_ns=sample.stamp_ns + offset)
+        stamped = replace(sample, stamp_ns=sample.time_ns + offset)
         thread, before = self._threads.get(modality), self._under_way.get(modality)
         idle = before is None or before.done()
         if thread is not None and not (idle and self.collector.due(now_ns)):
@@ -439,7 +440,7 @@ class Stream:
         return {
             m: s
             for m, s in self._kept.items()
-            if m not in group.samples and 0 <= group.stamp_ns - s.stamp_ns <= limit
+            if m not in group.samples and 0 <= group.stamp_ns - s.time_ns <= limit
         }
 
     def _output(self, group: Group, parts: Mapping[Modality, _Waiting], now_ns: int) -> Output:
