@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
 
-from perception.adapters.stamps import SAME_CLOCK_NS, StampMender
 from perception.bags.files import read_bag
 from perception.bags.messages import BagMessage
+from perception.bags.stamps import SAME_CLOCK_NS, StampMender
 from perception.errors import DataError
 from perception.frame import Modality
 from perception.runtime.collector import SensorTiming

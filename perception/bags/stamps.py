@@ -1,4 +1,4 @@
-"""Stamps of messages that have none, or one of another clock than the other sensors'."""
+"""Stamps of recorded messages that have none, or one of another clock than the other sensors'."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from perception.frame import Modality
 
 SAME_CLOCK_NS = 10_000_000_000
-"""How far stamps may lie from the time of arrival, against the other sensors', to be of their clock."""
+"""How far stamps may lie from the time of recording, against the other sensors', to be of their clock."""
 
 _SINCE_BOOT_NS = 10 * 365 * 86_400 * 1_000_000_000
 """Stamps below this count the time since the sensor or its computer was switched on."""
@@ -19,21 +19,19 @@ class StampMender:
 
     A stamp of 0 says nothing, unless it fits the sensor's other stamps, as at the start of a
     simulation.  Of sensors whose stamps lie more than `SAME_CLOCK_NS` apart for the same time of
-    arrival, those further from it are of another clock, and cannot be matched by stamp.  For both
-    the time of arrival is taken, less the delay of the sensor whose stamps are nearest to it.
+    recording, those further from it are of another clock, and cannot be matched by stamp.  For both
+    the time of recording is taken, less the delay of the sensor whose stamps are nearest to it.
 
     Args:
-        lags: by sensor, how long after its stamp a message arrives (nanoseconds, any clock); those
-            given hold, without them the last message's does.
+        lags: by sensor, how long after its stamp a message is recorded (nanoseconds, any clock).
 
     Attributes:
         notes: by sensor, a line on why its last stamp was replaced.
         counters: `unstamped_<modality>` and `other_clock_<modality>`.
     """
 
-    def __init__(self, lags: Mapping[Modality, int] | None = None) -> None:
-        self._lags = dict(lags or {})
-        self._learns = lags is None
+    def __init__(self, lags: Mapping[Modality, int]) -> None:
+        self._lags = dict(lags)
         self.notes: dict[Modality, str] = {}
         self.counters: Counter[str] = Counter()
 
@@ -43,11 +41,9 @@ class StampMender:
         Args:
             modality: its sensor.
             stamp_ns: of its header.
-            arrived_ns: when it was received or recorded, on the clock that stamps should be of.
+            arrived_ns: when it was recorded.
         """
         lag = arrived_ns - stamp_ns
-        if self._learns and stamp_ns:
-            self._lags[modality] = lag
         reference = min(self._lags, key=lambda m: abs(self._lags[m]), default=modality)
         base = self._lags.get(reference, 0)
         # As long under way as the sensor whose stamps are best; where all stamps are far from the time
@@ -71,4 +67,4 @@ class StampMender:
 
     def _note(self, reason: str, modality: Modality, line: str) -> None:
         self.counters[f"{reason}_{modality}"] += 1
-        self.notes[modality] = f"{line}; the time of arrival is used"
+        self.notes[modality] = f"{line}; the time of recording is used"
