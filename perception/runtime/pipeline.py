@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -300,7 +301,6 @@ class Pipeline:
             Its features, or None when it is not usable.
         """
         watch = Stopwatch()
-        watch = _Stopwatch()
         sample = sample.stamped(self.clock())
         with self._encode_locks[sample.modality]:
             encoded = self._checked(sample, watch, trust)
