@@ -30,6 +30,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
@@ -295,6 +296,31 @@ class Bench:
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
+
+
+class SimulatedTime:
+    """Publishes /clock in steps, and is what drivers stamp with while it runs."""
+
+    def __init__(self, bench: Bench, step_s: float) -> None:
+        self._start = time.monotonic()
+        bench.now_ns = self.now_ns
+        self._publisher = bench.node.create_publisher(Clock, "/clock", 10)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(step_s,), daemon=True)
+        self._thread.start()
+
+    def now_ns(self) -> int:
+        """What a simulated driver stamps with."""
+        return round((100 + time.monotonic() - self._start) * 1e9)
+
+    def _run(self, step_s: float) -> None:
+        while not self._ended.wait(step_s):
+            self._publisher.publish(Clock(clock=to_stamp(self.now_ns())))
+
+    def close(self) -> None:
+        """Stop the time."""
+        self._ended.set()
+        self._thread.join()
 
 
 def _same(message: Any, stamp: int) -> Any:

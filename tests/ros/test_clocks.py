@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import pytest
 from anysense_msgs.msg import PerceptionStatus
 from anysense_ros.conversions import to_ns, to_stamp
-from bench import Bench, shifted, unstamped
+from bench import Bench, SimulatedTime, shifted, unstamped
 from diagnostic_msgs.msg import DiagnosticStatus
 from processes import NodeProcess, wait_until
-from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 pytestmark = pytest.mark.slow
@@ -187,30 +185,6 @@ def test_the_limit_of_the_skew(bench: Bench) -> None:
         assert bench.set_parameter("sync.max_skew_ms", 0.0).successful
 
 
-class SimulatedTime:
-    """Publishes /clock, at a tenth of the bench's rate of messages."""
-
-    def __init__(self, bench: Bench, step_s: float) -> None:
-        self._start = time.monotonic()
-        self._publisher = bench.node.create_publisher(Clock, "/clock", 10)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(step_s,), daemon=True)
-        self._thread.start()
-
-    def now_ns(self) -> int:
-        """What a simulated driver stamps with."""
-        return round((100 + time.monotonic() - self._start) * 1e9)
-
-    def _run(self, step_s: float) -> None:
-        while not self._ended.wait(step_s):
-            self._publisher.publish(Clock(clock=to_stamp(self.now_ns())))
-
-    def close(self) -> None:
-        """Stop the time."""
-        self._ended.set()
-        self._thread.join()
-
-
 @pytest.mark.parametrize("step_s", [0.02, 0.25])
 def test_in_simulated_time(own_domain: int, bundle: Path, tmp_path: Path, step_s: float) -> None:
     """Stamps are compared with /clock, however coarse it is."""
@@ -224,7 +198,6 @@ def test_in_simulated_time(own_domain: int, bundle: Path, tmp_path: Path, step_s
     bench = Bench(own_domain, rate_hz=10.0, sensors=("rgb", "depth"))
     clock = SimulatedTime(bench, step_s)
     try:
-        bench.now_ns = clock.now_ns
         bench.alive = lambda: node.process.poll() is None
         bench.drive()
         bench.wait_full(2)

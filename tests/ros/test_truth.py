@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from anysense_ros.conversions import to_ns
-from bench import Bench, Frozen, black, drop
+from bench import Bench, Frozen, SimulatedTime, black, drop
 from diagnostic_msgs.msg import DiagnosticStatus
 from processes import NodeProcess, wait_until
 from rclpy.duration import Duration
@@ -297,6 +297,23 @@ def test_equal_pictures_are_no_fault_where_that_is_said(start: Start) -> None:
     begin = len(bench.statuses)
     wait_until(lambda: len(bench.statuses) > begin + 20, "outputs")
     assert {x.health for s in bench.statuses[begin:] for x in s.sensors} == {"ok"}
+
+
+def test_a_simulator_in_which_nothing_moves(start: Start) -> None:
+    own = {"device": "cpu", "threads": 1, "autostart": True}
+    file = ("--params-file", str(CONFIG / "rig_simulator.yaml"))
+    _, bench = start(["rgb", "depth"], *file, base=own)
+    clock = SimulatedTime(bench, 0.02)
+    try:
+        bench.changes.update(rgb=Frozen(), depth=Frozen())
+        bench.drive()
+        bench.wait_full(2)
+        begin = len(bench.statuses)
+        wait_until(lambda: len(bench.statuses) > begin + 40, "outputs")
+        healths = {x.health for s in bench.statuses[begin:] for x in s.sensors}
+        assert "frozen" not in healths and bench.wait_full(2).state == 0
+    finally:
+        clock.close()
 
 
 def test_frozen_takes_its_time(start: Start) -> None:

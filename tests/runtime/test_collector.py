@@ -213,6 +213,45 @@ def test_stamps_far_from_the_clock_are_rejected_when_the_clock_is_theirs() -> No
     assert collector.push(_sample("rgb", 990), 1000 * MS) == "accepted"
 
 
+def test_the_skew_is_measured_on_the_clock_that_is_told() -> None:
+    """Arrivals on a monotonic clock, stamps on the calendar's."""
+    collector = Collector({"rgb": SensorTiming()}, 80 * MS, max_skew_ns=500 * MS)
+    epoch = 1_700_000_000_000
+    for now in range(1000, 2000, 100):
+        sample = _sample("rgb", epoch + now - 20)
+        assert collector.push(sample, now * MS, (epoch + now) * MS) == "accepted"
+    assert collector.push(_sample("rgb", epoch + 2600), 2000 * MS, (epoch + 2000) * MS) == "skewed"
+    assert collector.push(_sample("rgb", 2000), 2010 * MS, (epoch + 2010) * MS) == "skewed"
+    assert _accounted(collector)
+
+
+def test_no_group_waits_for_a_sensor_whose_clock_is_off() -> None:
+    collector = _collector("rgb", "depth", timeout_ns=5000 * MS)
+    for now in range(0, 1000, 100):
+        clock = (10**9 + now) * MS
+        stamps = {"rgb": clock - 5 * MS, "depth": clock + 400 * MS}
+        for modality, stamp in stamps.items():
+            collector.push(Sample(modality, _DATA, stamp), now * MS, clock)  # type: ignore[arg-type]
+        groups = collector.poll(now * MS)
+        if now >= 200:
+            assert [(list(g.samples), g.reason) for g in groups] == [(["rgb"], "complete")]
+    assert collector.counters["rejected_skewed"] == 10
+    assert collector.lost(1000 * MS) == ()
+    assert _accounted(collector)
+
+
+def test_the_sensor_that_a_group_waited_for_in_vain_is_overdue() -> None:
+    collector = _collector("rgb", "depth")
+    groups: list[Group] = []
+    for now in range(0, 700, 10):
+        if now % 100 == 0 and now != 500:
+            collector.push(_sample("rgb", now), now * MS)
+        if now % 100 == 0:
+            collector.push(_sample("depth", now), now * MS)
+        groups += collector.poll(now * MS)
+    assert [g.overdue for g in groups] == [()] * 5 + [("rgb",), ()]
+
+
 def test_foreign_modalities_and_wrong_stamps() -> None:
     collector = _collector("rgb")
     assert collector.push(_sample("lidar", 0), 0) == "foreign"
