@@ -31,7 +31,7 @@ def normalize_depth(depth_m: Float, spec: DepthSpec, out: Float | None = None) -
     out = np.empty((2, *depth_m.shape), np.float32) if out is None else out
     valid = (depth_m >= spec.min_m) & (depth_m <= spec.max_m)  # False for NaN and infinities
     near, far = 1.0 / spec.min_m, 1.0 / spec.max_m
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         np.divide(1.0 / (near - far), depth_m, out=out[0])
     out[0] -= far / (near - far)
     out[1] = valid
