@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The CPU build where the index has it under this version; newer ones may pull CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all lint setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
+.PHONY: demo test test-all lint mutate setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
 
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
@@ -19,6 +19,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Changes one operator or number at a time and runs the file's tests: make mutate FILES="a.py b.py"
+mutate: $(VENV)/.dev
+	$(BIN)/python benchmarks/mutate.py $(FILES)
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/overhead.py

@@ -92,7 +92,7 @@ def test_a_frame_that_lacks_a_sensor_counts_with_what_it_has(tiny_bundle: Path, 
     recording = Lacking(whole, lambda i, m: m == "depth" and i % 2 == 1)
     measured = quantizer(tiny_bundle, recording, 6)
     thresholds = measured._calibrate()
-    assert measured.calibrated == [1, 3, 4, 6, 7, 10] or len(measured.calibrated) == 6
+    assert len(set(measured.calibrated)) == 6
     assert all(t > 0 for graph in thresholds.values() for t in graph.values())
     complete = quantizer(tiny_bundle, whole, 6)._calibrate()
     # RGB was there in every frame: what is said of its encoder is the same.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, DataError
 from perception.models.complexity import count_parameters
 from perception.models.zoo.adapnet import AdapNet, EfficientASPP, PlainASPP
 from perception.models.zoo.ssma import SSMA
@@ -127,5 +127,5 @@ def test_starting_and_freezing_name_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="everything is frozen"):
         freeze(model, [FreezeSpec(parts=["encoders", "decoder", "aux_heads"], epochs=1)], 0)
     assert freeze(model, [FreezeSpec(parts=["encoders"], epochs=2)], 2) == []
-    with pytest.raises(Exception, match="no such checkpoint"):
+    with pytest.raises(DataError, match="no such checkpoint"):
         start_from(model, [str(tmp_path / "none")])
