@@ -208,3 +208,18 @@ def test_a_pixel_reaches_half_a_pixel_around_its_center() -> None:
             assert image.valid.any() == inside, (u, v)
             if inside:
                 assert np.argwhere(image.valid).tolist() == [[round(v), round(u)]]
+
+
+def test_the_border_of_the_image_is_outside() -> None:
+    """Focal lengths and points for which the border is hit exactly, in float32 too."""
+    camera = CameraModel(16, 12, 8, 8, 7.5, 5.5)
+    for x, y, inside in (
+        (-1, 0, False),
+        (1, 0, False),
+        (0, -0.75, False),
+        (0, 0.75, False),
+        (-0.9375, -0.6875, True),
+        (0.9375, 0.6875, True),
+    ):
+        cloud = np.array([[4, -4 * x, -4 * y, 1]], np.float32)
+        assert project_lidar(cloud, camera, STRAIGHT, 12, 16).valid.any() == inside, (x, y)
