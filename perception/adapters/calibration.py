@@ -10,6 +10,7 @@ from perception.frame import Modality
 from perception.geometry.camera import CameraModel
 from perception.geometry.live import LiveCalibration
 
+_LONGEST_KEY = 80
 _MOST_PROBLEMS = 64
 """Problems kept at a time; of more, the oldest are forgotten."""
 
@@ -41,8 +42,13 @@ class MessageCalibration(LiveCalibration):
         self.problems.pop(key, None)
         return True
 
-    def on_transforms(self, message: Any, static: bool) -> int:
+    def on_transforms(self, message: Any, static: bool, received_ns: int | None = None) -> int:
         """Take in a `TFMessage`.
+
+        Args:
+            message: the message.
+            static: whether it is of /tf_static.
+            received_ns: its time of arrival, which transforms without a stamp (0) get.
 
         Returns:
             How many of its transforms cannot be used; each has a line in `problems`.
@@ -50,9 +56,11 @@ class MessageCalibration(LiveCalibration):
         bad = 0
         for one in message.transforms:
             parent, child = one.header.frame_id, one.child_frame_id
-            key = f"tf {child}"
+            key = f"tf {child[:_LONGEST_KEY]}"
             try:
                 transform, stamp = to_transform(one), to_ns(one.header.stamp)
+                if not stamp and received_ns is not None:
+                    stamp = received_ns
                 self.tree.set(parent, child, transform, stamp, static=static)
             except CalibrationError as error:
                 self._note(key, str(error))

@@ -118,7 +118,7 @@ class Playback:
             for modality in self._infos.get(message.topic, ()):
                 self._camera(modality, message)
         elif message.type == TF:
-            self._transforms(message)
+            self._transforms(message, recorded)
 
     def _sample(self, modality: Modality, message: BagMessage, recorded: int, now: int) -> None:
         try:
@@ -144,10 +144,11 @@ class Playback:
             usable = False
         self.counters[f"malformed_{message.topic}"] += not usable
 
-    def _transforms(self, message: BagMessage) -> None:
+    def _transforms(self, message: BagMessage, recorded: int) -> None:
         try:
             static = message.topic.endswith("tf_static")
-            bad = self.calibration.on_transforms(parse(message), static)
+            taken = self.stamps.date(recorded)
+            bad = self.calibration.on_transforms(parse(message), static, taken)
         except AnySenseError:
             bad = 1
         self.counters[f"malformed_{message.topic}"] += bad

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from perception.frame import Modality
 
-SAME_CLOCK_NS = 10_000_000_000
-"""How far stamps may lie from the time of recording, against the other sensors', to be of their clock."""
+SAME_CLOCK_NS = 1_000_000_000
+"""How far stamps may lie from the time of recording, against the other sensors', to be of their clock:
+longer, no delivery takes."""
 
 _SINCE_BOOT_NS = 10 * 365 * 86_400 * 1_000_000_000
 """Stamps below this count the time since the sensor or its computer was switched on."""
@@ -32,23 +33,28 @@ class StampMender:
 
     def __init__(self, lags: Mapping[Modality, int]) -> None:
         self._lags = dict(lags)
+        best = min(lags.items(), key=lambda lag: abs(lag[1]), default=("", 0))
+        self._reference, self._base = best
         self.notes: dict[Modality, str] = {}
         self.counters: Counter[str] = Counter()
 
-    def mend(self, modality: Modality, stamp_ns: int, arrived_ns: int) -> int:
+    def date(self, recorded_ns: int) -> int:
+        """When a message without a stamp was taken: as long under way as those of the best sensor.
+
+        Where all stamps are far from the time of recording, as in a simulation that was recorded by the
+        wall clock, this keeps to their clock.
+        """
+        return recorded_ns - self._base
+
+    def mend(self, modality: Modality, stamp_ns: int, recorded_ns: int) -> int:
         """The stamp to use for a message.
 
         Args:
             modality: its sensor.
             stamp_ns: of its header.
-            arrived_ns: when it was recorded.
+            recorded_ns: when it was recorded.
         """
-        lag = arrived_ns - stamp_ns
-        reference = min(self._lags, key=lambda m: abs(self._lags[m]), default=modality)
-        base = self._lags.get(reference, 0)
-        # As long under way as the sensor whose stamps are best; where all stamps are far from the time
-        # of arrival, as in a simulation that was recorded by the wall clock, this keeps to their clock.
-        arrived = arrived_ns - base
+        lag, arrived = recorded_ns - stamp_ns, self.date(recorded_ns)
         own = self._lags.get(modality)
         if stamp_ns == 0:
             fits = own is not None and abs(lag - own) <= SAME_CLOCK_NS
@@ -56,10 +62,10 @@ class StampMender:
                 return stamp_ns
             self._note("unstamped", modality, f"{modality}: no stamp (0)")
             return arrived
-        if own is not None and abs(own - base) > SAME_CLOCK_NS:
+        if own is not None and abs(own - self._base) > SAME_CLOCK_NS:
             boot = stamp_ns < _SINCE_BOOT_NS < arrived
-            what = "of time since boot" if boot else f"{abs(own - base) / 1e9:.0f} s off"
-            line = f"{modality}: stamps are {what}, those of {reference} are not"
+            what = "of time since boot" if boot else f"{abs(own - self._base) / 1e9:.0f} s off"
+            line = f"{modality}: stamps are {what}, those of {self._reference} are not"
             self._note("other_clock", modality, line)
             return arrived
         self.notes.pop(modality, None)

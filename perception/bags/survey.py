@@ -25,6 +25,7 @@ _MOST = 5000
 _PERIODS = 3
 """Periods of silence after which a sensor counts as lost, when that is longer than the default."""
 
+_TRANSFORM_AGE_NS = 2_000_000_000
 _MOST_TIMEOUT_NS = 3_600_000_000_000
 
 
@@ -93,6 +94,12 @@ class Survey:
             for m, s in self.sensors.items()
         }
 
+    @property
+    def transform_age_ns(self) -> int:
+        """How old transforms of /tf may be: as on the node, or three periods of the slowest sensor."""
+        slowest = max((s.period_ns for s in self.sensors.values()), default=0)
+        return max(_TRANSFORM_AGE_NS, min(_PERIODS * slowest, _MOST_TIMEOUT_NS))
+
     def _window_ns(self, most_ns: int) -> int:
         """A quarter of the fastest sensor's period, within bounds: a slow robot's samples of one time."""
         fastest = min((s.period_ns for s in self.sensors.values() if s.period_ns), default=0)
@@ -116,7 +123,7 @@ class Survey:
         lags = [one for one in lags if abs(one[len(one) // 2] - nearest) <= SAME_CLOCK_NS]
         early = min(one[len(one) // 10] for one in lags)
         late = max(one[(len(one) - 1) * 9 // 10] for one in lags)
-        return max(least_ns, min((late - early) * 3 // 2, SAME_CLOCK_NS))
+        return max(least_ns, min((late - early) * 3 // 2, 2 * SAME_CLOCK_NS))
 
 
 def survey(path: Path, topics: Mapping[Modality, str]) -> Survey:

@@ -86,9 +86,9 @@ def run(args: argparse.Namespace) -> int:
             "the bag has none of them",
             where=str(args.bag),
         )
-    calibration = MessageCalibration()
-    calibration.load(args.rig)
     found = survey(args.bag, topics)
+    calibration = MessageCalibration(max_age_ns=found.transform_age_ns)
+    calibration.load(args.rig)
     most = round(pipeline.policy.max_age_ms * 1e6)
     timing = found.timing({m: calibration.offset_ns(m) for m in topics}, most)
     deadline = _ns(args.deadline_ms) or found.deadline_ns(_DEADLINE_NS, most)
@@ -177,6 +177,8 @@ def _warn(playback: Any) -> None:
         if count := playback.stamps.counters[f"other_clock_{modality}"]:
             line = playback.stamps.notes.get(modality, f"{modality}: stamps are of another clock")
             warn(f"{count} messages of {line}")
+    for line in playback.calibration.unaligned.values():
+        say(f"warning: {line}", style="yellow")
     for concern, line in playback.calibration.problems.items():
         warn(f"{concern}: {line}")
     if playback.skipped_ns:

@@ -52,6 +52,15 @@ MAX_ARCHIVE_BYTES: Final = 2**32
 MAX_ARCHIVE_FILES: Final = 10_000
 """Files in one archive or bundle."""
 
+MAX_FRAMES: Final = 10_000
+"""Coordinate frames kept of /tf and /tf_static; of those that move, the ones heard last."""
+
+MAX_TRANSFORMS: Final = 250_000
+"""Transforms of all moving frames together that are kept for interpolation (about 150 MB)."""
+
+MAX_NAME: Final = 1024
+"""Characters of a name in a message, such as a coordinate frame's."""
+
 MAX_STEPS: Final = 1_000_000
 """Times that one loop may run because a number in a file says so (heartbeats over a gap, for example)."""
 

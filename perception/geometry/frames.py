@@ -10,6 +10,7 @@ from itertools import takewhile
 import numpy as np
 
 from perception.errors import CalibrationError
+from perception.files.limits import MAX_FRAMES, MAX_NAME, MAX_TRANSFORMS
 from perception.geometry.transforms import Float64, RigidTransform
 
 _MAX_HISTORY = 500
@@ -71,6 +72,9 @@ def interpolate(a: RigidTransform, b: RigidTransform, share: float) -> RigidTran
 class FrameTree:
     """Frames by name, each with its transform to a parent.  Safe to use from several threads.
 
+    Of more frames or transforms than `perception.files.limits` allows, those that move and were heard
+    longest ago are forgotten.
+
     Args:
         history_ns: how far back transforms that change are kept.
     """
@@ -78,6 +82,8 @@ class FrameTree:
     def __init__(self, history_ns: int = 10_000_000_000) -> None:
         self.history_ns = history_ns
         self._edges: dict[str, _Edge] = {}
+        self._moving: dict[str, None] = {}  # frames that change, the one heard longest ago first
+        self._kept = 0  # transforms of those
         self._lock = threading.Lock()
 
     def set(
@@ -98,16 +104,41 @@ class FrameTree:
             static: it holds at all times, and replaces what was known.
 
         Raises:
-            CalibrationError: a name is empty, or both are the same.
+            CalibrationError: a name is empty or too long, both are the same, or there are too many
+                frames that do not move.
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
+        if max(len(parent), len(child)) > MAX_NAME:
+            raise CalibrationError(f"a name of more than {MAX_NAME} characters", where="frames")
         if not parent or not child or parent == child:
             raise CalibrationError(f"transform from '{child}' to '{parent}'", where="frames")
         with self._lock:
             edge = self._edges.get(child)
             if edge is None or edge.parent != parent or edge.static != static:
+                self._forget(child)
+                self._make_room()
                 edge = self._edges[child] = _Edge(parent, static)
+            before = len(edge.samples)
             edge.add(stamp_ns, transform, self.history_ns)
+            if not static:
+                self._moving.pop(child, None)
+                self._moving[child] = None
+                self._kept += len(edge.samples) - before
+                while self._kept > MAX_TRANSFORMS and len(self._moving) > 1:
+                    self._forget(next(iter(self._moving)))
+
+    def _make_room(self) -> None:
+        if len(self._edges) < MAX_FRAMES:
+            return
+        if not self._moving:
+            raise CalibrationError(f"more than {MAX_FRAMES} frames", where="frames")
+        self._forget(next(iter(self._moving)))
+
+    def _forget(self, child: str) -> None:
+        edge = self._edges.pop(child, None)
+        if edge is not None and not edge.static:
+            del self._moving[child]
+            self._kept -= len(edge.samples)
 
     def lookup(
         self,

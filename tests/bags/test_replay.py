@@ -40,6 +40,7 @@ def _boot(t: int) -> int:
         (_boot, lambda t: t, {"rgb": "time since boot"}),
         (_boot, lambda t: 0, {"depth": "no stamp"}),
         (lambda t: t + 37 * S, lambda t: t, {"rgb": "37 s off"}),
+        (lambda t: t, lambda t: t - 2 * S, {"depth": "2 s off"}),
         (lambda t: t, lambda t: t, {}),
         (lambda t: t - 3600 * S, lambda t: t - 3600 * S, {}),
     ],
@@ -255,6 +256,27 @@ def test_binned_and_cropped_cameras(
 ) -> None:
     bag = _lidar_bag(kit, [MOUNT], lambda t: kit.info(t, 640, 480, **fields), size)
     assert replay(bag, *LIDAR).states() == [("full", "rgb+lidar")] * 4
+
+
+@pytest.mark.parametrize("stamp", ["good", "none", "old"])
+def test_transforms_that_change(kit: Any, replay: Any, stamp: str) -> None:
+    """Without a stamp they count from when they were recorded; old ones are not used, as by the node."""
+    messages = []
+    for i in range(6):
+        t = kit.start + i * 100 * MS
+        at = {"good": t, "none": 0, "old": t - 60 * S}[stamp]
+        messages += [
+            ("/tf", kit.tf(at, MOUNT), t),
+            ("/cam/camera_info", kit.info(t), t),
+            ("/cam/rgb", kit.image(t), t + MS),
+            ("/pts", kit.cloud(t), t + 2 * MS),
+        ]
+    done = replay(kit.write(messages), *LIDAR)
+    if stamp == "old":
+        assert all(used == "rgb" for _, used in done.states())
+        assert any("60.0 s old" in w for row in done.rows for w in row["warnings"])
+    else:
+        assert done.states() == [("full", "rgb+lidar")] * 6
 
 
 def test_one_camera_info_beside_two_sizes_of_images(kit: Any, replay: Any) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception.errors import CalibrationError
+from perception.files.limits import MAX_FRAMES, MAX_TRANSFORMS
 from perception.geometry.frames import FrameTree, interpolate
 from perception.geometry.transforms import RigidTransform
 
@@ -89,3 +90,66 @@ def test_interpolation_stays_a_rotation_between_its_ends(a: float, b: float, sha
     way = (b - a + 180) % 360 - 180
     if abs(abs(way) - 180) > 1:  # opposite rotations have two shortest ways
         assert np.allclose(mixed.rotation, _turn(a + share * way).rotation, atol=1e-3)
+
+
+def test_countless_frames_do_not_push_out_those_that_hold() -> None:
+    tree = FrameTree()
+    tree.set("base", "camera", _shift(2), static=True)
+    tree.set("base", "mast", _shift(0), 5)
+    for number in range(3 * MAX_FRAMES):
+        tree.set("base", f"tag_{number}", _shift(number), number)
+        if number % 1000 == 0:
+            tree.set("base", "mast", _shift(number), number)
+    assert len(tree._edges) == MAX_FRAMES
+    assert tree.lookup("base", "camera").translation[0] == 2
+    assert tree.lookup("base", "mast").translation[0] > 0
+    assert tree.lookup("base", f"tag_{3 * MAX_FRAMES - 1}")
+    with pytest.raises(CalibrationError, match="nothing is known of 'tag_0'"):
+        tree.lookup("base", "tag_0")
+
+
+def test_static_frames_are_refused_rather_than_forgotten() -> None:
+    tree = FrameTree()
+    for number in range(MAX_FRAMES):
+        tree.set("base", f"part_{number}", _shift(number), static=True)
+    for static in (True, False):
+        with pytest.raises(CalibrationError, match=f"more than {MAX_FRAMES} frames"):
+            tree.set("base", "one more", _shift(1), static=static)
+    tree.set("base", "part_0", _shift(-7), static=True)
+    assert tree.lookup("base", "part_0").translation[0] == -7
+
+
+def test_histories_of_many_frames_are_bounded_together() -> None:
+    tree = FrameTree()
+    still = _shift(1)
+    for number in range(MAX_TRANSFORMS // 500 + 40):
+        for stamp in range(500):
+            tree.set("base", f"tag_{number}", still, stamp)
+    assert sum(len(e.samples) for e in tree._edges.values()) == tree._kept <= MAX_TRANSFORMS
+    assert tree.lookup("base", f"tag_{number}", 250)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcd"), st.sampled_from("abcd"), st.booleans(), st.integers(0, 10**11)
+        ),
+        max_size=40,
+    )
+)
+def test_what_is_kept_is_counted_right(moves: list[tuple[str, str, bool, int]]) -> None:
+    tree = FrameTree()
+    for parent, child, static, stamp in moves:
+        if parent != child:
+            tree.set(parent, child, _shift(1), stamp, static=static)
+        moving = {n: e for n, e in tree._edges.items() if not e.static}
+        assert set(tree._moving) == set(moving)
+        assert tree._kept == sum(len(e.samples) for e in moving.values())
+
+
+def test_names_have_a_length() -> None:
+    tree = FrameTree()
+    for parent, child in (("a" * 10**6, "b"), ("b", "a" * 10**6)):
+        with pytest.raises(CalibrationError, match="a name of more than") as caught:
+            tree.set(parent, child, _shift(1))
+        assert len(str(caught.value)) < 200

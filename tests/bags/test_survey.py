@@ -1,0 +1,83 @@
+"""What is read from a recording about its timing, and which stamps it leads to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
+
+from perception.bags.messages import BagMessage
+from perception.bags.stamps import StampMender
+from perception.bags.survey import SensorSurvey, Survey, header_stamp, survey
+
+MS, S = 10**6, 10**9
+TOPICS = {"rgb": "/cam/rgb", "depth": "/cam/depth"}
+
+
+def _sensor(period: int, lag: int = 0, count: int = 20) -> SensorSurvey:
+    stamps = [100 * S + i * period for i in range(count)]
+    return SensorSurvey([t + lag for t in stamps], stamps)
+
+
+def test_a_survey_of_a_bag(kit: Any) -> None:
+    found = survey(kit.write(kit.pairs(10, 50 * MS)), TOPICS)  # type: ignore[arg-type]
+    assert {m: s.period_ns for m, s in found.sensors.items()} == {"rgb": 50 * MS, "depth": 50 * MS}
+    assert found.sensors["depth"].lags_ns == [5 * MS] * 10
+    timing = found.timing({"rgb": 7}, 200 * MS)
+    assert (timing["rgb"].offset_ns, timing["rgb"].timeout_ns) == (7, 500 * MS)
+    assert timing["rgb"].window_ns == 25 * MS
+    assert found.deadline_ns(80 * MS, 200 * MS) == 80 * MS
+
+
+def test_lost_messages_and_bursts_do_not_hide_the_rate() -> None:
+    gaps = SensorSurvey([0, 100, 200, 900, 1000, 1100, 1200], [1, 101, 201, 901, 1001, 1101, 1201])
+    assert gaps.period_ns == 100
+    bursts = SensorSurvey([500] * 5 + [1000] * 5, list(range(100, 1100, 100)))
+    assert bursts.period_ns == 100
+    unstamped = SensorSurvey(list(range(0, 1000, 100)), [0] * 10)
+    assert unstamped.period_ns == 100 and unstamped.lags_ns == []
+    assert SensorSurvey().period_ns == SensorSurvey([5], [5]).period_ns == 0
+
+
+@given(
+    st.lists(st.integers(1, 2**62), min_size=1, max_size=3),
+    st.lists(st.integers(-(2**62), 2**62), min_size=3, max_size=3),
+)
+def test_times_derived_from_any_recording_are_bounded(periods: list[int], lags: list[int]) -> None:
+    names = ("rgb", "depth", "lidar")
+    sensors = {m: _sensor(p, lag, 5) for m, p, lag in zip(names, periods, lags, strict=False)}
+    found = Survey(sensors)  # type: ignore[arg-type]
+    for timing in found.timing({}, 200 * MS).values():
+        assert 500 * MS <= timing.timeout_ns <= 3600 * S
+        assert 25 * MS <= timing.window_ns <= 200 * MS
+    assert 80 * MS <= found.deadline_ns(80 * MS, 200 * MS) <= 5 * S
+    assert 2 * S <= found.transform_age_ns <= 3600 * S
+
+
+def test_the_header_is_read_in_either_byte_order() -> None:
+    little = bytes([0, 1, 0, 0]) + (7).to_bytes(4, "little") + (5).to_bytes(4, "little")
+    big = bytes([0, 0, 0, 0]) + (7).to_bytes(4, "big") + (5).to_bytes(4, "big")
+    for data in (little, big, little + b"more"):
+        assert header_stamp(BagMessage("/a", "b", 0, data)) == 7 * S + 5
+    assert header_stamp(BagMessage("/a", "b", 0, little[:11])) is None
+
+
+def test_good_stamps_are_left_alone() -> None:
+    mender = StampMender({"rgb": 30 * MS, "depth": 900 * MS, "lidar": -20 * MS})
+    for modality in ("rgb", "depth", "lidar"):
+        assert mender.mend(modality, 5 * S, 10**18) == 5 * S  # type: ignore[arg-type]
+    assert not mender.notes and not mender.counters
+
+
+def test_a_sensor_without_stamps_is_as_long_under_way_as_the_best_of_the_others() -> None:
+    mender = StampMender({"rgb": 30 * MS, "depth": 50 * S})
+    assert mender.mend("lidar", 0, 100 * S) == 100 * S - 30 * MS
+    assert mender.mend("depth", 50 * S, 100 * S) == 100 * S - 30 * MS
+    assert mender.mend("depth", 0, 50 * S) == 0  # its own start
+    assert "no stamp" in mender.notes["lidar"]
+    assert mender.counters == {"unstamped_lidar": 1, "other_clock_depth": 1}
+    assert StampMender({}).mend("rgb", 0, 9) == 9
