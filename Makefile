@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The CPU build where the index has it under this version; newer ones may pull CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all lint mutate setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
+.PHONY: demo test test-all extras lint mutate setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
 
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
@@ -23,6 +23,10 @@ lint: $(VENV)/.dev
 # Changes one operator or number at a time and runs the file's tests: make mutate FILES="a.py b.py"
 mutate: $(VENV)/.dev
 	$(BIN)/python benchmarks/mutate.py $(FILES)
+
+# Each extra of the package alone in a bare environment, and its commands.
+extras:
+	TORCH='$(TORCH)' $(PYTHON) tests/extras.py build/extras $(EXTRAS)
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/overhead.py

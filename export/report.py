@@ -136,7 +136,7 @@ def make_report(
                 for s, values in row["latency"].items()
             }
             every = row["over_float32"][subset_name(subsets[0])]
-            row["notes"] = slower(opened.manifest.precision, {row["backend"]: every})
+            row["notes"] = [*slower(opened.manifest.precision, {row["backend"]: every}).values()]
     return {
         "bundle": opened.manifest.name,
         "precision": opened.manifest.precision,

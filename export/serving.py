@@ -89,20 +89,29 @@ def write_isaac_ros(bundle: Bundle, out: Path, graph_name: str = "single") -> Pa
 
     Raises:
         BundleError: the bundle has no such graph, or the folder cannot be written.
+        ConfigError: the folder's name is no UTF-8.
     """
     source = _graph(bundle, graph_name)
     graph = load_model(source).graph
-    out.mkdir(parents=True, exist_ok=True)
     name = _model_name(bundle, graph_name)
-    model = out / f"{name}.onnx"
+    model = (out / f"{name}.onnx").resolve()
+    try:
+        str(model).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            "its name is no UTF-8, as what a parameter file names must be",
+            where=str(out),
+            hint="choose another --out",
+        ) from error
+    out.mkdir(parents=True, exist_ok=True)
     with writing(model, error=BundleError) as partial:
         partial.write_bytes(source.read_bytes())
     inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
     content = {
         "/**": {  # whatever the node is called
             "ros__parameters": {
-                "model_file_path": str(model.resolve()),
-                "engine_file_path": str(model.resolve().with_suffix(".plan")),
+                "model_file_path": str(model),
+                "engine_file_path": str(model.with_suffix(".plan")),
                 "input_tensor_names": inputs,
                 "input_binding_names": inputs,
                 "output_tensor_names": outputs,

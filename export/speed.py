@@ -16,6 +16,7 @@ from perception.runtime.engines.measured import cpu_name
 from perception.runtime.engines.probe import probe_inputs, time_all
 from perception.runtime.engines.selection import load_engines
 
+_NOISE = 0.03  # by which two runs of the same graphs may differ
 _WARM, _LEAST_ROUNDS, _MOST_ROUNDS, _SECONDS = 2, 7, 60, 1.5
 
 
@@ -69,14 +70,14 @@ def _ratio(bundle: Bundle, source: Bundle, backend: str, threads: int | None) ->
     return before / own
 
 
-def slower(precision: str, found: dict[str, float]) -> list[str]:
-    """A line for every backend on which a bundle of this precision is slower than its source."""
-    return [
-        f"{precision} is slower than float32 on {name} here: {factor:.2g} times as fast; "
+def slower(precision: str, found: dict[str, float]) -> dict[str, str]:
+    """By backend on which a bundle of this precision is slower than its source, a line that says so."""
+    return {
+        name: f"{precision} is slower than float32 on {name} here: {factor:.2g} times as fast; "
         "the float32 bundle is the better one for it"
         for name, factor in found.items()
-        if factor < 1
-    ]
+        if factor < 1 - _NOISE
+    }
 
 
 def record_speed(folder: Path, found: dict[str, float], threads: int | None) -> None:

@@ -52,20 +52,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments ask for; exit 3 when a tolerance is broken."""
-    require("export", "onnx")
-    from export.onnx_files import load_model
     from perception.runtime.bundle import Bundle
     from perception.runtime.engines.base import NonFiniteError
 
     args.source = _found(args.source)
     if not args.source.exists():
         raise ConfigError("no such run, checkpoint or bundle", where=str(args.source))
-    bundle = Bundle.open(args.source) if is_bundle(args.source) else None
+    if is_bundle(args.source):
+        require("export", "onnx")
+        bundle: Bundle | None = Bundle.open(args.source)
+    else:
+        require("a checkpoint", "torch", "onnxscript", "safetensors", "onnx")
+        bundle = None
     check_arguments(args, bundle.manifest.precision if bundle else None)
     if bundle is not None:
+        from export.onnx_files import load_model
+
         # Before anything is made of them: some backends crash on a graph that breaks ONNX's rules.
         for file in bundle.manifest.graph_files():
-            load_model(bundle.file(file))
+            load_model(bundle.source(file))
     if args.single:
         args.subset = ["modular", "single"]
     try:
@@ -143,7 +148,6 @@ def _check_bundle_source(args: argparse.Namespace, bundle: Bundle, choice: Graph
 
 def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]:
     """The float32 bundle of a run, and the graphs that are asked for."""
-    require("a checkpoint", "torch", "onnxscript", "safetensors")
     from export.bundle_folder import check_target
     from export.bundle_graphs import parse_choice
     from export.bundle_writer import ExportOptions, export_bundle
@@ -196,21 +200,16 @@ def _add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None, shown:
         threads: CPU threads, None for all.
         shown: the folder's name for messages.
     """
-    from export.bundle_graphs import add_graphs, graph_files, subset_file
-    from perception.frame import as_modality
+    from export.bundle_graphs import add_graphs
 
     with status("joining graphs"):
         errors = add_graphs(bundle, choice, threads)
-    files = set(graph_files(bundle, choice))
+    graphs = bundle.manifest.graphs
     for name, error in errors.items():
-        file = (
-            "single.onnx"
-            if name == "single"
-            else subset_file(as_modality(m) for m in name.split("+"))
-        )
-        assert file in files
-        size = bundle.size(file) / 1e6
-        say(f"{shown / file} ({size:.1f} MB): {error:.1e} from encoders and fuser")
+        graph = graphs.single if name == "single" else graphs.subsets[name]
+        assert graph is not None
+        size = bundle.size(graph.file) / 1e6
+        say(f"{shown / graph.file} ({size:.1f} MB): {error:.1e} from encoders and fuser")
 
 
 def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:

@@ -69,13 +69,14 @@ def change(args: argparse.Namespace, bundle: Bundle, finish: Finish) -> Bundle:
         _halve(args, bundle, timed)
     else:
         _quantize(args, bundle, timed)
+    warnings = slower(args.precision, speed)
     for name, factor in speed.items():
-        if factor >= 1:
+        if name in warnings:
+            warn(warnings[name])
+        else:
             say(f"{name}: {factor:.2f} times as fast as float32 here")
     for name, error in untimed.items():
         note(f"not timed on {name}: {error}")
-    for line in slower(args.precision, speed):
-        warn(line)
     return Bundle.open(args.out)
 
 

@@ -21,7 +21,7 @@ from export.serving import _model_name, pbtxt_string, write_isaac_ros, write_tri
 from perception.errors import BundleError, ConfigError
 from perception.frame import Sample
 from perception.preprocess.sample import preprocess_sample
-from perception.runtime.bundle import Bundle
+from perception.runtime.bundle import Bundle, sha256_of
 from perception.runtime.engines.probe import probe_inputs, relative_error
 from perception.runtime.manifest import GraphFile
 
@@ -96,7 +96,7 @@ def test_tensors_of_any_name_stay_tensors(make_bundle: Callable[..., Path], tmp_
             )
         }
     )
-    bundle = Bundle(bundle.path, changed)
+    bundle = Bundle(bundle.files, changed)
     lines = (write_triton(bundle, tmp_path / "out") / "config.pbtxt").read_text().splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith(("input", "output"))] == [
         "name", "backend", "max_batch_size", "instance_group [ { count",
@@ -125,7 +125,9 @@ def test_weights_beside_a_graph_come_along(
     )
     bundle = Bundle.open(folder, verify=False)
     graphs = bundle.manifest.graphs.model_copy(update={"single": GraphFile(file="fuser.onnx")})
-    bundle = Bundle(folder, bundle.manifest.model_copy(update={"graphs": graphs}))
+    files = {p.name: sha256_of(p) for p in folder.iterdir() if p.name != "bundle.yaml"}
+    changed = bundle.manifest.model_copy(update={"graphs": graphs, "files": files})
+    bundle = Bundle(bundle.files, changed)
     isaac = write_isaac_ros(bundle, tmp_path / "out").parent / "small.onnx"
     triton = write_triton(bundle, tmp_path / "out") / "1" / "model.onnx"
     for path in (isaac, triton):

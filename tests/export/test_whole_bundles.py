@@ -223,3 +223,41 @@ def test_what_is_for_runs_is_refused_with_a_bundle(make_bundle: MakeBundle, tmp_
     for option in ("--name=x", "--version=2", "--weights=float32", "--dynamic"):
         status, error = run_export(source, "--subset", "single", option, "--out", tmp_path / "o")
         assert status == 2 and option.split("=")[0] in error and "run or checkpoint" in error
+
+
+def test_a_zip_is_a_source(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", make_bundle())
+    for way in WAYS:
+        assert run_export(archive, *WAYS[way], "--out", tmp_path / way) == (0, "")
+        Bundle.open(tmp_path / way)
+    assert run_export(archive, "--serve", "triton", "--out", tmp_path / "triton") == (0, "")
+    assert run_export(archive, "--serve", "isaac-ros", "--out", tmp_path / "isaac") == (0, "")
+    assert run_export(archive, "--report", tmp_path / "r", "--bench-frames", "1") == (0, "")
+    status, error = run_export(archive, "--subset", "single")
+    assert status == 2 and "is a zip; graphs are added to a folder only" in error
+    for way in WAYS:
+        status, error = run_export(archive, *WAYS[way], "--out", archive)
+        assert status == 2 and "\n" not in error
+
+
+def test_graphs_of_other_names_are_told_by_them(
+    make_bundle: MakeBundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_bundle()
+    assert run_export(source, "--subset", "single") == (0, "")
+    text = (source / "bundle.yaml").read_text().replace("single.onnx", "whole.onnx")
+    (source / "bundle.yaml").write_text(text)
+    (source / "single.onnx").rename(source / "whole.onnx")
+    assert run_export(source, "--subset", "single") == (0, "")
+    assert "whole.onnx" in capsys.readouterr().out
+
+
+def test_names_that_are_no_text(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    source = make_bundle().rename(os.fsdecode(os.fsencode(tmp_path) + b"/b\xe9"))
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/o\xe9"))
+    for way in WAYS.values():
+        assert run_export(source, *way, "--out", out)[0] == 0
+        Bundle.open(out)
+    assert run_export(source, "--serve", "triton", "--out", out / "triton")[0] == 0
+    status, error = run_export(source, "--serve", "isaac-ros", "--out", out / "isaac")
+    assert status == 2 and "is no UTF-8" in error and not os.listdir(out / "isaac")
