@@ -91,6 +91,8 @@ class _Progress(BaseModel):
 
 def _difference(before: Any, now: Any, place: str = "") -> str:
     """The first field in which two configurations differ; empty where they are the same."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
     if isinstance(before, dict) and isinstance(now, dict):
         inner = (
             _difference(before.get(k), now.get(k), f"{place}.{k}" if place else k)

@@ -25,6 +25,18 @@ def _dirty(channels: int, *size: int) -> np.ndarray:
     return np.full((channels, *size), np.nan, np.float32)
 
 
+def test_channels_without_a_buffer_to_fill() -> None:
+    flat, none = np.ones((2, 3), np.float32), np.zeros((2, 3), bool)
+    made = [
+        normalize_rgb(np.zeros((2, 3, 3), np.uint8), RgbSpec()),
+        normalize_depth(flat, DepthSpec()),
+        normalize_thermal(flat, "kelvin", ThermalSpec()),
+        normalize_lidar(flat, flat, flat, none, LidarSpec()),
+    ]
+    assert [x.shape for x in made] == [(3, 2, 3), (2, 2, 3), (2, 2, 3), (4, 2, 3)]
+    assert {x.dtype for x in made} == {np.dtype(np.float32)}
+
+
 # rgb
 
 

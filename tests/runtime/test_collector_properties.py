@@ -496,3 +496,19 @@ def test_shifting_all_stamps_by_an_offset_changes_nothing_else(
         (g.reason, g.missing, list(g.samples)) for g in other
     ]
     assert plain.counters == offset.counters
+
+
+def test_a_stamp_that_comes_again_says_nothing_of_the_rate() -> None:
+    """Depth 205 gave way to 202 and comes again: it still comes every 100, so that nobody waits at 279."""
+    bench = Bench("rgb", "depth", window=10)
+    for past in (0, 100):
+        for modality in ("depth", "rgb"):
+            bench.push(modality, past, past)  # type: ignore[arg-type]
+        bench.poll(past)
+    for stamp, now in ((205, 206), (202, 207), (205, 208)):
+        if stamp == 205 and now == 206:
+            bench.push("rgb", 200, 200)
+        assert bench.push("depth", stamp, now) == "accepted"
+    bench.poll(209)
+    bench.push("rgb", 279, 279)
+    assert bench.poll(280) == [("complete", {"rgb": 279})]

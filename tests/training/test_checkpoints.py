@@ -225,6 +225,9 @@ def test_a_run_is_not_resumed_with_what_does_not_fit(
 
     assert "another configuration: seed was 0, is 4" in resume(seed=4)
     assert "optimizer.lr was 0.001, is 0.5" in resume(optimizer={"warmup_epochs": 0, "lr": 0.5})
+    phase = {"crop": [64, 96], "scale": [1.0, 1.0]}
+    assert "resolution.0.batch was 2, is 4" in resume(resolution=[{**phase, "batch": 4}])
+    assert "resolution was [{" in resume(resolution=[{**phase, "batch": 2}] * 2)
     tensors, metadata = _parts(run / LAST)
     progress = json.loads(metadata["progress"])
     for change, said in (
