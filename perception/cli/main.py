@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = explain(error)
         return _broken(error) if line is None else _fail(line)
     except BrokenPipeError as error:
-        if reader_is_gone():  # as in `anysense models | head`
+        if reader_is_gone():  # as in a pipe into `head`
             give_up_output()
             return 0
         return _fail(f"{error.strerror}")
