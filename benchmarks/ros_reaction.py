@@ -150,6 +150,10 @@ def run(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             times = measure(ears, drivers, Fault(sensor, kind, value))
             found.setdefault((name, sensor), []).append(times)
             del ears.outputs[:-1], ears.alarms[:-1]
+    except SystemExit:
+        log = (folder / "node.log").read_text(errors="replace").splitlines()
+        print("\n".join(log[-10:]), ears.outputs[-1:], sep="\n", file=sys.stderr)
+        raise
     finally:
         drivers.close()
         node.send_signal(signal.SIGINT)

@@ -10,9 +10,8 @@ taken for the newest or the oldest, and turn away the samples of sensors that ar
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from perception.frame import MODALITIES, Modality
 
@@ -25,8 +24,9 @@ _CALENDAR_NS = 100_000_000_000_000_000
 class _Track:
     """A sensor's last leads: its stamps less the receiver's clock at their arrival."""
 
-    # Each with the number of its stamp, counted over all sensors.
-    leads: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    # Each with the number of its stamp, counted over all sensors.  Replaced as a whole: another
+    # thread may be reading.
+    leads: tuple[tuple[int, int], ...] = ()
     stamp_ns: int = 0
     clock_ns: int = 0
     strays: int = 0  # last leads in a row that were far from those before
@@ -36,8 +36,8 @@ class _Track:
     @property
     def typical_ns(self) -> int:
         """The lead without regard to a single stray one."""
-        ordered = sorted(lead for _, lead in self.leads)
-        return self.leads[0][1] if len(ordered) == 2 else ordered[len(ordered) // 2]
+        leads = [lead for _, lead in self.leads]
+        return leads[0] if len(leads) == 2 else sorted(leads)[len(leads) // 2]
 
     @property
     def spread_ns(self) -> int:
@@ -47,7 +47,7 @@ class _Track:
 
     def forget_before(self, number: int) -> bool:
         """Keep the leads from a number on; whether there are any."""
-        self.leads = deque((n for n in self.leads if n[0] >= number), maxlen=_KEPT)
+        self.leads = tuple(n for n in self.leads if n[0] >= number)
         return bool(self.leads)
 
 
@@ -77,6 +77,7 @@ class SensorClocks:
         self.base_ns = 0
         self._agreed: tuple[Modality, ...] = ()  # the reference where it is not the clock
         self._tracks: dict[Modality, _Track] = {}
+        self._undated: set[Modality] = set()
         self._count = 0
 
     def fits(
@@ -98,7 +99,7 @@ class SensorClocks:
         typical = track.typical_ns
         if self._agreed:
             fits = abs(lead - self.base_ns) <= allowed
-            if lead > self.max_lead_ns and not set(alive) <= set(self._tracks):
+            if lead > self.max_lead_ns and not set(alive) <= {*self._tracks, *self._undated}:
                 fits = False  # until all have spoken: the next may show that this one is ahead
             # The tracks of the others may be older than a jump that all of them make.
             out = modality not in self._agreed and abs(typical - self.base_ns) > allowed
@@ -111,6 +112,12 @@ class SensorClocks:
             out = out or abs(typical) > self.max_skew_ns
         self.out.add(modality) if out else self.out.discard(modality)
         return fits
+
+    def skip(self, modality: Modality) -> None:
+        """Note that a sensor speaks without stamps, so that nothing is known about its clock."""
+        self._undated.add(modality)
+        self._tracks.pop(modality, None)
+        self.out.discard(modality)
 
     def line(self, modality: Modality) -> str:
         """What is wrong with a sensor's clock, in words; empty when it is right or nobody knows."""
@@ -143,11 +150,13 @@ class SensorClocks:
     def reset(self) -> None:
         """Forget everything."""
         self._tracks.clear()
+        self._undated.clear()
         self.out.clear()
         self._agreed, self.base_ns = (), 0
 
     def _note(self, modality: Modality, stamp_ns: int, clock_ns: int) -> _Track:
         self._count += 1
+        self._undated.discard(modality)
         track = self._tracks.setdefault(modality, _Track())
         lead = stamp_ns - clock_ns
         if track.leads and not track.strays:
@@ -157,7 +166,7 @@ class SensorClocks:
             track.strays += 1
         else:
             track.strays = 0
-        track.leads.append((self._count, lead))
+        track.leads = (*track.leads, (self._count, lead))[-_KEPT:]
         track.stamp_ns, track.clock_ns = stamp_ns, clock_ns
         if track.strays >= 2 and modality in self._agreed:
             # A recording that was wound: what sensors said before that no longer tells anything.
@@ -185,7 +194,7 @@ class OutputStamps:
     """The stamps of what is given: those of outputs, and the present time where there is no output.
 
     Attributes:
-        last_ns: the last output's stamp; None when there was none since `reset`.
+        last_ns: the last output's stamp; None when there was none in this epoch.
         ahead_ns: the receiver's clock less the caller's, as far as it is known.
     """
 
@@ -195,14 +204,17 @@ class OutputStamps:
         self._given_ns = 0  # when the last output was given
         self._told_ns: int | None = None  # the last stamp, of an output or not
 
-    def reset(self) -> None:
-        """Forget the stamps, as at a jump of the sensors' clock."""
-        self.last_ns = self._told_ns = None
+    def anew(self) -> OutputStamps:
+        """Those of a new epoch, after a jump of the sensors' clock."""
+        fresh = OutputStamps()
+        fresh.ahead_ns = self.ahead_ns
+        return fresh
 
-    def note(self, stamp_ns: int, now_ns: int) -> None:
-        """An output with this stamp is given at this time on the caller's clock."""
+    def note(self, stamp_ns: int, now_ns: int) -> int:
+        """An output with this stamp, which is returned, is given now on the caller's clock."""
         self.last_ns, self._given_ns = stamp_ns, now_ns
         self._told_ns = stamp_ns if self._told_ns is None else max(stamp_ns, self._told_ns)
+        return stamp_ns
 
     def present_ns(self, now_ns: int, base_ns: int) -> int:
         """The present time on the sensors' clock, as an output that is given now would bear it.

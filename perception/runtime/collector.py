@@ -188,7 +188,9 @@ class Collector:
         with self._lock:
             self.clocks.max_skew_ns = value
 
-    def push(self, sample: Sample, now_ns: int, clock_ns: int | None = None) -> Disposition:
+    def push(
+        self, sample: Sample, now_ns: int, clock_ns: int | None = None, *, dated: bool = False
+    ) -> Disposition:
         """Take in a sample.
 
         Args:
@@ -196,6 +198,7 @@ class Collector:
             now_ns: time of its arrival on any clock that does not go back.
             clock_ns: the same on the clock that stamps are expected to be on; None where there is
                 no such clock, and all stamps are believed.
+            dated: its stamp is that of its arrival, for want of another.
 
         Raises:
             InputError: the stamp is no whole number.
@@ -205,7 +208,9 @@ class Collector:
         with self._lock:
             now = self._advance(now_ns)
             self.counters["received"] += 1
-            disposition = self._place(sample, now, clock_ns)
+            if dated:
+                self.clocks.skip(sample.modality)
+            disposition = self._place(sample, now, clock_ns, dated)
             if disposition != "accepted":
                 self.counters[f"rejected_{disposition}"] += 1
             return disposition
@@ -312,7 +317,7 @@ class Collector:
         self._now_ns = max(self._now_ns, int(now_ns))
         return self._now_ns
 
-    def _place(self, sample: Sample, now: int, clock_ns: int | None) -> Disposition:
+    def _place(self, sample: Sample, now: int, clock_ns: int | None, dated: bool) -> Disposition:
         modality = sample.modality
         timing = self.sensors.get(modality)
         if timing is None:
@@ -324,7 +329,7 @@ class Collector:
             self._holds(g, modality, stamp) for g in self._open
         ):
             return "duplicate"
-        if not self._believed(modality, stamp, now, clock_ns):
+        if not dated and not self._believed(modality, stamp, now, clock_ns):
             return "skewed"
         self._renewed[modality] = now
         self._note_order(modality, stamp, now)

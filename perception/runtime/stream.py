@@ -119,7 +119,7 @@ class Stream:
         self._beat_ns: int | None = None
         self._answered_ns: int | None = None  # when the last output or heartbeat was given
         self._last_group: tuple[int, int] | None = None  # its stamp, and when it left
-        self._stamps = OutputStamps()
+        self._stamps = self._stamps_before = OutputStamps()  # of this epoch, and of the one before
         self._unsent: list[Output] = []  # computed before the backend failed on a later group
 
     def hear(self, modality: Modality, now_ns: int) -> None:
@@ -169,7 +169,9 @@ class Stream:
         ticket = _Ticket(now_ns, sample.time_ns)
         if clock_ns is not None:
             self._stamps.ahead_ns = clock_ns - now_ns
-        disposition = self.collector.push(_Waiting(**values, ticket=ticket), now_ns, clock_ns)
+        disposition = self.collector.push(
+            _Waiting(**values, ticket=ticket), now_ns, clock_ns, dated=modality in self._unstamped
+        )
         if self.collector.epoch != self._epoch:
             self._begin_epoch()
         self._repeats[modality] = self._repeats[modality] + 1 if disposition == "duplicate" else 0
@@ -210,7 +212,7 @@ class Stream:
         self.pipeline.reset()
         for modality in list(self._kept):
             self._forget(modality)
-        self._stamps.reset()
+        self._stamps_before, self._stamps = self._stamps, self._stamps.anew()
 
     def _turned_away(self, modality: Modality, disposition: str) -> None:
         """Note what a sample that the collector did not take says about its sensor."""
@@ -409,18 +411,24 @@ class Stream:
         if not chosen and reusable:
             return None  # nothing new: the sensors that still see anchor groups of their own
         parts = {**reusable, **chosen}
-        while (reference := self._shown_before(parts)) is not None:
+        # A group that waited when the clock was set back is the last of its own epoch.
+        stamps = self._stamps if group.epoch == self._epoch else self._stamps_before
+        while (reference := self._shown_before(parts, stamps)) is not None:
             if reference not in group.overdue:
                 return None  # its stamp and pixels are those of an output that was given
             del parts[reference]
-        return self._output(group, parts, now_ns)
+        return self._output(group, parts, stamps, now_ns)
 
-    def _shown_before(self, parts: Mapping[Modality, _Waiting]) -> Modality | None:
+    def _shown_before(
+        self, parts: Mapping[Modality, _Waiting], stamps: OutputStamps
+    ) -> Modality | None:
         """The modality in whose pixels an output would be that is no newer than the last one."""
-        reference, last = _reference(parts), self._stamps.last_ns
+        reference, last = _reference(parts), stamps.last_ns
         if reference is None or last is None or not self.pipeline.policy.enough(parts):
             return None
-        return reference if parts[reference].ticket.source_ns <= last else None
+        # Further back is another clock: one that stays behind must not silence the output for good.
+        behind = last - parts[reference].ticket.source_ns
+        return reference if 0 <= behind <= self.collector.jump_ns else None
 
     def _fresh(self, group: Group) -> dict[Modality, _Waiting]:
         fresh = {m: s for m, s in group.samples.items() if isinstance(s, _Waiting)}
@@ -443,7 +451,9 @@ class Stream:
             if m not in group.samples and 0 <= group.stamp_ns - s.time_ns <= limit
         }
 
-    def _output(self, group: Group, parts: Mapping[Modality, _Waiting], now_ns: int) -> Output:
+    def _output(
+        self, group: Group, parts: Mapping[Modality, _Waiting], stamps: OutputStamps, now_ns: int
+    ) -> Output:
         encoded = {m: s.ticket.encoded for m, s in parts.items() if s.ticket.encoded is not None}
         result = self.pipeline.fuse_encoded(encoded, group.samples, group.stamp_ns)
         used = {m: parts[m] for m in MODALITIES if m in result.used}
@@ -469,7 +479,7 @@ class Stream:
             result,
             used,
             reference,
-            self._present(now_ns) if reference is None else self._shown(source[reference], now_ns),
+            self._present(now_ns) if reference is None else stamps.note(source[reference], now_ns),
             group.reason,
             sum(weights[m].weight for m in used) / sum(t.weight for t in weights.values()),
             group.spread_ns,
@@ -488,10 +498,6 @@ class Stream:
         result = replace(result, health=dict(self._health(now_ns)), warnings=warnings)
         at, epoch = self._present(now_ns), self.collector.epoch
         return Output(result, {}, None, at, "heartbeat", 0.0, 0, now_ns, epoch=epoch)
-
-    def _shown(self, stamp_ns: int, now_ns: int) -> int:
-        self._stamps.note(stamp_ns, now_ns)
-        return stamp_ns
 
     def _present(self, now_ns: int) -> int:
         return self._stamps.present_ns(now_ns, self.collector.clocks.base_ns)

@@ -421,6 +421,25 @@ def test_samples_without_stamps_are_dated_by_their_arrival(pipeline: Pipeline) -
     assert stream.dated(_sample("depth", 5), 0).stamp_ns == 5 * MS
 
 
+@pytest.mark.parametrize("off", [0, -(10**9), 3_600_000])
+def test_what_has_no_stamps_is_no_witness_against_those_that_have(
+    pipeline: Pipeline, off: int
+) -> None:
+    """A recording from a while ago, or a clock that is ahead: the only one that there is."""
+    stream = _stream(pipeline, "rgb", "depth")
+    outputs: list[Output] = []
+    for now in range(100, 3000, 100):
+        clock = (EPOCH_MS + now) * MS
+        bare = replace(_sample("depth", now), stamp_ns=0)
+        stream.push(stream.dated(bare, clock), now * MS, clock)
+        _at(stream, "rgb", now + 1, now - 5 + off)
+        outputs += stream.poll((now + 2) * MS)
+    assert {o.result.used for o in outputs[-10:]} == {("rgb", "depth")}
+    assert outputs[-1].result.health == {"rgb": "ok", "depth": "ok"}
+    assert outputs[-1].stamp_ns == (EPOCH_MS + 2895 + off) * MS
+    assert _accounted(stream)
+
+
 def test_dates_differ_while_a_simulated_clock_stands(pipeline: Pipeline) -> None:
     stream = _stream(pipeline, "rgb")
     bare = replace(_sample("rgb", 1), stamp_ns=0)
@@ -514,6 +533,37 @@ def test_stamps_in_hold_by_policy_are_the_present_time_too(pipeline: Pipeline) -
     assert {o.result.state for o in outputs} == {"full", "hold", "stop"}
     assert stamps == sorted(set(stamps))
     assert stamps[-1] == pytest.approx((EPOCH_MS + 1950) * MS, abs=100 * MS)
+
+
+def test_a_group_that_waits_when_the_clock_is_set_back_silences_nobody(pipeline: Pipeline) -> None:
+    """It leaves as the last of its own epoch; what comes after has earlier stamps."""
+    stream = _stream(pipeline, "rgb", "depth")
+    outputs: list[Output] = []
+    for now in range(0, 4000, 100):
+        stamp = now if now < 2000 else now - 2000
+        for modality in ("rgb", "depth") if now != 1900 else ("depth",):
+            stream.push(replace(_sample(modality, now), stamp_ns=stamp * MS), now * MS)
+        outputs += stream.poll(now * MS)
+    by_epoch = [[o.stamp_ns // MS for o in outputs if o.epoch == e] for e in (0, 1)]
+    assert by_epoch == [list(range(0, 2000, 100)), list(range(0, 2000, 100))]
+    assert _accounted(stream)
+
+
+def test_a_large_offset_between_two_references_silences_nobody(pipeline: Pipeline) -> None:
+    """Their own stamps lie 20 s apart, those that count for the groups do not."""
+    sensors = {
+        "rgb": SensorTiming(timeout_ns=300 * MS),
+        "depth": SensorTiming(offset_ns=-20_000 * MS, timeout_ns=300 * MS),
+    }
+    stream = Stream(pipeline, sensors, 80 * MS)
+    outputs: list[Output] = []
+    for now in range(30_000, 36_000, 100):
+        stream.push(_sample("depth", now + 20_000), now * MS)
+        if not 31_000 < now < 33_000:
+            stream.push(_sample("rgb", now), now * MS)
+        outputs += stream.poll((now + 1) * MS) + stream.poll((now + 90) * MS)
+    assert {o.reference for o in outputs} == {"rgb", "depth"}
+    assert len([o for o in outputs if o.stamp_ns > 33_000 * MS and o.reference == "rgb"]) >= 28
 
 
 def test_outputs_keep_the_stamps_of_their_sources(pipeline: Pipeline) -> None:

@@ -153,7 +153,7 @@ class Outputs:
             self._send("overlay", image(picture, self._header, "rgb8"))
         if result.boxes is not None:
             self._boxes(result.boxes, manifest)
-        self._space(output, manifest, settings["output.points_stride"])
+        self._space(output, manifest, settings)
         return self._header
 
     def _camera(self, output: Output) -> None:
@@ -221,18 +221,19 @@ class Outputs:
             out.detections.append(one)
         self._send("detections", out)
 
-    def _space(self, output: Output, manifest: BundleManifest, stride: int) -> None:
+    def _space(self, output: Output, manifest: BundleManifest, settings: Settings) -> None:
         """Labeled points in their sensor's frame, and 3D boxes in the reference camera's."""
         name = next((m for m in SPATIAL if m in output.samples), None)
         if name is None or output.reference is None:
             return
         source = output.samples[name]
-        points_wanted = self._wanted("points") and self._new_cloud(output, name)
+        jump = settings.ns("sync.jump_ms")
+        points_wanted = self._wanted("points") and self._new_cloud(output, name, jump)
         boxes_wanted = self._wanted("detections_3d")
         if not (points_wanted or boxes_wanted):
             return
         result, reference = output.result, output.samples[output.reference]
-        found = pixel_points(source, source_size(reference), stride)
+        found = pixel_points(source, source_size(reference), settings["output.points_stride"])
         if found is None:
             return
         if points_wanted and result.labels is not None and result.confidence is not None:
@@ -257,11 +258,12 @@ class Outputs:
                 out.detections.append(one)
             self._send("detections_3d", out)
 
-    def _new_cloud(self, output: Output, name: Modality) -> bool:
+    def _new_cloud(self, output: Output, name: Modality, jump_ns: int) -> bool:
         """Whether ~/points has not had this sensor's sample, nor a newer one of another sensor."""
         stamp = output.source_ns[name]
         before = self._cloud_ns if output.epoch == self._cloud_epoch else None
-        if name not in output.fresh or (before is not None and stamp <= before):
+        repeated = before is not None and 0 <= before - stamp <= jump_ns
+        if name not in output.fresh or repeated:
             return False
         self._cloud_epoch, self._cloud_ns = output.epoch, stamp
         return True
