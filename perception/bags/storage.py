@@ -88,7 +88,7 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"cannot be read as a bag: {reason}", where=str(path)) from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # its own message may quote damaged text
         raise DataError(
             f"cannot be read as a bag: {error}",
             where=str(path),
