@@ -63,6 +63,16 @@ def own_domain() -> int:
     return 1 + next(_DOMAINS) % 100
 
 
+@pytest.fixture
+def starter(own_domain: int, tmp_path: Path) -> Iterator[object]:
+    """Starts nodes with a bench around each (`starting.Starter`); all end with the test."""
+    from starting import Starter
+
+    starter = Starter(own_domain, tmp_path)
+    yield starter
+    starter.close()
+
+
 @pytest.fixture(scope="session")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording of all four sensors, three seconds long."""

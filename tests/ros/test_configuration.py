@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from processes import NodeProcess, environment, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo
+from starting import Start, Starter
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import LabelInfo
 
@@ -23,7 +23,6 @@ from perception.frame import MODALITIES
 
 pytestmark = pytest.mark.slow
 
-Start = Callable[..., tuple[NodeProcess, Bench]]
 BASE = {
     "device": "cpu",
     "threads": 1,
@@ -36,23 +35,11 @@ BASE = {
 
 
 @pytest.fixture
-def start(own_domain: int, bundle: Path, tmp_path: Path) -> Iterator[Start]:
+def start(starter: Starter, bundle: Path) -> Start:
     """Starts a node with a bench around it; both end with the test."""
-    made: list[tuple[NodeProcess, Bench]] = []
-
-    def make(*arguments: str, **changes: Any) -> tuple[NodeProcess, Bench]:
-        parameters = {**BASE, "bundle": str(bundle), **changes}
-        node = NodeProcess("perception_node", tmp_path, own_domain, parameters, *arguments)
-        bench = Bench(own_domain)
-        bench.alive = lambda: node.process.poll() is None
-        made.append((node, bench))
-        return node, bench
-
-    yield make
-    for node, bench in made:
-        bench.close()
-        node.stop()
-        assert "Traceback" not in node.log, node.log
+    return lambda *arguments, **changes: starter(
+        {**BASE, "bundle": str(bundle), **changes}, *arguments
+    )
 
 
 @pytest.mark.parametrize(

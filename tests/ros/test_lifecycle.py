@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from array import array
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,13 @@ from processes import NodeProcess, wait_until
 from rcl_interfaces.srv import GetParameters
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
+from starting import Start, Starter
 
 from perception.frame import MODALITIES
 from perception.geometry.rig import Rig, SensorCalibration, save_rig
 from perception.geometry.transforms import RigidTransform
 
 pytestmark = pytest.mark.slow
-
-Start = Callable[..., tuple[NodeProcess, Bench]]
 
 BASE = {
     "inputs": list(MODALITIES),
@@ -41,23 +39,11 @@ BASE = {
 
 
 @pytest.fixture
-def start(own_domain: int, bundle: Path, tmp_path: Path) -> Iterator[Start]:
+def start(starter: Starter, bundle: Path) -> Start:
     """Starts a node with a bench around it; both end with the test."""
-    made: list[tuple[NodeProcess, Bench]] = []
-
-    def make(*arguments: str, **changes: Any) -> tuple[NodeProcess, Bench]:
-        parameters = {**BASE, "bundle": str(bundle), **changes}
-        node = NodeProcess("perception_node", tmp_path, own_domain, parameters, *arguments)
-        bench = Bench(own_domain)
-        bench.alive = lambda: node.process.poll() is None
-        made.append((node, bench))
-        return node, bench
-
-    yield make
-    for node, bench in made:
-        bench.close()
-        node.stop()
-        assert "Traceback" not in node.log, node.log
+    return lambda *arguments, **changes: starter(
+        {**BASE, "bundle": str(bundle), **changes}, *arguments
+    )
 
 
 WARM_UP, ROUNDS = 6, 14

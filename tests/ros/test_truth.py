@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import LivelinessPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
+from starting import Start, Starter
 
 from perception.frame import MODALITIES
 
@@ -33,13 +33,10 @@ BASE = {
     **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
 }
 
-Start = Callable[..., tuple[NodeProcess, Bench]]
-
 
 @pytest.fixture
-def start(own_domain: int, bundle: Path, tmp_path: Path) -> Iterator[Start]:
+def start(starter: Starter, bundle: Path) -> Start:
     """Starts a node with a bench around its inputs; both end with the test."""
-    made: list[tuple[NodeProcess, Bench]] = []
 
     def make(
         inputs: list[str],
@@ -50,19 +47,11 @@ def start(own_domain: int, bundle: Path, tmp_path: Path) -> Iterator[Start]:
         **changes: Any,
     ) -> tuple[NodeProcess, Bench]:
         parameters = {**base, "inputs": inputs, "bundle": str(bundle), **changes}
-        node = NodeProcess(
-            executable, tmp_path, own_domain, parameters, *arguments, name="perception_node"
+        return starter(
+            parameters, *arguments, executable=executable, rate_hz=rate_hz, sensors=inputs
         )
-        bench = Bench(own_domain, rate_hz=rate_hz, sensors=inputs)
-        bench.alive = lambda: node.process.poll() is None
-        made.append((node, bench))
-        return node, bench
 
-    yield make
-    for node, bench in made:
-        bench.close()
-        node.stop()
-        assert "Traceback" not in node.log, node.log
+    return make
 
 
 def _stamps(messages: list[Any]) -> list[int]:
