@@ -107,7 +107,7 @@ def self_contained(
     try:
         return _Inliner(content, read, where, error).model()
     except _DamagedError as problem:
-        raise error(f"is no ONNX graph: {problem}", where=where) from problem
+        raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
 
 
 def describe(content: bytes, *, where: str, error: type[AnySenseError] = BundleError) -> GraphInfo:
@@ -119,7 +119,7 @@ def describe(content: bytes, *, where: str, error: type[AnySenseError] = BundleE
     try:
         return _describe(memoryview(content))
     except _DamagedError as problem:
-        raise error(f"is no ONNX graph: {problem}", where=where) from problem
+        raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
 
 
 def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
