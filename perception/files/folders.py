@@ -96,9 +96,12 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
     while True:
         partial = _beside(target, "part")
         partial.mkdir()
-        handle = os.open(partial, os.O_RDONLY)
+        try:
+            handle = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # taken for an abandoned one before it could be locked
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if partial.exists():  # nobody took it for an abandoned one before it was locked
+        if partial.exists():  # nor was it taken for one between these two steps
             return partial, handle
         os.close(handle)
 
@@ -137,9 +140,12 @@ def sync_tree(folder: Path) -> None:
 
 def _swap(partial: Path, target: Path) -> None:
     """Put `partial` in the place of `target`, and what was there in the place of `partial`."""
-    if not target.exists() or not any(target.iterdir()):
-        os.rename(partial, target)
+    try:
+        os.rename(partial, target)  # where nothing is, or an empty folder
         return
+    except OSError as problem:
+        if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
     try:
         _exchange(partial, target)
     except OSError as problem:
