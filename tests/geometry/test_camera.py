@@ -216,3 +216,11 @@ def test_any_binning_and_roi_gives_models_inside_the_sensor_or_a_calibration_err
     sizes = [(c.width, c.height) for c in choices]
     assert len(set(sizes)) == len(sizes)
     assert all(1 <= w <= 640 and 1 <= h <= 480 for w, h in sizes)
+
+
+def test_a_scaled_image_keeps_a_pixel_and_factors_must_be_positive() -> None:
+    tiny = CameraModel(40, 20, 30, 30, 19.5, 9.5).scaled(0.01, 0.001)
+    assert (tiny.width, tiny.height) == (1, 1)
+    for sx, sy in ((0, 1), (1, 0), (-1, 1), (1, np.nan), (np.inf, 1)):
+        with pytest.raises(CalibrationError, match="cannot scale"):
+            tiny.scaled(sx, sy)
