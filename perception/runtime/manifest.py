@@ -55,6 +55,12 @@ def _printable(text: str) -> str:
     return text
 
 
+def _no_control(text: str) -> str:
+    if not all(c.isprintable() or c in "\n\t" for c in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
 Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 """A short name for people, of any script."""
 
@@ -207,7 +213,7 @@ class BundleManifest(_Spec):
     schema_version: Literal[1] = Field(SCHEMA_VERSION, alias="schema")
     name: str = Field(pattern=NAME_PATTERN)
     version: Label = "1"
-    description: str = Field("", max_length=10_000)
+    description: Annotated[str, Field(max_length=10_000), AfterValidator(_no_control)] = ""
     simulated: bool = False
     tasks: tuple[Literal["segmentation", "detection"], ...] = Field(min_length=1)
     modalities: tuple[Modality, ...] = Field(min_length=1)

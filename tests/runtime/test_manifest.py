@@ -144,17 +144,22 @@ def _rule(low: float = 0.0, high: float = 99.0) -> dict[str, Any]:
         ("inputs.lidar.sensor_height_m", [NAN, INF], [-3.0]),
         ("inputs.lidar.dilate_px", [-1, 9], [0, 8]),
         ("detection.strides", [[], [0], [-8], [8, 8], [1025], [2**70]], [[1], [8, 1024]]),
+        ("detection.strides", [[*range(1, 18)]], [[*range(1, 17)]]),
         ("detection.score_threshold", [0, 1, NAN, -0.1], [1e-6, 0.999]),
         ("detection.nms_iou", [0, NAN, 1.01], [1]),
         ("detection.max_detections", [0, -1, 100_001], [1, 100_000]),
         ("tasks", [[], ["segmentation"] * 2, ["panoptic"]], [["detection"]]),
         ("images", [["a", "a"], ["A"], ["../a"], ["a" * 65]], [["fused", "b_2"]]),
         ("version", ["", "a\nb", "x" * 101], ["2.0-rc1"]),
-        ("description", ["x" * 10_001], ["x" * 10_000, "Zwei\nZeilen"]),
+        ("description", ["x" * 10_001, "\x1b[31mred", "\x07"], ["x" * 10_000, "Zwei\nZeilen\t"]),
         ("graphs.opset", [0, -1], [1, 17]),
         ("graphs.fuser.file", ["../x.onnx", "/x", "a//b", "a\\b", "", "c:x", "a\0b"], []),
         ("graphs.subsets", [{"depth": {"file": "fuser.onnx"}}], [{"rgb": {"file": "fuser.onnx"}}]),
-        ("graphs.subsets", [{"thermal+rgb": {"file": "fuser.onnx"}}], []),
+        (
+            "graphs.subsets",
+            [{"thermal+rgb": {"file": "fuser.onnx"}}],
+            [{"rgb+thermal": {"file": "fuser.onnx"}}],
+        ),
         ("graphs.encoders.sonar", [{"file": "fuser.onnx"}], []),
         ("precision", ["fp8"], ["int8"]),
         ("files.more", ["0" * 63, "g" * 64, "0" * 65, "A" * 64], ["0" * 64]),
@@ -201,8 +206,8 @@ def test_records_may_be_deep_but_not_without_end(content: dict[str, Any]) -> Non
     def nested(depth: int) -> Any:
         return [nested(depth - 1)] if depth else 1
 
-    check_manifest(_put(content, "model.x", nested(14)), "m")
-    for depth in (17, 400, 3000):
+    check_manifest(_put(content, "model.x", nested(15)), "m")
+    for depth in (16, 400, 3000):
         deep: Any = 1
         for _ in range(depth):
             deep = [deep]
@@ -234,6 +239,17 @@ def test_a_newer_schema_asks_for_an_upgrade_whatever_else_it_says() -> None:
     for schema in (2, 10**6):
         with pytest.raises(BundleError, match=f"schema {schema} is newer than 1.*upgrade"):
             check_manifest({"schema": schema, "nothing": "known"}, "m")
+
+
+def test_what_an_old_manifest_left_out_means_what_it_meant(content: dict[str, Any]) -> None:
+    """Bundles without these fields were decoded with these numbers, and shall be for ever."""
+    del content["detection"], content["classes"]["detection"]
+    found = check_manifest({**content, "tasks": ["segmentation"]}, "m")
+    spec = found.detection
+    assert (spec.strides, spec.score_threshold, spec.nms_iou) == ((8, 16, 32), 0.3, 0.6)
+    assert spec.max_detections == 100
+    assert (found.graphs.opset, found.graphs.dynamic, found.graphs.single) == (18, False, None)
+    assert (found.version, found.precision, found.simulated) == ("1", "fp32", False)
 
 
 def _change(path: str) -> Callable[[BundleManifest], None]:
