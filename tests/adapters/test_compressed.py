@@ -143,11 +143,22 @@ def test_rvl_there_and_back(image: np.ndarray) -> None:
     assert np.array_equal(decode_rvl(payload, image.shape[1], image.shape[0]), image)
 
 
-@given(st.binary(max_size=80), st.integers(1, 40), st.integers(1, 40))
-def test_any_rvl_is_an_image_or_a_typed_error(data: bytes, width: int, height: int) -> None:
+@given(
+    st.one_of(st.just(b""), st.binary(max_size=80)),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(0, 10**6),
+)
+def test_any_rvl_is_an_image_or_a_typed_error(
+    data: bytes, width: int, height: int, place: int
+) -> None:
+    whole = encode_rvl(np.random.default_rng(place).integers(0, 900, (height, width), np.uint16))
+    start = place % (len(whole) + 1)
+    changed = whole[:start] + data + whole[start + len(data) :]
     try:
-        out = decode_rvl(np.frombuffer(data, np.uint8), width, height)
+        out = decode_rvl(np.frombuffer(changed, np.uint8), width, height)
     except EncodingError:
+        assert data, "nothing was changed"
         return
     assert out.shape == (height, width)
 
