@@ -1,6 +1,8 @@
 """Average precision of boxes: at IoU 0.5, and the mean over 0.50:0.05:0.95.
 
-Precision is interpolated at 101 recall points, as in Lin et al., "Microsoft COCO" (ECCV 2014).
+Precision is interpolated at 101 recall points, as in Lin et al., "Microsoft COCO" (ECCV 2014), and
+detections are matched as pycocotools does it, but for ignored boxes: any number of detections may lie on
+one, as on a crowd region of COCO, yet the overlap is the plain IoU.
 """
 
 from __future__ import annotations
@@ -58,7 +60,14 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
 def average_precision(frames: Sequence[tuple[ScoredBoxes, Boxes]], classes: int) -> DetectionScore:
     """Score detections against the truth of all frames.
 
-    Detections that overlap only ignored boxes count neither for nor against.
+    Each detection, best first, takes the free box of its class that it overlaps most; of equal ones the
+    last. Detections that overlap only ignored boxes, or taken boxes and ignored ones, count neither for nor
+    against, however many there are.
+
+    Args:
+        frames: detections and truth of each image, in the same pixels. Of an image and class the best
+            `MAX_PER_IMAGE` detections count.
+        classes: number of classes; ids are 0 to classes - 1.
     """
     per_class: dict[int, tuple[float, float]] = {}
     for kind in range(classes):
@@ -101,7 +110,7 @@ def _match(overlap: NDArray[np.float64], ignore: NDArray[np.bool_]) -> NDArray[n
             if candidates.size and candidates.max() >= 0:
                 out[t, i] = 1
                 free = free.copy()
-                free[int(candidates.argmax())] = False
+                free[len(row) - 1 - int(candidates[::-1].argmax())] = False
             elif (row[ignore] >= threshold).any():
                 out[t, i] = -1
     return out
