@@ -361,7 +361,10 @@ class CameraModel:
         p1, p2 = self.distortion[2:4]
         radius = np.hypot(bent[:, 0], bent[:, 1])
         r = np.linspace(0, min(self.max_tangent, _TABLE_TANGENT), _TABLE_SIZE)
-        first = np.interp(radius, r * self._radial(r * r), r, right=np.inf)
+        table = r * self._radial(r * r)
+        if not table[-1] > table[-2]:  # at a pole of a rational model rounding decides the sign
+            table[-1] = np.inf
+        first = np.interp(radius, table, r, right=np.inf)
         first = np.where(np.isfinite(first), first, radius)
         a, b = (bent * np.where(radius > 0, first / radius, 1.0)[:, None]).T
         above, below = self._radial_fraction

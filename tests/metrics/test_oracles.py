@@ -141,6 +141,21 @@ def test_an_ignored_box_excuses_any_number_of_detections_as_a_crowd_region_does(
     assert_same(scene, CocoByPlainIou)
 
 
+@settings(max_examples=30, deadline=None)
+@given(scenes(ignored=True), st.sampled_from([2.0**-6, 2.0**10]))
+def test_the_size_of_a_pixel_does_not_matter(scene: Scene, scale: float) -> None:
+    factor = np.float32(scale)
+    scaled = [
+        (
+            Detections(found.xyxy * factor, found.scores, found.class_ids),
+            Boxes(truth.xyxy * factor, truth.class_ids, truth.ignore),
+        )
+        for found, truth in scene
+    ]
+    here, there = average_precision(scene, CLASSES), average_precision(scaled, CLASSES)
+    assert here.per_class == there.per_class
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_only_the_best_of_an_image_and_class_count(seed: int) -> None:
