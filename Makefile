@@ -7,13 +7,17 @@ BIN := $(VENV)/bin
 # The CPU build where the index has it under this version; newer ones may pull CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all extras lint mutate setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
+.PHONY: demo test test-fast extras lint mutate setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
 
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
 
+# A process for each core, a file of tests in one process; without the slow ones: make test-fast.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
