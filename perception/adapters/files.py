@@ -113,6 +113,11 @@ def load_lidar(
     """
     with _naming(path):
         array = _cloud(Path(path), columns)
+        if array.dtype.kind in "ui":
+            raise EncodingError(
+                f"coordinates are {array.dtype}, their scale is not known",
+                hint="x, y, z in metres as floats",
+            )
         points = points_from_array(array, least_range_m=least_range_m)
         return Sample("lidar", points, encoding="xyzi")
 

@@ -19,7 +19,8 @@ COLUMNS: Final = range(3, 17)
 
 _ALTERNATIVES = (4, 5, 6)
 _FARTHEST_M, _BRIGHTEST = 10_000.0, 65535.0
-_ENOUGH_POINTS, _FEW = 16, 0.01
+_SMALLEST = 1e-30  # but 0, what rounding leaves of a coordinate is larger
+_ENOUGH_POINTS, _FEW, _MANY = 16, 0.01, 0.1
 
 
 def columns_of(path: Path) -> int | None:
@@ -37,7 +38,8 @@ def parse_bin(content: bytes, columns: int) -> NDArray[np.float32]:
 
     Raises:
         EncodingError: the size or the values contradict `columns`: read with another number of columns
-            every value makes sense, with this one intensities are negative, for example.
+            every value makes sense, with this one intensities are negative, for example.  Or they are no
+            coordinates at all, as those of another type or byte order.
         InputError: more points than the limit.
     """
     if columns not in COLUMNS:
@@ -54,11 +56,19 @@ def parse_bin(content: bytes, columns: int) -> NDArray[np.float32]:
     table = values.reshape(-1, columns)
     if len(table) >= _ENOUGH_POINTS and _nonsense(table) > _FEW:
         better = next((n for n in others if not _nonsense(values.reshape(-1, n))), None)
+        if better is None and columns > 3 and _may_be_three(content, table):
+            better = 3
         if better is not None:
             raise EncodingError(
                 f"does not hold {columns} float32 a point but {better}: read so, all values make sense",
                 hint=_REMEDY,
             )
+    if len(table) >= _ENOUGH_POINTS and _absurd(table) > _MANY:
+        least, most = np.nanmin(table[:, :3]), np.nanmax(table[:, :3])
+        raise EncodingError(
+            f"holds values from {least:.3g} to {most:.3g}, no coordinates in metres",
+            hint="expected little-endian float32; is it another type, or are these millimetres?",
+        )
     return table[:, :5]
 
 
@@ -72,3 +82,20 @@ def _nonsense(table: NDArray[np.float32]) -> float:
         good &= ((table[:, 3:] >= 0) & (table[:, 3:] < np.inf)).all(axis=1)
         good &= (table[:, 3:4] <= _BRIGHTEST).all(axis=1)
     return 1 - float(good.mean())
+
+
+def _may_be_three(content: bytes, table: NDArray[np.float32]) -> bool:
+    """Whether what should be intensities spreads to both sides of 0, as only coordinates do."""
+    if len(content) % 12:
+        return False
+    negative = table[:, 3][table[:, 3] < 0]
+    many = len(negative) > _MANY * len(table) and len(np.unique(negative)) > _ENOUGH_POINTS / 2
+    return many and not _nonsense(np.frombuffer(content, "<f4").reshape(-1, 3))
+
+
+def _absurd(table: NDArray[np.float32]) -> float:
+    """Share of the rows beyond any range; a row of three equal numbers may stand for no return."""
+    distance = np.abs(table[:, :3])
+    no_return = (distance == distance[:, :1]).all(axis=1)
+    absurd = (distance > _FARTHEST_M) | ((distance > 0) & (distance < _SMALLEST))
+    return float((absurd.any(axis=1) & ~no_return).mean())

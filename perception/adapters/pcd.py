@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
@@ -44,9 +45,18 @@ def parse_pcd(content: bytes) -> NDArray[np.float32]:
         layout = list(zip(names, starts[:-1], (_CODES.get(k, 0) for k in kinds), strict=True))
     except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise EncodingError(f"PCD header lacks or garbles {error}") from error
-    if min([1, *counts, *sizes]) < 1:
-        raise EncodingError("PCD header has a COUNT or SIZE below 1")
+    if min(sizes) < 1 or min(counts) < 0:
+        raise EncodingError("PCD header has a SIZE below 1 or a COUNT below 0")
     check_points(points)
+    _check_shape(header, points)
+    for name, count in zip(names, counts, strict=True):
+        if name in "xyz" and count != 1:
+            raise EncodingError(f"PCD field {name} has COUNT {count}, expected 1")
+    # PCL writes COUNT 0 for what it has left out of a point
+    layout = [field for field, count in zip(layout, counts, strict=True) if count]
+    doubled = [n for n, seen in Counter(field[0] for field in layout).items() if seen > 1]
+    if set(doubled) & {"x", "y", "z", *INTENSITY_NAMES}:
+        raise EncodingError(f"PCD header has several fields {doubled[0]}")
     if form == "binary":
         fields = [PointField(name, offset, code) for name, offset, code in layout]
         step = starts[-1]
@@ -54,6 +64,16 @@ def parse_pcd(content: bytes) -> NDArray[np.float32]:
     if form != "ascii":
         raise EncodingError(f"PCD data are {form[:30]}", hint="ascii or binary")
     return _ascii(content[start:], layout, points, starts[-1])
+
+
+def _check_shape(header: dict[str, list[str]], points: int) -> None:
+    """Refuse a WIDTH and HEIGHT that are not POINTS, as PCL does; old files lack them."""
+    try:
+        width, height = (int(header[name][0]) for name in ("WIDTH", "HEIGHT"))
+    except (KeyError, ValueError, IndexError):
+        return
+    if width * height != points:
+        raise EncodingError(f"PCD header has {points} POINTS, but {width}x{height} of them")
 
 
 def _header(content: bytes) -> tuple[dict[str, list[str]], int]:

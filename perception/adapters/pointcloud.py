@@ -19,7 +19,16 @@ DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "
 
 _FLOATS = (7, 8)
 
-INTENSITY_NAMES = ("intensity", "intensities", "i", "reflectivity", "reflectance", "signal")
+INTENSITY_NAMES = (
+    "intensity",
+    "intensities",
+    "i",
+    "reflectivity",
+    "reflectance",
+    "signal",
+    "remission",
+    "rssi",
+)
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,13 @@ def decode_pointcloud2(
     """Decode a cloud to (N, 4) float32: x, y, z in metres, intensity in 0..1 (0 when unknown).
 
     Points that are no return are dropped: a coordinate that is not finite, (0, 0, 0), or nearer than
-    `least_range_m`.  Intensities are scaled by their type
-    (uint8 by 255, uint16 by 65535) and, as floats, by 255 when any exceeds 1.
+    `least_range_m`.  Intensities are scaled as `scale_intensity` says.  A `row_step` that the data do
+    not have is passed over when they are exactly the points: some drivers give the size of the whole
+    cloud there.
 
     Raises:
-        EncodingError: x, y or z is missing or an integer, or a field lies outside the point or has
-            no known type.
+        EncodingError: x, y or z is missing, given twice, several values or an integer, or a field lies
+            outside the point or has no known type.
         InputError: size and bytes contradict each other.
     """
     count = width * height
@@ -61,6 +71,8 @@ def decode_pointcloud2(
         raise InputError(f"cloud of {width}x{height} points with step {point_step}", where="lidar")
     check_points(count, where="lidar")
     check_bytes(count * point_step, where="lidar")
+    if flat.size == count * point_step:
+        row_step = width * point_step
     if count == 0:
         return np.zeros((0, 4), np.float32)
     if point_step == 0 or flat.size < row_step * (height - 1) + width * point_step:
@@ -68,11 +80,7 @@ def decode_pointcloud2(
             f"cloud of {width}x{height} points of {point_step} bytes has {flat.size} bytes",
             where="lidar",
         )
-    by_name = {f.name.lower(): f for f in fields}
-    missing = [n for n in "xyz" if n not in by_name]
-    if missing:
-        raise EncodingError(f"cloud has no field {missing[0]}", where="lidar")
-    wanted = [by_name[n] for n in "xyz"]
+    wanted = [_field(fields, name) for name in "xyz"]
     for field in wanted:
         if field.datatype in DATATYPES and field.datatype not in _FLOATS:
             raise EncodingError(
@@ -80,7 +88,8 @@ def decode_pointcloud2(
                 where="lidar",
                 hint="x, y, z must be float32 or float64 in metres",
             )
-    wanted += [by_name[n] for n in INTENSITY_NAMES if n in by_name][:1]
+    known = {f.name.lower() for f in fields}
+    wanted += [_field(fields, n) for n in INTENSITY_NAMES if n in known][:1]
     kind = np.dtype(
         {
             "names": [f"f{i}" for i in range(len(wanted))],
@@ -102,6 +111,19 @@ def decode_pointcloud2(
     return _returns(out, least_range_m)
 
 
+def _field(fields: Sequence[PointField], name: str) -> PointField:
+    """The one field of a name, in any case of letters."""
+    found = {(f.offset, f.datatype): f for f in fields if f.name.lower() == name}
+    if not found:
+        raise EncodingError(f"cloud has no field {name}", where="lidar")
+    field = next(iter(found.values()))
+    if len(found) > 1:
+        raise EncodingError(f"cloud has several fields {name}", where="lidar")
+    if field.count > 1:
+        raise EncodingError(f"field {field.name} has {field.count} values a point", where="lidar")
+    return field
+
+
 def _returns(points: NDArray[np.float32], least_range_m: float) -> NDArray[np.float32]:
     keep = is_return(points, least_range_m)
     return points if keep.all() else points[keep]
@@ -121,8 +143,9 @@ def _format(field: PointField, point_step: int, is_bigendian: bool) -> str:
 def scale_intensity(values: NDArray[Any]) -> NDArray[np.float32]:
     """Intensities (N,) of any type to 0..1.
 
-    8 and 16 bit integers are divided by their largest value; floats and wider integers by 255 when
-    any exceeds 1, as drivers fill them with 0..255.  What is not finite becomes 0.
+    8 and 16 bit integers are divided by their largest value; floats and wider integers, which drivers
+    fill with 0..1, with 8 or with 16 bit counts, by 255 when any exceeds 1, and by 65535 when any exceeds
+    255 (Ouster).  What is not finite becomes 0.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         out = values.astype(np.float32)
@@ -132,8 +155,9 @@ def scale_intensity(values: NDArray[Any]) -> NDArray[np.float32]:
         finite = np.isfinite(out)
         if not finite.all():
             out[~finite] = 0
-        if out.size and out.max() > 1.0:
-            out /= np.float32(255)
+        most = out.max(initial=0.0)
+        if most > 1.0:
+            out /= np.float32(255 if most <= 255 else 65535)
     return out.clip(0, 1, out=out)
 
 

@@ -181,7 +181,8 @@ def _decode(table: np.ndarray, fields: list[PointField], **changes: int) -> np.n
         (7, [0, 0.25, 1.0], [0, 0.25, 1]),  # floats up to 1 are as they are
         (7, [0, 51, 255], [0, 0.2, 1]),  # and beyond, of 255
         (7, [0, 1.01, 0.5], [0, 1.01 / 255, 0.5 / 255]),
-        (8, [0, 510, -1], [0, 1, 0]),
+        (8, [0, 13107, -1], [0, 0.2, 0]),  # beyond that, of 65535, as Ouster's
+        (6, [0, 256, 70000], [0, 256 / 65535, 1]),
         (7, [np.nan, np.inf, 0.5], [0, 0, 0.5]),
     ],
 )

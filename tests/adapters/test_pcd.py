@@ -54,7 +54,7 @@ def test_binary_may_have_a_tail_and_fields_between() -> None:
 
 def test_nan_and_points_of_no_return_are_dropped() -> None:
     assert parse_pcd(pcd("nan nan nan 0\n0 0 0 0\n7 8 9 1\n"))[:, 0].tolist() == [7]
-    assert parse_pcd(pcd("", POINTS="0")).shape == (0, 4)
+    assert parse_pcd(pcd("", POINTS="0", WIDTH="0")).shape == (0, 4)
 
 
 @pytest.mark.parametrize("form", ["ascii", "binary", "binary_compressed"])
