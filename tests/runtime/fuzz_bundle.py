@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from conftest import GRID, SmallBundles
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from small_bundles import GRID, SmallBundles
 
 from perception.errors import AnySenseError, BundleError, EngineError
 from perception.frame import Sample
