@@ -88,7 +88,13 @@ def test_camera_info_fields_in_either_case() -> None:
     [
         {"width": 0},
         {"fx": 0.0},
+        {"fy": 0.0},
+        {"fx": -500.0},
+        {"fy": -500.0},
         {"fx": float("nan")},
+        {"fy": float("inf")},
+        {"cx": float("nan")},
+        {"cy": float("-inf")},
         {"distortion_model": "magic", "distortion": (0.1,)},
         {"distortion_model": "plumb_bob", "distortion": (0.1, 0.2)},
         {"distortion_model": "rational_polynomial", "distortion": (0.1,) * 12},

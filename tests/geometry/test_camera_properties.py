@@ -12,8 +12,8 @@ from perception.errors import CalibrationError, InputError
 from perception.geometry.camera import DISTORTION_LENGTHS, CameraModel
 
 K = (640, 480, 500.0, 510.0, 320.0, 240.0)
-# The denominator falls to 0 at the square root of 2: near a pole the image grows without end.
-POLE = CameraModel(*K, "rational_polynomial", (0.1, 0, 0.001, 0, 0, -0.5, 0, 0))
+# The denominator falls to 0 at the square root of a half: near a pole the image grows without end.
+POLE = CameraModel(*K, "rational_polynomial", (0.1, 0, 0.001, 0, 0, -2, 0, 0))
 
 
 def _coefficients(least: float, most: float, count: int) -> st.SearchStrategy[tuple[float, ...]]:
@@ -132,6 +132,10 @@ def test_beyond_the_rim_there_is_nothing() -> None:
     fold = CameraModel(640, 480, 1000, 1000, 0, 0, "plumb_bob", (-0.3, 0, 0, 0, 0))
     rays = fold.unproject([[702.0, 0], [0, -702.0], [704.0, 0], [0, 800], [3000, 0]], 2.0)
     assert np.isfinite(rays[:2]).all() and np.isnan(rays[2:]).all()
+    # r (1 - r^2) is largest, 0.3849, at r = 0.577.
+    fold = CameraModel(640, 480, 1000, 1000, 0, 0, "plumb_bob", (-1, 0, 0, 0, 0))
+    assert fold.unproject([[384.8, 0]], 1.0)[0, 0] == pytest.approx(0.577, abs=0.01)
+    assert np.isnan(fold.unproject([[385.0, 0], [0, 700]], 1.0)).all()
     # A fisheye without distortion has straight to the side at pi/2; before the camera it is less.
     fisheye = CameraModel(640, 480, 1, 1, 0, 0, "equidistant", (0, 0, 0, 0))
     rays = fisheye.unproject([[np.pi / 2, 0], [1.57, 0], [0, 1.58], [0, 0]], 1.0)
