@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from perception.errors import CalibrationError, InputError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
-from perception.preprocess import CHANNELS, GridMap, GridSpec, PreprocessContract, preprocess_sample
+from perception.preprocess import (
+    CHANNELS,
+    GridMap,
+    GridSpec,
+    PreprocessContract,
+    preprocess_sample,
+    source_size,
+)
 from perception.preprocess.contract import DepthSpec, LidarSpec, RgbSpec, ThermalRule, ThermalSpec
 from perception.preprocess.normalize import (
     dilate_nearest,
@@ -215,6 +223,21 @@ def test_wrong_shapes_and_dtypes_are_named_with_their_cure(
         ("kelvin", -200.0, "-200 K is impossible"),
         ("counts8", 290.0, "values from 290 to 290 are no counts8, which go from 0 to 255"),
         ("counts8", -2.0, "no counts8"),
+        ("counts8", -0.6, "no counts8"),
+        ("counts8", 256.0, "no counts8"),
+        ("counts16", 65536.0, "no counts16"),
+        ("kelvin", float(np.nextafter(np.float32(100), np.float32(0))), "100 K is impossible"),
+        (
+            "kelvin",
+            float(np.nextafter(np.float32(5000), np.float32(9000))),
+            "5e.03 K is impossible",
+        ),
+        ("kelvin", -60.0, "Celsius"),
+        ("kelvin", -61.0, "raw counts"),
+        ("kelvin", 10000.0, "centikelvin"),
+        ("kelvin", 500000.0, "centikelvin"),
+        ("kelvin", 500100.0, "raw counts"),
+        ("kelvin", 9000.0, "raw counts"),
         ("counts16", 70000.0, "no counts16, which go from 0 to 65535"),
         ("counts16", np.nan, "no finite value"),
     ],
@@ -231,6 +254,8 @@ def test_impossible_thermal_units_are_named_with_the_value(
         ("kelvin", 100.0),
         ("kelvin", 5000.0),
         ("counts8", 0.0),
+        ("counts8", -0.4),  # interpolation and calibration overshoot a little
+        ("counts8", 255.4),
         ("counts8", 255.0),
         ("counts16", 0.0),
         ("counts16", 65535.0),
@@ -249,3 +274,50 @@ def test_a_few_dead_pixels_do_not_make_a_unit_impossible() -> None:
     image[:16] = 0.0
     image[16, 0] = 290
     assert preprocess_sample(Sample("thermal", image, unit="kelvin"), CONTRACT).shape[1] == 2
+
+
+@pytest.mark.parametrize("fields", [3, 4, 8])
+def test_a_cloud_in_columns_is_told_from_a_small_one(fields: int) -> None:
+    """Some points of many fields are a cloud; few rows of many columns are one that lies on its side."""
+    assert "data.T" in _refused(np.ones((fields, 33), np.float32), "lidar")
+    for shape in ((fields, 32), (9, 33), (2, 33), (40, fields)):
+        # These are taken as clouds; what they lack is a calibration.
+        with pytest.raises(CalibrationError, match="needs intrinsics"):
+            preprocess_sample(Sample("lidar", np.ones(shape, np.float32)), CONTRACT)
+    for missing in ("camera", "extrinsics"):
+        sample = replace(_samples()["lidar"], **{missing: None})
+        with pytest.raises(CalibrationError, match="needs intrinsics"):
+            preprocess_sample(sample, CONTRACT)
+
+
+@pytest.mark.parametrize("modality", ["rgb", "depth", "thermal"])
+@pytest.mark.parametrize(("height", "width"), [(32, 49), (33, 48), (48, 32)])
+def test_a_picture_must_have_the_size_of_its_calibration(
+    modality: str, height: int, width: int
+) -> None:
+    sample = _samples()[modality]
+    preprocess_sample(replace(sample, camera=CameraModel(48, 32, 40, 40, 24, 16)), CONTRACT)
+    other = CameraModel(width, height, 40, 40, 24, 16)
+    with pytest.raises(CalibrationError, match=f"{width}x{height} pixels, image has 48x32"):
+        preprocess_sample(replace(sample, camera=other), CONTRACT)
+
+
+def test_results_are_given_in_the_size_of_the_picture_or_of_the_camera() -> None:
+    samples = _samples()
+    for modality, sample in samples.items():
+        assert source_size(sample) == (32, 48), modality
+    with pytest.raises(CalibrationError, match="no camera to project into"):
+        source_size(replace(samples["lidar"], camera=None))
+
+
+def test_a_cloud_beside_the_picture_is_refused_and_one_return_in_it_is_not() -> None:
+    sample = _samples()["lidar"]
+    behind = sample.data * np.array([-1, 1, 1, 1], np.float32)
+    with pytest.raises(InputError, match="no point falls into the camera image"):
+        preprocess_sample(replace(sample, data=behind), CONTRACT)
+    behind[0] = 5, 0, 0, 1
+    assert preprocess_sample(replace(sample, data=behind), CONTRACT)[0, 3].any()
+    one = np.full((32, 48), np.nan, np.float32)
+    one[0, 0] = 3
+    near = PreprocessContract(modalities=("depth",), grid=GridSpec(height=32, width=64))
+    assert preprocess_sample(Sample("depth", one), near)[0, 1].any()
