@@ -7,7 +7,8 @@ from pathlib import Path
 
 from perception.cli.arguments import add_data_arguments, open_data, output_folder
 from perception.cli.console import counted, note, say
-from perception.errors import ConfigError, MissingDependencyError
+from perception.cli.parsing import positive, real, whole
+from perception.errors import MissingDependencyError
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,12 +17,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="one run per sensor")
     add_data_arguments(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapted runs")
-    parser.add_argument("--epochs", type=int, default=2, help="passes over the frames (default: 2)")
-    parser.add_argument("--lr", type=float, default=2e-5, help="learning rate (default: 2e-5)")
-    parser.add_argument("--batch", type=int, default=4, help="frames per step (default: 4)")
+    parser.add_argument(
+        "--epochs", type=whole(1), default=2, help="passes over the frames (default: 2)"
+    )
+    parser.add_argument("--lr", type=positive(), default=2e-5, help="learning rate (default: 2e-5)")
+    parser.add_argument("--batch", type=whole(2), default=4, help="frames per step (default: 4)")
     parser.add_argument("--fusion", choices=("auto", "agreement", "entropy"), default="auto")
     parser.add_argument(
-        "--threshold", type=float, default=0.3, help="gap from which on agreement is required"
+        "--threshold", type=real(0), default=0.3, help="gap from which on agreement is required"
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.set_defaults(run=run)
@@ -37,8 +40,6 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     from perception.training.adapt import Adapter, AdaptOptions
 
-    if args.epochs < 1 or args.batch < 2 or args.lr <= 0:
-        raise ConfigError("--epochs must be at least 1, --batch at least 2, --lr positive")
     out = output_folder(args.out)
     options = AdaptOptions(
         args.epochs, args.lr, args.batch, fusion=args.fusion, threshold=args.threshold

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from perception.cli.parsing import MAX_THREADS, whole
 from perception.data.base import Recording
 from perception.data.registry import SPLITS, open_recording, parse_data_argument
 from perception.errors import ConfigError
@@ -21,7 +22,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or a backend (default: auto)"
     )
-    parser.add_argument("--threads", type=int, help="CPU threads within an operator (default: all)")
+    parser.add_argument(
+        "--threads",
+        type=whole(1, MAX_THREADS),
+        help="CPU threads within an operator (default: all)",
+    )
     add_plan_trust(parser)
     parser.add_argument(
         "--no-tf32", action="store_true", help="CUDA: products in full float32, slower"
@@ -72,7 +77,9 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> No
     parser.add_argument(
         "--labels", choices=("fusion", "visible", "infrared"), help="msrs: which boxes"
     )
-    parser.add_argument("--limit", type=int, help="only this many frames, evenly spread")
+    parser.add_argument(
+        "--limit", type=whole(1, 10**9), help="only this many frames, evenly spread"
+    )
 
 
 def open_data(args: argparse.Namespace) -> Recording:

@@ -15,6 +15,7 @@ from perception.cli.arguments import (
     write_json,
 )
 from perception.cli.console import Table, counted, say
+from perception.cli.parsing import whole
 from perception.errors import ConfigError
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
@@ -41,8 +42,12 @@ def add_bench_arguments(parser: argparse.ArgumentParser, default: str | None = N
         metavar="BUNDLE",
         help="one bundle, or two to compare",
     )
-    parser.add_argument("--frames", type=int, default=40, help="frames per subset (default: 40)")
-    parser.add_argument("--warmup", type=int, default=5, help="untimed frames before (default: 5)")
+    parser.add_argument(
+        "--frames", type=whole(1), default=40, help="frames per subset (default: 40)"
+    )
+    parser.add_argument(
+        "--warmup", type=whole(0), default=5, help="untimed frames before (default: 5)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument(
         "--backends",
@@ -56,8 +61,6 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the table, write the JSON."""
     from perception.runtime.benchmark import measure
 
-    if args.frames < 1 or args.warmup < 0:
-        raise ConfigError("--frames must be positive, --warmup not negative")
     if len(args.bundles) > 2:
         raise ConfigError("at most two bundles can be compared")
     output_file(args.json)

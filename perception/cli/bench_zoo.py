@@ -18,6 +18,7 @@ from perception.cli.arguments import (
     write_json,
 )
 from perception.cli.console import counted, note, say
+from perception.cli.parsing import whole
 from perception.errors import ConfigError
 from perception.files.writing import write_text
 from perception.frame import subset_name, subsets_of
@@ -28,7 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("bench-zoo", help="a table of several bundles: accuracy and cost")
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="bundles to compare")
     add_data_arguments(parser, required=True)
-    parser.add_argument("--frames", type=int, default=20, help="timed frames (default: 20)")
+    parser.add_argument("--frames", type=whole(1), default=20, help="timed frames (default: 20)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as Markdown")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     add_engine_arguments(parser)
@@ -44,8 +45,6 @@ def run(args: argparse.Namespace) -> int:
 
     output_file(args.json)
     output_file(args.out)
-    if args.frames < 1:
-        raise ConfigError("must be at least 1", where="--frames")
     recording = open_data(args)
     pipelines = {b: Pipeline.load(b, args.device, **engine_choices(args)) for b in args.bundles}
     usable = {}

@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -95,7 +96,9 @@ def status(what: str) -> Status:
 
 def _progress(*columns: Any) -> Progress:
     text = TextColumn("{task.description}", markup=False)
-    return Progress(text, BarColumn(), *columns, console=CONSOLE, transient=True)
+    hidden = not CONSOLE.is_terminal
+    bar = BarColumn()
+    return Progress(text, bar, *columns, console=CONSOLE, transient=True, disable=hidden)
 
 
 @contextmanager
@@ -149,6 +152,18 @@ def prepare_streams() -> None:
     log = logging.getLogger("anysense")
     if not log.handlers:
         log.addHandler(_Log())
+
+
+@contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Show Python's warnings as lines on stderr, without the place in the code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        complain(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def flush_output() -> None:

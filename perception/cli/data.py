@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from perception.cli.console import Table, plain, say, tracked
-from perception.errors import ConfigError
+from perception.cli.parsing import MAX_SEED, Size, whole
 
 _SHOWN_FINDINGS = 50
 
@@ -20,9 +20,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sim = actions.add_parser("make-sim", help="simulate a recording with all four sensors")
     sim.add_argument("--out", type=Path, required=True, help="folder to write")
     sim.add_argument("--kind", choices=("drive", "scenes"), default="drive")
-    sim.add_argument("--frames", type=int, default=90)
-    sim.add_argument("--seed", type=int, default=7)
-    sim.add_argument("--size", default="320x240", help="WIDTHxHEIGHT in pixels")
+    sim.add_argument("--frames", type=whole(1), default=90)
+    sim.add_argument("--seed", type=whole(0, MAX_SEED), default=7)
+    sim.add_argument(
+        "--size", type=Size(whole(32, 8192)), default="320x240", help="WIDTHxHEIGHT in pixels"
+    )
     sim.add_argument("--lidar", default="mixed", help="vlp16, hdl32, os1-64 or mixed")
     info = actions.add_parser("info", help="say what a recording holds")
     info.add_argument("data", metavar="KIND:DIR")
@@ -55,10 +57,7 @@ def _check(args: argparse.Namespace) -> int:
 def _make_sim(args: argparse.Namespace) -> int:
     from perception.sim.generate import make_recording
 
-    try:
-        width, height = (int(v) for v in args.size.split("x"))
-    except ValueError as error:
-        raise ConfigError(f"'{args.size}' is not WIDTHxHEIGHT", where="--size") from error
+    width, height = args.size
     make_recording(
         args.out, args.kind, args.frames, args.seed, size=(height, width), lidar=args.lidar
     )

@@ -15,6 +15,7 @@ from perception.cli.arguments import (
     output_folder,
 )
 from perception.cli.console import counted, note, say, warn
+from perception.cli.parsing import MAX_SEED, whole
 from perception.data.base import Recording
 
 
@@ -27,8 +28,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--bundle", help="folder, zip or name (default: the one that fits the data)"
     )
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results")
-    parser.add_argument("--frames", type=int, default=90, help="length of the simulated drive")
-    parser.add_argument("--seed", type=int, default=7, help="seed of the simulated drive")
+    parser.add_argument(
+        "--frames", type=whole(10), default=90, help="length of the simulated drive"
+    )
+    parser.add_argument(
+        "--seed", type=whole(0, MAX_SEED), default=7, help="seed of the simulated drive"
+    )
     add_data_arguments(parser, required=False)
     add_engine_arguments(parser)
     parser.set_defaults(run=run)
@@ -65,12 +70,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo; writes report.html, frames.csv, overlays and a GIF."""
     from perception.demo.report import write_report
     from perception.demo.runner import run_demo
-    from perception.errors import ConfigError, MissingDependencyError
+    from perception.errors import MissingDependencyError
     from perception.runtime.pipeline import Pipeline
     from perception.viz.animation import write_gif
 
-    if args.frames < 10:
-        raise ConfigError("needs at least 10 frames", where="--frames")
     output_folder(args.out)
     command = command_line()
     recording = _recording(args)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from perception.cli.parsing import positive
 from perception.cli.train import add_train_arguments, read_config, train
 from perception.errors import ConfigError
 
@@ -16,8 +17,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--teacher", action="append", required=True, metavar="RUN", help="run folder; repeatable"
     )
-    parser.add_argument("--weight", type=float, default=1.0, help="of the teachers (default: 1)")
-    parser.add_argument("--temperature", type=float, default=2.0, help="softening (default: 2)")
+    parser.add_argument(
+        "--weight", type=positive(), default=1.0, help="of the teachers (default: 1)"
+    )
+    parser.add_argument(
+        "--temperature", type=positive(), default=2.0, help="softening (default: 2)"
+    )
     parser.add_argument(
         "--equal-shares", action="store_true", help="do not prefer, by pixel, who is right there"
     )

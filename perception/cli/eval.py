@@ -20,6 +20,7 @@ from perception.cli.arguments import (
     write_json,
 )
 from perception.cli.console import Table, counted, note, say
+from perception.cli.parsing import real
 from perception.data.base import Recording
 from perception.errors import ConfigError
 from perception.frame import Modality, as_modality, subsets_of
@@ -48,7 +49,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--reference", metavar="BUNDLE", help="with --backends: float32 bundle to compare with"
     )
     parser.add_argument(
-        "--tolerance", type=float, default=1.0, help="points a backend may lose (default: 1)"
+        "--tolerance", type=real(0, 100), default=1.0, help="points a backend may lose (default: 1)"
     )
     parser.set_defaults(run=run)
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from perception.cli.arguments import add_plan_trust
+from perception.cli.parsing import MAX_THREADS, positive, real, whole
 from perception.errors import ConfigError
 
 ENGINES = ("onnx", "openvino", "tensorrt", "tensorrt-rtx")
@@ -48,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEVICE",
         help="cpu, or the GPU to build for, such as cuda:1 (tensorrt, tensorrt-rtx; default: cuda:0)",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads within an operator (default: all)")
+    parser.add_argument(
+        "--threads",
+        type=whole(1, MAX_THREADS),
+        help="CPU threads within an operator (default: all)",
+    )
     add_plan_trust(parser)
     parser.add_argument(
         "--serve",
@@ -85,7 +90,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--calib-split", default="all", choices=("all", "train", "val"))
     group.add_argument(
         "--calib-frames",
-        type=int,
+        type=whole(1),
         help="frames (default: 24, or what a short recording can spare)",
     )
     group.add_argument(
@@ -96,20 +101,20 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-error",
-        type=float,
+        type=positive(),
         help="largest relative error of an output; layers stay float until it holds\n"
         f"(default: int8 {INT8_ERROR}, mixed {MIXED_ERROR}, fp16 {HALF_ERROR}, "
         "mixed with tensorrt 0.003)",
     )
     group.add_argument(
         "--layer-error",
-        type=float,
+        type=positive(),
         help="mixed: largest relative error that a layer may make by itself in int8\n"
         f"(default: {MIXED_LAYER_ERROR})",
     )
     group.add_argument(
         "--judge-frames",
-        type=int,
+        type=whole(0),
         default=20,
         help="labeled frames to judge the result on, so that auto may use it (default: 20; 0: none)",
     )
@@ -129,7 +134,7 @@ def _add_plans(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--rebuild", action="store_true", help="build even where a plan is there")
     group.add_argument(
-        "--workspace", type=int, metavar="MIB", help="most scratch memory of a layer, in MiB"
+        "--workspace", type=whole(1), metavar="MIB", help="most scratch memory of a layer, in MiB"
     )
     group.add_argument(
         "--timing-cache", type=Path, metavar="FILE", help="tensorrt: read before, written after"
@@ -145,7 +150,10 @@ def _add_plans(parser: argparse.ArgumentParser) -> None:
         help="tensorrt: plans for all desktop and data centre GPUs since Ampere",
     )
     group.add_argument(
-        "--dla", type=int, metavar="CORE", help="tensorrt: build for this DLA core (Jetson)"
+        "--dla",
+        type=whole(0, 15),
+        metavar="CORE",
+        help="tensorrt: build for this DLA core (Jetson)",
     )
 
 
@@ -154,7 +162,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--report", type=Path, metavar="DIR", help="write report.html and .json")
     group.add_argument("--data", metavar="KIND:DIR", help="labeled recording for accuracy")
     group.add_argument("--split", default="all", choices=("all", "train", "val"))
-    group.add_argument("--limit", type=int, help="only this many frames, evenly spread")
+    group.add_argument("--limit", type=whole(1, 10**9), help="only this many frames, evenly spread")
     group.add_argument(
         "--backends", metavar="A,B", help="backends to report (default: those for CPUs here)"
     )
@@ -162,10 +170,10 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         "--reference", type=Path, metavar="BUNDLE", help="float32 bundle to hold it against"
     )
     group.add_argument(
-        "--tolerance", type=float, default=1.0, help="points that may be lost (default: 1)"
+        "--tolerance", type=real(0, 100), default=1.0, help="points that may be lost (default: 1)"
     )
     group.add_argument(
-        "--bench-frames", type=int, default=10, help="frames timed per subset (default: 10)"
+        "--bench-frames", type=whole(1), default=10, help="frames timed per subset (default: 10)"
     )
 
 
@@ -222,15 +230,9 @@ def check_arguments(args: argparse.Namespace, source: str | None) -> None:
             )
     if args.uint8_rgb and args.serve != "triton":
         raise ConfigError("is for --serve triton", where="--uint8-rgb")
-    if args.workspace is not None and args.workspace < 1:
-        raise ConfigError("must be at least 1", where="--workspace")
     gpu_number(args)
     if args.single and args.subset:
         raise ConfigError("is the same as --subset modular single; give one", where="--single")
-    for name in ("calib_frames", "bench_frames"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ConfigError("must be at least 1", where=f"--{name.replace('_', '-')}")
 
 
 def _check_measuring(args: argparse.Namespace, source: str | None) -> None:
@@ -242,10 +244,6 @@ def _check_measuring(args: argparse.Namespace, source: str | None) -> None:
         raise ConfigError("is for --precision int8, mixed and fp16", where="--calib-data")
     if args.layer_error is not None and (args.precision != "mixed" or args.engine in PLAN_ENGINES):
         raise ConfigError("is for --precision mixed with onnx and openvino", where="--layer-error")
-    for name in ("max_error", "layer_error"):
-        value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise ConfigError("must be positive", where=f"--{name.replace('_', '-')}")
 
 
 def gpu_number(args: argparse.Namespace) -> int:

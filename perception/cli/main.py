@@ -17,8 +17,10 @@ from perception.cli.console import (
     output_flushes,
     prepare_streams,
     reader_is_gone,
+    shown_warnings,
 )
 from perception.cli.extras import explain
+from perception.cli.parsing import Parser
 from perception.errors import AnySenseError, MissingDependencyError
 
 COMMANDS = (
@@ -66,7 +68,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """
     from perception import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="anysense",
         description="Multi-sensor perception that keeps working when sensors do not.",
     )
@@ -99,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
-            return _run(arguments)
+            with shown_warnings():
+                return _run(arguments)
         finally:
             flush_output()
     except AnySenseError as error:
@@ -129,7 +132,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
-    args = build_parser(chosen).parse_args(arguments)
+    try:
+        args = build_parser(chosen).parse_args(arguments)
+    except SystemExit as stop:
+        if not stop.code:  # after --help and --version
+            raise
+        return EXIT_ERROR
     status: int = args.run(args)
     return status
 

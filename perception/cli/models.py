@@ -8,6 +8,7 @@ from pathlib import Path
 from perception.cli.arguments import command_line, output_file, write_json
 from perception.cli.console import Table, say
 from perception.cli.extras import require
+from perception.cli.parsing import whole
 from perception.errors import ConfigError
 
 
@@ -15,9 +16,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Register the command."""
     parser = commands.add_parser("models", help="list the models, their parameters and cost")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the list here")
-    parser.add_argument("--classes", type=int, default=40, help="classes (default: 40)")
+    parser.add_argument("--classes", type=whole(1, 255), default=40, help="classes (default: 40)")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help="input size"
+        "--size",
+        type=whole(32, 8192),
+        nargs=2,
+        default=(480, 640),
+        metavar=("H", "W"),
+        help="input size",
     )
     parser.set_defaults(run=run)
 
@@ -29,9 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from perception.models.registry import MODELS
 
     output_file(args.json)
-    if args.classes < 1:
-        raise ConfigError("must be at least 1", where="--classes")
-    if any(side < 32 or side % 32 for side in args.size):
+    if any(side % 32 for side in args.size):
         raise ConfigError("sides must be positive multiples of 32", where="--size")
     rows = describe_models(MODELS, args.classes, tuple(args.size))
     table = Table("name", "kind", "counted for", "takes", "tasks")

@@ -14,11 +14,12 @@ from typing import Any
 
 from perception.cli.arguments import add_engine_arguments, engine_choices, output_folder
 from perception.cli.console import say, warn
+from perception.cli.parsing import real
 from perception.errors import ConfigError, DataError
 from perception.frame import Modality, as_modality
 
 _DEADLINE_NS = 80_000_000
-_MOST_MS = 1e9
+_LEAST_MS, _MOST_MS = 1e-3, 1e9
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,27 +39,27 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--thermal-unit", default="auto", help="what 16 bit values mean")
     parser.add_argument(
         "--deadline-ms",
-        type=float,
+        type=real(_LEAST_MS, _MOST_MS),
         help="longest wait for other sensors (default: as late as they are delivered, at least 80)",
     )
     parser.add_argument(
         "--timeout-ms",
-        type=float,
+        type=real(_LEAST_MS, _MOST_MS),
         help="silent for longer, a sensor is lost (default: three of its periods, at least 500)",
     )
     parser.add_argument(
         "--window-ms",
-        type=float,
+        type=real(0, _MOST_MS),
         help="samples of one time lie no further apart (default: by the recording's rates, 25 to 200)",
     )
     parser.add_argument(
         "--max-age-ms",
-        type=float,
+        type=real(_LEAST_MS, _MOST_MS),
         help="oldest sample of a slower sensor that is used (default: 200)",
     )
     parser.add_argument(
         "--hold-ms",
-        type=float,
+        type=real(0, _MOST_MS),
         help="without usable sensors, repeat the last output (default: 500)",
     )
     parser.add_argument("--overlays", action="store_true", help="write a picture of every output")
@@ -75,7 +76,6 @@ def run(args: argparse.Namespace) -> int:
     from perception.runtime.pipeline import Pipeline
     from perception.runtime.stream import Stream
 
-    _check_times(args)
     topics = modality_topics(args.bag, _topics(args.topic))
     out = output_folder(args.out)
     pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args), policy=_policy(args))
@@ -125,18 +125,6 @@ def _reporting(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"cannot be written: {reason}", where=str(path)) from error
-
-
-def _check_times(args: argparse.Namespace) -> None:
-    for name in ("deadline", "timeout", "window", "max-age", "hold"):
-        value = getattr(args, f"{name.replace('-', '_')}_ms")
-        least = 0 if name in ("window", "hold") else 1e-3
-        if value is not None and not least <= value <= _MOST_MS:
-            raise ConfigError(
-                "must be positive" if least else "must not be negative",
-                where=f"--{name}-ms",
-                hint=f"milliseconds, at most {_MOST_MS:g}",
-            )
 
 
 def _ns(milliseconds: float | None) -> int | None:

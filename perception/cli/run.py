@@ -14,6 +14,7 @@ from perception.cli.arguments import (
     write_json,
 )
 from perception.cli.console import note, say, warn
+from perception.cli.parsing import positive, real, whole
 from perception.errors import ConfigError
 from perception.files.writing import write_image
 from perception.frame import LEAST_RANGE_M, Frame, Modality, Sample
@@ -37,14 +38,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--rig", type=Path, metavar="FILE", help="calibration, see docs/data.md")
     parser.add_argument(
-        "--depth-scale", type=float, help="metres per step of integer depth; floats are metres"
+        "--depth-scale", type=positive(), help="metres per step of integer depth; floats are metres"
     )
     parser.add_argument(
-        "--lidar-columns", type=int, metavar="N", help="float32 a point of .bin (4; .pcd.bin 5)"
+        "--lidar-columns",
+        type=whole(3, 16),
+        metavar="N",
+        help="float32 a point of .bin (4; .pcd.bin 5)",
     )
     parser.add_argument(
         "--lidar-least-range",
-        type=float,
+        type=real(0),
         default=LEAST_RANGE_M,
         metavar="M",
         help="nearer than this, in metres, is no return",

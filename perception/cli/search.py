@@ -14,6 +14,7 @@ from perception.cli.arguments import (
 )
 from perception.cli.console import Table, say, step_progress
 from perception.cli.extras import require
+from perception.cli.parsing import MAX_SEED, MAX_THREADS, positive, real, whole
 from perception.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_data_arguments(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder; resumes what is there")
     parser.add_argument(
-        "--budget-ms", type=float, nargs="+", default=[], metavar="MS", help="best within each"
+        "--budget-ms", type=positive(), nargs="+", default=[], metavar="MS", help="best within each"
     )
     parser.add_argument(
         "--objectives",
@@ -41,18 +42,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--backend", metavar="NAME", help="that runs the networks (default: openvino, if installed)"
     )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--initial", type=int, default=24, help="first candidates (default: 24)")
-    parser.add_argument("--rounds", type=int, default=3, help="predicted rounds (default: 3)")
-    parser.add_argument("--per-round", type=int, default=12, help="candidates each (default: 12)")
-    parser.add_argument("--verify", type=int, default=6, help="networks to time (default: 6)")
+    parser.add_argument(
+        "--threads", type=whole(1, MAX_THREADS), default=1, help="CPU threads (default: 1)"
+    )
+    parser.add_argument(
+        "--initial", type=whole(4), default=24, help="first candidates (default: 24)"
+    )
+    parser.add_argument("--rounds", type=whole(0), default=3, help="predicted rounds (default: 3)")
+    parser.add_argument(
+        "--per-round", type=whole(1), default=12, help="candidates each (default: 12)"
+    )
+    parser.add_argument("--verify", type=whole(1), default=6, help="networks to time (default: 6)")
     parser.add_argument(
         "--held-out",
-        type=float,
+        type=real(0, 1, most_too=False),
         default=0.5,
         help="share of the frames, at their end, to report on and not choose on (default: 0.5)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0)
     parser.set_defaults(run=run)
 
 
@@ -99,16 +106,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"no objective '{unknown[0]}'", where="--objectives", hint=", ".join(_OBJECTIVES)
         )
-    if any(not budget > 0 for budget in args.budget_ms):
-        raise ConfigError("must be positive", where="--budget-ms")
     if args.budget_ms and "latency" not in args.objectives:
         raise ConfigError("needs the objective latency", where="--budget-ms")
-    least = {"--initial": 4, "--rounds": 0, "--per-round": 1, "--verify": 1, "--threads": 1}
-    for option, smallest in least.items():
-        if getattr(args, option.removeprefix("--").replace("-", "_")) < smallest:
-            raise ConfigError(f"must be at least {smallest}", where=option)
-    if not 0 <= args.held_out < 1:
-        raise ConfigError("must be 0 or more, and below 1", where="--held-out")
 
 
 def _print(report: SearchReport, space: SearchSpace) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perception.cli.console import note, say
-from perception.errors import ConfigError, MissingDependencyError
+from perception.cli.parsing import MAX_THREADS, whole
+from perception.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from perception.training.config import TrainConfig
@@ -32,9 +33,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", help="KIND:DIR instead of the configured sources, split as that kind is"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--epochs", type=int, help="instead of the configuration's epochs")
+    parser.add_argument("--epochs", type=whole(1), help="instead of the configuration's epochs")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--threads", type=whole(1, MAX_THREADS), help="CPU threads")
     parser.add_argument(
         "--tensorboard", action="store_true", help="also log for TensorBoard (if installed)"
     )
@@ -67,12 +68,8 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
     if args.data:
         _take_data(config, args.data)
     if args.epochs is not None:
-        if args.epochs < 1:
-            raise ConfigError("must be at least 1", where="--epochs")
         config.epochs = args.epochs
     if args.threads is not None:
-        if args.threads < 1:
-            raise ConfigError("must be at least 1", where="--threads")
         torch.set_num_threads(args.threads)
     if args.smoke:
         config.epochs, config.optimizer.warmup_epochs = 1, 0

@@ -17,6 +17,7 @@ from perception.cli.arguments import (
     output_file,
 )
 from perception.cli.console import say
+from perception.cli.parsing import whole
 from perception.errors import ConfigError, MissingDependencyError
 
 SUFFIXES = (".mcap", ".rrd")
@@ -44,8 +45,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="write a file, serve nothing: .mcap for Foxglove, .rrd for Rerun",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
-    parser.add_argument("--port", type=int, default=8765, help="port to serve on")
-    parser.add_argument("--loops", type=int, default=1, help="how often to play; 0 = for ever")
+    parser.add_argument("--port", type=whole(0, 65535), default=8765, help="port to serve on")
+    parser.add_argument(
+        "--loops", type=whole(0, 10**9), default=1, help="how often to play; 0 = for ever"
+    )
     add_engine_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -54,8 +57,6 @@ def run(args: argparse.Namespace) -> int:
     """Stream pictures of the sensors, the overlay and the status."""
     from perception.runtime.pipeline import Pipeline
 
-    if args.loops < 0:
-        raise ConfigError("must not be negative", where="--loops")
     if args.out is not None and args.out.suffix not in SUFFIXES:
         raise ConfigError(
             f"'{args.out.suffix}' is unknown", where="--out", hint=" or ".join(SUFFIXES)

@@ -26,12 +26,12 @@ def is_black_and_white(labels: NDArray[Any]) -> bool:
     return bool(ignored.any() and (ignored | (labels == 0)).all() and not ignored.all())
 
 
-def read_labels(path: Path, classes: int) -> NDArray[np.uint8]:
+def read_labels(path: Path, classes: int, *, mask: bool = False) -> NDArray[np.uint8]:
     """A label image (H, W) uint8 with ids below `classes`, or 255.
 
     The ids are what the gray or palette PNG stores, see `perception.adapters.pictures.decode_labels`.  A
     file with only 0 and 255 is warned about, once for each folder: it may be a mask saved as black and
-    white, of which 255 (ignore) hides all that was marked.
+    white, of which 255 (ignore) hides all that was marked; not so where it must be like this (`mask`).
 
     Raises:
         DataError: other ids, or no such file.
@@ -45,7 +45,7 @@ def read_labels(path: Path, classes: int) -> NDArray[np.uint8]:
             where=str(path),
             hint=f"0..{classes - 1} or 255",
         )
-    if classes > 1 and is_black_and_white(labels):
+    if classes > 1 and not mask and is_black_and_white(labels):
         warnings.warn(f"{path.parent}: a label file holds {BLACK_AND_WHITE}", stacklevel=2)
     return labels.astype(np.uint8, copy=False)
 

@@ -273,7 +273,8 @@ class FolderRecording(Recording):
         if not self.layout.seg_classes or not (self.root / "labels").is_dir():
             return None
         path = self.files["labels"].file(name)
-        return self.seg_table.positions(read_labels(path, 256), str(path))
+        stored = read_labels(path, 256, mask=len(self.seg_table.ids) == 1)
+        return self.seg_table.positions(stored, str(path))
 
     def boxes(self, name: str) -> Boxes | None:
         """The boxes of a frame, None in a recording without."""

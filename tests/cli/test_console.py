@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -284,3 +285,17 @@ def test_the_traceback_is_shown_when_asked_for(
         monkeypatch.setenv("ANYSENSE_TRACEBACK", value)
         assert main(["data"]) == EXIT_INTERNAL
         assert ("Traceback" in capsys.readouterr().err) == wanted
+
+
+def test_warnings_are_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(arguments: list[str]) -> int:
+        warnings.warn("[/red]\x1b: read otherwise", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(main_module, "_run", warn)
+    before = warnings.showwarning
+    assert main(["data"]) == 0
+    assert capsys.readouterr().err == "anysense: warning: [/red]\\x1b: read otherwise\n"
+    assert warnings.showwarning is before
