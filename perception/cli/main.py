@@ -151,7 +151,7 @@ def _broken(error: BaseException) -> int:
     """Say in one line what no part of the program expected."""
     if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
         traceback.print_exception(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's
         complain("error: not enough memory")
         return EXIT_INTERNAL
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -34,6 +34,7 @@ from perception.training.checkpoint import (
 from perception.training.config import CorruptionSpec, ResolutionPhase
 from perception.training.dataset import FusionDataset, collate
 from perception.training.devices import training_device
+from perception.training.memory import within_memory
 from perception.training.validate import validate
 
 Fusion = Literal["agreement", "entropy"]
@@ -279,10 +280,11 @@ class Adapter:
                 continue  # batch statistics of one frame are no statistics
             batch = collate([self.data[int(i)] for i in chosen])
             inputs = {m: x.to(self.device) for m, x in batch.inputs.items()}
-            views = self._probabilities(teachers, inputs)
-            labels = agreement_labels(views) if fusion == "agreement" else entropy_labels(views)
-            kept.append(float((labels != IGNORE_LABEL).float().mean()))
-            losses.append(self._step(inputs, labels, optimizer))
+            with within_memory("one step", "--batch", "a smaller one"):
+                views = self._probabilities(teachers, inputs)
+                labels = agreement_labels(views) if fusion == "agreement" else entropy_labels(views)
+                kept.append(float((labels != IGNORE_LABEL).float().mean()))
+                losses.append(self._step(inputs, labels, optimizer))
             if not np.isfinite(losses[-1]):
                 raise ConfigError("the loss is not finite any more", hint="lower --lr")
         return float(np.mean(losses)), float(np.mean(kept))

@@ -52,6 +52,7 @@ from perception.training.curves import open_board, plot_curves
 from perception.training.dataset import Batch, FusionDataset, collate, normalize
 from perception.training.devices import training_device
 from perception.training.losses import class_weights
+from perception.training.memory import within_memory
 from perception.training.methods import build_method
 from perception.training.objectives import loss_terms
 from perception.training.precision import autocast
@@ -318,7 +319,8 @@ class Trainer:
         losses: list[float] = []
         for step, batch in enumerate(self._loader(self.epoch)):
             rate = self._set_rate(self.epoch + step / self.steps_per_epoch)
-            loss = self._step(batch, self._draw_subset(rng, tuple(batch.inputs)))
+            with within_memory("one training step", "resolution", "a smaller batch or crop"):
+                loss = self._step(batch, self._draw_subset(rng, tuple(batch.inputs)))
             if loss is not None and not math.isfinite(loss):
                 raise self._not_finite(batch, step)
             losses += [] if loss is None else [loss]
@@ -374,7 +376,8 @@ class Trainer:
     def _validate(self) -> dict[str, Any]:
         own = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.average.state)
-        scores = validate(self.model, self.val_set, self.config, self.device)
+        with within_memory("a frame of validation", "preprocess.grid", "a smaller grid"):
+            scores = validate(self.model, self.val_set, self.config, self.device)
         self.model.load_state_dict(own)
         keys = ["miou"] if "segmentation" in self.config.tasks else []
         keys += ["ap50"] if "detection" in self.config.tasks else []

@@ -230,6 +230,10 @@ def test_no_stdout_at_all(simulated: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as that of PyTorch, which is no MemoryError."""
+
+
 class _Panic(BaseException):
     """What an extension in another language raises past `Exception`."""
 
@@ -248,6 +252,7 @@ class _Panic(BaseException):
         (AssertionError(), EXIT_INTERNAL, "internal error: AssertionError: .*"),
         (_Panic("rust"), EXIT_INTERNAL, "internal error: _Panic: rust at .*"),
         (MemoryError(), EXIT_INTERNAL, "error: not enough memory"),
+        (OutOfMemoryError("CUDA"), EXIT_INTERNAL, "error: not enough memory"),
         (np.exceptions.AxisError(3, 2), EXIT_INTERNAL, "internal error: AxisError.*"),
         (ConfigError("wrong", where="[/x]", hint="do"), EXIT_ERROR, r"error: \[/x\]: wrong \(do\)"),
         (OSError(28, "No space left", "a/b"), EXIT_ERROR, "error: a/b: No space left"),
@@ -270,7 +275,7 @@ def test_every_end_is_one_line_and_a_status(
     assert main(["data"]) == status
     shown = capsys.readouterr().err
     assert re.fullmatch(f"anysense: {line}\n", shown), shown
-    if status == EXIT_INTERNAL and not isinstance(problem, MemoryError):
+    if status == EXIT_INTERNAL and not isinstance(problem, MemoryError | OutOfMemoryError):
         assert "ANYSENSE_TRACEBACK=1" in shown and "report" in shown
 
 
