@@ -67,6 +67,7 @@ class Number:
             low = "0 or more" if self.least_too else "positive"
         else:
             low = f"at least {self.least:g}" if self.least_too else f"above {self.least:g}"
+            low = f"positive, {low}" if 0 < self.least < 1 else low
         high = f"at most {self._shown(self.most)}" if self.most_too else f"below {self.most:g}"
         return f"{low}, and {high}"
 

@@ -174,6 +174,9 @@ def test_any_text_is_a_number_within_bounds_or_refused(kind: Whole | Real, text:
         (["bench", "b", "--threads", "0"], "--threads: must be at least 1, and at most 1024"),
         (["view", "--bundle", "b", "--data", "d", "--port", "65536"], "at most 65535"),
         (["search", "r", "--held-out", "1"], "--held-out: must be 0 or more, and below 1"),
+        (["export", "b", "--max-error", "-1"], "--max-error: must be positive, and at most 1e+09"),
+        (["export", "b", "--workspace", "0"], "--workspace: must be at least 1"),
+        (["replay", "b", "--deadline-ms", "0"], "--deadline-ms: must be positive, at least 0.001"),
         (["run", "--depth-scale", "0"], "--depth-scale: must be positive, and at most 1e+09"),
     ],
 )
