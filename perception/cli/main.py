@@ -68,7 +68,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """
     from perception import __version__
 
-    parser = Parser(
+    parser: argparse.ArgumentParser = Parser(
         prog="anysense",
         description="Multi-sensor perception that keeps working when sensors do not.",
     )
