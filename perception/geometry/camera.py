@@ -29,6 +29,7 @@ _FIELDS = {"width", "height", "intrinsics", "distortion_model", "distortion", "f
 _NEAREST = 1e-6  # metres before the camera
 _ALIASES = {"": "none", "fisheye": "equidistant", "kannala_brandt4": "equidistant"}
 _LARGEST_COEFFICIENT = 1e6
+_SHORTEST = 0.01  # focal length as a share of the picture: 179 degrees of view without distortion
 _TABLE_TANGENT = 10.0
 _TABLE_SIZE = 1024
 _NEWTON_STEPS = 20
@@ -169,16 +170,18 @@ class CameraModel:
             )
         try:
             fx, fy, cx, cy = (float(v) for v in fields["intrinsics"])
-            return CameraModel(
-                _whole(fields["width"]),
-                _whole(fields["height"]),
-                fx,
-                fy,
-                cx,
-                cy,
-                str(fields.get("distortion_model", "none")),
-                tuple(float(v) for v in fields.get("distortion", ())),
-                str(fields.get("frame_id", "")),
+            return _measured(
+                CameraModel(
+                    _whole(fields["width"]),
+                    _whole(fields["height"]),
+                    fx,
+                    fy,
+                    cx,
+                    cy,
+                    str(fields.get("distortion_model", "none")),
+                    tuple(float(v) for v in fields.get("distortion", ())),
+                    str(fields.get("frame_id", "")),
+                )
             )
         except CalibrationError:
             raise
@@ -419,13 +422,35 @@ def _full_camera(fields: Mapping[str, Any], rectified: bool) -> CameraModel:
     if len(matrix) != (12 if rectified else 9):
         raise CalibrationError(f"CameraInfo matrix has {len(matrix)} entries")
     fx, cx, fy, cy = (matrix[i] for i in ((0, 2, 5, 6) if rectified else (0, 2, 4, 5)))
+    zeros = (matrix[4], *matrix[8:10]) if rectified else (matrix[3], *matrix[6:8])
+    if any(matrix) and (any(zeros) or matrix[10 if rectified else 8] != 1):
+        raise CalibrationError(
+            "CameraInfo matrix is not fx 0 cx, 0 fy cy, 0 0 1",
+            hint="is it transposed, or not filled in?",
+        )
     if matrix[1] != 0:
         raise CalibrationError(f"CameraInfo matrix has skew {matrix[1]:g}, none is supported")
     frame = str(fields.get("frame_id", ""))
-    polynomial = _ALIASES.get(model, model) != "equidistant"
-    if rectified or (polynomial and not d):
-        return CameraModel(*size, fx, fy, cx, cy, frame_id=frame)
-    return CameraModel(*size, fx, fy, cx, cy, model, d, frame)
+    known = _ALIASES.get(model, model)
+    if rectified or (known != "equidistant" and not d):
+        return _measured(CameraModel(*size, fx, fy, cx, cy, frame_id=frame))
+    most = max(DISTORTION_LENGTHS.get(known, (0,)))
+    if not model and any(d):
+        raise CalibrationError(f"CameraInfo has {len(d)} coefficients and no distortion_model")
+    d = d if any(d[most:]) else d[:most]  # some drivers fill up with zeros
+    return _measured(CameraModel(*size, fx, fy, cx, cy, model, d, frame))
+
+
+def _measured(camera: CameraModel) -> CameraModel:
+    """A model that somebody's file or message says; what cannot be one of a camera is refused."""
+    if camera.fx < _SHORTEST * camera.width or camera.fy < _SHORTEST * camera.height:
+        raise CalibrationError(
+            f"focal lengths of {camera.fx:.3g} and {camera.fy:.3g} pixels are none of a picture of "
+            f"{camera.width}x{camera.height}",
+            where=f"camera {camera.frame_id}".strip(),
+            hint="are they in millimetres, or shares of the picture's size?",
+        )
+    return camera
 
 
 def _whole(value: Any) -> int:
