@@ -12,11 +12,12 @@ from perception.bags.messages import (
     BagMessage,
     Codec,
     camera_message,
+    check_stamp,
     sample_message,
     transforms_message,
     typestore,
 )
-from perception.bags.storage import open_bag
+from perception.bags.storage import Bag, open_bag
 from perception.data.base import Recording
 from perception.errors import DataError
 from perception.files.writing import writing_folder
@@ -43,11 +44,15 @@ def messages_of(recording: Recording, codec: Codec = ROSBAGS) -> Iterator[BagMes
 
     All image-like sensors share the frame of the reference camera, as their images are aligned; a
     sensor with extrinsics gets a frame of its own name.
+
+    Raises:
+        DataError: a stamp that no message can have; the line names the frame.
     """
     mounted: set[str] = set()
     for index in range(len(recording)):
         frame = recording.frame(index)
         for modality, sample in frame.items():
+            check_stamp(sample.time_ns, where=f"frame {recording.ids[index]}, {modality}")
             own = sample.extrinsics is not None
             frame_id = modality if own else REFERENCE_FRAME
             if sample.extrinsics is not None and modality not in mounted:
@@ -70,11 +75,27 @@ def read_bag(path: Path, topics: Collection[str] | None = None) -> Iterator[BagM
     Raises:
         DataError: it is no bag of ROS 2, or damaged.
     """
-    typestore()
     with open_bag(path) as bag:
-        for channel, stamp, data in bag.messages(topics):
-            if channel.encoding == "cdr":
-                yield BagMessage(channel.topic, channel.type, stamp, data)
+        yield from messages_in(bag, topics)
+
+
+def messages_in(
+    bag: Bag, topics: Collection[str] | None = None, *, hinted: bool = False
+) -> Iterator[BagMessage]:
+    """The messages of an open bag in order of recording.
+
+    Args:
+        bag: the bag.
+        topics: only these.
+        hinted: leave out the parts that by the bag's own index have none of them.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    typestore()
+    for channel, stamp, data in bag.messages(topics, hinted=hinted):
+        if channel.encoding == "cdr":
+            yield BagMessage(channel.topic, channel.type, stamp, data)
 
 
 def topics_of(path: Path) -> dict[str, str]:
@@ -101,7 +122,7 @@ def write_bag(path: Path, messages: Iterable[BagMessage]) -> int:
     """Write a rosbag2 folder with MCAP storage, whole or not at all; returns the number of messages.
 
     Raises:
-        DataError: the folder exists or cannot be written.
+        DataError: the folder exists or cannot be written, or a message is of before 1970.
     """
     store = typestore()
     from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
@@ -114,6 +135,11 @@ def write_bag(path: Path, messages: Iterable[BagMessage]) -> int:
         try:
             with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
                 for message in messages:
+                    if message.stamp_ns < 0:
+                        raise DataError(
+                            f"a message of {message.stamp_ns} ns: a bag has no times before 1970",
+                            where=message.topic,
+                        )
                     if message.topic not in connections:
                         connections[message.topic] = writer.add_connection(
                             message.topic,

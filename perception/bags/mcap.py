@@ -10,6 +10,7 @@ import heapq
 import struct
 import zlib
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +20,7 @@ from perception.errors import DataError
 from perception.files.limits import MAX_ARRAY_BYTES, MAX_STEPS
 
 MAGIC = b"\x89MCAP0\r\n"
-_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _ATTACHMENT = 1, 2, 3, 4, 5, 6, 9
+_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX, _ATTACHMENT = 1, 2, 3, 4, 5, 6, 7, 9
 _RECORD = struct.Struct("<BQ")
 _MESSAGE_HEAD = struct.Struct("<HIQQ")
 _CHUNK_HEAD = struct.Struct("<QQQI")
@@ -44,7 +45,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Where a chunk's compressed records lie, and what its header claims."""
+    """Where a chunk's compressed records lie, and what its header and the index behind it claim."""
 
     start_ns: int
     end_ns: int
@@ -53,6 +54,7 @@ class _Chunk:
     coding: str
     offset: int
     packed: int
+    indexed: set[int] = field(default_factory=set)  # channels
 
 
 Recorded = tuple[Channel, int, bytes]
@@ -66,7 +68,8 @@ class McapFile:
     """An open MCAP file.
 
     Attributes:
-        path: the file.
+        path: the file, or what errors name it by.
+        content: its content when it lies in no file of that name.
         profile: as its header says, `ros2` or `ros1` for recordings of ROS.
         channels: its topics by channel id.
 
@@ -75,6 +78,7 @@ class McapFile:
     """
 
     path: Path
+    content: BinaryIO | None = None
     profile: str = ""
     channels: dict[int, Channel] = field(default_factory=dict)
     _schemas: dict[int, str] = field(default_factory=dict)
@@ -83,7 +87,7 @@ class McapFile:
     _data_start: int = len(MAGIC)
 
     def __post_init__(self) -> None:
-        with self.path.open("rb") as file:
+        with self._reading() as file:
             self._walk(file)
             for chunk in (
                 () if self.channels else self._chunks
@@ -91,23 +95,31 @@ class McapFile:
                 for kind, content in self._unpacked(file, chunk):
                     self._define(kind, content)
 
-    def messages(self, topics: Collection[str] | None = None) -> Iterator[Recorded]:
+    def messages(
+        self, topics: Collection[str] | None = None, *, hinted: bool = False
+    ) -> Iterator[Recorded]:
         """Messages with the time they were recorded at; in order of it where all lie in chunks.
 
         Args:
             topics: only these.
+            hinted: chunks whose index names only other topics are not unpacked.
 
         Raises:
             DataError: damaged, or more than the limits allow at once.
         """
-        with self.path.open("rb") as file:
-            found = self._in_file_order(file) if self._loose else self._in_time_order(file, topics)
+        with self._reading() as file:
+            chunks = [c for c in self._chunks if not hinted or self._may_have(c, topics)]
+            by_time = self._in_time_order(file, chunks, topics)
+            found = self._in_file_order(file) if self._loose else by_time
             for channel, stamp, data in found:
                 if topics is None or channel.topic in topics:
                     yield channel, stamp, bytes(data)
 
     def close(self) -> None:
         """Nothing to do: the file is open only while it is read."""
+
+    def _reading(self) -> AbstractContextManager[BinaryIO]:
+        return self.path.open("rb") if self.content is None else nullcontext(self.content)
 
     def _walk(self, file: BinaryIO) -> None:
         size = file.seek(0, 2)
@@ -124,6 +136,8 @@ class McapFile:
                 self._define(kind, self._content(file, length))
             elif kind == _CHUNK:
                 self._note_chunk(file, length)
+            elif kind == _INDEX and self._chunks:
+                self._chunks[-1].indexed.add(int.from_bytes(file.read(min(length, 2)), "little"))
             self._loose |= kind == _MESSAGE
             ended = kind == _FOOTER
             file.seek(start + length)
@@ -213,11 +227,20 @@ class McapFile:
                     if inner == _MESSAGE:
                         yield self._message(content)
 
-    def _in_time_order(self, file: BinaryIO, topics: Collection[str] | None) -> Iterator[_Found]:
+    def _may_have(self, chunk: _Chunk, topics: Collection[str] | None) -> bool:
+        """Whether a chunk has messages of these topics, as far as its index tells."""
+        if topics is None or not chunk.indexed:
+            return True
+        unknown = chunk.indexed - set(self.channels)
+        return bool(unknown) or any(self.channels[n].topic in topics for n in chunk.indexed)
+
+    def _in_time_order(
+        self, file: BinaryIO, chunks: list[_Chunk], topics: Collection[str] | None
+    ) -> Iterator[_Found]:
         """Merge the chunks, which may overlap in time; of equal times the first written comes first."""
         waiting: list[tuple[int, int, Channel, bytes]] = []
         held = number = 0
-        for chunk in sorted(self._chunks, key=lambda c: c.start_ns):
+        for chunk in sorted(chunks, key=lambda c: c.start_ns):
             while waiting and waiting[0][0] < chunk.start_ns:
                 stamp, _, channel, data = heapq.heappop(waiting)
                 held -= len(data)

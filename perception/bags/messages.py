@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from perception.adapters.messages import CAMERA_INFO, CLOUD, IMAGE, TF
-from perception.errors import EncodingError, MissingDependencyError
+from perception.errors import DataError, EncodingError, MissingDependencyError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
 _FLOAT32 = 7
+_SECONDS = range(-(2**31), 2**31)
 _ENCODINGS = {"counts8": ("mono8", "u1"), "counts16": ("mono16", "u2")}
 
 
@@ -77,7 +78,22 @@ class Rosbags:
 ROSBAGS = Rosbags()
 
 
+def check_stamp(stamp_ns: int, *, where: str = "") -> None:
+    """Refuse a stamp that no ROS message can have.
+
+    Raises:
+        DataError: its seconds do not fit 32 bits.
+    """
+    if stamp_ns // 1_000_000_000 not in _SECONDS:
+        raise DataError(
+            f"stamp {stamp_ns} ns is no time of a ROS message",
+            where=where,
+            hint="their seconds have 32 bits: 1901 to 2038",
+        )
+
+
 def _header(codec: Codec, stamp_ns: int, frame_id: str) -> Any:
+    check_stamp(stamp_ns, where=frame_id)
     sec, nanosec = divmod(stamp_ns, 1_000_000_000)
     stamp = codec.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
     return codec.make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)

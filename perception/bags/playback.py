@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from perception.adapters.calibration import MessageCalibration
 from perception.adapters.messages import CAMERA_INFO, SENSOR_TYPES, TF, to_sample
-from perception.bags.files import info_topic, read_bag
+from perception.bags.files import info_topic, messages_in
 from perception.bags.messages import BagMessage, parse
+from perception.bags.storage import Bag, open_bag
 from perception.bags.survey import Survey, header_stamp
-from perception.errors import AnySenseError
+from perception.errors import AnySenseError, InputError
 from perception.files.limits import MAX_STEPS
-from perception.frame import Modality
+from perception.frame import LEAST_RANGE_M, Modality
 from perception.runtime.stream import Output, Stream
 
 _MOST_BEATS = 3000
@@ -33,11 +36,15 @@ class Playback:
             added to it.
         survey: what is known of the bag's timing.
         thermal_unit: see `decode_thermal`.
+        least_range_m: the LiDAR's least range; what is nearer is no return.
 
     Attributes:
         counters: messages by topic, and `malformed_<modality>`.
         stamps: mends the samples' stamps, and counts it.
         skipped_ns: time in which nothing was recorded, and for which there are no outputs.
+
+    Raises:
+        InputError: the least range is no length.
     """
 
     def __init__(
@@ -47,11 +54,16 @@ class Playback:
         calibration: MessageCalibration,
         survey: Survey,
         thermal_unit: str = "auto",
+        *,
+        least_range_m: float = LEAST_RANGE_M,
     ) -> None:
+        if not 0 <= least_range_m < math.inf:
+            raise InputError(f"least range of {least_range_m} m", where="lidar")
         self.stream = stream
         self.topics = {topic: m for m, topic in topics.items()}
         self.calibration = calibration
         self.thermal_unit = thermal_unit
+        self.least_range_m = least_range_m
         self.counters: Counter[str] = Counter()
         self.stamps = survey.stamps()
         self.skipped_ns = 0
@@ -71,8 +83,35 @@ class Playback:
             DataError: it cannot be read.
             EngineError: the backend failed.
         """
+        with open_bag(path) as bag:
+            self._static_transforms(bag)
+            yield from self._play(bag)
+
+    def _static_transforms(self, bag: Bag) -> None:
+        """Take in the first of each of the static transforms, which hold before they were recorded, too.
+
+        Recorders get /tf_static when they find its publisher, often after the first samples.  What is
+        wrong with them is counted when they come.
+        """
+        topics = {c.topic for c in bag.channels if c.type == TF and _is_static(c.topic)}
+        seen: set[str] = set()
+        for number, message in enumerate(messages_in(bag, topics, hinted=True)):
+            if number == MAX_STEPS:
+                return
+            try:
+                transforms = parse(message).transforms
+            except AnySenseError:
+                continue
+            taken = self.stamps.date(message.stamp_ns)
+            for one in transforms:
+                child = one.child_frame_id.lstrip("/")
+                alone = SimpleNamespace(transforms=[one])
+                if child not in seen and not self.calibration.on_transforms(alone, True, taken):
+                    seen.add(child)
+
+    def _play(self, bag: Bag) -> Iterator[Output]:
         now: int | None = None
-        for message in read_bag(path):
+        for message in messages_in(bag):
             recorded = self._recorded(message, now)
             if now is not None:
                 yield from self._until(now, recorded)
@@ -122,7 +161,9 @@ class Playback:
 
     def _sample(self, modality: Modality, message: BagMessage, recorded: int, now: int) -> None:
         try:
-            sample = to_sample(modality, parse(message), self.thermal_unit)
+            sample = to_sample(
+                modality, parse(message), self.thermal_unit, least_range_m=self.least_range_m
+            )
             stamp = self.stamps.mend(modality, sample.time_ns, recorded)
             sample = self.calibration.attach(replace(sample, stamp_ns=stamp))
             camera = sample.camera
@@ -146,12 +187,16 @@ class Playback:
 
     def _transforms(self, message: BagMessage, recorded: int) -> None:
         try:
-            static = message.topic.endswith("tf_static")
-            taken = self.stamps.date(recorded)
+            static, taken = _is_static(message.topic), self.stamps.date(recorded)
             bad = self.calibration.on_transforms(parse(message), static, taken)
         except AnySenseError:
             bad = 1
         self.counters[f"malformed_{message.topic}"] += bad
+
+
+def _is_static(topic: str) -> bool:
+    """Whether transforms of this topic hold at all times."""
+    return topic.endswith("tf_static")
 
 
 def _info_beside(topic: str) -> str:

@@ -8,62 +8,29 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perception.cli.arguments import add_engine_arguments, engine_choices, output_folder
+from perception.cli.arguments import engine_choices, output_folder
 from perception.cli.console import say, warn
-from perception.cli.parsing import real
+from perception.cli.replay_arguments import (
+    add_arguments,
+    check_sensors,
+    health_of,
+    ns_of,
+    policy_of,
+    timing_of,
+    topics_of_sensors,
+)
 from perception.errors import ConfigError, DataError
-from perception.frame import Modality, as_modality
 
 _DEADLINE_NS = 80_000_000
-_LEAST_MS, _MOST_MS = 1e-3, 1e9
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
     parser = commands.add_parser("replay", help="run a bundle on an MCAP or rosbag2 recording")
-    parser.add_argument("bag", type=Path, help="bag folder or .mcap file")
-    parser.add_argument("--bundle", required=True, help="folder, zip or name of a bundle")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument(
-        "--topic",
-        action="append",
-        default=[],
-        metavar="SENSOR=TOPIC",
-        help="a sensor's topic, such as rgb=/camera/image_raw (default: /sensors/...)",
-    )
-    parser.add_argument("--rig", default="", metavar="FILE", help="calibration, see docs/data.md")
-    parser.add_argument("--thermal-unit", default="auto", help="what 16 bit values mean")
-    parser.add_argument(
-        "--deadline-ms",
-        type=real(_LEAST_MS, _MOST_MS),
-        help="longest wait for other sensors (default: as late as they are delivered, at least 80)",
-    )
-    parser.add_argument(
-        "--timeout-ms",
-        type=real(_LEAST_MS, _MOST_MS),
-        help="silent for longer, a sensor is lost (default: three of its periods, at least 500)",
-    )
-    parser.add_argument(
-        "--window-ms",
-        type=real(0, _MOST_MS),
-        help="samples of one time lie no further apart (default: by the recording's rates, 25 to 200)",
-    )
-    parser.add_argument(
-        "--max-age-ms",
-        type=real(_LEAST_MS, _MOST_MS),
-        help="oldest sample of a slower sensor that is used (default: 200)",
-    )
-    parser.add_argument(
-        "--hold-ms",
-        type=real(0, _MOST_MS),
-        help="without usable sensors, repeat the last output (default: 500)",
-    )
-    parser.add_argument("--overlays", action="store_true", help="write a picture of every output")
-    add_engine_arguments(parser)
+    add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -76,9 +43,11 @@ def run(args: argparse.Namespace) -> int:
     from perception.runtime.pipeline import Pipeline
     from perception.runtime.stream import Stream
 
-    topics = modality_topics(args.bag, _topics(args.topic))
+    policy, health = policy_of(args), health_of(args.health)
+    topics = modality_topics(args.bag, topics_of_sensors(args.topic))
     out = output_folder(args.out)
-    pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args), policy=_policy(args))
+    choices = engine_choices(args)
+    pipeline = Pipeline.load(args.bundle, args.device, **choices, policy=policy, health=health)
     topics = {m: t for m, t in topics.items() if m in pipeline.modalities}
     if not topics:
         raise ConfigError(
@@ -86,15 +55,29 @@ def run(args: argparse.Namespace) -> int:
             "the bag has none of them",
             where=str(args.bag),
         )
+    check_sensors(policy, topics)
     found = survey(args.bag, topics)
-    calibration = MessageCalibration(max_age_ns=found.transform_age_ns)
+    given = ns_of(args.tf_max_age_ms)
+    oldest = found.transform_age_ns if given is None else given or None
+    calibration = MessageCalibration(args.extrinsics, args.reference_frame, oldest)
     calibration.load(args.rig)
     most = round(pipeline.policy.max_age_ms * 1e6)
     timing = found.timing({m: calibration.offset_ns(m) for m in topics}, most)
-    deadline = _ns(args.deadline_ms) or found.deadline_ns(_DEADLINE_NS, most)
-    stream = Stream(pipeline, _as_given(args, timing), deadline)
+    deadline = ns_of(args.deadline_ms) or found.deadline_ns(_DEADLINE_NS, most)
+    given_times = {"heartbeat_ns": ns_of(args.heartbeat_ms), "jump_ns": ns_of(args.jump_ms)}
+    times: dict[str, Any] = {
+        name: value for name, value in given_times.items() if value is not None
+    }
+    stream = Stream(pipeline, timing_of(args, timing), deadline, **times)
     say(_described(found, stream))
-    playback = Playback(stream, topics, calibration, found, args.thermal_unit)
+    playback = Playback(
+        stream,
+        topics,
+        calibration,
+        found,
+        args.thermal_unit,
+        least_range_m=args.lidar_least_range,
+    )
     try:
         states = _play(args, playback, out, pipeline.manifest)
     finally:
@@ -127,24 +110,6 @@ def _reporting(path: Path) -> Iterator[None]:
         raise DataError(f"cannot be written: {reason}", where=str(path)) from error
 
 
-def _ns(milliseconds: float | None) -> int | None:
-    return None if milliseconds is None else round(milliseconds * 1e6)
-
-
-def _policy(args: argparse.Namespace) -> Any:
-    from perception.runtime.policy import Policy
-
-    given = {"max_age_ms": args.max_age_ms, "hold_ms": args.hold_ms}
-    return Policy(**{name: value for name, value in given.items() if value is not None})
-
-
-def _as_given(args: argparse.Namespace, timing: dict[Modality, Any]) -> dict[Modality, Any]:
-    """The recording's own timing, but for what the arguments say."""
-    given = {"timeout_ns": _ns(args.timeout_ms), "window_ns": _ns(args.window_ms)}
-    fixed = {name: value for name, value in given.items() if value is not None}
-    return {m: replace(t, **fixed) for m, t in timing.items()}
-
-
 def _described(found: Any, stream: Any) -> str:
     parts = []
     for modality, timing in stream.collector.sensors.items():
@@ -173,16 +138,6 @@ def _warn(playback: Any) -> None:
         seconds = playback.skipped_ns / 1e9
         line = f"nothing was recorded for {seconds:.0f} s more than the outputs show"
         warn(f"{line}: long gaps are cut short")
-
-
-def _topics(given: list[str]) -> dict[Modality, str]:
-    topics: dict[Modality, str] = {}
-    for entry in given:
-        name, equals, topic = entry.partition("=")
-        if not equals or not topic:
-            raise ConfigError(f"'{entry}' is not SENSOR=TOPIC", where="--topic")
-        topics[as_modality(name)] = topic
-    return topics
 
 
 def _fields(output: Any) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from perception.cli.arguments import (
     add_data_arguments,
@@ -18,9 +22,11 @@ from perception.cli.arguments import (
 )
 from perception.cli.console import say
 from perception.cli.parsing import whole
-from perception.errors import ConfigError, MissingDependencyError
+from perception.errors import ConfigError, DataError, MissingDependencyError
+from perception.files.writing import writing
 
 SUFFIXES = (".mcap", ".rrd")
+_SECONDS = range(2**32)
 
 
 class Viewer(Protocol):
@@ -67,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     output_file(args.out)
     if args.out is not None and args.out.exists():
         raise ConfigError("exists already", where=str(args.out), hint="choose another --out")
+    if not rerun:
+        _check_stamps(recording)
     pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args))
     with ExitStack() as open_things:
         viewer: Viewer = open_things.enter_context(
@@ -92,14 +100,37 @@ def _import_sdk(name: str) -> None:
         ) from error
 
 
+def _check_stamps(recording: Any) -> None:
+    """Refuse, before anything is shown, stamps that Foxglove's messages cannot have."""
+    for index, name in enumerate(recording.ids):
+        stamp = recording.stamp_ns(index)
+        if stamp // 10**9 not in _SECONDS:
+            raise DataError(
+                f"stamp {stamp} ns of frame {name}: Foxglove has times from 1970 to 2106",
+                where=str(recording.root),
+                hint="--out FILE.rrd, for Rerun, takes any",
+            )
+
+
 @contextmanager
 def _foxglove(args: argparse.Namespace, modalities: Sequence[str]) -> Iterator[Viewer]:
     import foxglove
 
     viewer = FoxgloveViewer([*(f"/sensors/{m}" for m in modalities), "/overlay"])
     if args.out is not None:
-        with foxglove.open_mcap(str(args.out)):
-            yield viewer
+        with writing(args.out) as partial, _losses(args.out) as viewer.losses:
+            writer = foxglove.open_mcap(str(partial))
+            try:
+                yield viewer
+            except BaseException:
+                with suppress(Exception):
+                    writer.close()
+                raise
+            try:
+                writer.close()
+            except RuntimeError as error:
+                viewer.losses.check()
+                raise DataError(f"cannot be written: {error}", where=str(args.out)) from error
         return
     try:
         server = foxglove.start_server(host=args.host, port=args.port, name="anysense")
@@ -112,17 +143,53 @@ def _foxglove(args: argparse.Namespace, modalities: Sequence[str]) -> Iterator[V
         server.stop()
 
 
+class _Losses(logging.Handler):
+    """Messages that could not be written: Foxglove's SDK logs that instead of raising."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(logging.WARNING)
+        self._out, self._line = out, ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the first line."""
+        text = record.getMessage()
+        told = re.search('message: "([^"]*)"', text)
+        self._line = self._line or (told.group(1) if told else text)
+
+    def check(self) -> None:
+        """Raise what was logged.
+
+        Raises:
+            DataError: something was.
+        """
+        if self._line:
+            raise DataError(f"cannot be written: {self._line}", where=str(self._out))
+
+
+@contextmanager
+def _losses(out: Path) -> Iterator[_Losses]:
+    log, losses = logging.getLogger("foxglove"), _Losses(out)
+    log.addHandler(losses)
+    propagate, log.propagate = log.propagate, False
+    try:
+        yield losses
+    finally:
+        log.removeHandler(losses)
+        log.propagate = propagate
+
+
 @contextmanager
 def _rerun_file(out: Path) -> Iterator[Viewer]:
     import rerun
 
     stream = rerun.RecordingStream("anysense")
-    stream.save(str(out))
-    try:
-        yield RerunViewer(stream)
-    finally:
-        stream.flush()
-        stream.disconnect()
+    with writing(out) as partial:
+        stream.save(str(partial))
+        try:
+            yield RerunViewer(stream)
+        finally:
+            stream.flush()
+            stream.disconnect()
 
 
 class FoxgloveViewer:
@@ -133,6 +200,9 @@ class FoxgloveViewer:
 
     Args:
         topics: of the images.
+
+    Attributes:
+        losses: what could not be written to a file.
     """
 
     def __init__(self, topics: Sequence[str]) -> None:
@@ -141,6 +211,7 @@ class FoxgloveViewer:
 
         self._images = {topic: RawImageChannel(topic) for topic in topics}
         self._status = Channel("/status")
+        self.losses: _Losses | None = None
 
     def image(self, topic: str, image: Any, stamp_ns: int) -> None:
         """See `Viewer`."""
@@ -161,6 +232,8 @@ class FoxgloveViewer:
     def status(self, values: dict[str, Any], stamp_ns: int) -> None:
         """See `Viewer`."""
         self._status.log(values, log_time=stamp_ns)
+        if self.losses is not None:
+            self.losses.check()
 
 
 class RerunViewer:
@@ -189,7 +262,7 @@ class RerunViewer:
             self._stream.log(f"/status/{name}", rerun.Scalars(values[name]))
 
     def _at(self, stamp_ns: int) -> None:
-        self._stream.set_time("stamp", timestamp=stamp_ns / 1e9)
+        self._stream.set_time("stamp", timestamp=np.datetime64(stamp_ns, "ns"))
 
 
 def _play(recording: Any, pipeline: Any, viewer: Viewer, *, live: bool) -> None:

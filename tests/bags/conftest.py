@@ -235,6 +235,10 @@ class McapBuilder:
         head += struct.pack("<I", zlib.crc32(records) if crc is None else crc)
         return self.record(6, head + self.text(coding) + struct.pack("<Q", len(packed)) + packed)
 
+    def index(self, channel: int) -> bytes:
+        """Says that the chunk before has messages of a channel."""
+        return self.record(7, struct.pack("<HI", channel, 0))
+
     def end(self) -> bytes:
         """The whole file."""
         footer = self.record(2, struct.pack("<QQI", 0, 0, 0))

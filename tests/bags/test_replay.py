@@ -16,7 +16,15 @@ import pytest
 
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
 
+from perception.adapters.calibration import MessageCalibration
+from perception.bags.playback import Playback
+from perception.bags.survey import survey
 from perception.cli.main import main
+from perception.geometry.rig import Rig, SensorCalibration, save_rig
+from perception.geometry.transforms import RigidTransform
+from perception.runtime.collector import SensorTiming
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.stream import Stream
 
 MS, S = 10**6, 10**9
 RGBD = ("--topic", "rgb=/cam/rgb", "--topic", "depth=/cam/depth")
@@ -130,7 +138,10 @@ def test_given_times_hold(kit: Any, replay: Any) -> None:
     assert set(old.states()[1:]) == {FULL} and old.rows[-1]["ages_ms"]["depth"] == 700
 
 
-@pytest.mark.parametrize("name", ["deadline", "timeout", "window", "max-age", "hold"])
+@pytest.mark.parametrize(
+    "name",
+    ["deadline", "timeout", "window", "max-age", "hold", "heartbeat", "jump", "tf-max-age"],
+)
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e300"])
 def test_times_that_make_no_sense(kit: Any, replay: Any, name: str, value: str) -> None:
     done = replay(kit.write(kit.pairs(1)), *RGBD, f"--{name}-ms={value}")
@@ -316,6 +327,139 @@ def test_messages_that_claim_absurd_sizes(kit: Any, replay: Any) -> None:
     done = replay(kit.write(messages), "--topic", "rgb=/cam/rgb")
     assert done.status == 0 and done.states()[-1] == ("full", "rgb")
     assert "3 messages of rgb could not be decoded" in done.out or "4 messages" in done.out
+
+
+def _calibrated_late(kit: Any, *mounts: tuple[int, Any]) -> list[Any]:
+    """Five pictures and clouds, and static transforms that were recorded when they came."""
+    messages = []
+    for i in range(5):
+        t = kit.start + i * 100 * MS
+        messages += [
+            ("/cam/camera_info", kit.info(t), t),
+            ("/cam/rgb", kit.image(t), t + MS),
+            ("/pts", kit.cloud(t), t + 2 * MS),
+        ]
+    for at, mount in mounts:
+        t = kit.start + at * MS
+        messages.append(("/tf_static", kit.tf(t, mount), t))
+    return sorted(messages, key=lambda m: m[2])
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("at", [-1000, 50, 350, 5000])
+def test_static_transforms_hold_before_they_were_recorded(
+    kit: Any, replay: Any, storage: str, at: int
+) -> None:
+    bag = kit.write(_calibrated_late(kit, (at, MOUNT)), storage)
+    done = replay(bag, *LIDAR)
+    assert [state for state in done.states() if state[1]] == [("full", "rgb+lidar")] * 5
+    assert "could not be decoded" not in done.out
+
+
+def test_of_several_static_transforms_the_first_holds_before_it_was_recorded(
+    kit: Any, tiny_bundle: Path
+) -> None:
+    turned = ("camera_optical", "/lidar", (0.5, -0.5, 0.5, 0.55))
+    bad = ("camera_optical", "lidar", (0.0, 0.0, 0.0, 0.0))
+    path = kit.write(_calibrated_late(kit, (30, bad), (150, MOUNT), (350, turned)))
+    topics: dict[Any, str] = {"rgb": "/cam/rgb", "lidar": "/pts"}
+    stream = Stream(Pipeline.load(tiny_bundle, "cpu"), {m: SensorTiming() for m in topics}, 80 * MS)
+    playback = Playback(stream, topics, MessageCalibration(), survey(path, topics))
+    outputs = list(playback.run(path))
+    places = [o.samples["lidar"].extrinsics for o in outputs if "lidar" in o.samples]
+    first, last = (RigidTransform.from_quaternion_xyzw(m[2], (0, 0, 0)) for m in (MOUNT, turned))
+    expected = [first] * 4 + [last]
+    assert len(places) == 5
+    for got, wanted in zip(places, expected, strict=True):
+        assert got is not None
+        np.testing.assert_allclose(got.matrix, wanted.matrix, atol=1e-9)
+    assert playback.counters["malformed_/tf_static"] == 1  # once, when it comes
+
+
+# -- what the node can be told -------------------------------------------------------------------
+
+
+def test_returns_within_the_least_range_are_none(kit: Any, replay: Any) -> None:
+    bag = _lidar_bag(kit, [MOUNT], kit.info)  # its points lie from 4 to 20 m ahead
+    for least, state in (("3.9", ("full", "rgb+lidar")), ("50", ("degraded", "rgb"))):
+        done = replay(bag, *LIDAR, "--lidar-least-range", least)
+        assert done.states() == [state] * 4
+    assert all(row["health"]["lidar"] == "dark" for row in done.rows)
+    for wrong in ("-1", "nan", "inf"):
+        done = replay(bag, *LIDAR, "--lidar-least-range", wrong)
+        assert done.status == 2 and "--lidar-least-range: must be" in done.error
+        assert len(done.error.splitlines()) == 1
+
+
+def test_required_sensors_and_their_least_number(kit: Any, replay: Any) -> None:
+    pairs = kit.pairs(4, 400 * MS)
+    bag = kit.write([m for m in pairs if m[0] == "/cam/rgb" or m[2] < kit.start + 600 * MS])
+    alone = [s for s, _ in replay(bag, *RGBD).states()]
+    assert alone == ["full"] * 2 + ["degraded"] * 2
+    for option in (("--require", "depth"), ("--minimum", "2")):
+        done = replay(bag, *RGBD, *option, "--hold-ms", "5000")
+        assert [s for s, _ in done.states()][:2] == ["full"] * 2
+        assert {s for s, _ in done.states()[2:]} == {"hold"}
+    for option, words in (
+        (("--require", "lidar"), "'lidar' is not among rgb, depth"),
+        (("--require", "sonar"), "unknown modality 'sonar'"),
+        (("--minimum", "3"), "there are only 2 sensors"),
+        (("--minimum", "0"), "must be at least 1"),
+        (("--derating", "0"), "--derating: must be positive"),
+    ):
+        done = replay(bag, *RGBD, *option)
+        assert done.status == 2 and words in done.error and len(done.error.splitlines()) == 1
+
+
+def test_thresholds_of_health_can_be_given(kit: Any, replay: Any) -> None:
+    still = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    times = [kit.start + i * 200 * MS for i in range(8)]
+    bag = kit.write([("/cam/rgb", kit.image(t, still), t) for t in times])
+    rgb = RGBD[:2]
+    assert "frozen" in {row["health"]["rgb"] for row in replay(bag, *rgb).rows}
+    done = replay(bag, *rgb, "--health", "frozen_after=0")
+    assert {row["health"]["rgb"] for row in done.rows} == {"ok"}
+    done = replay(bag, *rgb, "--health", "dark_level=256", "--health", "frozen_after=0")
+    assert {row["health"]["rgb"] for row in done.rows} == {"dark"}
+    for wrong, words in (
+        ("frozen", "is not NAME=VALUE"),
+        ("cold=1", "'cold' is unknown (one of dark_level"),
+        ("frozen_after=1.5", "a whole number, not '1.5'"),
+        ("dark_level=nan", "a number, not 'nan'"),
+        ("dark_level=-1", "a number, not '-1'"),
+    ):
+        done = replay(bag, *rgb, "--health", wrong)
+        assert done.status == 2 and words in done.error and len(done.error.splitlines()) == 1
+
+
+def test_offsets_bring_sensors_together(kit: Any, replay: Any) -> None:
+    bag = kit.write(kit.pairs(6, depth=lambda t: t - 40 * MS))
+    apart = replay(bag, *RGBD, "--window-ms", "10")
+    assert apart.states() != [FULL] * 6
+    done = replay(bag, *RGBD, "--window-ms", "10", "--offset-ms", "depth=40")
+    assert done.states() == [FULL] * 6
+    assert all(row["ages_ms"] == {"rgb": 0, "depth": 0} for row in done.rows)
+    for wrong, words in (
+        ("depth", "is not SENSOR=MS"),
+        ("lidar=1", "'lidar' is not among rgb, depth"),
+        ("depth=soon", "a number, not 'soon'"),
+    ):
+        done = replay(bag, *RGBD, "--offset-ms", wrong)
+        assert done.status == 2 and words in done.error and len(done.error.splitlines()) == 1
+
+
+def test_where_the_place_of_the_lidar_comes_from(kit: Any, replay: Any, tmp_path: Path) -> None:
+    bag = _lidar_bag(kit, [MOUNT, ("camera_optical", "other", (0.0, 0.0, 0.0, 1.0))], kit.info)
+    assert replay(bag, *LIDAR, "--reference-frame", "other").states()[0][1] == "rgb+lidar"
+    done = replay(bag, *LIDAR, "--reference-frame", "nowhere")
+    assert done.states()[0][1] == "rgb" and "nowhere" in str(done.rows[0]["warnings"])
+    bare = _lidar_bag(kit, [("a", "b", (0.0, 0.0, 0.0, 1.0))], kit.info)
+    rig = tmp_path / "rig.yaml"
+    mount = SensorCalibration(extrinsics=RigidTransform.from_quaternion_xyzw(MOUNT[2], (0, 0, 0)))
+    save_rig(Rig({"lidar": mount}), rig)
+    for source, used in (("auto", "rgb+lidar"), ("file", "rgb+lidar"), ("tf", "rgb")):
+        done = replay(bare, *LIDAR, "--rig", str(rig), "--extrinsics", source)
+        assert {u for _, u in done.states()} == {used}
 
 
 # -- what is written -----------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +22,10 @@ pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags
 
 from rosbags.rosbag2 import CompressionFormat, CompressionMode
 
+from perception.bags import storage as storage_module
 from perception.bags.files import modality_topics, read_bag, topics_of, write_bag
 from perception.bags.messages import parse
+from perception.bags.storage import open_bag
 from perception.errors import AnySenseError, DataError
 from perception.files.limits import MAX_ARRAY_BYTES
 
@@ -309,6 +314,17 @@ def test_a_sparse_file_of_any_size_is_refused_at_once(kit: Any, mcap: Any) -> No
             "INTEGER, data BLOB GENERATED ALWAYS AS (zeroblob(1000000000)))",
             "no table of messages",
         ),
+        (
+            "DROP TABLE messages; CREATE VIRTUAL TABLE messages USING fts5(id, topic_id, timestamp, data)",
+            "no table of messages",
+        ),
+        (
+            "DROP TABLE messages; CREATE TABLE messages (id INTEGER, topic_id TEXT COLLATE NOCASE, "
+            "timestamp INTEGER, data BLOB); INSERT INTO messages VALUES (1, 'A', 1, x'00');"
+            "DROP TABLE topics; CREATE TABLE topics (id TEXT, name TEXT, type TEXT, "
+            "serialization_format TEXT); INSERT INTO topics VALUES ('a', '/a', 'T', 'cdr')",
+            "not in its table",
+        ),
     ],
 )
 def test_hostile_databases(kit: Any, sql: str, word: str) -> None:
@@ -321,6 +337,61 @@ def test_hostile_databases(kit: Any, sql: str, word: str) -> None:
             "ALTER TABLE loose RENAME TO messages;" + sql
         )
     _one_line(file, word)
+
+
+@pytest.mark.parametrize("junk", [b"\xff", b"\x80\x81", b"\xc3", b"\xf0\x90", b"\0"])
+@pytest.mark.parametrize("word", [b"CREATE TABLE topics", b"serialization_format", b"tabletopics"])
+def test_a_schema_that_is_no_text(kit: Any, junk: bytes, word: bytes) -> None:
+    (file,) = kit.write(kit.pairs(1), "sqlite3").glob("*.db3")
+    whole = file.read_bytes()
+    place = whole.index(word)
+    for start in range(len(word)):
+        for count in (1, 3, len(word) - start):
+            broken = bytearray(whole)
+            broken[place + start : place + start + count] = (junk * count)[:count]
+            file.write_bytes(broken)
+            try:
+                _read(file)
+            except DataError as error:
+                assert len(str(error).splitlines()) == 1
+
+
+def _interior(page: int, children: int, child: int) -> bytes:
+    """An interior page of a table, all of whose cells are one and lead to the same child."""
+    cell = struct.pack(">IB", child, 1)
+    head = struct.pack(">BHHHBI", 5, 0, children, page - len(cell), 0, child)
+    cells = struct.pack(">H", page - len(cell)) * children
+    return head + cells + bytes(page - len(head) - len(cells) - len(cell)) + cell
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_pages_that_lead_to_rows_without_end(kit: Any, indexed: bool) -> None:
+    path, depth = kit.path(".db3"), 12
+    database = sqlite3.connect(path)
+    database.executescript(
+        "CREATE TABLE topics (id INTEGER, name TEXT, type TEXT, serialization_format TEXT);"
+        "CREATE TABLE messages (id INTEGER, topic_id INTEGER, timestamp INTEGER, data BLOB);"
+        f"CREATE TABLE pad (id INTEGER, data BLOB); INSERT INTO pad VALUES (1, zeroblob({depth} * 4096));"
+        "INSERT INTO topics VALUES (1, '/a', 'std_msgs/msg/Empty', 'cdr');"
+        "INSERT INTO messages VALUES (1, 1, 5, x'0001');"
+        + ("CREATE INDEX at ON messages (timestamp, topic_id, data);" if indexed else "")
+    )
+    tables = dict(database.execute("SELECT name, rootpage FROM sqlite_master"))
+    database.close()
+    content, page = bytearray(path.read_bytes()), 4096
+    root, pages = tables["messages"], [n + tables["pad"] + 1 for n in range(depth)]
+    assert len(content) >= page * pages[-1]
+    leaf = bytes(content[page * (root - 1) : page * root])
+    for number, child in zip([root, *pages], [*pages, 0], strict=True):
+        body = _interior(page, 100, child) if child else leaf
+        content[page * (number - 1) : page * number] = body
+    path.write_bytes(content)
+    if indexed:
+        assert len(_read(path)) == 1
+    else:
+        start = time.monotonic()
+        _one_line(path, "than its size allows")
+        assert time.monotonic() - start < 30
 
 
 def _flipped(whole: bytes, flips: list[tuple[float, int]]) -> bytes:
@@ -356,6 +427,75 @@ def test_flipped_bytes_give_messages_or_one_line(
                 assert len(str(error).splitlines()) == 1
     except AnySenseError as error:
         assert len(str(error).splitlines()) == 1
+
+
+# -- what is unpacked -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_unpacking_leaves_no_file_that_a_kill_would_leave(
+    kit: Any,
+    expected: Any,
+    storage: str,
+    unnamed: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    if not unnamed:  # as on file systems that do not know O_TMPFILE
+        monkeypatch.delattr(os, "O_TMPFILE")
+        monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)
+    path = kit.write(expected[0], storage, (CompressionMode.FILE, CompressionFormat.ZSTD))
+    real, pieces = storage_module.unpack_stream, 0
+
+    def watched(*args: Any, **named: Any) -> Any:
+        nonlocal pieces
+        for piece in real(*args, **named):
+            pieces += 1
+            assert os.listdir(scratch) == []
+            yield piece
+
+    monkeypatch.setattr(storage_module, "unpack_stream", watched)
+    got = []
+    for message in read_bag(path):
+        assert os.listdir(scratch) == []
+        got.append((message.topic, message.stamp_ns, message.data))
+    assert got == expected[1] and pieces
+    broken = next(p for p in path.iterdir() if p.name != "metadata.yaml")
+    broken.write_bytes(broken.read_bytes()[:-9])
+    line = _one_line(broken)
+    assert str(scratch) not in line and os.listdir(scratch) == []
+
+
+def test_several_readers_of_one_unpacked_bag(kit: Any, expected: Any) -> None:
+    path = kit.write(expected[0], "mcap", (CompressionMode.FILE, CompressionFormat.ZSTD))
+    with open_bag(path) as bag:
+        readers = [bag.messages() for _ in range(3)]
+        for wanted in expected[1]:
+            for reader in readers:
+                channel, stamp, data = next(reader)
+                assert (channel.topic, stamp, data) == wanted
+
+
+# -- indexes -------------------------------------------------------------------------------------
+
+
+def test_chunks_without_the_topic_are_not_unpacked(kit: Any, mcap: Any) -> None:
+    build = mcap()
+    build.add(build.channel(1, "/a", IMAGE) + build.channel(2, "/b", IMAGE))
+    build.add(build.chunk(b"damaged", 0, 1, crc=1) + build.index(1))
+    build.add(build.chunk(build.message(2, 5, b"x"), 5, 5) + build.index(2))
+    build.add(build.chunk(build.message(2, 6, b"y"), 6, 6))  # without an index, nobody knows
+    path = kit.path(".mcap")
+    path.write_bytes(build.end())
+    with open_bag(path) as bag:
+        assert [m[1] for m in bag.messages(["/b"], hinted=True)] == [5, 6]
+        for topics, hinted in ((["/b"], False), (["/a"], True), (None, True)):
+            with pytest.raises(DataError, match="not what was written"):
+                list(bag.messages(topics, hinted=hinted))
 
 
 # -- writing -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -79,6 +80,43 @@ def test_a_file_for_rerun(recording: str, tiny_bundle: Path, tmp_path: Path) -> 
     for entity in ("/sensors/rgb", "/sensors/depth", "/overlay", "/status/total_ms"):
         assert entity in told
     assert "Image:buffer" in told
+
+
+SHORT_DISK = (
+    "import resource, sys; from perception.cli.main import main\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+    "sys.exit(main(sys.argv[1:]))\n"
+)
+
+
+@pytest.mark.parametrize("name", ["view.mcap", "view.rrd"])
+def test_a_full_disk_leaves_no_file(
+    recording: str, tiny_bundle: Path, tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("rerun" if name.endswith("rrd") else "foxglove")
+    arguments = _arguments(recording, tiny_bundle, "--out", str(tmp_path / name))
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_DISK, *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert f"{name}: cannot be written: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["view.mcap", "view.rrd"])
+def test_what_goes_wrong_in_the_middle_leaves_no_file(
+    recording: str, tiny_bundle: Path, tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("rerun" if name.endswith("rrd") else "foxglove")
+    broken = tmp_path / "drive"
+    shutil.copytree(recording.removeprefix("folder:"), broken)
+    (picture,) = broken.glob("rgb/0003.*")
+    picture.write_bytes(b"nothing")
+    out = tmp_path / "made" / name
+    arguments = _arguments(f"folder:{broken}", tiny_bundle, "--out", str(out))
+    assert main(arguments) == 2
+    assert list(out.parent.iterdir()) == []
 
 
 @pytest.mark.slow

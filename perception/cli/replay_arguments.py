@@ -1,0 +1,192 @@
+"""What `anysense replay` may be told: the parameters of the ROS node that change its outputs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from perception.adapters.thermal import UNITS
+from perception.cli.arguments import add_engine_arguments
+from perception.cli.parsing import Real, Whole, real, whole
+from perception.errors import ConfigError
+from perception.frame import LEAST_RANGE_M, MODALITIES, Modality, as_modality
+from perception.runtime.collector import SensorTiming
+from perception.runtime.health import HealthConfig
+from perception.runtime.policy import Policy
+
+_MOST_MS = 1e9
+_LEAST_MS = 1e-3  # a time that must not be nothing
+_TIMES = {
+    "deadline": "longest wait for other sensors (default: as late as they are delivered, at least 80)",
+    "timeout": "silent for longer, a sensor is lost (default: three of its periods, at least 500)",
+    "window": "samples of one time lie no further apart (default: by the recording's rates, 25 to 200)",
+    "max-age": "oldest sample of a slower sensor that is used (default: 200)",
+    "hold": "without usable sensors, repeat the last output (default: 500)",
+    "heartbeat": "period of outputs while no sensor speaks (default: 200)",
+    "jump": "a stamp further back than this is a clock set back (default: 1000)",
+    "tf-max-age": "oldest transform of /tf that is used; 0 = any (default: three periods of the slowest "
+    "sensor, at least 2000)",
+}
+_MAY_BE_ZERO = ("window", "hold", "tf-max-age")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    parser.add_argument("bag", type=Path, help="bag folder or .mcap file")
+    parser.add_argument("--bundle", required=True, help="folder, zip or name of a bundle")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    _repeated(
+        parser, "--topic", "SENSOR=TOPIC", "a sensor's, as rgb=/camera/image_raw (/sensors/...)"
+    )
+    parser.add_argument("--rig", default="", metavar="FILE", help="calibration, see docs/data.md")
+    parser.add_argument(
+        "--extrinsics",
+        default="auto",
+        choices=("auto", "tf", "file"),
+        help="where the LiDAR's place comes from; auto takes the rig file's, then TF's",
+    )
+    parser.add_argument(
+        "--reference-frame",
+        default="",
+        metavar="NAME",
+        help="optical frame of the reference camera (default: the first camera's)",
+    )
+    parser.add_argument(
+        "--thermal-unit", default="auto", choices=UNITS, help="what 16 bit values mean"
+    )
+    parser.add_argument(
+        "--lidar-least-range",
+        type=real(0),
+        default=LEAST_RANGE_M,
+        metavar="M",
+        help="nearer than this, in metres, is no return",
+    )
+    for name, text in _TIMES.items():
+        least = 0 if name in _MAY_BE_ZERO else _LEAST_MS
+        parser.add_argument(f"--{name}-ms", type=real(least, _MOST_MS), help=text)
+    _repeated(parser, "--offset-ms", "SENSOR=MS", "added to a sensor's stamps, beside the rig's")
+    _repeated(parser, "--require", "SENSOR", "without this sensor there is no output")
+    parser.add_argument(
+        "--minimum",
+        type=whole(1, len(MODALITIES)),
+        default=1,
+        metavar="N",
+        help="least number of sensors for an output",
+    )
+    parser.add_argument(
+        "--derating",
+        type=real(0, 1, least_too=False),
+        default=1.0,
+        metavar="F",
+        help="factor on confidence for each missing sensor",
+    )
+    names = ", ".join(f.name for f in fields(HealthConfig))
+    _repeated(parser, "--health", "NAME=VALUE", f"a threshold of the content checks: {names}")
+    parser.add_argument("--overlays", action="store_true", help="write a picture of every output")
+    add_engine_arguments(parser)
+
+
+def _repeated(parser: argparse.ArgumentParser, name: str, value: str, text: str) -> None:
+    parser.add_argument(name, action="append", default=[], metavar=value, help=text)
+
+
+def ns_of(milliseconds: float | None) -> int | None:
+    """Nanoseconds; None stays None."""
+    return None if milliseconds is None else round(milliseconds * 1e6)
+
+
+def topics_of_sensors(given: Iterable[str]) -> dict[Modality, str]:
+    """`--topic`.
+
+    Raises:
+        ConfigError, InputError: one is no SENSOR=TOPIC.
+    """
+    return {as_modality(name): topic for name, topic in _pairs(given, "--topic", "SENSOR=TOPIC")}
+
+
+def policy_of(args: argparse.Namespace) -> Policy:
+    """`--require`, `--minimum`, `--max-age-ms`, `--hold-ms` and `--derating`.
+
+    Raises:
+        ConfigError, InputError: a value makes no sense.
+    """
+    given = {"max_age_ms": args.max_age_ms, "hold_ms": args.hold_ms}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Policy(tuple(args.require), args.minimum, derating=args.derating, **chosen)
+
+
+def check_sensors(policy: Policy, inputs: Iterable[Modality]) -> None:
+    """Refuse rules that the sensors of the recording can never fulfil.
+
+    Raises:
+        ConfigError: a required sensor is not among them, or there are too few.
+    """
+    there = tuple(inputs)
+    for name in policy.required:
+        if name not in there:
+            raise ConfigError(f"'{name}' is not among {', '.join(there)}", where="--require")
+    if policy.minimum > len(there):
+        raise ConfigError(f"there are only {len(there)} sensors", where="--minimum")
+
+
+def health_of(given: Iterable[str]) -> HealthConfig:
+    """`--health`.
+
+    Raises:
+        ConfigError: an unknown threshold, or one that is no number.
+    """
+    kinds = {f.name: _threshold(f.default) for f in fields(HealthConfig)}
+    values: dict[str, Any] = {}
+    for name, text in _pairs(given, "--health", "NAME=VALUE"):
+        if name not in kinds:
+            raise ConfigError(
+                f"'{name}' is unknown", where="--health", hint=f"one of {', '.join(kinds)}"
+            )
+        values[name] = _number(text, kinds[name], f"--health {name}")
+    return HealthConfig(**values)
+
+
+def timing_of(
+    args: argparse.Namespace, timing: Mapping[Modality, SensorTiming]
+) -> dict[Modality, SensorTiming]:
+    """The recording's own timing, but for what the arguments say.
+
+    Raises:
+        ConfigError, InputError: an offset of no sensor, or that is no number.
+    """
+    given = {"timeout_ns": ns_of(args.timeout_ms), "window_ns": ns_of(args.window_ms)}
+    fixed = {name: value for name, value in given.items() if value is not None}
+    found = {m: replace(t, **fixed) for m, t in timing.items()}
+    for name, text in _pairs(args.offset_ms, "--offset-ms", "SENSOR=MS"):
+        modality, where = as_modality(name), f"--offset-ms {name}"
+        if modality not in found:
+            raise ConfigError(f"'{name}' is not among {', '.join(found)}", where="--offset-ms")
+        milliseconds = _number(text, real(-_MOST_MS, _MOST_MS), where)
+        old = found[modality]
+        found[modality] = replace(old, offset_ns=old.offset_ns + round(milliseconds * 1e6))
+    return found
+
+
+def _threshold(default: float) -> Real | Whole:
+    most = 65535  # of 16 bit values
+    return whole(0, most) if isinstance(default, int) else real(0, most)
+
+
+def _pairs(given: Iterable[str], option: str, shape: str) -> list[tuple[str, str]]:
+    found = []
+    for entry in given:
+        name, equals, value = entry.partition("=")
+        if not equals or not value:
+            raise ConfigError(f"'{entry}' is not {shape}", where=option)
+        found.append((name, value))
+    return found
+
+
+def _number(text: str, kind: Real | Whole, where: str) -> Any:
+    try:
+        return kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(str(error), where=where) from error
