@@ -170,7 +170,7 @@ def timing_of(
     return found
 
 
-def _threshold(default: float) -> Real | Whole:
+def _threshold(default: Any) -> Real | Whole:
     most = 65535  # of 16 bit values
     return whole(0, most) if isinstance(default, int) else real(0, most)
 
