@@ -144,6 +144,19 @@ def test_beyond_the_rim_there_is_nothing() -> None:
     assert rays[3].tolist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize("d", [(0, 0, 0, -0.05), (0.1, -0.1, 0.02, -0.02), (-0.2, 0, 0, 0)])
+def test_a_fisheye_is_exact_up_to_its_rim(d: tuple[float, ...]) -> None:
+    camera = CameraModel(*K, "equidistant", d)
+    share = 1 - np.logspace(-5, 0, 400)
+    radius = np.tan(share * np.arctan(camera.max_tangent))
+    points = np.column_stack([radius * 0.6, radius * -0.8, np.ones(400)])
+    uv, valid = camera.project(points)
+    assert valid.all()
+    again, valid = camera.project(camera.unproject(uv, 1.0))
+    assert valid.all()
+    np.testing.assert_allclose(again, uv, rtol=0, atol=1e-9)
+
+
 def test_the_matrix_projects_undistorted_points() -> None:
     camera, points = CameraModel(*K), _directions(CameraModel(*K), 3, 0.5)
     homogeneous = points @ camera.matrix.T
