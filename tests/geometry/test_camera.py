@@ -96,6 +96,8 @@ def test_camera_info_fields_in_either_case() -> None:
         {"cx": float("nan")},
         {"cy": float("-inf")},
         {"distortion_model": "magic", "distortion": (0.1,)},
+        {"distortion_model": "plumb_bob", "distortion": (0.1, float("nan"), 0, 0)},
+        {"distortion_model": "plumb_bob", "distortion": (-1.01e6, 0, 0, 0)},
         {"distortion_model": "plumb_bob", "distortion": (0.1, 0.2)},
         {"distortion_model": "rational_polynomial", "distortion": (0.1,) * 12},
     ],
@@ -104,6 +106,12 @@ def test_impossible_cameras_are_refused(fields: dict) -> None:
     good = {"width": 640, "height": 480, "fx": 500.0, "fy": 500.0, "cx": 320.0, "cy": 240.0}
     with pytest.raises(CalibrationError):
         CameraModel(**{**good, **fields})
+
+
+def test_coefficients_up_to_a_million_are_taken() -> None:
+    for value in (1e6, -1e6):
+        camera = CameraModel(640, 480, 500, 500, 320, 240, "equidistant", (value, 0, 0, 0))
+        assert camera.distortion[0] == value
 
 
 @given(

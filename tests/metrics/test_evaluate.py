@@ -15,7 +15,7 @@ from small_bundles import GRID, SmallBundles
 
 from perception.data.base import Boxes, Truth
 from perception.errors import ConfigError
-from perception.metrics.evaluate import Scorer, evaluate_subsets
+from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Detections, Result
 
@@ -113,6 +113,9 @@ def test_boxes_are_compared_by_the_names_of_their_classes(folder: Path) -> None:
     scorer = Scorer(pipeline, make_recording([], ["tree", "person", "car"]))
     assert scorer.detects and not scorer.segments
     assert scorer.lacking == ["person"]
+    kept = scorer.detections(_result(boxes=_found([1, 1, 2, 0])))
+    assert kept.class_ids.tolist() == [0, 0, 2]
+    assert np.array_equal(kept.xyxy, _boxes([1, 1, 2, 0]).xyxy[[0, 1, 3]])
     # Two trees, a person and a car are there; what is called a wall is none of the recording's classes.
     scorer.add(_result(boxes=_found([1, 1, 2, 0])), Truth(boxes=_boxes([0, 0, 1, 2])))
     scores = scorer.scores()
@@ -227,3 +230,15 @@ def test_a_subset_is_given_the_frames_that_have_its_sensors(folder: Path) -> Non
                 scorer.add(pipeline({m: frame[m] for m in subset}), recording.truth(index))
         assert scorer.scores() == found[row]
     assert found["rgb"]["miou"] != found["depth"]["miou"]
+
+
+def test_the_threshold_of_average_precision_lets_unsure_boxes_through(folder: Path) -> None:
+    pipeline = _load(folder, ["road"], ["car", "tree"])
+    frame = make_recording(sensors=[("rgb",)]).frame(0)
+    counts = []
+    for score in (LOW_SCORE, 0.05, 0.99):
+        pipeline.reset()
+        pipeline.min_score = score
+        counts.append(len(pipeline(frame).boxes or ()))
+    pipeline.min_score = None
+    assert counts[0] >= counts[1] > counts[2]
