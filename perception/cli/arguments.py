@@ -38,7 +38,8 @@ def add_plan_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-plans",
         action="store_true",
-        help="run TensorRT plans that this machine did not build; a plan is a program",
+        help="run TensorRT plans that this machine did not build (a plan is a program), and any operator "
+        "on OpenVINO",
     )
 
 

@@ -36,7 +36,8 @@ class GraphSource:
         files: the folder or zip that it lies in.
         name: of the ONNX file in there.
         checksums: SHA-256 of every file that may be read; None for a tool's own file.
-        trust_plans: TensorRT plans beside it may be run though this machine did not build them.
+        trust_plans: TensorRT plans beside it may be run though this machine did not build them, and
+            OpenVINO may be given any operator.
         tf32: CUDA may round the factors of products to 10 bits (TensorFloat-32), which is faster.
     """
 

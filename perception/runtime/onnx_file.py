@@ -10,7 +10,7 @@ against the `onnx` package.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -21,6 +21,7 @@ NEWEST_IR, NEWEST_OPSET = 14, 28
 """Newest version of the file format, and of ONNX's operators, whose meaning is known here."""
 
 FLOAT32 = 1  # TensorProto.DataType
+_STANDARD_DOMAINS = ("", "ai.onnx")  # names of the domain of ONNX's own operators
 
 # Messages that can hold tensors, and their fields that lead there.
 NESTED: dict[str, dict[int, str]] = {
@@ -39,10 +40,11 @@ NESTED: dict[str, dict[int, str]] = {
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
     "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
 }
-_IR_VERSION, _GRAPH, _OPSETS = 1, 7, 8  # of ModelProto
-_OPERATOR = 4  # of NodeProto
-_INITIALIZER, _INPUT, _OUTPUT = 5, 11, 12  # of GraphProto
-_TENSOR_NAME, _RAW_DATA, _EXTERNAL, _LOCATION = 8, 9, 13, 14  # of TensorProto
+_IR_VERSION, _GRAPH, _OPSETS, _FUNCTIONS = 1, 7, 8, 25  # of ModelProto
+_OPERATOR, _ATTRIBUTE, _DOMAIN = 4, 5, 7  # of NodeProto
+_ATTRIBUTE_INT, _ATTRIBUTE_TENSOR, _WITHIN = 3, 5, {6, 11}  # of AttributeProto
+_NODE, _INITIALIZER, _INPUT, _OUTPUT, _SPARSE = 1, 5, 11, 12, 15  # of GraphProto
+_TENSOR_TYPE, _TENSOR_NAME, _RAW_DATA, _EXTERNAL, _LOCATION = 2, 8, 9, 13, 14  # of TensorProto
 
 _DEEPEST = 100  # as in Protocol Buffers' own readers
 
@@ -83,6 +85,38 @@ class GraphInfo:
     opset: int
 
 
+@dataclass(frozen=True)
+class Node:
+    """An operator in a graph.
+
+    Attributes:
+        operator: such as `Conv`; of another domain such as `com.microsoft.Gelu`.
+        inputs, outputs: names of tensors, empty where one is left out.
+        attributes: by name, the value of an integer, and of a tensor ONNX's number of its type.
+    """
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class GraphParts:
+    """What a graph is made of.
+
+    Attributes:
+        nodes: in their order.
+        inputs, constants: ONNX's number of the element type by name.
+        unusual: what else there is, in words, and not among the nodes.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: Mapping[str, int]
+    constants: Mapping[str, int]
+    unusual: frozenset[str]
+
+
 class _DamagedError(Exception):
     """The bytes are no ONNX file."""
 
@@ -120,6 +154,57 @@ def describe(content: bytes, *, where: str, error: type[AnySenseError] = BundleE
         return _describe(memoryview(content))
     except _DamagedError as problem:
         raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
+
+
+def parts(content: bytes, *, where: str, error: type[AnySenseError] = BundleError) -> GraphParts:
+    """What a graph is made of.
+
+    Raises:
+        AnySenseError: of the class `error`: it is no ONNX file.
+    """
+    try:
+        return _parts(memoryview(content))
+    except _DamagedError as problem:
+        raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
+
+
+def _parts(data: memoryview) -> GraphParts:
+    model = _message(data, (0, len(data)))
+    nodes: list[Node] = []
+    inputs: dict[str, int] = {}
+    constants: dict[str, int] = {}
+    unusual = {"functions of its own"} if _FUNCTIONS in model else set()
+    for graph in _inner(data, model, _GRAPH):
+        for wire, span in graph.get(_NODE, []):
+            if wire == 2:
+                nodes.append(_node(data, _message(data, span), unusual))
+        values = (_tensor_info(data, span) for wire, span in graph.get(_INPUT, []) if wire == 2)
+        inputs.update((value.name, value.dtype) for value in values)
+        for tensor in _inner(data, graph, _INITIALIZER):
+            constants[_string(data, tensor, _TENSOR_NAME)] = _integer(tensor, _TENSOR_TYPE)
+        if _SPARSE in graph:
+            unusual.add("sparse weights")
+    return GraphParts(tuple(nodes), inputs, constants, frozenset(unusual))
+
+
+def _node(data: memoryview, node: Message, unusual: set[str]) -> Node:
+    domain = _string(data, node, _DOMAIN)
+    operator = _string(data, node, _OPERATOR)
+    attributes: dict[str, int] = {}
+    for attribute in _inner(data, node, _ATTRIBUTE):
+        name = _string(data, attribute, 1)
+        if _WITHIN & attribute.keys() or name in attributes:
+            unusual.add("graphs within graphs" if name not in attributes else "doubled attributes")
+        tensors = _inner(data, attribute, _ATTRIBUTE_TENSOR)
+        attributes[name] = (
+            _integer(tensors[-1], _TENSOR_TYPE) if tensors else _integer(attribute, _ATTRIBUTE_INT)
+        )
+    return Node(
+        operator if domain in _STANDARD_DOMAINS else f"{domain}.{operator}",
+        tuple(_text(data, span) for wire, span in node.get(1, []) if wire == 2),
+        tuple(_text(data, span) for wire, span in node.get(2, []) if wire == 2),
+        attributes,
+    )
 
 
 def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:

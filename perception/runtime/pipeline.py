@@ -137,8 +137,9 @@ class Pipeline:
             strict: raise on a sample that cannot be used, instead of going on without it.
             progress: called with a line before each graph is loaded.
             min_score: least score of a box; None for what the bundle says.
-            trust_plans: run TensorRT plans in the bundle that this machine did not build.  A plan is
-                a program: only for bundles from whom you would take programs.
+            trust_plans: run TensorRT plans in the bundle that this machine did not build, and operators
+                on OpenVINO that it does not look at closely.  A plan is a program: only for bundles from
+                whom you would take programs.
             tf32: on CUDA, products may be computed in TensorFloat-32, which is faster and rounds more
                 (about 1e-4 of an output against 1e-6).
 

@@ -2,10 +2,10 @@
 
 python tests/runtime/fuzz_bundle.py FOLDER COUNT SEED [DEVICE]
 
-Each time one to three things are changed: bytes of a file, bytes of a graph whose checksum is made right
-again, or values of the manifest.  It must be refused by one line of `BundleError` or `EngineError`, or run
-and give a result that is sound: finite, of the right shape, of classes that there are; the very bytes
-of the undamaged bundle where nothing was changed that means something to the runtime.
+Each time one to three things are changed: bytes of a file, bytes or nodes of a graph whose checksum is made
+right again, or values of the manifest.  It must be refused by one line of `BundleError` or `EngineError`,
+or run and give a result that is sound: finite, of the right shape, of classes that there are; the very
+bytes of the undamaged bundle where nothing was changed that means something to the runtime.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -69,6 +70,47 @@ def flip(content: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+SIZES = (0, 1, -1, 2, 7, 1000, 2**31, -(2**31), 2**62, -(2**63))
+OTHER_OPERATORS = (
+    "GatherND", "ScatterND", "GatherElements", "Loop", "If", "LSTM", "GridSample", "RoiAlign", "Col2Im",
+    "CenterCropPad", "Resize", "Concat", "Pad", "Softmax", "MatMul", "Slice", "Conv", "Nonsense", "",
+)  # fmt: skip
+
+
+def bend(content: bytes, rng: random.Random) -> bytes:
+    """Change a graph so that it is well formed still, and wrong in a way that only a meaning can be."""
+    model = onnx.load_model_from_string(content)
+    graph = model.graph
+    node, how = rng.choice(graph.node), rng.randrange(9)
+    names = [t.name for t in (*graph.input, *graph.initializer)]
+    names += [name for n in graph.node for name in n.output]
+    if how == 0:
+        del node.input[rng.randrange(len(node.input))]
+    elif how == 1:
+        node.input[rng.randrange(len(node.input))] = rng.choice([*names, "", "nowhere"])
+    elif how == 2:
+        node.input.append(rng.choice(names))
+    elif how == 3:
+        node.output[0] = rng.choice(names)
+    elif how == 4:
+        node.op_type = rng.choice(OTHER_OPERATORS)
+    elif how == 5:
+        graph.node.insert(rng.randrange(len(graph.node)), copy.deepcopy(node))
+    elif how == 6 and node.attribute and node.attribute[0].ints:
+        ints = node.attribute[0].ints
+        ints[rng.randrange(len(ints))] = rng.choice(SIZES)
+    elif how == 7 and graph.initializer:
+        weight = rng.choice(graph.initializer)
+        weight.dims[:] = [*weight.dims[1:], rng.choice(SIZES)]
+    elif graph.initializer:
+        weight = rng.choice(graph.initializer)
+        if weight.data_type == onnx.TensorProto.INT64:
+            weight.raw_data = np.int64(rng.choice(SIZES)).tobytes()
+        else:
+            weight.data_type = rng.randrange(1, 20)
+    return bytes(model.SerializeToString())
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [path] if path else []
     if isinstance(value, dict | list):
@@ -110,7 +152,10 @@ def damage(folder: Path, rng: random.Random) -> bool:
             continue
         if how < 0.55:
             path = folder / rng.choice(GRAPHS)
-            path.write_bytes(flip(path.read_bytes(), rng))
+            try:
+                path.write_bytes((bend if rng.random() < 0.5 else flip)(path.read_bytes(), rng))
+            except Exception:  # what was damaged before can be too broken to be bent
+                path.write_bytes(flip(path.read_bytes(), rng))
             if isinstance(content.get("files"), dict):
                 content["files"][path.name] = SmallBundles.sha256(path)
             graphs = True

@@ -22,6 +22,7 @@ from perception.runtime.onnx_file import (
     TensorInfo,
     beside,
     describe,
+    parts,
     self_contained,
 )
 
@@ -369,3 +370,38 @@ def test_a_graph_from_a_file(tmp_path: Path, small: Callable[..., Path]) -> None
     (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(EngineError, match=r"g\.onnx: keeps weights in another file, w\.bin"):
         GraphSource.of(tmp_path / "g.onnx").read_bytes()
+
+
+def test_parts_are_those_of_the_graph() -> None:
+    for path in [*sorted(Path("bundles").glob("*/*.onnx"))[:3], None]:
+        model = everywhere() if path is None else onnx.load(path)
+        found = parts(model.SerializeToString(), where="g")
+        assert [(n.inputs, n.outputs) for n in found.nodes] == [
+            (tuple(n.input), tuple(n.output)) for n in model.graph.node
+        ]
+        assert [n.operator for n in found.nodes] == [
+            f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph.node
+        ]
+        assert found.inputs == {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+        assert found.constants == {t.name: t.data_type for t in model.graph.initializer}
+        for ours, theirs in zip(found.nodes, model.graph.node, strict=True):
+            assert ours.attributes.keys() == {a.name for a in theirs.attribute}
+            for attribute in theirs.attribute:
+                if attribute.type == onnx.AttributeProto.INT:
+                    assert ours.attributes[attribute.name] == attribute.i
+                if attribute.type == onnx.AttributeProto.TENSOR:
+                    assert ours.attributes[attribute.name] == attribute.t.data_type
+        assert found.unusual == (
+            {"functions of its own", "graphs within graphs"} if path is None else set()
+        )
+
+
+def test_what_is_not_among_the_nodes_is_told() -> None:
+    relu = helper.make_node("Relu", ["x"], ["y"])
+    relu.attribute.extend([helper.make_attribute("to", 1), helper.make_attribute("to", 7)])
+    graph = helper.make_graph([relu], "g", [], [])
+    graph.sparse_initializer.add().dims.append(2)
+    found = parts(helper.make_model(graph).SerializeToString(), where="g")
+    assert found.unusual == {"doubled attributes", "sparse weights"}
+    with pytest.raises(BundleError, match="no ONNX graph"):
+        parts(b"\x0a\xff", where="g")

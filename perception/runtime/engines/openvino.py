@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from perception.errors import EngineError
 from perception.runtime.bundle import GraphSource
+from perception.runtime.engines import openvino_guard
 from perception.runtime.engines.base import (
     BackendMissingError,
     Engine,
@@ -19,6 +20,7 @@ from perception.runtime.engines.base import (
     TensorSpec,
     first_line,
 )
+from perception.runtime.onnx_file import TensorInfo, describe
 
 INSTALL = "pip install 'anysense[openvino]'"
 
@@ -79,6 +81,7 @@ class OpenVinoEngine(Engine):
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         content = source.read_bytes()
+        openvino_guard.check(content, where=str(source), trusted=source.trust_plans)
         try:
             self._compiled = core.compile_model(core.read_model(content), "CPU", options)
             self._request = self._compiled.create_infer_request()
@@ -86,9 +89,10 @@ class OpenVinoEngine(Engine):
             raise EngineError(f"cannot be loaded: {_reason(error)}", where=str(source)) from error
         taken = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         self.backend = f"openvino-{taken.get_type_name()}"
-        self.inputs = tuple(_spec(p) for p in self._compiled.inputs)
-        self.outputs = tuple(_spec(p) for p in self._compiled.outputs)
-        self._static = all(None not in spec.shape for spec in self.outputs)
+        declared = describe(content, where=str(source), error=EngineError)
+        self._fed, self.inputs = _inputs(self._compiled.inputs, declared.inputs, str(source))
+        self.outputs = _outputs(self._compiled.outputs, declared.outputs, str(source))
+        self._binds = all(None not in s.shape for s in self.outputs) and _apart(self._compiled)
         self._lock = threading.Lock()
         self._held: tuple[Any, ...] = ()
 
@@ -96,20 +100,20 @@ class OpenVinoEngine(Engine):
         from openvino import Tensor as Wrapped
 
         # OpenVINO shares memory only with arrays that it could write to, though it never does.
-        arrays = [np.require(feeds[s.name], requirements=("C", "W")) for s in self.inputs]
+        arrays = [np.require(feeds[name], requirements=("C", "W")) for name in self._fed]
         results: list[Tensor] = []
         with self._lock:
             try:
                 for index, array in enumerate(arrays):
                     self._request.set_input_tensor(index, Wrapped(array, shared_memory=True))
-                if self._static:
+                if self._binds:
                     # The graph writes into arrays that are already the caller's: no copy.
                     results = [np.empty(spec.shape, np.float32) for spec in self.outputs]  # type: ignore[arg-type]
                     for index, array in enumerate(results):
                         self._request.set_output_tensor(index, Wrapped(array, shared_memory=True))
                 self._held = (arrays, results)  # the request does not own the memory it points to
                 self._request.infer()
-                if not self._static:
+                if not self._binds:
                     results = [
                         self._request.get_output_tensor(i).data.copy()
                         for i in range(len(self.outputs))
@@ -119,9 +123,45 @@ class OpenVinoEngine(Engine):
         return {spec.name: value for spec, value in zip(self.outputs, results, strict=True)}
 
 
-def _spec(port: Any) -> TensorSpec:
-    shape = tuple(d.get_length() if d.is_static else None for d in port.get_partial_shape())
-    return TensorSpec(port.get_any_name(), shape)
+def _inputs(
+    ports: Sequence[Any], declared: Sequence[TensorInfo], where: str
+) -> tuple[list[str], tuple[TensorSpec, ...]]:
+    """The name of the graph's input that each port takes, and all inputs of the graph.
+
+    OpenVINO drops inputs that nothing needs, and where an operator does nothing it names the tensor before it
+    as the one behind it; the order stays.
+    """
+    names = [d.name for d in declared]
+    found = [next((n for n in names if n in port.get_names()), None) for port in ports]
+    left = [n for n in names if n not in found]
+    if None in found and found.count(None) != len(left):
+        raise EngineError("has inputs that OpenVINO renames", where=where)
+    fed = [left.pop(0) if name is None else name for name in found]
+    shapes = {name: _shape(port) for name, port in zip(fed, ports, strict=True)}
+    return fed, tuple(TensorSpec(d.name, shapes.get(d.name, d.shape or ())) for d in declared)
+
+
+def _outputs(
+    ports: Sequence[Any], declared: Sequence[TensorInfo], where: str
+) -> tuple[TensorSpec, ...]:
+    """A tensor may have several names, that of a weight among them; the order of outputs stays."""
+    if len(ports) != len(declared):
+        raise EngineError("has outputs that OpenVINO leaves out", where=where)
+    return tuple(TensorSpec(d.name, _shape(p)) for d, p in zip(declared, ports, strict=True))
+
+
+def _apart(compiled: Any) -> bool:
+    """Whether no output has the name of an input.
+
+    Where it has, OpenVINO takes an array that is set for the output for the input's: it leaves the output
+    unwritten, and writes to the input.
+    """
+    given = {name for port in compiled.inputs for name in port.get_names()}
+    return not any(given & port.get_names() for port in compiled.outputs)
+
+
+def _shape(port: Any) -> tuple[int | None, ...]:
+    return tuple(d.get_length() if d.is_static else None for d in port.get_partial_shape())
 
 
 def _reason(error: Exception) -> str:

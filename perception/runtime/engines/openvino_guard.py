@@ -1,0 +1,106 @@
+"""What a graph must pass before it is given to OpenVINO.
+
+OpenVINO trusts what it reads: a missing input is a read through a null pointer, a cycle a search without
+end, an index beyond the end of a tensor a read or write beyond the end of memory, a division of integers
+by zero the end of the process.  A graph of a bundle that somebody else made must not be able to do that,
+so these are asked first:
+
+- ONNX Runtime loads it.  That resolves every name, holds each operator against ONNX's own definition of it,
+  and infers all types and shapes, in a twentieth of the time that OpenVINO needs to compile.
+- It holds no operators but those below, which compute with real numbers.
+- Integers are constants where ONNX Runtime has looked at them, as sizes, axes and indices, or stand between
+  QuantizeLinear and DequantizeLinear; they are never computed.  So no address depends on a value.
+
+A graph that wants more runs on ONNX Runtime, which looks at every index when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from perception.errors import EngineError
+from perception.runtime.engines.onnxruntime import check_loads
+from perception.runtime.onnx_file import GraphParts, parts
+
+_NAMES = """
+    Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose
+    DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
+    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity
+    InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Mean Min
+    Mul Neg Not Or PRelu Pad Pow QuantizeLinear Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
+    ReduceSum Relu Reshape Resize Round Sigmoid Sign Slice Softmax Softplus Softsign SpaceToDepth Split
+    Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where Xor
+"""
+
+OPERATORS = frozenset(_NAMES.split())
+"""ONNX's own operators that OpenVINO may be given; of them all models here are made."""
+
+_SECOND = """
+    Expand Gather ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Reshape Split Squeeze Tile Unsqueeze
+"""
+_MUST_BE_CONSTANT: Mapping[str, set[int]] = {
+    **{operator: {1} for operator in _SECOND.split()},
+    "Pad": {1, 3},
+    "Resize": {1, 2, 3},
+    "Slice": {1, 2, 3, 4},
+}
+"""Which inputs are sizes, axes and indices."""
+
+_TAKES_INTEGERS: Mapping[str, set[int]] = {
+    **_MUST_BE_CONSTANT,
+    "Cast": {0},
+    "DequantizeLinear": {0, 2},
+    "QuantizeLinear": {2},
+}
+
+_REAL = frozenset({1, 9, 10, 11, 16})
+"""ONNX's numbers of float32, bool, float16, double and bfloat16."""
+
+
+def check(content: bytes, *, where: str, trusted: bool = False) -> None:
+    """Refuse a graph that OpenVINO might come to grief over.
+
+    Args:
+        content: the graph with all its weights.
+        where: names it in errors.
+        trusted: the user trusts the bundle; only what ONNX Runtime would not load is refused.
+
+    Raises:
+        EngineError: it is damaged, breaks ONNX's rules, or wants what OpenVINO does not do safely.
+    """
+    if not trusted:
+        for found in _beyond(parts(content, where=where, error=EngineError)):
+            raise EngineError(
+                f"holds {found[:200]!r}, which OpenVINO does not look at closely enough",
+                where=where,
+                hint="run it on onnxruntime, or say that you trust the bundle (trust_plans)",
+            )
+    check_loads(content, where=where)
+
+
+def _beyond(graph: GraphParts) -> Iterator[str]:
+    """What OpenVINO is not given."""
+    yield from sorted(graph.unusual)
+    yield from sorted({node.operator for node in graph.nodes} - OPERATORS)
+    constants = set(graph.constants)
+    given = {**graph.inputs, **graph.constants}
+    integers = {name for name, dtype in given.items() if dtype not in _REAL}
+    for node in graph.nodes:
+        if node.operator == "Constant":
+            constants.update(node.outputs)
+            if node.attributes.get("value") not in _REAL:
+                integers.update(node.outputs)
+        elif node.operator == "Cast" and node.attributes.get("to") not in _REAL:
+            yield "Cast to integers"
+        elif node.operator == "QuantizeLinear":
+            integers.update(node.outputs)
+        elif node.operator == "MaxPool":
+            integers.update(node.outputs[1:])  # where the largest lie
+    for node in graph.nodes:
+        for index, name in enumerate(node.inputs):
+            if not name:
+                continue
+            if index in _MUST_BE_CONSTANT.get(node.operator, ()) and name not in constants:
+                yield f"{node.operator} with sizes, axes or indices that are computed"
+            if name in integers and index not in _TAKES_INTEGERS.get(node.operator, ()):
+                yield f"{node.operator} of integers"

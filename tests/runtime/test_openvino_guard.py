@@ -1,0 +1,218 @@
+"""Graphs over which OpenVINO itself comes to grief: a segmentation fault, a hang, a read beyond memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from perception.errors import EngineError
+from perception.runtime.bundle import GraphSource
+from perception.runtime.engines import openvino_guard
+from perception.runtime.engines.onnxruntime import check_loads
+
+SHAPE = [1, 4, 8, 8]
+FAR = np.array([[[0], [2**40]]], np.int64)
+HALF = np.array(0.5, np.float32)
+ONE = np.array([1], np.int64)
+
+
+def _graph(
+    *nodes: onnx.NodeProto, opset: int = 18, domain: str = "", **weights: np.ndarray
+) -> bytes:
+    graph = helper.make_graph(
+        list(nodes),
+        "bad",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(v, n) for n, v in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    opsets += [helper.make_opsetid(domain, 1)] if domain else []
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+    return bytes(content)
+
+
+def _node(kind: str, *inputs: str, to: str = "y", **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs, [to], **attributes)
+
+
+WEIGHT = np.ones((3, 4, 1, 1), np.float32)
+BAD = {
+    "no input": _graph(_node("Conv", "w"), w=WEIGHT),
+    "no weight": _graph(_node("Conv", "x")),
+    "a choice without a second": _graph(
+        _node("Greater", "x", "w", to="c"), _node("Where", "c", "x"), w=WEIGHT[0, 0]
+    ),
+    "a circle": _graph(
+        _node("Add", "x", "b", to="a"), _node("Relu", "a", to="b"), _node("Neg", "b")
+    ),
+    "itself": _graph(_node("Add", "x", "y")),
+    "stride 0": _graph(_node("Conv", "x", "w", strides=[0, 8]), w=WEIGHT),
+    "nowhere": _graph(_node("Relu", "nowhere")),
+    "an unknown operator": _graph(_node("Nonsense", "x")),
+    "an index beyond the end": _graph(_node("GatherND", "x", "i", batch_dims=1), i=FAR),
+}
+
+
+def _number() -> list[onnx.NodeProto]:
+    """A number of the picture as an integer, `k`: it may be anything."""
+    return [
+        _node("ReduceMax", "x", to="m", keepdims=0),
+        _node("Reshape", "m", "one", to="m1"),
+        helper.make_node("Cast", ["m1"], ["k"], to=TensorProto.INT64),
+    ]
+
+
+BAD |= {
+    "a computed axis": _graph(
+        *_number(), _node("Slice", "x", "one", "two", "k"), one=ONE, two=2 * ONE
+    ),
+    "a computed index": _graph(*_number(), _node("Gather", "x", "k", axis=1), one=ONE),
+    "a computed size": _graph(*_number(), _node("Expand", "one_f", "k"), one=ONE, one_f=WEIGHT),
+    "a division of bytes": _graph(
+        _node("QuantizeLinear", "x", "half", to="q"),
+        _node("Div", "q", "q", to="d"),
+        _node("DequantizeLinear", "d", "half"),
+        half=HALF,
+    ),
+    "a division of constants": _graph(
+        _node("Div", "one", "zero", to="d"), _node("Reshape", "x", "d"), one=ONE, zero=0 * ONE
+    ),
+}
+SOUND = _graph(_node("Conv", "x", "w"), w=WEIGHT)
+
+
+def _load_each(folder: Path) -> None:
+    """In a process of its own: load and run every graph on OpenVINO, and say what came of it."""
+    from perception.runtime.engines.openvino import OpenVinoEngine
+
+    said = {}
+    for path in sorted(folder.glob("*.onnx")):
+        try:
+            OpenVinoEngine(path, "f32", 1).run({"x": np.ones(SHAPE, np.float32)})
+            said[path.stem] = "ran"
+        except EngineError as error:
+            said[path.stem] = str(error)
+    sys.stdout.write(json.dumps(said))
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO")
+def test_what_openvino_would_crash_over_is_refused(tmp_path: Path) -> None:
+    for name, content in {**BAD, "sound": SOUND}.items():
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, __file__, tmp_path], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(done.stdout)
+    assert said.pop("sound") == "ran"
+    assert said.keys() == BAD.keys()
+    for name, text in said.items():
+        assert text != "ran" and "\n" not in text, name
+    assert "GatherND" in said["an index beyond the end"]
+
+
+def test_operators_are_found_wherever_they_hide() -> None:
+    inner = helper.make_graph(
+        [_node("ScatterND", "x", "i", "u", to="t")],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("t", TensorProto.FLOAT, SHAPE)],
+    )
+    branch = _graph(_node("If", "c", then_branch=inner, else_branch=inner), c=np.array(True))
+    foreign = _graph(helper.make_node("Relu", ["x"], ["y"], domain="far.away"), domain="far.away")
+    function = onnx.load_model_from_string(SOUND)
+    opsets = [helper.make_opsetid("", 18)]
+    function.functions.append(
+        helper.make_function(
+            "far.away", "F", ["x"], ["y"], [_node("GatherND", "x", "x")], opsets, ["k"]
+        )
+    )
+    for content, word in (
+        (branch, "graphs within graphs"),
+        (foreign, "far.away.Relu"),
+        (function.SerializeToString(), "functions of its own"),
+    ):
+        with pytest.raises(EngineError, match=word):
+            openvino_guard.check(content, where="a.onnx")
+
+
+def test_of_a_trusted_bundle_any_operator_is_taken_but_no_damage(tmp_path: Path) -> None:
+    fine = np.zeros((1, 2, 1), np.int64)
+    gathers = _graph(_node("GatherND", "x", "i", batch_dims=1), i=fine)
+    with pytest.raises(EngineError, match="GatherND"):
+        openvino_guard.check(gathers, where="a.onnx")
+    openvino_guard.check(gathers, where="a.onnx", trusted=True)
+    for name in ("no input", "a circle", "an unknown operator"):
+        with pytest.raises(EngineError, match="cannot be loaded"):
+            openvino_guard.check(BAD[name], where="a.onnx", trusted=True)
+    assert not GraphSource.of(tmp_path / "a.onnx").trust_plans
+
+
+def test_the_other_name_of_the_standard_domain_hides_nothing() -> None:
+    content = _graph(helper.make_node("GatherND", ["x", "i"], ["y"], domain="ai.onnx"), i=FAR)
+    with pytest.raises(EngineError, match="'GatherND'"):
+        openvino_guard.check(content, where="a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("a computed axis", "Cast to integers"),
+        ("a division of bytes", "Div of integers"),
+        ("a division of constants", "Div of integers"),
+    ],
+)
+def test_it_says_what_is_not_taken(name: str, word: str) -> None:
+    with pytest.raises(EngineError, match=word):
+        openvino_guard.check(BAD[name], where="a.onnx")
+
+
+def test_integers_as_weights_and_sizes_are_taken() -> None:
+    for content in (
+        _graph(_node("Reshape", "x", "s"), s=np.array([4, -1], np.int64)),
+        _graph(_node("Slice", "x", "a", "b", "c"), a=ONE, b=2 * ONE, c=ONE),
+        _graph(
+            helper.make_node("Cast", ["k"], ["w"], to=TensorProto.FLOAT),
+            _node("Conv", "x", "w"),
+            k=WEIGHT.astype(np.int64),
+        ),
+        _graph(
+            _node("QuantizeLinear", "x", "s", "z", to="q"),
+            _node("DequantizeLinear", "q", "s", "z"),
+            s=HALF,
+            z=np.array(3, np.uint8),
+        ),
+        _graph(
+            helper.make_node("Constant", [], ["s"], value=numpy_helper.from_array(4 * ONE)),
+            _node("Gather", "x", "s"),
+        ),
+    ):
+        openvino_guard.check(content, where="a.onnx")
+
+
+def test_every_graph_of_the_bundles_here_passes() -> None:
+    paths = sorted(Path("bundles").glob("*/*.onnx"))
+    assert paths
+    for path in paths:
+        openvino_guard.check(path.read_bytes(), where=str(path))
+
+
+def test_the_reason_is_one_line() -> None:
+    with pytest.raises(EngineError) as caught:
+        check_loads(b"\x08\x09" * 40, where="a.onnx")
+    assert str(caught.value).startswith("a.onnx: cannot be loaded") and "\n" not in str(
+        caught.value
+    )
+
+
+if __name__ == "__main__":
+    _load_each(Path(sys.argv[1]))
