@@ -31,11 +31,14 @@ from perception.adapters.pointcloud import points_from_array
 from perception.adapters.thermal import thermal_from_array
 from perception.errors import EncodingError, InputError
 from perception.files.arrays import NPY_MAGIC, parse_npy, parse_npz
+from perception.files.limits import MAX_ARCHIVE_FILES
 from perception.files.text import read_bytes
 from perception.frame import LEAST_RANGE_M, Modality, Sample
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 CLOUD_SUFFIXES = (".npy", ".npz", *COLUMNS_BY_SUFFIX, ".pcd")
+
+_DAMAGED: dict[Path, str] = {}  # of the files that were read last
 
 _ENCODINGS = {"uint8": "8UC1", "uint16": "16UC1", "float32": "32FC1", "float64": "64FC1"}
 
@@ -50,7 +53,7 @@ def load_rgb(path: Path) -> Sample:
         EncodingError: no picture, or cut off.
     """
     with _naming(path):
-        return Sample("rgb", decode_picture(read_bytes(path)).rgb(), encoding="rgb8")
+        return Sample("rgb", _picture(read_bytes(path), path).rgb(), encoding="rgb8")
 
 
 def load_depth(path: Path, scale: float | None = None, m_per_count8: float | None = None) -> Sample:
@@ -71,7 +74,7 @@ def load_depth(path: Path, scale: float | None = None, m_per_count8: float | Non
         content = read_bytes(path)
         array = _array(content, path)
         if array is None:
-            array = single_channel(decode_picture(content).stored)
+            array = single_channel(_picture(content, path).stored)
         if scale is None and array.dtype == np.uint8:
             scale = m_per_count8
         return Sample("depth", depth_from_array(array, scale), encoding=_encoding(array))
@@ -91,7 +94,7 @@ def load_thermal(path: Path, unit: str = "auto") -> Sample:
         content = read_bytes(path)
         array = _array(content, path)
         if array is None:
-            array = _thermal_picture(decode_picture(content))
+            array = _thermal_picture(_picture(content, path))
         values, found = thermal_from_array(array, unit=unit)
         return Sample("thermal", values, encoding=_encoding(array), unit=found)
 
@@ -146,7 +149,9 @@ def load_labels(path: Path) -> NDArray[Any]:
 
 
 def file_remarks(path: Path, modality: Modality) -> list[str]:
-    """What a user should know of a sample's file that can be read: turned, or only a preview.
+    """What a user should know of a sample's file that can be read: turned, only a preview, or damaged.
+
+    Damage is known of a file that was loaded before.
 
     Raises:
         DataError, EncodingError: as the file's loader.
@@ -155,8 +160,20 @@ def file_remarks(path: Path, modality: Modality) -> list[str]:
         if modality == "lidar":
             return []
         content = read_bytes(path)
-        is_array = _array(content, path) is not None
-        return [] if is_array else remarks(content, turned=modality != "depth")
+        if _array(content, path) is not None:
+            return []
+        damage = _DAMAGED.get(Path(path))
+        return [*remarks(content, turned=modality != "depth"), *([damage] if damage else [])]
+
+
+def _picture(content: bytes, path: Path) -> Picture:
+    picture = decode_picture(content)
+    _DAMAGED.pop(Path(path), None)
+    if picture.damage:
+        if len(_DAMAGED) < MAX_ARCHIVE_FILES:
+            _DAMAGED[Path(path)] = picture.damage
+        warnings.warn(f"{path} {picture.damage}", stacklevel=4)
+    return picture
 
 
 def _thermal_picture(picture: Picture) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -243,4 +244,7 @@ def decode_compressed(data: Bytes, format: str = "") -> NDArray[Any]:
             f"format '{format}' is no plain image", hint="subscribe to the raw depth topic"
         )
     content = byte_view(data, "compressed image").tobytes()
-    return decode_picture(content, MESSAGE_FORMATS).stored
+    picture = decode_picture(content, MESSAGE_FORMATS)
+    if picture.damage:
+        warnings.warn(f"a compressed image {picture.damage}", stacklevel=2)
+    return picture.stored

@@ -6,6 +6,7 @@ Only JPEG, PNG and (in files) TIFF are decoded.  Every header is read and compar
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 
 from perception.adapters import jpeg, png, tiff
 from perception.adapters.exif import UPRIGHT, upright
-from perception.adapters.quiet import quiet_opencv
+from perception.adapters.quiet import quiet_decoders
 from perception.errors import EncodingError
 from perception.files.limits import check_bytes, check_pixels
 
 _COLOR_TOLERANCE = 16  # JPEG leaves a gray picture's channels a few counts apart
+
+_DAMAGE = re.compile("Corrupt JPEG data: |(?=Premature end|Inconsistent progression|Invalid SOS)")
+_NUMBERS = re.compile(r" *\b(0x[0-9a-f]+|[0-9]+)\b")
 
 MESSAGE_FORMATS: Final = ("JPEG", "PNG")
 FILE_FORMATS: Final = ("JPEG", "PNG", "TIFF")
@@ -86,12 +90,15 @@ class Picture:
         orientation: 1..8 as EXIF (or TIFF) tells it.
         inverted: whether the file says that 0 is white; `stored` is as stored.
         radiometric: whose block of raw thermal values lies beside this preview (`FLIR`, `DJI`), or empty.
+        damage: what the decoder says of a JPEG whose picture may be wrong in part; known only within
+            `perception.files.stderr.native_lines_caught`, as in a command.
     """
 
     stored: NDArray[Any]
     orientation: int = UPRIGHT
     inverted: bool = False
     radiometric: str = ""
+    damage: str = ""
 
     def upright(self) -> NDArray[Any]:
         """The stored values, turned and mirrored as the orientation says."""
@@ -128,13 +135,13 @@ def decode_picture(content: bytes, formats: tuple[str, ...] = FILE_FORMATS) -> P
     if kind == "PNG":
         found = png.read_png(content)
         _check_size(found.width, found.height, found.bits)
-        image = _decode(png.picture_bytes(found), found.width, found.height, kind)
+        image, _ = _decode(png.picture_bytes(found), found.width, found.height, kind)
         return Picture(image, found.orientation)
     header = jpeg.read_header(content)
     _check_size(header.width, header.height, 8)
     jpeg.refuse_incomplete(content, header)
-    image = _decode(content, header.width, header.height, kind)
-    return Picture(image, header.orientation, radiometric=header.radiometric)
+    image, damage = _decode(content, header.width, header.height, kind)
+    return Picture(image, header.orientation, radiometric=header.radiometric, damage=damage)
 
 
 def remarks(content: bytes, *, turned: bool = True) -> list[str]:
@@ -177,15 +184,25 @@ def _check_size(width: int, height: int, bits: int) -> None:
     check_bytes(width * height * 4 * max(bits, 8) // 8)
 
 
-def _decode(content: bytes, width: int, height: int, kind: str) -> NDArray[Any]:
-    with quiet_opencv():
+def _decode(content: bytes, width: int, height: int, kind: str) -> tuple[NDArray[Any], str]:
+    """The pixels, and what is wrong with a picture that was decoded all the same."""
+    with quiet_decoders() as lines:
         try:
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error:
             image = None
     if image is None or image.shape[:2] != (height, width):
         raise EncodingError(f"no complete image: the {kind} is damaged")
-    return bgr_to_rgb(image) if image.ndim == 3 else image
+    return (bgr_to_rgb(image) if image.ndim == 3 else image), _damage(lines)
+
+
+def _damage(lines: list[str]) -> str:
+    """One line of what libjpeg wrote, without numbers: many pictures of a camera give the same."""
+    told = next((line for line in lines if _DAMAGE.match(line)), None)
+    if told is None:
+        return ""
+    what = _NUMBERS.sub("", _DAMAGE.sub("", told, count=1)).strip()
+    return f"is a damaged JPEG, part of the picture may be wrong: {what}"
 
 
 def bgr_to_rgb(image: NDArray[Any]) -> NDArray[Any]:
@@ -240,7 +257,7 @@ def decode_labels(content: bytes) -> NDArray[Any]:
         raise EncodingError(f"labels are {what}, expected {expected}")
     _check_size(found.width, found.height, found.bits)
     gray = png.index_bytes(found) if found.color == png.PALETTE else png.picture_bytes(found)
-    samples = _decode(gray, found.width, found.height, kind)
+    samples, _ = _decode(gray, found.width, found.height, kind)
     if found.bits < 8:  # decoders spread the samples over 0..255
         samples = samples // np.uint8(255 // (2**found.bits - 1))
     return samples

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.adapters.quiet import quiet_opencv
+from perception.adapters.quiet import quiet_decoders
 from perception.errors import AnySenseError, EncodingError
 from perception.files.limits import MAX_TIFF_SEGMENTS, check_bytes, check_pixels
 
@@ -153,7 +153,7 @@ def _by_opencv(page: Any, content: bytes) -> NDArray[Any] | None:
         return None  # some versions turn the picture, some do not
     if page.tags.valueof(_PHOTOMETRIC) == _INVERTED:
         return None  # and some invert it
-    with quiet_opencv():
+    with quiet_decoders():
         try:
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error:

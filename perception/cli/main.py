@@ -22,6 +22,7 @@ from perception.cli.console import (
 from perception.cli.extras import explain
 from perception.cli.parsing import Parser
 from perception.errors import AnySenseError, MissingDependencyError
+from perception.files.stderr import native_lines_caught
 
 COMMANDS = (
     "run",
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
-            with shown_warnings():
+            with shown_warnings(), native_lines_caught():
                 return _run(arguments)
         finally:
             flush_output()

@@ -80,19 +80,20 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
     from perception.geometry.rig import load_rig
 
     samples: dict[Modality, Sample] = {}
-    if args.rgb:
-        samples["rgb"] = load_rgb(args.rgb)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are notes below
+        if args.rgb:
+            samples["rgb"] = load_rgb(args.rgb)
+        if args.depth:
+            samples["depth"] = load_depth(args.depth, args.depth_scale, contract.depth.m_per_count8)
+        if args.thermal:
+            samples["thermal"] = load_thermal(args.thermal, args.thermal_unit)
     if args.depth:
-        samples["depth"] = load_depth(args.depth, args.depth_scale, contract.depth.m_per_count8)
         encoding = samples["depth"].encoding
         if args.depth_scale is None and encoding == "8UC1":
             note(f"8 bit depth, read as {contract.depth.m_per_count8:.4g} m per step")
         elif args.depth_scale is not None and "FC1" in encoding:
             note("depth of floats is read as metres; --depth-scale is for integers")
-    if args.thermal:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it is a note below
-            samples["thermal"] = load_thermal(args.thermal, args.thermal_unit)
     if args.lidar:
         samples["lidar"] = load_lidar(
             args.lidar, args.lidar_columns, least_range_m=args.lidar_least_range

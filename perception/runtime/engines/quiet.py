@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 
-_lock = threading.Lock()
+from perception.files import stderr
 
 
 @contextmanager
@@ -20,7 +19,7 @@ def silenced() -> Iterator[None]:
     The descriptor is the whole process's: what other threads write there meanwhile is dropped too, so
     the body should be short.
     """
-    with _lock, tempfile.TemporaryFile() as away, redirect_stdout(StringIO()):
+    with stderr.LOCK, tempfile.TemporaryFile() as away, redirect_stdout(StringIO()):
         with suppress(OSError, ValueError, AttributeError):  # closed, or no stream at all
             sys.stderr.flush()
         try:
