@@ -13,10 +13,11 @@ from typing import Literal
 import numpy as np
 
 from perception.adapters.files import file_remarks
+from perception.data.base import IGNORE_LABEL
 from perception.data.files import BLACK_AND_WHITE, is_black_and_white, read_labels
 from perception.data.folder import FRAMES, RIG, FolderRecording, parse_frames
 from perception.errors import AnySenseError, DataError
-from perception.files.listing import stem_of, visible_files
+from perception.files.listing import same_name, stem_of, visible_files
 from perception.frame import Modality, Sample
 from perception.geometry.rig import Rig, load_rig
 
@@ -25,6 +26,12 @@ PLAUSIBLE_DEPTH_M = (0.15, 150.0)
 
 _TRUTH = ("labels", "boxes", "boxes3d")
 PLAUSIBLE_KELVIN = (220.0, 420.0)
+CENTIKELVIN = "counts look like temperatures in 0.01 K: thermal_unit: centikelvin?"
+_FARTHEST_MEDIAN_M = 400.0
+_RATES = 8.0  # by so much the frames' rate may differ from the one that is said
+_UNITS = {"nanoseconds": 1, "microseconds": 10**3, "milliseconds": 10**6, "seconds": 10**9}
+_OUTSIDE = 0.02  # share of the image by which boxes may reach beyond it
+_OFF_CENTER = 0.2  # share of the image by which a principal point may lie beside its middle
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,11 @@ def check_folder(
 ) -> list[Finding]:
     """Check every file of a recording in the folder format; one that is wrong does not end it.
 
-    Looks for wrong rows of `frames.csv`, a wrong rig, missing and unreadable files, wrong sizes,
-    turned pictures, previews of radiometric JPEGs, label ids that no class has, masks stored as 0 and
-    255, boxes outside the image, depth and temperatures of an impossible scale, empty clouds, clouds that
-    miss the image, stamps that do not rise, mixed formats, and files that no frame names.
+    Looks for wrong rows of `frames.csv`, a wrong rig, missing and unreadable files, sensors without any
+    file, wrong sizes, turned pictures, previews of radiometric JPEGs, label ids that no class has, masks
+    stored as 0 and 255, boxes outside the image or given twice, depth, temperatures and clouds of an
+    impossible scale, empty clouds, clouds that miss the image, cameras that contradict their pictures,
+    stamps that do not rise or are of another unit, mixed formats, and files that no frame names.
 
     Raises:
         DataError: there is no such folder, or `dataset.yaml` or `frames.csv` cannot be read at all.
@@ -91,6 +99,8 @@ class _FolderCheck:
         self.root = recording.root
         self.findings: list[Finding] = []
         self.medians: list[float] = []
+        self.floats = False
+        self.labeled = False
         self.label_files = 0
         self.black_and_white: list[str] = []
         self.remarks: dict[tuple[str, str], list[str]] = {}
@@ -108,9 +118,36 @@ class _FolderCheck:
             if recording.stamp_ns(i) <= recording.stamp_ns(i - 1):
                 self.add("error", f"{FRAMES}: {ids[i]}", "stamp does not rise")
                 break
-        known = set(ids)
+        self._rates()
+        known = {same_name(name) for name in ids}
+        for modality in recording.silent() if ids else ():
+            self.add(
+                "error",
+                modality,
+                "no frame has a file: is the folder or are its files named otherwise?",
+            )
+        for folder, classes in (("labels", "seg_classes"), ("boxes", "det_classes")):
+            if recording.files[folder].files and not getattr(self.layout, classes):
+                self.add("warning", folder, f"are not read: dataset.yaml has no {classes}")
         for folder in (*self.layout.modalities, *_TRUTH):
             self._files(folder, known if complete else None)
+
+    def _rates(self) -> None:
+        """Dates against `rate_hz`, whose unit is known; stamps that count from 0 may be anything."""
+        recording = self.recording
+        stamps = [recording.stamp_ns(i) for i in range(len(recording))]
+        step = float(np.median(np.diff(stamps))) * 1e-9 if len(stamps) > 1 else 0.0
+        rate = self.layout.rate_hz
+        if step <= 0 or 1 / _RATES < step * rate < _RATES:
+            return
+        text = f"frames are {step:.3g} s apart, rate_hz says {rate:g} Hz"
+        for unit, factor in _UNITS.items():
+            if 10**18 <= stamps[0] * factor < 10**19:  # 2001 to 2286
+                if factor == 1:
+                    self.add("warning", FRAMES, text)
+                else:
+                    text = f"{text}: are its stamps {unit}? They must be nanoseconds"
+                    self.add("error", FRAMES, text)
 
     def _files(self, folder: str, known: set[str] | None) -> None:
         samples = self.recording.files[folder]
@@ -119,7 +156,7 @@ class _FolderCheck:
             if path not in used:
                 wanted = ", ".join(samples.suffixes)
                 self.add("warning", f"{folder}/{path.name}", f"is not read: none of {wanted}")
-            elif known is not None and stem_of(path, samples.suffixes) not in known:
+            elif known is not None and same_name(stem_of(path, samples.suffixes)) not in known:
                 self.add("warning", f"{folder}/{path.name}", "is not in frames.csv")
         formats = Counter(path.suffix.lower() for path in used)
         if len(formats) > 1:
@@ -144,7 +181,7 @@ class _FolderCheck:
         with self._reported(f"labels/{name}"):
             self._labels(name)
         with self._reported(f"boxes/{name}"):
-            self.recording.boxes(name)
+            self._boxes(name)
 
     @contextmanager
     def _reported(self, where: str) -> Iterator[None]:
@@ -167,6 +204,10 @@ class _FolderCheck:
         if modality == "depth":
             finite = sample.data[np.isfinite(sample.data)]
             self.medians += [float(np.median(finite))] if finite.size else []
+            self.floats |= "FC1" in sample.encoding
+        low, high = PLAUSIBLE_KELVIN
+        if sample.unit == "counts16" and low <= 0.01 * float(np.median(sample.data)) <= high:
+            self.remarks.setdefault((modality, CENTIKELVIN), []).append(where.rpartition("/")[2])
 
     def _remarks(self, modality: Modality, name: str) -> None:
         """What is to be known of a file that is right, once for all files of which it is true."""
@@ -188,6 +229,28 @@ class _FolderCheck:
             self.cameras.add(modality)
             text = f"camera is of {camera.width}x{camera.height}, the image {shape[1]}x{shape[0]}"
             self.add("error", f"{RIG}: {modality}", text)
+            return
+        for value, size, name in (
+            (camera.cx, camera.width, "width"),
+            (camera.cy, camera.height, "height"),
+        ):
+            share = (value + 0.5) / size
+            if abs(share - 0.5) > _OFF_CENTER:
+                self.cameras.add(modality)
+                text = f"principal point lies at {share:.2f} of the {name}: of another resolution?"
+                self.add("warning", f"{RIG}: {modality}", text)
+                return
+
+    def _boxes(self, name: str) -> None:
+        boxes = self.recording.boxes(name)
+        if boxes is None or not len(boxes.xyxy):
+            return
+        rows = boxes.xyxy / np.tile([self.layout.width, self.layout.height], 2)
+        if rows.min() < -_OUTSIDE or rows.max() > 1 + _OUTSIDE:
+            text = "a box reaches outside the image: corners instead of center and size?"
+            self.add("warning", f"boxes/{name}", text)
+        if len(np.unique(np.column_stack([rows, boxes.class_ids]), axis=0)) < len(rows):
+            self.add("warning", f"boxes/{name}", "a box is given twice")
 
     def _labels(self, name: str) -> None:
         layout = self.layout
@@ -200,6 +263,7 @@ class _FolderCheck:
             text = f"is {got}, dataset.yaml says {layout.width}x{layout.height}"
             self.add("error", f"labels/{name}", text)
         self.label_files += 1
+        self.labeled = self.labeled or bool((labels != IGNORE_LABEL).any())
         if is_black_and_white(labels):
             self.black_and_white.append(path.name)
         self.recording.seg_table.positions(labels, str(path))
@@ -210,8 +274,11 @@ class _FolderCheck:
         median = float(np.median(self.medians)) if self.medians else low
         if not low <= median <= high:
             why = "metres stored as millimetres?" if median < low else "too large a scale?"
-            text = f"median depth over all frames is {median:.4g} m: {why} Set depth_scale"
+            what = "Floats must be metres" if self.floats else "Set depth_scale"
+            text = f"median depth over all frames is {median:.4g} m: {why} {what}"
             self.add("error", "depth", text)
+        if self.label_files and not self.labeled:
+            self.add("error", "labels", f"every pixel is {IGNORE_LABEL}, which means ignore")
         if self.black_and_white and len(self.layout.seg_classes) > 1:
             count = f"{len(self.black_and_white)} of {self.label_files} files"
             text = f"{count} ({self.black_and_white[0]}) hold {BLACK_AND_WHITE}"
@@ -242,6 +309,9 @@ def _check_thermal(sample: Sample) -> list[str]:
 def _check_lidar(sample: Sample) -> list[str]:
     if len(sample.data) == 0:
         return ["cloud is empty"]
+    away = float(np.median(np.linalg.norm(sample.data[:, :3], axis=1)))
+    if away > _FARTHEST_MEDIAN_M:
+        return [f"median range is {away:.4g} m: are these millimetres?"]
     if sample.camera is None or sample.extrinsics is None:
         return ["no calibration for lidar in rig.yaml"]
     optical = sample.extrinsics.apply(sample.data[:, :3])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -23,7 +25,7 @@ from perception.data.files import read_labels, read_yolo_boxes
 from perception.errors import DataError
 from perception.files.fields import check_fields
 from perception.files.limits import check_pixels
-from perception.files.listing import SampleFolder
+from perception.files.listing import SampleFolder, same_name
 from perception.files.text import read_csv, read_yaml
 from perception.files.writing import AppendedFile, write_image, write_text, write_yaml, writing
 from perception.frame import LEAST_RANGE_M, Frame, Modality, Sample
@@ -133,13 +135,14 @@ def parse_frames(root: Path) -> tuple[list[FrameRow], list[DataError]]:
         where = f"{path}:{number}"
         try:
             name = check_id(row["id"], where)
-            if name in lines:
-                raise DataError(f"id '{name}' is that of line {lines[name]}, too", where=where)
+            first = lines.get(same_name(name))
+            if first is not None:
+                raise DataError(f"id '{name}' is that of line {first}, too", where=where)
             stamp = _stamp(row["stamp_ns"], where)
         except DataError as fault:
             faults.append(fault)
             continue
-        lines[name] = number
+        lines[same_name(name)] = number
         rows.append(FrameRow(name, stamp, frozenset((row.get("tags") or "").split())))
     return rows, faults
 
@@ -200,6 +203,7 @@ class FolderRecording(Recording):
         rig: Rig | None = None,
     ) -> None:
         self.layout = read_info(root)
+        opened = rows is None
         rows = read_frames(root) if rows is None else rows
         cut = len(rows) - len(rows) // _VALIDATION_EVERY
         rows = {"all": rows, "train": rows[:cut], "val": rows[cut:]}[split]
@@ -224,6 +228,24 @@ class FolderRecording(Recording):
         self.rig = rig
         suffixes = [*SUFFIXES.items(), *_TRUTH_SUFFIXES.items()]
         self.files = {folder: SampleFolder(root / folder, own) for folder, own in suffixes}
+        for modality in self.silent() if opened and rows else ():
+            warnings.warn(
+                f"{root}: no frame has a file in {modality}/, which dataset.yaml lists",
+                stacklevel=3,
+            )
+
+    def silent(self) -> list[Modality]:
+        """The sensors of which no frame has a sample: misnamed files, or a folder that is not there."""
+        ids = {same_name(name) for name in self.ids}
+        return [m for m in self.layout.modalities if not ids & self.files[m].files.keys()]
+
+    @cached_property
+    def _has_labels(self) -> bool:
+        return bool(self.layout.seg_classes) and (self.root / "labels").is_dir()
+
+    @cached_property
+    def _has_boxes(self) -> bool:
+        return bool(self.layout.det_classes) and (self.root / "boxes").is_dir()
 
     def tags(self, index: int) -> frozenset[str]:
         return self._rows[self.ids[index]].tags
@@ -242,7 +264,10 @@ class FolderRecording(Recording):
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
         found = {m: self.sample(m, name, stamp) for m in self.layout.modalities}
-        return Frame({m: sample for m, sample in found.items() if sample is not None}, stamp)
+        samples = {m: sample for m, sample in found.items() if sample is not None}
+        for sample in samples.values():
+            self._refuse_other_size(sample, name)
+        return Frame(samples, stamp)
 
     def sample(self, modality: Modality, name: str, stamp_ns: int) -> Sample | None:
         """One sensor's sample of a frame, None when the frame lacks it."""
@@ -252,6 +277,29 @@ class FolderRecording(Recording):
         loaded = self._load(modality, path)
         stamped = Sample(modality, loaded.data, stamp_ns, "", loaded.encoding, loaded.unit)
         return self.rig.attach(stamped)
+
+    def _refuse_other_size(self, sample: Sample, name: str) -> None:
+        """Labels and boxes are of `dataset.yaml`'s size, results of the picture's that they come from.
+
+        Labels are compared with results of another size, but of another shape they cannot be.
+        """
+        own = self.layout
+        height, width = sample.data.shape[:2]
+        if sample.modality == "lidar":
+            if sample.camera is None:
+                return
+            height, width = sample.camera.height, sample.camera.width
+        alike = abs(height * own.width - width * own.height) <= max(height, width)
+        if (height, width) == (own.height, own.width) or (alike and not self._has_boxes):
+            return
+        if self._has_boxes or self._has_labels:
+            what = "is projected into" if sample.modality == "lidar" else "is"
+            size = f"{own.width}x{own.height}"
+            raise DataError(
+                f"{what} {width}x{height} pixels, labels and boxes are of {size}",
+                where=str(self.root / sample.modality / name),
+                hint="height and width in dataset.yaml are those of all its pictures",
+            )
 
     def _load(self, modality: Modality, path: Path) -> Sample:
         if modality == "rgb":
@@ -270,15 +318,19 @@ class FolderRecording(Recording):
 
     def labels(self, name: str) -> NDArray[np.uint8] | None:
         """The label image of a frame, None in a recording without."""
-        if not self.layout.seg_classes or not (self.root / "labels").is_dir():
+        if not self._has_labels:
             return None
         path = self.files["labels"].file(name)
         stored = read_labels(path, 256, mask=len(self.seg_table.ids) == 1)
+        height, width = stored.shape
+        if (height, width) != (self.layout.height, self.layout.width):
+            wanted = f"{self.layout.width}x{self.layout.height}"
+            raise DataError(f"is {width}x{height}, dataset.yaml says {wanted}", where=str(path))
         return self.seg_table.positions(stored, str(path))
 
     def boxes(self, name: str) -> Boxes | None:
         """The boxes of a frame, None in a recording without."""
-        if not self.layout.det_classes or not (self.root / "boxes").is_dir():
+        if not self._has_boxes:
             return None
         size = (self.layout.height, self.layout.width)
         return read_yolo_boxes(self.files["boxes"].file(name), size, self.det_table.ids)
@@ -356,8 +408,9 @@ class FolderWriter:
         if rgb is not None:
             self._image("rgb", name, rgb)
         if depth is not None:
-            steps = np.nan_to_num(depth / self.info.depth_scale, posinf=0.0, neginf=0.0)
-            self._image("depth", name, steps.round().clip(0, 65535).astype(np.uint16))
+            steps = np.nan_to_num(depth / self.info.depth_scale, posinf=0.0, neginf=0.0).round()
+            steps[(steps < 0) | (steps > 65535)] = 0  # what 16 bits cannot hold is no return
+            self._image("depth", name, steps.astype(np.uint16))
         if thermal is not None:
             steps = np.nan_to_num(thermal * 100.0)
             self._image("thermal", name, steps.round().clip(0, 65535).astype(np.uint16))

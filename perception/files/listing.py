@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def stem_of(path: Path, suffixes: tuple[str, ...]) -> str:
     return path.name[: len(path.name) - len(longest)]
 
 
+def same_name(name: str) -> str:
+    """The form in which names are compared: macOS writes `ö` as `o` and a mark, others as one letter."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def visible_files(folder: Path, *, error: type[AnySenseError] = DataError) -> list[Path]:
     """The regular files in a folder without leftovers, sorted; none where there is no folder.
 
@@ -44,7 +50,8 @@ def visible_files(folder: Path, *, error: type[AnySenseError] = DataError) -> li
 class SampleFolder:
     """The files of one sensor: one for each frame, named by the frame's id.
 
-    Suffixes are compared without regard to case, several may be mixed, and leftovers are not counted.
+    Suffixes are compared without regard to case, stems without regard to the Unicode form of accents;
+    several suffixes may be mixed, and leftovers are not counted.
     The folder is listed once, when it is first asked for; a missing one holds nothing.
 
     Args:
@@ -68,7 +75,7 @@ class SampleFolder:
         found: dict[str, list[Path]] = {}
         for path in visible_files(self.folder, error=self.error):
             if has_suffix(path, self.suffixes):
-                found.setdefault(stem_of(path, self.suffixes), []).append(path)
+                found.setdefault(same_name(stem_of(path, self.suffixes)), []).append(path)
         return dict(sorted(found.items()))
 
     def find(self, stem: str) -> Path | None:
@@ -77,7 +84,7 @@ class SampleFolder:
         Raises:
             AnySenseError: of the class `error`: there are two.
         """
-        paths = self.files.get(stem, [])
+        paths = self.files.get(same_name(stem), [])
         if len(paths) > 1:
             raise self.error(
                 f"{paths[0].name} and {paths[1].name} are two files for one frame",

@@ -258,6 +258,9 @@ def read_csv(
             where=f"{path}:1",
             hint=f"the header line must name {', '.join(columns)}",
         )
+    doubled = [name for name in columns if found[delimiter].count(name) > 1]
+    if doubled:
+        raise error(f"has the column {doubled[0]} twice", where=f"{path}:1")
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     try:
         next(reader)
