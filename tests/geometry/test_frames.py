@@ -153,3 +153,79 @@ def test_names_have_a_length() -> None:
         with pytest.raises(CalibrationError, match="a name of more than") as caught:
             tree.set(parent, child, _shift(1))
         assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("degrees", [0, 0.5, 2, 3.7, 20, 120])
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_rotations_are_interpolated_at_an_even_speed(degrees: float, share: float) -> None:
+    mixed = interpolate(_turn(10, 1), _turn(10 + degrees, 3), share)
+    assert np.allclose(mixed.matrix, _turn(10 + share * degrees, 1 + 2 * share).matrix, atol=1e-6)
+
+
+def test_history_reaches_back_as_far_as_it_is_said_to() -> None:
+    tree = FrameTree(history_ns=100)
+    for stamp in (0, 50, 100):
+        tree.set("a", "b", _shift(stamp), stamp)
+    assert tree.lookup("a", "b", 25).translation[0] == 25
+    tree.set("a", "b", _shift(101), 101)
+    assert tree.lookup("a", "b", 25).translation[0] == 50  # the nearest that is left
+
+
+def test_a_transform_of_the_same_stamp_replaces_the_one_before() -> None:
+    tree = FrameTree()
+    for x in (1, 5):
+        tree.set("a", "b", _shift(x), 100)
+    tree.set("a", "b", _shift(7), 200)
+    assert tree.lookup("a", "b", 100).translation[0] == 5
+    assert tree.lookup("a", "b", 150).translation[0] == 6
+
+
+def test_transforms_that_come_late_are_put_in_their_place() -> None:
+    tree = FrameTree()
+    for stamp in (300, 100, 200):
+        tree.set("a", "b", _shift(stamp), stamp)
+    for stamp in (100, 130, 200, 260, 300):
+        assert tree.lookup("a", "b", stamp).translation[0] == pytest.approx(stamp)
+
+
+def test_a_transform_without_a_stamp_is_of_time_zero() -> None:
+    tree = FrameTree()
+    tree.set("a", "b", _shift(1))
+    tree.set("a", "b", _shift(3), 2)
+    assert tree.lookup("a", "b", 1).translation[0] == 2
+
+
+def test_the_newest_of_a_busy_frame_are_kept() -> None:
+    tree = FrameTree()
+    for stamp in range(600):
+        tree.set("a", "b", _shift(stamp), stamp)
+    assert tree.lookup("a", "b", 100).translation[0] == 100
+    assert tree.lookup("a", "b", 0).translation[0] == 100  # the last 500
+
+
+def test_static_ways_are_told_from_those_that_move() -> None:
+    tree = FrameTree()
+    tree.set("map", "base", _shift(1))
+    tree.set("base", "camera", _shift(1), static=True)
+    tree.set("base", "arm", _shift(1), static=True)
+    tree.set("arm", "hand", _shift(1))
+    for one, other, static in (
+        ("camera", "/arm", True),
+        ("arm", "base", True),
+        ("camera", "camera", True),
+        ("hand", "camera", False),
+        ("camera", "hand", False),
+        ("map", "arm", False),
+        ("camera", "elsewhere", False),
+    ):
+        assert tree.is_static(one, other) is static
+        assert tree.connects(one, other) is (other != "elsewhere")
+
+
+def test_long_chains_have_an_end() -> None:
+    tree = FrameTree()
+    for number in range(2000):
+        tree.set(f"f{number}", f"f{number + 1}", _shift(1), static=True)
+    assert tree.lookup("f1950", "f2000").translation[0] == 50
+    with pytest.raises(CalibrationError):
+        tree.lookup("f0", "f2000")

@@ -106,3 +106,149 @@ def test_the_tree_is_needed_for_a_lidar_without_a_place() -> None:
     assert calibration.needs_tree(("lidar",))
     calibration.source, calibration.rig = "file", Rig({})
     assert not calibration.needs_tree(("lidar",))
+
+
+HERE, THERE = RigidTransform.identity(), RigidTransform(np.eye(3), np.array([1.0, 2, 3]))
+CLOUD = Sample("lidar", np.ones((2, 4), np.float32), 10 * S, "lidar")
+OWN = CameraModel(64, 48, 60.0, 60.0, 32.0, 24.0, frame_id="own")
+
+
+def _moved(source: str = "auto", **rig: SensorCalibration) -> LiveCalibration:
+    """RGB intrinsics noted, a tree in which the LiDAR sits off `color` and elsewhere off `base`."""
+    calibration = LiveCalibration(source)
+    calibration.note_camera("rgb", RGB)
+    calibration.tree.set("color", "lidar", THERE, 10 * S, static=True)
+    calibration.tree.set("base", "color", THERE, 10 * S, static=True)
+    calibration.rig = Rig(rig)  # type: ignore[arg-type]
+    return calibration
+
+
+@pytest.mark.parametrize(
+    ("source", "in_file", "wanted"),
+    [
+        ("auto", None, THERE),
+        ("auto", HERE, HERE),
+        ("tf", None, THERE),
+        ("tf", HERE, THERE),
+        ("file", HERE, HERE),
+        ("file", None, None),
+    ],
+)
+def test_where_the_place_of_a_lidar_comes_from(
+    source: str, in_file: RigidTransform | None, wanted: RigidTransform | None
+) -> None:
+    calibration = _moved(source, lidar=SensorCalibration(extrinsics=in_file))
+    found = calibration.attach(CLOUD).extrinsics
+    assert (found is None) == (wanted is None)
+    if found is not None and wanted is not None:
+        assert np.allclose(found.matrix, wanted.matrix)
+    from_file = source != "tf" and in_file is not None
+    assert calibration.sources() == ["rgb camera_info"] + (
+        ["lidar rig file"] if from_file else ["lidar tf"] if source != "file" else []
+    )
+    # What stands in a file or is static does not change; what was never looked up is unknown.
+    assert calibration.follows_changes() == (source == "file" or from_file)
+    bare = LiveCalibration(source)
+    bare.rig = calibration.rig
+    assert bare.needs_tree(("lidar",)) == (not from_file and source != "file")
+
+
+def test_a_lidar_is_placed_in_the_frame_of_its_camera_or_the_one_named() -> None:
+    calibration = _moved()
+    assert np.allclose(calibration.attach(CLOUD).extrinsics.translation, [1, 2, 3])  # type: ignore[union-attr]
+    assert not calibration.follows_changes()
+    calibration.reference_frame = "base"
+    assert np.allclose(calibration.attach(CLOUD).extrinsics.translation, [2, 4, 6])  # type: ignore[union-attr]
+    calibration.tree.set("base", "color", THERE, 11 * S)
+    assert calibration.follows_changes()
+
+
+def test_a_lidar_sees_through_its_own_camera_or_the_first_image_sensors() -> None:
+    calibration = LiveCalibration("file")
+    with pytest.raises(CalibrationError, match="no camera to project into"):
+        calibration.attach(CLOUD)
+    calibration.note_camera("thermal", OWN)
+    assert calibration.attach(CLOUD).camera == OWN
+    calibration.note_camera("depth", RGB)
+    assert calibration.attach(CLOUD).camera == RGB
+    calibration.rig = Rig({"depth": SensorCalibration(), "lidar": SensorCalibration(camera=OWN)})
+    assert calibration.attach(CLOUD).camera == OWN
+    assert calibration.camera("depth") == RGB  # a rig that says nothing of it changes nothing
+
+
+@pytest.mark.parametrize(("camera", "cloud"), [("", "lidar"), ("color", "")])
+def test_frames_without_a_name_are_told(camera: str, cloud: str) -> None:
+    calibration = _moved()
+    calibration.note_camera("rgb", replace(RGB, frame_id=camera))
+    sample = replace(CLOUD, frame_id=cloud)
+    with pytest.raises(CalibrationError, match="a frame has no name"):
+        calibration.attach(sample)
+    if cloud:
+        calibration.reference_frame = "color"
+        assert np.allclose(calibration.attach(sample).extrinsics.matrix, THERE.matrix)  # type: ignore[union-attr]
+
+
+def test_a_missing_transform_is_announced_and_named() -> None:
+    calibration = _moved()
+    missing: list[int] = []
+    calibration.on_missing = lambda: missing.append(1)
+    calibration.attach(CLOUD)
+    assert not missing
+    with pytest.raises(CalibrationError, match="nothing is known of 'ghost'"):
+        calibration.attach(replace(CLOUD, frame_id="ghost"))
+    assert missing == [1] and calibration.follows_changes()
+    assert calibration.sources() == ["rgb camera_info"]
+
+
+def test_the_age_of_a_transform_is_held_to_the_limit() -> None:
+    calibration = LiveCalibration("tf", max_age_ns=S)
+    calibration.note_camera("rgb", RGB)
+    calibration.tree.set("color", "lidar", THERE, 10 * S)
+    for late, fine in ((S, True), (S + 1, False)):
+        sample = replace(CLOUD, stamp_ns=10 * S + late)
+        if fine:
+            calibration.attach(sample)
+            continue
+        with pytest.raises(CalibrationError, match="has its publisher stopped"):
+            calibration.attach(sample)
+
+
+def test_the_rig_file_goes_before_what_is_heard() -> None:
+    calibration = _known(RGB)
+    calibration.rig = Rig({"rgb": SensorCalibration(OWN, time_offset_ns=-7)})
+    assert calibration.camera("rgb") == OWN and calibration.camera("depth") == RGB
+    assert calibration.camera("thermal") is None
+    assert calibration.sources() == ["rgb rig file", "depth camera_info"]
+    assert (calibration.offset_ns("rgb"), calibration.offset_ns("depth")) == (-7, 0)
+    calibration.note_camera("depth")  # nothing is known any more
+    assert calibration.sources() == ["rgb rig file"]
+
+
+def test_of_several_models_the_one_of_the_images_size_is_attached() -> None:
+    half = replace(RGB, width=320, height=240)
+    calibration = LiveCalibration()
+    calibration.note_camera("rgb", half, RGB)
+    assert calibration.camera("rgb") == half
+    assert calibration.attach(_image("rgb", "color")).camera == RGB
+    calibration.note_camera("rgb", half, RGB)  # said again: what was found out stays
+    assert calibration.camera("rgb") == RGB
+    assert calibration.attach(_image("rgb", "color", (240, 320))).camera == half
+    assert calibration.attach(_image("rgb", "color", (1, 1))).camera == half
+    calibration.note_camera("rgb", RGB)
+    assert calibration.attach(_image("rgb", "color", (240, 320))).camera == RGB
+
+
+@pytest.mark.parametrize("value", ["fx", "fy", "cx", "cy"])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_views_differ_from_two_percent_of_the_picture_on(value: str, sign: int) -> None:
+    """Of the focal length where that is longer than the picture is wide."""
+    for focal in (300.0, 2000.0):
+        rgb = replace(RGB, fx=focal, fy=focal)
+        length = max(640 if value in ("fx", "cx") else 480, getattr(rgb, value))
+        for share, told in ((0.019, False), (0.021, True)):
+            other = replace(rgb, **{value: getattr(rgb, value) + sign * share * length})
+            calibration = _known(other)
+            calibration.note_camera("rgb", rgb)
+            calibration.attach(_image("rgb", "color"))
+            calibration.attach(_image("depth", "color"))
+            assert (value in calibration.unaligned.get("depth", "")) is told
