@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import_sdk(name: str) -> None:
+    if name == "rerun":
+        os.environ.setdefault("RUST_LOG", "off")  # beside the errors that it raises
     try:
         __import__(name)
     except ImportError as error:
@@ -118,19 +121,13 @@ def _foxglove(args: argparse.Namespace, modalities: Sequence[str]) -> Iterator[V
 
     viewer = FoxgloveViewer([*(f"/sensors/{m}" for m in modalities), "/overlay"])
     if args.out is not None:
-        with writing(args.out) as partial, _losses(args.out) as viewer.losses:
-            writer = foxglove.open_mcap(str(partial))
-            try:
-                yield viewer
-            except BaseException:
-                with suppress(Exception):
-                    writer.close()
-                raise
-            try:
-                writer.close()
-            except RuntimeError as error:
-                viewer.losses.check()
-                raise DataError(f"cannot be written: {error}", where=str(args.out)) from error
+        with (
+            writing(args.out) as partial,
+            _losses(args.out) as viewer.losses,
+            _finishing(foxglove.open_mcap(str(partial)).close, args.out),
+        ):
+            yield viewer
+            viewer.losses.check()
         return
     try:
         server = foxglove.start_server(host=args.host, port=args.port, name="anysense")
@@ -183,13 +180,30 @@ def _rerun_file(out: Path) -> Iterator[Viewer]:
     import rerun
 
     stream = rerun.RecordingStream("anysense")
+
+    def close() -> None:
+        stream.flush()
+        stream.disconnect()
+
     with writing(out) as partial:
         stream.save(str(partial))
-        try:
+        with _finishing(close, out):
             yield RerunViewer(stream)
-        finally:
-            stream.flush()
-            stream.disconnect()
+
+
+@contextmanager
+def _finishing(close: Callable[[], object], out: Path) -> Iterator[None]:
+    """Close an SDK's file, and say that it cannot be written where that fails."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            close()
+        raise
+    try:
+        close()
+    except RuntimeError as error:
+        raise DataError(f"cannot be written: {error}", where=str(out)) from error
 
 
 class FoxgloveViewer:

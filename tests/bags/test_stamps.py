@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,17 @@ def test_stamps_that_foxglove_cannot_have_are_named(
         assert main([*base, *where]) == 2
         _one_line(capsys.readouterr().err, str(stamp), "0000", "1970 to 2106")
     assert not [p for p in tmp_path.iterdir() if p.is_file()]
+
+
+@pytest.mark.parametrize(("stamp", "date"), [(-1, "1969-12-31"), (2**33 * S + 7, "2242-03-16")])
+def test_rerun_takes_any_stamp(tmp_path: Path, tiny_bundle: Path, stamp: int, date: str) -> None:
+    pytest.importorskip("rerun")
+    out, data = tmp_path / "view.rrd", _recording(tmp_path / "in", (stamp,))
+    base = ["view", "--data", data, "--bundle", str(tiny_bundle), "--device", "cpu"]
+    assert main([*base, "--out", str(out)]) == 0
+    command = [sys.executable, "-m", "rerun_cli", "rrd", "print", "-vvv", str(out)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert date in told
 
 
 SECONDS = st.one_of(
