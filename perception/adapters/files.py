@@ -74,7 +74,7 @@ def load_depth(path: Path, scale: float | None = None, m_per_count8: float | Non
         content = read_bytes(path)
         array = _array(content, path)
         if array is None:
-            array = single_channel(_picture(content, path).stored)
+            array = single_channel(_picture(content, path).samples())
         if scale is None and array.dtype == np.uint8:
             scale = m_per_count8
         return Sample("depth", depth_from_array(array, scale), encoding=_encoding(array))

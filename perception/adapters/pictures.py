@@ -89,6 +89,7 @@ class Picture:
             and an alpha channel is dropped.  uint8 or uint16, from TIFF also other integers and floats.
         orientation: 1..8 as EXIF (or TIFF) tells it.
         inverted: whether the file says that 0 is white; `stored` is as stored.
+        spread: by what samples of less than 8 bits were multiplied to fill 0..255.
         radiometric: whose block of raw thermal values lies beside this preview (`FLIR`, `DJI`), or empty.
         damage: what the decoder says of a JPEG whose picture may be wrong in part; known only within
             `perception.files.stderr.native_lines_caught`, as in a command.
@@ -98,7 +99,12 @@ class Picture:
     orientation: int = UPRIGHT
     inverted: bool = False
     radiometric: str = ""
+    spread: int = 1
     damage: str = ""
+
+    def samples(self) -> NDArray[Any]:
+        """The stored samples as numbers: 1 in a 1 bit picture is 1, not 255."""
+        return self.stored if self.spread == 1 else self.stored // np.uint8(self.spread)
 
     def upright(self) -> NDArray[Any]:
         """The stored values, turned and mirrored as the orientation says."""
@@ -136,7 +142,8 @@ def decode_picture(content: bytes, formats: tuple[str, ...] = FILE_FORMATS) -> P
         found = png.read_png(content)
         _check_size(found.width, found.height, found.bits)
         image, _ = _decode(png.picture_bytes(found), found.width, found.height, kind)
-        return Picture(image, found.orientation)
+        spread = 1 if found.color == png.PALETTE else _spread(found.bits)
+        return Picture(image, found.orientation, spread=spread)
     header = jpeg.read_header(content)
     _check_size(header.width, header.height, 8)
     jpeg.refuse_incomplete(content, header)
@@ -258,6 +265,9 @@ def decode_labels(content: bytes) -> NDArray[Any]:
     _check_size(found.width, found.height, found.bits)
     gray = png.index_bytes(found) if found.color == png.PALETTE else png.picture_bytes(found)
     samples, _ = _decode(gray, found.width, found.height, kind)
-    if found.bits < 8:  # decoders spread the samples over 0..255
-        samples = samples // np.uint8(255 // (2**found.bits - 1))
-    return samples
+    return Picture(samples, spread=_spread(found.bits)).samples()
+
+
+def _spread(bits: int) -> int:
+    """By what decoders multiply samples of less than 8 bits."""
+    return 255 // (2**bits - 1) if bits < 8 else 1

@@ -21,6 +21,7 @@ _COLORS = {
     **dict.fromkeys(("rgb16", "bgr16", "16UC3"), ("u2", 3)),
     **dict.fromkeys(("rgba16", "bgra16", "16UC4"), ("u2", 4)),
 }
+_COLDEST_K = 100.0
 _SAY_UNIT = "say counts16 or centikelvin"
 
 
@@ -34,7 +35,8 @@ def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.flo
             nothing in the message tells, so it must be said.
 
     Returns:
-        (H, W) float32 values, NaN where invalid, and their unit: `counts8`, `counts16`, `kelvin`.
+        (H, W) float32 values, NaN where invalid (0 K and less too), and their unit: `counts8`,
+        `counts16`, `kelvin`.
 
     Raises:
         EncodingError: unknown encoding, a color-mapped picture, or a unit that the encoding cannot hold.
@@ -72,6 +74,8 @@ def thermal_from_array(
         values = array.astype(np.float32)
     if natural == "kelvin":
         values[~np.isfinite(values)] = np.nan
+        if (values > _COLDEST_K).any():  # else they may be degrees Celsius, which is told later
+            values[values <= 0] = np.nan  # 0, -9999, -273.15: no value
     if unit == "centikelvin":
         values *= np.float32(0.01)
         values[array == 0] = np.nan

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import struct
 import zlib
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +28,9 @@ _NONE, _LZW, _DEFLATE, _PACKBITS = 1, 5, (8, 32946), 32773
 _COMPRESSIONS = {_NONE, _LZW, *_DEFLATE, _PACKBITS}
 _PHOTOMETRIC, _ORIENTATION = 262, 274
 _INVERTED, _GRAY, _RGB, _PALETTE = 0, 1, 2, 3
+_EXTRA_SAMPLES, _MULTIPLIED, _SHORT = 338, 1, 3
+_NEUTRAL = {_PHOTOMETRIC: _GRAY, _ORIENTATION: 1, _EXTRA_SAMPLES: _MULTIPLIED}
+"""Values of tags at which libtiff leaves the samples alone."""
 _RAW = {32803: "a camera's raw mosaic (DNG)", 34892: "a camera's raw data (DNG)"}
 _MOST_PREVIEWS, _MOST_SAMPLES = 8, 4
 
@@ -149,13 +153,12 @@ def _read(page: Any, content: bytes) -> TiffPicture:
 
 def _by_opencv(page: Any, content: bytes) -> NDArray[Any] | None:
     """What libtiff makes of compressed data, in memory that the directory bounds; None if it cannot."""
-    if page.tags.valueof(_ORIENTATION) not in (None, 1):
-        return None  # some versions turn the picture, some do not
-    if page.tags.valueof(_PHOTOMETRIC) == _INVERTED:
-        return None  # and some invert it
+    plain = _as_stored(page, content)
+    if plain is None:
+        return None
     with quiet_decoders():
         try:
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error:
             return None
     palette = page.tags.valueof(_PHOTOMETRIC) == _PALETTE
@@ -166,6 +169,25 @@ def _by_opencv(page: Any, content: bytes) -> NDArray[Any] | None:
         image = cv2.cvtColor(image, code)
     same = image.shape[:2] == (page.imagelength, page.imagewidth)
     return image if same and (image.ndim == 3) == (page.samplesperpixel > 1 or palette) else None
+
+
+def _as_stored(page: Any, content: bytes) -> bytes | bytearray | None:
+    """The file without what libtiff would change samples for: it turns, inverts and multiplies by alpha.
+
+    None if such an entry has an odd form.
+    """
+    out: bytes | bytearray = content
+    for code, value in _NEUTRAL.items():
+        tag = page.tags.get(code)
+        found = tag.value if tag is not None else value
+        if found in (value, (value,)) or (code == _PHOTOMETRIC and found != _INVERTED):
+            continue
+        if tag.dtype != _SHORT or tag.count != 1:
+            return None
+        out = bytearray(out)
+        number = struct.pack(f"{page.parent.byteorder}H", value)
+        out[tag.valueoffset : tag.valueoffset + len(number)] = number
+    return out
 
 
 def _by_tifffile(page: Any, content: bytes) -> NDArray[Any]:

@@ -196,3 +196,62 @@ def test_a_real_radiometric_camera(real_data: Path) -> None:
 def test_depth_in_tiff_is_metres(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", COUNTS.astype(np.float32) / 1000)
     assert np.allclose(load_depth(tmp_path / "a.tif").data, COUNTS / 1000)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("alpha", [0, 1, 2], ids=["unknown", "multiplied", "separate"])
+def test_colors_are_not_multiplied_by_alpha(compression: str, order: str, alpha: int) -> None:
+    """Nor turned or inverted: what is compressed comes back as what is not."""
+    rgba = np.random.default_rng(2).integers(0, 256, (13, 17, 4), dtype=np.uint8)
+    plain = tiff(rgba, photometric="rgb", extrasamples=[alpha], byteorder=order)
+    assert np.array_equal(read_tiff(plain).values, rgba[..., :3])
+    packed = _packed(rgba, compression, order, t338=alpha, t262=2)
+    assert np.array_equal(read_tiff(packed).values, rgba[..., :3])
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_packed_samples_are_neither_turned_nor_inverted(
+    compression: str, order: str, orientation: int, photometric: int, dtype: str
+) -> None:
+    counts = (COUNTS // (256 if dtype == "u1" else 1)).astype(dtype)
+    packed = _packed(counts, compression, order, t274=orientation, t262=photometric)
+    got = read_tiff(packed)
+    assert np.array_equal(got.values, counts)
+    assert (got.orientation, got.inverted) == (orientation, photometric == 0)
+
+
+def _packed(array: np.ndarray, compression: str, order: str, **tags: int) -> bytes:
+    """A compressed file of one strip, by libtiff's encoder, with other values in some tags."""
+    image = array if array.ndim == 2 else cv2.cvtColor(array, cv2.COLOR_RGBA2BGRA)
+    code = {"zlib": 8, "lzw": 5, "packbits": 32773}[compression]
+    good, content = cv2.imencode(".tif", image, [cv2.IMWRITE_TIFF_COMPRESSION, code,
+                                                 cv2.IMWRITE_TIFF_PREDICTOR, 1,
+                                                 cv2.IMWRITE_TIFF_ROWSPERSTRIP, len(image)])  # fmt: skip
+    assert good
+    with tifffile.TiffFile(io.BytesIO(content.tobytes())) as file:
+        page = file.pages[0]
+        strip = content.tobytes()[page.dataoffsets[0] :][: page.databytecounts[0]]
+    if order == ">" and array.dtype.itemsize > 1:
+        pytest.skip("the encoder writes little-endian samples")
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    entries = [(256, 3, 1, array.shape[1]), (257, 3, 1, len(array)), (259, 3, 1, code),
+               (273, 4, 1, 0), (277, 3, 1, channels), (278, 3, 1, len(array)),
+               (279, 4, 1, len(strip)), (258, 3, 1, 8 * array.dtype.itemsize),
+               *((int(k[1:]), 3, 1, v) for k, v in tags.items())]  # fmt: skip
+    start = 8 + 2 + 12 * len(entries) + 4
+    extra = b""
+    if channels > 1:
+        entries[7] = (258, 3, channels, start)
+        extra = struct.pack(f"{order}{channels}H", *[8] * channels)
+    entries[3] = (273, 4, 1, start + len(extra))
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(entries))
+    for tag, kind, count, value in sorted(entries):
+        inline = kind == 3 and count == 1
+        head += struct.pack(f"{order}HHI", tag, kind, count)
+        head += struct.pack(f"{order}H2x", value) if inline else struct.pack(f"{order}I", value)
+    return head + bytes(4) + extra + strip
