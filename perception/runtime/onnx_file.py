@@ -10,7 +10,7 @@ against the `onnx` package.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -108,11 +108,13 @@ class GraphParts:
     Attributes:
         nodes: in their order.
         inputs, constants: ONNX's number of the element type by name.
+        outputs: names.
         unusual: what else there is, in words, and not among the nodes.
     """
 
     nodes: tuple[Node, ...]
     inputs: Mapping[str, int]
+    outputs: frozenset[str]
     constants: Mapping[str, int]
     unusual: frozenset[str]
 
@@ -168,10 +170,18 @@ def parts(content: bytes, *, where: str, error: type[AnySenseError] = BundleErro
         raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
 
 
+def with_outputs(content: bytes, names: Iterable[str]) -> bytes:
+    """A graph that gives these tensors of its inside too, for a reader that then says what they are."""
+    values = [_field(1, name.encode()) for name in names]
+    # A message that follows another of the same field is merged into it.
+    return content + _field(_GRAPH, b"".join(_field(_OUTPUT, value) for value in values))
+
+
 def _parts(data: memoryview) -> GraphParts:
     model = _message(data, (0, len(data)))
     nodes: list[Node] = []
     inputs: dict[str, int] = {}
+    outputs: set[str] = set()
     constants: dict[str, int] = {}
     unusual = {"functions of its own"} if _FUNCTIONS in model else set()
     for graph in _inner(data, model, _GRAPH):
@@ -180,11 +190,12 @@ def _parts(data: memoryview) -> GraphParts:
                 nodes.append(_node(data, _message(data, span), unusual))
         values = (_tensor_info(data, span) for wire, span in graph.get(_INPUT, []) if wire == 2)
         inputs.update((value.name, value.dtype) for value in values)
+        outputs.update(_string(data, value, 1) for value in _inner(data, graph, _OUTPUT))
         for tensor in _inner(data, graph, _INITIALIZER):
             constants[_string(data, tensor, _TENSOR_NAME)] = _integer(tensor, _TENSOR_TYPE)
         if _SPARSE in graph:
             unusual.add("sparse weights")
-    return GraphParts(tuple(nodes), inputs, constants, frozenset(unusual))
+    return GraphParts(tuple(nodes), inputs, frozenset(outputs), constants, frozenset(unusual))
 
 
 def _node(data: memoryview, node: Message, unusual: set[str]) -> Node:
@@ -417,6 +428,10 @@ class _Inliner:
         if location not in self.files:
             self.files[location] = self.read(location)
         return self.files[location]
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _key(number, len(content)) + content
 
 
 def _key(number: int, size: int) -> bytes:

@@ -77,6 +77,13 @@ BAD |= {
     ),
     "a computed index": _graph(*_number(), _node("Gather", "x", "k", axis=1), one=ONE),
     "a computed size": _graph(*_number(), _node("Expand", "one_f", "k"), one=ONE, one_f=WEIGHT),
+    "too large a shape": _graph(_node("Reshape", "x", "s"), s=np.array([1, 0, 2**19], np.int64)),
+    "too large a shape within": _graph(
+        _node("Reshape", "x", "s", to="t"),
+        _node("ReduceMax", "t", "one"),
+        s=np.array([1, 0, 2**26], np.int64),
+        one=ONE,
+    ),
     "a division of bytes": _graph(
         _node("QuantizeLinear", "x", "half", to="q"),
         _node("Div", "q", "q", to="d"),
@@ -167,6 +174,7 @@ def test_the_other_name_of_the_standard_domain_hides_nothing() -> None:
     ("name", "word"),
     [
         ("a computed axis", "Cast to integers"),
+        ("too large a shape", "Reshape to another number of elements"),
         ("a division of bytes", "Div of integers"),
         ("a division of constants", "Div of integers"),
     ],
@@ -179,6 +187,8 @@ def test_it_says_what_is_not_taken(name: str, word: str) -> None:
 def test_integers_as_weights_and_sizes_are_taken() -> None:
     for content in (
         _graph(_node("Reshape", "x", "s"), s=np.array([4, -1], np.int64)),
+        _graph(_node("Reshape", "x", "s"), s=np.array([0, 0, 64, 1], np.int64)),
+        _graph(_node("Reshape", "x", "s", to="t"), _node("Relu", "t"), s=np.array([256], np.int64)),
         _graph(_node("Slice", "x", "a", "b", "c"), a=ONE, b=2 * ONE, c=ONE),
         _graph(
             helper.make_node("Cast", ["k"], ["w"], to=TensorProto.FLOAT),

@@ -97,10 +97,13 @@ class OnnxRuntimeEngine(Engine):
         return dict(zip(self._names, values, strict=True))
 
 
-def check_loads(content: bytes, *, where: str) -> None:
+def check_loads(content: bytes, *, where: str) -> dict[str, tuple[int | None, ...]]:
     """Refuse a graph that ONNX Runtime would not load, for the sake of readers that check less.
 
     Names, operators, types and shapes are checked; nothing is optimized or run.
+
+    Returns:
+        The shapes of the outputs by name; a dimension that varies is None.
 
     Raises:
         EngineError: the graph is damaged, or breaks ONNX's rules.
@@ -110,9 +113,10 @@ def check_loads(content: bytes, *, where: str) -> None:
     # Otherwise shapes that contradict one another are a warning.
     options.add_session_config_entry("session.strict_shape_type_inference", "1")
     try:
-        _session(content, options, [("CPUExecutionProvider", {})])
+        session = _session(content, options, [("CPUExecutionProvider", {})])
     except Exception as error:  # ONNX Runtime raises types of its own without a public base
         raise EngineError(f"cannot be loaded: {_reason(error)}", where=where) from error
+    return {spec.name: spec.shape for spec in map(_spec, session.get_outputs())}
 
 
 def _session_options(threads: int | None) -> ort.SessionOptions:

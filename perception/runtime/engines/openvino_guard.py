@@ -17,10 +17,11 @@ A graph that wants more runs on ONNX Runtime, which looks at every index when it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 
 from perception.errors import EngineError
 from perception.runtime.engines.onnxruntime import check_loads
-from perception.runtime.onnx_file import GraphParts, parts
+from perception.runtime.onnx_file import GraphParts, parts, with_outputs
 
 _NAMES = """
     Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose
@@ -57,6 +58,9 @@ _REAL = frozenset({1, 9, 10, 11, 16})
 """ONNX's numbers of float32, bool, float16, double and bfloat16."""
 
 
+Shape = tuple[int | None, ...]
+
+
 def check(content: bytes, *, where: str, trusted: bool = False) -> None:
     """Refuse a graph that OpenVINO might come to grief over.
 
@@ -68,14 +72,32 @@ def check(content: bytes, *, where: str, trusted: bool = False) -> None:
     Raises:
         EngineError: it is damaged, breaks ONNX's rules, or wants what OpenVINO does not do safely.
     """
-    if not trusted:
-        for found in _beyond(parts(content, where=where, error=EngineError)):
-            raise EngineError(
-                f"holds {found[:200]!r}, which OpenVINO does not look at closely enough",
-                where=where,
-                hint="run it on onnxruntime, or say that you trust the bundle (trust_plans)",
-            )
-    check_loads(content, where=where)
+    if trusted:
+        check_loads(content, where=where)
+        return
+    graph = parts(content, where=where, error=EngineError)
+    for found in _beyond(graph):
+        raise _refusal(found, where)
+    reshaped = [(n.inputs[:1], n.outputs[:1]) for n in graph.nodes if n.operator == "Reshape"]
+    ends = {name for pair in reshaped for names in pair for name in names}
+    shapes = check_loads(with_outputs(content, sorted(ends - graph.outputs)), where=where)
+    # ONNX Runtime compares the counts only when it runs, OpenVINO never.
+    counts = [[_count(shapes.get(name)) for names in pair for name in names] for pair in reshaped]
+    if any(None in pair or len(set(pair)) != 1 for pair in counts):
+        raise _refusal("Reshape to another number of elements", where)
+
+
+def _count(shape: Shape | None) -> int | None:
+    """How many elements a tensor has; None where that is not known."""
+    return None if shape is None or None in shape else prod(shape)  # type: ignore[arg-type]
+
+
+def _refusal(found: str, where: str) -> EngineError:
+    return EngineError(
+        f"holds {found[:200]!r}, which OpenVINO does not look at closely enough",
+        where=where,
+        hint="run it on onnxruntime, or say that you trust the bundle (trust_plans)",
+    )
 
 
 def _beyond(graph: GraphParts) -> Iterator[str]:
