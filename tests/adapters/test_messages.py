@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perception.adapters.calibration import MessageCalibration
-from perception.adapters.messages import to_camera, to_sample
+from perception.adapters.messages import stamp_of, to_camera, to_ns, to_sample
 from perception.errors import CalibrationError, EncodingError
 from perception.frame import MODALITIES, Sample
 
@@ -99,6 +102,39 @@ def test_every_type_of_message_becomes_its_sample() -> None:
     thermal = to_sample("thermal", _compressed(millimeters, "png"), "centikelvin")
     assert thermal.unit == "kelvin"
     assert to_sample("lidar", _cloud()).data.shape == (5, 4)
+
+
+def test_the_same_picture_is_read_as_what_it_is_declared() -> None:
+    counts = np.array([[1500, 0, 2500]], np.uint16)
+    depth = to_sample("depth", _image(counts, "16UC1"))
+    assert depth.unit == "" and np.allclose(depth.data[0, [0, 2]], [1.5, 2.5])
+    assert np.isnan(depth.data[0, 1])
+    thermal = to_sample("thermal", _image(counts, "16UC1"), "counts16")
+    assert thermal.unit == "counts16" and np.array_equal(thermal.data, counts)
+    kelvin = to_sample("thermal", _image(20 * counts, "16UC1"), "centikelvin")
+    assert kelvin.unit == "kelvin" and np.allclose(kelvin.data[0, [0, 2]], [300, 500])
+    with pytest.raises(EncodingError):
+        to_sample("rgb", _image(counts, "16UC1"))
+
+
+@given(st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1))
+def test_stamps_are_exact(sec: int, nanosec: int) -> None:
+    stamp = to_ns(SimpleNamespace(sec=sec, nanosec=nanosec))
+    assert type(stamp) is int and Fraction(stamp, 10**9) == sec + Fraction(nanosec, 10**9)
+    message = _image(np.zeros((1, 1, 3), np.uint8), "rgb8", stamp)
+    assert to_sample("rgb", message).stamp_ns == stamp == stamp_of(message)
+
+
+def test_a_message_of_an_unknown_type_is_called_by_its_name() -> None:
+    class Odometry:
+        pass
+
+    named = SimpleNamespace(__msgtype__="nav_msgs/msg/Odometry")
+    for message, name in ((Odometry(), "Odometry"), (named, "nav_msgs/msg/Odometry")):
+        with pytest.raises(EncodingError, match=f"a {name} is no rgb"):
+            to_sample("rgb", message)
+    with pytest.raises(EncodingError, match="a sensor_msgs/msg/Image is no lidar"):
+        to_sample("lidar", _image(np.zeros((4, 6), np.uint8), "mono8"))
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
