@@ -95,6 +95,21 @@ def shape_hint(shape: tuple[int, ...], channels: int = 1) -> str:
     return ""
 
 
+def whole_stamp(stamp: Any, where: str) -> int:
+    """A stamp as a Python integer: numpy's own overflow, and floats of seconds never grow old.
+
+    Raises:
+        InputError: it is no whole number.
+    """
+    if isinstance(stamp, int | np.integer) and not isinstance(stamp, bool | np.timedelta64):
+        return int(stamp)
+    raise InputError(
+        f"stamp_ns is {str(stamp)[:40]} of type {type(stamp).__name__}, expected whole nanoseconds",
+        where=where,
+        hint="of seconds: round(seconds * 1e9)" if isinstance(stamp, float | np.floating) else "",
+    )
+
+
 @dataclass(frozen=True)
 class Sample:
     """One decoded measurement of one sensor.
@@ -116,6 +131,9 @@ class Sample:
         extrinsics: transform that takes points of this sensor's frame into the optical frame of
             the reference camera (z forward, x right, y down); None means aligned with it (for
             lidar: unknown).
+
+    Raises:
+        InputError: the stamp is no whole number of nanoseconds.
     """
 
     modality: Modality
@@ -126,6 +144,10 @@ class Sample:
     unit: str = ""
     camera: CameraModel | None = None
     extrinsics: RigidTransform | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.stamp_ns) is not int and self.stamp_ns is not None:
+            object.__setattr__(self, "stamp_ns", whole_stamp(self.stamp_ns, self.modality))
 
     @property
     def time_ns(self) -> int:
@@ -152,7 +174,7 @@ class Frame(Mapping[Modality, Sample]):
         stamp_ns: its time; if not given, the newest of its samples' stamps, None when none has one.
 
     Raises:
-        InputError: a sample is filed under another modality than its own.
+        InputError: a sample is filed under another modality than its own, or the stamp is no whole number.
     """
 
     samples: Mapping[Modality, Sample]
@@ -168,6 +190,8 @@ class Frame(Mapping[Modality, Sample]):
         if self.stamp_ns is None:
             stamps = [s.stamp_ns for s in self.samples.values() if s.stamp_ns is not None]
             object.__setattr__(self, "stamp_ns", max(stamps, default=None))
+        elif type(self.stamp_ns) is not int:
+            object.__setattr__(self, "stamp_ns", whole_stamp(self.stamp_ns, "frame"))
 
     def __getitem__(self, key: Modality) -> Sample:
         return self.samples[key]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.depth import depth_from_array
-from perception.adapters.image import Bytes, byte_view, decode_compressed
+from perception.adapters.image import Bytes, RawImage, byte_view, decode_compressed, decode_rgb
 from perception.adapters.pictures import single_channel
 from perception.adapters.rvl import decode_rvl
 from perception.adapters.thermal import thermal_from_array
@@ -54,6 +54,9 @@ def decode_compressed_image(
     else:
         image = _decode_picture(flat, format, modality)
     if modality == "rgb":
+        mosaic = format.partition(";")[0].strip()
+        if image.ndim == 2 and mosaic.startswith("bayer_"):  # compressed as the camera sent it
+            return _demosaic(image, mosaic), ""
         if image.dtype != np.uint8:
             image = (image >> 8).astype(np.uint8)
         return (image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)), ""
@@ -61,6 +64,13 @@ def decode_compressed_image(
     if modality == "depth":
         return depth_from_array(image), ""
     return thermal_from_array(image, unit=thermal_unit)
+
+
+def _demosaic(image: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
+    pattern = encoding.rstrip("0123456789")
+    raw = np.ascontiguousarray(image, image.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+    height, width = image.shape
+    return decode_rgb(RawImage(height, width, f"{pattern}{8 * image.dtype.itemsize}", raw))
 
 
 def _decode_picture(flat: NDArray[np.uint8], format: str, where: str) -> NDArray[Any]:

@@ -5,6 +5,7 @@ Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -31,18 +32,22 @@ KIND_TO_CLASS = {
 
 MIN_DEPTH_M = 0.5
 _PICTURES = (".jpg", ".png")
+_CLOUDS = (".npz", ".bin")
 _TRAIN_SHARE = 0.8
 
 
-def read_stamps(path: Path) -> list[int]:
-    """Nanosecond stamps of a KITTI `timestamps` file (one UTC date and time per line).
+def read_stamps(path: Path) -> list[int | None]:
+    """Nanosecond stamps of a KITTI `timestamps` file: one UTC date and time per line, the frame's number.
+
+    An empty line stands for a frame that the sensor lacks.
 
     Raises:
         DataError: the file is missing or has another form.
     """
-    stamps = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    stamps: list[int | None] = []
+    for number, line in enumerate(read_text(path).rstrip().split("\n"), 1):
         if not line.strip():
+            stamps.append(None)
             continue
         whole, _, fraction = line.strip().partition(".")
         try:
@@ -79,7 +84,9 @@ class KITTI(Recording):
         super().__init__(root, info, ids)
         self.rig = rig_from_kitti(root)
         self._rgb = SampleFolder(root / "image_02", _PICTURES)
-        self._clouds = SampleFolder(root / "velodyne", (".npz",))
+        self._clouds = SampleFolder(root / "velodyne", _CLOUDS)
+        if ids and not set(ids) & self._clouds.files.keys():
+            warnings.warn(f"{root}: no frame has a cloud in velodyne/", stacklevel=3)
         self._stamps = {
             "rgb": read_stamps(root / "timestamps_image_02.txt"),
             "lidar": read_stamps(root / "timestamps_velodyne_points.txt"),
@@ -88,9 +95,10 @@ class KITTI(Recording):
 
     def _stamp(self, modality: str, number: int) -> int:
         stamps = self._stamps[modality]
-        if number >= len(stamps):
+        stamp = stamps[number] if number < len(stamps) else None
+        if stamp is None:
             raise DataError(f"no {modality} stamp for frame {number}", where=str(self.root))
-        return stamps[number]
+        return stamp
 
     def frame(self, index: int) -> Frame:
         name = self.ids[index]

@@ -11,7 +11,7 @@ from pathlib import Path
 from perception.adapters.files import load_rgb, load_thermal
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
 from perception.data.files import read_yolo_boxes
-from perception.errors import ConfigError
+from perception.errors import ConfigError, DataError
 from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
 
@@ -61,6 +61,13 @@ class MSRS(Recording):
         name, stamp = self.ids[index], self.stamp_ns(index)
         rgb = load_rgb(self._rgb.file(name))
         thermal = load_thermal(self._thermal.file(name), "counts8")
+        for sample in (rgb, thermal):
+            if sample.data.shape[:2] != SIZE:  # that of the boxes
+                height, width = sample.data.shape[:2]
+                raise DataError(
+                    f"is {width}x{height}, MSRS pictures are {SIZE[1]}x{SIZE[0]}",
+                    where=str(self.root / sample.modality / name),
+                )
         return Frame(
             {
                 "rgb": Sample("rgb", rgb.data, stamp, "camera", "rgb8"),

@@ -76,6 +76,15 @@ def on_grid(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic]
         raise InputError(
             f"data is a {type(sample.data).__name__}, expected a numpy array", where=sample.modality
         )
+    if isinstance(sample.data, np.ma.MaskedArray) and np.ma.is_masked(sample.data):
+        hint = (
+            "data[~data.mask.any(axis=1)].data"
+            if sample.modality == "lidar"
+            else "data.filled(numpy.nan)"
+        )
+        raise InputError(
+            "data is a masked array, whose mask would be lost", where=sample.modality, hint=hint
+        )
     return _ON_GRID[sample.modality](sample, contract)
 
 

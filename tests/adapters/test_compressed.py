@@ -218,3 +218,22 @@ def test_flipped_bytes_give_an_image_or_a_typed_error(
     except AnySenseError:
         return
     assert values.ndim == (3 if modality == "rgb" else 2)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_mosaic_that_was_compressed_as_it_is_becomes_colors(
+    suffix: str, dtype: type, pattern: str
+) -> None:
+    if suffix == ".jpg" and dtype == np.uint16:
+        pytest.skip("no such JPEG")
+    colors = dict(zip("rgb", (200, 100, 30), strict=True))
+    cell = np.array([colors[c] for c in pattern], dtype).reshape(2, 2)
+    mosaic = np.tile(cell, (8, 8)) * (256 if dtype == np.uint16 else 1)
+    bits = 8 * np.dtype(dtype).itemsize
+    format = f"bayer_{pattern}{bits}; {suffix[1:]} compressed bayer_{pattern}{bits}"
+    got, _ = decode_compressed_image("rgb", _encoded(suffix, mosaic.astype(dtype)), format)
+    assert got.shape == (16, 16, 3)
+    inner = got[3:-3, 3:-3].reshape(-1, 3).astype(int)
+    assert np.abs(inner - [200, 100, 30]).max() <= (12 if suffix == ".jpg" else 1)

@@ -339,3 +339,26 @@ def test_a_kitti_file_whose_names_are_no_numbers(tmp_path: Path) -> None:
     _picture(root / "image_02/cover.jpg")
     with pytest.raises(DataError, match="'cover' is no frame number"):
         open_recording("kitti", root)
+
+
+def test_kitti_clouds_as_kitti_has_them(tmp_path: Path) -> None:
+    root = _kitti(tmp_path)
+    cloud = np.random.default_rng(0).uniform(1, 30, (40, 4)).astype("<f4")
+    (root / "velodyne/0000000000.npz").unlink()
+    with pytest.warns(UserWarning, match="no frame has a cloud"):
+        assert set(open_recording("kitti", root).frame(0)) == {"rgb"}
+    (root / "velodyne/0000000000.bin").write_bytes(cloud.tobytes())
+    recording = open_recording("kitti", root)
+    assert np.array_equal(recording.frame(0)["lidar"].data[:, :3], cloud[:, :3])
+    assert set(recording.frame(1)) == {"rgb"}
+    stamps = root / "timestamps_velodyne_points.txt"
+    stamps.write_text("\n" + stamps.read_text())  # the line of a frame without a cloud
+    with pytest.raises(DataError, match="no lidar stamp for frame 0"):
+        open_recording("kitti", root).frame(0)
+
+
+def test_msrs_boxes_are_of_pictures_of_its_size(tmp_path: Path) -> None:
+    root = _msrs(tmp_path)
+    _picture(root / "thermal/00001D.jpg", (240, 320))
+    with pytest.raises(DataError, match=r"thermal/00001D: is 320x240, MSRS pictures are 640x480"):
+        open_recording("msrs", root).frame(0)

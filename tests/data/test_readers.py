@@ -105,7 +105,10 @@ def test_kitti_stamps_keep_nanoseconds(tmp_path: Path) -> None:
     path = tmp_path / "stamps.txt"
     path.write_text("2011-09-26 13:04:32.345808896\n2011-09-26 13:04:32.449188864\n")
     first, second = read_stamps(path)
-    assert second - first == 103379968
+    assert first is not None and second is not None and second - first == 103379968
+    path.write_text("2011-09-26 13:04:32.5\n\n2011-09-26 13:04:32.7\n\n\n")
+    stamps = read_stamps(path)  # a frame's number is its line's
+    assert stamps[1] is None and [s % 10**9 for s in stamps if s] == [500_000_000, 700_000_000]
     path.write_text("yesterday\n")
     with pytest.raises(DataError, match=":1"):
         read_stamps(path)
