@@ -84,7 +84,8 @@ class Playback:
             EngineError: the backend failed.
         """
         with open_bag(path) as bag:
-            self._static_transforms(bag)
+            if "lidar" in self.topics.values():
+                self._static_transforms(bag)
             yield from self._play(bag)
 
     def _static_transforms(self, bag: Bag) -> None:

@@ -87,6 +87,47 @@ def test_what_was_told_is_taken_when_nothing_proves_it_wrong(
     assert np.array_equal(parse_bin(honest.tobytes(), told), honest)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_three_columns_are_told_from_intensities(blocks: int, seed: int) -> None:
+    points = 60 * blocks
+    coordinates = np.random.default_rng(seed).uniform(-40, 40, (points, 3)).astype("<f4")
+    with pytest.raises(EncodingError, match="does not hold 4 float32 a point but 3"):
+        parse_bin(coordinates.tobytes(), 4)
+    assert np.array_equal(parse_bin(coordinates.tobytes(), 3), coordinates)
+    # Whoever writes -1 for an unknown intensity, or values that are no coordinates, means four.
+    for intensities in (np.resize([-1, 0, 0.5], points), np.linspace(-1e6, 1e6, points)):
+        stored = cloud(points, 4, seed)
+        stored[:, 3] = intensities
+        assert np.array_equal(parse_bin(stored.tobytes(), 4), stored)
+
+
+@pytest.mark.parametrize("kind", [">f4", "<i4", ">i4", "<i8"])
+def test_values_of_another_type_are_no_coordinates(kind: str) -> None:
+    stored = (1000 * cloud(240, 4)).astype(kind)
+    with pytest.raises(EncodingError, match="no coordinates in metres"):
+        parse_bin(stored.tobytes(), 4)
+
+
+@pytest.mark.parametrize("columns", [3, 4, 5, 6])
+def test_a_file_that_makes_sense_in_several_ways_is_taken_as_told(columns: int) -> None:
+    for value in (0.0, 5.0):
+        stored = np.full((60, columns), value, "<f4")
+        assert np.array_equal(parse_bin(stored.tobytes(), columns), stored[:, :5])
+    few = cloud(5, 4)  # five points prove nothing
+    assert np.array_equal(parse_bin(few.tobytes(), 5), few.reshape(4, 5))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_what_follows_the_intensity_may_be_large(blocks: int, seed: int) -> None:
+    stored = cloud(60 * blocks, 5, seed)
+    stored[:, 4] = np.arange(len(stored)) * 1e5  # times in nanoseconds
+    assert np.array_equal(parse_bin(stored.tobytes(), 5), stored)
+    with pytest.raises(EncodingError, match="does not hold 4 float32 a point but 5"):
+        parse_bin(stored.tobytes(), 4)
+
+
 def test_a_size_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
     cloud(7, 5).tofile(tmp_path / "a.bin")
     with pytest.raises(

@@ -58,6 +58,21 @@ def test_times_derived_from_any_recording_are_bounded(periods: list[int], lags: 
     assert 2 * S <= found.transform_age_ns <= 3600 * S
 
 
+def test_delays_count_by_their_median() -> None:
+    """Half of the messages of one come at once, half after 0.6 s; the other is always 0.5 s late."""
+    stamps = [100 * S + i * 50 * MS for i in range(20)]
+    bursts = SensorSurvey([t + (0 if i < 9 else 600 * MS) for i, t in enumerate(stamps)], stamps)
+    found = Survey({"rgb": bursts, "depth": _sensor(50 * MS, 500 * MS)})
+    assert found.deadline_ns(80 * MS, 200 * MS) == 900 * MS
+    once = [t + (1900 * MS if i == 7 else 600 * MS if i > 8 else 0) for i, t in enumerate(stamps)]
+    outlier = Survey({"rgb": SensorSurvey(once, stamps), "depth": found.sensors["depth"]})
+    assert outlier.deadline_ns(80 * MS, 200 * MS) == 900 * MS
+    # A sensor of another clock says nothing about delivery, whichever it is and however far off.
+    for lag in (3 * S, -3 * S, 10**18):
+        other = Survey({**found.sensors, "lidar": _sensor(50 * MS, lag)})
+        assert other.deadline_ns(80 * MS, 200 * MS) == 900 * MS
+
+
 def test_the_header_is_read_in_either_byte_order() -> None:
     little = bytes([0, 1, 0, 0]) + (7).to_bytes(4, "little") + (5).to_bytes(4, "little")
     big = bytes([0, 0, 0, 0]) + (7).to_bytes(4, "big") + (5).to_bytes(4, "big")
