@@ -5,46 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from perception.errors import AnySenseError, BlindError, EngineError, InputError
 from perception.frame import MODALITIES, Frame, Modality, Sample
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
-from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
+from perception.runtime.engines.base import Engine
 from perception.runtime.health import HealthConfig, HealthMonitor, HealthState
-from perception.runtime.interpret import PARTS, check_outputs, interpret
+from perception.runtime.interpret import PARTS, interpret
 from perception.runtime.loading import load_pipeline_engines
+from perception.runtime.networks import Encoded, Networks
 from perception.runtime.policy import Policy
 from perception.runtime.result import PipelineState, Result
 from perception.runtime.stopwatch import Stopwatch
 
 _SAME_CLOCK_NS = 600_000_000_000
 """Stamps not further behind the clock than this are of the clock."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What is kept of a sample: its features, and where its pixels lie on the grid.
-
-    Attributes:
-        features: the encoder's outputs by name.
-        grid: where the sample's pixels lie on the reference grid.
-        stamp_ns: the sample's stamp.
-        timings: milliseconds by step (`preprocess_<m>`, `check_<m>`, `encode_<m>`).
-    """
-
-    features: Mapping[str, Feed]
-    grid: GridMap
-    stamp_ns: int
-    timings: dict[str, float] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -90,14 +70,7 @@ class Pipeline:
         self.clock: Callable[[], int] = time.time_ns
         self.counters: Counter[str] = Counter()
         self.health = HealthMonitor(health)
-        self.engines: dict[str, Engine] = {"fuser": fuser}
-        self.engines.update({str(m): engine for m, engine in encoders.items()})
-        self._absent = {
-            spec.name: np.zeros([d or 1 for d in spec.shape], np.float32) for spec in fuser.inputs
-        }
-        self._inputs: dict[Modality, NDArray[np.float32]] = {
-            m: np.empty(self.manifest.inputs.input_shape(m), np.float32) for m in encoders
-        }
+        self._networks = Networks(self.manifest, encoders, fuser, self.counters)
         self._encoded: dict[Modality, Encoded] = {}
         self._late: set[Modality] = set()
         self._warnings: dict[Modality, str] = {}
@@ -177,7 +150,7 @@ class Pipeline:
         )
         with self._lock:
             self._encoded.clear()
-            self.engines = {"fuser": fuser, **{str(m): e for m, e in encoders.items()}}
+            self._networks.use(encoders, fuser)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -187,7 +160,12 @@ class Pipeline:
     @property
     def backend(self) -> str:
         """Name of the backend that runs; several joined by '+' when one had to take over."""
-        return "+".join(dict.fromkeys(e.backend for e in self.engines.values()))
+        return self._networks.backend
+
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """The engines by modality, and `fuser`."""
+        return self._networks.engines
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -423,15 +401,13 @@ class Pipeline:
     def _encode(self, sample: Sample, watch: Stopwatch, trust: bool) -> Encoded | None:
         modality = sample.modality
         watch.lap("wait")
-        buffer = self._inputs[modality]
-        preprocess_sample(sample, self.manifest.inputs, buffer)
+        preprocess_sample(sample, self.manifest.inputs, self._networks.buffers[modality])
         watch.lap(f"preprocess_{modality}")
         healthy = trust or self.health.check(sample) == "ok"
         watch.lap(f"check_{modality}")
         if not healthy:
             return None
-        with self._counted():
-            features = self.engines[modality].run_linked({modality: buffer})
+        features = self._networks.encode(modality)
         watch.lap(f"encode_{modality}")
         grid = GridMap.fit(source_size(sample), self.manifest.inputs.grid)
         return Encoded(features, grid, sample.time_ns)
@@ -445,7 +421,7 @@ class Pipeline:
         if state in ("hold", "stop"):
             return self._without_output(watch, present, state, now_ns, warnings)
         watch.lap("wait")
-        outputs = self._fused(used)
+        outputs = self._networks.fuse(used, self._encoded)
         watch.lap("fuse")
         reference = "rgb" if "rgb" in used else used[0]
         factor = self.policy.confidence_factor(used, self.expected)
@@ -479,33 +455,6 @@ class Pipeline:
         )
         self._last = result
         return result
-
-    def _fused(self, used: tuple[Modality, ...]) -> dict[str, Tensor]:
-        """The fuser's outputs, which are finite and as large as the manifest says.
-
-        Raises:
-            EngineError: they are not, or the backend failed.  Features that are to blame for it are
-                dropped, and their encoders go on with another backend where they can.
-        """
-        with self._counted():
-            try:
-                outputs = self.engines["fuser"].run(*self._feeds(used))
-            except NonFiniteError as error:
-                for modality in used:
-                    if set(error.feeds) & set(self._encoded[modality].features):
-                        del self._encoded[modality]
-                        self.engines[modality].give_up(error)
-                raise
-            check_outputs(self.manifest, outputs)
-        return outputs
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            yield
-        except EngineError:
-            self.counters["engine_failures"] += 1
-            raise
 
     def _without_output(
         self,
@@ -543,11 +492,3 @@ class Pipeline:
                 known = "late" if modality in self._late else "lost"
             states[modality] = known
         return states
-
-    def _feeds(self, used: tuple[Modality, ...]) -> tuple[dict[str, Feed], set[str]]:
-        """The fuser's inputs, and the names of those that stand for absent sensors."""
-        feeds: dict[str, Feed] = dict(self._absent)
-        feeds["presence"] = np.array([m in used for m in MODALITIES], np.float32)
-        for modality in used:
-            feeds.update(self._encoded[modality].features)
-        return feeds, {name for name in feeds if feeds[name] is self._absent.get(name)}

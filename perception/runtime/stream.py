@@ -18,43 +18,22 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 
 from perception.errors import ConfigError
 from perception.frame import MODALITIES, Modality, Sample
 from perception.runtime.clocks import OutputStamps
 from perception.runtime.collector import Collector, Group, SensorTiming
 from perception.runtime.health import HealthState
+from perception.runtime.networks import Encoded
 from perception.runtime.output import Output, SensorReport
-from perception.runtime.pipeline import Encoded, Pipeline
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.waiting import Ticket, WaitingSample
 
 __all__ = ["Output", "SensorReport", "Stream"]
 
 _LATE_AFTER = 3
 """Late, or equally stamped, samples in a row that make a fault: now and then there is one of any."""
-
-
-@dataclass
-class _Ticket:
-    """What belongs to a sample while it waits."""
-
-    arrived_ns: int
-    source_ns: int  # its stamp as it came, without the sensor's offset
-    encoded: Encoded | None = None
-    pending: Future[Encoded | None] | None = None  # being encoded on another thread
-    fate: str = ""  # as what the sample was counted; empty while that is open
-
-    @property
-    def usable(self) -> bool:
-        """Whether the sample can be used, as far as is known."""
-        return self.encoded is not None or self.pending is not None
-
-
-@dataclass(frozen=True)
-class _Waiting(Sample):
-    """A sample with its ticket, which goes through the collector with it."""
-
-    ticket: _Ticket = field(default_factory=lambda: _Ticket(0, 0))
 
 
 class Stream:
@@ -109,7 +88,7 @@ class Stream:
             for m in (self.collector.sensors if parallel and len(sensors) > 1 else ())
         }
         self._under_way: dict[Modality, Future[Encoded | None]] = {}
-        self._kept: dict[Modality, _Waiting] = {}
+        self._kept: dict[Modality, WaitingSample] = {}
         self._lates: Counter[Modality] = Counter()  # late samples in a row
         self._lost: set[Modality] = set()
         self._stuck: set[Modality] = set()  # those that repeat one stamp
@@ -166,11 +145,14 @@ class Stream:
         counts["received"] += 1
         sample = sample.stamped(now_ns)
         values = {f.name: getattr(sample, f.name) for f in fields(Sample)}
-        ticket = _Ticket(now_ns, sample.time_ns)
+        ticket = Ticket(now_ns, sample.time_ns)
         if clock_ns is not None:
             self._stamps.ahead_ns = clock_ns - now_ns
         disposition = self.collector.push(
-            _Waiting(**values, ticket=ticket), now_ns, clock_ns, dated=modality in self._unstamped
+            WaitingSample(**values, ticket=ticket),
+            now_ns,
+            clock_ns,
+            dated=modality in self._unstamped,
         )
         if self.collector.epoch != self._epoch:
             self._begin_epoch()
@@ -194,7 +176,7 @@ class Stream:
         return self._encode(modality, ticket, lambda: self.pipeline.encode(stamped))
 
     def _encode(
-        self, modality: Modality, ticket: _Ticket, encode: Callable[[], Encoded | None]
+        self, modality: Modality, ticket: Ticket, encode: Callable[[], Encoded | None]
     ) -> str:
         """Note a sample's features, or why there are none."""
         ticket.pending, ticket.fate = None, "failed"
@@ -229,7 +211,7 @@ class Stream:
         if kept is not None and not kept.ticket.fate:
             self._settle_fate(kept, "superseded")
 
-    def _settle_fate(self, sample: _Waiting, fate: str) -> None:
+    def _settle_fate(self, sample: WaitingSample, fate: str) -> None:
         sample.ticket.fate = fate
         self.counts[sample.modality][fate] += 1
 
@@ -299,7 +281,7 @@ class Stream:
         waiting = Counter(
             s.modality
             for s in self.collector.waiting()
-            if isinstance(s, _Waiting) and s.ticket.usable and not s.ticket.fate
+            if isinstance(s, WaitingSample) and s.ticket.usable and not s.ticket.fate
         )
         waiting.update(m for m, s in list(self._kept.items()) if not s.ticket.fate)
         reports: dict[Modality, SensorReport] = {}
@@ -325,7 +307,7 @@ class Stream:
 
     def _supersede(self, sample: Sample) -> None:
         """Count a sample that the collector let go of, unless it was counted as rejected before."""
-        if isinstance(sample, _Waiting) and not sample.ticket.fate:
+        if isinstance(sample, WaitingSample) and not sample.ticket.fate:
             self._settle_fate(sample, "superseded")
 
     def _fail(self, group: Group) -> None:
@@ -333,7 +315,7 @@ class Stream:
         for modality, sample in group.samples.items():
             if self._kept.get(modality) is sample:
                 del self._kept[modality]
-            if isinstance(sample, _Waiting) and not sample.ticket.fate:
+            if isinstance(sample, WaitingSample) and not sample.ticket.fate:
                 sample.ticket.pending, sample.ticket.encoded = None, None
                 self._settle_fate(sample, "failed")
 
@@ -393,7 +375,7 @@ class Stream:
     def _settle(self, group: Group) -> None:
         """Wait for those of a group's samples that other threads encode."""
         for modality, sample in group.samples.items():
-            if isinstance(sample, _Waiting) and sample.ticket.pending is not None:
+            if isinstance(sample, WaitingSample) and sample.ticket.pending is not None:
                 self._encode(modality, sample.ticket, sample.ticket.pending.result)
 
     def _fuse(self, group: Group, now_ns: int) -> Output | None:
@@ -420,7 +402,7 @@ class Stream:
         return self._output(group, parts, stamps, now_ns)
 
     def _shown_before(
-        self, parts: Mapping[Modality, _Waiting], stamps: OutputStamps
+        self, parts: Mapping[Modality, WaitingSample], stamps: OutputStamps
     ) -> Modality | None:
         """The modality in whose pixels an output would be that is no newer than the last one."""
         reference, last = _reference(parts), stamps.last_ns
@@ -430,8 +412,8 @@ class Stream:
         behind = last - parts[reference].ticket.source_ns
         return reference if 0 <= behind <= self.collector.jump_ns else None
 
-    def _fresh(self, group: Group) -> dict[Modality, _Waiting]:
-        fresh = {m: s for m, s in group.samples.items() if isinstance(s, _Waiting)}
+    def _fresh(self, group: Group) -> dict[Modality, WaitingSample]:
+        fresh = {m: s for m, s in group.samples.items() if isinstance(s, WaitingSample)}
         if all(s.ticket.encoded is None for s in fresh.values()) and not self._reusable(group):
             # Better a sensor that has only just come back than none.
             for modality, sample in fresh.items():
@@ -442,7 +424,7 @@ class Stream:
                         sample.ticket.fate = ""
         return fresh
 
-    def _reusable(self, group: Group) -> dict[Modality, _Waiting]:
+    def _reusable(self, group: Group) -> dict[Modality, WaitingSample]:
         """Last samples of the sensors that are not in the group, if they are young enough."""
         limit = self.pipeline.policy.max_age_ms * 1e6
         return {
@@ -452,7 +434,11 @@ class Stream:
         }
 
     def _output(
-        self, group: Group, parts: Mapping[Modality, _Waiting], stamps: OutputStamps, now_ns: int
+        self,
+        group: Group,
+        parts: Mapping[Modality, WaitingSample],
+        stamps: OutputStamps,
+        now_ns: int,
     ) -> Output:
         encoded = {m: s.ticket.encoded for m, s in parts.items() if s.ticket.encoded is not None}
         result = self.pipeline.fuse_encoded(encoded, group.samples, group.stamp_ns)
@@ -473,7 +459,9 @@ class Stream:
         )
         reference = _reference(used)
         source = {m: s.ticket.source_ns for m, s in used.items()}
-        arrivals = [s.ticket.arrived_ns for s in group.samples.values() if isinstance(s, _Waiting)]
+        arrivals = [
+            s.ticket.arrived_ns for s in group.samples.values() if isinstance(s, WaitingSample)
+        ]
         weights = self.collector.sensors
         return Output(
             result,

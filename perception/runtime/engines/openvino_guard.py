@@ -28,20 +28,19 @@ _NAMES = """
     DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
     GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity
     InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Mean Min
-    Mul Neg Not Or PRelu Pad Pow QuantizeLinear Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
+    Mul Neg Not Or PRelu Pow QuantizeLinear Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
     ReduceSum Relu Reshape Resize Round Sigmoid Sign Slice Softmax Softplus Softsign SpaceToDepth Split
-    Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where Xor
+    Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where Xor
 """
 
 OPERATORS = frozenset(_NAMES.split())
 """ONNX's own operators that OpenVINO may be given; of them all models here are made."""
 
 _SECOND = """
-    Expand Gather ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Reshape Split Squeeze Tile Unsqueeze
+    Expand Gather ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Reshape Split Squeeze Unsqueeze
 """
 _MUST_BE_CONSTANT: Mapping[str, set[int]] = {
     **{operator: {1} for operator in _SECOND.split()},
-    "Pad": {1, 3},
     "Resize": {1, 2, 3},
     "Slice": {1, 2, 3, 4},
 }
