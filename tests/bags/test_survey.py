@@ -13,6 +13,7 @@ pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags
 from perception.bags.messages import BagMessage
 from perception.bags.stamps import StampMender
 from perception.bags.survey import SensorSurvey, Survey, header_stamp, survey
+from perception.errors import DataError
 
 MS, S = 10**6, 10**9
 TOPICS = {"rgb": "/cam/rgb", "depth": "/cam/depth"}
@@ -30,6 +31,7 @@ def test_a_survey_of_a_bag(kit: Any) -> None:
     timing = found.timing({"rgb": 7}, 200 * MS)
     assert (timing["rgb"].offset_ns, timing["rgb"].timeout_ns) == (7, 500 * MS)
     assert timing["rgb"].window_ns == 25 * MS
+    assert found.transform_age_ns == 2 * S, "as on the node"
     assert found.deadline_ns(80 * MS, 200 * MS) == 80 * MS
 
 
@@ -58,6 +60,20 @@ def test_times_derived_from_any_recording_are_bounded(periods: list[int], lags: 
     assert 2 * S <= found.transform_age_ns <= 3600 * S
 
 
+def test_a_recording_without_times_goes_by_its_stamps(kit: Any) -> None:
+    messages = [(topic, message, kit.start) for topic, message, _ in kit.pairs(4, 50 * MS)]
+    found = survey(kit.write(messages), TOPICS)  # type: ignore[arg-type]
+    assert found.by_stamps and found.sensors["rgb"].period_ns == 50 * MS
+    assert found.deadline_ns(80 * MS, 200 * MS) == 80 * MS
+    assert found.stamps().mend("rgb", 5 * S, 0) == 5 * S
+    one = survey(kit.write(messages[:2]), TOPICS)  # type: ignore[arg-type]
+    assert not one.by_stamps, "of one message each, nothing can be said"
+    assert not survey(kit.write(kit.pairs(4)), TOPICS).by_stamps  # type: ignore[arg-type]
+    same = [(topic, kit.image(7) if "rgb" in topic else kit.depth(7), 9) for topic, *_ in messages]
+    with pytest.raises(DataError, match="neither its messages nor the recording have times"):
+        survey(kit.write(same), TOPICS)  # type: ignore[arg-type]
+
+
 def test_delays_count_by_their_median() -> None:
     """Half of the messages of one come at once, half after 0.6 s; the other is always 0.5 s late."""
     stamps = [100 * S + i * 50 * MS for i in range(20)]
@@ -67,6 +83,9 @@ def test_delays_count_by_their_median() -> None:
     once = [t + (1900 * MS if i == 7 else 600 * MS if i > 8 else 0) for i, t in enumerate(stamps)]
     outlier = Survey({"rgb": SensorSurvey(once, stamps), "depth": found.sensors["depth"]})
     assert outlier.deadline_ns(80 * MS, 200 * MS) == 900 * MS
+    often = SensorSurvey([t + (600 * MS if i < 3 else 0) for i, t in enumerate(stamps)], stamps)
+    waited = Survey({"rgb": often, "depth": _sensor(50 * MS)})
+    assert waited.deadline_ns(80 * MS, 200 * MS) == 900 * MS, "three of twenty are no outliers"
     # A sensor of another clock says nothing about delivery, whichever it is and however far off.
     for lag in (3 * S, -3 * S, 10**18):
         other = Survey({**found.sensors, "lidar": _sensor(50 * MS, lag)})
