@@ -102,9 +102,15 @@ def topics_of_sensors(given: Iterable[str]) -> dict[Modality, str]:
     """`--topic`.
 
     Raises:
-        ConfigError, InputError: one is no SENSOR=TOPIC.
+        ConfigError, InputError: one is no SENSOR=TOPIC, or a sensor or topic is given twice.
     """
-    return {as_modality(name): topic for name, topic in _pairs(given, "--topic", "SENSOR=TOPIC")}
+    found: dict[Modality, str] = {}
+    for name, topic in _pairs(given, "--topic", "SENSOR=TOPIC"):
+        other = next((m for m, known in found.items() if known == topic), None)
+        if other is not None:
+            raise ConfigError(f"{topic} is given for {other} and {name}", where="--topic")
+        found[as_modality(name)] = topic
+    return found
 
 
 def policy_of(args: argparse.Namespace) -> Policy:
@@ -176,11 +182,13 @@ def _threshold(default: Any) -> Real | Whole:
 
 
 def _pairs(given: Iterable[str], option: str, shape: str) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     for entry in given:
         name, equals, value = entry.partition("=")
         if not equals or not value:
             raise ConfigError(f"'{entry}' is not {shape}", where=option)
+        if name in dict(found):
+            raise ConfigError(f"'{name}' is given twice", where=option)
         found.append((name, value))
     return found
 

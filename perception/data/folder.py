@@ -43,6 +43,8 @@ SUFFIXES: dict[Modality, tuple[str, ...]] = {
 }
 _TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), "boxes3d": (".yaml",)}
 _VALIDATION_EVERY = 5
+WRITTEN_UNIT: Literal["centikelvin"] = "centikelvin"
+"""What `FolderWriter` stores temperatures in, whatever else may be read."""
 
 
 class FolderInfo(BaseModel):
@@ -348,13 +350,21 @@ class FolderWriter:
         rig: becomes `rig.yaml`.
 
     Raises:
-        DataError: the folder already holds files, or cannot be written (also from `add`).
+        DataError: the folder already holds files, cannot be written (also from `add`), or `info` says
+            another thermal unit than `WRITTEN_UNIT` (`auto` becomes it).
     """
 
     def __init__(self, root: Path, info: FolderInfo, rig: Rig | None = None) -> None:
         self.root = Path(root)
         if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
             raise DataError("exists and is not empty", where=str(root), hint="choose another --out")
+        if "thermal" in info.modalities and info.thermal_unit != WRITTEN_UNIT:
+            if info.thermal_unit != "auto":
+                what = (
+                    f"thermal is written in {WRITTEN_UNIT}, thermal_unit says {info.thermal_unit}"
+                )
+                raise DataError(what, where=str(root))
+            info = info.model_copy(update={"thermal_unit": WRITTEN_UNIT})
         self.info = info
         self._seg, self._det = (
             ClassTable.of([c.info() for c in classes])

@@ -145,6 +145,8 @@ def test_record_and_replay(
         (["--topic", "rgb"], "SENSOR=TOPIC"),
         (["--topic", "sonar=/x"], "sonar"),
         (["--topic", "rgb=/x"], "no topic"),
+        (["--topic", "rgb=/x", "--topic", "rgb=/y"], "'rgb' is given twice"),
+        (["--topic", "rgb=/x", "--topic", "depth=/x"], "/x is given for rgb and depth"),
         (["--deadline-ms", "0"], "positive"),
         (["--rig", "/no/rig.yaml"], "no such file"),
     ],

@@ -219,6 +219,23 @@ def test_a_cloud_in_millimetres(root: Path) -> None:
     assert found(check_folder(root), "error", "lidar/0000", "millimetres?")
 
 
+@pytest.mark.parametrize("unit", ["auto", "centikelvin", "counts16", "kelvin"])
+def test_temperatures_come_back_as_they_were_written(tmp_path: Path, unit: str) -> None:
+    layout = folder_info(
+        size=(1, 3), seg_classes=(), det_classes=(), name="warm", modalities=("thermal",),
+        thermal_unit=unit,
+    )  # fmt: skip
+    kelvin = np.array([[290.15, 310.0, np.nan]], np.float32)
+    if unit in ("counts16", "kelvin"):
+        with pytest.raises(DataError, match="written in centikelvin"):
+            FolderWriter(tmp_path / "made", layout)
+        return
+    with FolderWriter(tmp_path / "made", layout) as writer:
+        writer.add("a", stamp_ns=0, thermal=kelvin)
+    got = FolderRecording(tmp_path / "made").frame(0)["thermal"]
+    assert got.unit == "kelvin" and np.allclose(got.data, kelvin, atol=0.006, equal_nan=True)
+
+
 def test_depth_beyond_what_is_stored_is_no_return(tmp_path: Path) -> None:
     layout = folder_info(
         size=(1, 4), seg_classes=(), det_classes=(), name="far", modalities=("depth",)
