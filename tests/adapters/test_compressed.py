@@ -26,17 +26,26 @@ def _encoded(suffix: str, image: np.ndarray) -> bytes:
     return cv2.imencode(suffix, image)[1].tobytes()
 
 
+def _words(numbers: list[int]) -> bytes:
+    """Numbers in groups of four bits, in words."""
+    groups: list[int] = []
+    for number in numbers:
+        while number >= 8:
+            groups.append(number & 7 | 8)
+            number >>= 3
+        groups.append(number)
+    groups += [0] * (-len(groups) % 8)
+    words = [
+        sum(g << (28 - 4 * i) for i, g in enumerate(groups[at : at + 8]))
+        for at in range(0, len(groups), 8)
+    ]
+    return struct.pack(f"<{len(words)}I", *words)
+
+
 def encode_rvl(image: np.ndarray) -> bytes:
     """The code of Wilson's paper, one pixel after the other."""
-    groups: list[int] = []
-
-    def put(number: int) -> None:
-        while True:
-            low, number = number & 7, number >> 3
-            groups.append(low | (8 if number else 0))
-            if not number:
-                return
-
+    numbers: list[int] = []
+    put = numbers.append
     values = image.reshape(-1).astype(int).tolist()
     place = previous = 0
     while place < len(values):
@@ -53,12 +62,7 @@ def encode_rvl(image: np.ndarray) -> bytes:
             put(2 * difference if difference >= 0 else -2 * difference - 1)
             previous = value
         place = end
-    groups += [0] * (-len(groups) % 8)
-    words = [
-        sum(g << (28 - 4 * i) for i, g in enumerate(groups[at : at + 8]))
-        for at in range(0, len(groups), 8)
-    ]
-    return struct.pack(f"<{len(words)}I", *words)
+    return _words(numbers)
 
 
 def _transport(payload: bytes, scale: float = 0.0, offset: float = 0.0) -> bytes:
@@ -143,6 +147,34 @@ def test_rvl_there_and_back(image: np.ndarray) -> None:
     assert np.array_equal(decode_rvl(payload, image.shape[1], image.shape[0]), image)
 
 
+@given(npst.arrays(np.uint16, npst.array_shapes(min_dims=2, max_dims=2, max_side=9)))
+def test_a_code_that_is_cut_is_refused(image: np.ndarray) -> None:
+    whole = encode_rvl(image)
+    for end in range(0, len(whole), 4):
+        with pytest.raises(EncodingError, match="ends after"):
+            decode_rvl(np.frombuffer(whole[:end], np.uint8), image.shape[1], image.shape[0])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "word"),
+    [
+        ([2**30 - 1, 0], "does not hold 2x2"),  # the longest number there may be
+        ([2**30, 0], "more than 30 bits"),
+        ([5, 0], "does not hold 2x2"),
+        ([0, 5, 2, 2, 2, 2, 2], "does not hold 2x2"),
+        ([1, 1, 6, 0, 0, 2, 0], "does not hold 2x2"),  # a run of nothing
+    ],
+)
+def test_codes_of_no_such_image(numbers: list[int], word: str) -> None:
+    with pytest.raises(EncodingError, match=word):
+        decode_rvl(np.frombuffer(_words(numbers), np.uint8), 2, 2)
+
+
+def test_a_code_may_begin_with_runs_of_nothing() -> None:
+    got = decode_rvl(np.frombuffer(_words([0, 0, 0, 2, 20, 1, 2, 0]), np.uint8), 2, 2)
+    assert got.tolist() == [[10, 9], [0, 0]]
+
+
 @given(
     st.one_of(st.just(b""), st.binary(max_size=80)),
     st.integers(1, 12),
@@ -178,6 +210,31 @@ def test_any_rvl_is_an_image_or_a_typed_error(
         ("depth", "16UC1; compressedDepth png", _transport(b""), "neither JPEG nor PNG"),
         ("depth", "16UC1; compressedDepth png", _encoded(".png", MILLIMETERS), "neither"),
         ("depth", "32FC1; compressedDepth png", _transport(_encoded(".png", MILLIMETERS)), "0, 0"),
+        (
+            "depth",
+            "32FC1; compressedDepth png",
+            _transport(_encoded(".png", COLOR[..., 0]), 100.0),
+            "one channel of 16 bit",
+        ),
+        (
+            "depth",
+            "32FC1; compressedDepth png",
+            _transport(_encoded(".png", COLOR * np.uint16(99)), 100.0),
+            "one channel of 16 bit",
+        ),
+        (
+            "depth",
+            "32FC1; compressedDepth png",
+            _transport(_encoded(".png", MILLIMETERS), float("nan"), 1.0),
+            "nan, 1",
+        ),
+        (
+            "depth",
+            "32FC1; compressedDepth png",
+            _transport(_encoded(".png", MILLIMETERS), 1.0, float("inf")),
+            "1, inf",
+        ),
+        ("depth", "16UC1; compressedDepth png", _transport(_encoded(".jpg", COLOR)), "a JPEG"),
         ("depth", "16UC1; compressedDepth rvl", _transport(bytes(7)), "size"),
         ("depth", "16UC1; compressedDepth rvl", _transport(bytes(8)), "0x0"),
         ("depth", "16UC1; compressedDepth rvl", _transport(_rvl(MILLIMETERS)[:-8]), "ends after"),

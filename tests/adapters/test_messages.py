@@ -170,6 +170,45 @@ def test_quaternions_need_not_be_of_unit_length(length: float) -> None:
     assert np.allclose(found.rotation, [[0, -1, 0], [0, 0, -1], [1, 0, 0]])
 
 
+@pytest.mark.parametrize("static", [False, True])
+def test_transforms_without_a_stamp_are_of_when_they_came(static: bool) -> None:
+    for stamp, received, expected in ((0, 500, 500), (70, 500, 70), (70, None, 70), (0, None, 0)):
+        calibration = MessageCalibration()
+        one = _transform("lidar", QUATERNION)
+        one.header.stamp.nanosec = stamp
+        message = SimpleNamespace(transforms=[one])
+        assert calibration.on_transforms(message, static, received) == 0
+        tree = calibration.tree
+        assert tree.lookup("camera", "lidar", expected + 9, max_age_ns=9) is not None
+        if static:
+            assert tree.lookup("camera", "lidar", 10**18, max_age_ns=9) is not None
+        else:
+            with pytest.raises(CalibrationError):
+                tree.lookup("camera", "lidar", expected + 10, max_age_ns=9)
+
+
+def test_a_long_name_is_cut_in_what_is_said_of_it() -> None:
+    calibration = MessageCalibration()
+    message = SimpleNamespace(transforms=[_transform("x" * 1000, (0, 0, 0, 0))])
+    assert calibration.on_transforms(message, static=True) == 1
+    (key,) = calibration.problems
+    assert key.startswith("tf xxx") and len(key) < 100
+
+
+def test_a_problem_that_comes_again_is_not_forgotten_first() -> None:
+    calibration = MessageCalibration()
+
+    def fail(name: str) -> None:
+        message = SimpleNamespace(transforms=[_transform(name, (0, 0, 0, 0))])
+        assert calibration.on_transforms(message, static=False) == 1
+
+    for number in range(1000):
+        fail("again")
+        fail(f"f{number}")
+    assert {"tf again", "tf f999", "tf f998"} <= set(calibration.problems)
+    assert "tf f0" not in calibration.problems
+
+
 def test_problems_do_not_pile_up() -> None:
     calibration = MessageCalibration()
     for number in range(1000):

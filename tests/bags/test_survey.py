@@ -74,6 +74,14 @@ def test_a_recording_without_times_goes_by_its_stamps(kit: Any) -> None:
         survey(kit.write(same), TOPICS)  # type: ignore[arg-type]
 
 
+@given(st.integers(1, 10**13))
+def test_three_periods_of_silence_are_a_loss(period: int) -> None:
+    found = Survey({"rgb": _sensor(period), "depth": _sensor(50 * MS)})
+    timeout = found.timing({}, 200 * MS)["rgb"].timeout_ns
+    assert timeout == min(max(500 * MS, 3 * period), 3600 * S)
+    assert found.transform_age_ns == min(max(2 * S, 3 * period), 3600 * S)
+
+
 def test_delays_count_by_their_median() -> None:
     """Half of the messages of one come at once, half after 0.6 s; the other is always 0.5 s late."""
     stamps = [100 * S + i * 50 * MS for i in range(20)]
@@ -115,3 +123,44 @@ def test_a_sensor_without_stamps_is_as_long_under_way_as_the_best_of_the_others(
     assert "no stamp" in mender.notes["lidar"]
     assert mender.counters == {"unstamped_lidar": 1, "other_clock_depth": 1}
     assert StampMender({}).mend("rgb", 0, 9) == 9
+
+
+@given(st.integers(0, 2**62), st.integers(-S, S), st.integers(1, 2**40), st.booleans())
+def test_clocks_a_second_apart_are_one(arrived: int, apart: int, more: int, late: bool) -> None:
+    near = StampMender({"rgb": 0, "depth": apart})
+    assert near.mend("depth", arrived - apart + 1, arrived + 1) == arrived - apart + 1
+    assert not near.notes and not near.counters
+    beyond = (S + more) * (1 if late else -1)
+    far = StampMender({"rgb": 0, "depth": beyond})
+    stamp = arrived - beyond
+    if stamp:
+        assert far.mend("depth", stamp, arrived) == arrived == far.date(arrived)
+        assert far.counters == {"other_clock_depth": 1}
+        assert "those of rgb are not" in far.notes["depth"]
+    assert far.mend("rgb", arrived, arrived) == arrived and "rgb" not in far.notes
+
+
+def test_what_is_said_of_another_clock() -> None:
+    now = 10**18  # 2001
+    mender = StampMender({"rgb": 5 * MS, "depth": now - 90 * S, "lidar": -37 * S})
+    for stamp, modality, words in (
+        (90 * S, "depth", "of time since boot"),
+        (now + 37 * S, "lidar", "37 s off"),
+    ):
+        assert mender.mend(modality, stamp, now) == now - 5 * MS  # type: ignore[arg-type]
+        assert words in mender.notes[modality]  # type: ignore[index]
+    simulated = StampMender({"rgb": 0, "depth": 50 * S})  # nothing here is of wall time
+    assert simulated.mend("depth", 10 * S, 60 * S) == 60 * S
+    assert "50 s off" in simulated.notes["depth"]
+
+
+@given(st.integers(-S, S), st.integers(-S, S))
+def test_a_stamp_of_0_that_fits_the_others_is_a_time(lag: int, jitter: int) -> None:
+    mender = StampMender({"rgb": lag})
+    assert mender.mend("rgb", 0, lag + jitter) == 0 and not mender.notes
+    assert mender.mend("rgb", 0, lag) == 0
+    late = lag + 2 * S
+    assert mender.mend("rgb", 0, late) == late - lag
+    assert mender.counters == {"unstamped_rgb": 1} and "no stamp" in mender.notes["rgb"]
+    mender.mend("rgb", 7, lag + 7)
+    assert not mender.notes, "good again"
