@@ -23,6 +23,7 @@ from perception.adapters.pictures import (
     Picture,
     decode_labels,
     decode_picture,
+    dim_remark,
     radiometric_remark,
     remarks,
     single_channel,
@@ -149,7 +150,7 @@ def load_labels(path: Path) -> NDArray[Any]:
 
 
 def file_remarks(path: Path, modality: Modality) -> list[str]:
-    """What a user should know of a sample's file that can be read: turned, only a preview, or damaged.
+    """What a user should know of a sample's file that can be read: turned, only a preview, dim, or damaged.
 
     Damage is known of a file that was loaded before.
 
@@ -163,7 +164,8 @@ def file_remarks(path: Path, modality: Modality) -> list[str]:
         if _array(content, path) is not None:
             return []
         damage = _DAMAGED.get(Path(path))
-        return [*remarks(content, turned=modality != "depth"), *([damage] if damage else [])]
+        found = [*remarks(content, turned=modality != "depth"), *([damage] if damage else [])]
+        return [*found, *dim_remark(content)] if modality == "rgb" else found
 
 
 def _picture(content: bytes, path: Path) -> Picture:

@@ -20,6 +20,7 @@ from perception.adapters.quiet import quiet_decoders
 from perception.errors import EncodingError
 from perception.files.limits import check_bytes, check_pixels
 
+_FEWEST_BITS = 12  # a picture of 16 bits that does not use the upper 4 is one of fewer
 _COLOR_TOLERANCE = 16  # JPEG leaves a gray picture's channels a few counts apart
 
 _DAMAGE = re.compile("Corrupt JPEG data: |(?=Premature end|Inconsistent progression|Invalid SOS)")
@@ -176,6 +177,22 @@ def remarks(content: bytes, *, turned: bool = True) -> list[str]:
         done = "turned upright as it says" if turned else "not applied, the raster is as stored"
         found.append(f"has orientation {orientation} (EXIF): {done}")
     return found
+
+
+def dim_remark(content: bytes) -> list[str]:
+    """Whether a color picture of 16 bits holds fewer of them, so that the upper 8 say next to nothing.
+
+    Raises:
+        EncodingError, InputError: see `decode_picture`.
+    """
+    kind = format_of(content)
+    if kind == "JPEG" or (kind == "PNG" and png.read_png(content).bits < 16):
+        return []
+    stored = decode_picture(content).stored
+    if stored.dtype != np.uint16 or not 0 < (most := int(stored.max())) < 2**_FEWEST_BITS:
+        return []
+    bits = max(most.bit_length(), 8)
+    return [f"has values up to {most}: {bits} bits in 16, whose upper 8 are taken? Scale it to 16"]
 
 
 def radiometric_remark(maker: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,12 @@ def stem_of(path: Path, suffixes: tuple[str, ...]) -> str:
 def same_name(name: str) -> str:
     """The form in which names are compared: macOS writes `ö` as `o` and a mark, others as one letter."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def counted(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """The key by which names are sorted as people count: 1, 2, 10 and not 1, 10, 2."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return [(0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in parts], name
 
 
 def visible_files(folder: Path, *, error: type[AnySenseError] = DataError) -> list[Path]:
@@ -108,7 +115,7 @@ class SampleFolder:
 def list_files(
     folder: Path, suffixes: tuple[str, ...], *, error: type[AnySenseError] = DataError
 ) -> dict[str, Path]:
-    """The files of a `SampleFolder` by stem, sorted by stem.
+    """The files of a `SampleFolder` by stem, sorted by stem, numbers by their value.
 
     Raises:
         AnySenseError: of the class `error`: no such folder, no such file in it, or two files of one stem.
@@ -118,7 +125,7 @@ def list_files(
     samples = SampleFolder(folder, suffixes, error=error)
     if not samples.files:
         raise error(f"no {', '.join(suffixes)} file", where=str(folder))
-    return {stem: samples.file(stem) for stem in samples.files}
+    return {stem: samples.file(stem) for stem in sorted(samples.files, key=counted)}
 
 
 def list_ids(

@@ -6,10 +6,11 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from perception.adapters.files import load_depth, load_rgb, load_thermal
+from perception.adapters.files import file_remarks, load_depth, load_rgb, load_thermal
 from perception.adapters.thermal import thermal_from_array
 
 
@@ -49,3 +50,20 @@ def test_degrees_celsius_are_left_to_be_told() -> None:
     celsius = np.linspace(-20, 30, 12).reshape(3, 4)
     values, _ = thermal_from_array(celsius)
     assert np.array_equal(values, celsius.astype(np.float32))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("most", "told"), [(0, False), (200, True), (4095, True), (4096, False)])
+def test_colors_of_fewer_bits_than_stored_are_told(
+    tmp_path: Path, suffix: str, most: int, told: bool
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    image = np.full((6, 8, 3), most // 2, np.uint16)
+    image[2, 3, 1] = most
+    cv2.imwrite(str(path), image)
+    found = file_remarks(path, "rgb")
+    assert bool(found) == told and all(f"up to {most}: " in text for text in found)
+    cv2.imwrite(str(path), np.full((6, 8), most // 2, np.uint16))
+    assert file_remarks(path, "thermal") == file_remarks(path, "depth") == []
+    cv2.imwrite(str(path), np.full((6, 8, 3), 9, np.uint8))
+    assert file_remarks(path, "rgb") == []

@@ -206,3 +206,17 @@ def test_limits() -> None:
     check_bytes(10, 10)
     with pytest.raises(ValueError, match="limit"):
         check_bytes(11, 10)
+
+
+def test_names_are_in_the_order_in_which_people_count(tmp_path: Path) -> None:
+    wanted = ["1", "2", "9", "10", "010", "100", "a", "a1b2", "a1b10", "a2", "b"]
+    for name in reversed(wanted):
+        (tmp_path / f"{name}.png").touch()
+    got = list_ids(tmp_path, (".png",))
+    assert sorted(got[3:5]) == ["010", "10"]  # of equal numbers, by letters
+    assert [int(n) for n in got[:6]] == [1, 2, 9, 10, 10, 100] and got[6:] == wanted[6:]
+    padded = [f"{n:05}D" for n in range(0, 400, 7)]
+    for name in padded:
+        (tmp_path / "x" / f"{name}.png").parent.mkdir(exist_ok=True)
+        (tmp_path / "x" / f"{name}.png").touch()
+    assert list_ids(tmp_path / "x", (".png",)) == sorted(padded)
