@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -33,6 +32,7 @@ from perception.cli.export_precision import (
 )
 from perception.cli.extras import require
 from perception.errors import BundleError, ConfigError, ParityError
+from perception.files.folders import scratch_folder
 
 if TYPE_CHECKING:
     from export.bundle_graphs import GraphChoice
@@ -223,14 +223,14 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
             "goes with --subset and --out alone", where="--serve", hint="make the bundle first"
         )
     args.subset = ["single"] if args.single else args.subset or ["single"]
-    with tempfile.TemporaryDirectory(prefix="anysense-serve-") as folder:
+    with scratch_folder("serve") as folder:
         if bundle is None:
-            bundle, choice = _from_run(args, Path(folder) / "bundle")
+            bundle, choice = _from_run(args, folder / "bundle")
         else:
             # In a copy: what is served elsewhere need not be part of the bundle.
             choice = parse_choice(args.subset, bundle.manifest.modalities)
             _check_outside(args.out, bundle)
-            bundle = _copied(bundle, Path(folder) / "bundle", lambda folder: None)
+            bundle = _copied(bundle, folder / "bundle", lambda folder: None)
         if choice.modular and "all" not in args.subset:
             raise ConfigError(
                 "other runtimes take one graph: single, or a subset such as "

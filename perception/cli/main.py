@@ -23,6 +23,7 @@ from perception.cli.extras import explain
 from perception.cli.parsing import Parser
 from perception.errors import AnySenseError, MissingDependencyError
 from perception.files.stderr import native_lines_caught
+from perception.files.stopping import Stopped, stoppable
 
 COMMANDS = (
     "run",
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
-            with shown_warnings(), native_lines_caught():
+            with stoppable(), shown_warnings(), native_lines_caught():
                 return _run(arguments)
         finally:
             flush_output()
@@ -125,6 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return EXIT_INTERRUPTED
+    except Stopped as stop:
+        complain(f"stopped: {stop}")
+        return stop.status
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # panics of Rust extensions are no `Exception`

@@ -12,10 +12,12 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from perception.errors import AnySenseError, DataError
+from perception.files.stopping import unstopped
 from perception.files.writing import _sync as sync
 
 _AT_FDCWD = -100
@@ -44,29 +46,50 @@ def writing_folder(path: str | Path, *, error: type[AnySenseError] = DataError) 
             raise error("exists and is no folder", where=str(path))
         if target.exists() and not os.access(target, os.W_OK):
             raise error("is read-only", where=str(path))
-        made = _make_parents(target)
-        recover(target)
-        partial, handle = _locked_folder(target)
+        made: list[Path] = []
+        partial: Path | None = None
+        handle = -1
         try:
+            with unstopped():
+                made = _make_parents(target)
+                recover(target)
+                partial, handle = _locked_folder(target)
             yield partial
             if target.exists():
                 os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
             sync_tree(partial)
-            _swap(partial, target)
-            made = []
+            with unstopped():
+                _swap(partial, target)
+                made = []
         finally:
-            # After a swap this is what was there before.
-            shutil.rmtree(partial, ignore_errors=True)
-            os.close(handle)
-            for folder in reversed(made):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+            with unstopped():
+                if partial is not None:
+                    # After a swap this is what was there before.
+                    shutil.rmtree(partial, ignore_errors=True)
+                    os.close(handle)
+                for folder in reversed(made):
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
         sync(target.parent)
     except OSError as problem:
         if problem.filename is not None and not _concerns(problem.filename, target):
             raise
         reason = problem.strerror or problem
         raise error(f"cannot be written: {reason}", where=str(path)) from problem
+
+
+@contextlib.contextmanager
+def scratch_folder(what: str) -> Iterator[Path]:
+    """A new empty folder where the system has such, named after `what`, that is gone afterwards."""
+    folder = None
+    try:
+        with unstopped():
+            folder = tempfile.mkdtemp(prefix=f"anysense-{what}-")
+        yield Path(folder)
+    finally:
+        if folder is not None:
+            with unstopped():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _concerns(filename: str | bytes, target: Path) -> bool:

@@ -18,6 +18,7 @@ import yaml
 from numpy.typing import NDArray
 
 from perception.errors import AnySenseError, DataError
+from perception.files.stopping import unstopped
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def writing(
             if sync:
                 _sync(target.parent)
     finally:
-        with contextlib.suppress(OSError):
+        with unstopped(), contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
@@ -83,7 +84,8 @@ def writing_folder(path: str | Path, *, error: type[AnySenseError] = DataError) 
             os.rename(beside / target.name, target)
             _sync(target.parent)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        with unstopped():
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextlib.contextmanager

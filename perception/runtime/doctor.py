@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import sys
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from perception.errors import EngineError
+from perception.files.folders import scratch_folder
 from perception.runtime.engines.cuda_driver import Driver, examine_driver
 from perception.runtime.engines.measured import cpu_name
 from perception.runtime.engines.probe import TINY_GRAPH
@@ -133,8 +133,8 @@ def try_backend(name: str) -> Check:
     backend = BACKENDS[name]
     if not backend.installed:
         return Check("backend", name, "missing", "not installed", backend.install)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "relu.onnx"
+    with scratch_folder("doctor") as folder:
+        path = folder / "relu.onnx"
         path.write_bytes(TINY_GRAPH)
         x = np.array([[[[-1, 0], [1, 2]]]], np.float32)
         try:

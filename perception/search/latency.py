@@ -9,7 +9,6 @@ lies between blocks and of what a backend saves when blocks follow each other.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from export.graphs import GraphSpec, graph_specs
 from export.onnx_writer import write_onnx
 from export.qdq import layers_of, quantize
 from perception.errors import ConfigError
+from perception.files.folders import scratch_folder
 from perception.files.text import read_json
 from perception.files.writing import write_text
 from perception.models.anyfuse import AnyFuse
@@ -157,10 +157,10 @@ class LatencyTables:
 
     def load(self, graphs: Sequence[onnx.ModelProto]) -> list[Engine]:
         """Engines of graphs, on the tables' backend."""
-        with tempfile.TemporaryDirectory(prefix="anysense-search-") as folder:
+        with scratch_folder("search") as folder:
             engines = []
             for index, graph in enumerate(graphs):
-                path = Path(folder) / f"{index}.onnx"
+                path = folder / f"{index}.onnx"
                 onnx.save(graph, path)
                 engines.append(BACKENDS[self.backend].load(path, self.threads))
         return engines
@@ -195,8 +195,8 @@ def _export_blocks(wanted: Sequence[tuple[nn.Module, Shape]]) -> list[onnx.Model
         units.append(fold_batch_norm(real))
     names = [f"block{i}" for i in range(len(units))]
     inputs = {f"in_{n}": torch.randn(shape) for n, (_, shape) in zip(names, wanted, strict=True)}
-    with tempfile.TemporaryDirectory(prefix="anysense-search-") as folder:
-        path = Path(folder) / "blocks.onnx"
+    with scratch_folder("search") as folder:
+        path = folder / "blocks.onnx"
         spec = GraphSpec(path.name, _Blocks(units), inputs, [f"out_{n}" for n in names])
         write_onnx(spec, path, half_storage=False)
         extractor = Extractor(onnx.load(path))
@@ -317,9 +317,9 @@ def time_network(
     """
     folded = fold_batch_norm(model)
     graphs: list[onnx.ModelProto] = []
-    with tempfile.TemporaryDirectory(prefix="anysense-search-") as folder:
+    with scratch_folder("search") as folder:
         for spec in graph_specs(folded, images):
-            path = Path(folder) / spec.file
+            path = folder / spec.file
             write_onnx(spec, path, half_storage=False)
             graphs.append(quantized_for_timing(onnx.load(path), int8))
     return time_engines(tables.load(graphs), 2.0)

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from perception.errors import AnySenseError
+from perception.files.writing import write_text
 
 CACHE_VARIABLE = "ANYSENSE_CACHE"
 _MOST = 200
@@ -60,10 +62,8 @@ def remember(wanted: str, milliseconds: dict[str, float]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Renamed into place: a reader in another process sees the old or the new file.
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as partial:
-            json.dump(content, partial)
-        os.replace(partial.name, path)
-    except (OSError, RuntimeError):
+        write_text(path, json.dumps(content), sync=False)
+    except (AnySenseError, OSError, RuntimeError):
         return  # no home, a full disk: the next start measures again
 
 
