@@ -25,11 +25,11 @@ from perception.runtime.onnx_file import GraphParts, parts, with_outputs
 
 _NAMES = """
     Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose
-    DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
+    DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
     GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity
     InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Mean Min
     Mul Neg Not Or PRelu Pow QuantizeLinear Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
-    ReduceSum Relu Reshape Resize Round Sigmoid Sign Slice Softmax Softplus Softsign SpaceToDepth Split
+    ReduceSum Relu Reshape Resize Round Sigmoid Sign Slice Softmax Softplus Softsign Split
     Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where Xor
 """
 
