@@ -229,3 +229,14 @@ def test_long_chains_have_an_end() -> None:
     assert tree.lookup("f1950", "f2000").translation[0] == 50
     with pytest.raises(CalibrationError):
         tree.lookup("f0", "f2000")
+
+
+def test_only_what_moves_gets_too_old() -> None:
+    tree = FrameTree()
+    tree.set("base", "camera", _shift(1), 0, static=True)
+    tree.set("base", "head", _shift(1), 100)
+    assert tree.lookup("base", "camera", 10**12, max_age_ns=1)
+    assert tree.lookup("head", "camera", 150, max_age_ns=50)
+    for ends in (("head", "camera"), ("camera", "head")):
+        with pytest.raises(CalibrationError, match="from 'head' to 'base'"):
+            tree.lookup(*ends, 151, max_age_ns=50)
