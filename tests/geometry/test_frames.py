@@ -125,8 +125,10 @@ def test_histories_of_many_frames_are_bounded_together() -> None:
     for number in range(MAX_TRANSFORMS // 500 + 40):
         for stamp in range(500):
             tree.set("base", f"tag_{number}", still, stamp)
+        if number == MAX_TRANSFORMS // 500 - 1:  # just as many as are kept
+            assert tree.connects("base", "tag_0")
     assert sum(len(e.samples) for e in tree._edges.values()) == tree._kept <= MAX_TRANSFORMS
-    assert tree.lookup("base", f"tag_{number}", 250)
+    assert tree.lookup("base", f"tag_{number}", 250) and not tree.connects("base", "tag_0")
 
 
 @given(
