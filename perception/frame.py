@@ -75,6 +75,27 @@ def is_return(points: NDArray[Any], least_range_m: float = LEAST_RANGE_M) -> NDA
         return (square >= least) & (square < np.inf)  # False for NaN
 
 
+def scale_intensity(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Intensities (N,) of any type to 0..1.
+
+    8 and 16 bit integers are divided by their largest value; floats and wider integers, which drivers
+    fill with 0..1, with 8 or with 16 bit counts, by 255 when any exceeds 1, and by 65535 when any exceeds
+    255 (Ouster).  What is not finite becomes 0.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = values.astype(np.float32)
+    if np.issubdtype(values.dtype, np.integer) and values.dtype.itemsize <= 2:
+        out /= np.float32(np.iinfo(values.dtype).max)
+    else:
+        finite = np.isfinite(out)
+        if not finite.all():
+            out[~finite] = 0
+        most = out.max(initial=0.0)
+        if most > 1.0:
+            out /= np.float32(255 if most <= 255 else 65535)
+    return out.clip(0, 1, out=out)
+
+
 def shape_hint(shape: tuple[int, ...], channels: int = 1) -> str:
     """What to do about an array of `shape` where (H, W), or (H, W, 3), is expected; empty if unknown."""
     if 0 in shape:
@@ -119,8 +140,8 @@ class Sample:
         data: rgb (H, W, 3) uint8 in R, G, B order; depth (H, W) float32 metres along the optical
             axis, NaN = no return, -Inf = too close, +Inf = beyond range (REP 117); thermal (H, W)
             float32 in `unit`; lidar (N, C>=3) float32, columns x, y, z in metres in the sensor
-            frame (REP 103: x forward, y left, z up), then intensity in 0..1 when known; (0, 0, 0) is
-            no return.
+            frame (REP 103: x forward, y left, z up), then intensity when known, in 0..1 (or counts,
+            see `scale_intensity`); (0, 0, 0) is no return.
         stamp_ns: acquisition time in nanoseconds; None when it is not known, and then taken to be when
             the sample is handed in.  0 is a time like any other, as at the start of a simulation.
         frame_id: name of the sensor's coordinate frame.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perception.adapters.image import byte_view
 from perception.errors import EncodingError, InputError
 from perception.files.limits import check_bytes, check_points
-from perception.frame import LEAST_RANGE_M, is_return
+from perception.frame import LEAST_RANGE_M, is_return, scale_intensity
 
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """numpy types by PointField datatype code."""
@@ -138,27 +138,6 @@ def _format(field: PointField, point_step: int, is_bigendian: bool) -> str:
     if field.offset < 0 or field.offset + np.dtype(code).itemsize > point_step:
         raise EncodingError(f"field {field.name} lies outside the point", where="lidar")
     return (">" if is_bigendian else "<") + code
-
-
-def scale_intensity(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Intensities (N,) of any type to 0..1.
-
-    8 and 16 bit integers are divided by their largest value; floats and wider integers, which drivers
-    fill with 0..1, with 8 or with 16 bit counts, by 255 when any exceeds 1, and by 65535 when any exceeds
-    255 (Ouster).  What is not finite becomes 0.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        out = values.astype(np.float32)
-    if np.issubdtype(values.dtype, np.integer) and values.dtype.itemsize <= 2:
-        out /= np.float32(np.iinfo(values.dtype).max)
-    else:
-        finite = np.isfinite(out)
-        if not finite.all():
-            out[~finite] = 0
-        most = out.max(initial=0.0)
-        if most > 1.0:
-            out /= np.float32(255 if most <= 255 else 65535)
-    return out.clip(0, 1, out=out)
 
 
 def points_from_array(

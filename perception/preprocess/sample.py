@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import BlindError, CalibrationError, InputError
-from perception.frame import Modality, Sample, is_return, shape_hint
+from perception.frame import Modality, Sample, is_return, scale_intensity, shape_hint
 from perception.geometry.projection import LidarImage, project_lidar
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.grid import GridMap
@@ -26,6 +26,9 @@ from perception.preprocess.normalize import (
 
 PLAUSIBLE_KELVIN = (100.0, 5000.0)
 """Median temperatures outside this are no temperatures that a thermal camera can have seen."""
+
+_MOST_INTENSITY = 1.5
+"""What exceeds this is no share of 1 that was rounded or calibrated, but counts."""
 
 _COUNTS = {"counts8": 255.0, "counts16": 65535.0}
 _COARSE = (slice(None, None, 8), slice(None, None, 8))
@@ -170,13 +173,22 @@ def _lidar(sample: Sample, contract: PreprocessContract) -> LidarImage:
         )
     grid = GridMap.fit(source_size(sample), contract.grid)
     return project_lidar(
-        points,
+        _in_unit_range(points),
         sample.camera.scaled(*grid.scale),
         sample.extrinsics,
         contract.grid.height,
         contract.grid.width,
         sensor_height_m=contract.lidar.sensor_height_m,
     )
+
+
+def _in_unit_range(points: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The cloud, its intensities scaled as the adapters do when they are counts."""
+    if points.shape[1] < 4 or not (points[:, 3] > _MOST_INTENSITY).any():
+        return points
+    scaled = points[:, :4].astype(np.float32)
+    scaled[:, 3] = scale_intensity(scaled[:, 3])
+    return scaled
 
 
 _ON_GRID: dict[

@@ -10,6 +10,8 @@ import pytest
 
 from perception.errors import InputError
 from perception.frame import Frame, Sample
+from perception.geometry.camera import CameraModel
+from perception.geometry.transforms import RigidTransform
 from perception.preprocess import GridSpec, PreprocessContract, preprocess_sample
 
 CONTRACT = PreprocessContract(
@@ -79,3 +81,25 @@ def test_views_of_any_layout_are_what_they_show() -> None:
     want = preprocess_sample(Sample("rgb", IMAGE), CONTRACT)
     for view in views:
         assert np.array_equal(preprocess_sample(Sample("rgb", view), CONTRACT), want)
+
+
+@pytest.mark.parametrize(
+    ("full", "dtype"), [(255, np.float32), (65535, np.float64), (1, np.float32)]
+)
+def test_intensities_of_counts_are_those_of_shares(full: int, dtype: type) -> None:
+    rng = np.random.default_rng(1)
+    cloud = np.column_stack([rng.uniform(-3, 3, (200, 2)), rng.uniform(4, 9, 200), rng.random(200)])
+    cloud[0, 3] = 1
+    camera = CameraModel(64, 32, 40, 40, 31.5, 15.5)
+
+    def given(points: np.ndarray) -> np.ndarray:
+        sample = Sample("lidar", points, camera=camera, extrinsics=RigidTransform.identity())
+        return preprocess_sample(sample, CONTRACT)
+
+    counts = (cloud * [1, 1, 1, full]).astype(dtype)
+    before = counts.copy()
+    assert np.allclose(given(counts), given(cloud.astype(np.float32)), atol=1e-6)
+    assert np.array_equal(counts, before)
+    nearly = cloud.astype(np.float32)
+    nearly[0, 3] = 1.01  # a share that was rounded
+    assert np.allclose(given(nearly), given(cloud.astype(np.float32)), atol=1e-6)
