@@ -1,16 +1,17 @@
-"""PCD files (Point Cloud Library, format 0.7): ascii and binary."""
+"""PCD files (Point Cloud Library, format 0.7): ascii, binary and binary_compressed."""
 
 from __future__ import annotations
 
 import io
+import struct
 from collections import Counter
-from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.adapters.lzf import decompress_lzf
 from perception.adapters.pointcloud import (
     DATATYPES,
     INTENSITY_NAMES,
@@ -18,9 +19,10 @@ from perception.adapters.pointcloud import (
     decode_pointcloud2,
 )
 from perception.errors import EncodingError
-from perception.files.limits import check_points
+from perception.files.limits import check_bytes, check_points
 
 _CODES = {np.dtype(v).str[1:]: k for k, v in DATATYPES.items()}
+_SIZES = struct.Struct("<II")  # of compressed data, packed and unpacked
 _LONGEST_LINE, _MOST_LINES = 4096, 1000
 
 
@@ -30,8 +32,8 @@ def parse_pcd(content: bytes) -> NDArray[np.float32]:
     Binary data are little-endian, as PCL writes them.
 
     Raises:
-        InputError: the header is wrong or claims more points than the limit, the data end early, or
-            they are compressed.
+        InputError: the header is wrong or claims more points than the limit, or the data end early or
+            are damaged.
     """
     header, start = _header(content)
     try:
@@ -61,8 +63,11 @@ def parse_pcd(content: bytes) -> NDArray[np.float32]:
         fields = [PointField(name, offset, code) for name, offset, code in layout]
         step = starts[-1]
         return decode_pointcloud2(fields, content[start:], width=points, height=1, point_step=step)
+    if form == "binary_compressed":
+        return _compressed(content[start:], layout, points, starts[-1])
     if form != "ascii":
-        raise EncodingError(f"PCD data are {form[:30]}", hint="ascii or binary")
+        hint = "ascii, binary or binary_compressed"
+        raise EncodingError(f"PCD data are {form[:30]}", hint=hint)
     return _ascii(content[start:], layout, points, starts[-1])
 
 
@@ -93,10 +98,47 @@ def _header(content: bytes) -> tuple[dict[str, list[str]], int]:
     raise EncodingError("no PCD header")
 
 
+def _compressed(
+    body: bytes, layout: list[tuple[str, int, int]], points: int, step: int
+) -> NDArray[np.float32]:
+    """All values of a field follow each other, then come those of the next."""
+    check_bytes(points * step)
+    if len(body) < _SIZES.size:
+        raise EncodingError("PCD data end before their sizes")
+    packed, size = _SIZES.unpack_from(body)
+    available = len(body) - _SIZES.size
+    if packed > available:
+        raise EncodingError(f"ends early: {available} of {packed} bytes of compressed data")
+    if size != points * step:
+        raise EncodingError(
+            f"PCD data unpack to {size} bytes, {points} points of {step} need others"
+        )
+    columns = decompress_lzf(body[_SIZES.size : _SIZES.size + packed], size)
+    wanted = [c for c in layout if c[0] in ("x", "y", "z", *INTENSITY_NAMES)]
+    unknown = [name for name, _, code in wanted if not code]
+    if unknown:
+        raise EncodingError(f"PCD field {unknown[0]} has an unknown type")
+    kind = np.dtype([(name, "<" + DATATYPES[code]) for name, _, code in wanted])
+    table = np.zeros(points, kind)
+    for name, offset, code in wanted:
+        table[name] = np.frombuffer(columns, "<" + DATATYPES[code], points, offset * points)
+    return _of_table(table)
+
+
+def _of_table(table: NDArray[Any]) -> NDArray[np.float32]:
+    """Go through the binary decoder, so that the rules for intensity and NaN are the same."""
+    fields = [
+        PointField(name, offset, _CODES[kind.str[1:]])
+        for name, (kind, offset, *_) in (table.dtype.fields or {}).items()
+    ]
+    return decode_pointcloud2(
+        fields, table.tobytes(), width=len(table), height=1, point_step=table.dtype.itemsize
+    )
+
+
 def _ascii(
     body: bytes, layout: list[tuple[str, int, int]], points: int, columns: int
 ) -> NDArray[np.float32]:
-    """Go through the binary decoder, so that the rules for intensity and NaN are the same."""
     wanted = [c for c in layout if c[0] in ("x", "y", "z", *INTENSITY_NAMES)]
     try:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -107,11 +149,7 @@ def _ascii(
                 packed[name] = table[:, i]
     except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise EncodingError("PCD data do not fit the header") from error
-    offsets: Mapping[str, Any] = kind.fields or {}
-    fields = [PointField(name, offsets[name][1], code) for name, _, code in wanted]
-    return decode_pointcloud2(
-        fields, packed.tobytes(), width=points, height=1, point_step=kind.itemsize
-    )
+    return _of_table(packed)
 
 
 def _table(body: bytes, wanted: list[int], points: int, columns: int) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from perception.adapters.files import load_lidar
 from perception.adapters.headerless import parse_bin
+from perception.adapters.lzf import decompress_lzf
 from perception.adapters.pcd import parse_pcd
 from perception.adapters.pointcloud import PointField, decode_pointcloud2
-from perception.errors import EncodingError, InputError
+from perception.errors import AnySenseError, EncodingError, InputError
 
 XYZ = [PointField(n, o, 7) for n, o in (("x", 0), ("y", 4), ("z", 8))]
 
@@ -137,3 +139,101 @@ def test_other_names_of_intensity(name: str) -> None:
     fields = [*XYZ, PointField(name, 12, 7)]
     got = decode_pointcloud2(fields, data, width=2, height=1, point_step=16)
     assert np.allclose(got[:, 3], [0.2, 1])
+
+
+def lzf(content: bytes) -> bytes:
+    """A greedy compressor: the longest of the last matches, up to 8 kB back and 264 bytes long."""
+    out, literal, position = bytearray(), bytearray(), 0
+    seen: dict[bytes, int] = {}
+
+    def flush() -> None:
+        for start in range(0, len(literal), 32):
+            part = literal[start : start + 32]
+            out.append(len(part) - 1)
+            out.extend(part)
+        literal.clear()
+
+    while position < len(content):
+        key = content[position : position + 3]
+        start = seen.get(key, -1) if len(key) == 3 else -1
+        seen[key] = position
+        if start < 0 or position - start > 8192:
+            literal.append(content[position])
+            position += 1
+            continue
+        length = 3
+        while length < 264 and content[position + length : position + length + 1] == (
+            content[start + length : start + length + 1]
+        ) and position + length < len(content):  # fmt: skip
+            length += 1
+        flush()
+        back = position - start - 1
+        out.append((min(length - 2, 7) << 5) | back >> 8)
+        if length - 2 >= 7:
+            out.append(length - 9)
+        out.append(back & 255)
+        position += length
+    flush()
+    return bytes(out)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.binary(max_size=300), st.integers(1, 40), st.binary(max_size=40))
+def test_compressed_bytes_come_back(start: bytes, times: int, end: bytes) -> None:
+    content = start * times + end
+    assert decompress_lzf(lzf(content), len(content)) == content
+    for size in (len(content) + 1, len(content) - 1):
+        with pytest.raises(EncodingError):
+            decompress_lzf(lzf(content), size)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 3000))
+def test_any_bytes_unpack_to_that_size_or_are_damaged(content: bytes, size: int) -> None:
+    try:
+        assert len(decompress_lzf(content, size)) == size
+    except EncodingError as error:
+        assert "compressed data" in str(error)
+
+
+def compressed(table: np.ndarray, **changes: str) -> bytes:
+    columns = b"".join(np.ascontiguousarray(table[name]).tobytes() for name in table.dtype.names)
+    packed = lzf(columns)
+    names = " ".join(table.dtype.names)
+    sizes = " ".join(str(table.dtype[n].itemsize) for n in table.dtype.names)
+    types = " ".join({"f": "F", "u": "U", "i": "I"}[table.dtype[n].kind] for n in table.dtype.names)
+    ones = " ".join("1" for _ in table.dtype.names)
+    head = header(names, sizes, types, ones, len(table), **changes)
+    head = head.replace(b"DATA binary", b"DATA binary_compressed")
+    return head + struct.pack("<II", len(packed), len(columns)) + packed
+
+
+@pytest.mark.parametrize("wide", ["<f4", "<f8"])
+def test_compressed_points(wide: str) -> None:
+    cloud = scan(700).astype("<f4")
+    table = np.zeros(
+        700, [("ring", "<u2"), ("z", wide), ("intensity", "<f4"), ("x", wide), ("y", wide)]
+    )
+    for i, name in enumerate(("x", "y", "z", "intensity")):
+        table[name] = cloud[:, i]
+    table["ring"] = np.arange(700) % 16
+    content = compressed(table)
+    assert np.array_equal(parse_pcd(content), cloud)
+    assert np.array_equal(parse_pcd(content + b"tail"), cloud)
+    organized = compressed(table, WIDTH="35", HEIGHT="20")
+    assert np.array_equal(parse_pcd(organized), cloud)
+    for end in (-1, -600, len(content) - 8000):
+        with pytest.raises(AnySenseError, match="ends early|damaged|before their sizes"):
+            parse_pcd(content[:end])
+
+
+def test_compressed_points_that_contradict_the_header() -> None:
+    table = np.ones(9, [("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
+    with pytest.raises(EncodingError, match="unpack to 108 bytes"):
+        parse_pcd(compressed(table, POINTS="8", WIDTH="8"))
+    whole = np.ones(9, [("x", "<i4"), ("y", "<f4"), ("z", "<f4")])
+    with pytest.raises(EncodingError, match="x is an integer"):
+        parse_pcd(compressed(whole))
+    odd = np.ones(9, [("x", "<u8"), ("y", "<f4"), ("z", "<f4")])
+    with pytest.raises(EncodingError, match="x has an unknown type"):
+        parse_pcd(compressed(odd))

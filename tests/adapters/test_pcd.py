@@ -84,8 +84,6 @@ def test_nan_and_points_of_no_return_are_dropped() -> None:
 )
 def test_wrong_headers_give_one_line(form: str, changes: dict[str, str]) -> None:
     body: bytes | str = TEXT if form == "ascii" else ROWS.tobytes()
-    if changes == {"FIELDS": "x y z x"} and form == "binary":
-        return  # the last of two counts
     with pytest.raises(AnySenseError) as caught:
         parse_pcd(pcd(body, form, **changes))
     assert "\n" not in str(caught.value)
