@@ -184,10 +184,11 @@ def _lidar(sample: Sample, contract: PreprocessContract) -> LidarImage:
 
 def _in_unit_range(points: NDArray[np.generic]) -> NDArray[np.generic]:
     """The cloud, its intensities scaled as the adapters do when they are counts."""
-    if points.shape[1] < 4 or not (points[:, 3] > _MOST_INTENSITY).any():
+    fourth = points[:, 3:4].astype(np.float32, copy=False)
+    if not (fourth > _MOST_INTENSITY).any():
         return points
     scaled = points[:, :4].astype(np.float32)
-    scaled[:, 3] = scale_intensity(scaled[:, 3])
+    scaled[:, 3] = scale_intensity(fourth[:, 0])
     return scaled
 
 
