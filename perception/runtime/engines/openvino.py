@@ -43,7 +43,34 @@ def native_precision() -> str:
         BackendMissingError: OpenVINO is not installed.
     """
     capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return next((p for p, name in _CAPABILITY.items() if name in capabilities), "f32")
+    listed = (p for p, name in _CAPABILITY.items() if name in capabilities)
+    return next((p for p in listed if _computes(p)), "f32")
+
+
+@cache
+def _computes(precision: str) -> bool:
+    """Whether OpenVINO's kernels here compute in a precision that the CPU has.
+
+    Where they are limited (`ONEDNN_MAX_CPU_ISA`, an emulated CPU) it is listed all the same: graphs then
+    cannot be loaded, or give NaN.
+    """
+    import openvino
+    from openvino import opset13 as ops
+
+    # As many channels as fill the widest registers; every weight and value is exact in 8 bits.
+    weight = np.tile(np.array([[1, -2, 3], [0.5, 4, -1], [2, 0, 1]], np.float32), (32, 32, 1, 1))
+    image = ops.parameter([1, 32, 8, 8], np.float32)
+    maps = ops.convolution(image, ops.constant(weight), [1, 1], [0, 0], [0, 0], [1, 1])
+    rows = ops.reshape(maps, ops.constant(np.array([32, 36])), False)
+    ones = ops.constant(np.ones((36, 32), np.float32))
+    model = openvino.Model([ops.matmul(rows, ones, False, False)], [image], "precision")
+    try:
+        compiled = _core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+        (found,) = compiled([np.ones((1, 32, 8, 8), np.float32)]).values()
+    except Exception:  # of any type
+        return False
+    wanted = 32 * weight[0, 0].sum() * 36
+    return bool(np.all(np.abs(found - wanted) <= 0.01 * wanted))
 
 
 class OpenVinoEngine(Engine):
