@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from perception.errors import CalibrationError
 from perception.files.text import read_text
 from perception.geometry.camera import CameraModel
-from perception.geometry.rig import Rig, SensorCalibration
+from perception.geometry.rig import Rig, SensorCalibration, mounted
 from perception.geometry.transforms import RigidTransform
 
 
@@ -81,15 +81,16 @@ def rig_from_kitti(folder: Path) -> Rig:
     k = projection[:, :3]
     with _naming(cameras.path):
         rectify = RigidTransform(cameras.array("R_rect_00", 3, 3), np.zeros(3))
-        camera = CameraModel(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2], frame_id="camera")
         # P = K [I | t]: camera 2 sits beside camera 0 by t, in rectified coordinates.
         try:
             shift = np.linalg.solve(k, projection[:, 3])
         except np.linalg.LinAlgError as error:
             raise CalibrationError("'P_rect_02' is singular") from error
+        info = {"width": width, "height": height, "p": projection.ravel(), "frame_id": "camera"}
+        camera = CameraModel.from_camera_info(info, rectified=True)
         offset = RigidTransform(np.eye(3), shift.astype(np.float64))
     with _naming(velodyne.path):
-        to_camera = RigidTransform(velodyne.array("R", 3, 3), velodyne.array("T", 3))
+        to_camera = mounted(RigidTransform(velodyne.array("R", 3, 3), velodyne.array("T", 3)))
     return Rig(
         {
             "rgb": SensorCalibration(camera, None, "camera"),

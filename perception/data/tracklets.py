@@ -80,12 +80,16 @@ def _number(item: Element, name: str) -> float:
 
 
 def _tracklet(item: Element) -> Tracklet:
-    poses = item.find("poses")
-    rows = [] if poses is None else poses.findall("item")
+    element = item.find("poses")
+    rows = [] if element is None else element.findall("item")
     table = [[_number(row, name) for name in ("tx", "ty", "tz", "rz")] for row in rows]
-    return Tracklet(
-        (item.findtext("objectType") or "").strip(),
-        (_number(item, "h"), _number(item, "w"), _number(item, "l")),
-        int(_number(item, "first_frame")),
-        np.array(table, np.float64).reshape(-1, 4),
-    )
+    poses = np.array(table, np.float64).reshape(-1, 4)
+    size = (_number(item, "h"), _number(item, "w"), _number(item, "l"))
+    first = _number(item, "first_frame")
+    if min(size) <= 0:
+        raise ValueError(f"size {' x '.join(f'{v:g}' for v in size)} is not positive")
+    if first < 0 or first != int(first):
+        raise ValueError(f"first_frame {first:g} is no frame")
+    if len(poses) and np.abs(poses[:, 3]).max() > 4 * math.pi:
+        raise ValueError(f"rz of {np.abs(poses[:, 3]).max():g} is no angle in radians")
+    return Tracklet((item.findtext("objectType") or "").strip(), size, int(first), poses)

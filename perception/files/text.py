@@ -118,6 +118,12 @@ def read_text(
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+_INTEGER = "tag:yaml.org,2002:int"
+_AMBIGUOUS = re.compile(
+    "[-+]?(0[0-9_]|[0-9_]+:)"
+)  # 0640 is octal, 1:30 of base 60 in YAML 1.1 alone
+
+
 class _Loader(yaml.SafeLoader):
     """Refuses a key that a mapping has twice, of which YAML would silently take the last.
 
@@ -125,6 +131,13 @@ class _Loader(yaml.SafeLoader):
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag == _INTEGER and isinstance(node.value, str) and _AMBIGUOUS.match(node.value):
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"'{node.value[:40]}' is another number to YAML 1.1 than to 1.2: write it in decimal",
+                node.start_mark,
+            )
         try:
             value = super().construct_object(node, deep)
         except (LookupError, AttributeError, ValueError, TypeError) as problem:

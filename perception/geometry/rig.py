@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perception.errors import AnySenseError, CalibrationError
 from perception.files.text import read_yaml
 from perception.files.writing import write_yaml
@@ -15,6 +17,7 @@ from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
 SCHEMA = 1
+_LARGEST_RIG_M = 100.0
 _FIELDS = {"camera", "to_reference", "frame_id", "time_offset_ns"}
 
 
@@ -111,12 +114,25 @@ def _sensor(name: str, entry: Any) -> SensorCalibration:
     try:
         return SensorCalibration(
             CameraModel.from_dict(camera) if camera is not None else None,
-            RigidTransform.from_matrix(matrix) if matrix is not None else None,
+            mounted(RigidTransform.from_matrix(matrix)) if matrix is not None else None,
             str(frame_id),
             offset,
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise CalibrationError(str(error), where=name) from error
+
+
+def mounted(transform: RigidTransform) -> RigidTransform:
+    """A transform between sensors of one robot.
+
+    Raises:
+        CalibrationError: they lie further apart than any robot is large.
+    """
+    apart = float(np.linalg.norm(transform.translation))
+    if apart > _LARGEST_RIG_M:
+        hint = "are these millimetres?"
+        raise CalibrationError(f"sensors {apart:.4g} m apart are none of one robot", hint=hint)
+    return transform
 
 
 def save_rig(rig: Rig, path: Path) -> None:

@@ -165,3 +165,26 @@ def test_kitti_boxes_hold_their_lidar_points(real_data: Path) -> None:
     for x0, y0, x1, y1 in truth.boxes.xyxy:
         inside = valid & (uv[:, 0] > x0) & (uv[:, 0] < x1) & (uv[:, 1] > y0) & (uv[:, 1] < y1)
         assert inside.sum() > 20
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("<h>1.5</h>", "<h>0</h>", "size 0 x 2 x 4 is not positive"),
+        ("<w>2</w>", "<w>-2</w>", "is not positive"),
+        ("<first_frame>0", "<first_frame>0.5", "first_frame 0.5 is no frame"),
+        ("<first_frame>0", "<first_frame>-1", "first_frame -1 is no frame"),
+        ("<rz>0", "<rz>90", "rz of 90 is no angle in radians"),
+    ],
+)
+def test_tracklets_that_cannot_be(tmp_path: Path, old: str, new: str, what: str) -> None:
+    text = (
+        "<r><tracklets><item><objectType>Car</objectType><h>1.5</h><w>2</w><l>4</l>"
+        "<first_frame>0</first_frame><poses><item><tx>9</tx><ty>0</ty><tz>0</tz><rz>0</rz></item>"
+        "</poses></item></tracklets></r>"
+    )
+    (tmp_path / "t.xml").write_text(text)
+    assert len(read_tracklets(tmp_path / "t.xml")) == 1
+    (tmp_path / "t.xml").write_text(text.replace(old, new))
+    with pytest.raises(DataError, match=what):
+        read_tracklets(tmp_path / "t.xml")

@@ -156,3 +156,14 @@ def test_csv_lacks_a_column(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(DataError, match="has no column"):
         list(read_csv(path, ("id",)))
+
+
+@pytest.mark.parametrize("text", ["0640", "-012", "0_7", "1:30", "190:20:30"])
+def test_numbers_that_versions_of_yaml_read_otherwise(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"width: {text}\n")
+    with pytest.raises(DataError, match=rf"a.yaml:1: not YAML: '{text}' is another number"):
+        read_yaml(path)
+    for plain, value in (("640", 640), ("0", 0), ("-7", -7), ("0x10", 16), (f"'{text}'", text)):
+        path.write_text(f"width: {plain}\n")
+        assert read_yaml(path) == {"width": value}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+from calibration.kitti import rig_from_kitti
 from perception.errors import CalibrationError
 from perception.geometry.camera import CameraModel
+from perception.geometry.rig import load_rig
 
 K = [500, 0, 320, 0, 510, 240, 0, 0, 1]
 P = [400, 0, 310, -40, 0, 410, 230, 0, 0, 0, 1, 0]
@@ -80,3 +84,36 @@ def test_focal_lengths_that_are_no_pixels(k: list[float]) -> None:
     fields = {"width": 640, "height": 480, "intrinsics": [k[0], k[4], k[2], k[5]]}
     with pytest.raises(CalibrationError, match="focal lengths"):
         CameraModel.from_dict(fields)
+
+
+def kitti(
+    folder: Path, projection: str = "720 0 620 44 0 720 187 0.2 0 0 1 0", t: str = "0 0 0"
+) -> Path:
+    (folder / "calib_cam_to_cam.txt").write_text(
+        f"S_rect_02: 1242 375\nR_rect_00: 1 0 0 0 1 0 0 0 1\nP_rect_02: {projection}\n"
+    )
+    (folder / "calib_velo_to_cam.txt").write_text(f"R: 0 -1 0 0 0 -1 1 0 0\nT: {t}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"projection": "720 3 620 44 0 720 187 0.2 0 0 1 0"}, "skew 3"),
+        ({"projection": "720 0 620 44 0 720 187 0.2 0 0 2 0"}, "not fx 0 cx"),
+        ({"t": "0 -80 -270"}, "281.6 m apart.*millimetres"),
+    ],
+)
+def test_kitti_texts_of_another_form(tmp_path: Path, changes: dict[str, str], what: str) -> None:
+    rig = rig_from_kitti(kitti(tmp_path))
+    assert (rig.sensors["rgb"].camera or camera()).fx == 720
+    assert np.allclose(rig.sensors["lidar"].extrinsics.translation, [44 / 720, 0.2 / 720, 0])  # type: ignore[union-attr]
+    with pytest.raises(CalibrationError, match=what):
+        rig_from_kitti(kitti(tmp_path, **changes))
+
+
+def test_a_rig_in_millimetres(tmp_path: Path) -> None:
+    matrix = [[0, -1, 0, 100], [0, 0, -1, -200], [1, 0, 0, -300], [0, 0, 0, 1]]
+    (tmp_path / "rig.yaml").write_text(yaml.dump({"sensors": {"lidar": {"to_reference": matrix}}}))
+    with pytest.raises(CalibrationError, match=r"lidar: sensors 374.2 m apart"):
+        load_rig(tmp_path / "rig.yaml")
