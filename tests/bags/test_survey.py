@@ -152,6 +152,14 @@ def test_what_is_said_of_another_clock() -> None:
     simulated = StampMender({"rgb": 0, "depth": 50 * S})  # nothing here is of wall time
     assert simulated.mend("depth", 10 * S, 60 * S) == 60 * S
     assert "50 s off" in simulated.notes["depth"]
+    slow = StampMender({"rgb": 2 * S, "depth": 39 * S})  # against rgb, not against the recorder
+    assert slow.mend("depth", now - 39 * S, now) == now - 2 * S
+    assert "37 s off" in slow.notes["depth"]
+    year = 365 * 86_400 * S
+    for stamp, words in ((year, "since boot"), (20 * year, f"{(now - 20 * year) // S} s off")):
+        old = StampMender({"rgb": 0, "depth": now - stamp})
+        old.mend("depth", stamp, now)
+        assert words in old.notes["depth"], "nothing runs for twenty years"
 
 
 @given(st.integers(-S, S), st.integers(-S, S))
