@@ -52,8 +52,9 @@ def test_what_is_cut_off_or_has_more_behind_it_is_refused(
     packed = _packed(data, coding)
     cut = packed[: max(1, int(share * (len(packed) - 1)))]
     for broken in (cut, packed + b"rubbish"):
-        with pytest.raises(DataError, match="^a: .*" + coding):
+        with pytest.raises(DataError, match="^a: .*" + coding) as caught:
             unpack(broken, coding, 2**20, where="a")
+        assert str(caught.value.__cause__ or "") in str(caught.value)
     with pytest.raises(DataError, match="compressed with 'brotli'"):
         unpack(packed, "brotli", 2**20, where="a")
 

@@ -118,6 +118,23 @@ def test_chunks_that_overlap_come_in_order_of_time(kit: Any, mcap: Any) -> None:
     assert got == [(0, 0), (5, 1), (10, 0), (20, 1), (20, 2), (30, 2), (40, 0), (41, 1)]
 
 
+@pytest.mark.parametrize("coding", ["", "zstd"])
+def test_messages_within_and_outside_of_chunks(kit: Any, mcap: Any, coding: str) -> None:
+    build = mcap()
+    inner = (
+        build.channel(2, "/b", IMAGE) + build.message(2, 7, b"second") + build.message(1, 8, b"")
+    )
+    build.add(build.channel(1, "/a", IMAGE) + build.message(1, 5, b"first"))
+    build.add(build.chunk(inner, 7, 8, coding) + build.index(2) + build.index(1))
+    build.add(build.message(2, 9, b"last"))
+    path = kit.path(".mcap")
+    path.write_bytes(build.end())
+    whole = [("/a", 5, b"first"), ("/b", 7, b"second"), ("/a", 8, b""), ("/b", 9, b"last")]
+    assert _read(path) == whole
+    with open_bag(path) as bag:
+        assert [data for _, _, data in bag.messages(["/b"], hinted=True)] == [b"second", b"last"]
+
+
 def test_what_other_bags_are_called(kit: Any, mcap: Any, expected: Any) -> None:
     path = kit.path(".bag")
     path.write_bytes(b"#ROSBAG V2.0\n" + bytes(4096))
@@ -264,11 +281,13 @@ def test_chunks_of_countless_empty_messages(kit: Any, mcap: Any) -> None:
         (lambda b: b.chunk(b"abc", 0, 1, size=4, crc=0), "not what was written"),
         (lambda b: b.chunk(b"abc", 0, 1), "too short"),
         (lambda b: b.chunk(struct.pack("<BQ", 5, 2**50), 0, 1), "longer than its chunk"),
+        (lambda b: b.chunk(b.message(1, 0, b"abc")[:-1], 0, 1), "longer than its chunk"),
         (lambda b: b.chunk(b"abc", 0, 1, "brotli"), "compressed with 'brotli'"),
         (lambda b: b.chunk(b.message(9, 0, b""), 0, 1), "channel 9"),
         (lambda b: b.message(9, 0, b""), "channel 9"),
         (lambda b: b.record(5, b"x"), "too short"),
         (lambda b: b.record(4, b"x"), "too short"),
+        (lambda b: b.record(4, bytes(4) + b.text("/a") + b.text("cdr")[:-1]), "too short"),
         (lambda b: b.record(3, b"\0\0\2\0\0\0\xff\xff"), "UTF-8"),
         (lambda b: struct.pack("<BQ", 5, 2**63), "ends early"),
         (lambda b: bytes(9), "never written"),
