@@ -57,6 +57,9 @@ vectors = st.tuples(*[st.floats(-1, 1)] * 3).filter(lambda v: np.linalg.norm(v) 
 @example((0, 0, 1), np.pi, 1)
 @example((0, 0, 1), 0, 1)
 @example((1, 1, 1), 2 * np.pi / 3, 1)
+@example((1, 0.2, 0), 4.0, 1)
+@example((0, 1, 0.1), 4.0, 2)
+@example((0.1, 0, 1), 4.0, 0.5)
 def test_a_quaternion_turns_about_its_axis_and_comes_back(
     axis: tuple[float, float, float], angle: float, length: float
 ) -> None:
