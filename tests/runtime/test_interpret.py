@@ -66,7 +66,11 @@ def test_what_lies_beside_the_source_changes_nothing(manifest: BundleManifest) -
 
 
 @given(wanted=st.sets(st.sampled_from(sorted(PARTS))))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_only_what_is_wanted_is_made_and_it_is_the_same(
     manifest: BundleManifest, wanted: set[str]
 ) -> None:
@@ -91,7 +95,11 @@ def test_a_bundle_of_one_task_gives_nothing_of_the_other(
 
 
 @given(factor=st.floats(0.01, 1))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_a_factor_is_on_confidence_and_scores_and_nothing_else(
     manifest: BundleManifest, factor: float
 ) -> None:
@@ -104,7 +112,11 @@ def test_a_factor_is_on_confidence_and_scores_and_nothing_else(
 
 
 @given(low=st.floats(0.05, 0.9), factor=st.floats(0.1, 1))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_the_least_score_is_that_of_the_caller_before_the_factor(
     manifest: BundleManifest, low: float, factor: float
 ) -> None:

@@ -24,6 +24,8 @@ from perception.runtime.onnx_file import (
     describe,
     parts,
     self_contained,
+    size_of,
+    with_outputs,
 )
 
 
@@ -405,3 +407,28 @@ def test_what_is_not_among_the_nodes_is_told() -> None:
     assert found.unusual == {"doubled attributes", "sparse weights"}
     with pytest.raises(BundleError, match="no ONNX graph"):
         parts(b"\x0a\xff", where="g")
+
+
+def test_the_docs_say_which_versions_are_read() -> None:
+    text = Path("docs/export.md").read_text(encoding="utf-8")
+    assert f"ONNX opset {NEWEST_OPSET} and IR version {NEWEST_IR} at most" in text
+
+
+@given(shape=st.lists(st.none() | st.integers(0, 2**40), max_size=5))
+def test_a_size_that_varies_counts_as_one(shape: list[int | None]) -> None:
+    values = 1
+    for dimension in shape:
+        values *= 1 if dimension is None else dimension
+    assert size_of(tuple(shape)) == 4 * values
+
+
+def test_tensors_within_can_be_given_too() -> None:
+    content = everywhere().SerializeToString()
+    session = ort.InferenceSession(with_outputs(content, ["x2", "total"]))
+    assert [(o.name, o.shape) for o in session.get_outputs()] == [
+        ("y", [2]),
+        ("x2", [2]),
+        ("total", []),
+    ]
+    y, _, total = session.run(None, {"x": np.array([1, 2], np.float32)})
+    assert np.array_equal(y, _run(content, [1, 2])) and total == 3
