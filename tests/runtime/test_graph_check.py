@@ -242,3 +242,22 @@ def test_a_stride_that_does_not_divide_the_grid_leaves_sizes_open(small: Any) ->
         "det_box_24": (1, 4, None, None),
         "image_fused": (1, None, None, None),
     }
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "stride", "exact"),
+    [(64, 96, 64, False), (96, 64, 64, False), (64, 128, 64, True), (96, 96, 64, False)],
+)
+def test_sizes_are_known_when_the_stride_divides_both_sides(
+    small: Any, height: int, width: int, stride: int, exact: bool
+) -> None:
+    manifest = Bundle.open(small(("rgb",), 0, 2)).manifest
+    grid = manifest.inputs.grid.model_copy(update={"height": height, "width": width})
+    changed = manifest.model_copy(
+        update={
+            "inputs": manifest.inputs.model_copy(update={"grid": grid}),
+            "detection": manifest.detection.model_copy(update={"strides": (stride,)}),
+        }
+    )
+    cells = (height // stride, width // stride) if exact else (None, None)
+    assert expected_outputs(changed)[f"det_cls_{stride}"] == (1, 2, *cells)

@@ -194,6 +194,15 @@ def test_a_graph_that_holds_everything_stays_as_it_is() -> None:
     assert self_contained(content, never, where="g.onnx") is content
 
 
+def test_that_weights_lie_within_may_be_said_in_so_many_words() -> None:
+    model = everywhere()
+    for tensor in _tensors(model):
+        tensor.data_location = TensorProto.DEFAULT
+    content = model.SerializeToString()
+    assert len(content) > len(everywhere().SerializeToString())
+    assert self_contained(content, lambda _: b"", where="g.onnx") is content
+
+
 @pytest.mark.parametrize(
     ("told", "message"),
     [
