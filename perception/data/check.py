@@ -30,6 +30,7 @@ CENTIKELVIN = "counts look like temperatures in 0.01 K: thermal_unit: centikelvi
 _FARTHEST_MEDIAN_M = 400.0
 _RATES = 8.0  # by so much the frames' rate may differ from the one that is said
 _UNITS = {"nanoseconds": 1, "microseconds": 10**3, "milliseconds": 10**6, "seconds": 10**9}
+_FIT = 100.0  # and by so much if the unit is another
 _OUTSIDE = 0.02  # share of the image by which boxes may reach beyond it
 _OFF_CENTER = 0.2  # share of the image by which a principal point may lie beside its middle
 
@@ -142,12 +143,13 @@ class _FolderCheck:
             return
         text = f"frames are {step:.3g} s apart, rate_hz says {rate:g} Hz"
         for unit, factor in _UNITS.items():
-            if 10**18 <= stamps[0] * factor < 10**19:  # 2001 to 2286
-                if factor == 1:
-                    self.add("warning", FRAMES, text)
-                else:
-                    text = f"{text}: are its stamps {unit}? They must be nanoseconds"
-                    self.add("error", FRAMES, text)
+            if not 10**18 <= stamps[0] * factor < 10**19:  # 2001 to 2286
+                continue
+            if factor == 1:
+                self.add("warning", FRAMES, text)
+            elif 1 / _FIT < step * factor * rate < _FIT:
+                text = f"{text}: are its stamps {unit}? They must be nanoseconds"
+                self.add("error", FRAMES, text)
 
     def _files(self, folder: str, known: set[str] | None) -> None:
         samples = self.recording.files[folder]

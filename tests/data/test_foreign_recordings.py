@@ -77,6 +77,13 @@ def test_stamps_of_another_unit(root: Path, per_second: int, unit: str) -> None:
     assert found(check_folder(root), "error", "frames.csv", unit)
 
 
+@pytest.mark.parametrize("start", [0, 10**9, 10**12, 2 * 10**15])
+def test_stamps_since_a_start_may_be_of_any_rate(root: Path, start: int) -> None:
+    for step in (10**7, 10**8, 2 * 10**9):
+        _stamps(root, [start + i * step for i in range(4)])
+        assert check_folder(root) == []
+
+
 def test_another_rate_than_said(root: Path) -> None:
     _stamps(root, [START * 10**9 + i * 10**9 for i in range(4)])
     assert found(check_folder(root), "warning", "frames.csv", "1 s apart, rate_hz says 10 Hz")
