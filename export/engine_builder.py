@@ -28,6 +28,7 @@ from perception.runtime.bundle import Bundle, GraphSource
 from perception.runtime.engines.base import BackendMissingError
 from perception.runtime.engines.cuda_driver import examine_driver
 from perception.runtime.engines.cuda_memory import cuda_memory
+from perception.runtime.engines.onnxruntime import check_loads
 from perception.runtime.engines.plans import (
     FOLDER,
     PlanFile,
@@ -359,6 +360,7 @@ def typed_graph(bundle: Bundle, source: GraphSource, options: BuildOptions) -> o
 def _build(
     trt: Any, bundle: Bundle, source: GraphSource, options: BuildOptions, progress: Told
 ) -> bytes:
+    check_loads(source.read_bytes(), where=str(source))  # TensorRT's parser looks less closely
     if options.device and not options.compute_capabilities:
         with cuda_memory(options.device).current():
             return _build_here(trt, bundle, source, options, progress)

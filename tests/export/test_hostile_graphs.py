@@ -15,14 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from export import engine_builder
 from export.compose import compose, load_graph
+from export.engine_builder import BuildOptions
 from export.half_graph import computing_nodes, simulate_half, to_half
 from export.onnx_files import graph_problems, load_model
 from export.qdq import layers_of, quantize
 from perception.cli.main import main
 from perception.errors import BundleError, EngineError
 from perception.files.containers import Folder
-from perception.runtime.bundle import GraphSource, sha256_of
+from perception.runtime.bundle import Bundle, GraphSource, sha256_of
 
 MakeBundle = Callable[..., Path]
 
@@ -207,3 +209,16 @@ def test_every_way_to_export_says_so_in_one_line(
         lines = errors.getvalue().strip().splitlines()
         assert len(lines) == 1 and f"{bundle}{os.sep}encoder_rgb.onnx" in lines[0]
         assert not (tmp_path / "out").exists()
+
+
+def test_what_onnx_runtime_would_not_load_is_not_given_to_tensorrt(make_bundle: MakeBundle) -> None:
+    folder = make_bundle()
+
+    def circle(model: onnx.ModelProto) -> None:
+        model.graph.node[0].input[0] = model.graph.output[0].name
+
+    edited(folder / "encoder_rgb.onnx", circle)
+    bundle = Bundle.open(folder, verify=False)
+    source = GraphSource(bundle.files, "encoder_rgb.onnx")
+    with pytest.raises(EngineError, match="cannot be loaded"):
+        engine_builder._build(None, bundle, source, BuildOptions("tensorrt"), print)

@@ -54,6 +54,14 @@ def test_the_offset_is_said_in_round_numbers() -> None:
     assert "400 ms ahead" in clocks.line("depth")
 
 
+@given(lead=st.integers(-1000 * MS, 50 * MS))
+def test_of_a_clock_within_the_limits_there_is_nothing_to_say(lead: int) -> None:
+    clocks = SensorClocks(max_lead_ns=50 * MS, max_lag_ns=1000 * MS)
+    found = _run(clocks, {"rgb": lead, "lidar": lead})
+    assert all(found["rgb"]) and all(found["lidar"]) and not clocks.out
+    assert clocks.line("rgb") == clocks.line("lidar") == ""
+
+
 def test_a_clock_since_boot_is_recognized() -> None:
     clocks = SensorClocks()
     for index in range(5):
