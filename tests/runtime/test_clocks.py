@@ -162,6 +162,26 @@ def test_a_recording_that_loops() -> None:
     assert len([i for i in rejected if i > 10]) <= 6  # a few at each of two turns
 
 
+@given(
+    names=st.permutations(MODALITIES),
+    count=st.integers(2, 4),
+    jump=st.integers(HOUR // 60, 10 * HOUR),
+    back=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_recording_that_is_wound_costs_each_sensor_one_sample(
+    names: list[Modality], count: int, jump: int, back: bool
+) -> None:
+    clocks = SensorClocks()
+    leads: dict[Modality, int] = dict.fromkeys(names[:count], -100 * HOUR)
+    before = _run(clocks, leads)
+    assert all(all(found) for found in before.values())
+    moved = {m: lead - jump if back else lead + jump for m, lead in leads.items()}
+    after = _run(clocks, moved, count=6, start=NOW + 1000 * MS)
+    assert all(all(found[1:]) for found in after.values())
+    assert not clocks.out
+
+
 def test_max_skew_holds_for_all() -> None:
     clocks = SensorClocks(max_skew_ns=500 * MS)
     assert not any(_run(clocks, {"rgb": -600 * MS, "depth": -700 * MS})["rgb"])

@@ -108,6 +108,21 @@ def test_only_ids_that_count_through_are_taken(content: dict[str, Any], ids: lis
             check_manifest(changed, "m")
 
 
+def test_ids_leave_room_for_pixels_of_no_class(content: dict[str, Any]) -> None:
+    """255 is what masks say where nothing is labeled."""
+    table = [{"id": i, "name": "x", "color": [0, 0, 0]} for i in range(256)]
+    check_manifest(_put(content, "classes.segmentation", table[:255]), "m")
+    with pytest.raises(BundleError, match=r"segmentation\.255\.id"):
+        check_manifest(_put(content, "classes.segmentation", table), "m")
+
+
+def test_a_record_says_on_how_many_frames_it_was_measured() -> None:
+    content = yaml.safe_load(OLD.read_text())
+    check_manifest(_put(content, "backends.openvino-bf16.frames", 1), "m")
+    with pytest.raises(BundleError, match="frames"):
+        check_manifest(_put(content, "backends.openvino-bf16.frames", 0), "m")
+
+
 def test_the_message_says_which_id_is_wrong(content: dict[str, Any]) -> None:
     for ids, message in (([0, 1, 1], "id 1 is given twice"), ([1, 2, 3], "no id 0")):
         table = [{"id": i, "name": "x", "color": [0, 0, 0]} for i in ids]
