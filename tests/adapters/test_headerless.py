@@ -145,6 +145,14 @@ def test_impossible_columns_are_refused(columns: int) -> None:
         parse_bin(bytes(64), columns)
 
 
+def test_as_many_columns_as_the_command_line_takes() -> None:
+    for columns in (3, 16):
+        stored = np.full((4, columns), 2.0, "<f4")
+        assert np.array_equal(parse_bin(stored.tobytes(), columns), stored[:, :5])
+    with pytest.raises(EncodingError, match="17 columns, expected 3 to 16"):
+        parse_bin(bytes(17 * 4), 17)
+
+
 def test_more_points_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perception.files.limits.MAX_POINTS", 10)
     assert len(parse_bin(bytes(160), 4)) == 10

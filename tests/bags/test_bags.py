@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perception.errors import DataError, EncodingError
-from perception.frame import MODALITIES
+from perception.frame import MODALITIES, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
 
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
 
-from perception.adapters.messages import to_sample
+from perception.adapters.messages import to_camera, to_sample
 from perception.bags.files import (
     TOPICS,
     messages_of,
@@ -25,7 +29,7 @@ from perception.bags.files import (
     topics_of,
     write_bag,
 )
-from perception.bags.messages import BagMessage, parse
+from perception.bags.messages import BagMessage, camera_message, parse, sample_message
 from perception.cli.main import main
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
 
@@ -164,3 +168,53 @@ def test_wrong_arguments(
     error = capsys.readouterr().err
     assert word in error
     assert len(error.splitlines()) == 1
+
+
+@given(
+    st.integers(9, 5000), st.integers(9, 5000), st.floats(0.5, 3), st.floats(0.5, 3), st.booleans()
+)
+def test_camera_infos_are_as_ros_defines_them(
+    width: int, height: int, wide: float, high: float, distorted: bool
+) -> None:
+    side = max(width, height)
+    camera = CameraModel(width, height, wide * side, high * side, width / 3, height / 5)
+    if distorted:
+        camera = replace(
+            camera, distortion_model="plumb_bob", distortion=(0.1, -0.2, 0.3, 0.01, 0.5)
+        )
+    message = parse(camera_message("/info", camera, 7, "optical"))
+    assert (message.width, message.height, message.distortion_model) == (width, height, "plumb_bob")
+    assert np.array_equal(message.k.reshape(3, 3), camera.matrix)
+    assert np.array_equal(message.p.reshape(3, 4), np.column_stack([camera.matrix, np.zeros(3)]))
+    assert np.array_equal(message.r.reshape(3, 3), np.eye(3))
+    assert message.d.tolist() == (list(camera.distortion) if distorted else [0] * 5)
+    whole = (message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height)
+    assert whole == (0, 0, 0, 0) and (message.binning_x, message.binning_y) == (0, 0)
+    assert to_camera(message).matrix.tolist() == camera.matrix.tolist()
+
+
+@pytest.mark.parametrize(("unit", "most"), [("counts8", 255), ("counts16", 65535)])
+def test_counts_are_rounded_into_their_range(unit: str, most: int) -> None:
+    values = np.array([[0, 0.4, 0.6, 1.5, -3, np.nan], [most, most - 0.4, most + 9, 7, 2, 1]])
+    sample = Sample("thermal", values.astype(np.float32), 5, unit=unit)
+    message = parse(sample_message("/t", sample, "thermal"))
+    stored = message.data.view(np.uint8 if most == 255 else np.uint16).reshape(2, 6)
+    expected = [[0, 0, 1, 2, 0, 0], [most, most, most, 7, 2, 1]]
+    assert stored.tolist() == expected
+    assert (message.height, message.width, message.step) == (2, 6, 6 * stored.itemsize)
+
+
+@pytest.mark.parametrize("columns", [3, 4, 5])
+def test_clouds_have_the_layout_that_they_say(columns: int) -> None:
+    points = np.random.default_rng(columns).uniform(1, 9, (7, columns)).astype(np.float32)
+    message = parse(sample_message("/p", Sample("lidar", points, 5), "lidar"))
+    names = ["x", "y", "z", "intensity"][:columns]
+    assert [f.name for f in message.fields] == names
+    assert (message.height, message.width, message.is_bigendian) == (1, 7, False)
+    assert message.row_step == 7 * message.point_step == len(message.data)
+    for index, field in enumerate(message.fields):
+        got = [
+            struct.unpack_from("<f", message.data, row * message.point_step + field.offset)[0]
+            for row in range(7)
+        ]
+        assert got == points[:, index].tolist() and (field.datatype, field.count) == (7, 1)

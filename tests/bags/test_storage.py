@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import struct
 import subprocess
@@ -22,6 +23,7 @@ pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags
 
 from rosbags.rosbag2 import CompressionFormat, CompressionMode
 
+from perception.bags import sqlite as sqlite_module
 from perception.bags import storage as storage_module
 from perception.bags.files import modality_topics, read_bag, topics_of, write_bag
 from perception.bags.messages import parse
@@ -97,6 +99,9 @@ def test_rosbag2_folders_of_every_compression(
     path = kit.write(expected[0], storage, compress)
     assert topics_of(path) == {"/cam/rgb": IMAGE, "/cam/depth": IMAGE}
     assert _read(path) == expected[1]
+    for topics in (["/cam/depth"], ["/cam/rgb", "/none"], []):
+        chosen = [m for m in expected[1] if m[0] in topics]
+        assert [(m.topic, m.stamp_ns, m.data) for m in read_bag(path, topics)] == chosen
     if mode != "MESSAGE":  # only metadata.yaml says that messages are compressed
         (file,) = (p for p in path.iterdir() if p.name != "metadata.yaml")
         assert _read(file) == expected[1]
@@ -381,6 +386,79 @@ def _interior(page: int, children: int, child: int) -> bytes:
     head = struct.pack(">BHHHBI", 5, 0, children, page - len(cell), 0, child)
     cells = struct.pack(">H", page - len(cell)) * children
     return head + cells + bytes(page - len(head) - len(cells) - len(cell)) + cell
+
+
+_TABLES = (
+    "CREATE TABLE topics (id INTEGER, name TEXT, type TEXT, serialization_format TEXT);"
+    "CREATE TABLE messages (id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, data BLOB);"
+    "INSERT INTO topics VALUES (1, '/a', 'std_msgs/msg/Empty', 'cdr');"
+)
+_BY_TIME = "CREATE INDEX timestamp_idx ON messages (timestamp ASC);"
+
+
+@pytest.mark.parametrize("index", ["", _BY_TIME])
+def test_many_small_messages_are_no_loop(kit: Any, index: str) -> None:
+    path, count = kit.path(".db3"), 150_000
+    with sqlite3.connect(path) as database:
+        database.executescript(_TABLES + index)
+        rows = ((1, t, b"x") for t in range(count, 0, -1))
+        database.executemany("INSERT INTO messages VALUES (NULL, ?, ?, ?)", rows)
+    database.close()
+    assert [m.stamp_ns for m in read_bag(path)] == list(range(1, count + 1))
+
+
+def test_an_index_that_leads_to_one_message_again_and_again(kit: Any) -> None:
+    path, page = kit.path(".db3"), 4096
+    database = sqlite3.connect(path)
+    database.executescript(
+        f"{_TABLES}{_BY_TIME} INSERT INTO messages VALUES (1, 1, 5, zeroblob(3000));"
+        "CREATE TABLE pad (data BLOB); INSERT INTO pad VALUES (zeroblob(9000));"
+    )
+    pages = dict(database.execute("SELECT name, rootpage FROM sqlite_master"))
+    database.close()
+    content = bytearray(path.read_bytes())
+    root, spare = pages["timestamp_idx"], len(content) // page
+    leaf = content[page * (root - 1) : page * root]
+    cell = struct.pack(">IBBBBB", spare, 4, 3, 1, 9, 5)  # a child, and the entry of the message
+    head = struct.pack(">BHHHBI", 2, 0, 100, page - len(cell), 0, spare)
+    cells = struct.pack(">H", page - len(cell)) * 100
+    content[page * (spare - 1) :] = leaf
+    content[page * (root - 1) : page * root] = (head + cells).ljust(page - len(cell), b"\0") + cell
+    path.write_bytes(content)
+    _one_line(path, "longer messages than its size allows")
+
+
+def test_a_database_is_only_read(kit: Any, tmp_path: Path) -> None:
+    """Nothing appears beside it, and what a killed recorder left in its log is read, too."""
+    made, path = kit.path(".db3"), tmp_path / "killed" / "a.db3"
+    path.parent.mkdir()
+    database = sqlite3.connect(made)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.executescript(f"{_TABLES}{_BY_TIME}")
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.execute("PRAGMA wal_autocheckpoint = 0")
+    database.execute("INSERT INTO messages VALUES (1, 1, 5, zeroblob(100000))")
+    database.commit()
+    shutil.copy(made, path)
+    assert _read(path) == []  # the log is not there
+    assert os.listdir(path.parent) == ["a.db3"]
+    shutil.copy(f"{made}-wal", f"{path}-wal")
+    assert _read(path) == [("/a", 5, bytes(100_000))]
+    database.close()
+
+
+def test_what_is_unpacked_is_for_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = os.umask(0)
+    try:
+        with sqlite_module.unnamed_file() as file:
+            assert os.fstat(file.fileno()).st_mode & 0o077 == 0
+        with tempfile.TemporaryFile() as file, sqlite_module._named(file) as name:
+            assert name.stat().st_mode & 0o077 == 0
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("indexed", [False, True])
