@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -218,3 +219,26 @@ def test_clouds_have_the_layout_that_they_say(columns: int) -> None:
             for row in range(7)
         ]
         assert got == points[:, index].tolist() and (field.datatype, field.count) == (7, 1)
+
+
+def test_players_keep_static_transforms_for_whoever_comes_later(
+    recording: FolderRecording, tmp_path: Path
+) -> None:
+    write_bag(tmp_path / "bag", messages_of(recording))
+    told = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())
+    topics = told["rosbag2_bagfile_information"]["topics_with_message_count"]
+    qos = {t["topic_metadata"]["name"]: t["topic_metadata"]["offered_qos_profiles"] for t in topics}
+    ((latched,), others) = qos.pop("/tf_static"), list(qos.values())
+    never = {"sec": 2**31 - 1, "nsec": 2**32 - 1}  # as rosbag2 writes an infinite time
+    assert latched == {
+        "history": "keep_last",
+        "depth": 1,
+        "reliability": "reliable",
+        "durability": "transient_local",
+        "deadline": never,
+        "lifespan": never,
+        "liveliness": "automatic",
+        "liveliness_lease_duration": never,
+        "avoid_ros_namespace_conventions": False,
+    }
+    assert others and not any(others)

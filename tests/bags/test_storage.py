@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import struct
@@ -219,6 +220,24 @@ def test_types_of_chosen_topics_are_checked(kit: Any) -> None:
     only = kit.write([("/pts", kit.cloud(t), t)])
     with pytest.raises(DataError, match="the bag has no sensor_msgs/msg/Image or"):
         modality_topics(only, {"rgb": "/pts"})
+
+
+@pytest.mark.parametrize("count", [1, 5, 12, 13, 40])
+def test_of_many_topics_that_fit_some_are_named_and_the_others_counted(
+    kit: Any, mcap: Any, count: int
+) -> None:
+    build = mcap()
+    for number in range(count):
+        build.add(build.channel(number, f"/cam{number:02d}", IMAGE))
+    path = kit.path(".mcap")
+    path.write_bytes(build.end())
+    with pytest.raises(DataError) as caught:
+        modality_topics(path, {"rgb": "/none"})
+    line = str(caught.value)
+    counted = re.search(r" and (\d+) more", line)
+    named = line.count("/cam")
+    assert named + (int(counted[1]) if counted else 0) == count
+    assert (counted is not None) == (named < count) and (named == count or named > 10)
 
 
 def test_topics_of_other_encodings_are_named(kit: Any, mcap: Any) -> None:
