@@ -54,9 +54,29 @@ def test_the_offset_is_said_in_round_numbers() -> None:
     assert "400 ms ahead" in clocks.line("depth")
 
 
+def test_of_a_sensor_that_never_spoke_nothing_is_known() -> None:
+    clocks = SensorClocks()
+    assert clocks.line("rgb") == "" and clocks.offset_ns("rgb") is None
+    clocks.skip("rgb")  # it speaks, without stamps
+    assert clocks.line("rgb") == "" and clocks.offset_ns("rgb") is None
+
+
+@pytest.mark.parametrize("lead", [50 * MS, -1000 * MS])
+def test_the_limits_are_those_of_the_docs(lead: int) -> None:
+    """50 ms ahead, as `sync.max_lead_ms` says, and a second behind are taken; more is not."""
+    beyond = lead + 1 if lead > 0 else lead - 1
+    for taken, offset in ((True, lead), (False, beyond)):
+        clocks = SensorClocks()
+        found = _run(clocks, {"rgb": 0, "depth": offset})
+        assert all(found["rgb"]) and set(found["depth"]) == {taken}
+        assert clocks.out == (set() if taken else {"depth"})
+        assert bool(clocks.line("depth")) is not taken
+
+
 @given(lead=st.integers(-1000 * MS, 50 * MS))
+@settings(deadline=None)
 def test_of_a_clock_within_the_limits_there_is_nothing_to_say(lead: int) -> None:
-    clocks = SensorClocks(max_lead_ns=50 * MS, max_lag_ns=1000 * MS)
+    clocks = SensorClocks()
     found = _run(clocks, {"rgb": lead, "lidar": lead})
     assert all(found["rgb"]) and all(found["lidar"]) and not clocks.out
     assert clocks.line("rgb") == clocks.line("lidar") == ""
