@@ -143,6 +143,18 @@ def output_file(path: Path | None) -> Path | None:
     return path
 
 
+def expect_folder(path: Path) -> Path:
+    """Check, before long work, that a folder is there or could be; makes none.
+
+    Raises:
+        ConfigError: the path is a file, or lies below one.
+    """
+    there = next((p for p in (path, *path.parents) if p.exists()), path)
+    if there.exists() and not there.is_dir():
+        raise ConfigError("is a file, or below one; expected a folder", where=str(path))
+    return path
+
+
 def output_folder(path: Path) -> Path:
     """Make a folder for results.
 

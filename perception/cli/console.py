@@ -13,7 +13,7 @@ import select
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -67,7 +67,15 @@ def warn(line: object) -> None:
 
 def complain(line: str) -> None:
     """Print a line of `anysense:` on stderr."""
-    print(f"anysense: {printable(line)}", file=sys.stderr)  # noqa: T201
+    _to_stderr(f"anysense: {line}")
+
+
+def _to_stderr(line: str) -> None:
+    """Print a line there, if that is possible: where it is not, nobody can be told so."""
+    if sys.stderr is None:  # for which `print` would take stdout
+        return
+    with suppress(OSError, ValueError):
+        print(printable(line), file=sys.stderr)  # noqa: T201
 
 
 class Table(RichTable):
@@ -140,7 +148,7 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 class _Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(printable(record.getMessage()), file=sys.stderr)  # noqa: T201
+        _to_stderr(record.getMessage())
 
 
 def prepare_streams() -> None:

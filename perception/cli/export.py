@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from perception.cli.arguments import (
     backend_names,
     command_line,
+    expect_folder,
     output_folder,
     thin_out,
 )
@@ -218,6 +219,7 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
 
     if args.out is None:
         raise ConfigError("--serve needs --out")
+    expect_folder(args.out)
     if args.engine != "onnx" or args.report is not None or args.calib_data or args.precision:
         raise ConfigError(
             "goes with --subset and --out alone", where="--serve", hint="make the bundle first"

@@ -38,6 +38,10 @@ class Parser(argparse.ArgumentParser):
         complain(f"error: {argument}{hint}")
         self.exit(_REFUSED)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is not None:  # without stdout that of the standard library prints help on stderr
+            super()._print_message(message, file)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As that of the standard library, which takes `--option=--` for an option of no value at all."""
         for word in sys.argv[1:] if args is None else args:

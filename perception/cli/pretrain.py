@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from perception.cli.arguments import expect_folder
 from perception.cli.train import add_train_arguments, fit, read_config
 
 
@@ -20,5 +21,5 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args)
     from perception.training.pretrain import Pretrainer
 
-    out = args.out or Path("runs") / f"{config.name}-pretrained"
+    out = expect_folder(args.out or Path("runs") / f"{config.name}-pretrained")
     return fit(Pretrainer(config, out, args.device, tensorboard=args.tensorboard), args)

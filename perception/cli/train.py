@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perception.cli.arguments import expect_folder
 from perception.cli.console import note, say
 from perception.cli.parsing import MAX_THREADS, whole
 from perception.errors import MissingDependencyError
@@ -112,7 +113,7 @@ def train(config: TrainConfig, args: argparse.Namespace) -> int:
     """Run the training that `config` describes."""
     from perception.training.loop import Trainer
 
-    out = args.out or Path("runs") / config.name
+    out = expect_folder(args.out or Path("runs") / config.name)
     return fit(Trainer(config, out, args.device, tensorboard=args.tensorboard), args)
 
 

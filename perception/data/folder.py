@@ -356,7 +356,9 @@ class FolderWriter:
 
     def __init__(self, root: Path, info: FolderInfo, rig: Rig | None = None) -> None:
         self.root = Path(root)
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        if self.root.exists() and not self.root.is_dir():
+            raise DataError("is a file; expected a folder", where=str(root))
+        if self.root.exists() and any(self.root.iterdir()):
             raise DataError("exists and is not empty", where=str(root), hint="choose another --out")
         if "thermal" in info.modalities and info.thermal_unit != WRITTEN_UNIT:
             if info.thermal_unit != "auto":

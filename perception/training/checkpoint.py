@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import PydanticSerializationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from perception.errors import DataError
+from perception.errors import ConfigError, DataError
 from perception.files.fields import check_fields
 from perception.files.limits import MAX_ARCHIVE_BYTES, MAX_HEADER_BYTES, check_bytes
 from perception.files.writing import writing
@@ -38,6 +39,21 @@ def _owned(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
 
 
+def config_text(config: TrainConfig) -> str:
+    """A configuration as checkpoints keep it.
+
+    Raises:
+        ConfigError: a path in it is no text.
+    """
+    try:
+        return config.model_dump_json()
+    except PydanticSerializationError as error:
+        raise ConfigError(
+            "a path in the configuration is no UTF-8, and a checkpoint cannot keep it",
+            hint="rename the folder",
+        ) from error
+
+
 def save_checkpoint(
     path: Path,
     config: TrainConfig,
@@ -58,7 +74,7 @@ def save_checkpoint(
             tensors |= {
                 f"optimizer.{index}.{k}": torch.as_tensor(v).cpu() for k, v in state.items()
             }
-    metadata = {"config": config.model_dump_json(), "progress": json.dumps(progress)}
+    metadata = {"config": config_text(config), "progress": json.dumps(progress)}
     with writing(path) as partial:
         partial.touch()
         mode = stat.S_IMODE(partial.stat().st_mode)

@@ -42,6 +42,7 @@ from perception.training.building import (
 from perception.training.checkpoint import (
     BEST,
     LAST,
+    config_text,
     load_checkpoint,
     load_weights,
     restore_optimizer,
@@ -121,6 +122,7 @@ class Trainer:
         self, config: TrainConfig, out: Path, device: str = "cpu", *, tensorboard: bool = False
     ) -> None:
         self.device = training_device(device)
+        config_text(config)  # fails, if at all, before any work
         self.board = open_board(Path(out)) if tensorboard else None
         self.config = config
         self.out = Path(out)

@@ -234,6 +234,25 @@ class OutOfMemoryError(RuntimeError):
     """Named as that of PyTorch, which is no MemoryError."""
 
 
+def _shell(line: str) -> subprocess.CompletedProcess[str]:
+    command = f"exec {sys.executable} -m perception.cli.main {line}"
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300)
+
+
+def test_help_without_stdout_goes_nowhere_else() -> None:
+    for line in ("--help", "--version", "data check --help"):
+        done = _shell(f"{line} >&-")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("place", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full", ">/dev/full 2>&1"])
+@pytest.mark.parametrize("line", ["data check nowhere", "bench --threads 0 b", "nothing"])
+def test_an_error_that_nobody_can_be_told_keeps_its_status(line: str, place: str) -> None:
+    done = _shell(f"{line} {place}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == (place == ">&-")
+
+
 class _Panic(BaseException):
     """What an extension in another language raises past `Exception`."""
 
