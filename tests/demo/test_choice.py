@@ -114,7 +114,7 @@ def test_the_demo_tells_its_choice_and_escapes_names(
 ) -> None:
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundles/mine"))
     manifest = yaml.safe_load((bundle / "bundle.yaml").read_text())
-    manifest["description"] = "</td><script>x</script>\x1b[31m"
+    manifest["description"] = "</td><script>x</script>"
     manifest["training"] = {"data": "a drive", "licence": "' onload='alert(1)"}
     manifest["model"]["parameters"] = "many"
     manifest["classes"]["segmentation"][0]["name"] = "<img src=x onerror=y>"
