@@ -68,6 +68,7 @@ def test_a_recording_without_times_goes_by_its_stamps(kit: Any) -> None:
     assert found.stamps().mend("rgb", 5 * S, 0) == 5 * S
     one = survey(kit.write(messages[:2]), TOPICS)  # type: ignore[arg-type]
     assert not one.by_stamps, "of one message each, nothing can be said"
+    assert survey(kit.write(messages[:4]), TOPICS).by_stamps  # type: ignore[arg-type]
     assert not survey(kit.write(kit.pairs(4)), TOPICS).by_stamps  # type: ignore[arg-type]
     same = [(topic, kit.image(7) if "rgb" in topic else kit.depth(7), 9) for topic, *_ in messages]
     with pytest.raises(DataError, match="neither its messages nor the recording have times"):
@@ -80,6 +81,8 @@ def test_three_periods_of_silence_are_a_loss(period: int) -> None:
     timeout = found.timing({}, 200 * MS)["rgb"].timeout_ns
     assert timeout == min(max(500 * MS, 3 * period), 3600 * S)
     assert found.transform_age_ns == min(max(2 * S, 3 * period), 3600 * S)
+    alone = Survey({"rgb": _sensor(period)}).timing({}, 200 * MS)["rgb"]
+    assert alone.window_ns == min(max(25 * MS, period // 4), 200 * MS), "a quarter of a period"
 
 
 def test_delays_count_by_their_median() -> None:
@@ -94,6 +97,11 @@ def test_delays_count_by_their_median() -> None:
     often = SensorSurvey([t + (600 * MS if i < 3 else 0) for i, t in enumerate(stamps)], stamps)
     waited = Survey({"rgb": often, "depth": _sensor(50 * MS)})
     assert waited.deadline_ns(80 * MS, 200 * MS) == 900 * MS, "three of twenty are no outliers"
+    both = Survey({"rgb": _sensor(50 * MS, 500 * MS), "depth": _sensor(50 * MS, 1100 * MS)})
+    assert both.deadline_ns(80 * MS, 200 * MS) == 900 * MS, "what all are late by is no wait"
+    long = SensorSurvey([t + (0 if i < 9 else 2 * S) for i, t in enumerate(stamps)], stamps)
+    most = Survey({"rgb": long, "depth": _sensor(50 * MS, 1900 * MS)})
+    assert most.deadline_ns(80 * MS, 200 * MS) == 2 * S
     # A sensor of another clock says nothing about delivery, whichever it is and however far off.
     for lag in (3 * S, -3 * S, 10**18):
         other = Survey({**found.sensors, "lidar": _sensor(50 * MS, lag)})
