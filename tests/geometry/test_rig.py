@@ -118,3 +118,17 @@ def test_a_rig_may_say_little(tmp_path: Path) -> None:
         "rgb": SensorCalibration(frame_id="7"),
         "lidar": SensorCalibration(None, None, "", 0),
     }
+
+
+def test_sensors_further_apart_than_any_robot_is_large_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    for metres, fine in ((100.0, True), (100.5, False), (1200.0, False)):
+        for way in ([metres, 0, 0], [0, 0.6 * metres, -0.8 * metres]):
+            place = np.eye(4)
+            place[:3, 3] = way
+            path.write_text(yaml.safe_dump({"sensors": {"rgb": {"to_reference": place.tolist()}}}))
+            if fine:
+                assert load_rig(path).sensors["rgb"].extrinsics is not None
+                continue
+            with pytest.raises(CalibrationError, match="millimetres"):
+                load_rig(path)
