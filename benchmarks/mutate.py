@@ -1,5 +1,7 @@
 """Would the tests notice?  Changes one operator or number of a file at a time and runs the file's tests.
 
+First those named after it, then the quick ones of their folder.
+
     make mutate FILES="perception/preprocess/grid.py perception/runtime/policy.py"
 
 Works on a copy of the repository.  A change that every test survives is printed: either a test is missing,
@@ -11,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import importlib
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -22,12 +26,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = "tests/equivalent_changes.yaml"
 _COPIED = ("perception", "export", "calibration", "benchmarks", "configs", "docs", "tests")
 _LINKED = ("bundles", "data", "ros2_ws")
+_QUICK = ("-m", "not slow")
+_SLOW_TO_IMPORT = (
+    *("numpy", "cv2", "pydantic", "rich", "onnx", "onnx.helper", "onnxruntime", "tifffile"),
+    *("rosbags", "mcap", "hypothesis", "hypothesis.strategies", "hypothesis.extra.numpy"),
+)
 
 _SWAPS: dict[type[ast.AST], type[ast.AST]] = {}
 for _one, _other in (
@@ -129,14 +139,14 @@ def known_equivalents(path: Path) -> dict[str, set[tuple[str, str]]]:
     }
 
 
-def tests_of(file: str) -> list[str]:
-    """The tests of a source file: those named after it, or else the folder of its package's."""
+def tests_of(file: str) -> tuple[list[str], str]:
+    """The tests named after a source file, and the folder of its package's, for what passes these."""
     parts = Path(file).with_suffix("").parts
     folder = Path("tests", *parts[1:-1]) if parts[0] == "perception" else Path("tests", *parts[:1])
     while not (ROOT / folder).is_dir() and folder != Path("tests"):
         folder = folder.parent
     named = sorted((ROOT / folder).glob(f"test_{parts[-1]}*.py"))
-    return [str(path.relative_to(ROOT)) for path in named] or [str(folder)]
+    return [str(path.relative_to(ROOT)) for path in named], str(folder)
 
 
 class Copy:
@@ -160,27 +170,55 @@ class Copy:
                 shutil.copy(path, folder)
 
     def survives(self, tests: Sequence[str], limit_s: float) -> bool:
-        """Whether all tests pass in time."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-        env = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        """Whether all tests pass in time.
+
+        They run in a fork of this process, which has imported what is the same for every change.
+        """
+        child = os.fork()
+        if child == 0:
+            os._exit(self._test(tests))
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status) == 0
+            time.sleep(0.05)
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return False  # an endless loop is noticed, too
+
+    def _test(self, tests: Sequence[str]) -> int:
+        """In the fork: run the tests in silence; pytest's exit status."""
+        os.setpgid(0, 0)
+        os.chdir(self.root)
+        sys.path.insert(0, str(self.root))
+        os.environ |= {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.dont_write_bytecode = True
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
         try:
-            done = subprocess.run(
-                command, cwd=self.root, env=env, capture_output=True, timeout=limit_s
-            )
-        except subprocess.TimeoutExpired:
-            return False  # an endless loop is noticed, too
-        return done.returncode == 0
+            return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        except BaseException:
+            return 99
+
+
+def preload(torch: bool) -> None:
+    """Import what tests import, but nothing of this repository."""
+    for name in (*_SLOW_TO_IMPORT, *(["torch"] if torch else [])):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def judge(
     copy: Copy,
     file: str,
-    tests: Sequence[str],
+    stages: Sequence[Sequence[str]],
     count: int,
     seed: int,
     equivalent: set[tuple[str, str]],
 ) -> tuple[int, int]:
-    """Change a file `count` times, print what is not noticed.
+    """Change a file `count` times, print what the tests of no stage notice.
 
     Returns:
         How many changes were noticed, and how many should have been.
@@ -188,16 +226,19 @@ def judge(
     path = copy.root / file
     source = path.read_text(encoding="utf-8")
     start = time.perf_counter()
-    if not copy.survives(tests, 3600):
-        raise SystemExit(f"{file}: {' '.join(tests)} fail as they are")
-    limit_s = 5 * (time.perf_counter() - start) + 30
+    limits_s = []
+    for tests in stages:
+        began = time.perf_counter()
+        if not copy.survives(tests, 3600):
+            raise SystemExit(f"{file}: {' '.join(tests)} fail as they are")
+        limits_s.append(5 * (time.perf_counter() - began) + 30)
     every = changes_of(source)
     picked = random.Random(seed).sample(every, min(count, len(every)))
     counted = [change for change in picked if change.key not in equivalent]
     missed = []
     for change in counted:
         path.write_text(changed(source, change.place), encoding="utf-8")
-        if copy.survives(tests, limit_s):
+        if all(copy.survives(t, s) for t, s in zip(stages, limits_s, strict=True)):
             missed.append(change)
             print(f"    {file}:{change.line}: {change.what}: {change.text}", flush=True)
     path.write_text(source, encoding="utf-8")
@@ -220,14 +261,18 @@ def main() -> int:
         "--least", type=float, default=0.9, help="share to be noticed (default: 0.9)"
     )
     args = parser.parse_args()
+    preload(torch=any("/models/" in f or "/training/" in f for f in args.files))
     equivalent = known_equivalents(ROOT / EQUIVALENT)
     failed = []
     with tempfile.TemporaryDirectory(prefix="anysense-mutate-") as folder:
         copy = Copy(Path(folder))
         for file in args.files:
-            tests = args.tests or tests_of(file)
+            named, folder_of_tests = tests_of(file)
+            stages = [args.tests] if args.tests else [named, [folder_of_tests, *_QUICK]]
             known = equivalent.get(file, set())
-            noticed, counted = judge(copy, file, tests, args.count, args.seed, known)
+            noticed, counted = judge(
+                copy, file, [t for t in stages if t], args.count, args.seed, known
+            )
             if noticed < args.least * counted:
                 failed.append(file)
     return 1 if failed else 0
