@@ -28,7 +28,7 @@ KIND_TO_CLASS = {
     "Car": 2,
     "Van": 2,
 }
-"""KITTI object types as person, bicycle, car; other types are ignored."""
+"""KITTI object types as person, bicycle, car; others are neither rewarded nor punished, as whatever class."""
 
 MIN_DEPTH_M = 0.5
 _PICTURES = (".jpg", ".png")
@@ -131,7 +131,9 @@ class KITTI(Recording):
             high = uv.max(axis=0).clip(0, [camera.width, camera.height])
             if (high - low).min() >= 2:
                 kind = KIND_TO_CLASS.get(tracklet.kind)
-                found.append((np.concatenate([low, high]), kind or 0, kind is None))
+                box = np.concatenate([low, high])
+                kinds = sorted(set(KIND_TO_CLASS.values())) if kind is None else [kind]
+                found += [(box, k, kind is None) for k in kinds]
         if not found:
             return Truth(boxes=Boxes.empty())
         xyxy, classes, ignore = zip(*found, strict=True)
