@@ -94,11 +94,17 @@ def test_pillow_masks(tmp_path: Path, mode: str) -> None:
     assert np.array_equal(load_labels(tmp_path / "mask.png"), want)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_label_pngs_with_colors_are_refused(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "named"),
+    [("RGB", "colors (RGB or RGBA)"), ("RGBA", "colors (RGB or RGBA)"), ("LA", "gray with alpha")],
+)
+def test_label_pngs_with_colors_are_refused(tmp_path: Path, mode: str, named: str) -> None:
     Image.new(mode, (8, 6)).save(tmp_path / "colors.png")
-    with pytest.raises(EncodingError, match=r"colors\.png.*gray or palette PNG.*index is the id"):
+    with pytest.raises(
+        EncodingError, match=r"colors\.png.*gray or palette PNG.*index is the id"
+    ) as told:
         load_labels(tmp_path / "colors.png")
+    assert f"labels are {named}, " in str(told.value)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif", ".bmp"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import struct
 import zlib
@@ -17,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from perception.adapters import decode_compressed
+from perception.adapters import decode_compressed, pictures
 from perception.adapters.files import load_depth, load_rgb, load_thermal
-from perception.adapters.pictures import decode_picture, format_of, single_channel
+from perception.adapters.pictures import decode_picture, dim_remark, format_of, single_channel
 from perception.errors import AnySenseError, EncodingError
-from perception.files.limits import MAX_JPEG_SCANS
+from perception.files.limits import MAX_JPEG_SCANS, check_bytes
 
 SCENE = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 
@@ -93,6 +94,12 @@ def test_other_formats_are_named_whatever_the_suffix(
         load_rgb(tmp_path / "picture.png")
     with pytest.raises(EncodingError, match="expected JPEG or PNG"):
         decode_compressed(content)
+
+
+@pytest.mark.parametrize("start", [b"RIFF\x20\0\0\0WAVE", b"RIFF\x20\0\0\0AVI ", b"RIFXabcdWEBP"])
+def test_half_of_a_webps_beginning_is_none(start: bytes) -> None:
+    with pytest.raises(EncodingError, match="no complete image"):
+        format_of(start + bytes(30))
 
 
 def test_a_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
@@ -185,6 +192,25 @@ def test_a_header_that_claims_too_much_is_refused_before_decoding(
         decode_picture(make(8000, 8000))
 
 
+@pytest.mark.parametrize(
+    ("content", "needed"),
+    [
+        (encoded(".png", SCENE), 960 * 4),
+        (encoded(".jpg", SCENE), 960 * 4),
+        (encoded(".png", SCENE.astype(np.uint16)), 960 * 4 * 2),
+    ],
+)
+def test_a_decoder_is_given_room_for_four_channels_of_every_pixel(
+    content: bytes, needed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 24 x 40 pixels, whatever channels the header tells; no more than the limit of bytes."""
+    monkeypatch.setattr(pictures, "check_bytes", functools.partial(check_bytes, limit=needed))
+    assert decode_picture(content).stored.shape == (24, 40, 3)
+    monkeypatch.setattr(pictures, "check_bytes", functools.partial(check_bytes, limit=needed - 1))
+    with pytest.raises(AnySenseError, match=f"{needed} bytes, more than the limit"):
+        decode_picture(content)
+
+
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
     file = io.BytesIO()
     Image.fromarray(SCENE).save(file, "JPEG", progressive=True)
@@ -268,3 +294,21 @@ def test_false_colors_are_not_taken_for_temperatures(tmp_path: Path) -> None:
         single_channel(np.dstack([gray, np.zeros_like(gray), gray]))  # red equals blue
     (tmp_path / "gray.png").write_bytes(encoded(".png", np.dstack([gray] * 3)))
     assert np.array_equal(load_thermal(tmp_path / "gray.png").data, gray)
+
+
+@pytest.mark.parametrize(
+    ("most", "bits"), [(1, 8), (200, 8), (255, 8), (256, 9), (1023, 10), (4095, 12)]
+)
+def test_16_bit_colors_of_fewer_bits_are_remarked(most: int, bits: int) -> None:
+    """Their upper 8 bits would be a black picture; what fits into a byte is one of 8 bits."""
+    stored = np.zeros((4, 5, 3), np.uint16)
+    stored[1, 2, 0] = most
+    (line,) = dim_remark(encoded(".png", stored))
+    assert line.startswith(f"has values up to {most}: {bits} bits in 16")
+
+
+@pytest.mark.parametrize("most", [0, 4096, 65535])
+def test_of_16_bit_colors_that_use_them_or_are_black_nothing_is_said(most: int) -> None:
+    stored = np.zeros((4, 5, 3), np.uint16)
+    stored[1, 2, 0] = most
+    assert dim_remark(encoded(".png", stored)) == []
