@@ -447,6 +447,29 @@ def test_an_index_that_leads_to_one_message_again_and_again(kit: Any) -> None:
     _one_line(path, "longer messages than its size allows")
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+def test_what_comes_before_the_damage_is_given_where_there_is_an_index(
+    kit: Any, indexed: bool
+) -> None:
+    """Without one, all has to be read before the first is known."""
+    path, page = kit.path(".db3"), 4096
+    database = sqlite3.connect(path)
+    database.executescript(_TABLES + (_BY_TIME if indexed else ""))
+    rows = ((1, t, bytes(3000)) for t in range(1, 21))
+    database.executemany("INSERT INTO messages VALUES (NULL, ?, ?, ?)", rows)
+    database.commit()
+    database.close()
+    content = bytearray(path.read_bytes())
+    content[len(content) - page] = 99  # no kind of page: it holds the last message
+    path.write_bytes(content)
+    given = []
+    with pytest.raises(DataError):
+        for message in read_bag(path):
+            given.append(message.stamp_ns)
+    assert given == (list(range(1, len(given) + 1)) if indexed else [])
+    assert bool(given) is indexed
+
+
 def test_a_database_is_only_read(kit: Any, tmp_path: Path) -> None:
     """Nothing appears beside it, and what a killed recorder left in its log is read, too."""
     made, path = kit.path(".db3"), tmp_path / "killed" / "a.db3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
 
+from perception.bags.files import read_bag
 from perception.bags.messages import BagMessage
 from perception.bags.stamps import StampMender
 from perception.bags.survey import SensorSurvey, Survey, header_stamp, survey
@@ -33,6 +35,27 @@ def test_a_survey_of_a_bag(kit: Any) -> None:
     assert timing["rgb"].window_ns == 25 * MS
     assert found.transform_age_ns == 2 * S, "as on the node"
     assert found.deadline_ns(80 * MS, 200 * MS) == 80 * MS
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_what_follows_the_first_messages_is_not_read(kit: Any, mcap: Any, both: bool) -> None:
+    """However many the others have sent, a damaged end is for those who play it."""
+    build = mcap()
+    for number, topic in enumerate(TOPICS.values()):
+        build.add(build.channel(number, topic, "sensor_msgs/msg/Image"))
+    records = b"".join(
+        build.message(number, t, bytes([0, 1, 0, 0]) + struct.pack("<iI", 1, t % S))
+        for t in range(0, 6000 * MS, MS)
+        for number in ((0, 1) if both else (0,))
+    )
+    build.add(build.chunk(records, 0, 6 * S) + build.chunk(b"damaged", 6 * S, 6 * S, crc=1))
+    path = kit.path(".mcap")
+    path.write_bytes(build.end())
+    found = survey(path, TOPICS)  # type: ignore[arg-type]
+    assert found.sensors["rgb"].period_ns == MS
+    assert found.sensors["depth"].period_ns == (MS if both else 0)
+    with pytest.raises(DataError, match="not what was written"):
+        list(read_bag(path, TOPICS.values()))
 
 
 def test_lost_messages_and_bursts_do_not_hide_the_rate() -> None:
@@ -168,6 +191,12 @@ def test_what_is_said_of_another_clock() -> None:
         old = StampMender({"rgb": 0, "depth": now - stamp})
         old.mend("depth", stamp, now)
         assert words in old.notes["depth"], "nothing runs for twenty years"
+    # Clocks that were never set begin in 1980, those of computers on its first day, those of GPS on
+    # its sixth.  And one may be set to a time to come.
+    for stamp in (315_532_800 * S, 315_964_800 * S, now + 2_000_000_000 * S):
+        unset = StampMender({"rgb": 0, "depth": now - stamp})
+        unset.mend("depth", stamp, now)
+        assert f" {abs(now - stamp) // S} s off" in unset.notes["depth"]
 
 
 @given(st.integers(-S, S), st.integers(-S, S))

@@ -182,6 +182,26 @@ def test_a_recording_that_loops() -> None:
     assert len([i for i in rejected if i > 10]) <= 6  # a few at each of two turns
 
 
+def test_a_slow_sensor_is_remembered_where_all_clocks_are_ahead() -> None:
+    clocks = SensorClocks()
+    believed = []
+    for index in range(60):
+        modality: Modality = "rgb" if index % 10 else "lidar"
+        clock = NOW + index * 25 * MS
+        believed.append(clocks.fits(modality, clock + HOUR, clock, ("rgb", "lidar")))
+    assert believed == [False] + [True] * 59, "until both have spoken"
+    assert clocks.base_ns == HOUR and not clocks.out
+
+
+def test_what_is_within_the_limit_needs_no_second_sensor() -> None:
+    """Of a sensor whose stamps lie about the limit, before another has spoken."""
+    clocks = SensorClocks()
+    for index, lead in enumerate((60, 50)):
+        clock = NOW + index * 100 * MS
+        fits = clocks.fits("rgb", clock + lead * MS, clock, ("rgb", "depth"))
+        assert fits is (lead == 50)
+
+
 @given(
     names=st.permutations(MODALITIES),
     count=st.integers(2, 4),
