@@ -96,7 +96,11 @@ def test_three_columns_are_told_from_intensities(blocks: int, seed: int) -> None
         parse_bin(coordinates.tobytes(), 4)
     assert np.array_equal(parse_bin(coordinates.tobytes(), 3), coordinates)
     # Whoever writes -1 for an unknown intensity, or values that are no coordinates, means four.
-    for intensities in (np.resize([-1, 0, 0.5], points), np.linspace(-1e6, 1e6, points)):
+    for intensities in (
+        np.resize([-1, 0, 0.5], points),
+        np.resize([-1, -2, -3, -4, -5, -6], points),  # half a dozen codes
+        np.linspace(-1e6, 1e6, points),
+    ):
         stored = cloud(points, 4, seed)
         stored[:, 3] = intensities
         assert np.array_equal(parse_bin(stored.tobytes(), 4), stored)

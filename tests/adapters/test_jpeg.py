@@ -64,8 +64,18 @@ def test_a_frame_behind_the_first_scan_or_the_end_is_not_looked_for() -> None:
         with pytest.raises(EncodingError, match="no frame header"):
             read_header(START + stop + frame())
         assert read_header(START + frame() + stop + frame()).width == 40
+    scan = SCAN + struct.pack(">HBBBBBB", 8, 1, 1, 0, 0, 63, 0)
+    with pytest.raises(EncodingError, match="no frame header"):
+        read_header(START + scan + frame())
     with pytest.raises(EncodingError, match="two frame headers"):
         read_header(START + frame() + frame())
+
+
+@pytest.mark.parametrize("code", [0xC4, 0xCC, *range(0xDB, 0xFF)])
+def test_tables_and_notes_may_come_before_the_frame(code: int) -> None:
+    other = segment(code, b"\0" * 65)
+    assert read_header(START + other + frame() + SCAN) == JpegHeader(40, 24, 1, 1, "")
+    assert read_header(START + frame() + other + SCAN) == JpegHeader(40, 24, 1, 1, "")
 
 
 @pytest.mark.parametrize("length", [0, 1])
