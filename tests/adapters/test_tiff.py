@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from perception.adapters.files import load_depth, load_rgb, load_thermal
 from perception.adapters.tiff import read_tiff
@@ -118,7 +119,9 @@ def test_several_pages_are_refused_and_previews_are_not(tmp_path: Path) -> None:
         (raw_tiff(gray_tags(70, 50, 7000, t259=7), bytes(7000)), "compressed by JPEG"),
         (raw_tiff(gray_tags(70, 50, 7000, t259=50000), bytes(7000)), "compressed by ZSTD"),
         (raw_tiff(gray_tags(70, 50, 7000, t262=32803), bytes(7000)), "DNG"),
+        (raw_tiff(gray_tags(70, 50, 7000, t262=34892), bytes(7000)), "DNG"),
         (raw_tiff(gray_tags(70, 50, 7000, t262=5), bytes(7000)), "color space"),
+        (tiff(COUNTS.astype(np.complex64)), "64 bits, sample format COMPLEX"),
         (raw_tiff(gray_tags(70, 50, 7000, t258=12), bytes(7000)), "12 bits"),
         (raw_tiff(gray_tags(70, 50, 7000), bytes(6999)), "ends early"),
         (raw_tiff(gray_tags(70000, 50000, 7000), bytes(7000)), "limit"),
@@ -146,6 +149,77 @@ def test_fewer_tiles_than_the_size_needs_are_not_filled_up() -> None:
     struct.pack_into({3: "<H", 4: "<I"}[int(tag.dtype)], content, tag.valueoffset, 900_000)
     with pytest.raises(EncodingError, match="more than 65536 strips or tiles"):
         read_tiff(bytes(content))
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}, {"rowsperstrip": 7}])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_every_strip_and_tile_must_be_there_to_its_last_byte(
+    layout: dict[str, Any], compression: str | None
+) -> None:
+    content = tiff(COUNTS, compression=compression, **layout)
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        page = file.pages[0]
+        end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
+    assert np.array_equal(read_tiff(content[:end]).values, COUNTS)
+    for missing in (1, 40):
+        with pytest.raises(EncodingError, match="ends early"):
+            read_tiff(content[: end - missing])
+
+
+@pytest.mark.parametrize("told", [0, 1, 6999, 7001, 2**31])
+def test_a_wrong_count_matters_only_where_data_are_packed(told: int) -> None:
+    data = COUNTS.astype("<u2").tobytes()
+    assert np.array_equal(read_tiff(raw_tiff(gray_tags(70, 50, told), data)).values, COUNTS)
+    if told in (0, 2**31):  # none, and more than there is
+        with pytest.raises(EncodingError, match="ends early"):
+            read_tiff(raw_tiff(gray_tags(70, 50, told, t259=8), zlib.compress(data)))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_deflate", "tiff_lzw", "packbits"])
+def test_a_palette_gives_its_colors(compression: str) -> None:
+    """A palette of 16 bits holds each color of 8 bits times 256 or 257: the upper 8 are it."""
+    indices = (np.arange(24) % 3).astype(np.uint8).reshape(4, 6)
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette([255, 20, 30, 40, 254, 60, 70, 80, 129])
+    file = io.BytesIO()
+    image.save(file, "TIFF", compression=compression)
+    colors = np.array([[255, 20, 30], [40, 254, 60], [70, 80, 129]], np.uint8)
+    assert np.array_equal(read_tiff(file.getvalue()).values, colors[indices])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f2"])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_alpha_is_dropped_and_colors_are_kept(
+    compression: str | None, dtype: str, channels: int
+) -> None:
+    """Of half floats, too, which OpenCV does not read, and whose rows are counted before unpacking."""
+    stored = np.random.default_rng(3).integers(0, 256, (13, 17, channels)).astype(dtype)
+    extra = {2: {"photometric": "minisblack", "extrasamples": ["unassalpha"]}, 3: {}}
+    options = {"photometric": "rgb", "planarconfig": "contig"} | extra.get(channels, {})
+    got = read_tiff(tiff(stored, compression=compression, **options)).values
+    assert np.array_equal(got, stored[..., 0] if channels == 2 else stored[..., :3])
+
+
+def test_without_imagecodecs_a_strip_of_half_floats_unpacks_to_its_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    halves = (COUNTS // 32).astype("<f2").tobytes()
+    for code, data, what in (
+        (8, halves, ""),
+        (8, halves + b"\0", "a strip unpacks to more than its rows"),
+        (32946, halves + bytes(70), "a strip unpacks to more than its rows"),
+        (5, halves, "compressed by LZW, of a kind that OpenCV does not read"),
+        (32773, halves, "compressed by PACKBITS, of a kind that OpenCV does not read"),
+    ):
+        packed = zlib.compress(data)
+        content = raw_tiff([*gray_tags(70, 50, len(packed), t259=code), (339, 3, 1, 3)], packed)
+        if what:
+            with pytest.raises(EncodingError, match=what):
+                read_tiff(content)
+        else:
+            assert np.array_equal(read_tiff(content).values, COUNTS // 32)
 
 
 def test_a_strip_that_unpacks_to_more_than_its_rows_is_refused() -> None:
