@@ -12,12 +12,12 @@ TORCH ?= torch==2.13.0
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
 
-# A process for each core, a file of tests in one process; without the slow ones: make test-fast.
+# A process for each core; without the slow ones: make test-fast.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
