@@ -161,6 +161,30 @@ def test_of_damaged_files_only_so_many_are_remembered(
     assert [bool(file_remarks(path, "rgb")) for path in paths] == [True, True, False, False]
 
 
+def test_of_a_radiometric_jpeg_it_is_said_that_this_is_a_preview(tmp_path: Path) -> None:
+    gray = np.tile(np.arange(0, 240, 5, dtype=np.uint8), (32, 1))
+    block = b"FLIR\0\1\0\0FFF\0" + bytes(20)
+    flir = b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block
+    path = tmp_path / "a.jpg"
+    for image, raw in (
+        (gray, b""),
+        (gray, flir),
+        (cv2.applyColorMap(gray, cv2.COLORMAP_JET), flir),
+    ):
+        plain = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+        path.write_bytes(plain[:2] + raw + plain[2:])
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            if image.ndim == 3:
+                with pytest.raises(EncodingError, match=r"a\.jpg: is a radiometric JPEG \(FLIR\)"):
+                    load_thermal(path)
+                continue
+            assert np.abs(load_thermal(path).data.astype(int) - gray).max() <= 2
+        assert [str(one.message).split(":")[0] for one in told] == (
+            ["a thermal file is a radiometric JPEG (FLIR)"] if raw else []
+        )
+
+
 def test_every_reader_names_its_file(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"nothing")
