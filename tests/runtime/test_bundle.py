@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from perception.errors import AnySenseError, BundleError
+from perception.files.containers import Folder
 from perception.frame import Sample
-from perception.runtime.bundle import MANIFEST, Bundle, find_bundle, record_accuracy
+from perception.runtime.bundle import MANIFEST, Bundle, GraphSource, find_bundle, record_accuracy
 from perception.runtime.pipeline import Pipeline
 
 
@@ -54,6 +55,18 @@ def test_one_changed_byte_is_found_and_named(copy: Path, name: str) -> None:
     (copy / name).write_bytes(content)
     with pytest.raises(BundleError, match=name):
         Pipeline.load(copy)
+
+
+def test_a_listed_file_that_is_no_graph_is_compared_too(small: Any) -> None:
+    def listed(content: dict[str, Any]) -> None:
+        content["files"]["notes.txt"] = hashlib.sha256(b"read me").hexdigest()
+
+    folder = small(edit=listed)
+    (folder / "notes.txt").write_bytes(b"read me")
+    Bundle.open(folder)
+    (folder / "notes.txt").write_bytes(b"read us")
+    with pytest.raises(BundleError, match=r"notes\.txt: content does not match"):
+        Bundle.open(folder)
 
 
 def test_a_missing_file_is_named(copy: Path) -> None:
@@ -323,6 +336,21 @@ def test_bundles_are_found_by_name_in_order(
             BundleError, match=rf"{missing}: no such bundle.*first.*second.*bundles"
         ):
             find_bundle(missing)
+
+
+def test_a_graphs_checksum_is_the_listed_one_or_that_of_its_content(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"content")
+    files, own = Folder(tmp_path, BundleError), hashlib.sha256(b"content").hexdigest()
+    for listed, wanted in (
+        (None, own),  # a tool's file, that stands alone
+        ({}, own),
+        ({"b.onnx": "b" * 64}, own),
+        ({"a.onnx": "a" * 64}, "a" * 64),  # which is compared when it is read
+    ):
+        source = GraphSource(files, "a.onnx", listed)
+        assert source.sha256 == wanted
+    with pytest.raises(BundleError, match="does not match its checksum"):
+        source.read_bytes()
 
 
 def _anysense(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perception.frame import MODALITIES, Modality
-from perception.runtime.clocks import OutputStamps, SensorClocks
+from perception.runtime.clocks import OutputStamps, SensorClocks, seconds
 
 MS = 1_000_000
 NOW = 1_700_000_000_000 * MS
@@ -269,3 +269,13 @@ def test_stamps_of_what_is_given() -> None:
     assert set(held).isdisjoint({NOW + 90 * MS}) and held == sorted(set(held))
     assert stamps.anew().last_ns is None
     assert abs(stamps.anew().present_ns(7 * MS, 0) - NOW - 7 * MS) <= 1
+
+
+@given(ns=st.integers(0, 99 * 1000 * MS))
+@example(10_400 * MS)
+@settings(deadline=None)
+def test_a_time_is_said_in_two_digits(ns: int) -> None:
+    number, unit = seconds(ns).split()
+    said = float(number) * {"s": 1000 * MS, "ms": MS}[unit]
+    assert abs(said - ns) <= max(50 * MS, ns / 20)
+    assert len(number.replace(".", "").strip("0")) <= 2
