@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from small_bundles import SmallBundles
 
 import perception
 from perception.data import open_recording
@@ -98,6 +99,69 @@ def test_stamps_going_back_between_frames_are_counted(
     pipeline(frames[5])
     assert pipeline(frames[0]).used == MODALITIES
     assert pipeline.counters["stamp_jumps_back"] == 1
+
+
+def test_a_sample_as_old_as_allowed_is_out_of_order_and_an_older_one_of_another_clock(
+    pipeline: Pipeline, frames: list[Frame]
+) -> None:
+    pipeline.policy = Policy(max_age_ms=150)
+    sample = replace(frames[0]["rgb"], stamp_ns=10**12)
+    assert pipeline.push("rgb", sample)
+    assert not pipeline.push("rgb", replace(sample, stamp_ns=10**12 - 150_000_000))
+    assert pipeline.counters["out_of_order_rgb"] == 1 and not pipeline.counters["stamp_jumps_back"]
+    assert pipeline.push("rgb", replace(sample, stamp_ns=10**12 - 150_000_001))
+    assert pipeline.counters["out_of_order_rgb"] == pipeline.counters["stamp_jumps_back"] == 1
+
+
+@pytest.mark.parametrize("back_ms", [0, 1, 149, 150, 151, 10_000])
+def test_without_stamps_the_clock_may_be_set_back(
+    pipeline: Pipeline, frames: list[Frame], back_ms: int
+) -> None:
+    """By little, the next sample is the newer all the same; by more, all begins anew."""
+    pipeline.policy, now = Policy(max_age_ms=150), 10**12
+    pipeline.clock = lambda: now
+    pictures = [replace(f["rgb"], stamp_ns=None) for f in frames[:2]]
+    assert pipeline.push("rgb", pictures[0])
+    now -= back_ms * 1_000_000
+    assert pipeline.push("rgb", pictures[1])
+    stamp = pipeline.fuse(now_ns=now).stamp_ns
+    assert stamp == now if back_ms > 150 else 10**12 < stamp <= 10**12 + 1_000
+    assert pipeline.counters["stamp_jumps_back"] == (back_ms > 150)
+    assert not pipeline.counters["out_of_order_rgb"]
+
+
+def test_every_frame_is_counted_by_its_state(pipeline: Pipeline, frames: list[Frame]) -> None:
+    pipeline.policy = Policy(hold_ms=400)
+    whole, start = frames[0], 10**12
+    for index, (names, state) in enumerate(
+        [
+            (MODALITIES, "full"),
+            (("rgb",), "degraded"),
+            (("depth", "lidar"), "degraded"),
+            ((), "hold"),
+            ((), "hold"),
+            ((), "hold"),
+        ]
+    ):
+        stamp = start + index * 100_000_000
+        samples = {
+            m: replace(whole[m], stamp_ns=stamp - 10_000_000 * (m == "lidar")) for m in names
+        }
+        result = pipeline(Frame(samples)) if samples else pipeline.fuse_encoded({}, (), stamp)
+        assert result.state == state
+        if "lidar" in names:
+            ages = result.ages_ns
+            assert ages == {m: 10_000_000 if m == "lidar" else 0 for m in names}
+    assert pipeline.fuse_encoded({}, (), start + 10**10).state == "stop"
+    counted = {n: c for n, c in pipeline.counters.items() if n.startswith("frames_")}
+    assert counted == {"frames_full": 1, "frames_degraded": 2, "frames_hold": 3, "frames_stop": 1}
+
+
+def test_samples_that_the_bundle_does_not_take_are_counted(small: SmallBundles) -> None:
+    pipeline = Pipeline.load(small(("rgb",)), "cpu", threads=1)
+    for count in (1, 2):
+        assert not pipeline.push("depth", Sample("depth", np.ones((32, 64), np.float32), count))
+        assert pipeline.counters["foreign"] == count
 
 
 def _bad_samples(frame: Frame) -> dict[str, Sample]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from perception.frame import MODALITIES, Modality, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.collector import SensorTiming
+from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import PARTS, Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.stream import Output, Stream
@@ -634,3 +636,97 @@ def test_random_patterns_of_drivers(
     for modality in names:
         fresh = [o.source_ns[modality] for o in outputs if modality in o.fresh]
         assert fresh == sorted(set(fresh))
+
+
+def test_reports_are_in_milliseconds(pipeline: Pipeline) -> None:
+    stream = _stream(pipeline, "rgb")
+    stream.push(_sample("rgb", 100), 112 * MS, clock_ns=112 * MS)
+    report = stream.report(3_600_112 * MS)["rgb"]
+    assert (report.silent_ms, report.offset_ms) == (3_600_000.0, -12.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_the_third_late_sample_in_a_row_makes_a_late_sensor(pipeline: Pipeline, count: int) -> None:
+    stream = _stream(pipeline, "rgb", "depth")
+    for now in range(0, 1000, 100):
+        stream.push(_sample("rgb", now), now * MS)
+        on_time = now < 1000 - 100 * count
+        assert stream.push(_sample("depth", now - (0 if on_time else 250)), now * MS) == (
+            "accepted" if on_time else "late"
+        )
+        stream.poll(now * MS + 90 * MS)
+    report = stream.report(1000 * MS)
+    assert report["depth"].health == ("late" if count >= 3 else "ok")
+    assert report["rgb"].health == "ok"
+    # Of a sensor with another fault, that is said.
+    stream.reject("depth", "depth: no picture", 1000 * MS)
+    assert stream.report(1000 * MS)["depth"].health == "malformed"
+
+
+def test_heartbeats_come_five_times_a_second_and_only_in_silence(pipeline: Pipeline) -> None:
+    """Those of a stream that is told nothing else."""
+    timing = SensorTiming(timeout_ns=500 * MS)
+    stream = Stream(pipeline, {"rgb": timing, "depth": timing}, 80 * MS)
+    _tick(stream, 0, "rgb", "depth")
+    # Samples that wait are an answer to come, though none was given for so long.
+    assert _tick(stream, 250, "rgb") == []
+    assert [o.result.used for o in stream.poll(330 * MS)] == [("rgb",)]
+    beats = [now for now in range(331, 2000) for _ in stream.poll(now * MS)]
+    assert beats[0] == 930, "nothing was heard since 250; the beat goes on from 330"
+    assert {b - a for a, b in itertools.pairwise(beats)} == {200}
+
+
+def test_each_sensor_is_encoded_in_order_on_one_thread(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timings: dict[Modality, SensorTiming] = {m: SensorTiming() for m in ("rgb", "depth")}
+    stream = Stream(pipeline, timings, 10_000 * MS, parallel=True)
+    encode, begun, go_on = pipeline.encode, [], threading.Event()
+
+    def slow(sample: Sample, **named: bool) -> Encoded | None:
+        begun.append(sample.time_ns)
+        go_on.wait(10)
+        return encode(sample, **named)
+
+    monkeypatch.setattr(pipeline, "encode", slow)
+    for now in (0, 100, 200):
+        assert stream.push(_sample("rgb", now), now * MS) == "accepted"
+    go_on.wait(0.2)
+    assert begun == [0], "the others wait for it"
+    go_on.set()
+    stream.close()
+    assert begun == [0, 100 * MS, 200 * MS]
+
+
+def test_what_is_held_is_of_the_same_clock(pipeline: Pipeline) -> None:
+    """Without the sensor that it needs, it holds the last result, until the clock is set back."""
+    pipeline.policy = Policy(required=("rgb",), max_age_ms=150, hold_ms=10_000)
+    stream = _stream(pipeline, "rgb", "depth")
+    outputs: list[Output] = []
+    for stamp, now, modalities in (
+        (5000, 60_000, ("rgb", "depth")),  # the sensors' clock is behind that of the caller
+        (5200, 60_200, ("depth",)),
+        (5400, 60_400, ("rgb",)),  # waits, while the clock is set back
+        (100, 60_450, ("depth",)),
+    ):
+        for modality in modalities:
+            stream.push(_sample(modality, stamp), now * MS)
+        if stamp != 5400:
+            outputs += stream.poll((now + 1) * MS) + stream.poll((now + 90) * MS)
+    found = [(o.epoch, o.result.state, o.result.labels is not None) for o in outputs]
+    assert found == [
+        (0, "full", True),
+        (0, "hold", True),
+        (0, "degraded", True),
+        (1, "stop", False),
+    ]
+
+
+def test_ages_are_on_the_reference_clock(pipeline: Pipeline) -> None:
+    sensors = {"rgb": SensorTiming(), "depth": SensorTiming(offset_ns=-50 * MS)}
+    stream = Stream(pipeline, sensors, 80 * MS)
+    stream.push(_sample("rgb", 110), 110 * MS)
+    stream.push(_sample("depth", 150), 111 * MS)  # taken at 100
+    (output,) = stream.poll(111 * MS)
+    assert output.result.ages_ns == {"rgb": 0, "depth": 10 * MS}
+    assert output.result.stamp_ns == 110 * MS
