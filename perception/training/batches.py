@@ -1,7 +1,10 @@
-"""Frames that lack a sensor or their truth: which go into one batch, and what is said about them."""
+"""How frames are loaded: which go into one batch, what is said of gaps, and by how many processes."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -11,6 +14,26 @@ from perception.errors import ConfigError
 from perception.frame import Modality, subset_name
 from perception.training.dataset import FusionDataset
 from perception.training.validate import has_pixels
+
+_LONGEST_TMPDIR = 70
+"""Bytes of a path in which a socket can be made: 103 (macOS; Linux 107) less `/pymp-*/listener-*`."""
+
+
+def usable_workers(wanted: int) -> int:
+    """How many processes may load frames: `wanted`, or 0 where they could not hand them over.
+
+    They do so through a socket in the folder for temporary files.  Where its path is too long for one,
+    every batch would be lost, and the training wait for it for ever.
+    """
+    folder = tempfile.gettempdir()
+    if wanted and len(os.fsencode(folder)) > _LONGEST_TMPDIR:
+        warnings.warn(
+            f"TMPDIR ({folder}) is too long a path for worker processes: frames are loaded in this "
+            f"process, which is slower; set TMPDIR to one of at most {_LONGEST_TMPDIR} bytes",
+            stacklevel=2,
+        )
+        return 0
+    return wanted
 
 
 class SensorBatches(Sampler[list[int]]):

@@ -32,6 +32,7 @@ from perception.training.batches import (
     require_sensors,
     sensor_notes,
     truth_notes,
+    usable_workers,
 )
 from perception.training.building import (
     build_from_config,
@@ -290,7 +291,7 @@ class Trainer:
             batch_sampler=SensorBatches(sensors, size, order),
             generator=order,
             collate_fn=collate,
-            num_workers=self.config.workers,
+            num_workers=usable_workers(self.config.workers),
             pin_memory=self.device.type == "cuda",
         )
         self.steps_per_epoch = len(loader)

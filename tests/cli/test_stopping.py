@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -99,10 +101,11 @@ def given(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def place(
     given: dict[str, Path], tiny_bundle: Path, simulated: Path, tmp_path: Path
 ) -> Iterator[Place]:
-    folder, scratch = tmp_path / "folder", tmp_path / "scratch"
+    folder = tmp_path / "folder"
     folder.mkdir()
-    scratch.mkdir()
-    yield Place(folder, scratch, tiny_bundle, simulated, given["config"], given["bag"])
+    # A short path: the sockets of training's workers are made in it.
+    with tempfile.TemporaryDirectory(prefix="stop-", dir="/tmp") as scratch:
+        yield Place(folder, Path(scratch), tiny_bundle, simulated, given["config"], given["bag"])
 
 
 def _start(place: Place, *command: object, **options: object) -> subprocess.Popen[str]:
@@ -237,6 +240,7 @@ def test_stopped_while_it_writes(work: str, number: signal.Signals, place: Place
     os.close(writing)
     try:
         with os.fdopen(reading, "rb") as told:
+            assert select.select([told], [], [], PATIENCE_S)[0], "never came to it"
             assert told.read(1) == b"x", process.communicate()
         _stopped(process, number)
     finally:
