@@ -89,6 +89,8 @@ def test_a_complete_group_needs_only_the_fuser(pipeline: Pipeline) -> None:
     assert (output.reference, output.stamp_ns, output.arrived_ns) == ("rgb", 0, 1 * MS)
     assert {"encode_lidar", "fuse"} <= set(output.result.timings)
     assert output.result.timings["total"] >= output.result.engine_ms
+    steps = sum(ms for step, ms in output.result.timings.items() if step != "total")
+    assert output.result.timings["total"] >= steps * (1 - 1e-9)
 
 
 def test_the_same_numbers_as_a_single_call(pipeline: Pipeline) -> None:
