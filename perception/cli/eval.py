@@ -49,7 +49,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--reference", metavar="BUNDLE", help="with --backends: float32 bundle to compare with"
     )
     parser.add_argument(
-        "--tolerance", type=real(0, 100), default=1.0, help="points a backend may lose (default: 1)"
+        "--tolerance",
+        type=real(-100, 100),
+        default=1.0,
+        help="points a backend may lose, or must gain where negative (default: 1)",
     )
     parser.set_defaults(run=run)
 

@@ -170,7 +170,10 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         "--reference", type=Path, metavar="BUNDLE", help="float32 bundle to hold it against"
     )
     group.add_argument(
-        "--tolerance", type=real(0, 100), default=1.0, help="points that may be lost (default: 1)"
+        "--tolerance",
+        type=real(-100, 100),
+        default=1.0,
+        help="points that may be lost, or must be gained where negative (default: 1)",
     )
     group.add_argument(
         "--bench-frames", type=whole(1), default=10, help="frames timed per subset (default: 10)"

@@ -206,21 +206,28 @@ def test_what_cannot_be_built_is_told(copy: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "zip"), "zip", copy)
     with pytest.raises(BundleError, match="zip"):
         build_plans(Bundle.open(archive), OPTIONS)
-    (copy / "encoder_rgb.onnx").write_bytes(_unknown_operator().SerializeToString())
+    (copy / "encoder_rgb.onnx").write_bytes(_operator("NoSuchOperator", "nowhere"))
     with pytest.raises(BundleError, match="encoder_rgb.onnx.*checksum"):
         build_plans(bundle, OPTIONS)
-    files = {**bundle.manifest.files, "encoder_rgb.onnx": sha256_of(copy / "encoder_rgb.onnx")}
-    bundle.manifest = bundle.manifest.model_copy(update={"files": files})
-    with pytest.raises(EngineError, match="encoder_rgb.onnx.*TensorRT cannot take it"):
-        build_plans(bundle, OPTIONS)
+    # What ONNX Runtime refuses TensorRT's parser is not given; what that refuses is told, too.
+    for operator, domain, said in (
+        ("NoSuchOperator", "nowhere", "cannot be loaded"),
+        ("QuickGelu", "com.microsoft", "TensorRT cannot take it"),
+    ):
+        (copy / "encoder_rgb.onnx").write_bytes(_operator(operator, domain))
+        files = {**bundle.manifest.files, "encoder_rgb.onnx": sha256_of(copy / "encoder_rgb.onnx")}
+        bundle.manifest = bundle.manifest.model_copy(update={"files": files})
+        with pytest.raises(EngineError, match=f"encoder_rgb.onnx.*{said}"):
+            build_plans(bundle, OPTIONS)
 
 
-def _unknown_operator() -> onnx.ModelProto:
+def _operator(name: str, domain: str) -> bytes:
     graph = helper.make_graph(
-        [helper.make_node("NoSuchOperator", ["rgb"], ["y"], domain="nowhere")],
+        [helper.make_node(name, ["rgb"], ["y"], domain=domain)],
         "g",
         [helper.make_tensor_value_info("rgb", TensorProto.FLOAT, [1, 3, 8, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])],
     )
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("nowhere", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(domain, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    return bytes(model.SerializeToString())
