@@ -231,7 +231,8 @@ def judge(
     for tests in stages:
         began = time.perf_counter()
         if not copy.survives(tests, 3600):
-            raise SystemExit(f"{file}: {' '.join(tests)} fail as they are")
+            print(f"{file}: {' '.join(tests)} fail as they are", flush=True)
+            return 0, 1
         limits_s.append(5 * (time.perf_counter() - began) + 30)
     every = changes_of(source)
     picked = random.Random(seed).sample(every, min(count, len(every)))
