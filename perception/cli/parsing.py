@@ -50,6 +50,11 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
+def _cut(text: str) -> str:
+    """An argument as errors show it."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
 @dataclass(frozen=True)
 class Number:
     """Bounds of a number on the command line: plain decimal digits, in ASCII.
@@ -86,7 +91,7 @@ class Number:
 
     def refusal(self, text: str, kind: str) -> argparse.ArgumentTypeError:
         """The error for an argument."""
-        shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+        shown = _cut(text)
         return argparse.ArgumentTypeError(f"must be {self.bounds}: {kind}, not '{shown}'")
 
 
@@ -139,6 +144,6 @@ class Size:
     def __call__(self, text: str) -> tuple[int, int]:
         parts = text.split("x")
         if len(parts) != 2:
-            shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+            shown = _cut(text)
             raise argparse.ArgumentTypeError(f"'{shown}' is not WIDTHxHEIGHT")
         return self.side(parts[0]), self.side(parts[1])

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from perception.adapters.thermal import UNITS
-from perception.cli.arguments import add_engine_arguments
+from perception.cli.arguments import add_engine_arguments, add_lidar_least_range
 from perception.cli.parsing import Real, Whole, real, whole
 from perception.errors import ConfigError
-from perception.frame import LEAST_RANGE_M, MODALITIES, Modality, as_modality
+from perception.frame import MODALITIES, Modality, as_modality
 from perception.runtime.collector import SensorTiming
 from perception.runtime.health import HealthConfig
 from perception.runtime.policy import Policy
@@ -57,13 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thermal-unit", default="auto", choices=UNITS, help="what 16 bit values mean"
     )
-    parser.add_argument(
-        "--lidar-least-range",
-        type=real(0),
-        default=LEAST_RANGE_M,
-        metavar="M",
-        help="nearer than this, in metres, is no return",
-    )
+    add_lidar_least_range(parser)
     for name, text in _TIMES.items():
         least = 0 if name in _MAY_BE_ZERO else _LEAST_MS
         parser.add_argument(f"--{name}-ms", type=real(least, _MOST_MS), help=text)

@@ -7,17 +7,19 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from perception.adapters.thermal import UNITS
 from perception.cli.arguments import (
     add_engine_arguments,
+    add_lidar_least_range,
     engine_choices,
     output_folder,
     write_json,
 )
 from perception.cli.console import note, say, warn
-from perception.cli.parsing import positive, real, whole
+from perception.cli.parsing import positive, whole
 from perception.errors import ConfigError
 from perception.files.writing import write_image
-from perception.frame import LEAST_RANGE_M, Frame, Modality, Sample
+from perception.frame import Frame, Modality, Sample
 from perception.preprocess.contract import PreprocessContract
 
 
@@ -46,17 +48,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         help="float32 a point of .bin (4; .pcd.bin 5)",
     )
-    parser.add_argument(
-        "--lidar-least-range",
-        type=real(0),
-        default=LEAST_RANGE_M,
-        metavar="M",
-        help="nearer than this, in metres, is no return",
-    )
+    add_lidar_least_range(parser)
     parser.add_argument(
         "--thermal-unit",
         default="auto",
-        choices=("auto", "counts8", "counts16", "centikelvin", "kelvin"),
+        choices=UNITS,
         help="what the thermal file's values mean",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")

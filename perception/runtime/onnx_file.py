@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -123,6 +124,15 @@ class _DamagedError(Exception):
     """The bytes are no ONNX file."""
 
 
+@contextmanager
+def _told_as(error: type[AnySenseError], where: str) -> Iterator[None]:
+    """Damage that is found in the body as an error that names the file."""
+    try:
+        yield
+    except _DamagedError as problem:
+        raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
+
+
 def self_contained(
     content: bytes, read: Read, *, where: str, error: type[AnySenseError] = BundleError
 ) -> bytes:
@@ -140,10 +150,8 @@ def self_contained(
     Raises:
         AnySenseError: of the class `error`: it is no ONNX file, or asks for what may not be read.
     """
-    try:
+    with _told_as(error, where):
         return _Inliner(content, read, where, error).model()
-    except _DamagedError as problem:
-        raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
 
 
 def describe(content: bytes, *, where: str, error: type[AnySenseError] = BundleError) -> GraphInfo:
@@ -152,10 +160,8 @@ def describe(content: bytes, *, where: str, error: type[AnySenseError] = BundleE
     Raises:
         AnySenseError: of the class `error`: it is no ONNX file.
     """
-    try:
+    with _told_as(error, where):
         return _describe(memoryview(content))
-    except _DamagedError as problem:
-        raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
 
 
 def parts(content: bytes, *, where: str, error: type[AnySenseError] = BundleError) -> GraphParts:
@@ -164,10 +170,8 @@ def parts(content: bytes, *, where: str, error: type[AnySenseError] = BundleErro
     Raises:
         AnySenseError: of the class `error`: it is no ONNX file.
     """
-    try:
+    with _told_as(error, where):
         return _parts(memoryview(content))
-    except _DamagedError as problem:
-        raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
 
 
 def with_outputs(content: bytes, names: Iterable[str]) -> bytes:
