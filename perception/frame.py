@@ -51,6 +51,16 @@ LEAST_RANGE_M = 0.01
 """Nearer than this is no return: it would lie within the LiDAR's own housing."""
 
 
+def check_least_range(least_range_m: float) -> None:
+    """Refuse a least range that is no length.
+
+    Raises:
+        InputError: it is negative or not finite.
+    """
+    if not 0 <= least_range_m < np.inf:
+        raise InputError(f"least range of {least_range_m} m", where="lidar")
+
+
 def is_return(points: NDArray[Any], least_range_m: float = LEAST_RANGE_M) -> NDArray[np.bool_]:
     """Which points of a cloud are returns, (N,) bool.
 
@@ -64,8 +74,7 @@ def is_return(points: NDArray[Any], least_range_m: float = LEAST_RANGE_M) -> NDA
     Raises:
         InputError: the least range is no length.
     """
-    if not 0 <= least_range_m < np.inf:
-        raise InputError(f"least range of {least_range_m} m", where="lidar")
+    check_least_range(least_range_m)
     x, y, z = (points[:, i].astype(np.float32, copy=False) for i in range(3))
     with np.errstate(over="ignore", invalid="ignore"):
         square = x * x

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,9 +14,9 @@ from perception.bags.files import info_topic, messages_in
 from perception.bags.messages import BagMessage, parse
 from perception.bags.storage import Bag, open_bag
 from perception.bags.survey import Survey, header_stamp
-from perception.errors import AnySenseError, InputError
+from perception.errors import AnySenseError
 from perception.files.limits import MAX_STEPS
-from perception.frame import LEAST_RANGE_M, Modality
+from perception.frame import LEAST_RANGE_M, Modality, check_least_range
 from perception.runtime.stream import Output, Stream
 
 _MOST_BEATS = 3000
@@ -57,8 +56,7 @@ class Playback:
         *,
         least_range_m: float = LEAST_RANGE_M,
     ) -> None:
-        if not 0 <= least_range_m < math.inf:
-            raise InputError(f"least range of {least_range_m} m", where="lidar")
+        check_least_range(least_range_m)
         self.stream = stream
         self.topics = {topic: m for m, topic in topics.items()}
         self.calibration = calibration
