@@ -1,13 +1,15 @@
 """Samples and frames: what the sensors said, decoded to SI units.
 
-A `Frame` maps modalities to samples.  A modality that is not in the frame is missing; zeros are
+A `Frame` maps sensors, by name, to samples.  A sensor that is not in the frame is missing; zeros are
 never used to say so.  Axes and units follow REP 103 and REP 105, depth values REP 117 and REP 118.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,32 +21,71 @@ if TYPE_CHECKING:
     from perception.geometry.camera import CameraModel
     from perception.geometry.transforms import RigidTransform
 
-Modality = Literal["rgb", "depth", "thermal", "lidar"]
+Kind = Literal["rgb", "depth", "thermal", "lidar"]
 
-MODALITIES: tuple[Modality, ...] = ("rgb", "depth", "thermal", "lidar")
-"""All modalities, in canonical order: the order of `presence` and of subset names."""
+KINDS: tuple[Kind, ...] = ("rgb", "depth", "thermal", "lidar")
+"""All kinds of sensors, in canonical order."""
+
+Modality, MODALITIES = Kind, KINDS  # their names before sensors had names of their own
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+"""What a sensor, and the input of a bundle, may be called."""
+
+RESERVED = frozenset(
+    ("policy", "sync", "qos", "health", "output", "tf", "diagnostics", "presence", "fuser", "single")
+    + ("modular", "all", "modalities", "labels", "boxes", "boxes3d")
+)
+"""What no sensor may be called: parameters, graphs and folders of other things have these names."""
+
+_ALL_SUBSETS = 4
 
 
-def as_modality(name: str) -> Modality:
-    """Return `name` as a `Modality`, or raise `InputError` for an unknown one."""
-    if name not in MODALITIES:
-        raise InputError(f"unknown modality '{name}'", hint=f"one of {', '.join(MODALITIES)}")
+def as_kind(name: str) -> Kind:
+    """Return `name` as a `Kind`, or raise `InputError` for an unknown one."""
+    if name not in KINDS:
+        raise InputError(f"unknown kind of sensor '{name}'", hint=f"one of {', '.join(KINDS)}")
     return name
 
 
-def subset_name(modalities: Iterable[str]) -> str:
-    """Name of a set of modalities: joined by '+' in canonical order, e.g. `rgb+depth`."""
-    present = set(modalities)
-    return "+".join(m for m in MODALITIES if m in present)
+def check_name(name: str, where: str = "sensor") -> str:
+    """The name of a sensor.
+
+    Raises:
+        InputError: no sensor can be called so.
+    """
+    if not isinstance(name, str) or not re.match(NAME_PATTERN, name) or name.endswith("\n"):
+        raise InputError(
+            f"'{str(name)[:80]}' is no name of a sensor",
+            where=where,
+            hint="a lower case letter, then letters, digits and '_', at most 63",
+        )
+    if name in RESERVED:
+        raise InputError(f"no sensor can be called '{name}'", where=where)
+    return name
 
 
-def subsets_of(modalities: Iterable[str]) -> list[tuple[Modality, ...]]:
-    """All non-empty subsets, larger ones first, each in canonical order."""
-    base = [m for m in MODALITIES if m in set(modalities)]
-    found: list[tuple[Modality, ...]] = [
-        tuple(m for i, m in enumerate(base) if bits >> i & 1) for bits in range(1, 1 << len(base))
-    ]
-    return sorted(found, key=lambda s: (-len(s), [MODALITIES.index(m) for m in s]))
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Sensors, each once: those that are called as their kind in canonical order, then the others."""
+    given = dict.fromkeys(names)
+    return (*(k for k in KINDS if k in given), *(n for n in given if n not in KINDS))
+
+
+def subset_name(names: Iterable[str]) -> str:
+    """Name of a set of sensors: joined by '+', see `in_order`, e.g. `rgb+depth`."""
+    return "+".join(in_order(names))
+
+
+def subsets_of(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """The subsets that are judged, larger ones first.
+
+    Up to four sensors these are all that are not empty; of more, whose subsets are too many, all
+    sensors, all but one, and each alone.
+    """
+    base = in_order(names)
+    sizes: Iterable[int] = range(len(base), 0, -1)
+    if len(base) > _ALL_SUBSETS:
+        sizes = (len(base), len(base) - 1, 1)
+    return [subset for size in sizes for subset in combinations(base, size)]
 
 
 LEAST_RANGE_M = 0.01
@@ -145,7 +186,7 @@ class Sample:
     """One decoded measurement of one sensor.
 
     Attributes:
-        modality: which sensor kind.
+        kind: which kind of sensor.
         data: rgb (H, W, 3) uint8 in R, G, B order; depth (H, W) float32 metres along the optical
             axis, NaN = no return, -Inf = too close, +Inf = beyond range (REP 117); thermal (H, W)
             float32 in `unit`; lidar (N, C>=3) float32, columns x, y, z in metres in the sensor
@@ -161,12 +202,13 @@ class Sample:
         extrinsics: transform that takes points of this sensor's frame into the optical frame of
             the reference camera (z forward, x right, y down); None means aligned with it (for
             lidar: unknown).
+        sensor: the sensor's name; that of its kind unless there are several of a kind.
 
     Raises:
         InputError: the stamp is no whole number of nanoseconds.
     """
 
-    modality: Modality
+    kind: Kind
     data: NDArray[Any]
     stamp_ns: int | None = None
     frame_id: str = ""
@@ -174,10 +216,22 @@ class Sample:
     unit: str = ""
     camera: CameraModel | None = None
     extrinsics: RigidTransform | None = None
+    sensor: str = ""
 
     def __post_init__(self) -> None:
+        if not self.sensor:
+            object.__setattr__(self, "sensor", self.kind)
         if type(self.stamp_ns) is not int and self.stamp_ns is not None:
-            object.__setattr__(self, "stamp_ns", whole_stamp(self.stamp_ns, self.modality))
+            object.__setattr__(self, "stamp_ns", whole_stamp(self.stamp_ns, self.sensor))
+
+    @property
+    def modality(self) -> Kind:
+        """The sensor's kind, by its earlier name."""
+        return self.kind
+
+    def named(self, sensor: str) -> Sample:
+        """This sample, as one of the sensor of that name."""
+        return self if self.sensor == sensor else replace(self, sensor=sensor)
 
     @property
     def time_ns(self) -> int:
@@ -187,7 +241,7 @@ class Sample:
             InputError: the sample has none.
         """
         if self.stamp_ns is None:
-            raise InputError("the sample has no stamp", where=self.modality)
+            raise InputError("the sample has no stamp", where=self.sensor)
         return self.stamp_ns
 
     def stamped(self, stamp_ns: int) -> Sample:
@@ -196,43 +250,49 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Frame(Mapping[Modality, Sample]):
-    """The samples taken at about one time, by modality.
+class Frame(Mapping[str, Sample]):
+    """The samples taken at about one time, by sensor.
 
     Attributes:
-        samples: by modality.
+        samples: by sensor; one that bears but its kind's name gets that which it is filed under.
         stamp_ns: its time; if not given, the newest of its samples' stamps, None when none has one.
 
     Raises:
-        InputError: a sample is filed under another modality than its own, or the stamp is no whole number.
+        InputError: a sample is filed under the name of another sensor or kind, or a stamp is no whole
+            number.
     """
 
-    samples: Mapping[Modality, Sample]
+    samples: Mapping[str, Sample]
     stamp_ns: int | None = None
 
     def __post_init__(self) -> None:
         for key, sample in self.samples.items():
-            as_modality(key)
-            if sample.modality != key:
+            if not isinstance(sample, Sample):
                 raise InputError(
-                    f"a {sample.modality} sample is filed under '{key}'", where="frame"
+                    f"a bare {type(sample).__name__} is filed under '{key}'",
+                    where="frame",
+                    hint="perception.sample_of(kind, array, encoding) makes a sample of an array",
                 )
+            if sample.sensor != key and (sample.sensor != sample.kind or key in KINDS):
+                raise InputError(f"a {sample.sensor} sample is filed under '{key}'", where="frame")
+        named = {check_name(key, "frame"): s.named(key) for key, s in self.samples.items()}
+        object.__setattr__(self, "samples", named)
         if self.stamp_ns is None:
             stamps = [s.stamp_ns for s in self.samples.values() if s.stamp_ns is not None]
             object.__setattr__(self, "stamp_ns", max(stamps, default=None))
         elif type(self.stamp_ns) is not int:
             object.__setattr__(self, "stamp_ns", whole_stamp(self.stamp_ns, "frame"))
 
-    def __getitem__(self, key: Modality) -> Sample:
+    def __getitem__(self, key: str) -> Sample:
         return self.samples[key]
 
-    def __iter__(self) -> Iterator[Modality]:
-        return iter(m for m in MODALITIES if m in self.samples)
+    def __iter__(self) -> Iterator[str]:
+        return iter(in_order(self.samples))
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def without(self, *modalities: str) -> Frame:
-        """A copy of this frame in which the named modalities are missing."""
-        kept = {m: s for m, s in self.samples.items() if m not in modalities}
+    def without(self, *sensors: str) -> Frame:
+        """A copy of this frame in which the named sensors are missing."""
+        kept = {m: s for m, s in self.samples.items() if m not in sensors}
         return Frame(kept, self.stamp_ns)

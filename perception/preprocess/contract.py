@@ -6,14 +6,27 @@ never meets inputs that it was not trained on.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    RootModel,
+    Tag,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from perception.frame import MODALITIES, Modality
+from perception.errors import InputError
+from perception.frame import KINDS, Kind, check_name, in_order
 
-CHANNELS: dict[Modality, int] = {"rgb": 3, "depth": 2, "thermal": 2, "lidar": 4}
-"""Channels of each modality's network input."""
+CHANNELS: dict[Kind, int] = {"rgb": 3, "depth": 2, "thermal": 2, "lidar": 4}
+"""Channels of each kind's network input."""
 
 
 # Far beyond any sensor, and far from where float32 overflows.
@@ -100,23 +113,195 @@ class LidarSpec(_Spec):
     dilate_px: int = Field(1, ge=0, le=8)
 
 
-class PreprocessContract(_Spec):
-    """All preprocessing of one bundle."""
+class ViewSpec(GridSpec):
+    """What an input's grid means in space.
 
-    modalities: tuple[Modality, ...] = Field(min_length=1)
-    grid: GridSpec = GridSpec()
-    rgb: RgbSpec = RgbSpec()
-    depth: DepthSpec = DepthSpec()
-    thermal: ThermalSpec = ThermalSpec()
-    lidar: LidarSpec = LidarSpec()
+    `image`: the grid is the sensor's own picture.  `projection`: points are projected into the picture
+    of a camera, that of the input `into`, or else the first whose intrinsics are known.
+    """
+
+    type: Literal["image", "projection"] = "image"
+    into: str | None = None
+
+
+_SPECS: dict[Kind, type[_Spec]] = {
+    "rgb": RgbSpec,
+    "depth": DepthSpec,
+    "thermal": ThermalSpec,
+    "lidar": LidarSpec,
+}
+
+
+class _Values(dict[str, Any]):
+    """What a file says of an input's preprocessing, and of which kind that is."""
+
+    kind: str = ""
+
+
+def _kind_of(value: Any) -> str | None:
+    if isinstance(value, _Values):
+        return value.kind
+    return next((k for k, spec in _SPECS.items() if isinstance(value, spec)), None)
+
+
+PreprocessSpec = Annotated[
+    Annotated[RgbSpec, Tag("rgb")]
+    | Annotated[DepthSpec, Tag("depth")]
+    | Annotated[ThermalSpec, Tag("thermal")]
+    | Annotated[LidarSpec, Tag("lidar")],
+    Discriminator(_kind_of),
+]
+"""The values of one kind."""
+
+
+class InputSpec(_Spec):
+    """One input of a bundle: what it takes, and how that becomes a network's input.
+
+    Attributes:
+        kind: of the sensor.
+        encoder: name of the encoder graph; several inputs may share one.  Empty: the input's own name.
+        view: the grid that samples are brought to.
+        preprocess: the values of its kind.
+    """
+
+    kind: Kind
+    encoder: str = Field("", pattern=r"^([a-z][a-z0-9_]{0,62})?$")
+    view: ViewSpec = ViewSpec()
+    preprocess: PreprocessSpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_kind(cls, value: Any) -> Any:
+        """`preprocess` is read as its kind's; a LiDAR's view is a projection unless it says otherwise."""
+        if not isinstance(value, Mapping) or value.get("kind") not in KINDS:
+            return value
+        kind, own = value["kind"], value.get("preprocess") or {}
+        if isinstance(own, Mapping):
+            own = _Values(own)
+            own.kind = kind
+        found = {**value, "preprocess": own}
+        view = value.get("view") or {}
+        if kind == "lidar" and isinstance(view, Mapping):
+            found["view"] = {"type": "projection", **view}
+        return found
 
     @model_validator(mode="after")
-    def _canonical(self) -> PreprocessContract:
-        wanted = tuple(m for m in MODALITIES if m in self.modalities)
-        if wanted != self.modalities:
-            raise ValueError(f"modalities must be unique and in the order {', '.join(MODALITIES)}")
+    def _consistent(self) -> InputSpec:
+        if not isinstance(self.preprocess, _SPECS[self.kind]):
+            raise ValueError(f"preprocess is none of {self.kind}")
+        if (self.view.type == "projection") != (self.kind == "lidar"):
+            raise ValueError(f"{self.kind} has no view of type {self.view.type}")
         return self
 
-    def input_shape(self, modality: Modality) -> tuple[int, int, int, int]:
-        """Shape (1, C, H, W) of the network input of `modality`."""
-        return (1, CHANNELS[modality], self.grid.height, self.grid.width)
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape (1, C, H, W) of the network's input."""
+        return (1, CHANNELS[self.kind], self.view.height, self.view.width)
+
+
+class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
+    """All preprocessing of one bundle: its inputs by name, in the order of `frame.in_order`.
+
+    Where there is one input of a kind, called as its kind, there is a short form:
+    `{modalities: [rgb, depth], grid: ..., rgb: ..., depth: ...}`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or "modalities" not in value:
+            return value
+        unknown = sorted(map(str, set(value) - {"modalities", "grid", *KINDS}))
+        if unknown:
+            raise ValueError(f"'{unknown[0]}' is unknown: modalities, grid, {', '.join(KINDS)}")
+        names = list(value["modalities"] or ())
+        wrong = [n for n in names if n not in KINDS]
+        if wrong or names != list(in_order(names)):
+            raise ValueError(f"modalities must be unique and in the order {', '.join(KINDS)}")
+        grid = value.get("grid") or {}
+        grid = grid.model_dump() if isinstance(grid, GridSpec) else grid
+        for kind in [k for k in KINDS if k not in names and isinstance(value.get(k), Mapping)]:
+            try:
+                _SPECS[kind].model_validate(value[kind])  # what no input uses is checked all the same
+            except ValidationError as error:
+                raise ValueError(f"{kind}: {error.errors()[0]['msg']}") from error
+        return {n: {"kind": n, "view": grid, "preprocess": value.get(n) or {}} for n in names}
+
+    @model_validator(mode="after")
+    def _checked(self) -> PreprocessContract:
+        if not self.root:
+            raise ValueError("needs an input")
+        encoders: dict[str, tuple[Any, ...]] = {}
+        found: dict[str, InputSpec] = {}
+        for name in in_order(self.root):
+            spec = self.root[name]
+            try:
+                check_name(name)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+            if name in KINDS and name != spec.kind:
+                raise ValueError(f"{name}: an input of another kind cannot be called so")
+            if spec.view.into is not None and spec.view.into not in self.root:
+                raise ValueError(f"{name}.view.into: there is no input '{spec.view.into}'")
+            spec = spec if spec.encoder else spec.model_copy(update={"encoder": name})
+            same = (spec.kind, spec.shape)
+            if encoders.setdefault(spec.encoder, same) != same:
+                raise ValueError(f"{name}: others of encoder '{spec.encoder}' have other inputs")
+            found[name] = spec
+        object.__setattr__(self, "root", MappingProxyType(found))
+        return self
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+        return iter(self.root)
+
+    def __len__(self) -> int:
+        return len(self.root)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.root
+
+    def __getitem__(self, name: str) -> InputSpec:
+        return self.root[name]
+
+    def items(self) -> ItemsView[str, InputSpec]:
+        """Names and inputs."""
+        return self.root.items()
+
+    @model_serializer
+    def _plain(self) -> dict[str, Any]:
+        return {name: spec.model_dump(exclude_none=True) for name, spec in self.root.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The inputs' names."""
+        return tuple(self.root)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The same, as they are called where models are built."""
+        return tuple(self.root)
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """By input, its kind."""
+        return {name: spec.kind for name, spec in self.root.items()}
+
+    @property
+    def encoders(self) -> dict[str, str]:
+        """By input, the name of its encoder."""
+        return {name: spec.encoder for name, spec in self.root.items()}
+
+    @property
+    def grid(self) -> ViewSpec:
+        """The grid of the first input, which those of all are unless a bundle says otherwise."""
+        return next(iter(self.root.values())).view
+
+    def input_shape(self, name: str) -> tuple[int, int, int, int]:
+        """Shape (1, C, H, W) of the network input called `name`."""
+        return self.root[name].shape
+
+    def only(self, names: Iterable[str]) -> PreprocessContract:
+        """These inputs alone."""
+        return PreprocessContract({n: self.root[n] for n in names})

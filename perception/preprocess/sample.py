@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import BlindError, CalibrationError, InputError
-from perception.frame import Modality, Sample, is_return, scale_intensity, shape_hint
+from perception.frame import Kind, Sample, is_return, scale_intensity, shape_hint
 from perception.geometry.projection import LidarImage, project_lidar
-from perception.preprocess.contract import PreprocessContract
+from perception.preprocess.contract import DepthSpec, InputSpec, LidarSpec, RgbSpec, ThermalSpec
 from perception.preprocess.grid import GridMap
 from perception.preprocess.normalize import (
     Float,
@@ -36,37 +36,32 @@ _COARSE = (slice(None, None, 8), slice(None, None, 8))
 
 
 def preprocess_sample(
-    sample: Sample, contract: PreprocessContract, out: Float | None = None
+    sample: Sample, spec: InputSpec, out: Float | None = None
 ) -> Float:
     """Bring one sample to its network input.
 
     Args:
         sample: a decoded sample (see `Sample` for shapes and units).
-        contract: the bundle's preprocessing.
+        spec: the bundle's input that it is for.
         out: optional (1, C, H, W) float32 buffer to fill.
 
     Returns:
-        (1, C, H, W) float32 with C, H, W of `contract.input_shape(sample.modality)`.
+        (1, C, H, W) float32 with C, H, W of `spec.shape`.
 
     Raises:
-        InputError: wrong dtype, shape or unit, nothing finite, or a modality the contract lacks.
+        InputError: wrong kind, dtype, shape or unit, or nothing finite.
         CalibrationError: LiDAR without calibration, or calibration that does not fit the image.
     """
-    if sample.modality not in contract.modalities:
-        raise InputError(
-            "this bundle has no such modality",
-            where=sample.modality,
-            hint=f"it takes {', '.join(contract.modalities)}",
-        )
-    shape = contract.input_shape(sample.modality)
-    out = np.empty(shape, np.float32) if out is None else out
-    _normalize(on_grid(sample, contract), sample, contract, out[0])
-    refuse_blind(sample.modality, out[0], contract)
+    if sample.kind != spec.kind:
+        raise InputError(f"is {sample.kind}, this input takes {spec.kind}", where=sample.sensor)
+    out = np.empty(spec.shape, np.float32) if out is None else out
+    normalize(on_grid(sample, spec), spec, out[0], unit=sample.unit)
+    refuse_blind(out[0], spec, sample.sensor)
     return out
 
 
-def on_grid(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic] | LidarImage:
-    """Check a sample and bring it to the contract's grid, not yet normalized.
+def on_grid(sample: Sample, spec: InputSpec) -> NDArray[np.generic] | LidarImage:
+    """Check a sample and bring it to the input's grid, not yet normalized.
 
     Returns:
         rgb (H, W, 3) uint8; depth (H, W) float32 metres, NaN in the padding; thermal (H, W) float32 in
@@ -77,108 +72,121 @@ def on_grid(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic]
     """
     if not isinstance(sample.data, np.ndarray):
         raise InputError(
-            f"data is a {type(sample.data).__name__}, expected a numpy array", where=sample.modality
+            f"data is a {type(sample.data).__name__}, expected a numpy array", where=sample.sensor
         )
     if isinstance(sample.data, np.ma.MaskedArray) and np.ma.is_masked(sample.data):
         hint = (
             "data[~data.mask.any(axis=1)].data"
-            if sample.modality == "lidar"
+            if sample.kind == "lidar"
             else "data.filled(numpy.nan)"
         )
         raise InputError(
-            "data is a masked array, whose mask would be lost", where=sample.modality, hint=hint
+            "data is a masked array, whose mask would be lost", where=sample.sensor, hint=hint
         )
-    return _ON_GRID[sample.modality](sample, contract)
+    return _ON_GRID[spec.kind](sample, spec)
 
 
-def _normalize(
-    values: NDArray[np.generic] | LidarImage,
-    sample: Sample,
-    contract: PreprocessContract,
-    out: Float,
+def normalize(
+    values: NDArray[np.generic] | LidarImage, spec: InputSpec, out: Float, *, unit: str = ""
 ) -> None:
+    """Fill a network input from values on the grid.
+
+    Args:
+        values: as `on_grid` gives them.
+        spec: the input that they are for.
+        out: (C, H, W) float32.
+        unit: of thermal values.
+
+    Raises:
+        InputError: nothing in them is finite.
+    """
+    own = spec.preprocess
     if isinstance(values, LidarImage):
-        layers = (values.range_m, values.intensity, values.height_m, values.valid)
-        normalize_lidar(*layers, contract.lidar, out)
-    elif sample.modality == "rgb":
-        normalize_rgb(values, contract.rgb, out)  # type: ignore[arg-type]
-    elif sample.modality == "depth":
-        normalize_depth(values, contract.depth, out)  # type: ignore[arg-type]
+        assert isinstance(own, LidarSpec)
+        normalize_lidar(
+            values.range_m, values.intensity, values.height_m, values.valid, own, out
+        )
+    elif isinstance(own, RgbSpec):
+        normalize_rgb(values, own, out)  # type: ignore[arg-type]
+    elif isinstance(own, DepthSpec):
+        normalize_depth(values, own, out)  # type: ignore[arg-type]
     else:
-        normalize_thermal(values, sample.unit, contract.thermal, out)  # type: ignore[arg-type]
+        assert isinstance(own, ThermalSpec)
+        normalize_thermal(values, unit, own, out)  # type: ignore[arg-type]
 
 
-def refuse_blind(modality: Modality, channels: Float, contract: PreprocessContract) -> None:
+def refuse_blind(channels: Float, spec: InputSpec, sensor: str) -> None:
     """Refuse a (C, H, W) network input in which no pixel is valid.
 
     Raises:
-        InputError: a depth or LiDAR input that says nothing.
+        InputError: a depth or LiDAR input that says nothing; `sensor` is named.
     """
-    if modality == "depth" and not channels[1].any():
+    own = spec.preprocess
+    if isinstance(own, DepthSpec) and not channels[1].any():
         raise BlindError(
-            f"no pixel between {contract.depth.min_m:g} and {contract.depth.max_m:g} m",
-            where="depth",
+            f"no pixel between {own.min_m:g} and {own.max_m:g} m",
+            where=sensor,
             hint="is the sensor blind, or are the values not in metres?",
         )
-    if modality == "lidar" and not channels[3].any():
+    if spec.kind == "lidar" and not channels[3].any():
         raise InputError(
-            "no point falls into the camera image", where="lidar", hint="check the extrinsics"
+            "no point falls into the camera image", where=sensor, hint="check the extrinsics"
         )
 
 
 def source_size(sample: Sample) -> tuple[int, int]:
     """(height, width) of the image that results are given in for this sample."""
-    if sample.modality != "lidar":
+    if sample.kind != "lidar":
         return sample.data.shape[0], sample.data.shape[1]
     if sample.camera is None:
         raise CalibrationError(
-            "no camera to project into", where="lidar", hint="give a rig with intrinsics"
+            "no camera to project into", where=sample.sensor, hint="give a rig with intrinsics"
         )
     return sample.camera.height, sample.camera.width
 
 
-def _rgb(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic]:
+def _rgb(sample: Sample, spec: InputSpec) -> NDArray[np.generic]:
     _check_image(sample, np.uint8, 3)
-    return GridMap.fit(source_size(sample), contract.grid).to_grid(sample.data)
+    return GridMap.fit(source_size(sample), spec.view).to_grid(sample.data)
 
 
-def _depth(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic]:
+def _depth(sample: Sample, spec: InputSpec) -> NDArray[np.generic]:
     _check_image(sample, np.float32, 1)
-    grid = GridMap.fit(source_size(sample), contract.grid)
+    grid = GridMap.fit(source_size(sample), spec.view)
     return grid.to_grid(sample.data, nearest=True, fill=np.nan)
 
 
-def _thermal(sample: Sample, contract: PreprocessContract) -> NDArray[np.generic]:
+def _thermal(sample: Sample, spec: InputSpec) -> NDArray[np.generic]:
     _check_image(sample, np.float32, 1)
     _check_unit(sample)
-    return GridMap.fit(source_size(sample), contract.grid).to_grid(sample.data, fill=np.nan)
+    return GridMap.fit(source_size(sample), spec.view).to_grid(sample.data, fill=np.nan)
 
 
-def _lidar(sample: Sample, contract: PreprocessContract) -> LidarImage:
+def _lidar(sample: Sample, spec: InputSpec) -> LidarImage:
     points = sample.data
     rows = points.ndim == 2 and points.shape[1] >= 3 and not _transposed(points)
     if not rows or not np.issubdtype(points.dtype, np.floating):
         raise InputError(
             f"cloud is {points.dtype} {points.shape}, expected float (N, 3 or more)",
-            where="lidar",
+            where=sample.sensor,
             hint=_cloud_hint(points),
         )
     if not is_return(points).any():
-        raise BlindError("empty cloud: no return", where="lidar")
+        raise BlindError("empty cloud: no return", where=sample.sensor)
     if sample.camera is None or sample.extrinsics is None:
         raise CalibrationError(
             "needs intrinsics of the reference camera and extrinsics to it",
-            where="lidar",
+            where=sample.sensor,
             hint="give a rig file",
         )
-    grid = GridMap.fit(source_size(sample), contract.grid)
+    grid = GridMap.fit(source_size(sample), spec.view)
     return project_lidar(
         _in_unit_range(points),
         sample.camera.scaled(*grid.scale),
         sample.extrinsics,
-        contract.grid.height,
-        contract.grid.width,
-        sensor_height_m=contract.lidar.sensor_height_m,
+        spec.view.height,
+        spec.view.width,
+        sensor_height_m=spec.preprocess.sensor_height_m,  # type: ignore[union-attr]
     )
 
 
@@ -193,7 +201,7 @@ def _in_unit_range(points: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 _ON_GRID: dict[
-    Modality, Callable[[Sample, PreprocessContract], NDArray[np.generic] | LidarImage]
+    Kind, Callable[[Sample, InputSpec], NDArray[np.generic] | LidarImage]
 ] = {"rgb": _rgb, "depth": _depth, "thermal": _thermal, "lidar": _lidar}
 
 
@@ -204,28 +212,28 @@ def _check_image(sample: Sample, dtype: type[np.generic], channels: int) -> None
         want = "(H, W, 3)" if channels > 1 else "(H, W)"
         raise InputError(
             f"shape {data.shape}, expected {want}",
-            where=sample.modality,
+            where=sample.sensor,
             hint=shape_hint(data.shape, channels),
         )
     if data.dtype != dtype:
         raise InputError(
             f"dtype {data.dtype}, expected {np.dtype(dtype).name}",
-            where=sample.modality,
-            hint=_dtype_hint(sample.modality, data.dtype),
+            where=sample.sensor,
+            hint=_dtype_hint(sample.kind, data.dtype),
         )
     camera = sample.camera
     if camera is not None and (camera.height, camera.width) != data.shape[:2]:
         raise CalibrationError(
             f"camera is calibrated for {camera.width}x{camera.height} pixels, "
             f"image has {data.shape[1]}x{data.shape[0]}",
-            where=sample.modality,
+            where=sample.sensor,
         )
 
 
-def _dtype_hint(modality: Modality, dtype: np.dtype[np.generic]) -> str:
+def _dtype_hint(kind: Kind, dtype: np.dtype[np.generic]) -> str:
     if not dtype.isnative:
         return "not this machine's byte order: data.astype(data.dtype.newbyteorder('='))"
-    if modality == "depth" and np.issubdtype(dtype, np.integer):
+    if kind == "depth" and np.issubdtype(dtype, np.integer):
         return "metres as float32; perception.adapters.depth scales what cameras send"
     return "decode the message with perception.adapters first"
 
@@ -245,10 +253,10 @@ def _check_unit(sample: Sample) -> None:
     unit, data = sample.unit, sample.data
     if unit not in (*_COUNTS, "kelvin"):
         raise InputError(
-            f"unknown unit '{unit}'", where="thermal", hint="counts8, counts16 or kelvin"
+            f"unknown unit '{unit}'", where=sample.sensor, hint="counts8, counts16 or kelvin"
         )
     if not np.isfinite(data).any():
-        raise BlindError("no finite value in the image", where="thermal")
+        raise BlindError("no finite value in the image", where=sample.sensor)
     values = data[_COARSE]
     values = values[np.isfinite(values)]
     if not values.size:
@@ -259,7 +267,7 @@ def _check_unit(sample: Sample) -> None:
         if not low <= middle <= high:
             raise InputError(
                 f"median temperature of {middle:.3g} K is impossible: the unit is not kelvin",
-                where="thermal",
+                where=sample.sensor,
                 hint=_kelvin_hint(middle),
             )
         return
@@ -268,7 +276,7 @@ def _check_unit(sample: Sample) -> None:
         raise InputError(
             f"values from {least:.4g} to {most:.4g} are no {unit}, which go from 0 to "
             f"{_COUNTS[unit]:g}",
-            where="thermal",
+            where=sample.sensor,
             hint="is the unit right?",
         )
 

@@ -19,12 +19,11 @@ from perception.files.containers import Container, Folder, Zip
 from perception.files.limits import MAX_GRAPH_BYTES, MAX_TEXT_BYTES
 from perception.files.text import decode_text, parse_yaml
 from perception.files.writing import write_yaml
-from perception.frame import as_modality
 from perception.runtime.graph_check import Signature, check_composed, check_modular
 from perception.runtime.manifest import BundleManifest, check_manifest
 from perception.runtime.onnx_file import beside, describe, self_contained
+from perception.runtime.records import MANIFEST, BundleRecords, read_records, write_records
 
-MANIFEST = "bundle.yaml"
 BUNDLE_PATH_VARIABLE = "ANYSENSE_BUNDLES"
 
 
@@ -103,13 +102,17 @@ class Bundle:
     Attributes:
         path: its folder, or the zip.
         files: what it is read through.
-        manifest: what it says about itself.
+        manifest: what it is.
+        records: what was measured of it.
     """
 
-    def __init__(self, files: Container, manifest: BundleManifest) -> None:
+    def __init__(
+        self, files: Container, manifest: BundleManifest, records: BundleRecords | None = None
+    ) -> None:
         self.files = files
         self.path = files.path
         self.manifest = manifest
+        self.records = records or BundleRecords()
 
     @staticmethod
     def open(path: str | Path, *, verify: bool = True) -> Bundle:
@@ -124,7 +127,7 @@ class Bundle:
                 its manifest contradicts its graphs.
         """
         files = _container(Path(path))
-        bundle = Bundle(files, _read_manifest(files))
+        bundle = Bundle(files, *_read_manifest(files))
         if verify:
             bundle.verify()
         return bundle
@@ -195,13 +198,12 @@ def check_graphs(manifest: BundleManifest, found: Mapping[str, Signature]) -> No
         BundleError: the first contradiction.
     """
     graphs = manifest.graphs
-    encoders = {m: found[graphs.encoders[m].file] for m in manifest.modalities}
+    encoders = {name: found[graph.file] for name, graph in graphs.encoders.items()}
     check_modular(manifest, encoders, found[graphs.fuser.file])
     if graphs.single is not None:
-        check_composed(manifest, found[graphs.single.file], manifest.modalities, presence=True)
+        check_composed(manifest, found[graphs.single.file], manifest.inputs.names, presence=True)
     for name, graph in graphs.subsets.items():
-        subset = [as_modality(m) for m in name.split("+")]
-        check_composed(manifest, found[graph.file], subset, presence=False)
+        check_composed(manifest, found[graph.file], name.split("+"), presence=False)
 
 
 def bundle_folders() -> list[Path]:
@@ -260,25 +262,33 @@ def read_checked(files: Container, name: str, sha256: str) -> bytes:
     return content
 
 
-def write_manifest(folder: Path, manifest: BundleManifest) -> None:
-    """Write `bundle.yaml` into `folder`, whole or not at all.
+def write_bundle(
+    folder: Path, manifest: BundleManifest, records: BundleRecords | None = None
+) -> None:
+    """Write `bundle.yaml` of a new bundle into `folder`, and `records.yaml` where there are any.
 
     Raises:
-        BundleError: it cannot be written; what was there is as it was.
+        BundleError: one cannot be written; each is whole or as it was.
     """
     content = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
     write_yaml(folder / MANIFEST, content, error=BundleError, width=100, default_flow_style=None)
+    if records is not None and (records.accuracy or records.parity or records.backends):
+        write_records(folder, records)
 
 
-def record_accuracy(folder: Path, name: str, entry: dict[str, Any]) -> None:
-    """Put an entry under `accuracy` into the manifest of a bundle folder, in place of one so named.
+def record(folder: Path, **changed: Mapping[str, Any]) -> None:
+    """Put entries into tables of a bundle folder's `records.yaml`, in place of those so named.
+
+    Args:
+        folder: the bundle's.
+        changed: by table (`accuracy`, `parity`, `backends`), entries by name.
 
     Raises:
         BundleError: no bundle, or it cannot be written.
     """
-    manifest = _read_manifest(Folder(folder, BundleError))
-    accuracy = {**manifest.accuracy, name: entry}
-    write_manifest(folder, manifest.model_copy(update={"accuracy": accuracy}))
+    _, records = _read_manifest(Folder(folder, BundleError))
+    update = {table: {**getattr(records, table), **new} for table, new in changed.items()}
+    write_records(folder, records.model_copy(update=update))
 
 
 def _container(path: Path) -> Container:
@@ -294,7 +304,9 @@ def _container(path: Path) -> Container:
     )
 
 
-def _read_manifest(files: Container) -> BundleManifest:
-    where = files.where(MANIFEST)
-    text = decode_text(files.read(MANIFEST, MAX_TEXT_BYTES), where=where, error=BundleError)
-    return check_manifest(parse_yaml(text, where=where, error=BundleError), where)
+def _read_manifest(files: Container) -> tuple[BundleManifest, BundleRecords]:
+    where, content = files.where(MANIFEST), files.read(MANIFEST, MAX_TEXT_BYTES)
+    plain = parse_yaml(
+        decode_text(content, where=where, error=BundleError), where=where, error=BundleError
+    )
+    return check_manifest(plain, where), read_records(files, content, plain)

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 from perception.errors import BundleError
 from perception.files.limits import MAX_TENSOR_BYTES
-from perception.frame import MODALITIES, Modality
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.onnx_file import FLOAT32, GraphInfo, size_of
-
-PRESENCE = "presence"
+from perception.runtime.wiring import PRESENCE
 
 Shape = tuple[int | None, ...]
 """A dimension that varies is None."""
@@ -73,46 +71,49 @@ class Signature:
 
 
 def check_modular(
-    manifest: BundleManifest, encoders: Mapping[Modality, Signature], fuser: Signature
+    manifest: BundleManifest, encoders: Mapping[str, Signature], fuser: Signature
 ) -> None:
-    """Refuse encoders and a fuser that are not those that the manifest promises.
+    """Refuse encoders, by name, and a fuser that are not those that the manifest promises.
 
     Raises:
         BundleError: the first difference, with the graph that it is in.
     """
-    features: dict[str, Shape | None] = {}
-    for modality, encoder in encoders.items():
-        _check_inputs(encoder, {modality: manifest.inputs.input_shape(modality)})
+    wiring, features = manifest.wiring, dict[str, Shape | None]()
+    for name, spec in manifest.inputs.items():
+        encoder = encoders[spec.encoder]
+        _check_inputs(encoder, {wiring.image(name): spec.shape})
         if not encoder.outputs:
             raise BundleError("gives nothing", where=encoder.where)
-        for name in sorted(encoder.outputs.keys() & {*features, PRESENCE}):
-            raise BundleError(f"another graph gives {name} too", where=encoder.where)
-        features.update(encoder.outputs)
-    _check_inputs(fuser, {**features, PRESENCE: (len(MODALITIES),)})
+        own = wiring.features(name, encoder.outputs)
+        for feature in sorted(own.keys() & {*features, PRESENCE}):
+            raise BundleError(f"another graph gives {feature} too", where=encoder.where)
+        features.update(own)
+    _check_inputs(fuser, {**features, PRESENCE: (len(wiring.presence),)})
     _check_outputs(manifest, fuser)
 
 
 def check_composed(
-    manifest: BundleManifest, graph: Signature, modalities: Iterable[Modality], presence: bool
+    manifest: BundleManifest, graph: Signature, names: Iterable[str], presence: bool
 ) -> None:
-    """Refuse one graph for several sensors that is not what the manifest promises.
+    """Refuse one graph for several inputs that is not what the manifest promises.
 
     Raises:
         BundleError: the first difference.
     """
-    wanted: dict[str, Shape | None] = {m: manifest.inputs.input_shape(m) for m in modalities}
-    _check_inputs(graph, {**wanted, PRESENCE: (len(MODALITIES),)} if presence else wanted)
+    wanted: dict[str, Shape | None] = {n: manifest.inputs.input_shape(n) for n in names}
+    count = len(manifest.graphs.presence)
+    _check_inputs(graph, {**wanted, PRESENCE: (count,)} if presence else wanted)
     _check_outputs(manifest, graph)
 
 
 def expected_outputs(manifest: BundleManifest) -> dict[str, Shape]:
     """What a fuser gives by the manifest; sizes that it leaves open are None."""
     wanted: dict[str, Shape] = {}
-    if "segmentation" in manifest.tasks:
-        wanted["seg_logits"] = (1, len(manifest.classes.segmentation), None, None)
-    if "detection" in manifest.tasks:
-        grid, count = manifest.inputs.grid, len(manifest.classes.detection)
-        for stride in manifest.detection.strides:
+    if manifest.tasks.segmentation is not None:
+        wanted["seg_logits"] = (1, len(manifest.seg_classes), None, None)
+    if manifest.tasks.boxes2d is not None:
+        grid, count = manifest.inputs.grid, len(manifest.det_classes)
+        for stride in manifest.tasks.boxes2d.strides:
             exact = grid.height % stride == 0 and grid.width % stride == 0
             cells = (grid.height // stride, grid.width // stride) if exact else (None, None)
             wanted[f"det_cls_{stride}"] = (1, count, *cells)

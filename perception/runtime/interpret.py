@@ -54,6 +54,7 @@ def interpret(
     *,
     wanted: Collection[str] = PARTS,
     factor: float = 1.0,
+    temperature: float = 1.0,
     min_score: float | None = None,
 ) -> Interpreted:
     """Labels, confidence, boxes and pictures from outputs that `check_outputs` let pass.
@@ -64,19 +65,21 @@ def interpret(
         grid: how the source image lies on the reference grid.
         wanted: which of `PARTS`; the others need not be computed.
         factor: on confidences and scores.
+        temperature: of the softmax that gives confidences.
         min_score: least score of a box before that; None for the manifest's.
     """
     labels = confidence = boxes = None
-    if "segmentation" in manifest.tasks:
+    if manifest.tasks.segmentation is not None:
         logits = grid.crop(outputs["seg_logits"][0])
         if "labels" in wanted:
             labels = label_pixels(logits, grid.source)
         if "confidence" in wanted:
-            confidence = label_confidence(logits, grid.source)
+            even = logits if temperature == 1.0 else logits / np.float32(temperature)
+            confidence = label_confidence(even, grid.source)
             if factor != 1.0:
                 confidence *= np.float32(factor)
-    if "detection" in manifest.tasks and "boxes" in wanted:
-        spec = manifest.detection
+    spec = manifest.tasks.boxes2d
+    if spec is not None and "boxes" in wanted:
         maps = {s: (outputs[f"det_cls_{s}"][0], outputs[f"det_box_{s}"][0]) for s in spec.strides}
         found = decode_detections(
             maps,

@@ -1,4 +1,7 @@
-"""The schema of `bundle.yaml`."""
+"""The schema of `bundle.yaml`: what a bundle is.
+
+It is written once and never again; what is measured of a bundle later lies beside it, see `records`.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,18 @@ from perception.data.base import ClassInfo
 from perception.errors import BundleError
 from perception.files.containers import stays_inside
 from perception.files.limits import MAX_ARCHIVE_FILES
-from perception.frame import Modality, subset_name
+from perception.frame import KINDS, subset_name, subsets_of
 from perception.preprocess.contract import PreprocessContract
+from perception.runtime.schema1 import SCHEMA_1, from_schema_1
+from perception.runtime.wiring import Wiring
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """What a bundle may be called: names become parts of paths and of other programs' files."""
 
 _DEEPEST_RECORD = 16
-_DIGEST = r"^[0-9a-f]{64}$"
+DIGEST = r"^[0-9a-f]{64}$"
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -97,11 +102,11 @@ Notes = Annotated[Mapping[str, Any], BeforeValidator(_plain)]
 _Channel = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Spec(BaseModel):
+class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
 
 
-class ClassSpec(_Spec):
+class ClassSpec(Spec):
     """One class: its id in the output, name and RGB color."""
 
     id: int = Field(ge=0, le=254)
@@ -126,42 +131,23 @@ def _by_id(classes: tuple[ClassSpec, ...]) -> tuple[ClassSpec, ...]:
 Classes = Annotated[tuple[ClassSpec, ...], AfterValidator(_by_id)]
 
 
-class ClassTables(_Spec):
-    """The classes of each task in the order of their ids; empty for a task that the bundle lacks."""
+class SegmentationSpec(Spec):
+    """Semantic classes, in the order of the network's outputs.
 
-    segmentation: Classes = ()
-    detection: Classes = ()
-
-
-class GraphFile(_Spec):
-    """A graph: a file inside the bundle."""
-
-    file: FileName
-
-
-class Graphs(_Spec):
-    """The exported graphs.
-
-    Attributes:
-        encoders: by modality.
-        fuser: takes what the encoders give, and `presence`.
-        single: everything in one graph, with `presence`.
-        subsets: by name such as `rgb+depth`, one graph for exactly these sensors.
-        opset: of the ONNX operators.
-        dynamic: height and width may vary.
+    `temperatures` are by subset, such as `rgb+depth`: logits are divided by it where confidence is
+    computed; 1 where none is given.
     """
 
-    encoders: Frozen[Modality, GraphFile]
-    fuser: GraphFile
-    single: GraphFile | None = None
-    subsets: Frozen[str, GraphFile] = Field(default_factory=lambda: MappingProxyType({}))
-    opset: int = Field(18, ge=1)
-    dynamic: bool = False
+    classes: Classes = Field(min_length=1)
+    temperatures: Frozen[str, Annotated[float, Field(gt=0, le=1e3)]] = Field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
-class DetectionSpec(_Spec):
-    """How boxes are decoded."""
+class Boxes2dSpec(Spec):
+    """Classes of boxes, and how boxes are decoded."""
 
+    classes: Classes = Field(min_length=1)
     strides: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
         (8, 16, 32), min_length=1, max_length=16
     )
@@ -170,88 +156,168 @@ class DetectionSpec(_Spec):
     max_detections: int = Field(100, ge=1, le=100_000)
 
     @model_validator(mode="after")
-    def _distinct(self) -> DetectionSpec:
+    def _distinct(self) -> Boxes2dSpec:
         if len(set(self.strides)) < len(self.strides):
             raise ValueError("a stride is given twice")
         return self
 
 
-class BackendRecord(_Spec):
-    """What was measured of a backend on labeled frames, against ONNX Runtime on the same graphs.
+class PicturesSpec(Spec):
+    """Names of the pictures that the model makes besides, see `Result.images`."""
+
+    names: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> PicturesSpec:
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("an image is given twice")
+        return self
+
+
+class Tasks(Spec):
+    """What comes out, by task."""
+
+    segmentation: SegmentationSpec | None = None
+    boxes2d: Boxes2dSpec | None = None
+    pictures: PicturesSpec | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Tasks:
+        if self.segmentation is None and self.boxes2d is None:
+            raise ValueError("needs segmentation or boxes2d")
+        return self
+
+
+class GraphFile(Spec):
+    """A graph: a file inside the bundle."""
+
+    file: FileName
+
+
+class Graphs(Spec):
+    """The exported graphs.
 
     Attributes:
-        passed: no score fell by more than the tolerance.
-        lost: the largest fall of a score over all subsets, in points (hundredths); negative when
-            every score rose.
-        tolerance: the fall that was allowed, in points.
-        probe_error: relative error on the made-up frame of `perception.runtime.engines.probe`.
-        frames: how many frames were scored.
-        data: which ones.
-        change: by subset and score, the change in points.
+        encoders: by name, as `inputs` refer to them.
+        fuser: takes what the encoders give, and `presence`.
+        presence: the inputs that `presence` tells of, in its order.
+        separator: between input and feature in the fuser's inputs, see `Wiring`.
+        single: everything in one graph, with `presence`.
+        subsets: by name such as `rgb+depth`, one graph for exactly these sensors.
+        opset: of the ONNX operators.
+        dynamic: height and width may vary.
     """
 
-    passed: bool
-    lost: float
-    tolerance: float
-    probe_error: float = Field(ge=0, allow_inf_nan=False)
-    frames: int = Field(ge=1)
-    data: str = ""
-    change: Frozen[str, Frozen[str, float]] = Field(default_factory=lambda: MappingProxyType({}))
+    encoders: Frozen[str, GraphFile]
+    fuser: GraphFile
+    presence: tuple[str, ...]
+    separator: Literal[".", "_"] = "."
+    single: GraphFile | None = None
+    subsets: Frozen[str, GraphFile] = Field(default_factory=lambda: MappingProxyType({}))
+    opset: int = Field(18, ge=1)
+    dynamic: bool = False
 
 
-class BundleManifest(_Spec):
-    """Everything that a bundle says about itself.  It cannot be changed: `model_copy(update=...)`.
+class Licence(Spec):
+    """Under what the weights may be used, and the data that they were trained on."""
 
-    `training`, `accuracy`, `parity`, `model` and `quantization` are for people and tools; the runtime
-    needs the rest.
+    weights: Annotated[str, Field(max_length=1000), AfterValidator(_no_control)] = "unknown"
+    data: Annotated[str, Field(max_length=1000), AfterValidator(_no_control)] = "unknown"
+
+
+class BundleManifest(Spec):
+    """Everything that a bundle is.  It cannot be changed: `model_copy(update=...)` makes another one.
+
+    `training`, `model` and `quantization` are for people and tools; the runtime needs the rest.
 
     Attributes:
-        images: names of the pictures that the model makes besides, see `Result.images`.
+        inputs: what it takes, by name.
+        reference: inputs in whose pixels results are given, the first that was used; those that are not
+            listed follow by kind.
+        judged: names of the subsets that accuracy is told of; `frame.subsets_of` where none is listed.
         files: SHA-256 of every file that may be read, by name.
     """
 
-    schema_version: Literal[1] = Field(SCHEMA_VERSION, alias="schema")
+    schema_version: Literal[2] = Field(SCHEMA_VERSION, alias="schema")
     name: str = Field(pattern=NAME_PATTERN)
     version: Label = "1"
     description: Annotated[str, Field(max_length=10_000), AfterValidator(_no_control)] = ""
+    licence: Licence = Licence()
     simulated: bool = False
-    tasks: tuple[Literal["segmentation", "detection"], ...] = Field(min_length=1)
-    modalities: tuple[Modality, ...] = Field(min_length=1)
     inputs: PreprocessContract
-    classes: ClassTables
+    reference: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
+    tasks: Tasks
     graphs: Graphs
-    detection: DetectionSpec = DetectionSpec()
-    images: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], ...] = ()
     training: Notes = Field(default_factory=dict)
-    accuracy: Notes = Field(default_factory=dict)
-    parity: Frozen[str, float] = Field(default_factory=lambda: MappingProxyType({}))
     model: Notes = Field(default_factory=dict)
     precision: Literal["fp32", "fp16", "int8", "mixed"] = "fp32"
     quantization: Notes = Field(default_factory=dict)
-    backends: Frozen[str, BackendRecord] = Field(default_factory=lambda: MappingProxyType({}))
-    files: Frozen[FileName, Annotated[str, Field(pattern=_DIGEST)]]
+    files: Frozen[FileName, Annotated[str, Field(pattern=DIGEST)]]
 
     @model_validator(mode="after")
     def _consistent(self) -> BundleManifest:
-        if self.modalities != self.inputs.modalities:
-            raise ValueError("modalities and inputs.modalities differ")
-        if set(self.graphs.encoders) != set(self.modalities):
-            raise ValueError("graphs.encoders must name every modality, and no other")
-        if len(set(self.tasks)) < len(self.tasks) or len(set(self.images)) < len(self.images):
-            raise ValueError("a task or image is given twice")
-        for task in self.tasks:
-            if not getattr(self.classes, task):
-                raise ValueError(f"classes.{task} is empty")
-        for name in self.graphs.subsets:
-            wanted = name.split("+")
-            if not set(wanted) <= set(self.modalities) or name != subset_name(wanted):
-                raise ValueError(f"graphs.subsets: '{name}' is no subset of the modalities")
+        names, graphs = self.inputs.names, self.graphs
+        if set(graphs.encoders) != set(self.inputs.encoders.values()):
+            raise ValueError("graphs.encoders must name the encoder of every input, and no other")
+        if not set(names) <= set(graphs.presence) or len(set(graphs.presence)) < len(graphs.presence):
+            raise ValueError("graphs.presence must name every input, each once")
+        if graphs.separator == "_" and self.inputs.encoders != {n: n for n in names}:
+            raise ValueError("graphs.separator '_' is of bundles in which no input shares an encoder")
+        if not set(self.reference) <= set(names):
+            raise ValueError("reference names what is no input")
+        segmentation = self.tasks.segmentation
+        for where, listed in (
+            ("graphs.subsets", graphs.subsets),
+            ("judged", self.judged),
+            ("temperatures", segmentation.temperatures if segmentation is not None else ()),
+        ):
+            for name in listed:
+                wanted = name.split("+")
+                if not set(wanted) <= set(names) or name != subset_name(wanted):
+                    raise ValueError(f"{where}: '{name}' is no subset of the inputs")
         if len(self.files) > MAX_ARCHIVE_FILES:
             raise ValueError(f"files: more than {MAX_ARCHIVE_FILES}")
         for file in self.graph_files():
             if file not in self.files:
                 raise ValueError(f"no checksum for {file} in files")
         return self
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The inputs' names."""
+        return self.inputs.names
+
+    @property
+    def seg_classes(self) -> tuple[ClassSpec, ...]:
+        """Semantic classes by id; empty without segmentation."""
+        return self.tasks.segmentation.classes if self.tasks.segmentation is not None else ()
+
+    @property
+    def det_classes(self) -> tuple[ClassSpec, ...]:
+        """Classes of boxes by id; empty without boxes."""
+        return self.tasks.boxes2d.classes if self.tasks.boxes2d is not None else ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the pictures that the model makes besides."""
+        return self.tasks.pictures.names if self.tasks.pictures is not None else ()
+
+    @property
+    def wiring(self) -> Wiring:
+        """How its graphs are joined."""
+        return Wiring(self.inputs.encoders, self.graphs.presence, self.graphs.separator)
+
+    @property
+    def subsets(self) -> list[tuple[str, ...]]:
+        """The subsets that accuracy is told of, larger ones first."""
+        return [tuple(n.split("+")) for n in self.judged] or subsets_of(self.inputs.names)
+
+    def reference_order(self) -> tuple[str, ...]:
+        """All inputs, the one first in whose pixels results are given if it was used."""
+        kinds = self.inputs.kinds
+        rest = [n for n in self.inputs.names if n not in self.reference]
+        return (*self.reference, *sorted(rest, key=lambda n: KINDS.index(kinds[n])))
 
     def graph_files(self) -> list[str]:
         """Paths of all graphs inside the bundle."""
@@ -284,6 +350,8 @@ def check_manifest(content: Any, where: str) -> BundleManifest:
     if not isinstance(content, dict):
         raise BundleError("not a manifest", where=where)
     schema = content.get("schema")
+    if schema == SCHEMA_1 and not isinstance(schema, bool):
+        content = from_schema_1(content, where)
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise BundleError(
             f"schema {schema} is newer than {SCHEMA_VERSION}, the newest this version reads",

@@ -1,0 +1,63 @@
+"""How a bundle's graphs are joined: which encoder serves an input, and what its tensors are called."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+FUSER, PRESENCE, IMAGE = "fuser", "presence", "image"
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The names of what goes from input to encoder to fuser.
+
+    An encoder takes `image` and gives features by bare names, such as `f4`; the fuser takes
+    `<input>.<feature>`.  Bundles of schema 1, whose separator is `_`, have one encoder for each input,
+    whose tensors bear its name in the encoder already: it takes `rgb` and gives `rgb_f4`.
+
+    Attributes:
+        encoders: by input, the name of its encoder graph.
+        presence: the inputs that the fuser's `presence` tells of, in its order; it may tell of some
+            that this bundle lacks.
+        separator: `.`, or `_` for graphs of schema 1.
+    """
+
+    encoders: Mapping[str, str]
+    presence: tuple[str, ...]
+    separator: Literal[".", "_"] = "."
+
+    @staticmethod
+    def of(encoders: Mapping[str, str]) -> Wiring:
+        """That of newly exported graphs."""
+        return Wiring(dict(encoders), tuple(encoders))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The inputs."""
+        return tuple(self.encoders)
+
+    def image(self, name: str) -> str:
+        """What an input's encoder calls what it takes."""
+        return IMAGE if self.separator == "." else self.encoders[name]
+
+    def feature(self, name: str, output: str) -> str:
+        """What the fuser calls an output of an input's encoder."""
+        if self.separator == ".":
+            return f"{name}.{output}"
+        start = f"{self.encoders[name]}_"
+        return f"{name}_{output.removeprefix(start)}" if output.startswith(start) else output
+
+    def features(self, name: str, outputs: Mapping[str, V]) -> dict[str, V]:
+        """The outputs of an input's encoder by the fuser's names for them."""
+        return {self.feature(name, output): value for output, value in outputs.items()}
+
+    def present(self, names: Collection[str]) -> NDArray[np.float32]:
+        """The fuser's `presence` where these inputs are there."""
+        return np.array([name in names for name in self.presence], np.float32)
