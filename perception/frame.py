@@ -32,7 +32,18 @@ NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 """What a sensor, and the input of a bundle, may be called."""
 
 RESERVED = frozenset(
-    ("policy", "sync", "qos", "health", "output", "tf", "diagnostics", "presence", "fuser", "single")
+    (
+        "policy",
+        "sync",
+        "qos",
+        "health",
+        "output",
+        "tf",
+        "diagnostics",
+        "presence",
+        "fuser",
+        "single",
+    )
     + ("modular", "all", "modalities", "labels", "boxes", "boxes3d")
 )
 """What no sensor may be called: parameters, graphs and folders of other things have these names."""

@@ -224,7 +224,9 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
         grid = grid.model_dump() if isinstance(grid, GridSpec) else grid
         for kind in [k for k in KINDS if k not in names and isinstance(value.get(k), Mapping)]:
             try:
-                _SPECS[kind].model_validate(value[kind])  # what no input uses is checked all the same
+                _SPECS[kind].model_validate(
+                    value[kind]
+                )  # what no input uses is checked all the same
             except ValidationError as error:
                 raise ValueError(f"{kind}: {error.errors()[0]['msg']}") from error
         return {n: {"kind": n, "view": grid, "preprocess": value.get(n) or {}} for n in names}

@@ -35,9 +35,7 @@ _COARSE = (slice(None, None, 8), slice(None, None, 8))
 """The pixels that are looked at to tell what an image's values can be."""
 
 
-def preprocess_sample(
-    sample: Sample, spec: InputSpec, out: Float | None = None
-) -> Float:
+def preprocess_sample(sample: Sample, spec: InputSpec, out: Float | None = None) -> Float:
     """Bring one sample to its network input.
 
     Args:
@@ -103,9 +101,7 @@ def normalize(
     own = spec.preprocess
     if isinstance(values, LidarImage):
         assert isinstance(own, LidarSpec)
-        normalize_lidar(
-            values.range_m, values.intensity, values.height_m, values.valid, own, out
-        )
+        normalize_lidar(values.range_m, values.intensity, values.height_m, values.valid, own, out)
     elif isinstance(own, RgbSpec):
         normalize_rgb(values, own, out)  # type: ignore[arg-type]
     elif isinstance(own, DepthSpec):
@@ -200,9 +196,12 @@ def _in_unit_range(points: NDArray[np.generic]) -> NDArray[np.generic]:
     return scaled
 
 
-_ON_GRID: dict[
-    Kind, Callable[[Sample, InputSpec], NDArray[np.generic] | LidarImage]
-] = {"rgb": _rgb, "depth": _depth, "thermal": _thermal, "lidar": _lidar}
+_ON_GRID: dict[Kind, Callable[[Sample, InputSpec], NDArray[np.generic] | LidarImage]] = {
+    "rgb": _rgb,
+    "depth": _depth,
+    "thermal": _thermal,
+    "lidar": _lidar,
+}
 
 
 def _check_image(sample: Sample, dtype: type[np.generic], channels: int) -> None:

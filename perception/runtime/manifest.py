@@ -165,7 +165,9 @@ class Boxes2dSpec(Spec):
 class PicturesSpec(Spec):
     """Names of the pictures that the model makes besides, see `Result.images`."""
 
-    names: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], ...] = Field(min_length=1)
+    names: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], ...] = Field(
+        min_length=1
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> PicturesSpec:
@@ -260,10 +262,14 @@ class BundleManifest(Spec):
         names, graphs = self.inputs.names, self.graphs
         if set(graphs.encoders) != set(self.inputs.encoders.values()):
             raise ValueError("graphs.encoders must name the encoder of every input, and no other")
-        if not set(names) <= set(graphs.presence) or len(set(graphs.presence)) < len(graphs.presence):
+        if not set(names) <= set(graphs.presence) or len(set(graphs.presence)) < len(
+            graphs.presence
+        ):
             raise ValueError("graphs.presence must name every input, each once")
         if graphs.separator == "_" and self.inputs.encoders != {n: n for n in names}:
-            raise ValueError("graphs.separator '_' is of bundles in which no input shares an encoder")
+            raise ValueError(
+                "graphs.separator '_' is of bundles in which no input shares an encoder"
+            )
         if not set(self.reference) <= set(names):
             raise ValueError("reference names what is no input")
         segmentation = self.tasks.segmentation

@@ -33,9 +33,7 @@ def from_schema_1(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     graphs = old.get("graphs")
     if isinstance(graphs, Mapping):
         if isinstance(graphs.get("encoders"), Mapping) and set(graphs["encoders"]) != set(names):
-            raise BundleError(
-                "graphs.encoders must name every modality, and no other", where=where
-            )
+            raise BundleError("graphs.encoders must name every modality, and no other", where=where)
         old["graphs"] = {**graphs, "presence": list(KINDS), "separator": "_"}
     tasks, classes = old.get("tasks"), old.pop("classes", {})
     boxes, images = old.pop("detection", {}), old.pop("images", [])
