@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.errors import AnySenseError, ConfigError, DataError
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 PACKAGE = Path(__file__).parent / "src" / "anysense_ros"
 SECONDS = 31.0
@@ -72,11 +72,11 @@ def simulated_drive(folder: Path) -> str:
 def _run(bundle: str, source: str, out: Path, seconds: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     config = PACKAGE / "config"
-    sensors = {m: f"/sensors/{m}/{'points' if m == 'lidar' else 'image_raw'}" for m in MODALITIES}
-    remaps = {f"~/input/{m}": f"/faulty/{m}" for m in MODALITIES}
-    remaps |= {f"~/input/{m}/camera_info": f"/sensors/{m}/camera_info" for m in MODALITIES[:3]}
+    sensors = {m: f"/sensors/{m}/{'points' if m == 'lidar' else 'image_raw'}" for m in KINDS}
+    remaps = {f"~/input/{m}": f"/faulty/{m}" for m in KINDS}
+    remaps |= {f"~/input/{m}/camera_info": f"/sensors/{m}/camera_info" for m in KINDS[:3]}
     passed = {f"~/input/{m}": topic for m, topic in sensors.items()}
-    passed |= {f"~/output/{m}": f"/faulty/{m}" for m in MODALITIES}
+    passed |= {f"~/output/{m}": f"/faulty/{m}" for m in KINDS}
     node = "/perception_node"
     heard = {"~/status": f"{node}/status", "~/overlay": f"{node}/overlay"}
     commands = [
@@ -200,7 +200,7 @@ def draw(rows: list[dict[str, str]], overlays: list[Path], path: Path) -> None:
         axes.set_axis_off()
     lanes = figure.add_subplot(grid[1, :])
     below = figure.add_subplot(grid[2, :], sharex=lanes)
-    names = ["state", *reversed(MODALITIES)]
+    names = ["state", *reversed(KINDS)]
     for row, left, right in zip(rows, times, ends, strict=True):
         used = row["used"].split("+")
         for y, name in enumerate(names):

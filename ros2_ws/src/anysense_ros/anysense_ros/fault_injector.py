@@ -23,9 +23,17 @@ from sensor_msgs.msg import Image, PointCloud2
 
 from anysense_ros import processes
 from anysense_ros.diagnostics import OK, Diagnostics
-from anysense_ros.faults import Fault, FaultySensor, active, load_schedule
+from anysense_ros.faults import (
+    ONE_OF_A_KIND,
+    Fault,
+    FaultySensor,
+    active,
+    fault,
+    load_schedule,
+    named_sensors,
+)
 from perception.errors import AnySenseError, ConfigError
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 
 class FaultInjector(Node):  # type: ignore[misc]
@@ -43,32 +51,32 @@ class FaultInjector(Node):  # type: ignore[misc]
         text = ParameterDescriptor(description="YAML file of faults, see docs/ros.md")
         text.read_only = True
         schedule = str(self.declare_parameter("schedule", "", text).value)
-        text = ParameterDescriptor(description="sensors to pass on", read_only=True)
-        names = self.declare_parameter("sensors", list(MODALITIES), text).value
+        text = ParameterDescriptor(description="to pass on: rgb, or front=rgb", read_only=True)
+        kinds = named_sensors(self.declare_parameter("sensors", list(KINDS), text).value)
         text = ParameterDescriptor(description="seed of random faults", read_only=True)
         seed = int(self.declare_parameter("seed", 0, text).value)
-        unknown = [n for n in names if n not in MODALITIES]
-        if unknown:
-            raise ConfigError(f"unknown sensor '{unknown[0]}'", where="parameter sensors")
-        self._events, self._loop_s = load_schedule(Path(schedule)) if schedule else ([], 0.0)
-        self._faulty = {m: FaultySensor(seed + i) for i, m in enumerate(names)}
+        self._kinds = {**ONE_OF_A_KIND, **kinds}  # a schedule may serve robots with more sensors
+        self._events, self._loop_s = [], 0.0
+        if schedule:
+            self._events, self._loop_s = load_schedule(Path(schedule), self._kinds)
+        self._faulty = {m: FaultySensor(seed + i) for i, m in enumerate(kinds)}
         self._set: dict[str, tuple[Fault, float]] = {}
         self._known: dict[str, Fault | None] = {}
         self._start: float | None = None
         self._late: list[tuple[float, int, Any, Any]] = []
         self._order = itertools.count()
-        self._counts: dict[str, Counter[str]] = {m: Counter() for m in names}
+        self._counts: dict[str, Counter[str]] = {m: Counter() for m in kinds}
         self._diagnostics = Diagnostics(self)
         self.create_timer(1.0, self._report)
         self._changed = threading.Condition()
         self._ended = False
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         best = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-        for name in names:
-            kind = PointCloud2 if name == "lidar" else Image
-            publisher = self.create_publisher(kind, f"~/output/{name}", qos)
+        for name, kind in kinds.items():
+            form = PointCloud2 if kind == "lidar" else Image
+            publisher = self.create_publisher(form, f"~/output/{name}", qos)
             callback = partial(self._on_message, name, partial(self._send, name, publisher))
-            self.create_subscription(kind, f"~/input/{name}", callback, best)
+            self.create_subscription(form, f"~/input/{name}", callback, best)
         self.create_service(SetFault, "~/set_fault", self._on_set)
         self._thread = threading.Thread(target=self._deliver, name="delays", daemon=True)
         self._thread.start()
@@ -86,8 +94,8 @@ class FaultInjector(Node):  # type: ignore[misc]
 
     def _report(self) -> None:
         for name, counts in self._counts.items():
-            fault = self._known.get(name)
-            line = fault.kind if fault else "no fault"
+            found = self._known.get(name)
+            line = found.kind if found else "no fault"
             self._diagnostics.set(name, OK, line, dict(counts))
         self._diagnostics.publish()
 
@@ -96,11 +104,11 @@ class FaultInjector(Node):  # type: ignore[misc]
         now = time.monotonic()
         if self._start is None:
             self._start = now
-        fault = self._fault(name, now)
-        if fault != self._known.get(name):
-            self._known[name] = fault
-            self.get_logger().info(f"{name}: {fault.kind if fault else 'no fault'}")
-        changed, delay = self._faulty[name].apply(message, fault)
+        found = self._fault(name, now)
+        if found != self._known.get(name):
+            self._known[name] = found
+            self.get_logger().info(f"{name}: {found.kind if found else 'no fault'}")
+        changed, delay = self._faulty[name].apply(message, found)
         if changed is None:
             return
         if delay <= 0:
@@ -111,27 +119,27 @@ class FaultInjector(Node):  # type: ignore[misc]
             self._changed.notify()
 
     def _fault(self, name: str, now: float) -> Fault | None:
-        fault, until = self._set.get(name, (None, 0.0))
-        if fault is not None and now < until:
-            return None if fault.kind == "none" else fault
+        found, until = self._set.get(name, (None, 0.0))
+        if found is not None and now < until:
+            return None if found.kind == "none" else found
         return active(self._events, self._loop_s, now - (self._start or now), name)
 
     def _on_set(self, request: Any, response: Any) -> Any:
         names = list(self._faulty) if request.sensor == "all" else [request.sensor]
         span = request.duration if request.duration > 0 else math.inf
         try:
-            faults = {n: Fault(n, request.fault, request.value) for n in names}
+            faults = {n: fault(n, request.fault, request.value, self._kinds) for n in names}
             missing = [n for n in names if n not in self._faulty]
             if missing:
                 raise ConfigError("is not passed on here", where=missing[0])
         except AnySenseError as error:
             response.success, response.message = False, str(error)
             return response
-        for name, fault in faults.items():
-            if fault.kind == "none" and not math.isfinite(span):
+        for name, one in faults.items():
+            if one.kind == "none" and not math.isfinite(span):
                 self._set.pop(name, None)  # mended: the schedule holds again
             else:
-                self._set[name] = (fault, time.monotonic() + span)
+                self._set[name] = (one, time.monotonic() + span)
         response.success = True
         response.message = f"{', '.join(names)}: {request.fault}"
         return response

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from anysense_ros.conversions import byte_array, to_ns, to_stamp
 from perception.errors import ConfigError
-from perception.frame import MODALITIES
+from perception.frame import KINDS, Kind, as_kind, check_name
 
 FAULTS = (
     "none",
@@ -34,13 +34,31 @@ FAULTS = (
 )
 _NEEDS_VALUE = {"delay", "jitter", "nan", "beam_loss", "stamp_jump"}
 _SHARES = {"nan", "beam_loss"}
-_ONLY = {"beam_loss": ("lidar",), "nan": ("depth", "lidar"), "saturate": MODALITIES[:3]}
+_ONLY = {"beam_loss": ("lidar",), "nan": ("depth", "lidar"), "saturate": KINDS[:3]}
 _BEAM_RAD = math.radians(0.5)
+
+
+ONE_OF_A_KIND: Mapping[str, Kind] = {kind: kind for kind in KINDS}
+
+
+def named_sensors(names: Sequence[str]) -> dict[str, Kind]:
+    """By sensor, its kind, of names such as `rgb`, or `front=rgb` for one that is not called as its kind.
+
+    Raises:
+        InputError: no sensor can be called so, or the kind is unknown.
+    """
+    pairs = [(name, kind) for name, _, kind in (n.partition("=") for n in names)]
+    return {check_name(n, "sensors"): as_kind(k or n) for n, k in pairs}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of one sensor: `value` in seconds, or a share in 0..1, by kind.
+    """A fault of one sensor: `value` in seconds, or a share in 0..1, by kind of fault.
+
+    Attributes:
+        sensor: its name.
+        kind: of the fault.
+        of: the sensor's kind.
 
     Raises:
         ConfigError: no such fault, not for this sensor, or a value that cannot be.
@@ -49,16 +67,13 @@ class Fault:
     sensor: str
     kind: str
     value: float = 0.0
+    of: str = ""
 
     def __post_init__(self) -> None:
         where = f"fault of {self.sensor}"
-        if self.sensor not in MODALITIES:
-            raise ConfigError(
-                f"unknown sensor '{self.sensor}'", where="fault", hint=", ".join(MODALITIES)
-            )
         if self.kind not in FAULTS:
             raise ConfigError(f"unknown fault '{self.kind}'", where=where, hint=", ".join(FAULTS))
-        if self.sensor not in _ONLY.get(self.kind, MODALITIES):
+        if (self.of or self.sensor) not in _ONLY.get(self.kind, (self.of or self.sensor,)):
             raise ConfigError(
                 f"{self.kind} makes no sense", where=where, hint=f"only {_ONLY[self.kind]}"
             )
@@ -81,8 +96,12 @@ class Event:
     fault: Fault
 
 
-def load_schedule(path: Path) -> tuple[list[Event], float]:
+def load_schedule(
+    path: Path, kinds: Mapping[str, Kind] = ONE_OF_A_KIND
+) -> tuple[list[Event], float]:
     """Read a schedule: its events, and after how many seconds it begins anew (0 = never).
+
+    `kinds` are the sensors that it may name, for example:
 
     events:
       - {at: 5, for: 3, sensor: rgb, fault: black}
@@ -106,7 +125,7 @@ def load_schedule(path: Path) -> tuple[list[Event], float]:
     events = []
     for index, entry in enumerate(content["events"]):
         try:
-            events += _events(entry)
+            events += _events(entry, kinds)
         except ConfigError as error:
             raise ConfigError(str(error), where=f"{path}: event {index + 1}") from error
     loop = content.get("loop", 0)
@@ -115,7 +134,7 @@ def load_schedule(path: Path) -> tuple[list[Event], float]:
     return events, float(loop)
 
 
-def _events(entry: Any) -> list[Event]:
+def _events(entry: Any, kinds: Mapping[str, Kind]) -> list[Event]:
     if not isinstance(entry, dict):
         raise ConfigError("expected a table")
     unknown = set(entry) - {"at", "for", "sensor", "fault", "value"}
@@ -129,7 +148,18 @@ def _events(entry: Any) -> list[Event]:
     if not (math.isfinite(at) and at >= 0 and span > 0):
         raise ConfigError("at must not be negative, for must be positive")
     sensors = entry["sensor"] if isinstance(entry["sensor"], list) else [entry["sensor"]]
-    return [Event(at, span, Fault(str(s), str(entry["fault"]), value)) for s in sensors]
+    return [Event(at, span, fault(str(s), str(entry["fault"]), value, kinds)) for s in sensors]
+
+
+def fault(sensor: str, kind: str, value: float, kinds: Mapping[str, Kind]) -> Fault:
+    """A fault of one of these sensors.
+
+    Raises:
+        ConfigError: there is no such sensor, or as for `Fault`.
+    """
+    if sensor not in kinds:
+        raise ConfigError(f"unknown sensor '{sensor}'", where="fault", hint=", ".join(kinds))
+    return Fault(sensor, kind, value, kinds[sensor])
 
 
 def active(events: Sequence[Event], loop_s: float, time_s: float, sensor: str) -> Fault | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -13,9 +13,10 @@ from rclpy.node import Node
 
 from perception.adapters.thermal import UNITS
 from perception.errors import AnySenseError, ConfigError
-from perception.frame import MODALITIES, Modality, as_modality
+from perception.frame import KINDS, check_name, in_order
 from perception.runtime.collector import SensorTiming
 from perception.runtime.health import HealthConfig
+from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
 
 TRANSPORTS = ("raw", "compressed")
@@ -56,13 +57,17 @@ class Spec:
 
 _MS = 60_000.0
 
+WHICH = (
+    Spec("inputs", ["rgb"], "the sensors that this robot has, one of a kind", read_only=True),
+    Spec("sensors", [""], "the same by names of their own, instead of inputs", read_only=True),
+)
+
 COMMON = (
     Spec("bundle", "", "folder, zip or name of the bundle to run", read_only=True),
     Spec("device", "auto", "auto, cpu, cuda or the name of a backend", read_only=True),
     Spec("threads", 0, "CPU threads within an operator, 0 = all cores", 0, 256, read_only=True),
     Spec("trust_plans", False, "run TensorRT plans that came with the bundle", read_only=True),
     Spec("autostart", False, "configure and activate without being asked", read_only=True),
-    Spec("inputs", ["rgb"], "the sensors that this robot has", read_only=True),
     Spec("calibration_file", "", "rig file (see docs/data.md), read anew when this is set"),
     Spec("extrinsics", "auto", "auto takes the rig file's, then TF's", choices=EXTRINSICS),
     Spec("reference_frame", "", "optical frame of the reference camera; '' = the first camera's"),
@@ -73,7 +78,7 @@ COMMON = (
     Spec("sync.max_lead_ms", 50.0, "a stamp further ahead of this clock is wrong", 0.0, _MS),
     Spec("sync.heartbeat_ms", 200.0, "period of ~/status while no sensor speaks", 10.0, _MS),
     Spec("policy.required", [""], "sensors without which there is no output"),
-    Spec("policy.minimum", 1, "least number of sensors for an output", 1, 4),
+    Spec("policy.minimum", 1, "least number of sensors for an output", 1, 16),
     Spec("policy.max_age_ms", 150.0, "how long a slower sensor's features are used", 0.001, _MS),
     Spec("policy.hold_ms", 1000.0, "how long the last output is held before stop", 0.0, _MS),
     Spec("policy.derating", 1.0, "factor on confidence for each missing sensor", 0.01, 1.0),
@@ -87,21 +92,32 @@ COMMON = (
     Spec("output.overlay_opacity", 0.55, "of the labels over the picture", 0.0, 1.0),
     Spec("output.points_stride", 2, "of ~/points from a depth image", 1, 32),
     Spec("diagnostics.period_s", 1.0, "of /diagnostics; changes are sent at once", 0.05, 60.0),
-    Spec("thermal.unit", "auto", "what 16 bit values are", choices=UNITS),
-    Spec("lidar.least_range_m", 0.01, "nearer than this is no return", 0.0, 1000.0),
 )
 
 
-def sensor_specs(modality: Modality) -> tuple[Spec, ...]:
-    """The parameters of one input."""
+def sensor_specs(name: str, kind: str) -> tuple[Spec, ...]:
+    """The parameters of one sensor; of an unknown kind (empty): those of all kinds."""
     timing = SensorTiming()
     ms = 1e-6
+    text = "the bundle's input that it is; '' = of its name, else the only one of its kind"
+    unit = Spec(f"{name}.unit", "auto", "what 16 bit values are", choices=UNITS)
+    least = Spec(f"{name}.least_range_m", 0.01, "nearer than this is no return", 0.0, 1000.0)
     return (
-        Spec(f"{modality}.transport", "raw", "topic type", read_only=True, choices=TRANSPORTS),
-        Spec(f"{modality}.offset_ms", 0.0, "added to its stamps", -_MS, _MS),
-        Spec(f"{modality}.window_ms", timing.window_ns * ms, "matching window", 0.0, _MS),
-        Spec(f"{modality}.timeout_ms", timing.timeout_ns * ms, "silence = lost", 1.0, _MS),
-        Spec(f"{modality}.weight", timing.weight, "share in coverage", 1e-6, 1e6),
+        Spec(
+            f"{name}.kind",
+            "",
+            "'' = its name, else its input's",
+            read_only=True,
+            choices=("", *KINDS),
+        ),
+        Spec(f"{name}.input", "", text, read_only=True),
+        Spec(f"{name}.transport", "raw", "topic type", read_only=True, choices=TRANSPORTS),
+        Spec(f"{name}.offset_ms", 0.0, "added to its stamps", -_MS, _MS),
+        Spec(f"{name}.window_ms", timing.window_ns * ms, "matching window", 0.0, _MS),
+        Spec(f"{name}.timeout_ms", timing.timeout_ns * ms, "silence = lost", 1.0, _MS),
+        Spec(f"{name}.weight", timing.weight, "share in coverage", 1e-6, 1e6),
+        *([unit] if kind in ("", "thermal") else []),
+        *([least] if kind in ("", "lidar") else []),
     )
 
 
@@ -123,57 +139,90 @@ def health_specs() -> tuple[Spec, ...]:
 
 @dataclass(frozen=True)
 class Settings:
-    """All parameters, checked."""
+    """All parameters, checked.
+
+    Attributes:
+        values: by name.
+        kinds: by sensor, in order, its kind; empty where only the bundle can tell and was not asked.
+        inputs: by sensor, the bundle's input that it is; empty before the bundle was asked.
+        timing, policy, health: what the values mean to the library.
+    """
 
     values: Mapping[str, Any]
-    inputs: tuple[Modality, ...]
-    timing: Mapping[Modality, SensorTiming]
+    kinds: Mapping[str, str]
+    inputs: Mapping[str, str]
+    timing: Mapping[str, SensorTiming]
     policy: Policy
     health: HealthConfig
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Their names, in order."""
+        return tuple(self.kinds)
+
     def ns(self, name: str) -> int:
         """A parameter in milliseconds as nanoseconds."""
         return round(self.values[name] * 1e6)
 
 
-def specs_for(inputs: Sequence[str]) -> dict[str, Spec]:
-    """All parameters of a node with these inputs, by name."""
-    sensors = [s for m in MODALITIES if m in inputs for s in sensor_specs(m)]
-    return {s.name: s for s in (*COMMON, *health_specs(), *sensors)}
+def specs_for(kinds: Mapping[str, str]) -> dict[str, Spec]:
+    """All parameters of a node with these sensors, by name; their kinds may be empty for unknown."""
+    sensors = [s for name, kind in kinds.items() for s in sensor_specs(name, kind)]
+    return {s.name: s for s in (*WHICH, *COMMON, *health_specs(), *sensors)}
 
 
-def check(values: Mapping[str, Any]) -> Settings:
-    """Turn parameter values into settings.
+def sensors_of(inputs: Sequence[str], sensors: Sequence[str]) -> tuple[str, ...]:
+    """The sensors that the parameters of these names declare, in order.
 
     Raises:
-        ConfigError: a value that its range does not rule out, but that makes no sense.
+        ConfigError, InputError: none, an unknown kind, or what no sensor can be called.
     """
-    named = [n for n in values["inputs"] if n]
-    if not named:
+    if named := [check_name(n, "sensors") for n in sensors if n]:
+        return in_order(named)
+    for name in filter(None, inputs):
+        if name not in KINDS:
+            hint = f"{', '.join(KINDS)}; names of your own go into sensors"
+            raise ConfigError(f"unknown kind of sensor '{name}'", where="inputs", hint=hint)
+    if not any(inputs):
         raise ConfigError("needs at least one sensor", where="inputs")
-    for name in named:
-        as_modality(name)
-    inputs = tuple(m for m in MODALITIES if m in named)
-    for name, spec in specs_for(inputs).items():
+    return in_order(n for n in inputs if n)
+
+
+def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> Settings:
+    """Turn parameter values into settings.
+
+    Args:
+        values: by name.
+        manifest: that of the bundle that is to run.
+
+    Raises:
+        ConfigError, InputError: a value that its range does not rule out, but that makes no sense.
+    """
+    names = sensors_of(values["inputs"], values["sensors"])
+    kinds = {n: n if n in KINDS else values[f"{n}.kind"] for n in names}
+    for name, spec in specs_for(kinds).items():
         if spec.choices and values[name] not in spec.choices:
-            raise ConfigError(
-                f"'{values[name]}' is unknown", where=name, hint=", ".join(spec.choices)
-            )
+            choices = ", ".join(filter(None, spec.choices))
+            raise ConfigError(f"'{values[name]}' is unknown", where=name, hint=choices)
+    inputs = _inputs(values, kinds, manifest) if manifest is not None else {}
+    if manifest is not None:
+        kinds = {n: manifest.inputs[inputs[n]].kind for n in names}
+    _refuse_other_kinds(values, kinds)
     required = tuple(n for n in values["policy.required"] if n)
-    missing = [n for n in required if n not in inputs]
+    missing = [n for n in required if n not in names]
     if missing:
         raise ConfigError(f"'{missing[0]}' is not among the inputs", where="policy.required")
-    if values["policy.minimum"] > len(inputs):
-        raise ConfigError(f"there are only {len(inputs)} inputs", where="policy.minimum")
+    if values["policy.minimum"] > len(names):
+        raise ConfigError(f"there are only {len(names)} inputs", where="policy.minimum")
     timing = {
         m: SensorTiming(
             *(round(values[f"{m}.{n}_ms"] * 1e6) for n in ("offset", "window", "timeout")),
             weight=values[f"{m}.weight"],
         )
-        for m in inputs
+        for m in names
     }
     policy = Policy(
         required,
@@ -183,40 +232,85 @@ def check(values: Mapping[str, Any]) -> Settings:
         values["policy.derating"],
     )
     health = HealthConfig(**{f.name: values[f"health.{f.name}"] for f in fields(HealthConfig)})
-    return Settings(dict(values), inputs, timing, policy, health)
+    return Settings(dict(values), kinds, inputs, timing, policy, health)
+
+
+def _inputs(
+    values: Mapping[str, Any], kinds: Mapping[str, str], manifest: BundleManifest
+) -> dict[str, str]:
+    """By sensor, the bundle's input that it is."""
+    takes = manifest.inputs
+    hint = "it takes " + ", ".join(n if n == k else f"{n} ({k})" for n, k in takes.kinds.items())
+    found: dict[str, str] = {}
+    for name, kind in kinds.items():
+        where = "inputs" if name in KINDS else f"{name}.input"
+        alike = [n for n, k in takes.kinds.items() if k == kind]
+        wanted = values[f"{name}.input"]
+        if not wanted:
+            wanted = alike[0] if name not in takes and len(alike) == 1 else name
+        if wanted not in takes:
+            line = f"bundle {manifest.name} takes no {wanted}"
+            raise ConfigError(line, where=where, hint=hint)
+        if kind not in ("", takes[wanted].kind):
+            line = f"{name} is {kind}, and {wanted} of bundle {manifest.name} is not"
+            raise ConfigError(line, where=where, hint=hint)
+        other = next((n for n, i in found.items() if i == wanted), None)
+        if other is not None:
+            line = f"{wanted} of bundle {manifest.name} is {other}'s already"
+            raise ConfigError(line, where=where, hint=hint)
+        found[name] = wanted
+    return found
+
+
+def _refuse_other_kinds(values: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+    """Refuse values that were set for sensors which, by name or bundle, are of another kind."""
+    for name, kind in kinds.items():
+        if values[f"{name}.kind"] not in ("", kind):
+            raise ConfigError(f"it is {kind}", where=f"{name}.kind")
+        known = {s.name for s in sensor_specs(name, kind)}
+        for spec in sensor_specs(name, ""):
+            if spec.name not in known and values.get(spec.name, spec.default) != spec.default:
+                raise ConfigError(f"{name} is {kind}, which has none", where=spec.name)
 
 
 def declare(node: Node) -> Settings:
     """Declare all parameters on a node and check what it was started with.
 
     Raises:
-        ConfigError: a value has the wrong type, lies out of range or makes no sense.
+        ConfigError, InputError: a parameter is unknown, or its value has the wrong type, lies out of
+            range or makes no sense.
     """
-    _refuse_unknown(node)
-    for spec in (*COMMON, *health_specs()):
+    given = node._parameter_overrides  # no public way tells those that were never declared
+    if all(spec.name in given for spec in WHICH):
+        raise ConfigError("is given beside inputs", where="sensors", hint="one of the two says all")
+    for spec in WHICH:
         _declare(node, spec)
-    for name in node.get_parameter("inputs").value:
-        if name in MODALITIES:
-            for spec in sensor_specs(as_modality(name)):
-                _declare(node, spec)
+    kinds: dict[str, str] = {}
+    for name in sensors_of(*(node.get_parameter(spec.name).value for spec in WHICH)):
+        own = given.get(f"{name}.kind")
+        kinds[name] = name if name in KINDS or own is None else str(own.value)
+        kinds[name] = kinds[name] if kinds[name] in KINDS else ""
+    _refuse_unknown(given, kinds)
+    for spec in specs_for(kinds).values():
+        _declare(node, spec)
     return check(current(node))
 
 
-def _refuse_unknown(node: Node) -> None:
+def _refuse_unknown(given: Collection[str], kinds: Mapping[str, str]) -> None:
     """Refuse what the command line or a parameter file sets and no parameter is called.
 
-    Parameters of sensors that are not among the inputs are known: one file may serve several robots.
+    Parameters of kinds that are not among the inputs are known: one file may serve several robots.
     """
-    known = specs_for(MODALITIES)
-    for name in node._parameter_overrides:  # no public way tells those that were never declared
+    known = specs_for({**dict(zip(KINDS, KINDS, strict=True)), **kinds})
+    for name in given:
         if name in known or name in _ROS_OWN or name.startswith("qos_overrides."):
             continue
         near = get_close_matches(name, known, 1)
-        raise ConfigError(
-            "there is no such parameter",
-            where=f"parameter {name}",
-            hint=f"did you mean {near[0]}?" if near else "ros2 param list shows all",
-        )
+        hint = f"did you mean {near[0]}?" if near else "ros2 param list shows all"
+        sensor, _, rest = name.partition(".")
+        if sensor not in kinds and any(s.name == f"x.{rest}" for s in sensor_specs("x", "")):
+            hint += f"; the sensors are {', '.join(kinds)}"
+        raise ConfigError("there is no such parameter", where=f"parameter {name}", hint=hint)
 
 
 def _declare(node: Node, spec: Spec) -> None:
@@ -235,5 +329,6 @@ def _declare(node: Node, spec: Spec) -> None:
 
 def current(node: Node) -> dict[str, Any]:
     """The values that the node has now."""
-    names = specs_for(node.get_parameter("inputs").value)
-    return {name: node.get_parameter(name).value for name in names}
+    names = sensors_of(*(node.get_parameter(spec.name).value for spec in WHICH))
+    known = specs_for(dict.fromkeys(names, ""))
+    return {name: node.get_parameter(name).value for name in known if node.has_parameter(name)}

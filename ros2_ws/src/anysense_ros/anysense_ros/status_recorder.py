@@ -18,19 +18,11 @@ from anysense_ros import processes
 from anysense_ros.conversions import to_ns
 from perception.errors import ConfigError
 from perception.files.writing import write_image
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 STATES = ("full", "degraded", "hold", "stop")
-COLUMNS = (
-    "time_s",
-    "stamp_ns",
-    "used",
-    "state",
-    "latency_ms",
-    "engine_ms",
-    *(f"age_ms_{m}" for m in MODALITIES),
-    *(f"health_{m}" for m in MODALITIES),
-)
+COLUMNS = ("time_s", "stamp_ns", "used", "state", "latency_ms", "engine_ms")
+"""After these come `age_ms_<sensor>` and `health_<sensor>` of each sensor."""
 
 
 class StatusRecorder(Node):  # type: ignore[misc]
@@ -44,6 +36,8 @@ class StatusRecorder(Node):  # type: ignore[misc]
         super().__init__("status_recorder")
         text = ParameterDescriptor(description="folder for the files", read_only=True)
         folder = Path(str(self.declare_parameter("out", "out/ros_demo", text).value))
+        text = ParameterDescriptor(description="sensors with columns of their own", read_only=True)
+        self._sensors = list(self.declare_parameter("sensors", list(KINDS), text).value)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob("overlay_*.png"):
@@ -53,7 +47,9 @@ class StatusRecorder(Node):  # type: ignore[misc]
             raise ConfigError(f"cannot be written: {error}", where=str(folder)) from error
         self._folder = folder
         self._writer = csv.writer(self._file)
-        self._writer.writerow(COLUMNS)
+        self._writer.writerow(
+            [*COLUMNS, *(f"{c}_{s}" for c in ("age_ms", "health") for s in self._sensors)]
+        )
         self._start = time.monotonic()
         self._picture: tuple[str, ...] | None = None
         self._used: tuple[str, ...] = ()
@@ -72,8 +68,8 @@ class StatusRecorder(Node):  # type: ignore[misc]
             _number(message.latency_ms),
             _number(message.engine_ms),
         ]
-        row += [_number(sensors[m].age_ms) if m in sensors else "" for m in MODALITIES]
-        row += [sensors[m].health if m in sensors else "" for m in MODALITIES]
+        row += [_number(sensors[m].age_ms) if m in sensors else "" for m in self._sensors]
+        row += [sensors[m].health if m in sensors else "" for m in self._sensors]
         self._writer.writerow(row)
         self._file.flush()
 

@@ -45,6 +45,8 @@ def perception_node(context: LaunchContext) -> list[LifecycleNode]:
     remappings += [
         (f"~/input/{s}/camera_info", LaunchConfiguration(f"{s}_info")) for s in SENSORS[:3]
     ]
+    own = LaunchConfiguration("topics").perform(context).split()
+    remappings += [(f"~/input/{name}", topic) for name, _, topic in (t.partition("=") for t in own)]
     node = LifecycleNode(
         package="anysense_ros",
         executable="perception_node",
@@ -71,6 +73,10 @@ def generate_launch_description() -> LaunchDescription:
         "device": ("", f"auto, cpu, cuda or the name of a backend; {fallback}, else auto"),
         "use_sim_time": ("", f"take the time from /clock; {fallback}, else false"),
         "autostart": ("", f"configure and activate at every start; {fallback}, else true"),
+        "topics": (
+            "",
+            "of sensors by other names: 'front=/a/image front/camera_info=/a/camera_info'",
+        ),
         "log_level": ("info", "debug, info, warn or error"),
         "use_respawn": ("false", "start the node again when it ends"),
     }
