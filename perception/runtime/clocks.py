@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from perception.frame import MODALITIES, Modality
+from perception.frame import in_order
 
 _KEPT = 3
 _CALENDAR_NS = 100_000_000_000_000_000
@@ -73,58 +73,56 @@ class SensorClocks:
         max_skew_ns: int | None = None,
     ) -> None:
         self.max_lead_ns, self.max_lag_ns, self.max_skew_ns = max_lead_ns, max_lag_ns, max_skew_ns
-        self.out: set[Modality] = set()
+        self.out: set[str] = set()
         self.base_ns = 0
-        self._agreed: tuple[Modality, ...] = ()  # the reference where it is not the clock
-        self._tracks: dict[Modality, _Track] = {}
-        self._undated: set[Modality] = set()
+        self._agreed: tuple[str, ...] = ()  # the reference where it is not the clock
+        self._tracks: dict[str, _Track] = {}
+        self._undated: set[str] = set()
         self._count = 0
 
-    def fits(
-        self, modality: Modality, stamp_ns: int, clock_ns: int, alive: Collection[Modality]
-    ) -> bool:
+    def fits(self, sensor: str, stamp_ns: int, clock_ns: int, alive: Collection[str]) -> bool:
         """Note a stamp, and say whether it can be believed.
 
         Args:
-            modality: the sensor.
+            sensor: the sensor.
             stamp_ns: its sample's stamp, with the sensor's known offset.
             clock_ns: the receiver's clock at arrival.
             alive: sensors that speak at present, or are yet to speak; what others said before does
                 not count.
         """
         lead = stamp_ns - clock_ns
-        track = self._note(modality, stamp_ns, clock_ns)
+        track = self._note(sensor, stamp_ns, clock_ns)
         allowed = self.max_lag_ns + track.usual[1]
-        self._find_reference({*alive, modality})
+        self._find_reference({*alive, sensor})
         typical = track.typical_ns
         if self._agreed:
             fits = abs(lead - self.base_ns) <= allowed
             if lead > self.max_lead_ns and not set(alive) <= {*self._tracks, *self._undated}:
                 fits = False  # until all have spoken: the next may show that this one is ahead
             # The tracks of the others may be older than a jump that all of them make.
-            out = modality not in self._agreed and abs(typical - self.base_ns) > allowed
+            out = sensor not in self._agreed and abs(typical - self.base_ns) > allowed
         else:
-            ahead = self.max_lead_ns // (2 if modality in self.out else 1)
+            ahead = self.max_lead_ns // (2 if sensor in self.out else 1)
             fits = -self.max_lag_ns <= lead <= ahead
             out = not -self.max_lag_ns <= typical <= ahead
         if self.max_skew_ns is not None:
             fits = fits and abs(lead) <= self.max_skew_ns
             out = out or abs(typical) > self.max_skew_ns
-        self.out.add(modality) if out else self.out.discard(modality)
+        self.out.add(sensor) if out else self.out.discard(sensor)
         return fits
 
-    def skip(self, modality: Modality) -> None:
+    def skip(self, sensor: str) -> None:
         """Note that a sensor speaks without stamps, so that nothing is known about its clock."""
-        self._undated.add(modality)
-        self._tracks.pop(modality, None)
-        self.out.discard(modality)
+        self._undated.add(sensor)
+        self._tracks.pop(sensor, None)
+        self.out.discard(sensor)
 
-    def line(self, modality: Modality) -> str:
+    def line(self, sensor: str) -> str:
         """What is wrong with a sensor's clock, in words; empty when it is right or nobody knows."""
-        track = self._tracks.get(modality)
+        track = self._tracks.get(sensor)
         if track is None or not track.leads:
             return ""
-        out, typical = modality in self.out, track.typical_ns
+        out, typical = sensor in self.out, track.typical_ns
         against = "this computer's clock"
         if out and self._agreed:
             typical -= self.base_ns
@@ -134,17 +132,17 @@ class SensorClocks:
         left_out = "; left out" if out else ""
         if track.stamp_ns < _CALENDAR_NS <= track.clock_ns:
             since = f"{seconds(abs(track.stamp_ns))} ago" if track.stamp_ns > 0 else "just now"
-            return f"{modality}: stamps count from a start {since}, not from 1970{left_out}"
+            return f"{sensor}: stamps count from a start {since}, not from 1970{left_out}"
         if track.clock_ns < _CALENDAR_NS <= track.stamp_ns:
-            return f"{modality}: stamps count from 1970, this node's clock is simulated{left_out}"
+            return f"{sensor}: stamps count from 1970, this node's clock is simulated{left_out}"
         if typical < 0 and not out:
             return ""  # as those of a recording do, and all agree
         far = f"{seconds(abs(typical))} {'ahead of' if typical > 0 else 'behind'}"
-        return f"{modality}: stamps are {far} {against}{left_out}"
+        return f"{sensor}: stamps are {far} {against}{left_out}"
 
-    def offset_ns(self, modality: Modality) -> int | None:
+    def offset_ns(self, sensor: str) -> int | None:
         """By how much a sensor's stamps lie ahead of the receiver's clock when they arrive."""
-        track = self._tracks.get(modality)
+        track = self._tracks.get(sensor)
         return None if track is None else track.typical_ns
 
     def reset(self) -> None:
@@ -154,10 +152,10 @@ class SensorClocks:
         self.out.clear()
         self._agreed, self.base_ns = (), 0
 
-    def _note(self, modality: Modality, stamp_ns: int, clock_ns: int) -> _Track:
+    def _note(self, sensor: str, stamp_ns: int, clock_ns: int) -> _Track:
         self._count += 1
-        self._undated.discard(modality)
-        track = self._tracks.setdefault(modality, _Track())
+        self._undated.discard(sensor)
+        track = self._tracks.setdefault(sensor, _Track())
         lead = stamp_ns - clock_ns
         if track.leads and not track.strays:
             track.usual = track.typical_ns, track.spread_ns
@@ -168,15 +166,15 @@ class SensorClocks:
             track.strays = 0
         track.leads = (*track.leads, (self._count, lead))[-_KEPT:]
         track.stamp_ns, track.clock_ns = stamp_ns, clock_ns
-        if track.strays >= 2 and modality in self._agreed:
+        if track.strays >= 2 and sensor in self._agreed:
             # A recording that was wound: what sensors said before that no longer tells anything.
             tracks = self._tracks.items()
             self._tracks = {m: t for m, t in tracks if t.forget_before(track.strayed)}
             track.strays = 0
         return track
 
-    def _find_reference(self, alive: Collection[Modality]) -> None:
-        tracks = {m: self._tracks[m] for m in MODALITIES if m in alive and m in self._tracks}
+    def _find_reference(self, alive: Collection[str]) -> None:
+        tracks = {m: self._tracks[m] for m in in_order(sorted(alive)) if m in self._tracks}
         leads = {m: t.typical_ns for m, t in tracks.items()}
         if any(-self.max_lag_ns <= lead <= self.max_lead_ns for lead in leads.values()):
             self.base_ns, self._agreed = 0, ()

@@ -28,81 +28,15 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from perception.errors import ConfigError, InputError
-from perception.frame import MODALITIES, Frame, Modality, Sample, as_modality
+from perception.frame import check_name, in_order
+from perception.runtime.arrival import Arrival, Disposition, Group, SensorTiming
 from perception.runtime.clocks import SensorClocks
 
-Disposition = Literal["accepted", "duplicate", "late", "skewed", "foreign"]
-"""What became of a pushed sample.  `accepted` ones end as used or superseded; the rest are rejected:
-`duplicate` (same sensor, same stamp), `late` (its group, or a newer sample of its sensor, has left),
-`skewed` (its stamp cannot be believed, see `SensorClocks`) and `foreign` (no such sensor here)."""
+__all__ = ["Arrival", "Collector", "Disposition", "Group", "SensorTiming"]
 
 _STEPS = 8
 _MAX_OPEN = 64
 """Most groups kept, both open and ready; with more, nobody polls, and the oldest are let go."""
-
-
-@dataclass(frozen=True)
-class SensorTiming:
-    """When to expect a sensor's samples.  All times in nanoseconds.
-
-    Attributes:
-        offset_ns: added to its stamps to bring them to the reference clock (as in `Rig`, whose
-            `attach` does the same: use one of the two).
-        window_ns: largest distance between its stamp and that of the sample that opened the group;
-            of two sensors' windows the larger holds.
-        timeout_ns: a sensor silent for longer is lost, and no group waits for it.  Nor does one for
-            a sensor that repeats the same stamp for so long.
-        weight: its share in `Group.coverage`.
-    """
-
-    offset_ns: int = 0
-    window_ns: int = 25_000_000
-    timeout_ns: int = 500_000_000
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.window_ns < 0 or self.timeout_ns <= 0 or not self.weight > 0:
-            raise ConfigError(
-                "window_ns must not be negative, timeout_ns and weight must be positive",
-                where="collector",
-            )
-
-
-@dataclass(frozen=True)
-class Group:
-    """Samples taken at about one time.
-
-    Attributes:
-        samples: by modality, stamps on the reference clock.
-        stamp_ns: stamp of the sample that opened the group; rises from group to group of an epoch.
-        reason: `complete`, `deadline`, or `flush` (a newer group, a clock jump or the caller pushed
-            it out).
-        missing: sensors of this collector that are not in it, in canonical order.
-        waited_ns: from its opening to its leaving.
-        coverage: share in 0..1 of all sensors' weight that it holds.
-        epoch: rises at every jump of the clock; at a change, forget what earlier groups led to.
-        overdue: those of `missing` that it waited for in vain, and whose sample should have come even
-            by the longest of their last steps.
-    """
-
-    samples: Mapping[Modality, Sample]
-    stamp_ns: int
-    reason: Literal["complete", "deadline", "flush"]
-    missing: tuple[Modality, ...]
-    waited_ns: int
-    coverage: float
-    epoch: int
-    overdue: tuple[Modality, ...] = ()
-
-    @property
-    def spread_ns(self) -> int:
-        """Distance between the oldest and the newest sample."""
-        stamps = [s.time_ns for s in self.samples.values()]
-        return max(stamps) - min(stamps)
-
-    def frame(self) -> Frame:
-        """The group as a frame with the group's stamp."""
-        return Frame(self.samples, self.stamp_ns)
 
 
 @dataclass(order=True)
@@ -110,17 +44,17 @@ class _Open:
     """A group that still waits."""
 
     stamp_ns: int
-    anchor: Modality = field(compare=False)
+    anchor: str = field(compare=False)
     opened_ns: int = field(compare=False)
     epoch: int = field(compare=False)
-    samples: dict[Modality, Sample] = field(compare=False)
+    samples: dict[str, Arrival] = field(compare=False)
 
 
 class Collector:
     """Groups samples by stamp.  Safe to push to and poll from different threads.
 
     Args:
-        sensors: timing by modality.
+        sensors: timing by sensor.
         deadline_ns: longest wait of any accepted sample.
         jump_ns: a stamp that lies further than this behind its own sensor's newest is a clock that
             was set back (a bag that loops): waiting groups leave, and a new epoch begins.  So it
@@ -128,7 +62,7 @@ class Collector:
             `deadline_ns`: that group's stamp was wrong.
         max_skew_ns: reject samples whose stamp is further than this from the receiver's clock, which
             is `clock_ns` of `push`, or `now_ns` where that is not given.  None does not.
-        superseded: called with every accepted sample that will be in no group, under the collector's
+        superseded: called with every accepted arrival that will be in no group, under the collector's
             lock.
 
     Attributes:
@@ -143,20 +77,18 @@ class Collector:
 
     def __init__(
         self,
-        sensors: Mapping[Modality, SensorTiming],
+        sensors: Mapping[str, SensorTiming],
         deadline_ns: int,
         *,
         jump_ns: int = 1_000_000_000,
         max_skew_ns: int | None = None,
-        superseded: Callable[[Sample], None] = lambda sample: None,
+        superseded: Callable[[Arrival], None] = lambda arrival: None,
     ) -> None:
         if not sensors or deadline_ns <= 0 or jump_ns <= 0:
             raise ConfigError(
                 "needs a sensor, and a positive deadline_ns and jump_ns", where="collector"
             )
-        self.sensors = {m: sensors[m] for m in MODALITIES if m in sensors}
-        for name in sensors:
-            as_modality(name)
+        self.sensors = {check_name(m): sensors[m] for m in in_order(sensors)}
         self.deadline_ns, self.jump_ns = deadline_ns, jump_ns
         self.clocks = SensorClocks(max_skew_ns=max_skew_ns)
         self.counters: Counter[str] = Counter()
@@ -165,17 +97,17 @@ class Collector:
         self._total_weight = sum(t.weight for t in self.sensors.values())
         self._open: list[_Open] = []
         self._expelled: list[_Open] = []
-        self._steps: dict[Modality, deque[int]] = {}  # between each sensor's last stamps
-        self._newest: dict[Modality, int] = {}  # stamp of each sensor's newest sample
-        self._heard: dict[Modality, int] = {}  # arrival of each sensor's last message
-        self._renewed: dict[Modality, int] = {}  # and of its last one with a new, likely stamp
+        self._steps: dict[str, deque[int]] = {}  # between each sensor's last stamps
+        self._newest: dict[str, int] = {}  # stamp of each sensor's newest sample
+        self._heard: dict[str, int] = {}  # arrival of each sensor's last message
+        self._renewed: dict[str, int] = {}  # and of its last one with a new, likely stamp
         self._started_ns: int | None = None
         self._now_ns = -(1 << 62)
         # Of the groups that left in this epoch: the last one's stamp, when that was, and the last
         # stamp of each sensor.
         self._left_ns: int | None = None
         self._left_at_ns = self._now_ns
-        self._spent: dict[Modality, int] = {}
+        self._spent: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @property
@@ -189,36 +121,35 @@ class Collector:
             self.clocks.max_skew_ns = value
 
     def push(
-        self, sample: Sample, now_ns: int, clock_ns: int | None = None, *, dated: bool = False
+        self, arrival: Arrival, clock_ns: int | None = None, *, dated: bool = False
     ) -> Disposition:
         """Take in a sample.
 
         Args:
-            sample: a decoded sample with a stamp.
-            now_ns: time of its arrival on any clock that does not go back.
-            clock_ns: the same on the clock that stamps are expected to be on; None where there is
+            arrival: it; `source_ns` counts.
+            clock_ns: when it arrived, on the clock that stamps are expected to be on; None where there is
                 no such clock, and all stamps are believed.
             dated: its stamp is that of its arrival, for want of another.
 
         Raises:
             InputError: the stamp is no whole number.
         """
-        if not hasattr(sample.stamp_ns, "__index__"):
-            raise InputError(f"stamp {sample.stamp_ns!r} is no integer", where=sample.modality)
+        if not hasattr(arrival.source_ns, "__index__"):
+            raise InputError(f"stamp {arrival.source_ns!r} is no integer", where=arrival.sensor)
         with self._lock:
-            now = self._advance(now_ns)
+            now = self._advance(arrival.arrived_ns)
             self.counters["received"] += 1
             if dated:
-                self.clocks.skip(sample.modality)
-            disposition = self._place(sample, now, clock_ns, dated)
+                self.clocks.skip(arrival.sensor)
+            disposition = self._place(arrival, now, clock_ns, dated)
             if disposition != "accepted":
                 self.counters[f"rejected_{disposition}"] += 1
             return disposition
 
-    def hear(self, modality: Modality, now_ns: int) -> None:
+    def hear(self, sensor: str, now_ns: int) -> None:
         """Note that a sensor speaks, whatever its message holds and whenever it is looked at."""
         with self._lock:
-            self._heard[modality] = max(self._heard.get(modality, now_ns), now_ns)
+            self._heard[sensor] = max(self._heard.get(sensor, now_ns), now_ns)
 
     def poll(self, now_ns: int) -> list[Group]:
         """The groups that are complete or due, oldest first."""
@@ -257,19 +188,19 @@ class Collector:
                 return self._now_ns
             return min((g.opened_ns + self.deadline_ns for g in self._open), default=None)
 
-    def lost(self, now_ns: int) -> tuple[Modality, ...]:
+    def lost(self, now_ns: int) -> tuple[str, ...]:
         """The sensors silent for longer than their timeout, in canonical order."""
         with self._lock:
             now = max(now_ns, self._now_ns)
             return tuple(m for m in self.sensors if not self._recent(self._heard, m, now))
 
-    def idle(self, now_ns: int) -> tuple[Modality, ...]:
+    def idle(self, now_ns: int) -> tuple[str, ...]:
         """The sensors that no group waits for: lost, or without a new, likely stamp for so long."""
         with self._lock:
             now = max(now_ns, self._now_ns)
             return tuple(m for m in self.sensors if not self._recent(self._renewed, m, now))
 
-    def retime(self, sensors: Mapping[Modality, SensorTiming], deadline_ns: int) -> None:
+    def retime(self, sensors: Mapping[str, SensorTiming], deadline_ns: int) -> None:
         """Change timings while running; what waits stays.
 
         Raises:
@@ -284,15 +215,15 @@ class Collector:
             self.deadline_ns = deadline_ns
             self._total_weight = sum(t.weight for t in self.sensors.values())
 
-    def waiting(self) -> list[Sample]:
-        """The accepted samples that wait in open groups."""
+    def waiting(self) -> list[Arrival]:
+        """The accepted arrivals that wait in open groups."""
         with self._lock:
             return [s for g in (*self._expelled, *self._open) for s in g.samples.values()]
 
-    def heard_ns(self, modality: Modality) -> int | None:
+    def heard_ns(self, sensor: str) -> int | None:
         """Arrival of a sensor's last message; None when there was none."""
         with self._lock:
-            return self._heard.get(modality)
+            return self._heard.get(sensor)
 
     @property
     def pending(self) -> int:
@@ -317,54 +248,54 @@ class Collector:
         self._now_ns = max(self._now_ns, int(now_ns))
         return self._now_ns
 
-    def _place(self, sample: Sample, now: int, clock_ns: int | None, dated: bool) -> Disposition:
-        modality = sample.modality
-        timing = self.sensors.get(modality)
+    def _place(self, arrival: Arrival, now: int, clock_ns: int | None, dated: bool) -> Disposition:
+        sensor = arrival.sensor
+        timing = self.sensors.get(sensor)
         if timing is None:
             return "foreign"
-        stamp = int(sample.time_ns) + timing.offset_ns
+        stamp = int(arrival.source_ns) + timing.offset_ns
         self._started_ns = now if self._started_ns is None else self._started_ns
-        self._heard[modality] = now
-        if stamp == self._spent.get(modality) or any(
-            self._holds(g, modality, stamp) for g in self._open
+        self._heard[sensor] = now
+        if stamp == self._spent.get(sensor) or any(
+            self._holds(g, sensor, stamp) for g in self._open
         ):
             return "duplicate"
-        if not dated and not self._believed(modality, stamp, now, clock_ns):
+        if not dated and not self._believed(sensor, stamp, now, clock_ns):
             return "skewed"
-        self._renewed[modality] = now
-        self._note_order(modality, stamp, now)
-        if timing.offset_ns:
-            sample = replace(sample, stamp_ns=stamp)
-        spent = self._spent.get(modality)
+        self._renewed[sensor] = now
+        self._note_order(sensor, stamp, now)
+        if arrival.stamp_ns != stamp:
+            arrival = replace(arrival, stamp_ns=stamp)
+        spent = self._spent.get(sensor)
         if spent is not None and stamp < spent:
             return "late"
-        group = self._nearest(modality, stamp)
+        group = self._nearest(sensor, stamp)
         if group is not None:
-            if modality in group.samples:
-                self._drop(group.samples[modality])
-            group.samples[modality] = sample
+            if sensor in group.samples:
+                self._drop(group.samples[sensor])
+            group.samples[sensor] = arrival
             return "accepted"
-        return self._open_group(sample, now)
+        return self._open_group(arrival, now)
 
-    def _believed(self, modality: Modality, stamp: int, now: int, clock_ns: int | None) -> bool:
+    def _believed(self, sensor: str, stamp: int, now: int, clock_ns: int | None) -> bool:
         if clock_ns is None:
             return self.max_skew_ns is None or abs(stamp - now) <= self.max_skew_ns
         alive = [m for m in self.sensors if self._recent(self._heard, m, now)]
-        return self.clocks.fits(modality, stamp, clock_ns, alive)
+        return self.clocks.fits(sensor, stamp, clock_ns, alive)
 
-    def _open_group(self, sample: Sample, now: int) -> Disposition:
-        stamp, modality = sample.time_ns, sample.modality
+    def _open_group(self, arrival: Arrival, now: int) -> Disposition:
+        stamp, sensor = arrival.stamp_ns, arrival.sensor
         if self._left_ns is not None and stamp <= self._left_ns:
             return "late"
-        if not self._in_order(modality, stamp, stamp):
+        if not self._in_order(sensor, stamp, stamp):
             return "late"
-        insort(self._open, _Open(stamp, modality, now, self.epoch, {modality: sample}))
+        insort(self._open, _Open(stamp, sensor, now, self.epoch, {sensor: arrival}))
         if len(self._open) > _MAX_OPEN:
             self._expel(now, 1)
         return "accepted"
 
-    def _note_order(self, modality: Modality, stamp: int, now: int) -> None:
-        newest = behind = self._newest.get(modality, stamp)
+    def _note_order(self, sensor: str, stamp: int, now: int) -> None:
+        newest = behind = self._newest.get(sensor, stamp)
         starved = not self._open and now - self._left_at_ns > self.deadline_ns
         if starved and self._left_ns is not None:
             behind = max(behind, self._left_ns)
@@ -374,64 +305,62 @@ class Collector:
             self._begin_epoch()
         elif stamp < newest:
             self.counters["out_of_order"] += 1
-        before = self._newest.get(modality)
+        before = self._newest.get(sensor)
         if before is not None and stamp > before:
             # The smallest of a few steps: where samples are missing, steps are too long.
-            self._steps.setdefault(modality, deque(maxlen=_STEPS)).append(stamp - before)
-        self._newest[modality] = stamp if before is None else max(stamp, before)
+            self._steps.setdefault(sensor, deque(maxlen=_STEPS)).append(stamp - before)
+        self._newest[sensor] = stamp if before is None else max(stamp, before)
 
     @staticmethod
-    def _holds(group: _Open, modality: Modality, stamp: int) -> bool:
-        held = group.samples.get(modality)
-        return held is not None and held.time_ns == stamp
+    def _holds(group: _Open, sensor: str, stamp: int) -> bool:
+        held = group.samples.get(sensor)
+        return held is not None and held.stamp_ns == stamp
 
-    def _window(self, one: Modality, other: Modality) -> int:
+    def _window(self, one: str, other: str) -> int:
         return max(self.sensors[one].window_ns, self.sensors[other].window_ns)
 
-    def _nearest(self, modality: Modality, stamp: int) -> _Open | None:
+    def _nearest(self, sensor: str, stamp: int) -> _Open | None:
         """The open group that fits best; a place already taken falls to the nearer sample."""
         best: _Open | None = None
         for group in self._open:
             distance = abs(stamp - group.stamp_ns)
-            if distance > self._window(modality, group.anchor):
+            if distance > self._window(sensor, group.anchor):
                 continue
-            held = group.samples.get(modality)
-            if held is not None and abs(held.time_ns - group.stamp_ns) <= distance:
+            held = group.samples.get(sensor)
+            if held is not None and abs(held.stamp_ns - group.stamp_ns) <= distance:
                 continue
             nearer = best is None or distance < abs(stamp - best.stamp_ns)
-            if nearer and self._in_order(modality, stamp, group.stamp_ns, group):
+            if nearer and self._in_order(sensor, stamp, group.stamp_ns, group):
                 best = group
         return best
 
-    def _in_order(
-        self, modality: Modality, stamp: int, group_ns: int, own: _Open | None = None
-    ) -> bool:
+    def _in_order(self, sensor: str, stamp: int, group_ns: int, own: _Open | None = None) -> bool:
         """Whether a sensor's stamps still rise from group to group with `stamp` at `group_ns`."""
         for group in self._open:
             if group is own:
                 continue
             if group.stamp_ns == group_ns:
                 return False
-            held = group.samples.get(modality)
-            if held is not None and (group.stamp_ns < group_ns) != (held.time_ns < stamp):
+            held = group.samples.get(sensor)
+            if held is not None and (group.stamp_ns < group_ns) != (held.stamp_ns < stamp):
                 return False
         return True
 
-    def _recent(self, when: Mapping[Modality, int], modality: Modality, now: int) -> bool:
+    def _recent(self, when: Mapping[str, int], sensor: str, now: int) -> bool:
         # A sensor not heard yet is waited for as if it had spoken when the first one did.
-        last = when.get(modality, self._started_ns)
-        return last is not None and now - last <= self.sensors[modality].timeout_ns
+        last = when.get(sensor, self._started_ns)
+        return last is not None and now - last <= self.sensors[sensor].timeout_ns
 
-    def _awaited(self, modality: Modality, group: _Open, now: int) -> bool:
-        if modality in group.samples or modality in self.clocks.out:
+    def _awaited(self, sensor: str, group: _Open, now: int) -> bool:
+        if sensor in group.samples or sensor in self.clocks.out:
             return False
-        if not self._recent(self._renewed, modality, now):
+        if not self._recent(self._renewed, sensor, now):
             return False
-        newest = self._newest.get(modality)
+        newest = self._newest.get(sensor)
         if newest is None:
             return True
-        window = self._window(modality, group.anchor)
-        steps = self._steps.get(modality)
+        window = self._window(sensor, group.anchor)
+        steps = self._steps.get(sensor)
         # A slow sensor's next stamp, by its own rate, may lie beyond the group: no use to wait for it.
         expected = newest if steps is None else max(newest, newest + min(steps) - window)
         return expected <= group.stamp_ns + window
@@ -460,18 +389,18 @@ class Collector:
             ),
         )
 
-    def _overdue(self, modality: Modality, group: _Open, now: int) -> bool:
-        steps = self._steps.get(modality)
-        if steps is None or not self._awaited(modality, group, now):
+    def _overdue(self, sensor: str, group: _Open, now: int) -> bool:
+        steps = self._steps.get(sensor)
+        if steps is None or not self._awaited(sensor, group, now):
             return False
-        due = self._newest[modality] + max(steps)
-        return due <= group.stamp_ns + self._window(modality, group.anchor)
+        due = self._newest[sensor] + max(steps)
+        return due <= group.stamp_ns + self._window(sensor, group.anchor)
 
     def _close(self, group: _Open, now: int) -> None:
         """Note what leaves, so that nothing older follows it."""
         self._left_ns, self._left_at_ns = group.stamp_ns, now
-        for modality, sample in group.samples.items():
-            self._spent[modality] = sample.time_ns
+        for sensor, arrival in group.samples.items():
+            self._spent[sensor] = arrival.stamp_ns
 
     def _expel(self, now: int, count: int | None = None) -> None:
         """Make the oldest `count` open groups, or all, leave at the next poll."""
@@ -483,10 +412,10 @@ class Collector:
             self._drop(*group.samples.values())
         del self._expelled[:-_MAX_OPEN]
 
-    def _drop(self, *samples: Sample) -> None:
-        self.counters["superseded"] += len(samples)
-        for sample in samples:
-            self._on_superseded(sample)
+    def _drop(self, *arrivals: Arrival) -> None:
+        self.counters["superseded"] += len(arrivals)
+        for arrival in arrivals:
+            self._on_superseded(arrival)
 
     def _begin_epoch(self) -> None:
         self.epoch += 1

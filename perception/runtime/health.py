@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-from perception.frame import Modality, Sample, is_return
+from perception.frame import Sample, is_return
+from perception.runtime.result import HealthState
 
-HealthState = Literal["ok", "late", "lost", "frozen", "dark", "saturated", "malformed", "skewed"]
+__all__ = ["HealthConfig", "HealthMonitor", "HealthState"]
 
 _CHECKSUM_STEP = 61
 """Bytes between those that enter the frozen check: a prime, so that it wanders over the columns."""
@@ -55,6 +56,7 @@ class _Track:
     since_ns: int = 0  # stamp of the first of the equal samples
     state: HealthState = "ok"
     good: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass
@@ -62,29 +64,30 @@ class HealthMonitor:
     """Follows the content of every sensor from sample to sample."""
 
     config: HealthConfig = field(default_factory=HealthConfig)
-    _tracks: dict[Modality, _Track] = field(default_factory=dict)
+    _tracks: dict[str, _Track] = field(default_factory=dict)
 
     def check(self, sample: Sample) -> HealthState:
         """The sensor's state after this sample; a bad state holds until it has recovered."""
-        track = self._tracks.setdefault(sample.modality, _Track())
+        track = self._tracks.setdefault(sample.sensor, _Track())
         found = self._content(sample)
-        if found == "ok" and self._frozen(sample, track):
-            found = "frozen"
-        return self._with_hysteresis(track, found)
+        with track.lock:
+            if found == "ok" and self._frozen(sample, track):
+                found = "frozen"
+            return self._with_hysteresis(track, found)
 
-    def recovering(self, modality: Modality) -> bool:
+    def recovering(self, sensor: str) -> bool:
         """Whether the sensor's last sample was good, though it is not trusted again yet."""
-        track = self._tracks.get(modality)
+        track = self._tracks.get(sensor)
         return track is not None and track.state != "ok" and track.good > 0
 
-    def mark(self, modality: Modality, state: HealthState) -> None:
+    def mark(self, sensor: str, state: HealthState) -> None:
         """Note a failure that was found elsewhere, such as a malformed sample."""
-        track = self._tracks.setdefault(modality, _Track())
+        track = self._tracks.setdefault(sensor, _Track())
         track.state, track.good = state, 0
 
-    def state(self, modality: Modality) -> HealthState:
+    def state(self, sensor: str) -> HealthState:
         """The sensor's last known state."""
-        return self._tracks[modality].state if modality in self._tracks else "lost"
+        return self._tracks[sensor].state if sensor in self._tracks else "lost"
 
     def reset(self) -> None:
         """Forget everything, as after a jump in time."""
@@ -118,12 +121,12 @@ class HealthMonitor:
         return track.repeats >= self.config.frozen_after and long_enough
 
     def _content(self, sample: Sample) -> HealthState:
-        if sample.modality == "rgb":
+        if sample.kind == "rgb":
             return self._rgb(sample)
-        if sample.modality == "depth":
+        if sample.kind == "depth":
             valid = np.isfinite(sample.data[::8, ::8]) & (sample.data[::8, ::8] > 0)
             return "ok" if valid.mean() >= self.config.min_valid_share else "dark"
-        if sample.modality == "thermal":
+        if sample.kind == "thermal":
             return self._thermal(sample)
         return (
             "ok" if np.count_nonzero(is_return(sample.data)) >= self.config.min_points else "dark"

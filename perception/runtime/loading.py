@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from perception.frame import Modality
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine
 from perception.runtime.engines.selection import load_engines
 from perception.runtime.graph_check import Signature, check_modular
+from perception.runtime.wiring import FUSER
 
 
 def load_pipeline_engines(
@@ -19,8 +19,10 @@ def load_pipeline_engines(
     *,
     trust_plans: bool = False,
     tf32: bool = True,
-) -> tuple[dict[Modality, Engine], Engine]:
-    """Load a bundle's encoders and its fuser.
+) -> tuple[dict[str, Engine], Engine]:
+    """Load a bundle's encoders, by input, and its fuser.
+
+    Inputs that share an encoder share its graph, and each has an execution context of its own.
 
     Args:
         bundle: the bundle.
@@ -36,13 +38,20 @@ def load_pipeline_engines(
         BundleError: a file is missing or changed, or a graph is not that of the manifest.
     """
     engines = load_engines(bundle, device, threads, progress, trust_plans=trust_plans, tf32=tf32)
-    encoders = {m: engines[m] for m in bundle.manifest.modalities}
     found = {name: _signature(engine, f"{bundle.path}: {name}") for name, engine in engines.items()}
-    check_modular(bundle.manifest, {m: found[m] for m in encoders}, found["fuser"])
-    return encoders, engines["fuser"]
+    fuser = engines.pop(FUSER)
+    check_modular(bundle.manifest, {name: found[name] for name in engines}, found[FUSER])
+    first = {encoder: name for name, encoder in reversed(bundle.manifest.inputs.encoders.items())}
+    encoders = {
+        name: engines[encoder] if first[encoder] == name else engines[encoder].context()
+        for name, encoder in bundle.manifest.inputs.encoders.items()
+    }
+    return encoders, fuser
 
 
 def _signature(engine: Engine, where: str) -> Signature:
     """A graph as the backend understood it: what its file left open may be known now."""
-    inputs = {spec.name: spec.shape for spec in engine.inputs}
-    return Signature(inputs, {s.name: s.shape for s in engine.outputs}, where).bounded()
+    inputs, outputs = (
+        {s.name: s.shape for s in specs} for specs in (engine.inputs, engine.outputs)
+    )
+    return Signature(inputs, outputs, where).bounded()

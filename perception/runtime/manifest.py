@@ -6,7 +6,7 @@ It is written once and never again; what is measured of a bundle later lies besi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -318,6 +318,13 @@ class BundleManifest(Spec):
     def subsets(self) -> list[tuple[str, ...]]:
         """The subsets that accuracy is told of, larger ones first."""
         return [tuple(n.split("+")) for n in self.judged] or subsets_of(self.inputs.names)
+
+    def temperature(self, names: Iterable[str]) -> float:
+        """What logits are divided by where the confidence of a result from these inputs is computed."""
+        spec = self.tasks.segmentation
+        if spec is None or not spec.temperatures:
+            return 1.0
+        return spec.temperatures.get(subset_name(names), 1.0)
 
     def reference_order(self) -> tuple[str, ...]:
         """All inputs, the one first in whose pixels results are given if it was used."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import EngineError
-from perception.frame import MODALITIES, Modality
 from perception.preprocess.grid import GridMap
 from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
 from perception.runtime.interpret import check_outputs
 from perception.runtime.manifest import BundleManifest
+from perception.runtime.wiring import FUSER, PRESENCE
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Encoded:
     """What is kept of a sample: its features, and where its pixels lie on the grid.
 
     Attributes:
-        features: the encoder's outputs by name.
+        features: the encoder's outputs, by the fuser's names for them.
         grid: where the sample's pixels lie on the reference grid.
         stamp_ns: the sample's stamp.
-        timings: milliseconds by step (`preprocess_<m>`, `check_<m>`, `encode_<m>`).
+        timings: milliseconds by step (`preprocess_<s>`, `check_<s>`, `encode_<s>`).
     """
 
     features: Mapping[str, Feed]
@@ -36,74 +36,91 @@ class Encoded:
 
 
 class Networks:
-    """The engines of one bundle.
+    """The engines of one bundle.  May be used from several threads; no lock is held while one runs.
 
     Args:
         manifest: the bundle's.
-        encoders, fuser: its engines.
+        encoders, fuser: its engines, the encoders by input.
         counters: `engine_failures` is counted there.
 
     Attributes:
-        engines: by modality, and `fuser`.
-        buffers: for each encoder an array of its input, to be filled by the caller.
+        engines: by input, and `fuser`.
     """
 
     def __init__(
         self,
         manifest: BundleManifest,
-        encoders: Mapping[Modality, Engine],
+        encoders: Mapping[str, Engine],
         fuser: Engine,
         counters: Counter[str],
     ) -> None:
         self._manifest, self._counters = manifest, counters
+        self._wiring = manifest.wiring
         self.engines: dict[str, Engine] = {}
         self.use(encoders, fuser)
         self._absent = {
-            spec.name: np.zeros([d or 1 for d in spec.shape], np.float32) for spec in fuser.inputs
+            spec.name: np.zeros([d or 1 for d in spec.shape], spec.dtype) for spec in fuser.inputs
         }
-        self.buffers: dict[Modality, NDArray[np.float32]] = {
-            m: np.empty(manifest.inputs.input_shape(m), np.float32) for m in encoders
-        }
+        self._buffers: dict[str, deque[NDArray[np.float32]]] = {m: deque() for m in encoders}
 
-    def use(self, encoders: Mapping[Modality, Engine], fuser: Engine) -> None:
+    def use(self, encoders: Mapping[str, Engine], fuser: Engine) -> None:
         """Take other engines of the same bundle from now on."""
-        self.engines = {"fuser": fuser, **{str(m): engine for m, engine in encoders.items()}}
+        self.engines = {FUSER: fuser, **encoders}
 
     @property
     def backend(self) -> str:
         """Name of the backend that runs; several joined by '+' when one had to take over."""
         return "+".join(dict.fromkeys(e.backend for e in self.engines.values()))
 
-    def encode(self, modality: Modality) -> Mapping[str, Feed]:
-        """The features of what lies in the modality's buffer.
+    @contextmanager
+    def buffer(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """An array of an input's shape that is nobody else's meanwhile."""
+        free = self._buffers[name]
+        try:
+            taken = free.pop()
+        except IndexError:
+            taken = np.empty(self._manifest.inputs.input_shape(name), np.float32)
+        try:
+            yield taken
+        finally:
+            free.append(taken)
+
+    def encode(self, name: str, image: Tensor) -> Mapping[str, Feed]:
+        """The features of a network input, by the fuser's names for them.
+
+        Args:
+            name: of the bundle's input.
+            image: (1, C, H, W) float32.
 
         Raises:
             EngineError: the backend failed.
         """
         with self._counted():
-            return self.engines[modality].run_linked({modality: self.buffers[modality]})
+            outputs = self.engines[name].run_linked({self._wiring.image(name): image})
+        return self._wiring.features(name, outputs)
 
-    def fuse(
-        self, used: tuple[Modality, ...], encoded: MutableMapping[Modality, Encoded]
-    ) -> dict[str, Tensor]:
+    def fuse(self, encoded: Mapping[str, Encoded]) -> dict[str, Tensor]:
         """The fuser's outputs, which are finite and as large as the manifest says.
 
         Args:
-            used: the modalities to use, in canonical order.
-            encoded: their features; those to blame for a failure are taken out.
+            encoded: features by input; the other inputs are absent.
 
         Raises:
-            EngineError: they are not, or the backend failed.  Features that are to blame for it are
-                dropped, and their encoders go on with another backend where they can.
+            EngineError: they are not, or the backend failed.  The encoders whose features are to blame
+                for it go on with another backend where they can.
         """
+        feeds: dict[str, Feed] = dict(self._absent)
+        feeds[PRESENCE] = self._wiring.present(encoded)
+        for one in encoded.values():
+            feeds.update(one.features)
+        ignored = {name for name in feeds if feeds[name] is self._absent.get(name)}
         with self._counted():
             try:
-                outputs = self.engines["fuser"].run(*self._feeds(used, encoded))
+                outputs = self.engines[FUSER].run(feeds, ignored)
             except NonFiniteError as error:
-                for modality in used:
-                    if set(error.feeds) & set(encoded[modality].features):
-                        del encoded[modality]
-                        self.engines[modality].give_up(error)
+                for name, one in encoded.items():
+                    if set(error.feeds) & set(one.features):
+                        self.engines[name].give_up(error)
                 raise
             check_outputs(self._manifest, outputs)
         return outputs
@@ -115,13 +132,3 @@ class Networks:
         except EngineError:
             self._counters["engine_failures"] += 1
             raise
-
-    def _feeds(
-        self, used: tuple[Modality, ...], encoded: Mapping[Modality, Encoded]
-    ) -> tuple[dict[str, Feed], set[str]]:
-        """The fuser's inputs, and the names of those that stand for absent sensors."""
-        feeds: dict[str, Feed] = dict(self._absent)
-        feeds["presence"] = np.array([m in used for m in MODALITIES], np.float32)
-        for modality in used:
-            feeds.update(encoded[modality].features)
-        return feeds, {name for name in feeds if feeds[name] is self._absent.get(name)}

@@ -22,6 +22,15 @@ NEWEST_IR, NEWEST_OPSET = 14, 28
 """Newest version of the file format, and of ONNX's operators, whose meaning is known here."""
 
 FLOAT32 = 1  # TensorProto.DataType
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    6: "int32",
+    7: "int64",
+    10: "float16",
+    11: "float64",
+}
 _STANDARD_DOMAINS = ("", "ai.onnx")  # names of the domain of ONNX's own operators
 
 # Messages that can hold tensors, and their fields that lead there.
@@ -452,6 +461,11 @@ def _key(number: int, size: int) -> bytes:
 def beside(name: str, location: str) -> str:
     """The name of a file that the graph `name` refers to."""
     return str(PurePosixPath(name).parent / location)
+
+
+def dtype_name(number: int) -> str:
+    """numpy's name of ONNX's number of an element type; what has none is called by its number."""
+    return _DTYPES.get(number, f"type {number}")
 
 
 def size_of(shape: tuple[int | None, ...]) -> int:

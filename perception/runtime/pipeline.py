@@ -1,45 +1,68 @@
-"""The pipeline: from samples to a result, with whatever sensors there are."""
+"""The pipeline: from the samples of one frame to a result, with whatever sensors there are."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from perception.errors import AnySenseError, BlindError, EngineError, InputError
-from perception.frame import MODALITIES, Frame, Modality, Sample
+from perception.errors import AnySenseError, BlindError, ConfigError, EngineError, InputError
+from perception.frame import Frame, Sample, check_name
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import Engine
-from perception.runtime.health import HealthConfig, HealthMonitor, HealthState
-from perception.runtime.interpret import PARTS, interpret
+from perception.runtime.health import HealthConfig, HealthMonitor
+from perception.runtime.interpret import PARTS, Interpreted, interpret
 from perception.runtime.loading import load_pipeline_engines
 from perception.runtime.networks import Encoded, Networks
 from perception.runtime.policy import Policy
-from perception.runtime.result import PipelineState, Result
+from perception.runtime.result import HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
 
-_SAME_CLOCK_NS = 600_000_000_000
-"""Stamps not further behind the clock than this are of the clock."""
+
+@dataclass(frozen=True)
+class Gathered:
+    """What is known of a frame besides its features; see the fields of `Result` of the same names.
+
+    Attributes:
+        now_ns: present time on the samples' clock.
+        timings: of its samples' encoding.
+        output_ns: without output, in place of the reference's stamp.
+    """
+
+    present: tuple[str, ...]
+    now_ns: int
+    health: Mapping[str, HealthState]
+    warnings: tuple[SensorWarning, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    samples: Mapping[str, Sample] = field(default_factory=dict)
+    source_ns: Mapping[str, int] = field(default_factory=dict)
+    output_ns: int = 0
+    reason: str = "call"
+    coverage: float = 0.0
+    spread_ns: int = 0
+    arrived_ns: int = 0
+    fresh: frozenset[str] = frozenset()
+    epoch: int = 0
 
 
 class Pipeline:
-    """Runs a bundle on frames of any subset of its modalities.
+    """Runs a bundle on frames of any subset of its inputs.  Safe to call from several threads.
 
-    Calling it with a frame does everything at once.  With `push`, samples are encoded as they
-    arrive, on the caller's thread, and `fuse` gives a result from the newest of them.  `push` and
-    `fuse` may be called from different threads.  Samples and frames without a stamp get the time of
-    the call.
+    Inference holds no lock: a backend that hangs keeps only its caller.  Samples and frames without a
+    stamp get the time of the call.
 
     Use `Pipeline.load`.
 
     Attributes:
-        expected: the modalities that state `full` and the confidence are measured against; all of
-            the bundle's unless fewer sensors are built in.
+        sensors: their names, in the order of the bundle's inputs.
+        inputs: by sensor, the bundle's input that it is for.
+        expected: the sensors that state `full` and the confidence are measured against; all of
+            `sensors` unless fewer are built in.
         wanted: which of `PARTS` results hold; those that nobody reads need not be computed.
         min_score: least score of a box; None for what the bundle says.  Average precision wants a
             lower one than a display.
@@ -49,12 +72,13 @@ class Pipeline:
     def __init__(
         self,
         bundle: Bundle,
-        encoders: Mapping[Modality, Engine],
+        encoders: Mapping[str, Engine],
         fuser: Engine,
         policy: Policy,
         health: HealthConfig,
         strict: bool = False,
         *,
+        sensors: Mapping[str, str] | None = None,
         min_score: float | None = None,
         trust_plans: bool = False,
         tf32: bool = True,
@@ -63,7 +87,9 @@ class Pipeline:
         self.manifest = bundle.manifest
         self.policy = policy
         self.strict = strict
-        self.expected = bundle.manifest.modalities
+        self.inputs = _wired(self.manifest.inputs.names, sensors)
+        self.sensors = tuple(self.inputs)
+        self.expected = self.sensors
         self.wanted = PARTS
         self.min_score = min_score
         self._trust_plans, self._tf32 = trust_plans, tf32
@@ -71,24 +97,18 @@ class Pipeline:
         self.counters: Counter[str] = Counter()
         self.health = HealthMonitor(health)
         self._networks = Networks(self.manifest, encoders, fuser, self.counters)
-        self._encoded: dict[Modality, Encoded] = {}
-        self._late: set[Modality] = set()
-        self._warnings: dict[Modality, str] = {}
-        self._pushed: dict[str, float] = {}
         self._last: Result | None = None
         self._last_ns: int | None = None
-        self._heard: tuple[int, int] | None = None  # newest stamp pushed, and when that was done
-        # One lock per encoder so that sensors do not wait for each other, one for what they share,
-        # always taken in this order: call, encode, shared.
-        self._call_lock = threading.Lock()
-        self._encode_locks = {m: threading.Lock() for m in encoders}
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # for these two and the counters, never while a network runs
+        named = {name: sensor for sensor, name in self.inputs.items()}
+        self._order = [named[n] for n in self.manifest.reference_order() if n in named]
 
     @staticmethod
     def load(
         bundle: str | Path,
         device: str = "auto",
         *,
+        sensors: Mapping[str, str] | None = None,
         threads: int | None = None,
         policy: Policy | None = None,
         health: HealthConfig | None = None,
@@ -104,6 +124,8 @@ class Pipeline:
             bundle: folder or zip of a bundle, or the name of one that comes with AnySense.
             device: `auto`, `cpu`, `cuda` or the name of a backend; see
                 `perception.runtime.engines.selection.load_engines`.
+            sensors: by name of a sensor, the input of the bundle that it is for; None for sensors that
+                are called as the inputs.
             threads: CPU threads within an operator; None for all cores.
             policy: which sensors must be there and what to do when they are not.
             health: thresholds of the content checks.
@@ -119,9 +141,11 @@ class Pipeline:
         Raises:
             BundleError: the bundle is missing, damaged, too new, reaches outside its folder, or its
                 manifest contradicts its graphs.
+            ConfigError: a sensor is for no input, or for that of another.
             EngineError: no backend can load its graphs.
         """
         opened = Bundle.open(find_bundle(str(bundle)))
+        _wired(opened.manifest.inputs.names, sensors)
         encoders, fuser = load_pipeline_engines(
             opened, device, threads, progress, trust_plans=trust_plans, tf32=tf32
         )
@@ -132,6 +156,7 @@ class Pipeline:
             policy or Policy(),
             health or HealthConfig(),
             strict,
+            sensors=sensors,
             min_score=min_score,
             trust_plans=trust_plans,
             tf32=tf32,
@@ -145,17 +170,11 @@ class Pipeline:
         Raises:
             BundleError, ConfigError, EngineError: as `load`; the engines stay as they were.
         """
-        encoders, fuser = load_pipeline_engines(
-            self.bundle, device, threads, trust_plans=self._trust_plans, tf32=self._tf32
+        self._networks.use(
+            *load_pipeline_engines(
+                self.bundle, device, threads, trust_plans=self._trust_plans, tf32=self._tf32
+            )
         )
-        with self._lock:
-            self._encoded.clear()
-            self._networks.use(encoders, fuser)
-
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """The modalities that the bundle takes."""
-        return self.manifest.modalities
 
     @property
     def backend(self) -> str:
@@ -164,331 +183,280 @@ class Pipeline:
 
     @property
     def engines(self) -> dict[str, Engine]:
-        """The engines by modality, and `fuser`."""
+        """The engines by input, and `fuser`."""
         return self._networks.engines
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """One line for every sensor whose last sample was not usable."""
-        return tuple(self.lines.values())
-
-    @property
-    def lines(self) -> dict[Modality, str]:
-        """The same by sensor."""
-        # Copied in one step: whoever reports must not wait for an inference that holds the lock.
-        return dict(self._warnings)
-
     def reset(self) -> None:
-        """Forget all samples, health and results, as at a jump back in time."""
+        """Forget health and results, as at a jump back in time."""
         with self._lock:
-            self._encoded.clear()
-            self._late.clear()
-            self._warnings.clear()
-            self._pushed.clear()
             self.health.reset()
-            self._last, self._last_ns, self._heard = None, None, None
-
-    def __call__(self, frame: Frame | Mapping[Modality, Sample]) -> Result:
-        """The result for one frame; modalities that are not in it are missing.
-
-        Args:
-            frame: samples by modality; those that the bundle does not take are left aside.  Without
-                any stamp, the present time is theirs.
-
-        Raises:
-            InputError, CalibrationError: only with `strict=True`, a sample cannot be used.
-        """
-        if not isinstance(frame, Frame):
-            frame = Frame(dict(frame))
-        watch = Stopwatch()
-        with self._call_lock:
-            now = self.clock() if frame.stamp_ns is None else frame.stamp_ns
-            with self._lock:
-                self._encoded.clear()
-                self._warnings.clear()
-                self._pushed.clear()
-                self._note_time(now)
-            offered = [frame[m].stamped(now) for m in self.modalities if m in frame]
-            for sample in offered:
-                self._take(sample, watch)
-            if not self._encoded:
-                # Better a sensor that has only just come back than none.
-                for sample in [s for s in offered if self.health.recovering(s.modality)]:
-                    self._take(sample, watch, trust=True)
-            with self._lock:
-                present = tuple(m for m in MODALITIES if m in frame)
-                return self._finish(watch, present, now)
-
-    def push(self, modality: Modality, sample: Sample) -> bool:
-        """Encode a sample now; a later `fuse` uses it.
-
-        Args:
-            modality: its sensor.
-            sample: a sample newer than the last one; one without a stamp is, and gets the clock's.
-
-        Returns:
-            True when the sample was usable.
-
-        Raises:
-            InputError: the sample is of another modality, or (with `strict`) cannot be used.
-        """
-        if sample.modality != modality:
-            raise InputError(f"a {sample.modality} sample was pushed as {modality}", where="push")
-        if modality not in self.modalities:
-            self.counters["foreign"] += 1
-            return False
-        watch = Stopwatch()
-        usable = self._take(sample, watch, in_order=True)
-        with self._lock:
-            self._pushed.update(watch.timings)
-            if usable and self._encoded:  # another thread may have reset meanwhile
-                newest = max(e.stamp_ns for e in self._encoded.values())
-                self._heard = newest, time.monotonic_ns()
-        return usable
-
-    def fuse(self, now_ns: int | None = None) -> Result:
-        """The result from the newest sample of each sensor that is not older than allowed.
-
-        Args:
-            now_ns: present time on the samples' clock.  None takes the clock's, if the samples'
-                stamps are of it; otherwise, as for a recording, the newest stamp and the time that
-                has passed since it was pushed.
-        """
-        watch = Stopwatch()
-        with self._lock:
-            now = self._present_ns() if now_ns is None else now_ns
-            for modality, encoded in list(self._encoded.items()):
-                age_ms = (now - encoded.stamp_ns) / 1e6
-                if age_ms > self.policy.max_age_ms:
-                    del self._encoded[modality]
-                    self._late.add(modality)
-                    line = f"{modality}: its newest sample is {age_ms:.0f} ms old"
-                    self._note(modality, "late", f"{line}, the limit is {self.policy.max_age_ms:g}")
-            watch.timings.update(self._pushed)
-            self._pushed.clear()
-            present = tuple(m for m in MODALITIES if m in self._encoded)
-            return self._finish(watch, present, now)
-
-    def encode(self, sample: Sample, *, trust: bool = False) -> Encoded | None:
-        """Check, preprocess and encode a sample for `fuse_encoded`, which the caller pairs himself.
-
-        Args:
-            sample: of a modality that the bundle takes.
-            trust: use it though its sensor has not recovered yet.
-
-        Returns:
-            Its features, or None when it is not usable.
-        """
-        watch = Stopwatch()
-        sample = sample.stamped(self.clock())
-        with self._encode_locks[sample.modality]:
-            encoded = self._checked(sample, watch, trust)
-        watch.timings.pop("wait", None)
-        return None if encoded is None else replace(encoded, timings=watch.timings)
-
-    def fuse_encoded(
-        self, encoded: Mapping[Modality, Encoded], present: Collection[Modality], stamp_ns: int
-    ) -> Result:
-        """The result from exactly these features, in place of what `push` has kept.
-
-        Args:
-            encoded: by modality; may be empty, which gives a result in state hold or stop.
-            present: modalities of which a sample came, usable or not.
-            stamp_ns: present time on the samples' clock.
-        """
-        watch = Stopwatch()
-        with self._lock:
-            self._encoded = {m: encoded[m] for m in MODALITIES if m in encoded}
-            return self._finish(watch, tuple(m for m in MODALITIES if m in present), stamp_ns)
+            self._last, self._last_ns = None, None
 
     def forget_last(self) -> None:
         """Do not hold the last result any longer, as at a jump of the clock."""
         with self._lock:
             self._last = None
 
-    def _present_ns(self) -> int:
-        """The present time on the clock of the samples' stamps."""
-        clock = self.clock()
-        if self._heard is None:
-            return clock
-        newest, heard_at = self._heard
-        reached = newest + time.monotonic_ns() - heard_at
-        return max(reached, clock) if 0 <= clock - newest <= _SAME_CLOCK_NS else reached
+    def reference(self, used: Mapping[str, object] | tuple[str, ...]) -> str | None:
+        """The sensor in whose pixels a result from these is given; None for none."""
+        return next((s for s in self._order if s in used), None)
 
-    def _stamped(self, sample: Sample) -> Sample:
-        """The sample with the clock's time if it has none: it is newer, though the clock may be set."""
-        now, before = self.clock(), self._encoded.get(sample.modality)
-        if before is not None and 0 <= before.stamp_ns - now <= self.policy.max_age_ms * 1e6:
-            now = before.stamp_ns + 1
-        return sample.stamped(now)
+    def __call__(self, frame: Frame | Mapping[str, Sample]) -> Result:
+        """The result for one frame; sensors that are not in it are missing.
+
+        Args:
+            frame: samples by sensor; those that the bundle does not take are left aside.  Without
+                any stamp, the present time is theirs.
+
+        Raises:
+            InputError, CalibrationError: only with `strict=True`, a sample cannot be used.
+            InputError: something in the frame is no `Sample`; `perception.sample_of` makes one.
+        """
+        if not isinstance(frame, Frame):
+            if not isinstance(frame, Mapping):
+                raise InputError(
+                    f"a bare {type(frame).__name__}, expected a frame: samples by sensor",
+                    hint="{'rgb': perception.sample_of('rgb', array, 'bgr8')}",
+                )
+            frame = Frame(dict(frame))
+        watch = Stopwatch()
+        now = self.clock() if frame.stamp_ns is None else frame.stamp_ns
+        self._note_time(now)
+        offered = {s: frame[s].stamped(now) for s in self.sensors if s in frame}
+        encoded: dict[str, Encoded] = {}
+        warnings: dict[str, SensorWarning] = {}
+        for trust in (False, True):
+            for sensor, sample in offered.items():
+                # Better a sensor that has only just come back than none.
+                if trust and not self.health.recovering(sensor):
+                    continue
+                found = self._checked(sample, watch, trust=trust)
+                if isinstance(found, Encoded):
+                    encoded[sensor] = found
+                    warnings.pop(sensor, None)
+                elif found is not None:
+                    warnings[sensor] = found
+            if encoded:
+                break
+        watch.timings.pop("wait", None)
+        used = self._usable(encoded)
+        stamps = {s: encoded[s].stamp_ns for s in used}
+        about = Gathered(
+            tuple(frame),
+            now,
+            self._health(frame),
+            tuple(warnings.values()),
+            samples={s: offered[s] for s in used},
+            source_ns=stamps,
+            output_ns=now,
+            coverage=len(used) / len(self.expected),
+            spread_ns=max(stamps.values(), default=0) - min(stamps.values(), default=0),
+            arrived_ns=now,
+            fresh=frozenset(used),
+        )
+        return self._finish(encoded, about, watch)
+
+    def encode(
+        self, sample: Sample, *, trust: bool = False, admit: bool = True
+    ) -> Encoded | SensorWarning | None:
+        """Check, preprocess and encode a sample for `fuse`.  From any thread, in each sensor's order.
+
+        Args:
+            sample: of one of `sensors`.
+            trust: use it though its sensor has not recovered yet.
+            admit: False to check it only, as while its sensor is not trusted for other reasons.
+
+        Returns:
+            Its features; or why it is not usable; or None where it is only checked, and well.
+
+        Raises:
+            EngineError: the backend failed.
+            InputError, CalibrationError: only with `strict=True`, it cannot be used.
+        """
+        watch = Stopwatch()
+        found = self._checked(sample.stamped(self.clock()), watch, trust=trust, admit=admit)
+        watch.timings.pop("wait", None)
+        return replace(found, timings=watch.timings) if isinstance(found, Encoded) else found
+
+    def fuse(self, encoded: Mapping[str, Encoded], about: Gathered) -> Result:
+        """The result from exactly these features.
+
+        Args:
+            encoded: by sensor; may be empty, which gives a result in state hold or stop.
+            about: what else the result shall say.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+        return self._finish(encoded, about, Stopwatch(about.timings))
+
+    def reject(self, sensor: str, state: HealthState, line: str) -> SensorWarning:
+        """Note that a sample's content is of no use, as only the caller could see.
+
+        Args:
+            sensor: its name.
+            state: its state until it has recovered.
+            line: what results say about it.
+        """
+        self.health.mark(sensor, state)
+        return self._warn(sensor, state, line)
 
     def _note_time(self, stamp_ns: int) -> None:
-        if self._last_ns is not None and stamp_ns < self._last_ns:
-            self.counters["stamp_jumps_back"] += 1
-            self.health.reset()
-            self._last = None
-        self._last_ns = stamp_ns
+        with self._lock:
+            if self._last_ns is not None and stamp_ns < self._last_ns:
+                self.counters["stamp_jumps_back"] += 1
+                self.health.reset()
+                self._last = None
+            self._last_ns = stamp_ns
 
-    def _take(
-        self, sample: Sample, watch: Stopwatch, *, in_order: bool = False, trust: bool = False
-    ) -> bool:
-        """Check, preprocess and encode one sample; False when it is not usable."""
-        modality = sample.modality
-        with self._encode_locks[modality]:
-            sample = self._stamped(sample)
-            if in_order and not self._is_newer(sample):
-                return False
-            encoded = self._checked(sample, watch, trust)
-            with self._lock:
-                if encoded is None:
-                    self._encoded.pop(modality, None)
-                    return False
-                self._encoded[modality] = encoded
-                self._late.discard(modality)
-            return True
-
-    def _checked(self, sample: Sample, watch: Stopwatch, trust: bool) -> Encoded | None:
-        """The sample's features; None, and the reason noted, when it is not usable."""
-        modality = sample.modality
+    def _checked(
+        self, sample: Sample, watch: Stopwatch, *, trust: bool, admit: bool = True
+    ) -> Encoded | SensorWarning | None:
+        sensor = sample.sensor
         try:
-            encoded = self._encode(sample, watch, trust)
+            encoded = self._encode(sample, watch, trust, admit)
         except EngineError:
             raise
         except AnySenseError as error:
             if self.strict:
                 raise
-            state: HealthState = "dark" if isinstance(error, BlindError) else "malformed"
-            self.reject(modality, state, str(error))
+            blind = isinstance(error, BlindError)
+            return self.reject(sensor, "dark" if blind else "malformed", str(error))
+        if encoded is not None:
+            with self._lock:
+                self.counters[f"encoded_{sensor}"] += 1
+            return encoded
+        state = self.health.state(sensor)
+        if not admit and state == "ok":
             return None
-        if encoded is None:
-            state = self.health.state(modality)
-            why = ": every sample the same; frozen_after 0 allows it" if state == "frozen" else ""
-            self._note(modality, state, f"{modality}: sensor is {state}{why}")
-            return None
+        why = ": every sample the same; frozen_after 0 allows it" if state == "frozen" else ""
+        return self._warn(sensor, state, f"{sensor}: sensor is {state}{why}")
+
+    def _warn(self, sensor: str, state: HealthState, line: str) -> SensorWarning:
         with self._lock:
-            self._warnings.pop(modality, None)
-        self.counters[f"encoded_{modality}"] += 1
-        return encoded
+            self.counters[f"{state}_{sensor}"] += 1
+        return SensorWarning(sensor, state, line)
 
-    def _is_newer(self, sample: Sample) -> bool:
-        before = self._encoded.get(sample.modality)
-        if before is None or sample.time_ns > before.stamp_ns:
-            return True
-        if before.stamp_ns - sample.time_ns > self.policy.max_age_ms * 1e6:
-            # Not a late message but a clock that was set back, as when a bag loops: start anew.
-            self.counters["stamp_jumps_back"] += 1
-            self.reset()
-            return True
-        self.counters[f"out_of_order_{sample.modality}"] += 1
-        return False
-
-    def reject(self, modality: Modality, state: HealthState, line: str) -> None:
-        """Note that a sensor failed in a way that only the caller could see.
-
-        Args:
-            modality: the sensor.
-            state: its state until it has recovered.
-            line: what the results' warnings say.
-        """
-        self.health.mark(modality, state)
-        self._note(modality, state, line)
-
-    def _note(self, modality: Modality, state: str, line: str) -> None:
-        with self._lock:
-            self._warnings[modality] = line
-            self.counters[f"{state}_{modality}"] += 1
-
-    def _encode(self, sample: Sample, watch: Stopwatch, trust: bool) -> Encoded | None:
-        modality = sample.modality
+    def _encode(self, sample: Sample, watch: Stopwatch, trust: bool, admit: bool) -> Encoded | None:
+        sensor = sample.sensor
+        name = self.inputs[sensor]
+        spec = self.manifest.inputs[name]
         watch.lap("wait")
-        preprocess_sample(sample, self.manifest.inputs, self._networks.buffers[modality])
-        watch.lap(f"preprocess_{modality}")
-        healthy = trust or self.health.check(sample) == "ok"
-        watch.lap(f"check_{modality}")
-        if not healthy:
-            return None
-        features = self._networks.encode(modality)
-        watch.lap(f"encode_{modality}")
-        grid = GridMap.fit(source_size(sample), self.manifest.inputs.grid)
+        with self._networks.buffer(name) as buffer:
+            preprocess_sample(sample, spec, buffer)
+            watch.lap(f"preprocess_{sensor}")
+            healthy = trust or self.health.check(sample) == "ok"
+            watch.lap(f"check_{sensor}")
+            if not (healthy and admit):
+                return None
+            features = self._networks.encode(name, buffer)
+            watch.lap(f"encode_{sensor}")
+        grid = GridMap.fit(source_size(sample), spec.view)
         return Encoded(features, grid, sample.time_ns)
 
-    def _finish(self, watch: Stopwatch, present: tuple[Modality, ...], now_ns: int) -> Result:
-        used = tuple(m for m in MODALITIES if m in self._encoded)
+    def _usable(self, encoded: Mapping[str, Encoded]) -> tuple[str, ...]:
+        """The sensors that a result from these features is computed from: none where they do not do."""
+        there = tuple(s for s in self.sensors if s in encoded)
+        return there if self.policy.enough(there) else ()
+
+    def _finish(self, encoded: Mapping[str, Encoded], about: Gathered, watch: Stopwatch) -> Result:
+        there = tuple(s for s in self.sensors if s in encoded)
         last = self._last
-        since_ms = (now_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
-        state = self.policy.state(used, self.expected, since_ms)
-        warnings = tuple(self._warnings.values())
-        if state in ("hold", "stop"):
-            return self._without_output(watch, present, state, now_ns, warnings)
-        watch.lap("wait")
-        outputs = self._networks.fuse(used, self._encoded)
-        watch.lap("fuse")
-        reference = "rgb" if "rgb" in used else used[0]
-        factor = self.policy.confidence_factor(used, self.expected)
-        found = interpret(
-            self.manifest,
-            outputs,
-            self._encoded[reference].grid,
-            wanted=self.wanted,
-            factor=factor,
-            min_score=self.min_score,
-        )
-        watch.lap("postprocess")
-        stamp = max(self._encoded[m].stamp_ns for m in used)
+        since_ms = (about.now_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
+        state = self.policy.state(there, self.expected, since_ms)
+        with self._lock:
+            self.counters[f"frames_{state}"] += 1
+        used = self._usable(encoded)
+        reference = self.reference(used)
+        if reference is None:
+            held = last if state == "hold" else None
+            found = Interpreted(None, None, None, {})
+            if held is not None:
+                found = Interpreted(held.labels, held.confidence, held.boxes, dict(held.images))
+            stamp, output_ns = held.stamp_ns if held else about.now_ns, about.output_ns
+        else:
+            found = self._answer(used, encoded, reference, watch)
+            stamp = max(encoded[s].stamp_ns for s in used)
+            output_ns = about.source_ns[reference]
         timings = watch.stop()
         timings.pop("wait", None)
-        self.counters[f"frames_{state}"] += 1
         result = Result(
             found.labels,
             found.confidence,
             found.boxes,
             used,
-            present,
+            about.present,
             state,
-            self._health(present),
+            about.health,
             stamp,
-            {m: stamp - self._encoded[m].stamp_ns for m in used},
+            {s: stamp - encoded[s].stamp_ns for s in used},
             timings,
             self.backend,
-            warnings,
+            about.warnings,
             found.images,
+            {s: about.samples[s] for s in used},
+            reference,
+            output_ns,
+            about.reason,
+            about.coverage,
+            about.spread_ns,
+            about.arrived_ns,
+            about.fresh,
+            about.source_ns,
+            about.epoch,
         )
-        self._last = result
+        if reference is not None:
+            with self._lock:
+                self._last = result
         return result
 
-    def _without_output(
+    def _answer(
         self,
+        used: tuple[str, ...],
+        encoded: Mapping[str, Encoded],
+        reference: str,
         watch: Stopwatch,
-        present: tuple[Modality, ...],
-        state: PipelineState,
-        now_ns: int,
-        warnings: tuple[str, ...],
-    ) -> Result:
-        self.counters[f"frames_{state}"] += 1
-        held = self._last if state == "hold" else None
-        timings = watch.stop()
-        timings.pop("wait", None)
-        return Result(
-            held.labels if held else None,
-            held.confidence if held else None,
-            held.boxes if held else None,
-            (),
-            present,
-            state,
-            self._health(present),
-            held.stamp_ns if held else now_ns,
-            {},
-            timings,
-            self.backend,
-            warnings,
-            held.images if held else {},
+    ) -> Interpreted:
+        watch.lap("wait")
+        outputs = self._networks.fuse({self.inputs[s]: encoded[s] for s in used})
+        watch.lap("fuse")
+        found = interpret(
+            self.manifest,
+            outputs,
+            encoded[reference].grid,
+            wanted=self.wanted,
+            factor=self.policy.confidence_factor(used, self.expected),
+            temperature=self.manifest.temperature(self.inputs[s] for s in used),
+            min_score=self.min_score,
         )
+        watch.lap("postprocess")
+        return found
 
-    def _health(self, present: tuple[Modality, ...]) -> dict[Modality, str]:
-        states: dict[Modality, str] = {}
-        for modality in self.modalities:
-            known = self.health.state(modality)
-            if modality not in present and known == "ok":
-                known = "late" if modality in self._late else "lost"
-            states[modality] = known
+    def _health(self, present: Mapping[str, object]) -> dict[str, HealthState]:
+        states: dict[str, HealthState] = {}
+        for sensor in self.sensors:
+            known = self.health.state(sensor)
+            states[sensor] = "lost" if sensor not in present and known == "ok" else known
         return states
+
+
+def _wired(inputs: tuple[str, ...], sensors: Mapping[str, str] | None) -> dict[str, str]:
+    """By sensor, its input, in the order of the inputs.
+
+    Raises:
+        ConfigError: there is no such input, or two sensors are for one.
+    """
+    if sensors is None:
+        return {name: name for name in inputs}
+    for sensor, name in sensors.items():
+        check_name(sensor)
+        if name not in inputs:
+            raise ConfigError(
+                f"the bundle has no input '{name}'",
+                where=sensor,
+                hint=f"it takes {', '.join(inputs)}",
+            )
+        other = next(s for s, n in sensors.items() if n == name)
+        if other != sensor:
+            raise ConfigError(f"{other} and {sensor} are for the same input", where=name)
+    return {s: n for n in inputs for s, own in sensors.items() if own == n}

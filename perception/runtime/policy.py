@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from perception.errors import ConfigError
-from perception.frame import Modality, as_modality
+from perception.frame import check_name
 from perception.runtime.result import PipelineState
 
 
@@ -15,11 +15,11 @@ class Policy:
     """A deployment's rules.
 
     Attributes:
-        required: modalities without which the output is held, then stopped.
-        minimum: least number of modalities for an output.
-        max_age_ms: with `Pipeline.push`, features older than this (against the newest) are left out.
+        required: sensors without which the output is held, then stopped.
+        minimum: least number of sensors for an output.
+        max_age_ms: in a stream, features older than this are left out.
         hold_ms: how long the last result goes on being given when too few sensors are left.
-        derating: factor on the confidence for each of the bundle's modalities that is missing.
+        derating: factor on the confidence for each expected sensor that is missing.
     """
 
     required: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name in self.required:
-            as_modality(name)
+            check_name(name, "policy.required")
         if not (self.minimum >= 1 and self.max_age_ms > 0 and self.hold_ms >= 0):  # nor NaN
             raise ConfigError(
                 "minimum and max_age_ms must be positive, hold_ms not negative", where="policy"
@@ -38,27 +38,27 @@ class Policy:
         if not 0 < self.derating <= 1:
             raise ConfigError("derating must be in (0, 1]", where="policy")
 
-    def enough(self, usable: Collection[Modality]) -> bool:
+    def enough(self, usable: Collection[str]) -> bool:
         """Whether these suffice for an output."""
         return len(usable) >= self.minimum and all(r in usable for r in self.required)
 
     def state(
         self,
-        usable: Collection[Modality],
-        wanted: Collection[Modality],
+        usable: Collection[str],
+        wanted: Collection[str],
         since_last_ms: float,
     ) -> PipelineState:
-        """The state for the modalities usable now.
+        """The state for the sensors usable now.
 
         Args:
             usable: those at hand and healthy.
-            wanted: all that the bundle takes.
+            wanted: all that are expected.
             since_last_ms: time since the last computed result, infinity when there is none.
         """
         if not self.enough(usable):
             return "hold" if since_last_ms <= self.hold_ms else "stop"
         return "full" if set(wanted) <= set(usable) else "degraded"
 
-    def confidence_factor(self, used: Collection[Modality], wanted: Collection[Modality]) -> float:
+    def confidence_factor(self, used: Collection[str], wanted: Collection[str]) -> float:
         """What confidences are multiplied with."""
         return float(self.derating ** len(set(wanted) - set(used)))

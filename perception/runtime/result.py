@@ -1,18 +1,58 @@
-"""What the pipeline gives for one frame."""
+"""What is given for one frame: by a pipeline for one that it is handed, by a stream for what came in."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.frame import Modality
+from perception.frame import Sample
 
 PipelineState = Literal["full", "degraded", "hold", "stop"]
-"""full: all of the bundle's modalities; degraded: some; hold: the last result goes on being given
-because nothing usable came; stop: nothing usable came for too long."""
+"""full: all expected sensors; degraded: some; hold: the last result goes on being given because
+nothing usable came; stop: nothing usable came for too long."""
+
+HealthState = Literal[
+    "ok", "late", "lost", "frozen", "dark", "saturated", "malformed", "skewed", "stalled"
+]
+
+
+@dataclass(frozen=True)
+class SensorWarning:
+    """Why a sensor's samples are not used, or what else is wrong with it.
+
+    Attributes:
+        sensor: its name.
+        state: its health.
+        text: one line for people, which names the sensor.
+    """
+
+    sensor: str
+    state: HealthState
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class EngineEvent:
+    """Something happened to the engines.
+
+    Attributes:
+        kind: `failed` (one gave an error), `reloaded` (all were loaded anew), `resting` (that did not
+            help; there is no output until the next attempt).
+        text: one line for people.
+        backend: what runs now.
+    """
+
+    kind: Literal["failed", "reloaded", "resting"]
+    text: str
+    backend: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,42 +82,70 @@ class Detections:
 
 @dataclass(frozen=True)
 class Result:
-    """The pipeline's answer for one frame.
+    """The answer for one frame.  Sensors are named in the order of the bundle's inputs.
 
     Attributes:
         labels: (H, W) uint8 class ids in the source image's size, or None without segmentation.
             This and the next two are None also where `Pipeline.wanted` leaves them out.
         confidence: (H, W) float32 in 0..1, the probability of the label, derated when degraded.
         boxes: detections, or None without a detection head.
-        used: modalities that this result was computed from, in canonical order.
-        present: modalities that came with the frame.
+        used: sensors that this result was computed from.
+        present: sensors of which a sample came with the frame, usable or not.
         state: see `PipelineState`.
-        health: by modality, `ok`, `late`, `lost`, `frozen`, `dark`, `saturated`, `malformed` or
-            `skewed`.
+        health: by sensor, `ok`, `late`, `lost`, `frozen`, `dark`, `saturated`, `malformed`, `skewed`
+            or `stalled` (its encoder does not answer).
         stamp_ns: stamp of the newest sample used (of the held result in state hold).
-        ages_ns: by used modality, how much older its sample is than the newest one.
-        timings: milliseconds by step: `check_<m>`, `preprocess_<m>`, `encode_<m>`, `fuse`,
+        ages_ns: by used sensor, how much older its sample is than the newest one.
+        timings: milliseconds by step: `check_<s>`, `preprocess_<s>`, `encode_<s>`, `fuse`,
             `postprocess`, `total`.
         backend: name of the inference backend that ran; several joined by '+' when another had to
             take over some of the graphs.
-        warnings: one line for every sample that was not usable.
+        warnings: for every sensor with which something is wrong.
         images: by name, (H, W, C) uint8 pictures that the model makes besides, in the source image's
             size; `fused` is RGB.
+        samples: those used, by sensor; of a stream with stamps on the reference clock.
+        reference: the sensor whose pixels the result is given in; None without output.
+        output_ns: that sample's stamp on its own clock, which rises from result to result of an
+            epoch.  Without output the present time on the sensors' clock: the last output's stamp
+            and the time since, or before the first the receiver's clock; never the same twice.
+        reason: `call` of a pipeline; of a stream `complete`, `deadline`, `flush`, or `heartbeat`
+            for a result without any sample.
+        coverage: share of the sensors' weights in it.
+        spread_ns: between the oldest and newest sample of the frame.
+        arrived_ns: when the last of its samples arrived, on the caller's clock.
+        fresh: the sensors whose sample was in no result before.
+        source_ns: by sensor used, its sample's stamp on its own clock.
+        epoch: rises at every jump of the sensors' clock.
     """
 
     labels: NDArray[np.uint8] | None
     confidence: NDArray[np.float32] | None
     boxes: Detections | None
-    used: tuple[Modality, ...]
-    present: tuple[Modality, ...]
+    used: tuple[str, ...]
+    present: tuple[str, ...]
     state: PipelineState
-    health: dict[Modality, str]
+    health: Mapping[str, HealthState]
     stamp_ns: int
-    ages_ns: dict[Modality, int] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
+    ages_ns: Mapping[str, int] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
     backend: str = ""
-    warnings: tuple[str, ...] = ()
-    images: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    warnings: tuple[SensorWarning, ...] = ()
+    images: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    samples: Mapping[str, Sample] = field(default_factory=dict)
+    reference: str | None = None
+    output_ns: int = 0
+    reason: str = "call"
+    coverage: float = 0.0
+    spread_ns: int = 0
+    arrived_ns: int = 0
+    fresh: frozenset[str] = frozenset()
+    source_ns: Mapping[str, int] = field(default_factory=dict)
+    epoch: int = 0
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The warnings as text."""
+        return tuple(w.text for w in self.warnings)
 
     @property
     def engine_ms(self) -> float:
@@ -95,3 +163,32 @@ class Result:
     def overhead_ms(self) -> float:
         """Milliseconds spent on everything but inference."""
         return max(0.0, self.total_ms - self.engine_ms)
+
+
+@dataclass(frozen=True)
+class SensorReport:
+    """A sensor's state and the fate of its samples.
+
+    Attributes:
+        health: see `Result.health`.
+        silent_ms: time since its last message, NaN when there was none.
+        received: all samples; received = used + superseded + rejected + waiting.
+        used: samples that a result was computed from.
+        superseded: samples that a newer one replaced, or whose group gave no result.
+        rejected: late, duplicate, skewed, malformed, dark, frozen or otherwise unusable samples,
+            and those that were lost to a failing engine.
+        waiting: encoded samples in open groups, or of groups that gave no output of their own.
+        line: what there is to say about it; empty when all is well.
+        offset_ms: how far its stamps lie ahead of the receiver's clock when they arrive (behind it
+            when negative), NaN when that is not known.
+    """
+
+    health: HealthState
+    silent_ms: float
+    received: int
+    used: int
+    superseded: int
+    rejected: int
+    waiting: int
+    line: str = ""
+    offset_ms: float = math.nan

@@ -41,10 +41,11 @@ class UntrustedPlanError(EngineError):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name and shape of an input or output; a dimension that varies is None."""
+    """Name, shape and type of an input or output; a dimension that varies is None."""
 
     name: str
     shape: tuple[int | None, ...]
+    dtype: str = "float32"
 
 
 class DeviceTensor(ABC):
@@ -78,7 +79,7 @@ class Engine(ABC):
 
     Attributes:
         backend: name of what runs it, such as `onnxruntime-cpu`.
-        inputs, outputs: the graph's tensors, all float32.
+        inputs, outputs: the graph's tensors.
         runs: how often it has run.
         takes_device: `infer` takes other engines' `DeviceTensor` too.
         checks_outputs: outputs in the CPU's memory are looked at for NaN and infinity here; False
@@ -97,7 +98,7 @@ class Engine(ABC):
         """Run once.
 
         Args:
-            feeds: every input by name, C-contiguous float32, or what `run_linked` of another engine
+            feeds: every input by name, C-contiguous and of its type, or what `run_linked` of another engine
                 gave.
             ignored: inputs that the graph leaves aside this time, as those of absent sensors; they
                 need not be copied to where it runs.
@@ -129,6 +130,10 @@ class Engine(ABC):
             outputs = self.infer_linked(feeds)
         self._check_outputs(outputs)
         return outputs
+
+    def context(self) -> Engine:
+        """This graph once more, to be run beside it without waiting; its weights are there once."""
+        return self
 
     def give_up(self, cause: EngineError) -> None:  # noqa: B027 (nothing to do for most)
         """What it gave was of no use: go on with another backend, where there is one in reserve."""
@@ -188,10 +193,10 @@ def _check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, Feed]) -> No
         if spec.name not in feeds:
             raise EngineError("input is missing", where=spec.name)
         value = feeds[spec.name]
-        is_array = isinstance(value, np.ndarray) and value.dtype == np.float32
+        is_array = isinstance(value, np.ndarray) and value.dtype == spec.dtype
         if not is_array and not isinstance(value, DeviceTensor):
             kind = getattr(value, "dtype", type(value).__name__)
-            raise EngineError(f"input is {kind}, not float32", where=spec.name)
+            raise EngineError(f"input is {kind}, not {spec.dtype}", where=spec.name)
         fits = len(value.shape) == len(spec.shape) and all(
             wanted is None or wanted == got
             for wanted, got in zip(spec.shape, value.shape, strict=True)

@@ -45,6 +45,9 @@ class FallbackEngine(Engine):
         self._lock = threading.Lock()
         self.inputs, self.outputs = engine.inputs, engine.outputs
 
+    def context(self) -> Engine:
+        return FallbackEngine(self._engine.context(), self._reserve, self._graph, self._threads)
+
     @property
     def backend(self) -> str:  # type: ignore[override]
         """Name of the backend that runs now."""

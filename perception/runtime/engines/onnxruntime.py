@@ -174,4 +174,6 @@ def _reason(error: Exception) -> str:
 
 
 def _spec(value: Any) -> TensorSpec:
-    return TensorSpec(value.name, tuple(d if isinstance(d, int) else None for d in value.shape))
+    shape = tuple(d if isinstance(d, int) else None for d in value.shape)
+    kind = value.type.removeprefix("tensor(").removesuffix(")")
+    return TensorSpec(value.name, shape, {"float": "float32", "double": "float64"}.get(kind, kind))

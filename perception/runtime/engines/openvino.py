@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -20,7 +21,7 @@ from perception.runtime.engines.base import (
     TensorSpec,
     first_line,
 )
-from perception.runtime.onnx_file import TensorInfo, describe
+from perception.runtime.onnx_file import TensorInfo, describe, dtype_name
 
 INSTALL = "pip install 'anysense[openvino]'"
 
@@ -123,6 +124,12 @@ class OpenVinoEngine(Engine):
         self._lock = threading.Lock()
         self._held: tuple[Any, ...] = ()
 
+    def context(self) -> Engine:
+        other = copy.copy(self)
+        other._request, other._lock = self._compiled.create_infer_request(), threading.Lock()
+        other._held, other.runs = (), 0
+        return other
+
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         from openvino import Tensor as Wrapped
 
@@ -135,7 +142,7 @@ class OpenVinoEngine(Engine):
                     self._request.set_input_tensor(index, Wrapped(array, shared_memory=True))
                 if self._binds:
                     # The graph writes into arrays that are already the caller's: no copy.
-                    results = [np.empty(spec.shape, np.float32) for spec in self.outputs]  # type: ignore[arg-type]
+                    results = [np.empty(spec.shape, spec.dtype) for spec in self.outputs]  # type: ignore[arg-type]
                     for index, array in enumerate(results):
                         self._request.set_output_tensor(index, Wrapped(array, shared_memory=True))
                 self._held = (arrays, results)  # the request does not own the memory it points to
@@ -165,7 +172,9 @@ def _inputs(
         raise EngineError("has inputs that OpenVINO renames", where=where)
     fed = [left.pop(0) if name is None else name for name in found]
     shapes = {name: _shape(port) for name, port in zip(fed, ports, strict=True)}
-    return fed, tuple(TensorSpec(d.name, shapes.get(d.name, d.shape or ())) for d in declared)
+    return fed, tuple(
+        TensorSpec(d.name, shapes.get(d.name, d.shape or ()), dtype_name(d.dtype)) for d in declared
+    )
 
 
 def _outputs(
@@ -174,7 +183,8 @@ def _outputs(
     """A tensor may have several names, that of a weight among them; the order of outputs stays."""
     if len(ports) != len(declared):
         raise EngineError("has outputs that OpenVINO leaves out", where=where)
-    return tuple(TensorSpec(d.name, _shape(p)) for d, p in zip(declared, ports, strict=True))
+    pairs = zip(declared, ports, strict=True)
+    return tuple(TensorSpec(d.name, _shape(p), dtype_name(d.dtype)) for d, p in pairs)
 
 
 def _apart(compiled: Any) -> bool:

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.frame import MODALITIES
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.wiring import FUSER, PRESENCE, Wiring
 
 _CELL = 32
 
@@ -23,39 +23,43 @@ TINY_GRAPH = bytes.fromhex(
 
 
 def probe_inputs(contract: PreprocessContract, seed: int = 0) -> dict[str, Tensor]:
-    """Smooth random network inputs (1, C, H, W) by modality, the same on every machine.
+    """Smooth random network inputs (1, C, H, W) by input, the same on every machine.
 
     Blotches rather than white noise: pictures are smooth, and noise drives a network into regions
     where it never works.
     """
     rng = np.random.default_rng(seed)
     inputs: dict[str, Tensor] = {}
-    for modality in contract.modalities:
-        _, channels, height, width = contract.input_shape(modality)
+    for name in contract.names:
+        _, channels, height, width = contract.input_shape(name)
         coarse = rng.normal(size=(height // _CELL + 1, width // _CELL + 1, channels))
         fine = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         planes = fine.reshape(height, width, channels).transpose(2, 0, 1)
-        inputs[modality] = np.ascontiguousarray(planes)[None]
+        inputs[name] = np.ascontiguousarray(planes)[None]
     return inputs
 
 
-def run_all(engines: Mapping[str, Engine], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The fuser's outputs for all modalities.
+def run_all(
+    engines: Mapping[str, Engine], inputs: Mapping[str, Tensor], wiring: Wiring
+) -> dict[str, Tensor]:
+    """The fuser's outputs for all inputs.
 
     Args:
-        engines: by modality, and `fuser`.
-        inputs: (1, C, H, W) by modality.
+        engines: by encoder, and `fuser`.
+        inputs: (1, C, H, W) by input.
+        wiring: the bundle's.
     """
-    feeds: dict[str, Tensor] = {"presence": np.array([m in inputs for m in MODALITIES], np.float32)}
-    for modality, image in inputs.items():
-        feeds.update(engines[modality].run({modality: image}))
-    return engines["fuser"].run(feeds)
+    feeds: dict[str, Tensor] = {PRESENCE: wiring.present(inputs)}
+    for name, image in inputs.items():
+        given = engines[wiring.encoders[name]].run({wiring.image(name): image})
+        feeds.update(wiring.features(name, given))
+    return engines[FUSER].run(feeds)
 
 
-def time_all(engines: Mapping[str, Engine], inputs: Mapping[str, Tensor]) -> float:
+def time_all(engines: Mapping[str, Engine], inputs: Mapping[str, Tensor], wiring: Wiring) -> float:
     """Milliseconds of one `run_all`."""
     start = time.perf_counter_ns()
-    run_all(engines, inputs)
+    run_all(engines, inputs, wiring)
     return (time.perf_counter_ns() - start) / 1e6
 
 

@@ -23,7 +23,7 @@ from perception.runtime.engines.registry import (
     Graph,
     canonical,
 )
-from perception.runtime.manifest import BackendRecord
+from perception.runtime.records import BackendRecord
 
 _LOG = logging.getLogger("anysense.engines")
 
@@ -65,7 +65,7 @@ def load_engines(
         tf32: CUDA may compute products in TensorFloat-32, which is faster and rounds more.
 
     Returns:
-        Engines by modality, and the fuser as `fuser`.
+        Engines by encoder, and the fuser as `fuser`.
 
     Raises:
         ConfigError: unknown device.
@@ -100,9 +100,9 @@ def load_engines(
 def sources(
     bundle: Bundle, *, trust_plans: bool = False, tf32: bool = True
 ) -> dict[str, GraphSource]:
-    """The encoders by modality, and the fuser as `fuser`, to be loaded; see `load_engines`."""
+    """The encoders by name, and the fuser as `fuser`, to be loaded; see `load_engines`."""
     named = bundle.manifest.graphs
-    files = {**{str(m): g.file for m, g in named.encoders.items()}, "fuser": named.fuser.file}
+    files = {**{name: g.file for name, g in named.encoders.items()}, "fuser": named.fuser.file}
     return {
         graph: bundle.source(file, trust_plans=trust_plans, tf32=tf32)
         for graph, file in files.items()
@@ -155,10 +155,10 @@ def _agrees(
     bundle: Bundle, engines: Engines, graphs: Mapping[str, Graph], threads: int | None
 ) -> bool:
     """Whether plans, which say nothing about their accuracy, do what the graphs do."""
-    inputs = probe_inputs(bundle.manifest.inputs)
-    wanted = run_all(_load_on(REFERENCE, graphs, threads), inputs)
+    inputs, wiring = probe_inputs(bundle.manifest.inputs), bundle.manifest.wiring
+    wanted = run_all(_load_on(REFERENCE, graphs, threads), inputs, wiring)
     try:
-        found = run_all(engines, inputs)
+        found = run_all(engines, inputs, wiring)
     except EngineError:
         return False
     if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in wanted.items()}:
@@ -195,16 +195,16 @@ def ranking(bundle: Bundle, graphs: Mapping[str, Graph], threads: int | None) ->
 
 
 def _records(bundle: Bundle) -> str:
-    records = sorted(bundle.manifest.backends.items())
+    records = sorted(bundle.records.backends.items())
     return ";".join(f"{name}={r.passed} {r.probe_error}" for name, r in records)
 
 
 def _measure(
     bundle: Bundle, graphs: Mapping[str, Graph], names: Sequence[str], threads: int | None
 ) -> dict[str, float]:
-    inputs = probe_inputs(bundle.manifest.inputs)
+    inputs, wiring = probe_inputs(bundle.manifest.inputs), bundle.manifest.wiring
     loaded = {REFERENCE: _load_on(REFERENCE, graphs, threads)}
-    wanted = run_all(loaded[REFERENCE], inputs)
+    wanted = run_all(loaded[REFERENCE], inputs, wiring)
     for name in names:
         if name == REFERENCE:
             continue
@@ -212,9 +212,11 @@ def _measure(
             engines = _load_on(name, graphs, threads)
             if any(e["fuser"].backend == engines["fuser"].backend for e in loaded.values()):
                 continue  # the CPU's native precision is float32: the same thing twice
-            record = bundle.manifest.backends.get(engines["fuser"].backend)
+            record = bundle.records.backends.get(engines["fuser"].backend)
             limit = _limit(name, record, bundle.manifest.precision)
-            if limit is not None and relative_error(run_all(engines, inputs), wanted) <= limit:
+            if limit is None:
+                continue
+            if relative_error(run_all(engines, inputs, wiring), wanted) <= limit:
                 loaded[name] = engines
         except BackendMissingError:
             continue
@@ -225,7 +227,7 @@ def _measure(
     times: dict[str, list[float]] = {name: [] for name in loaded}
     for _ in range(_ROUNDS):
         for name, engines in loaded.items():
-            times[name].append(time_all(engines, inputs))
+            times[name].append(time_all(engines, inputs, wiring))
     return {name: float(np.median(values)) for name, values in times.items()}
 
 

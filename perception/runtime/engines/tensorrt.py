@@ -135,6 +135,7 @@ class TensorRtEngine(Engine):
             raise EngineError(f"plan cannot be loaded: {first_line(error)}", where=where) from error
         if self._context is None:
             raise EngineError("TensorRT refuses the plan", where=where)
+        self._dtype = lambda name: trt.nptype(self._engine.get_tensor_dtype(name))
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         modes = {n: self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT for n in names}
         self.inputs = tuple(self._spec(n) for n in names if modes[n])
@@ -143,7 +144,7 @@ class TensorRtEngine(Engine):
             {
                 name: (
                     tuple(self._engine.get_tensor_shape(name)),
-                    np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))),
+                    np.dtype(self._dtype(name)),
                 )
                 for name in names
             }
@@ -159,7 +160,8 @@ class TensorRtEngine(Engine):
         return self._engine.create_execution_context(config)
 
     def _spec(self, name: str) -> TensorSpec:
-        return TensorSpec(name, tuple(self._engine.get_tensor_shape(name)))
+        shape = tuple(self._engine.get_tensor_shape(name))
+        return TensorSpec(name, shape, np.dtype(self._dtype(name)).name)
 
     def _make_slot(self) -> _Slot:
         size = self._layout.size
@@ -205,7 +207,7 @@ class TensorRtEngine(Engine):
             driver.download(host, tensor.address, place.size, self._handle)
             driver.wait(self._handle)
             part = slot.host[place.offset : place.offset + place.size]
-            return part.view(np.float32).reshape(place.shape).copy()
+            return part.view(place.dtype).reshape(place.shape).copy()
 
     @contextmanager
     def _working(self) -> Iterator[None]:
