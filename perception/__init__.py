@@ -2,8 +2,12 @@
 
 import perception
 
-pipeline = perception.Pipeline.load("bundles/indoor-rgbd")
-result = pipeline(perception.Frame({"rgb": perception.Sample("rgb", image)}))
+with perception.Stream.open("indoor-rgbd", sensors={"rgb": 30, "depth": 15}) as stream:
+    stream.push("rgb", bgr, encoding="bgr8")  # from any thread
+    for result in stream: ...
+
+pipeline = perception.Pipeline.load("indoor-rgbd")
+result = pipeline({"rgb": perception.sample_of("rgb", bgr, "bgr8")})
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perception.adapters.arrays import sample_of as sample_of
     from perception.errors import AnySenseError as AnySenseError
+    from perception.frame import KINDS as KINDS
     from perception.frame import MODALITIES as MODALITIES
     from perception.frame import Frame as Frame
     from perception.frame import Sample as Sample
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
     from perception.runtime.policy import Policy as Policy
     from perception.runtime.result import Detections as Detections
     from perception.runtime.result import Result as Result
+    from perception.runtime.result import SensorWarning as SensorWarning
+    from perception.runtime.stream import Listener as Listener
+    from perception.runtime.stream import Stream as Stream
+    from perception.runtime.stream import StreamSettings as StreamSettings
 
 __version__ = "0.1.0"
 
@@ -32,12 +42,18 @@ _EXPORTS = {
     "Collector": "perception.runtime.collector",
     "Detections": "perception.runtime.result",
     "Frame": "perception.frame",
+    "KINDS": "perception.frame",
+    "Listener": "perception.runtime.stream",
     "MODALITIES": "perception.frame",
     "Pipeline": "perception.runtime.pipeline",
     "Policy": "perception.runtime.policy",
     "Result": "perception.runtime.result",
     "Sample": "perception.frame",
     "SensorTiming": "perception.runtime.collector",
+    "SensorWarning": "perception.runtime.result",
+    "Stream": "perception.runtime.stream",
+    "StreamSettings": "perception.runtime.stream",
+    "sample_of": "perception.adapters.arrays",
 }
 
 __all__ = [*_EXPORTS]

@@ -1,4 +1,4 @@
-"""Latency of pipelines by subset of modalities, all of them in turn within one run."""
+"""Latency of pipelines by subset of sensors, all of them in turn within one run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from perception.errors import EngineError
-from perception.frame import Frame, Modality, Sample, subset_name, subsets_of
+from perception.frame import Frame, Sample, subset_name, subsets_of
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.pipeline import Pipeline
 
 
 def synthetic_frame(pipeline: Pipeline, seed: int) -> Frame:
-    """A frame of random but plausible content for every modality of the bundle, at its grid's size.
+    """A frame of random but plausible content for every sensor of the pipeline, at its grid's size.
 
     Inference takes as long whatever the pictures show; what follows it may not, see `measure`.
     """
@@ -25,21 +25,21 @@ def synthetic_frame(pipeline: Pipeline, seed: int) -> Frame:
     camera = CameraModel(
         grid.width, grid.height, grid.width, grid.width, grid.width / 2, grid.height / 2
     )
-    samples: dict[Modality, Sample] = {}
-    for modality in pipeline.modalities:
-        if modality == "rgb":
+    samples: dict[str, Sample] = {}
+    for sensor, kind in pipeline.kinds.items():
+        if kind == "rgb":
             data = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-            samples[modality] = Sample("rgb", data, seed)
-        elif modality == "depth":
+            samples[sensor] = Sample("rgb", data, seed)
+        elif kind == "depth":
             depth = rng.uniform(1, 5, size).astype(np.float32)
-            samples[modality] = Sample("depth", depth, seed)
-        elif modality == "thermal":
+            samples[sensor] = Sample("depth", depth, seed)
+        elif kind == "thermal":
             counts = rng.integers(0, 250, size).astype(np.float32)
-            samples[modality] = Sample("thermal", counts, seed, unit="counts8")
+            samples[sensor] = Sample("thermal", counts, seed, unit="counts8")
         else:
             # Already in the camera's axes, spread over its field of view like a 64-beam turn.
             points = rng.uniform((-10, -2, 2, 0), (10, 2, 40, 1), (60_000, 4)).astype(np.float32)
-            samples[modality] = Sample(
+            samples[sensor] = Sample(
                 "lidar", points, seed, camera=camera, extrinsics=RigidTransform.identity()
             )
     return Frame(samples, seed)
@@ -79,20 +79,19 @@ def measure(
     Returns:
         By name: `subsets`, which holds by subset p50 and p99 of total and engine milliseconds, the
         median ratio of overhead (all but inference) to engine time, frames per second and the
-        steps' medians; and `saving_when_lost`, by modality, 1 - latency without it / latency with
+        steps' medians; and `saving_when_lost`, by sensor, 1 - latency without it / latency with
         all.
 
     Raises:
         EngineError: a pipeline refused one of the frames, so that there is nothing to time.
     """
     rows: dict[str, dict[str, list[dict[str, float]]]] = {
-        name: {subset_name(s): [] for s in subsets_of(p.modalities)}
-        for name, p in pipelines.items()
+        name: {subset_name(s): [] for s in subsets_of(p.sensors)} for name, p in pipelines.items()
     }
     for index in range(warmup + frames):
         for name, pipeline in pipelines.items():
             frame = synthetic_frame(pipeline, index)
-            for subset in subsets_of(pipeline.modalities):
+            for subset in subsets_of(pipeline.sensors):
                 timed = _time_once(pipeline, frame, subset)
                 if index >= warmup:
                     rows[name][subset_name(subset)].append(timed)
@@ -100,14 +99,14 @@ def measure(
     return {name: _tables(pipelines[name], found) for name, found in rows.items()}
 
 
-def _time_once(pipeline: Pipeline, frame: Frame, subset: tuple[Modality, ...]) -> dict[str, float]:
+def _time_once(pipeline: Pipeline, frame: Frame, subset: tuple[str, ...]) -> dict[str, float]:
     # The same samples come again with the next subset; unreset, they would be taken for frozen.
     pipeline.reset()
     result = pipeline(Frame({m: frame[m] for m in subset}, frame.stamp_ns))
     if result.used != subset:
         raise EngineError(
             f"only {subset_name(result.used) or 'nothing'} of {subset_name(subset)} was used: "
-            f"{'; '.join(result.warnings)}",
+            f"{'; '.join(result.lines)}",
             where="benchmark",
         )
     return {**result.timings, "engine": result.engine_ms}
@@ -115,10 +114,10 @@ def _time_once(pipeline: Pipeline, frame: Frame, subset: tuple[Modality, ...]) -
 
 def _tables(pipeline: Pipeline, rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     table = {name: _summary(values) for name, values in rows.items()}
-    full = table[subset_name(pipeline.modalities)]["total_ms"]["p50"]
+    full = table[subset_name(pipeline.sensors)]["total_ms"]["p50"]
     saving = {}
-    for modality in pipeline.modalities:
-        rest = subset_name(m for m in pipeline.modalities if m != modality)
+    for sensor in pipeline.sensors:
+        rest = subset_name(m for m in pipeline.sensors if m != sensor)
         if rest:
-            saving[modality] = 1 - table[rest]["total_ms"]["p50"] / full
+            saving[sensor] = 1 - table[rest]["total_ms"]["p50"] / full
     return {"subsets": table, "saving_when_lost": saving}

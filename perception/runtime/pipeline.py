@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perception.errors import AnySenseError, BlindError, ConfigError, EngineError, InputError
-from perception.frame import Frame, Sample, check_name
+from perception.frame import Frame, Kind, Sample, check_name
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
@@ -185,6 +185,25 @@ class Pipeline:
     def engines(self) -> dict[str, Engine]:
         """The engines by input, and `fuser`."""
         return self._networks.engines
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """By sensor, its kind."""
+        return {sensor: self.manifest.inputs[name].kind for sensor, name in self.inputs.items()}
+
+    def warm_up(self) -> None:
+        """Run every graph once on nothing, so that the first frame need not wait for what is made then.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+        encoded = {}
+        for name in self.inputs.values():
+            with self._networks.buffer(name) as buffer:
+                buffer.fill(0)
+                grid = GridMap.fit(buffer.shape[2:], self.manifest.inputs[name].view)
+                encoded[name] = Encoded(self._networks.encode(name, buffer), grid, 0)
+        self._networks.fuse(encoded)
 
     def reset(self) -> None:
         """Forget health and results, as at a jump back in time."""

@@ -1,4 +1,4 @@
-"""Where the executor leaves messages for the worker: the latest of each sensor, in order of arrival."""
+"""Where threads of sensors leave messages for the one that works: the latest of each, in order of arrival."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Time = TypeVar("Time")
 class Inbox(Generic[Key, Time]):
     """One place per sensor; a message that was not fetched in time gives way to the next.
 
-    The executor thread only puts; one worker thread takes.
+    Any thread puts; one takes.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,492 @@
+"""From samples that arrive when they like to results: collector, encoders and fuser in one.
+
+Pure logic like the `Collector` within: the caller pushes, polls, and brings the time.  Every sample is
+encoded when it arrives, so that when a group leaves only the fuser has to run.  A sensor slower than
+the others takes part in the groups between its samples with its last features, as long as the
+policy's `max_age_ms` allows.  Where it is the one in whose pixels results are given, the groups between
+its samples give no output of their own: what came in them takes part in the next.
+
+`perception.Stream` puts threads and a clock around it; recordings are played through it as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from dataclasses import dataclass, replace
+
+from perception.errors import ConfigError
+from perception.frame import Sample
+from perception.runtime.arrival import Arrival, Group, SensorTiming
+from perception.runtime.arrival_health import ArrivalHealth
+from perception.runtime.clocks import OutputStamps
+from perception.runtime.collector import Collector
+from perception.runtime.health import HealthConfig
+from perception.runtime.networks import Encoded
+from perception.runtime.pipeline import Gathered, Pipeline
+from perception.runtime.policy import Policy
+from perception.runtime.result import HealthState, Result, SensorReport, SensorWarning
+
+_PATIENCE_S = 5.0
+"""How long an encoder on a thread of its own may take: longer, its sensor is stalled."""
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a stream behaves; all times in nanoseconds.
+
+    Attributes:
+        sensors: timing by sensor.
+        deadline_ns: longest wait of any sample for the others.
+        heartbeat_ns: while no sensor gives anything to make an output of, a result in state hold or
+            stop comes this often.
+        jump_ns, max_skew_ns: as for `Collector`.
+        max_lead_ns: as for `SensorClocks`.
+        policy, health: None leaves the pipeline's.
+    """
+
+    sensors: Mapping[str, SensorTiming]
+    deadline_ns: int = 80_000_000
+    heartbeat_ns: int = 200_000_000
+    jump_ns: int = 1_000_000_000
+    max_skew_ns: int | None = None
+    max_lead_ns: int = 50_000_000
+    policy: Policy | None = None
+    health: HealthConfig | None = None
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A sample while it waits, and what is known of it.
+
+    Attributes:
+        sample: with its stamp on the reference clock.
+        encoded: its features, once they are known.
+        pending: set while it is encoded on another thread.
+        fate: as what it was counted; empty while that is open.
+    """
+
+    sample: Sample
+    arrival: Arrival
+    encoded: Encoded | None = None
+    pending: Future[Encoded | SensorWarning | None] | None = None
+    fate: str = ""
+
+
+class StreamCore:
+    """Runs a pipeline on samples as they arrive.  To be used from one thread at a time.
+
+    Args:
+        pipeline: the pipeline; its `expected` sensors become those of the settings.
+        settings: see `StreamSettings`.
+        parallel: encode every sample on a thread of its sensor.  `push` then calls a sample accepted
+            before it is known to be usable.  Needs `close` at the end.
+
+    Attributes:
+        counts: by sensor, the fates of its samples.
+
+    Raises:
+        ConfigError: no sensor that the pipeline has, or one that it has not.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, settings: StreamSettings, *, parallel: bool = False
+    ) -> None:
+        foreign = [m for m in settings.sensors if m not in pipeline.sensors]
+        if foreign:
+            raise ConfigError(
+                f"the bundle takes {', '.join(pipeline.sensors)}, not {', '.join(foreign)}",
+                where="inputs",
+            )
+        self.pipeline = pipeline
+        self.collector = Collector(
+            settings.sensors, settings.deadline_ns, superseded=self._supersede
+        )
+        self.arrivals = ArrivalHealth(self.collector)
+        self.configure(settings)
+        self.counts: dict[str, Counter[str]] = {m: Counter() for m in self.collector.sensors}
+        pipeline.expected = tuple(self.collector.sensors)
+        # One thread per sensor, so that its samples are checked and encoded in order.
+        self._threads = {
+            m: ThreadPoolExecutor(1, f"encode_{m}")
+            for m in (self.collector.sensors if parallel else ())
+        }
+        self._stalled: dict[str, Future[Encoded | SensorWarning | None]] = {}
+        self._said: dict[str, SensorWarning] = {}  # what was found in each sensor's last sample
+        self._kept: dict[str, _Waiting] = {}
+        self._epoch = self.collector.epoch
+        self._beat_ns: int | None = None
+        self._answered_ns: int | None = None  # when the last output or heartbeat was given
+        self._last_group: tuple[int, int] | None = None  # its stamp, and when it left
+        self._stamps = self._stamps_before = OutputStamps()  # of this epoch, and of the one before
+        self._unsent: list[Result] = []  # computed before the backend failed on a later group
+
+    def configure(self, settings: StreamSettings) -> None:
+        """Take over other settings while running; what waits stays.
+
+        Raises:
+            ConfigError: other sensors than before, or a time that makes no sense.
+        """
+        self.collector.retime(settings.sensors, settings.deadline_ns)
+        self.collector.jump_ns = settings.jump_ns
+        self.collector.max_skew_ns = settings.max_skew_ns
+        self.collector.clocks.max_lead_ns = settings.max_lead_ns
+        self.heartbeat_ns = settings.heartbeat_ns
+        self.pipeline.policy = settings.policy or self.pipeline.policy
+        self.pipeline.health.config = settings.health or self.pipeline.health.config
+
+    def hear(self, sensor: str, now_ns: int) -> None:
+        """Note that a message has arrived that is yet to be looked at; from any thread."""
+        self.collector.hear(sensor, now_ns)
+
+    def dated(self, sample: Sample, clock_ns: int) -> Sample:
+        """The sample, with its arrival for a stamp when it came without one; see `ArrivalHealth`."""
+        return self.arrivals.dated(sample, clock_ns)
+
+    def push(self, sample: Sample, now_ns: int, clock_ns: int | None = None) -> str:
+        """Take in and encode a sample.
+
+        Args:
+            sample: a decoded sample of one of the sensors; one without a stamp gets `now_ns` for it.
+            now_ns: when it arrived, on a clock that does not go back.
+            clock_ns: the same on the clock that stamps are expected to be on; None where there is
+                no such clock, and all stamps are believed.
+
+        Returns:
+            The collector's disposition, or `unusable` for a sample that its sensor's health or its
+            content speaks against, or `failed` for one that nobody can encode.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+        sensor = sample.sensor
+        counts = self.counts.setdefault(sensor, Counter())
+        counts["received"] += 1
+        sample = sample.stamped(now_ns)
+        timing = self.collector.sensors.get(sensor, SensorTiming())
+        stamp = sample.time_ns + timing.offset_ns
+        waiting = _Waiting(
+            sample if not timing.offset_ns else replace(sample, stamp_ns=stamp),
+            Arrival(sensor, sample.time_ns, stamp, now_ns),
+        )
+        if clock_ns is not None:
+            self._stamps.ahead_ns = clock_ns - now_ns
+        disposition = self.collector.push(
+            replace(waiting.arrival, payload=waiting),
+            clock_ns,
+            dated=sensor in self.arrivals.unstamped,
+        )
+        if self.collector.epoch != self._epoch:
+            self._begin_epoch()
+        if disposition != "accepted":
+            counts[disposition] += 1
+            if self.arrivals.turned_away(sensor, disposition):
+                self._forget(sensor)
+            return disposition
+        admit = self.arrivals.accepted(sensor, self.pipeline.health.config.recover_after)
+        thread = self._threads.get(sensor)
+        if thread is None:
+            return self._encode(waiting, admit)
+        if self._is_stalled(sensor):
+            self._settle_fate(waiting, "failed")
+            return "failed"
+        waiting.pending = thread.submit(self.pipeline.encode, waiting.sample, admit=admit)
+        return "accepted"
+
+    def _is_stalled(self, sensor: str) -> bool:
+        pending = self._stalled.get(sensor)
+        if pending is not None and pending.done():
+            self._stalled.pop(sensor, None)
+            self._said.pop(sensor, None)
+            return False
+        return pending is not None
+
+    def _encode(self, waiting: _Waiting, admit: bool = True) -> str:
+        """Note a sample's features, or why there are none."""
+        sensor, pending = waiting.sample.sensor, waiting.pending
+        waiting.pending, waiting.fate = None, "failed"
+        try:
+            if pending is None:
+                found = self.pipeline.encode(waiting.sample, admit=admit)
+            else:
+                found = pending.result(_PATIENCE_S)
+            if isinstance(found, Encoded):
+                waiting.encoded, waiting.fate = found, ""
+            else:
+                waiting.fate = "unusable"
+            self._say(sensor, found if isinstance(found, SensorWarning) else None)
+        except TimeoutError:
+            assert pending is not None
+            self._stalled[sensor] = pending
+            line = f"{sensor}: its encoder has not answered for {_PATIENCE_S:g} s"
+            self._say(sensor, SensorWarning(sensor, "stalled", line))
+        finally:
+            if waiting.fate:
+                self._forget(sensor)
+                self.counts[sensor][waiting.fate] += 1
+        return waiting.fate or "accepted"
+
+    def _say(self, sensor: str, warning: SensorWarning | None) -> None:
+        if warning is None:
+            self._said.pop(sensor, None)
+        else:
+            self._said[sensor] = warning
+
+    def _begin_epoch(self) -> None:
+        self._epoch = self.collector.epoch
+        self.pipeline.reset()
+        self.arrivals.reset()
+        self._said.clear()
+        for sensor in list(self._kept):
+            self._forget(sensor)
+        self._stamps_before, self._stamps = self._stamps, self._stamps.anew()
+
+    def _forget(self, sensor: str) -> None:
+        """Let go of a sensor's last sample; what was in no output counts as superseded."""
+        kept = self._kept.pop(sensor, None)
+        if kept is not None and not kept.fate:
+            self._settle_fate(kept, "superseded")
+
+    def _settle_fate(self, waiting: _Waiting, fate: str) -> None:
+        waiting.fate = fate
+        self.counts[waiting.sample.sensor][fate] += 1
+
+    def close(self) -> None:
+        """End the threads that encode, but for one that does not answer."""
+        for sensor, thread in self._threads.items():
+            thread.shutdown(wait=not self._is_stalled(sensor), cancel_futures=True)
+
+    def reject(self, sensor: str, line: str, now_ns: int) -> None:
+        """Count a message that could not be decoded: its sensor is malformed until it recovers.
+
+        Args:
+            sensor: its name.
+            line: what is wrong with it.
+            now_ns: when it arrived.
+        """
+        self.collector.hear(sensor, now_ns)
+        self.counts[sensor].update(("received", "undecodable"))
+        self._forget(sensor)
+        self._say(sensor, self.pipeline.reject(sensor, "malformed", line))
+
+    def skip(self, sensor: str, count: int = 1) -> None:
+        """Count messages that newer ones replaced before they were decoded."""
+        self.counts[sensor].update({"received": count, "superseded": count})
+
+    def refuse(self, sensor: str, reason: str, count: int = 1) -> None:
+        """Count messages as rejected that nobody looked at, such as those before the start."""
+        self.counts[sensor].update({"received": count, reason: count})
+
+    def poll(self, now_ns: int) -> list[Result]:
+        """The results that are due, oldest first.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+        for sensor in self.arrivals.losses(now_ns):
+            self._forget(sensor)
+        results, self._unsent = self._unsent, []
+        groups = self.collector.poll(now_ns)
+        for index, group in enumerate(groups):
+            try:
+                result = self._fuse(group, now_ns)
+            except Exception:
+                self._unsent = results
+                for lost in groups[index:]:
+                    self._fail(lost)
+                raise
+            if result is not None:
+                results.append(result)
+        due = self._beat_ns is not None and now_ns - self._beat_ns >= self.heartbeat_ns
+        if due and not results and self._silent(now_ns):
+            results.append(self._heartbeat(now_ns))
+        if results or self._answered_ns is None:
+            self._answered_ns = now_ns
+        if due or results or self._beat_ns is None:
+            self._beat_ns = now_ns
+        return results
+
+    def next_deadline_ns(self) -> int:
+        """When to poll at the latest, given that it was polled before; may lie in the past."""
+        beat = (self._beat_ns or 0) + self.heartbeat_ns
+        due = self.collector.next_deadline_ns()
+        return beat if due is None else min(due, beat)
+
+    def report(self, now_ns: int) -> dict[str, SensorReport]:
+        """Every sensor's state and counts; from any thread."""
+        held = [a.payload for a in self.collector.waiting()]
+        waiting = Counter(
+            w.sample.sensor for w in held if (w.encoded or w.pending) is not None and not w.fate
+        )
+        waiting.update(m for m, w in list(self._kept.items()) if not w.fate)
+        reports: dict[str, SensorReport] = {}
+        for sensor in self.collector.sensors:
+            heard = self.collector.heard_ns(sensor)
+            silent = math.nan if heard is None else max(0, now_ns - heard) / 1e6
+            counts = Counter(dict(self.counts[sensor]))  # another thread may be counting
+            kept_apart = ("received", "used", "superseded")
+            rejected = sum(n for reason, n in counts.items() if reason not in kept_apart)
+            offset = self.collector.clocks.offset_ns(sensor)
+            warning = self._warning(sensor, now_ns)
+            reports[sensor] = SensorReport(
+                self._state(sensor, now_ns),
+                silent,
+                counts["received"],
+                counts["used"],
+                counts["superseded"],
+                rejected,
+                waiting[sensor],
+                "" if warning is None else warning.text,
+                math.nan if offset is None else offset / 1e6,
+            )
+        return reports
+
+    def _supersede(self, arrival: Arrival) -> None:
+        """Count a sample that the collector let go of, unless it was counted as rejected before."""
+        if not arrival.payload.fate:
+            self._settle_fate(arrival.payload, "superseded")
+
+    def _fail(self, group: Group) -> None:
+        """Count a group's samples as lost to the backend."""
+        for sensor, arrival in group.samples.items():
+            waiting = arrival.payload
+            if self._kept.get(sensor) is waiting:
+                del self._kept[sensor]
+            if not waiting.fate:
+                waiting.pending, waiting.encoded = None, None
+                self._settle_fate(waiting, "failed")
+
+    def _silent(self, now_ns: int) -> bool:
+        """Whether no sensor gives anything to make an output of."""
+        sensors = self.collector.sensors
+        longest = max(t.timeout_ns for t in sensors.values())
+        mute = self._answered_ns is not None and now_ns - self._answered_ns >= longest
+        return mute or len(self.collector.idle(now_ns)) == len(sensors)
+
+    def _state(self, sensor: str, now_ns: int) -> HealthState:
+        content = "stalled" if self._is_stalled(sensor) else self.pipeline.health.state(sensor)
+        return self.arrivals.state(sensor, now_ns, content)
+
+    def _warning(self, sensor: str, now_ns: int) -> SensorWarning | None:
+        content = self.pipeline.health.state(sensor)
+        return self.arrivals.warning(sensor, now_ns, content, self._said.get(sensor))
+
+    def _warnings(self, now_ns: int) -> tuple[SensorWarning, ...]:
+        found = (self._warning(m, now_ns) for m in self.collector.sensors)
+        return tuple(w for w in found if w is not None)
+
+    def _fuse(self, group: Group, now_ns: int) -> Result | None:
+        fresh: dict[str, _Waiting] = {m: a.payload for m, a in group.samples.items()}
+        for waiting in fresh.values():
+            if waiting.pending is not None:
+                self._encode(waiting)
+        if group.epoch != self._epoch or (
+            self._last_group is not None and group.stamp_ns < self._last_group[0]
+        ):
+            self.pipeline.forget_last()
+        self._last_group = (group.stamp_ns, now_ns)
+        reusable = self._reusable(group)
+        if not reusable and all(w.encoded is None for w in fresh.values()):
+            self._trust(fresh)
+        chosen = {m: w for m, w in fresh.items() if w.encoded is not None}
+        for sensor, waiting in chosen.items():
+            self._forget(sensor)
+            self._kept[sensor] = waiting
+        if not chosen and reusable:
+            return None  # nothing new: the sensors that still see anchor groups of their own
+        parts = {**reusable, **chosen}
+        # A group that waited when the clock was set back is the last of its own epoch.
+        stamps = self._stamps if group.epoch == self._epoch else self._stamps_before
+        while (reference := self._shown_before(parts, stamps)) is not None:
+            if reference not in group.overdue:
+                return None  # its stamp and pixels are those of an output that was given
+            del parts[reference]
+        return self._result(group, parts, stamps, now_ns)
+
+    def _shown_before(self, parts: Mapping[str, _Waiting], stamps: OutputStamps) -> str | None:
+        """The sensor in whose pixels an output would be that is no newer than the last one."""
+        reference, last = self.pipeline.reference(tuple(parts)), stamps.last_ns
+        if reference is None or last is None or not self.pipeline.policy.enough(tuple(parts)):
+            return None
+        # Further back is another clock: one that stays behind must not silence the output for good.
+        behind = last - parts[reference].arrival.source_ns
+        return reference if 0 <= behind <= self.collector.jump_ns else None
+
+    def _trust(self, fresh: Mapping[str, _Waiting]) -> None:
+        """Encode samples of sensors that have only just come back: better those than none."""
+        for sensor, waiting in fresh.items():
+            content, arrivals = self.pipeline.health, self.arrivals
+            well = content.state(sensor) == "ok" or content.recovering(sensor)
+            in_time = arrivals.well(sensor) or arrivals.recovering(sensor)
+            if not (well and in_time) or waiting.fate != "unusable":
+                continue
+            found = self.pipeline.encode(waiting.sample, trust=True)
+            if isinstance(found, Encoded):
+                waiting.encoded = found
+                self.counts[sensor][waiting.fate] -= 1
+                waiting.fate = ""
+                self._said.pop(sensor, None)
+
+    def _reusable(self, group: Group) -> dict[str, _Waiting]:
+        """Last samples of the sensors that are not in the group, if they are young enough."""
+        limit = self.pipeline.policy.max_age_ms * 1e6
+        return {
+            m: w
+            for m, w in self._kept.items()
+            if m not in group.samples and 0 <= group.stamp_ns - w.sample.time_ns <= limit
+        }
+
+    def _result(
+        self, group: Group, parts: Mapping[str, _Waiting], stamps: OutputStamps, now_ns: int
+    ) -> Result:
+        encoded = {m: w.encoded for m, w in parts.items() if w.encoded is not None}
+        enough = self.pipeline.policy.enough(tuple(encoded))
+        used = {m: parts[m] for m in self.pipeline.sensors if enough and m in encoded}
+        fresh = {m: w for m, w in parts.items() if not w.fate}
+        weights = self.collector.sensors
+        about = Gathered(
+            tuple(group.samples),
+            group.stamp_ns,
+            {m: self._state(m, now_ns) for m in weights},
+            self._warnings(now_ns),
+            {k: v for m in fresh for k, v in encoded[m].timings.items()},
+            {m: w.sample for m, w in used.items()},
+            {m: w.arrival.source_ns for m, w in used.items()},
+            0 if used else self._present(now_ns),
+            group.reason,
+            sum(weights[m].weight for m in used) / sum(t.weight for t in weights.values()),
+            group.spread_ns,
+            max(a.arrived_ns for a in group.samples.values()),
+            frozenset(m for m in fresh if m in used),
+            group.epoch,
+        )
+        result = self.pipeline.fuse(encoded, about)
+        for sensor, waiting in fresh.items():
+            if sensor in used:
+                self._settle_fate(waiting, "used")
+            elif sensor in group.samples:
+                self._settle_fate(waiting, "superseded")
+        if used:
+            stamps.note(result.output_ns, now_ns)
+        return result
+
+    def _heartbeat(self, now_ns: int) -> Result:
+        stamp = 0
+        if self._last_group is not None:
+            stamp = self._last_group[0] + now_ns - self._last_group[1]
+        about = Gathered(
+            (),
+            stamp,
+            {m: self._state(m, now_ns) for m in self.collector.sensors},
+            self._warnings(now_ns),
+            output_ns=self._present(now_ns),
+            reason="heartbeat",
+            arrived_ns=now_ns,
+            epoch=self.collector.epoch,
+        )
+        return self.pipeline.fuse({}, about)
+
+    def _present(self, now_ns: int) -> int:
+        return self._stamps.present_ns(now_ns, self.collector.clocks.base_ns)
