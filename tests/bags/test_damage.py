@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
 
+from perception.runtime.output import Output
 from rosbags.rosbag2 import CompressionFormat, CompressionMode
 
 from perception.adapters.calibration import MessageCalibration
@@ -23,7 +24,6 @@ from perception.bags.playback import Playback
 from perception.bags.survey import survey
 from perception.errors import AnySenseError
 from perception.frame import Modality
-from perception.runtime.output import Output
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.stream import Stream
 

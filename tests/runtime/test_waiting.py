@@ -5,11 +5,11 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 import pytest
+from perception.runtime.waiting import Ticket
 
 from perception.preprocess.contract import GridSpec
 from perception.preprocess.grid import GridMap
 from perception.runtime.networks import Encoded
-from perception.runtime.waiting import Ticket
 
 
 @pytest.mark.parametrize("encoded", [True, False])

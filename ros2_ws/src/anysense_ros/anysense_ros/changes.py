@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from perception.frame import Modality
 from perception.runtime.output import Output, SensorReport
+
+from perception.frame import Modality
 
 BURST, PER_MINUTE = 4, 1.0
 """Lines about one subject: so many at once, and then so many a minute."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from perception.runtime.output import Output, SensorReport
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
 
 from anysense_ros.changes import Allowance
 from perception.frame import Modality
-from perception.runtime.output import Output, SensorReport
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 STALE = DiagnosticStatus.STALE

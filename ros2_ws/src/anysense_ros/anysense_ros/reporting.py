@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from perception.runtime.output import Output, SensorReport
 from rclpy.node import Node
 
 from anysense_ros.calibration import Calibration
@@ -23,7 +24,6 @@ from anysense_ros.diagnostics import (
 )
 from anysense_ros.worker import Worker
 from perception.frame import Modality
-from perception.runtime.output import Output, SensorReport
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.stream import Stream
 
