@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from perception.cli.console import Table, plain, say, tracked
-from perception.cli.parsing import MAX_SEED, Size, whole
+from perception.cli.parsing import MAX_SEED, Size, real, whole
 
 _SHOWN_FINDINGS = 50
 
@@ -26,9 +26,37 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--size", type=Size(whole(32, 8192)), default="320x240", help="WIDTHxHEIGHT in pixels"
     )
     sim.add_argument("--lidar", default="mixed", help="vlp16, hdl32, os1-64 or mixed")
+    sim.add_argument(
+        "--sensors",
+        type=_named,
+        metavar="NAME=KIND,...",
+        help="which, e.g. front=rgb,rear=rgb,lidar (default: one of each kind)",
+    )
+    sim.add_argument(
+        "--yaw",
+        type=_degrees,
+        metavar="NAME=DEG,...",
+        help="where sensors look, to the left (default: ahead; 180 for one called rear)",
+    )
+    sim.add_argument("--labels-of", default="", metavar="NAME", help="the camera that is labeled")
     info = actions.add_parser("info", help="say what a recording holds")
     info.add_argument("data", metavar="KIND:DIR")
     parser.set_defaults(run=run)
+
+
+def _named(text: str) -> dict[str, str]:
+    """The type of `NAME=VALUE,...`; a name alone is its value, too."""
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name in found:
+            raise argparse.ArgumentTypeError(f"'{name}' is given twice")
+        found[name] = value or name
+    return found
+
+
+def _degrees(text: str) -> dict[str, float]:
+    return {name: real(-360, 360)(value) for name, value in _named(text).items()}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +87,15 @@ def _make_sim(args: argparse.Namespace) -> int:
 
     width, height = args.size
     make_recording(
-        args.out, args.kind, args.frames, args.seed, size=(height, width), lidar=args.lidar
+        args.out,
+        args.kind,
+        args.frames,
+        args.seed,
+        size=(height, width),
+        lidar=args.lidar,
+        sensors=args.sensors,
+        yaw_deg=args.yaw,
+        labels_of=args.labels_of,
     )
     say(f"wrote {args.frames} simulated frames to {args.out}")
     return 0
@@ -68,6 +104,7 @@ def _make_sim(args: argparse.Namespace) -> int:
 def _info(args: argparse.Namespace) -> int:
     from collections import Counter
 
+    from perception.data.base import first_reference
     from perception.data.registry import open_recording, parse_data_argument
 
     kind, root = parse_data_argument(args.data)
@@ -75,7 +112,10 @@ def _info(args: argparse.Namespace) -> int:
     info = recording.info
     tags = Counter(tag for i in range(len(recording)) for tag in recording.tags(i))
     say(f"{info.name}{' (simulated)' if info.simulated else ''}", "bold")
-    say(f"frames {len(recording)}; modalities {', '.join(info.modalities)}")
+    sensors = [name if name == kind else f"{name} ({kind})" for name, kind in info.sensors.items()]
+    say(f"frames {len(recording)}; sensors {', '.join(sensors)}")
+    if info.labels_of != first_reference(info.sensors):
+        say(f"labels are in the pixels of {info.labels_of}")
     for name, classes in (("semantic", info.seg_classes), ("box", info.det_classes)):
         if classes:
             say(f"{len(classes)} {name} classes: {', '.join(c.name for c in classes)}")

@@ -6,6 +6,7 @@ Readers need no torch: the same ones feed training, evaluation, the demo and sen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import DataError
-from perception.frame import Frame, Modality
+from perception.errors import DataError, InputError
+from perception.frame import KINDS, Frame, Kind, as_kind, check_name, in_order
 
 IGNORE_LABEL = 255
 """Label id of pixels that count neither in training nor in evaluation."""
@@ -66,26 +67,60 @@ class Truth:
     boxes: Boxes | None = None
 
 
+def named_sensors(sensors: Mapping[str, Kind] | Iterable[Kind], where: str) -> dict[str, Kind]:
+    """Sensors and their kinds, in the order of `frame.in_order`; kinds alone are names, too.
+
+    Raises:
+        DataError: a name or kind is wrong, or a sensor is called as another kind than its own.
+    """
+    given = sensors if isinstance(sensors, Mapping) else {kind: kind for kind in sensors}
+    try:
+        found = {check_name(name): as_kind(given[name]) for name in in_order(given)}
+    except InputError as error:
+        raise DataError(f"sensors: {error.message}", where=where, hint=error.hint) from error
+    for name, kind in found.items():
+        if name in KINDS and name != kind:
+            raise DataError(f"sensors: no {kind} sensor can be called '{name}'", where=where)
+    return found
+
+
+def first_reference(sensors: Mapping[str, Kind]) -> str:
+    """The sensor in whose pixels labels are unless it is said: the first RGB camera, else the first."""
+    return next((name for name, kind in sensors.items() if kind == "rgb"), next(iter(sensors), ""))
+
+
 @dataclass(frozen=True)
 class RecordingInfo:
     """What is the same for a whole recording.
 
+    Attributes:
+        kind: of the data, as in `KIND:DIR`.
+        sensors: their kinds by name; given as kinds alone, each is its sensor's name.
+        labels_of: the sensor in whose pixels labels and boxes are; see `first_reference`.
+
     Raises:
-        DataError: the id of a class is not its position, or two classes have one name.  A reader of
-            files that number their classes otherwise translates with `ClassTable`.
+        DataError: a sensor's name or kind is wrong, the id of a class is not its position, or two
+            classes have one name.  A reader of files that number their classes otherwise translates
+            with `ClassTable`.
     """
 
     kind: str
     name: str
-    modalities: tuple[Modality, ...]
+    sensors: Mapping[str, Kind]
     seg_classes: tuple[ClassInfo, ...] = ()
     det_classes: tuple[ClassInfo, ...] = ()
     rate_hz: float = 1.0
     simulated: bool = False
     licence: str = "unknown: treat as research use"
     notes: str = field(default="")
+    labels_of: str = ""
 
     def __post_init__(self) -> None:
+        sensors = named_sensors(self.sensors, self.name)
+        object.__setattr__(self, "sensors", sensors)
+        object.__setattr__(self, "labels_of", self.labels_of or first_reference(sensors))
+        if sensors and self.labels_of not in sensors:
+            raise DataError(f"labels_of: there is no sensor '{self.labels_of}'", where=self.name)
         for task, classes in (("seg_classes", self.seg_classes), ("det_classes", self.det_classes)):
             ids = [c.id for c in classes]
             if ids != list(range(len(ids))):
@@ -97,9 +132,14 @@ class RecordingInfo:
             if len({c.name for c in classes}) < len(ids):
                 raise DataError(f"{task}: a class name is given twice", where=self.name)
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The sensors' names."""
+        return tuple(self.sensors)
+
 
 class Recording(ABC):
-    """A labeled or unlabeled sequence of multi-modal frames on disk."""
+    """A labeled or unlabeled sequence of frames of several sensors on disk."""
 
     def __init__(self, root: Path, info: RecordingInfo, ids: list[str]) -> None:
         self.root = root

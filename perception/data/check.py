@@ -15,10 +15,11 @@ import numpy as np
 from perception.adapters.files import file_remarks
 from perception.data.base import IGNORE_LABEL
 from perception.data.files import BLACK_AND_WHITE, is_black_and_white, read_labels
-from perception.data.folder import FRAMES, RIG, FolderRecording, parse_frames
+from perception.data.folder import RIG, FolderRecording
+from perception.data.layout import FRAMES, parse_frames
 from perception.errors import AnySenseError, DataError
 from perception.files.listing import same_name, stem_of, visible_files
-from perception.frame import Modality, Sample
+from perception.frame import Kind, Sample
 from perception.geometry.rig import Rig, load_rig
 
 PLAUSIBLE_DEPTH_M = (0.15, 150.0)
@@ -99,13 +100,13 @@ class _FolderCheck:
         self.layout = recording.layout
         self.root = recording.root
         self.findings: list[Finding] = []
-        self.medians: list[float] = []
-        self.floats = False
+        self.medians: dict[str, list[float]] = {}
+        self.floats: set[str] = set()
         self.labeled = False
         self.label_files = 0
         self.black_and_white: list[str] = []
         self.remarks: dict[tuple[str, str], list[str]] = {}
-        self.cameras: set[Modality] = set()
+        self.cameras: set[str] = set()
 
     def add(self, severity: Literal["error", "warning"], where: str, message: str) -> None:
         self.findings.append(Finding(severity, where, message))
@@ -121,16 +122,16 @@ class _FolderCheck:
                 break
         self._rates()
         known = {same_name(name) for name in ids}
-        for modality in recording.silent() if ids else ():
+        for sensor in recording.silent() if ids else ():
             self.add(
                 "error",
-                modality,
+                sensor,
                 "no frame has a file: is the folder or are its files named otherwise?",
             )
         for folder, classes in (("labels", "seg_classes"), ("boxes", "det_classes")):
             if recording.files[folder].files and not getattr(self.layout, classes):
                 self.add("warning", folder, f"are not read: dataset.yaml has no {classes}")
-        for folder in (*self.layout.modalities, *_TRUTH):
+        for folder in (*recording.sensors, *_TRUTH):
             self._files(folder, known if complete else None)
 
     def _rates(self) -> None:
@@ -169,16 +170,16 @@ class _FolderCheck:
         """The samples and the truth of a frame."""
         name, stamp = self.recording.ids[index], self.recording.stamp_ns(index)
         missing = 0
-        for modality in self.layout.modalities:
-            with self._reported(f"{modality}/{name}"):
-                sample = self.recording.sample(modality, name, stamp)
+        for sensor in self.recording.sensors:
+            with self._reported(f"{sensor}/{name}"):
+                sample = self.recording.sample(sensor, name, stamp)
                 if sample is not None:
-                    self._sample(f"{modality}/{name}", sample)
-                    self._remarks(modality, name)
+                    self._sample(f"{sensor}/{name}", sample)
+                    self._remarks(sample, name)
                 else:
                     missing += 1
-                    self.add("warning", f"{modality}/{name}", "sample is missing")
-        if missing == len(self.layout.modalities):
+                    self.add("warning", f"{sensor}/{name}", "sample is missing")
+        if missing == len(self.recording.sensors):
             self.add("error", name, "no sensor has a sample of this frame")
         with self._reported(f"labels/{name}"):
             self._labels(name)
@@ -196,41 +197,43 @@ class _FolderCheck:
             self.add("error", where, f"cannot be read: {type(error).__name__}: {error}")
 
     def _sample(self, where: str, sample: Sample) -> None:
-        modality, size = sample.modality, (self.layout.height, self.layout.width)
-        if modality != "lidar" and sample.data.shape[:2] != size:
+        own, sensor = self.recording.sensors[sample.sensor], sample.sensor
+        size = (own.height, own.width)
+        if sample.kind != "lidar" and sample.data.shape[:2] != size:
             got = f"{sample.data.shape[1]}x{sample.data.shape[0]}"
             self.add("error", where, f"image is {got}, dataset.yaml says {size[1]}x{size[0]}")
         self._camera(sample)
-        for text in _CHECKS[modality](sample):
+        for text in _CHECKS[sample.kind](sample):
             self.add("error", where, text)
-        if modality == "depth":
+        if sample.kind == "depth":
             finite = sample.data[np.isfinite(sample.data)]
-            self.medians += [float(np.median(finite))] if finite.size else []
-            self.floats |= "FC1" in sample.encoding
+            if finite.size:
+                self.medians.setdefault(sensor, []).append(float(np.median(finite)))
+            self.floats |= {sensor} if "FC1" in sample.encoding else set()
         low, high = PLAUSIBLE_KELVIN
         if sample.unit == "counts16" and low <= 0.01 * float(np.median(sample.data)) <= high:
-            self.remarks.setdefault((modality, CENTIKELVIN), []).append(where.rpartition("/")[2])
+            self.remarks.setdefault((sensor, CENTIKELVIN), []).append(where.rpartition("/")[2])
 
-    def _remarks(self, modality: Modality, name: str) -> None:
+    def _remarks(self, sample: Sample, name: str) -> None:
         """What is to be known of a file that is right, once for all files of which it is true."""
-        path = self.recording.path(modality, name)
+        path = self.recording.path(sample.sensor, name)
         if path is None:
             return
-        for text in file_remarks(path, modality):
-            self.remarks.setdefault((modality, text), []).append(path.name)
+        for text in file_remarks(path, sample.kind):
+            self.remarks.setdefault((sample.sensor, text), []).append(path.name)
 
     def _camera(self, sample: Sample) -> None:
         """A sensor's calibration against its pictures; for a cloud, against the labeled image."""
-        camera, modality = sample.camera, sample.modality
-        if camera is None or modality in self.cameras:
+        camera, sensor = sample.camera, sample.sensor
+        if camera is None or sensor in self.cameras:
             return
         shape = (self.layout.height, self.layout.width)
-        if modality != "lidar":
+        if sample.kind != "lidar":
             shape = sample.data.shape[:2]
         if (camera.height, camera.width) != shape:
-            self.cameras.add(modality)
+            self.cameras.add(sensor)
             text = f"camera is of {camera.width}x{camera.height}, the image {shape[1]}x{shape[0]}"
-            self.add("error", f"{RIG}: {modality}", text)
+            self.add("error", f"{RIG}: {sensor}", text)
             return
         for value, size, name in (
             (camera.cx, camera.width, "width"),
@@ -238,9 +241,9 @@ class _FolderCheck:
         ):
             share = (value + 0.5) / size
             if abs(share - 0.5) > _OFF_CENTER:
-                self.cameras.add(modality)
+                self.cameras.add(sensor)
                 text = f"principal point lies at {share:.2f} of the {name}: of another resolution?"
-                self.add("warning", f"{RIG}: {modality}", text)
+                self.add("warning", f"{RIG}: {sensor}", text)
                 return
 
     def _boxes(self, name: str) -> None:
@@ -273,12 +276,14 @@ class _FolderCheck:
     def whole(self) -> None:
         """What only all frames together tell."""
         low, high = PLAUSIBLE_DEPTH_M
-        median = float(np.median(self.medians)) if self.medians else low
-        if not low <= median <= high:
+        for sensor, medians in self.medians.items():
+            median = float(np.median(medians))
+            if low <= median <= high:
+                continue
             why = "metres stored as millimetres?" if median < low else "too large a scale?"
-            what = "Floats must be metres" if self.floats else "Set depth_scale"
+            what = "Floats must be metres" if sensor in self.floats else "Set depth_scale"
             text = f"median depth over all frames is {median:.4g} m: {why} {what}"
-            self.add("error", "depth", text)
+            self.add("error", sensor, text)
         if self.label_files and not self.labeled:
             self.add("error", "labels", f"every pixel is {IGNORE_LABEL}, which means ignore")
         if self.black_and_white and len(self.layout.seg_classes) > 1:
@@ -315,7 +320,7 @@ def _check_lidar(sample: Sample) -> list[str]:
     if away > _FARTHEST_MEDIAN_M:
         return [f"median range is {away:.4g} m: are these millimetres?"]
     if sample.camera is None or sample.extrinsics is None:
-        return ["no calibration for lidar in rig.yaml"]
+        return [f"no calibration for {sample.sensor} in rig.yaml"]
     optical = sample.extrinsics.apply(sample.data[:, :3])
     uv, valid = sample.camera.project(optical)
     inside = valid & (uv >= 0).all(axis=1)
@@ -323,7 +328,7 @@ def _check_lidar(sample: Sample) -> list[str]:
     return [] if inside.any() else ["no point falls into the image: check the extrinsics"]
 
 
-_CHECKS: dict[Modality, Callable[[Sample], list[str]]] = {
+_CHECKS: dict[Kind, Callable[[Sample], list[str]]] = {
     "rgb": _check_rgb,
     "depth": _check_depth,
     "thermal": _check_thermal,

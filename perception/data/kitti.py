@@ -70,7 +70,7 @@ class KITTI(Recording):
         info = RecordingInfo(
             "kitti",
             "KITTI raw drive",
-            ("rgb", "lidar"),
+            {"rgb": "rgb", "lidar": "lidar"},
             det_classes=CLASSES,
             rate_hz=10.0,
             licence="CC BY-NC-SA 3.0",
@@ -93,11 +93,11 @@ class KITTI(Recording):
         }
         self._tracklets = read_tracklets(root / "tracklet_labels.xml")
 
-    def _stamp(self, modality: str, number: int) -> int:
-        stamps = self._stamps[modality]
+    def _stamp(self, sensor: str, number: int) -> int:
+        stamps = self._stamps[sensor]
         stamp = stamps[number] if number < len(stamps) else None
         if stamp is None:
-            raise DataError(f"no {modality} stamp for frame {number}", where=str(self.root))
+            raise DataError(f"no {sensor} stamp for frame {number}", where=str(self.root))
         return stamp
 
     def frame(self, index: int) -> Frame:
@@ -111,7 +111,7 @@ class KITTI(Recording):
             points = load_lidar(cloud).data
             lidar = Sample("lidar", points, self._stamp("lidar", number), "velodyne", "xyzi")
             samples["lidar"] = self.rig.attach(lidar)
-        return Frame(samples)  # type: ignore[arg-type]
+        return Frame(samples)
 
     def truth(self, index: int) -> Truth:
         number = int(self.ids[index])

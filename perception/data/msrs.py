@@ -41,7 +41,9 @@ class MSRS(Recording):
     def __init__(self, root: Path, split: str = "all", labels: str = "fusion") -> None:
         if labels not in LABEL_SETS:
             raise ConfigError(f"unknown labels '{labels}'", hint=", ".join(LABEL_SETS))
-        info = RecordingInfo("msrs", "MSRS", ("rgb", "thermal"), det_classes=CLASSES, rate_hz=2.0)
+        info = RecordingInfo(
+            "msrs", "MSRS", {"rgb": "rgb", "thermal": "thermal"}, det_classes=CLASSES, rate_hz=2.0
+        )
         ids = list_ids(root / "rgb", _PICTURES)
         if split != "all":
             ids = [
@@ -66,7 +68,7 @@ class MSRS(Recording):
                 height, width = sample.data.shape[:2]
                 raise DataError(
                     f"is {width}x{height}, MSRS pictures are {SIZE[1]}x{SIZE[0]}",
-                    where=str(self.root / sample.modality / name),
+                    where=str(self.root / sample.kind / name),
                 )
         return Frame(
             {

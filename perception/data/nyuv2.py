@@ -60,7 +60,11 @@ class NYUv2(Recording):
     def __init__(self, root: Path, split: str = "all") -> None:
         classes = tuple(ClassInfo(i, n, distinct_color(i)) for i, n in enumerate(CLASS_NAMES))
         info = RecordingInfo(
-            "nyuv2", "NYU Depth v2", ("rgb", "depth"), seg_classes=classes, rate_hz=2.0
+            "nyuv2",
+            "NYU Depth v2",
+            {"rgb": "rgb", "depth": "depth"},
+            seg_classes=classes,
+            rate_hz=2.0,
         )
         ids = list_ids(root / "rgb", _PICTURES)
         if split != "all":

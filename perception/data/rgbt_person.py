@@ -43,7 +43,7 @@ class RGBTPerson(Recording):
         info = RecordingInfo(
             "rgbt_person",
             "RGB-T person",
-            ("rgb", "thermal"),
+            {"rgb": "rgb", "thermal": "thermal"},
             seg_classes=(BACKGROUND, PERSON),
             det_classes=(ClassInfo(0, PERSON.name, PERSON.color),),
         )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
+from perception.data.base import first_reference, named_sensors
 from perception.data.folder import FolderWriter, folder_info
 from perception.errors import ConfigError
-from perception.frame import MODALITIES
+from perception.frame import KINDS, Kind
 from perception.sim.render import RenderedFrame, render
 from perception.sim.scene import DET_CLASSES, SEG_CLASSES, Scene, Weather
-from perception.sim.sensors import BEAM_PATTERNS, camera_model, make_rig
+from perception.sim.sensors import BEAM_PATTERNS, make_rig, mount_sensors
 from perception.sim.street import at_time, make_street, random_weather
 
 RATE_HZ = 10.0
@@ -59,6 +60,9 @@ def make_recording(
     *,
     size: tuple[int, int] = (240, 320),
     lidar: str = "mixed",
+    sensors: Mapping[str, Kind] | None = None,
+    yaw_deg: Mapping[str, float] | None = None,
+    labels_of: str = "",
     progress: bool = True,
 ) -> Path:
     """Simulate a recording and write it as a data folder.
@@ -70,6 +74,9 @@ def make_recording(
         seed: of all random choices; the same seed gives the same recording.
         size: (height, width) of the images.
         lidar: a key of `BEAM_PATTERNS`, or `mixed` to change it from scene to scene.
+        sensors, yaw_deg: which sensors and where they look, see `mount_sensors`.
+        labels_of: the camera in whose pixels labels and boxes are; the first RGB camera, else the
+            first one.
         progress: show a progress bar.
 
     Raises:
@@ -83,10 +90,17 @@ def make_recording(
         raise ConfigError(f"unknown LiDAR '{lidar}'", hint=", ".join(("mixed", *BEAM_PATTERNS)))
     if frames < 1 or min(size) < 32:
         raise ConfigError("needs at least one frame, and images of 32 pixels a side")
-    camera = camera_model(*size)
+    kinds = named_sensors(sensors or KINDS, "")
+    cameras = {name: k for name, k in kinds.items() if k != "lidar"}
+    labels_of = labels_of or first_reference(cameras)
+    if labels_of not in cameras:
+        hint = ", ".join(cameras) or "none is among the sensors"
+        raise ConfigError("labels are in the pixels of a camera", where="labels_of", hint=hint)
+    mounted = mount_sensors(size, kinds, yaw_deg)
     info = folder_info(
         name=f"simulated {kind}",
-        modalities=MODALITIES,
+        sensors=kinds,
+        labels_of=labels_of,
         size=size,
         rate_hz=RATE_HZ,
         seg_classes=SEG_CLASSES,
@@ -96,7 +110,7 @@ def make_recording(
         licence=LICENCE,
     )
     patterns = list(BEAM_PATTERNS) if lidar == "mixed" else [lidar]
-    with FolderWriter(out, info, make_rig(*size)) as writer:
+    with FolderWriter(out, info, make_rig(mounted, labels_of)) as writer:
         scenes = makers[kind](frames, seed)
         steps = track(scenes, "simulating", frames) if progress else scenes
         for index, scene in enumerate(steps):
@@ -104,7 +118,7 @@ def make_recording(
             name = (
                 patterns[index % len(patterns)] if changes else patterns[min(1, len(patterns) - 1)]
             )
-            frame = render(scene, camera, BEAM_PATTERNS[name])
+            frame = render(scene, mounted, BEAM_PATTERNS[name], labels_of)
             tags = ("night" if scene.weather.night else "day", name)
             _write(writer, index, frame, tags)
     return out
@@ -113,12 +127,9 @@ def make_recording(
 def _write(writer: FolderWriter, index: int, frame: RenderedFrame, tags: tuple[str, ...]) -> None:
     writer.add(
         f"{index:06d}",
+        {n: v[:, :4] if writer.info.of(n).kind == "lidar" else v for n, v in frame.samples.items()},
         stamp_ns=round(index * 1e9 / RATE_HZ),
         tags=tags,
-        rgb=frame.rgb,
-        depth=frame.depth,
-        thermal=frame.thermal,
-        lidar=frame.lidar[:, :4],
         labels=frame.labels,
         boxes=frame.boxes,
         boxes3d=frame.boxes3d,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -10,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.data.base import Boxes
-from perception.geometry.camera import CameraModel
+from perception.frame import in_order
 from perception.sim.raycast import Hits, RayCaster
 from perception.sim.scene import DETECTED, SKY, Scene
 from perception.sim.sensors import (
-    CAMERA_HEIGHT_M,
     LIDAR_POSITION_M,
     BeamPattern,
+    Mounted,
+    about_z,
     beam_rays,
     pixel_rays,
 )
@@ -32,61 +34,80 @@ SKY_TEMPERATURE_K = 245.0
 
 @dataclass(frozen=True)
 class RenderedFrame:
-    """One simulated frame; the images are aligned.
+    """One simulated frame.
 
     Attributes:
-        rgb: (H, W, 3) uint8.
-        depth: (H, W) float32 metres, NaN = no return.
-        thermal: (H, W) float32 kelvin, apparent temperature.
-        lidar: (N, 5) float32 x, y, z in metres, intensity 0..1, ring.
-        labels: (H, W) uint8.
-        boxes: what is visible of persons and vehicles, in pixels.
-        boxes3d: class id, center x y z, length width height, yaw in the LiDAR frame.
+        samples: by sensor: rgb (H, W, 3) uint8; depth (H, W) float32 metres, NaN = no return; thermal
+            (H, W) float32 kelvin, apparent temperature; lidar (N, 5) float32 x, y, z in metres,
+            intensity 0..1, ring.
+        labels: (H, W) uint8, in the pixels of the labeled camera, like `boxes`.
+        boxes: what is visible of persons and vehicles.
+        boxes3d: class id, center x y z, length width height, yaw in the frame of the first LiDAR, or
+            of the place where one would be.
     """
 
-    rgb: NDArray[np.uint8]
-    depth: Float32
-    thermal: Float32
-    lidar: Float32
+    samples: dict[str, NDArray[Any]]
     labels: NDArray[np.uint8]
     boxes: Boxes
     boxes3d: list[dict[str, Any]]
 
 
-def _ego_rotation(scene: Scene) -> Float64:
-    c, s = np.cos(scene.ego_yaw), np.sin(scene.ego_yaw)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+def _pose(scene: Scene, own: Mounted) -> tuple[Float64, Float64]:
+    """A sensor's position and the rotation from its body frame in the world."""
+    ego = about_z(scene.ego_yaw)
+    return ego @ np.array(own.position) + scene.ego_position, ego @ about_z(own.yaw)
 
 
-def render(scene: Scene, camera: CameraModel, pattern: BeamPattern) -> RenderedFrame:
+class _View:
+    """What the rays of a camera's pixels meet."""
+
+    def __init__(self, scene: Scene, caster: RayCaster, own: Mounted) -> None:
+        assert own.camera is not None
+        eye, turn = _pose(scene, own)
+        rays = pixel_rays(own.camera) @ turn.T
+        self.size = (own.camera.height, own.camera.width)
+        self.hits = caster.cast(eye, rays)
+        self.rays = rays @ turn
+        self.surface = Surface.of(scene, self.hits, eye, rays)
+
+
+def render(
+    scene: Scene, sensors: Mapping[str, Mounted], pattern: BeamPattern, labels_of: str = "rgb"
+) -> RenderedFrame:
     """Render all sensors at one moment.
 
     Args:
         scene: the scene with the ego vehicle's pose.
-        camera: intrinsics of the three aligned images.
-        pattern: the LiDAR.
+        sensors: by name.
+        pattern: of the LiDARs.
+        labels_of: the camera in whose pixels labels and boxes are.
     """
     rng = np.random.default_rng((scene.seed, 23))
     caster = RayCaster(scene)
-    turn = _ego_rotation(scene)
-    eye = turn @ np.array([0, 0, CAMERA_HEIGHT_M]) + scene.ego_position
-    rays = pixel_rays(camera) @ turn.T
-    hits = caster.cast(eye, rays)
-    size = (camera.height, camera.width)
+    views: dict[Mounted, _View] = {}
+    samples: dict[str, NDArray[Any]] = {}
+    for name in in_order(sensors):
+        own = sensors[name]
+        if own.kind == "lidar":
+            samples[name] = _lidar(scene, caster, own, pattern, rng)
+            continue
+        place = replace(own, kind="rgb", frame_id="")
+        if place not in views:
+            views[place] = _View(scene, caster, place)
+        view = views[place]
+        if own.kind == "rgb":
+            samples[name] = shade(scene, caster, view.surface, view.size, rng)
+        elif own.kind == "depth":
+            samples[name] = _depth(view.hits, view.rays, view.size, rng)
+        else:
+            samples[name] = _thermal(scene, view.surface, view.size, rng)
+    view = views[replace(sensors[labels_of], kind="rgb", frame_id="")]
     body_of_geom = np.array([i for i, _ in scene.geoms] + [-1])
-    body = body_of_geom[hits.geom].reshape(size)
+    body = body_of_geom[view.hits.geom].reshape(view.size)
     label_of_body = np.array([b.label for b in scene.bodies] + [SKY], np.uint8)
-    labels = label_of_body[body]
-    surface = Surface.of(scene, hits, eye, rays)
-    return RenderedFrame(
-        shade(scene, caster, surface, size, rng),
-        _depth(hits, rays @ turn, size, rng),
-        _thermal(scene, surface, size, rng),
-        _lidar(scene, caster, turn, pattern, rng),
-        labels,
-        _boxes(body, label_of_body),
-        _boxes3d(scene, turn),
-    )
+    lidar = next((s for s in sensors.values() if s.kind == "lidar"), None)
+    boxes3d = _boxes3d(scene, lidar or Mounted("lidar", None, LIDAR_POSITION_M, 0.0, "lidar"))
+    return RenderedFrame(samples, label_of_body[body], _boxes(body, label_of_body), boxes3d)
 
 
 def _depth(
@@ -130,12 +151,12 @@ def _thermal(
 def _lidar(
     scene: Scene,
     caster: RayCaster,
-    turn: Float64,
+    own: Mounted,
     pattern: BeamPattern,
     rng: np.random.Generator,
 ) -> Float32:
     rays, rings = beam_rays(pattern, 90.0)
-    origin = turn @ np.array(LIDAR_POSITION_M) + scene.ego_position
+    origin, turn = _pose(scene, own)
     world = rays @ turn.T
     hits = caster.cast(origin, world, pattern.reach_m)
     reflectivity = np.array([g.material.reflectivity for _, g in scene.geoms] + [0.0])[hits.geom]
@@ -166,9 +187,9 @@ def _boxes(body: NDArray[np.int64], label_of_body: NDArray[np.uint8]) -> Boxes:
     return Boxes.of(np.array(rows, np.float32), np.array(kinds, np.int64))
 
 
-def _boxes3d(scene: Scene, turn: Float64) -> list[dict[str, Any]]:
+def _boxes3d(scene: Scene, own: Mounted) -> list[dict[str, Any]]:
     found = []
-    origin = turn @ np.array(LIDAR_POSITION_M) + scene.ego_position
+    origin, turn = _pose(scene, own)
     for body in scene.bodies:
         if body.label not in DETECTED:
             continue
@@ -180,7 +201,7 @@ def _boxes3d(scene: Scene, turn: Float64) -> list[dict[str, Any]]:
                     "class": DETECTED[body.label],
                     "center": [round(float(v), 3) for v in center],
                     "size": [round(v, 3) for v in (length, width, height)],
-                    "yaw": round(body.yaw - scene.ego_yaw, 4),
+                    "yaw": round(body.yaw - scene.ego_yaw - own.yaw, 4),
                 }
             )
     return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ConfigError
+from perception.frame import KINDS, Kind
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
@@ -44,32 +46,99 @@ BEAM_PATTERNS: dict[str, BeamPattern] = {
 }
 
 
-def camera_model(height: int, width: int) -> CameraModel:
-    """A pinhole camera with a horizontal field of view of 74 degrees."""
-    focal = width / 2 / np.tan(np.radians(37.0))
+def camera_model(
+    height: int, width: int, fov_deg: float = 74.0, frame_id: str = "camera"
+) -> CameraModel:
+    """A pinhole camera with this horizontal field of view."""
+    focal = width / 2 / np.tan(np.radians(fov_deg / 2))
     return CameraModel(
-        width, height, focal, focal, (width - 1) / 2, (height - 1) / 2, frame_id="camera"
+        width, height, focal, focal, (width - 1) / 2, (height - 1) / 2, frame_id=frame_id
     )
 
 
-def make_rig(height: int, width: int) -> Rig:
-    """Camera, depth and thermal share one optical center; the LiDAR sits above and behind it."""
-    camera = camera_model(height, width)
-    aligned = SensorCalibration(camera, None, "camera")
-    return Rig(
-        {
-            "rgb": aligned,
-            "depth": aligned,
-            "thermal": aligned,
-            "lidar": SensorCalibration(camera, lidar_to_camera(), "lidar"),
-        }
-    )
+@dataclass(frozen=True)
+class Mounted:
+    """A sensor on the vehicle.
+
+    Attributes:
+        kind: of the sensor.
+        camera: intrinsics of its pictures; None of a LiDAR.
+        position: metres in the ego frame.
+        yaw: radians to the left.
+        frame_id: name of its frame.
+    """
+
+    kind: Kind
+    camera: CameraModel | None
+    position: tuple[float, float, float]
+    yaw: float
+    frame_id: str
+
+    def to_other(self, other: Mounted) -> RigidTransform:
+        """From this sensor's frame to that of another, of cameras their optical frames."""
+        turn = about_z(other.yaw).T
+        offset = turn @ (np.array(self.position) - other.position)
+        rotation = turn @ about_z(self.yaw)
+        if self.camera is not None:
+            rotation = rotation @ OPTICAL_FROM_BODY.T
+        if other.camera is not None:
+            rotation, offset = OPTICAL_FROM_BODY @ rotation, OPTICAL_FROM_BODY @ offset
+        return RigidTransform(rotation, offset)
 
 
-def lidar_to_camera() -> RigidTransform:
-    """From the LiDAR's frame to the camera's optical frame."""
-    offset = np.array(LIDAR_POSITION_M) - [0, 0, CAMERA_HEIGHT_M]
-    return RigidTransform(OPTICAL_FROM_BODY, OPTICAL_FROM_BODY @ offset)
+MOUNTS = {"right": (0.0, -0.2, 0.0, 74.0), "rear": (-1.5, 0.0, 180.0, 100.0)}
+"""Sensors of these names: metres forward and left of where others of the kind sit, yaw and field of view
+in degrees.  `right` is so the right camera of a stereo pair whose left one is any other."""
+
+
+def about_z(angle: float) -> Float64:
+    """Rotation about the vertical axis, radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+
+
+def mount_sensors(
+    size: tuple[int, int],
+    kinds: Mapping[str, Kind] | None = None,
+    yaw_deg: Mapping[str, float] | None = None,
+) -> dict[str, Mounted]:
+    """Sensors on the vehicle: cameras share one optical center, LiDARs one above and behind it.
+
+    Args:
+        size: (height, width) of pictures.
+        kinds: by name; one of each kind when not given.
+        yaw_deg: of sensors that do not look where `MOUNTS` says, in degrees to the left.
+
+    Raises:
+        ConfigError: a yaw is of no sensor.
+    """
+    kinds, yaw_deg = kinds or {kind: kind for kind in KINDS}, yaw_deg or {}
+    for name in yaw_deg:
+        if name not in kinds:
+            raise ConfigError(f"there is no sensor '{name}'", where="yaw", hint=", ".join(kinds))
+    found = {}
+    for name, kind in kinds.items():
+        x, y, z = LIDAR_POSITION_M if kind == "lidar" else (0.0, 0.0, CAMERA_HEIGHT_M)
+        forward, left, yaw, fov = MOUNTS.get(name, (0.0, 0.0, 0.0, 74.0))
+        frame_id = "camera" if name in KINDS and kind != "lidar" else name
+        camera = None if kind == "lidar" else camera_model(*size, fov, frame_id)
+        turned = float(np.radians(yaw_deg.get(name, yaw)))
+        found[name] = Mounted(kind, camera, (x + forward, y + left, z), turned, frame_id)
+    return found
+
+
+def make_rig(sensors: Mapping[str, Mounted], reference: str) -> Rig:
+    """The calibration of sensors; pictures from the reference's place need no extrinsics."""
+    origin = sensors[reference]
+    found = {}
+    for name, own in sensors.items():
+        aligned = own.camera is not None and (own.position, own.yaw) == (
+            origin.position,
+            origin.yaw,
+        )
+        extrinsics = None if aligned else own.to_other(origin)
+        found[name] = SensorCalibration(own.camera or origin.camera, extrinsics, own.frame_id)
+    return Rig(found)
 
 
 def pixel_rays(camera: CameraModel) -> Float64:

@@ -21,12 +21,14 @@ from perception.sim.sensors import (
     LIDAR_POSITION_M,
     beam_rays,
     camera_model,
-    lidar_to_camera,
+    mount_sensors,
     pixel_rays,
 )
 from perception.sim.street import make_street, random_weather
 
 GRAY = Material((0.5, 0.5, 0.5))
+SEEN = mount_sensors((120, 160))
+LIDAR_TO_CAMERA = SEEN["lidar"].to_other(SEEN["rgb"])
 GROUND = Body(ROAD, (Geom("plane", (0, 0), (0, 0, 0), GRAY),))
 
 
@@ -54,10 +56,10 @@ def test_rays_at_a_plane_a_sphere_and_a_box() -> None:
 
 def test_depth_of_the_ground_follows_from_the_camera_height() -> None:
     camera = camera_model(96, 128)
-    frame = render(Scene((GROUND,), Weather()), camera, BEAM_PATTERNS["vlp16"])
+    frame = render(Scene((GROUND,), Weather()), mount_sensors((96, 128)), BEAM_PATTERNS["vlp16"])
     v = np.arange(60, 96)
     wanted = CAMERA_HEIGHT_M * camera.fy / (v - camera.cy)
-    column = frame.depth[60:, 64]
+    column = frame.samples["depth"][60:, 64]
     seen = np.isfinite(column)
     assert seen.mean() > 0.8
     noise = 0.0015 * wanted**2
@@ -68,7 +70,7 @@ def test_depth_of_the_ground_follows_from_the_camera_height() -> None:
 
 def test_lidar_ranges_on_the_ground_follow_from_the_beam_angles() -> None:
     pattern = BEAM_PATTERNS["vlp16"]
-    cloud = render(Scene((GROUND,), Weather()), camera_model(64, 64), pattern).lidar
+    cloud = render(Scene((GROUND,), Weather()), SEEN, pattern).samples["lidar"]
     elevation = np.radians(np.array(pattern.elevations))[cloud[:, 4].astype(int)]
     wanted = LIDAR_POSITION_M[2] / np.sin(-elevation)
     assert (elevation < 0).all()
@@ -99,17 +101,17 @@ def rendered():  # type: ignore[no-untyped-def]
     camera = camera_model(120, 160)
     weather = random_weather(np.random.default_rng(1), night=True)
     street = make_street(5, 40.0, weather, crowd=2.0)
-    return camera, render(street, camera, BEAM_PATTERNS["os1-64"])
+    return camera, render(street, SEEN, BEAM_PATTERNS["os1-64"])
 
 
 def test_lidar_points_agree_with_the_depth_image(rendered) -> None:  # type: ignore[no-untyped-def]
     camera, frame = rendered
-    extrinsics = lidar_to_camera()
-    image = project_lidar(frame.lidar[:, :4], camera, extrinsics, 120, 160)
-    v, u = np.nonzero(image.valid & np.isfinite(frame.depth))
-    points = frame.lidar[image.index[v, u], :3]
-    z = extrinsics.apply(points)[:, 2]
-    error = z - frame.depth[v, u]
+    depth, cloud = frame.samples["depth"], frame.samples["lidar"]
+    image = project_lidar(cloud[:, :4], camera, LIDAR_TO_CAMERA, 120, 160)
+    v, u = np.nonzero(image.valid & np.isfinite(depth))
+    points = cloud[image.index[v, u], :3]
+    z = LIDAR_TO_CAMERA.apply(points)[:, 2]
+    error = z - depth[v, u]
     # A pixel of slanted ground spans some centimeters; beyond that only the depth sensor's noise
     # differs, except at edges, which the two see from different places.
     sigma = 0.03 + 0.0015 * z**2
@@ -127,8 +129,9 @@ def test_boxes_enclose_their_labels_and_people_are_warm(rendered) -> None:  # ty
         inside[y0:y1, x0:x1] = True
     big = (frame.labels == 5) | (frame.labels == 6)
     assert (inside | ~big).mean() > 0.99
-    people = frame.thermal[frame.labels == PERSON]
-    assert np.median(people) > np.median(frame.thermal[frame.labels == ROAD]) + 1
+    thermal = frame.samples["thermal"]
+    people = thermal[frame.labels == PERSON]
+    assert np.median(people) > np.median(thermal[frame.labels == ROAD]) + 1
 
 
 def test_3d_box_corners_project_around_the_2d_boxes(rendered) -> None:  # type: ignore[no-untyped-def]
@@ -145,7 +148,7 @@ def test_3d_box_corners_project_around_the_2d_boxes(rendered) -> None:  # type: 
             ]
         )
         corners = signs * [length, width, height] @ turn.T + box["center"]
-        optical = lidar_to_camera().apply(corners)
+        optical = LIDAR_TO_CAMERA.apply(corners)
         if (optical[:, 2] > 0.5).all():
             uv, _ = camera.project(optical)
             outlines.append(np.concatenate([uv.min(0), uv.max(0)]))
@@ -160,13 +163,13 @@ def test_3d_box_corners_project_around_the_2d_boxes(rendered) -> None:  # type: 
 
 
 def test_night_is_darker_than_day_with_the_same_street() -> None:
-    camera = camera_model(64, 96)
+    sensors = mount_sensors((64, 96))
     day, night = (
-        render(make_street(3, 30, drive_weather(p)), camera, BEAM_PATTERNS["vlp16"])
+        render(make_street(3, 30, drive_weather(p)), sensors, BEAM_PATTERNS["vlp16"])
         for p in (0.0, 1.0)
     )
     assert np.array_equal(day.labels, night.labels)
-    assert np.median(night.rgb) < 0.5 * np.median(day.rgb)
+    assert np.median(night.samples["rgb"]) < 0.5 * np.median(day.samples["rgb"])
 
 
 def test_the_same_seed_gives_the_same_recording(tmp_path: Path) -> None:
@@ -184,6 +187,97 @@ def test_the_same_seed_gives_the_same_recording(tmp_path: Path) -> None:
 
 def test_a_simulated_recording_passes_the_check(simulated: Path) -> None:
     assert [f for f in check_folder(simulated) if f.severity == "error"] == []
+
+
+def test_a_turned_lidar_has_its_frame_turned() -> None:
+    """(1, 0, 0) of a LiDAR that looks left is 0.35 behind, 0.3 above and 1 left of the camera."""
+    left = mount_sensors((48, 64), {"rgb": "rgb", "roof": "lidar"}, {"roof": 90})
+    [seen] = left["roof"].to_other(left["rgb"]).apply(np.array([[1.0, 0, 0]]))
+    assert seen == pytest.approx([-1.0, -0.3, -0.35])
+    [seen] = left["rgb"].to_other(left["roof"]).apply(np.array([seen]))
+    assert seen == pytest.approx([1.0, 0, 0])
+
+
+@pytest.fixture(scope="module")
+def cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two frames of a stereo pair and a camera to the rear, with depth at the left one."""
+    sensors = {"left": "rgb", "right": "rgb", "rear": "rgb", "depth": "depth", "lidar": "lidar"}
+    out = tmp_path_factory.mktemp("cameras") / "r"
+    return make_recording(
+        out, "scenes", 2, 4, size=(120, 160), lidar="os1-64", sensors=sensors, progress=False
+    )
+
+
+def test_several_cameras_are_written_under_their_names(cameras: Path) -> None:
+    recording = open_recording("folder", cameras)
+    assert list(recording.info.sensors) == ["depth", "lidar", "left", "right", "rear"]
+    assert recording.info.labels_of == "left"
+    assert [f for f in check_folder(cameras) if f.severity == "error"] == []
+    frame = recording.frame(0)
+    pictures = {name: frame[name].data for name in ("left", "right", "rear")}
+    assert all(p.shape == (120, 160, 3) and np.ptp(p) > 100 for p in pictures.values())
+    assert frame["rear"].kind == "rgb" and frame["rear"].camera is not None
+    assert frame["left"].camera is not None
+    assert frame["rear"].camera.fx < 0.8 * frame["left"].camera.fx
+    # What the rear camera sees lies behind the left one.
+    assert frame["rear"].extrinsics is not None
+    [far] = frame["rear"].extrinsics.apply(np.array([[0.0, 0, 10]]))
+    assert far == pytest.approx([0, 0, -11.5])
+
+
+def test_a_stereo_pair_sees_the_same_shifted_by_its_disparity(cameras: Path) -> None:
+    frame = open_recording("folder", cameras).frame(0)
+    left, right = (frame[n].data.astype(np.float32).mean(axis=2) for n in ("left", "right"))
+    camera, extrinsics = frame["right"].camera, frame["right"].extrinsics
+    assert camera is not None and extrinsics is not None
+    v, u = np.nonzero(np.isfinite(frame["depth"].data) & (frame["depth"].data < 12))
+    points = camera.unproject(np.column_stack([u, v]), frame["depth"].data[v, u])
+    uv, _ = camera.project(extrinsics.inverse().apply(points))
+    shift = u - uv[:, 0]
+    assert shift == pytest.approx(0.2 * camera.fx / frame["depth"].data[v, u], rel=1e-3)
+    x = uv[:, 0].round().astype(int)
+    kept = (x >= 0) & (x < 160)
+    matched = np.abs(left[v, u] - right[v, x.clip(0, 159)])[kept]
+    unshifted = np.abs(left - right)[v, u][kept]
+    assert kept.sum() > 3000 and np.median(shift) > 1
+    assert matched.mean() < 0.8 * unshifted.mean()
+
+
+def test_labels_are_of_the_camera_that_was_chosen(tmp_path: Path) -> None:
+    def labels(name: str, **options: object) -> np.ndarray:
+        out = make_recording(
+            tmp_path / name, "scenes", 1, 4, size=(64, 96), progress=False, **options
+        )
+        found = open_recording("folder", out).truth(0).labels
+        assert found is not None
+        return found
+
+    both = {"front": "rgb", "rear": "rgb"}
+    front, rear = (labels(n, sensors=both, labels_of=n) for n in both)
+    assert np.array_equal(front, labels("plain"))
+    assert np.array_equal(front, labels("default", sensors=both))
+    assert not np.array_equal(front, rear)
+    ahead = labels("turned", sensors={"front": "rgb"}, yaw_deg={"front": 180.0})
+    assert not np.array_equal(ahead, front)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"sensors": {"Front": "rgb"}}, "no name of a sensor"),
+        ({"sensors": {"depth": "rgb"}}, "no rgb sensor can be called 'depth'"),
+        ({"sensors": {"front": "sonar"}}, "unknown kind of sensor 'sonar'"),
+        ({"sensors": {"lidar": "lidar"}}, "labels_of: labels are in the pixels of a camera"),
+        ({"labels_of": "lidar"}, "labels_of: labels are in the pixels of a camera"),
+        ({"yaw_deg": {"rear": 90.0}}, "yaw: there is no sensor 'rear'"),
+    ],
+)
+def test_sensors_that_cannot_be_are_refused(
+    tmp_path: Path, options: dict[str, object], fault: str
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=fault):
+        make_recording(tmp_path / "x", "drive", 1, 0, progress=False, **options)
+    assert not (tmp_path / "x").exists()
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
