@@ -256,7 +256,8 @@ class StreamCore:
     def close(self) -> None:
         """End the threads that encode, but for one that does not answer."""
         for sensor, thread in self._threads.items():
-            thread.shutdown(wait=not self._is_stalled(sensor), cancel_futures=True)
+            stalled = self._is_stalled(sensor)
+            thread.shutdown(wait=not stalled, cancel_futures=stalled)
 
     def reject(self, sensor: str, line: str, now_ns: int) -> None:
         """Count a message that could not be decoded: its sensor is malformed until it recovers.

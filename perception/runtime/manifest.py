@@ -27,7 +27,7 @@ from perception.files.containers import stays_inside
 from perception.files.limits import MAX_ARCHIVE_FILES
 from perception.frame import KINDS, subset_name, subsets_of
 from perception.preprocess.contract import PreprocessContract
-from perception.runtime.schema1 import SCHEMA_1, from_schema_1
+from perception.runtime.schema1 import SCHEMA_1, from_schema_1, in_schema_1
 from perception.runtime.wiring import Wiring
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -363,7 +363,8 @@ def check_manifest(content: Any, where: str) -> BundleManifest:
     if not isinstance(content, dict):
         raise BundleError("not a manifest", where=where)
     schema = content.get("schema")
-    if schema == SCHEMA_1 and not isinstance(schema, bool):
+    old = schema == SCHEMA_1 and not isinstance(schema, bool)
+    if old:
         content = from_schema_1(content, where)
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise BundleError(
@@ -377,7 +378,10 @@ def check_manifest(content: Any, where: str) -> BundleManifest:
         if isinstance(error, RecursionError):
             raise BundleError("is nested too deeply", where=where) from error
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "manifest"
+        loc = [str(part) for part in first["loc"]]
+        if "preprocess" in loc:  # pydantic says which kind's values they are, which the file does not
+            del loc[loc.index("preprocess") + 1 : loc.index("preprocess") + 2]
+        field = ".".join(in_schema_1(loc) if old else loc) or "manifest"
         raise BundleError(
             f"{field}: {first['msg'].removeprefix('Value error, ')}", where=where
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perception.errors import BundleError
@@ -58,3 +58,19 @@ def from_schema_1(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     if isinstance(training, Mapping) and isinstance(training.get("licence"), str):
         old["licence"] = {"data": training["licence"]}
     return {**old, "schema": 2, "tasks": new}
+
+
+def in_schema_1(place: Sequence[str]) -> list[str]:
+    """Where a field of schema 2 was in schema 1."""
+    match list(place):
+        case ["tasks", "pictures", *rest]:
+            return ["images", *rest[1:]]
+        case ["tasks", task, "classes", *rest]:
+            return ["classes", "detection" if task == "boxes2d" else task, *rest]
+        case ["tasks", "boxes2d", *rest]:
+            return ["detection", *rest]
+        case ["inputs", _, "view", *rest]:
+            return ["inputs", "grid", *rest]
+        case ["inputs", kind, "preprocess", *rest]:
+            return ["inputs", kind, *rest]
+    return list(place)
