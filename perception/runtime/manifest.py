@@ -379,7 +379,9 @@ def check_manifest(content: Any, where: str) -> BundleManifest:
             raise BundleError("is nested too deeply", where=where) from error
         first = error.errors(include_url=False)[0]
         loc = [str(part) for part in first["loc"]]
-        if "preprocess" in loc:  # pydantic says which kind's values they are, which the file does not
+        if (
+            "preprocess" in loc
+        ):  # pydantic says which kind's values they are, which the file does not
             del loc[loc.index("preprocess") + 1 : loc.index("preprocess") + 2]
         field = ".".join(in_schema_1(loc) if old else loc) or "manifest"
         raise BundleError(

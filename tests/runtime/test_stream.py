@@ -18,10 +18,10 @@ from perception.frame import KINDS, Kind, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.collector import SensorTiming
+from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import PARTS, Pipeline
 from perception.runtime.policy import Policy
-from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.result import Result
 
 MS = 1_000_000
