@@ -41,19 +41,22 @@ class ArrivalHealth:
         self.counters: Counter[str] = Counter()
         self.unstamped: dict[str, int] = {}
         self._collector = collector
+        self._untold: set[str] = set()  # those of which nobody expects stamps
         self._faults: dict[str, _Fault] = {}
         self._told: set[tuple[str, str]] = set()  # losses, until a sample comes
         self._lates: Counter[str] = Counter()  # late samples in a row
         self._repeats: Counter[str] = Counter()  # equal stamps in a row
 
-    def dated(self, sample: Sample, clock_ns: int) -> Sample:
+    def dated(self, sample: Sample, clock_ns: int, *, told: bool = True) -> Sample:
         """The sample, with its arrival for a stamp when it came without one.
 
         Args:
             sample: a decoded sample of one of the sensors.
             clock_ns: when it arrived, on the clock that stamps are expected to be on.
+            told: results warn of stamps that are missing.
         """
         sensor = sample.sensor
+        self._untold.discard(sensor) if told else self._untold.add(sensor)
         if sample.stamp_ns is not None:
             self.unstamped.pop(sensor, None)
             return sample
@@ -146,7 +149,7 @@ class ArrivalHealth:
                 f"{sensor}: messages come when newer groups have left: longer on the way than the "
                 "deadline, or stamps that are behind"
             )
-        elif sensor in self.unstamped:
+        elif sensor in self.unstamped and sensor not in self._untold:
             line = f"{sensor}: no stamps in its messages; arrival is taken"
         else:
             line = self._collector.clocks.line(sensor)

@@ -141,9 +141,9 @@ class StreamCore:
         """Note that a message has arrived that is yet to be looked at; from any thread."""
         self.collector.hear(sensor, now_ns)
 
-    def dated(self, sample: Sample, clock_ns: int) -> Sample:
+    def dated(self, sample: Sample, clock_ns: int, *, told: bool = True) -> Sample:
         """The sample, with its arrival for a stamp when it came without one; see `ArrivalHealth`."""
-        return self.arrivals.dated(sample, clock_ns)
+        return self.arrivals.dated(sample, clock_ns, told=told)
 
     def push(self, sample: Sample, now_ns: int, clock_ns: int | None = None) -> str:
         """Take in and encode a sample.
