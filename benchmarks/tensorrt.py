@@ -26,7 +26,6 @@ import numpy as np
 
 from perception.cli.arguments import output_file, thin_out
 from perception.errors import AnySenseError, ConfigError
-from perception.frame import MODALITIES, subsets_of
 from perception.runtime.engines.base import BackendMissingError
 from perception.runtime.engines.cuda_driver import examine_driver
 
@@ -116,26 +115,28 @@ def _take_turns(run: Path, bundle: Path, backend: str, frames: int) -> dict[str,
     from perception.runtime.benchmark import synthetic_frame
     from perception.runtime.engines.probe import probe_inputs
     from perception.runtime.pipeline import Pipeline
+    from perception.runtime.wiring import FUSER, PRESENCE
     from perception.training.checkpoint import load_checkpoint
 
     pipeline = Pipeline.load(bundle, backend)
     model = model_from_checkpoint(load_checkpoint(run)).cuda().half()
-    images = probe_inputs(pipeline.manifest.inputs)
-    held = {m: torch.from_numpy(x).cuda().half() for m, x in images.items()}
+    images, wiring = probe_inputs(pipeline.manifest.inputs), pipeline.manifest.wiring
+    held = {n: torch.from_numpy(x).cuda().half() for n, x in images.items()}
 
     def eager() -> None:
         with torch.inference_mode():
             model(held)
         torch.cuda.synchronize()
 
-    presence = np.array([m in images for m in MODALITIES], np.float32)
+    presence = wiring.present(images)
 
     def engines() -> None:
         # As the pipeline runs them, features staying on the GPU, and nothing around it.
-        feeds: dict[str, Any] = {"presence": presence}
-        for modality, image in images.items():
-            feeds.update(pipeline.engines[modality].run_linked({modality: image}))
-        pipeline.engines["fuser"].run(feeds)
+        feeds: dict[str, Any] = {PRESENCE: presence}
+        for name, image in images.items():
+            given = pipeline.engines[name].run_linked({wiring.image(name): image})
+            feeds |= wiring.features(name, given)
+        pipeline.engines[FUSER].run(feeds)
 
     prepared = synthetic_frame(pipeline, 0)
 
@@ -168,7 +169,7 @@ def _lost(args: argparse.Namespace, bundle: Path, backend: str) -> float:
     recording = open_recording(kind, root, split=args.split)
     if args.limit:
         thin_out(recording, args.limit, "--limit")
-    subsets = subsets_of(Bundle.open(bundle).manifest.modalities)
+    subsets = Bundle.open(bundle).manifest.subsets
     _, judged = judge_backends(bundle, recording, [backend], subsets)
     return max(j.record.lost for j in judged.values())
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from export.compose import FUSER, compose, load_graph
+from export.bundle_folder import copy_files, replacing_bundle
+from export.compose import compose, load_graph
+from export.modular import Tensors, features_of, feeds_for
 from export.onnx_files import graph_problems
 from perception.errors import BundleError, ConfigError, ParityError
 from perception.files.writing import writing
-from perception.frame import MODALITIES, Modality, subset_name, subsets_of
-from perception.runtime.bundle import Bundle, sha256_of, write_manifest
-from perception.runtime.engines.base import Engine, Tensor
+from perception.frame import KINDS, in_order, subset_name, subsets_of
+from perception.runtime.bundle import Bundle, sha256_of, write_bundle
+from perception.runtime.engines.base import Engine
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error
 from perception.runtime.manifest import GraphFile, Graphs
+from perception.runtime.wiring import FUSER, PRESENCE, Wiring
 
 SINGLE_FILE = "single.onnx"
 
@@ -42,7 +45,7 @@ class GraphChoice:
 
     modular: bool = True
     single: bool = False
-    subsets: tuple[tuple[Modality, ...], ...] = ()
+    subsets: tuple[tuple[str, ...], ...] = ()
 
     @property
     def composed(self) -> bool:
@@ -53,33 +56,41 @@ class GraphChoice:
         """`single` and the subsets' names."""
         return [*(["single"] if self.single else []), *(subset_name(s) for s in self.subsets)]
 
+    def lacking(self, graphs: Graphs) -> list[str]:
+        """Those of `names` that a bundle has not."""
+        there = {*graphs.subsets, *(["single"] if graphs.single is not None else [])}
+        return [name for name in self.names() if name not in there]
 
-def parse_choice(arguments: Sequence[str], modalities: Sequence[Modality]) -> GraphChoice:
+
+def parse_choice(
+    arguments: Sequence[str], names: Sequence[str], judged: Sequence[tuple[str, ...]] = ()
+) -> GraphChoice:
     """What `--subset` asks for.
 
     Args:
-        arguments: each `all`, `modular`, `single`, or modalities joined by commas (or `+`).
-        modalities: those of the bundle.
+        arguments: each `all`, `modular`, `single`, or inputs joined by commas (or `+`).
+        names: the bundle's inputs.
+        judged: what `all` means; none for `subsets_of`.
 
     Raises:
-        ConfigError: a word is unknown, or the bundle lacks a modality.
+        ConfigError: a word is unknown, or the bundle lacks an input.
     """
     if "all" in arguments:
-        return GraphChoice(True, True, tuple(subsets_of(modalities)))
-    subsets: list[tuple[Modality, ...]] = []
+        return GraphChoice(True, True, tuple(judged or subsets_of(names)))
+    subsets: list[tuple[str, ...]] = []
     for argument in arguments:
         if argument in _WORDS:
             continue
         wanted = [w.strip() for w in argument.replace("+", ",").split(",")]
         for word in wanted:
-            if word not in modalities:
-                unknown = word not in MODALITIES
+            if word not in names:
+                unknown = word not in KINDS
                 raise ConfigError(
                     f"unknown '{word}'" if unknown else f"the bundle has no {word}",
                     where="--subset",
-                    hint=f"{', '.join(_WORDS)}, or of {','.join(modalities)}",
+                    hint=f"{', '.join(_WORDS)}, or of {','.join(names)}",
                 )
-        subsets.append(tuple(m for m in MODALITIES if m in wanted))
+        subsets.append(tuple(n for n in in_order(names) if n in wanted))
     return GraphChoice(
         not arguments or "modular" in arguments,
         "single" in arguments,
@@ -87,17 +98,27 @@ def parse_choice(arguments: Sequence[str], modalities: Sequence[Modality]) -> Gr
     )
 
 
-def subset_file(subset: Iterable[Modality]) -> str:
+def subset_suffix(subset: Collection[str]) -> str:
+    """What a subset's files end with: `_rgb_depth` where sensors are called as their kinds, `.left.right`.
+
+    A dot is in no name, as `_` may be: no two subsets have one ending.
+    """
+    mark = "_" if set(subset) <= set(KINDS) else "."
+    return mark + mark.join(subset)
+
+
+def subset_file(subset: Collection[str]) -> str:
     """Name of a subset's graph file."""
-    return f"subset_{'_'.join(subset)}.onnx"
+    return f"subset{subset_suffix(subset)}.onnx"
 
 
-def write_composed(folder: Path, graphs: Graphs, choice: GraphChoice) -> Graphs:
+def write_composed(folder: Path, graphs: Graphs, wiring: Wiring, choice: GraphChoice) -> Graphs:
     """Write the graphs of `choice` that are not there, from the encoders and fuser in `folder`.
 
     Args:
         folder: a bundle's folder.
         graphs: what the bundle has.
+        wiring: how they are joined.
         choice: which.
 
     Returns:
@@ -111,15 +132,15 @@ def write_composed(folder: Path, graphs: Graphs, choice: GraphChoice) -> Graphs:
     subsets = [s for s in choice.subsets if subset_name(s) not in graphs.subsets]
     if not single and not subsets:
         return graphs
-    files = {**{str(m): g.file for m, g in graphs.encoders.items()}, FUSER: graphs.fuser.file}
+    files = {**{name: g.file for name, g in graphs.encoders.items()}, FUSER: graphs.fuser.file}
     models = {name: load_graph(folder / file) for name, file in files.items()}
     taken = {*files.values(), *(g.file for g in graphs.subsets.values())}
 
-    def write(file: str, subset: tuple[Modality, ...] | None) -> GraphFile:
+    def write(file: str, subset: tuple[str, ...] | None) -> GraphFile:
         if file in taken:
             raise BundleError(f"its {file} is another graph", where=str(folder))
         with graph_problems(folder, "the graphs cannot be joined"):
-            model = compose(models, subset)
+            model = compose(models, wiring, subset)
         with writing(folder / file, error=BundleError) as partial:
             onnx.save(model, partial)
         return GraphFile(file=file)
@@ -140,91 +161,86 @@ def graph_files(bundle: Bundle, choice: GraphChoice) -> list[str]:
     return files + [graphs.subsets[subset_name(s)].file for s in choice.subsets]
 
 
-def add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None = None) -> dict[str, float]:
-    """Add graphs to a bundle folder, and hold each against the separate graphs.
+def with_graphs(
+    source: Bundle, out: Path, choice: GraphChoice, threads: int | None = None
+) -> dict[str, float]:
+    """Make a bundle that has further graphs; see `add_graphs`.
 
     Args:
-        bundle: an opened folder; it gets another manifest, which is written.
+        source: the bundle; what was measured of it goes over.
+        out: folder of the new one; a bundle that is there is replaced at the end, and only then.
         choice: what it shall have.
         threads: CPU threads for the comparison, None for all.
+    """
+    with replacing_bundle(out, source.path) as folder:
+        copy_files(source, folder)
+        return add_graphs(folder, choice, threads)
+
+
+def add_graphs(folder: Path, choice: GraphChoice, threads: int | None = None) -> dict[str, float]:
+    """Add graphs to a new bundle before it is in its place, and hold each against the separate graphs.
 
     Returns:
         By name of the graph, its relative error on a made-up frame.
 
     Raises:
-        BundleError: the bundle is a zip.
-        EngineError: see `write_composed`.
+        BundleError, EngineError: see `write_composed`.
         ParityError: a graph computes something else than the separate ones.
     """
-    if not bundle.is_folder:
-        raise BundleError("is a zip; graphs are added to a folder only", where=str(bundle.path))
+    bundle = Bundle.open(folder, verify=False)
     manifest = bundle.manifest
-    before = set(manifest.graph_files())
-    possible = {*([SINGLE_FILE] if choice.single else []), *map(subset_file, choice.subsets)}
-    possible -= before
-    try:
-        graphs = write_composed(bundle.path, manifest.graphs, choice)
-        changed = manifest.model_copy(update={"graphs": graphs})
-        new = [file for file in changed.graph_files() if file not in before]
-        files = {**manifest.files, **{f: sha256_of(bundle.path / f) for f in new}}
-        changed = changed.model_copy(update={"files": files})
-        errors = _errors(Bundle(bundle.files, changed), choice, threads)
-        for name, error in errors.items():
-            if not error <= _LIMITS.get(manifest.precision, _LOOSE):
-                raise ParityError(
-                    f"the graph {name} differs from encoders and fuser by {error:.1e}",
-                    where=str(bundle.path),
-                )
-        if new:
-            write_manifest(bundle.path, changed)
-    except BaseException:
-        for file in possible:
-            (bundle.path / file).unlink(missing_ok=True)
-        raise
-    bundle.manifest = changed
+    graphs = write_composed(folder, manifest.graphs, manifest.wiring, choice)
+    files = {f: sha256_of(folder / f) for f in (g.file for g in _composed(graphs))}
+    changed = manifest.model_copy(update={"graphs": graphs, "files": {**manifest.files, **files}})
+    write_bundle(folder, changed, bundle.records)
+    return compare_graphs(Bundle(bundle.files, changed), choice, threads)
+
+
+def compare_graphs(
+    bundle: Bundle, choice: GraphChoice, threads: int | None = None
+) -> dict[str, float]:
+    """Hold the composed graphs of a choice, all of which the bundle has, against the separate ones.
+
+    Returns, Raises:
+        See `add_graphs`.
+    """
+    errors, precision = _errors(bundle, choice, threads), bundle.manifest.precision
+    for name, error in errors.items():
+        if not error <= _LIMITS.get(precision, _LOOSE):
+            raise ParityError(
+                f"the graph {name} differs from encoders and fuser by {error:.1e}",
+                where=str(bundle.path),
+            )
     return errors
+
+
+def _composed(graphs: Graphs) -> list[GraphFile]:
+    return [*([graphs.single] if graphs.single is not None else []), *graphs.subsets.values()]
 
 
 def _errors(bundle: Bundle, choice: GraphChoice, threads: int | None) -> dict[str, float]:
-    graphs, contract = bundle.manifest.graphs, bundle.manifest.inputs
+    manifest = bundle.manifest
+    graphs, wiring = manifest.graphs, manifest.wiring
 
-    def load(file: str) -> Engine:
-        return OnnxRuntimeEngine(bundle.source(file), "cpu", threads)
+    def load(graph: GraphFile) -> Engine:
+        return OnnxRuntimeEngine(bundle.source(graph.file), "cpu", threads)
 
-    images = probe_inputs(contract)
-    features: dict[str, dict[str, Tensor]] = {
-        m: load(graph.file).run({m: images[m]}) for m, graph in graphs.encoders.items()
-    }
-    fuser = load(graphs.fuser.file)
+    images = probe_inputs(manifest.inputs)
+    encoders = {name: load(graph) for name, graph in graphs.encoders.items()}
+    features, fuser = features_of(wiring, encoders, images), load(graphs.fuser)
 
-    def wanted(subset: Sequence[str]) -> dict[str, Tensor]:
-        feeds = {"presence": _presence(subset)}
-        for modality, found in features.items():
-            there = modality in subset
-            feeds |= {n: v if there else np.full_like(v, np.nan) for n, v in found.items()}
-        return fuser.run(feeds)
+    def wanted(subset: Sequence[str]) -> Tensors:
+        return fuser.run(feeds_for(wiring, features, subset))
 
     errors = {}
     if choice.single and graphs.single is not None:
-        engine = load(graphs.single.file)
-        errors["single"] = max(
-            relative_error(
-                engine.run(
-                    {
-                        "presence": _presence(subset),
-                        **{m: x if m in subset else x * np.nan for m, x in images.items()},
-                    }
-                ),
-                wanted(subset),
-            )
-            for subset in subsets_of(contract.modalities)
-        )
+        single = load(graphs.single)
+        found = {}
+        for subset in manifest.subsets:
+            some = {n: x if n in subset else x * np.nan for n, x in images.items()}
+            found[subset] = single.run({PRESENCE: wiring.present(subset), **some})
+        errors["single"] = max(relative_error(v, wanted(s)) for s, v in found.items())
     for subset in choice.subsets:
-        engine = load(graphs.subsets[subset_name(subset)].file)
-        found = engine.run({m: images[m] for m in subset})
-        errors[subset_name(subset)] = relative_error(found, wanted(subset))
+        own = load(graphs.subsets[subset_name(subset)]).run({n: images[n] for n in subset})
+        errors[subset_name(subset)] = relative_error(own, wanted(subset))
     return errors
-
-
-def _presence(subset: Sequence[str]) -> Tensor:
-    return np.array([m in subset for m in MODALITIES], np.float32)

@@ -12,16 +12,25 @@ from torch import Tensor
 from export.bundle_folder import check_target, replacing_bundle
 from export.bundle_graphs import GraphChoice, write_composed
 from export.folding import fold_batch_norm, round_weights_to_half
-from export.graphs import graph_specs
+from export.graphs import encoder_file, graph_specs, wiring_of
 from export.onnx_writer import OPSET, write_onnx
 from export.parity import ParityRow, check_parity
 from perception.data.base import ClassInfo, RecordingInfo
-from perception.frame import MODALITIES, Modality, subset_name, subsets_of
+from perception.frame import subset_name, subsets_of
 from perception.models.complexity import count_gmac, count_parameters
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
-from perception.runtime.bundle import sha256_of, write_manifest
-from perception.runtime.manifest import GraphFile, Graphs, check_manifest, check_name
+from perception.runtime.bundle import sha256_of, write_bundle
+from perception.runtime.manifest import (
+    SCHEMA_VERSION,
+    GraphFile,
+    Graphs,
+    Licence,
+    check_manifest,
+    check_name,
+)
+from perception.runtime.records import BundleRecords
+from perception.runtime.wiring import Wiring
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from perception.training.config import TrainConfig
@@ -38,24 +47,24 @@ class ExportOptions:
         half_storage: store weights as float16 (arithmetic stays float32).
         version: version of the bundle.
         name: name of the bundle; None takes the configuration's.
+        licence: under what the weights may be used.
         command: the command that trained the checkpoint, for the manifest.
     """
 
     single: bool = False
-    subsets: tuple[tuple[Modality, ...], ...] = ()
+    subsets: tuple[tuple[str, ...], ...] = ()
     dynamic: bool = False
     half_storage: bool = True
     version: str = "1"
     name: str | None = None
+    licence: str = Licence().weights
     command: str = ""
 
 
 def random_images(contract: PreprocessContract, seed: int = 0) -> dict[str, Tensor]:
-    """Random network inputs (1, C, H, W), reproducible, for every modality of the contract."""
+    """Random network inputs (1, C, H, W), reproducible, for every input of the contract."""
     generator = torch.Generator().manual_seed(seed)
-    return {
-        m: torch.randn(contract.input_shape(m), generator=generator) for m in contract.modalities
-    }
+    return {n: torch.randn(contract.input_shape(n), generator=generator) for n in contract.names}
 
 
 def model_from_checkpoint(checkpoint: Checkpoint) -> FusionModel:
@@ -92,25 +101,35 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
     if options.half_storage:
         round_weights_to_half(folded)
     images = random_images(config.preprocess)
-    graphs = Graphs(
-        encoders={m: GraphFile(file=f"encoder_{m}.onnx") for m in model.modalities},
-        fuser=GraphFile(file="fuser.onnx"),
-        opset=OPSET,
-        dynamic=options.dynamic,
-    )
+    wiring = wiring_of(model)
+    graphs = modular_graphs(wiring, options.dynamic)
     with replacing_bundle(out) as folder:
         for spec in graph_specs(folded, images):
             write_onnx(
                 spec, folder / spec.file, dynamic=options.dynamic, half_storage=options.half_storage
             )
         choice = GraphChoice(True, options.single, options.subsets)
-        graphs = write_composed(folder, graphs, choice)
-        rows = check_parity(folded, folder, images)
-        manifest = _manifest(checkpoint, model, images, rows, options)
+        graphs = write_composed(folder, graphs, wiring, choice)
+        rows = check_parity(folded, folder, graphs, images)
+        manifest = _manifest(checkpoint, model, images, options)
         manifest["graphs"] = graphs.model_dump()
         manifest["files"] = {p.name: sha256_of(p) for p in sorted(folder.glob("*.onnx"))}
-        write_manifest(folder, check_manifest(manifest, str(path)))
+        parity = {f"{r.form} {r.subset}": float(f"{r.max_abs:.2e}") for r in rows}
+        records = BundleRecords(accuracy=_validation(checkpoint), parity=parity)
+        write_bundle(folder, check_manifest(manifest, str(path)), records)
     return rows
+
+
+def modular_graphs(wiring: Wiring, dynamic: bool = False) -> Graphs:
+    """The encoders and the fuser that `graph_specs` gives, as a manifest names them."""
+    return Graphs(
+        encoders={e: GraphFile(file=encoder_file(e)) for e in wiring.encoders.values()},
+        fuser=GraphFile(file="fuser.onnx"),
+        presence=wiring.presence,
+        separator=wiring.separator,
+        opset=OPSET,
+        dynamic=dynamic,
+    )
 
 
 def _classes(classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:
@@ -122,42 +141,36 @@ def _manifest(
     checkpoint: Checkpoint,
     model: FusionModel,
     images: dict[str, Tensor],
-    rows: list[ParityRow],
     options: ExportOptions,
 ) -> dict[str, Any]:
     config, info = checkpoint.config, recording_info(checkpoint.progress)
-    subsets = subsets_of(config.preprocess.modalities)
-    manifest: dict[str, Any] = {
-        "schema": 1,
+    output, tasks = model(images), dict[str, Any]()
+    if "segmentation" in config.tasks:
+        tasks["segmentation"] = {"classes": _classes(info.seg_classes)}
+    if "detection" in config.tasks:
+        strides = sorted(output.detections)
+        tasks["boxes2d"] = {"classes": _classes(info.det_classes), "strides": strides}
+    if output.images:
+        tasks["pictures"] = {"names": sorted(output.images)}
+    return {
+        "schema": SCHEMA_VERSION,
         "name": options.name or config.name,
         "version": options.version,
         "description": config.description,
+        "licence": {"weights": options.licence, "data": info.licence},
         "simulated": info.simulated,
-        "tasks": list(config.tasks),
-        "modalities": list(config.preprocess.modalities),
         "inputs": config.preprocess.model_dump(mode="json"),
-        "classes": {},
+        "tasks": tasks,
         "training": _training(config, info, checkpoint, options),
-        "accuracy": _validation(checkpoint),
-        "parity": {f"{r.form} {r.subset}": float(f"{r.max_abs:.2e}") for r in rows},
         "model": {
             "name": config.model.name,
             "parameters": count_parameters(model),
             "gmac": {
-                subset_name(s): round(count_gmac(model, {m: images[m] for m in s}), 3)
-                for s in subsets
+                subset_name(s): round(count_gmac(model, {n: images[n] for n in s}), 3)
+                for s in subsets_of(config.preprocess.names)
             },
         },
     }
-    output = model(images)
-    if output.images:
-        manifest["images"] = sorted(output.images)
-    if "segmentation" in config.tasks:
-        manifest["classes"]["segmentation"] = _classes(info.seg_classes)
-    if "detection" in config.tasks:
-        manifest["classes"]["detection"] = _classes(info.det_classes)
-        manifest["detection"] = {"strides": sorted(output.detections)}
-    return manifest
 
 
 def _training(
@@ -165,7 +178,6 @@ def _training(
 ) -> dict[str, Any]:
     return {
         "data": info.name + (" (simulated)" if info.simulated else ""),
-        "licence": info.licence,
         "command": options.command
         or checkpoint.progress.get("command")
         or f"anysense train configs/{config.name}.yaml",
@@ -173,7 +185,6 @@ def _training(
         "start": _start(config),
         "method": config.method.name,
         "full_set_probability": config.full_set_probability,
-        "absent_modalities": f"gated by presence, order {', '.join(MODALITIES)}",
     }
 
 

@@ -8,36 +8,35 @@ from onnx import TensorProto, helper, numpy_helper
 
 from perception.preprocess.contract import RgbSpec
 
-_NAME = "rgb"
 
-
-def take_bytes(model: onnx.ModelProto, spec: RgbSpec) -> None:
-    """Let the input `rgb` be uint8 (1, H, W, 3) in 0..255, R, G, B, on the reference grid; in place.
+def take_bytes(model: onnx.ModelProto, name: str, spec: RgbSpec) -> None:
+    """Let an input be uint8 (1, H, W, 3) in 0..255, R, G, B, on the reference grid; in place.
 
     What `perception.preprocess` does to such an image after scaling it is done by the graph, on whatever
     runs it.
 
     Args:
-        model: a graph with the float32 input `rgb` (1, 3, H, W).
-        spec: the bundle's normalization.
+        model: a graph with the float32 input (1, 3, H, W).
+        name: the input's.
+        spec: its normalization.
     """
     graph = model.graph
-    value = next(v for v in graph.input if v.name == _NAME)
+    value = next(v for v in graph.input if v.name == name)
     _, channels, height, width = (d.dim_value for d in value.type.tensor_type.shape.dim)
-    inner = f"{_NAME}/normalized"
+    inner = f"{name}/normalized"
     for node in graph.node:
-        node.input[:] = [inner if n == _NAME else n for n in node.input]
+        node.input[:] = [inner if n == name else n for n in node.input]
     value.CopyFrom(
-        helper.make_tensor_value_info(_NAME, TensorProto.UINT8, [1, height, width, channels])
+        helper.make_tensor_value_info(name, TensorProto.UINT8, [1, height, width, channels])
     )
     mean, std = (np.array(v, np.float32) for v in (spec.mean, spec.std))
-    graph.initializer.append(numpy_helper.from_array(mean, f"{_NAME}/mean"))
-    graph.initializer.append(numpy_helper.from_array(1 / std, f"{_NAME}/factor"))
+    graph.initializer.append(numpy_helper.from_array(mean, f"{name}/mean"))
+    graph.initializer.append(numpy_helper.from_array(1 / std, f"{name}/factor"))
     steps = [
-        helper.make_node("Cast", [_NAME], [f"{_NAME}/float"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", [f"{_NAME}/float", f"{_NAME}/mean"], [f"{_NAME}/centered"]),
-        helper.make_node("Mul", [f"{_NAME}/centered", f"{_NAME}/factor"], [f"{_NAME}/scaled"]),
-        helper.make_node("Transpose", [f"{_NAME}/scaled"], [inner], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", [name], [f"{name}/float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", [f"{name}/float", f"{name}/mean"], [f"{name}/centered"]),
+        helper.make_node("Mul", [f"{name}/centered", f"{name}/factor"], [f"{name}/scaled"]),
+        helper.make_node("Transpose", [f"{name}/scaled"], [inner], perm=[0, 3, 1, 2]),
     ]
     for step in steps:
         step.name = f"{step.output[0]}/{step.op_type.lower()}"

@@ -7,37 +7,36 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from export.modular import Tensors
 from perception.data.base import Recording
 from perception.errors import ConfigError
-from perception.frame import Frame, Modality
+from perception.frame import Frame
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.sample import preprocess_sample
-from perception.runtime.engines.base import Tensor
 
-Tensors = dict[str, Tensor]
 Progress = Callable[[str, int, int], None]
 
 _MOST, _LEAST_CHECKED = 24, 3
 
 
 def network_inputs(frame: Frame, contract: PreprocessContract) -> Tensors:
-    """Preprocessed inputs (1, C, H, W) of those of the contract's modalities that the frame has."""
+    """Preprocessed inputs (1, C, H, W) of those of the contract's that the frame has."""
     inputs: Tensors = {}
-    for modality in contract.modalities:
-        if modality in frame:
-            buffer: NDArray[np.float32] = np.empty(contract.input_shape(modality), np.float32)
-            preprocess_sample(frame[modality], contract, buffer)
-            inputs[modality] = buffer
+    for name, spec in contract.items():
+        if name in frame:
+            buffer: NDArray[np.float32] = np.empty(spec.shape, np.float32)
+            preprocess_sample(frame[name], spec, buffer)
+            inputs[name] = buffer
     return inputs
 
 
-def require_modalities(recording: Recording, modalities: Sequence[Modality]) -> None:
+def require_modalities(recording: Recording, names: Sequence[str]) -> None:
     """Refuse a recording that says itself that it lacks a sensor.
 
     Raises:
         ConfigError: names the sensor.
     """
-    lacking = [m for m in modalities if m not in recording.info.modalities]
+    lacking = [n for n in names if n not in recording.info.modalities]
     if lacking:
         raise ConfigError(f"has no {lacking[0]}, which the bundle takes", where="--calib-data")
 
@@ -84,7 +83,7 @@ def inputs_of(
 
     Args:
         recording: the frames.
-        contract: its modalities are those that at least one frame must have.
+        contract: its inputs are those that at least one frame must have.
         picked: indices.
         avoid: indices that are taken last where more frames are needed.
         progress: called while more frames are looked for.
@@ -92,7 +91,7 @@ def inputs_of(
     Raises:
         ConfigError: no frame of the recording has one of the sensors.
     """
-    lacking = set(contract.modalities)
+    lacking = set(contract.names)
     for index in picked:
         inputs = network_inputs(recording.frame(index), contract)
         lacking -= set(inputs)

@@ -6,7 +6,7 @@ included, and computes what the separate graphs compute.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,9 @@ from export.half_storage import store_half, unpack_half
 from export.onnx_files import load_model
 from export.specialize import specialize
 from perception.errors import EngineError
-from perception.frame import MODALITIES, Modality
+from perception.frame import in_order
 from perception.runtime.bundle import GraphSource
-
-FUSER = "fuser"
+from perception.runtime.wiring import FUSER, PRESENCE, Wiring
 
 
 def load_graph(graph: Path | GraphSource) -> onnx.ModelProto:
@@ -37,40 +36,51 @@ def load_graph(graph: Path | GraphSource) -> onnx.ModelProto:
 
 
 def compose(
-    graphs: Mapping[str, onnx.ModelProto], subset: Sequence[Modality] | None = None
+    graphs: Mapping[str, onnx.ModelProto], wiring: Wiring, subset: Sequence[str] | None = None
 ) -> onnx.ModelProto:
     """Join encoders and fuser to one graph.
 
     Args:
-        graphs: by modality, and `fuser`, as `load_graph` gives them.
-        subset: the modalities that will be there; None for all of them, and an input `presence`
+        graphs: by encoder, and `fuser`, as `load_graph` gives them.
+        wiring: how they are joined.
+        subset: the inputs that will be there; None for all of them, and an input `presence`
             that says which are.
 
     Returns:
-        A model with the inputs `presence` and every modality, or those of the subset alone, and the
-        fuser's outputs.  Nodes are called `GRAPH/NAME`.  Weights are stored as float16 where that
-        is exact.
+        A model with the inputs `presence` and those of the bundle, or those of the subset alone, by
+        their names, and the fuser's outputs.  Nodes are called `INPUT/NAME` and `fuser/NAME`; an
+        encoder that serves several inputs is there for each, with its weights once.  Weights are
+        stored as float16 where that is exact.
 
     Raises:
         EngineError: a subset of a bundle whose height and width may vary.
     """
     fuser = graphs[FUSER]
-    chosen = [m for m in MODALITIES if m in graphs and (subset is None or m in subset)]
+    chosen = in_order(n for n in wiring.names if subset is None or n in subset)
     model = onnx.ModelProto()
     model.ir_version = max(g.ir_version for g in graphs.values())
     model.opset_import.extend(_opsets(graphs.values()))
     graph = model.graph
     graph.name = "single" if subset is None else "+".join(chosen)
     if subset is None:
-        graph.input.extend(v for v in fuser.graph.input if v.name == "presence")
-    for modality in chosen:
-        graph.input.extend(graphs[modality].graph.input)
-    for name in (*chosen, FUSER):
-        _append(graph, graphs[name].graph, name)
+        graph.input.extend(v for v in fuser.graph.input if v.name == PRESENCE)
+    first: dict[str, str] = {}  # by encoder, the input under whose name its weights are
+    made: set[str] = set()
+    for name in chosen:
+        encoder = graphs[wiring.encoders[name]].graph
+        outputs = {v.name: wiring.feature(name, v.name) for v in encoder.output}
+        made.update(outputs.values())
+        for value in encoder.input:
+            graph.input.add().CopyFrom(value)
+            graph.input[-1].name = name
+        border = {wiring.image(name): name} | outputs
+        _append(graph, encoder, name, border, first.setdefault(wiring.encoders[name], name))
+    own = {v.name: v.name for v in (*fuser.graph.input, *fuser.graph.output)}
+    _append(graph, fuser.graph, FUSER, own, FUSER)
     graph.output.extend(fuser.graph.output)
     _drop_cast_pairs(graph)
     if subset is not None:
-        specialize(model, _absent(fuser.graph, graphs, chosen))
+        specialize(model, {**_blanks(fuser.graph, made), PRESENCE: wiring.present(chosen)})
     store_half(graph)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -84,18 +94,38 @@ def _opsets(models: Iterable[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
     return [helper.make_opsetid(domain, version) for domain, version in versions.items()]
 
 
-def _append(target: onnx.GraphProto, source: onnx.GraphProto, prefix: str) -> None:
-    """Append a graph's nodes and weights, with a prefix to all names but those at its border."""
-    kept = {v.name for v in (*source.input, *source.output)} | {""}
+def _append(
+    target: onnx.GraphProto,
+    source: onnx.GraphProto,
+    prefix: str,
+    border: Mapping[str, str],
+    owner: str,
+) -> None:
+    """Append a graph's nodes and weights.
+
+    Args:
+        target, source: the graphs.
+        prefix: of its names.
+        border: new names of its inputs and outputs.
+        owner: prefix of its weights; where that is another one, they are there already.
+    """
+    constants = [n for n in source.node if n.op_type == "Constant"]
+    weights = {t.name for t in source.initializer} | {o for n in constants for o in n.output}
 
     def renamed(name: str) -> str:
-        return name if name in kept else f"{prefix}/{name}"
+        if name in border or not name:
+            return border.get(name, name)
+        return f"{owner if name in weights else prefix}/{name}"
 
     for tensor in source.initializer:
+        if owner != prefix and tensor.name not in border:
+            continue
         copy = target.initializer.add()
         copy.CopyFrom(tensor)
         copy.name = renamed(tensor.name)
     for node in source.node:
+        if owner != prefix and node.op_type == "Constant" and node.output[0] not in border:
+            continue
         new = target.node.add()
         new.CopyFrom(node)
         new.name = f"{prefix}/{node.name}"
@@ -103,14 +133,11 @@ def _append(target: onnx.GraphProto, source: onnx.GraphProto, prefix: str) -> No
         new.output[:] = [renamed(n) for n in node.output]
 
 
-def _absent(
-    fuser: onnx.GraphProto, graphs: Mapping[str, onnx.ModelProto], chosen: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """What the fuser is given for a subset: presence, and zeros for the features of the others."""
-    produced = {v.name for m in chosen for v in graphs[m].graph.output}
-    given = {"presence": np.array([m in chosen for m in MODALITIES], np.float32)}
+def _blanks(fuser: onnx.GraphProto, made: Collection[str]) -> dict[str, np.ndarray]:
+    """Zeros for the features that nothing makes."""
+    given = {}
     for value in fuser.input:
-        if value.name in produced or value.name == "presence":
+        if value.name in made or value.name == PRESENCE:
             continue
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
         if not all(shape):

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import onnx
 
 from export.bundle_graphs import GraphChoice, graph_files
-from export.compose import FUSER, load_graph
+from export.compose import load_graph
 from export.half_graph import to_half
 from export.onnx_files import graph_problems, load_model
 from perception.errors import BundleError, ConfigError, EngineError
@@ -40,6 +40,7 @@ from perception.runtime.engines.plans import (
 )
 from perception.runtime.engines.tensorrt import INSTALL, MODULES
 from perception.runtime.onnx_file import describe
+from perception.runtime.wiring import FUSER
 
 Progress = Callable[[str, str, float], None]
 """Called with the graph, what the builder is doing, and the share of it that is done."""
@@ -348,11 +349,13 @@ def typed_graph(bundle: Bundle, source: GraphSource, options: BuildOptions) -> o
     if options.precision == "fp32" or bundle.manifest.precision == "fp16":
         return load_model(source)
     model = load_graph(source)
-    # In a graph that was composed the nodes' names say themselves which graph they came from.
-    graphs = bundle.manifest.graphs
-    owners = {g.file: str(m) for m, g in graphs.encoders.items()} | {graphs.fuser.file: FUSER}
-    prefix = f"{owners[source.name]}/" if source.name in owners else ""
-    keep = {n.removeprefix(prefix) for n in options.keep_float if n.startswith(prefix)}
+    graphs, kept = bundle.manifest.graphs, [n.split("/", 1) for n in options.keep_float]
+    owners = {g.file: name for name, g in graphs.encoders.items()} | {graphs.fuser.file: FUSER}
+    if source.name in owners:
+        keep = {name for graph, name in kept if graph == owners[source.name]}
+    else:  # in a graph that was composed nodes bear the name of their input as well
+        inputs = {**bundle.manifest.inputs.encoders, FUSER: FUSER}
+        keep = {f"{n}/{name}" for graph, name in kept for n, own in inputs.items() if own == graph}
     with graph_problems(source):
         return to_half(model, keep)
 

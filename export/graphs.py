@@ -1,11 +1,11 @@
-"""The graphs that are exported from PyTorch: one encoder per modality, and the fuser.
+"""The graphs that are exported from PyTorch: the encoders, each once, and the fuser.
 
-Graph inputs and outputs are named as the runtime expects them:
+Graph inputs and outputs are named as the runtime expects them, see `Wiring`:
 
-- `encoder_<m>`: input `<m>`; outputs `<m>_<name>` for each of the model's `feature_names`.
-- `fuser`: input `presence` float32[4] in the order rgb, depth, thermal, lidar, and all encoder
-  outputs; outputs `seg_logits`, `det_cls_<s>` / `det_box_<s>` by stride, and `image_<name>` for
-  pictures in 0..1 that the model makes besides.
+- `encoder_<encoder>`: input `image`; outputs by the model's `feature_names`.
+- `fuser`: input `presence`, float32 of as many as the model has inputs, in their order, and
+  `<input>.<feature>` of every input; outputs `seg_logits`, `det_cls_<s>` / `det_box_<s>` by stride,
+  and `image_<name>` for pictures in 0..1 that the model makes besides.
 
 `export.compose` joins them to graphs of everything, or of one subset.
 """
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from perception.errors import EngineError
-from perception.frame import MODALITIES
 from perception.models.interface import Features, FusionModel, ModelOutput
+from perception.runtime.wiring import IMAGE, PRESENCE, Wiring
 
 
 def flatten_output(output: ModelOutput) -> dict[str, Tensor]:
@@ -36,14 +36,14 @@ def flatten_output(output: ModelOutput) -> dict[str, Tensor]:
 
 
 class EncoderGraph(nn.Module):
-    """One encoder with flat outputs."""
+    """The encoder of an input, with flat outputs."""
 
-    def __init__(self, model: FusionModel, modality: str) -> None:
+    def __init__(self, model: FusionModel, name: str) -> None:
         super().__init__()
-        self.model, self.modality = model, modality
+        self.model, self.name = model, name
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        features = self.model.encode(self.modality, image)
+        features = self.model.encode(self.name, image)
         return tuple(features[name] for name in self.model.feature_names)
 
 
@@ -53,16 +53,16 @@ class FuserGraph(nn.Module):
     def __init__(self, model: FusionModel) -> None:
         super().__init__()
         self.model = model
-        self.slots = {m: MODALITIES.index(m) for m in model.modalities}
 
     def forward(self, presence: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         names = self.model.feature_names
         features: dict[str, Features] = {}
-        for i, modality in enumerate(self.slots):
+        for i, name in enumerate(self.model.modalities):
             own = tensors[i * len(names) : (i + 1) * len(names)]
-            features[modality] = dict(zip(names, own, strict=True))
+            features[name] = dict(zip(names, own, strict=True))
         present: dict[str, Tensor] = {
-            m: (presence[s] > 0.5).reshape(1, 1, 1, 1) for m, s in self.slots.items()
+            name: (presence[i] > 0.5).reshape(1, 1, 1, 1)
+            for i, name in enumerate(self.model.modalities)
         }
         return tuple(flatten_output(self.model.fuse(features, present)).values())
 
@@ -77,9 +77,20 @@ class GraphSpec:
     outputs: list[str]
 
 
+def encoder_file(encoder: str) -> str:
+    """Name of an encoder's graph file."""
+    return f"encoder_{encoder}.onnx"
+
+
+def wiring_of(model: FusionModel) -> Wiring:
+    """How the graphs of a model are joined."""
+    encoders: dict[str, str] = getattr(model, "encoder_of", {})
+    return Wiring.of({n: encoders.get(n, n) for n in model.modalities})
+
+
 @torch.no_grad()
 def graph_specs(model: nn.Module, images: dict[str, Tensor]) -> list[GraphSpec]:
-    """The graphs of `model`, for example `images` (1, C, H, W) by modality.
+    """The graphs of `model`, for example `images` (1, C, H, W) by input.
 
     Raises:
         EngineError: the model has no modular form.
@@ -87,16 +98,13 @@ def graph_specs(model: nn.Module, images: dict[str, Tensor]) -> list[GraphSpec]:
     if not isinstance(model, FusionModel):
         raise EngineError(f"{type(model).__name__} cannot be exported as encoders and fuser")
     model.eval()
-    presence = torch.ones(len(MODALITIES))
-    specs: list[GraphSpec] = []
-    tensors: dict[str, Tensor] = {}
-    for modality in model.modalities:
-        encoder = EncoderGraph(model, modality)
-        names = [f"{modality}_{name}" for name in model.feature_names]
-        tensors |= dict(zip(names, encoder(images[modality]), strict=True))
-        inputs: dict[str, Tensor] = {modality: images[modality]}
-        specs.append(GraphSpec(f"encoder_{modality}.onnx", encoder, inputs, names))
+    wiring, names = wiring_of(model), list(model.feature_names)
+    specs: dict[str, GraphSpec] = {}
+    inputs: dict[str, Tensor] = {PRESENCE: torch.ones(len(wiring.presence))}
+    for name, encoder in wiring.encoders.items():
+        graph = EncoderGraph(model, name)
+        inputs |= wiring.features(name, dict(zip(names, graph(images[name]), strict=True)))
+        spec = GraphSpec(encoder_file(encoder), graph, {IMAGE: images[name]}, names)
+        specs.setdefault(encoder, spec)
     outputs = list(flatten_output(model(images)))
-    inputs = {"presence": presence, **tensors}
-    specs.append(GraphSpec("fuser.onnx", FuserGraph(model), inputs, outputs))
-    return specs
+    return [*specs.values(), GraphSpec("fuser.onnx", FuserGraph(model), inputs, outputs)]

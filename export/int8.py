@@ -14,24 +14,20 @@ from typing import Any, Literal
 import onnx
 
 from export.bundle_folder import check_target, replacing_bundle
-from export.calibration_frames import (
-    Progress,
-    Tensors,
-    inputs_of,
-    pick_frames,
-    require_modalities,
-)
+from export.calibration_frames import Progress, inputs_of, pick_frames, require_modalities
 from export.calibration_ranges import Histogram, Method
-from export.compose import FUSER
 from export.half_storage import store_half
+from export.modular import Tensors
 from export.onnx_files import graph_problems
 from export.qdq import Layer, layers_of, quantize
 from export.sensitivity import Choice, Sensitivity, fuser_feeds, names_in
 from perception.data.base import Recording
 from perception.errors import ConfigError
 from perception.frame import subsets_of
-from perception.runtime.bundle import Bundle, sha256_of, write_manifest
+from perception.runtime.bundle import Bundle, sha256_of, write_bundle
 from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.records import BundleRecords
+from perception.runtime.wiring import FUSER
 
 Finish = Callable[[Path], None]
 """Called with the folder of a new bundle, complete, before it takes its place; may add to it."""
@@ -156,22 +152,24 @@ class Quantizer:
                 _with_outputs(model, [n for n in wanted if n not in inputs])
             )
         contract, progress = self.measure.contract, self.measure.progress
+        wiring = self.measure.wiring
         picked, self.calibrated = self.calibrated, []
         for index, (frame, images) in enumerate(
             inputs_of(self.recording, contract, picked, progress=progress)
         ):
             progress("calibrating", index, max(len(picked), index + 1))
             self.calibrated.append(frame)
-            features = self.measure.blanks(m for m in contract.modalities if m not in images)
-            for modality, image in images.items():
-                found = engines[modality].run({modality: image})
-                features |= {n: found[n] for n in names[modality]}
-                _count(histograms[modality], {**found, modality: image})
+            features = self.measure.blanks(images)
+            for name, image in images.items():
+                encoder, feeds = wiring.encoders[name], {wiring.image(name): image}
+                found = engines[encoder].run(feeds)
+                features[name] = wiring.features(name, {n: found[n] for n in names[encoder]})
+                _count(histograms[encoder], {**found, **feeds})
             # Fused maps differ from subset to subset: the full set and the others take turns.
             subsets = subsets_of(images)
             others = subsets[1:] or subsets
             for subset in {subsets[0], others[index % len(others)]}:
-                feeds = fuser_feeds(features, subset)
+                feeds = fuser_feeds(wiring, features, subset)
                 _count(histograms[FUSER], {**engines[FUSER].run(feeds), **feeds})
         method = self.options.method
         return {
@@ -220,7 +218,7 @@ def write_changed(
 
     Args:
         source: the float32 bundle.
-        models: the changed graphs, by modality and `fuser`.
+        models: the changed graphs, by encoder, and `fuser`.
         out: folder to write; a bundle that is there is replaced.
         precision: what the new bundle is called.
         described: what was done, for the manifest.
@@ -231,7 +229,7 @@ def write_changed(
         EngineError: a changed graph breaks ONNX's rules.
     """
     graphs = source.manifest.graphs
-    files: dict[str, str] = {m: g.file for m, g in graphs.encoders.items()}
+    files = {name: g.file for name, g in graphs.encoders.items()}
     files[FUSER] = graphs.fuser.file
     for graph, model in models.items():
         store_half(model.graph)
@@ -241,9 +239,6 @@ def write_changed(
     changed = {
         "graphs": graphs.model_copy(update={"single": None, "subsets": {}}),
         "precision": precision,
-        "backends": {},
-        "parity": {},
-        "accuracy": {"of": "the float32 bundle", **source.manifest.accuracy},
         "quantization": {**described, "source": hashlib.sha256(origin.encode()).hexdigest()},
     }
     with replacing_bundle(out, source.path) as folder:
@@ -252,7 +247,8 @@ def write_changed(
             path.parent.mkdir(parents=True, exist_ok=True)
             onnx.save(model, path)
         changed["files"] = {name: sha256_of(folder / name) for name in sorted(files.values())}
-        write_manifest(folder, source.manifest.model_copy(update=changed))
+        records = BundleRecords(accuracy={"of": "the float32 bundle", **source.records.accuracy})
+        write_bundle(folder, source.manifest.model_copy(update=changed), records)
         finish(folder)
 
 

@@ -14,18 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from export.modular import features_of, feeds_for
 from export.report_style import STYLE
 from export.speed import slower
 from perception.data.base import Recording
 from perception.files.text import html_text
 from perception.files.writing import write_json, write_text
-from perception.frame import MODALITIES, subset_name, subsets_of
+from perception.frame import subset_name
 from perception.metrics.backends import changes, largest_loss, score_pipeline
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.engines.probe import probe_inputs, relative_error
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
+from perception.runtime.wiring import FUSER
 
 Steps = Callable[[str, int, int], None]
 
@@ -83,7 +85,7 @@ def make_report(
         for n in options.backends
     }
     opened = Bundle.open(bundle, verify=False)
-    subsets = subsets_of(opened.manifest.modalities)
+    subsets = opened.manifest.subsets
     wanted = _outputs(base.engines, base)
     scores = None
     if recording is not None:
@@ -146,7 +148,7 @@ def make_report(
             "backend": REFERENCE,
             "accuracy": scores,
             "latency": latency["reference"]["subsets"],
-            "parity_with_pytorch": dict(base.manifest.parity),
+            "parity_with_pytorch": dict(Bundle.open(reference, verify=False).records.parity),
         },
         "data": None if recording is None else recording.info.name,
         "frames": None if recording is None else len(recording),
@@ -224,20 +226,11 @@ def _scores(
 
 def _outputs(engines: dict[str, Engine], pipeline: Pipeline) -> dict[str, dict[str, Tensor]]:
     """The fuser's outputs on the made-up frame by subset, NaN in the place of absent features."""
-    features: dict[str, Tensor] = {}
-    owners: dict[str, str] = {}
-    for modality, image in probe_inputs(pipeline.manifest.inputs).items():
-        found = engines[modality].run({modality: image})
-        features |= found
-        owners |= dict.fromkeys(found, modality)
-    out = {}
-    for subset in subsets_of(pipeline.modalities):
-        feeds = {
-            n: v if owners[n] in subset else np.full_like(v, np.nan) for n, v in features.items()
-        }
-        feeds["presence"] = np.array([m in subset for m in MODALITIES], np.float32)
-        out[subset_name(subset)] = engines["fuser"].run(feeds)
-    return out
+    manifest, wiring = pipeline.manifest, pipeline.manifest.wiring.by_input()
+    features = features_of(wiring, engines, probe_inputs(manifest.inputs))
+    return {
+        subset_name(s): engines[FUSER].run(feeds_for(wiring, features, s)) for s in manifest.subsets
+    }
 
 
 def _difference(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:

@@ -8,22 +8,23 @@ whole stays within a limit.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from export.calibration_frames import Progress, Tensors
-from export.compose import FUSER, load_graph
+from export.calibration_frames import Progress
+from export.compose import load_graph
+from export.modular import Tensors, features_of
 from export.onnx_files import graph_problems
 from perception.errors import ConfigError, EngineError
-from perception.frame import MODALITIES, Modality
 from perception.runtime.bundle import Bundle
-from perception.runtime.engines.base import Engine, NonFiniteError, Tensor
+from perception.runtime.engines.base import Engine, NonFiniteError
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.engines.probe import relative_error
+from perception.runtime.wiring import FUSER, PRESENCE, Wiring
 
 Models = Mapping[str, onnx.ModelProto]
 
@@ -47,17 +48,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Check:
-    """A frame to measure on: inputs of the sensors it has, float features, float outputs by subset."""
+    """A frame to measure on: the inputs it has, float features by input, float outputs by subset."""
 
     inputs: Tensors
-    features: Tensors
-    wanted: dict[tuple[Modality, ...], Tensors]
+    features: dict[str, Tensors]
+    wanted: dict[tuple[str, ...], Tensors]
 
 
-def fuser_feeds(features: Mapping[str, Tensor], subset: Sequence[Modality]) -> Tensors:
-    """The fuser's inputs for a subset; features of the others may hold anything."""
-    presence = np.array([m in subset for m in MODALITIES], np.float32)
-    return {"presence": presence, **features}
+def fuser_feeds(wiring: Wiring, features: Mapping[str, Tensors], subset: Sequence[str]) -> Tensors:
+    """What the fuser takes for a subset; features of the others may hold anything."""
+    all_of_them = {n: value for own in features.values() for n, value in own.items()}
+    return {PRESENCE: wiring.present(subset), **all_of_them}
 
 
 class Sensitivity:
@@ -71,8 +72,9 @@ class Sensitivity:
         progress: called with what is being done, how far it is, and how far it will be.
 
     Attributes:
-        models: the graphs as `load_graph` gives them, by modality, and `fuser`.
+        models: the graphs as `load_graph` gives them, by encoder, and `fuser`.
         files: their files.
+        wiring: the bundle's.
 
     Raises:
         ConfigError: the bundle is not float32.
@@ -93,7 +95,8 @@ class Sensitivity:
             )
         self.bundle = bundle
         self.contract, self.threads, self.progress = manifest.inputs, threads, progress
-        self.files: dict[str, str] = {m: g.file for m, g in manifest.graphs.encoders.items()}
+        self.wiring = manifest.wiring
+        self.files = {name: g.file for name, g in manifest.graphs.encoders.items()}
         self.files[FUSER] = manifest.graphs.fuser.file
         sources = {graph: bundle.source(file) for graph, file in self.files.items()}
         self.models = {graph: load_graph(source) for graph, source in sources.items()}
@@ -109,23 +112,24 @@ class Sensitivity:
             onnx.save(model, path)
         return OnnxRuntimeEngine(path, "cpu", self.threads)
 
-    def blanks(self, modalities: Iterable[Modality]) -> Tensors:
-        """Features of sensors that a frame lacks: NaN, which the fuser must not look at."""
-        found: Tensors = {}
-        for modality in modalities:
-            if modality not in self._blanks:
-                nothing = np.zeros(self.contract.input_shape(modality), np.float32)
-                outputs = self._float[modality].run({modality: nothing})
-                self._blanks[modality] = {n: np.full_like(v, np.nan) for n, v in outputs.items()}
-            found |= self._blanks[modality]
-        return found
+    def blanks(self, given: Collection[str]) -> dict[str, Tensors]:
+        """Features of the inputs that a frame lacks: NaN, which the fuser must not look at."""
+        lacking = [n for n in self.contract.names if n not in given]
+        nothing = {
+            n: np.zeros(self.contract.input_shape(n), np.float32)
+            for n in lacking
+            if n not in self._blanks
+        }
+        for name, found in features_of(self.wiring, self._float, nothing).items():
+            self._blanks[name] = {n: np.full_like(v, np.nan) for n, v in found.items()}
+        return {n: self._blanks[n] for n in lacking}
 
     def error(self, models: Models, only: str | None = None) -> float:
         """Mean relative error at the outputs of the worst subset, with some graphs replaced.
 
         Args:
             models: the replaced graphs.
-            only: judge only subsets with this modality.
+            only: judge only subsets with an input of this encoder.
 
         Returns:
             Infinity when an output is not finite.
@@ -137,16 +141,14 @@ class Sensitivity:
 
     def _error(self, models: Models, only: str | None) -> float:
         engines = {graph: self.engine(model) for graph, model in models.items()}
-        fuser = engines.get(FUSER, self._float[FUSER])
-        errors: dict[tuple[Modality, ...], list[float]] = {}
+        fuser, encoders = engines.get(FUSER, self._float[FUSER]), self.wiring.encoders
+        errors: dict[tuple[str, ...], list[float]] = {}
         for check in self._measured():
-            features = dict(check.features)
-            for modality, image in check.inputs.items():
-                if modality in engines:
-                    features |= engines[modality].run({modality: image})
+            changed = {n: image for n, image in check.inputs.items() if encoders[n] in engines}
+            features = check.features | features_of(self.wiring, engines, changed)
             for subset, wanted in check.wanted.items():
-                if only is None or only in subset:
-                    found = fuser.run(fuser_feeds(features, subset))
+                if only is None or only in [encoders[n] for n in subset]:
+                    found = fuser.run(fuser_feeds(self.wiring, features, subset))
                     errors.setdefault(subset, []).append(relative_error(found, wanted))
         return max(float(np.mean(values)) for values in errors.values())
 
@@ -220,14 +222,12 @@ class Sensitivity:
         return self._checks
 
     def _check(self, inputs: Tensors) -> _Check:
-        features = self.blanks(m for m in self.contract.modalities if m not in inputs)
-        for modality, image in inputs.items():
-            features |= self._float[modality].run({modality: image})
+        features = self.blanks(inputs) | features_of(self.wiring, self._float, inputs)
         # All sensors together and each one alone, where its errors have nothing to hide behind.
-        everything = tuple(m for m in self.contract.modalities if m in inputs)
+        everything = tuple(n for n in self.contract.names if n in inputs)
         wanted = {
-            subset: self._float[FUSER].run(fuser_feeds(features, subset))
-            for subset in dict.fromkeys([everything, *((m,) for m in everything)])
+            subset: self._float[FUSER].run(fuser_feeds(self.wiring, features, subset))
+            for subset in dict.fromkeys([everything, *((n,) for n in everything)])
         }
         return _Check(inputs, features, wanted)
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import onnx
 
+from export.bundle_graphs import subset_suffix
 from export.byte_input import take_bytes
 from export.onnx_files import graph_problems, load_model
 from perception.errors import BundleError, ConfigError, EngineError
 from perception.files.folders import writing_folder
 from perception.files.writing import write_text, write_yaml, writing
+from perception.preprocess.contract import RgbSpec
 from perception.runtime.bundle import Bundle, GraphSource
 
 _TRITON_TYPES: dict[int, str] = {
@@ -35,7 +37,7 @@ def write_triton(
         bundle: one that has the graph.
         out: the repository's folder.
         graph_name: `single`, or a subset such as `rgb+depth`.
-        uint8_rgb: let the graph take the camera's bytes, see `take_bytes`.
+        uint8_rgb: let the graph take its cameras' bytes, see `take_bytes`.
 
     Returns:
         The model's folder.
@@ -43,16 +45,20 @@ def write_triton(
     Raises:
         BundleError: the bundle has no such graph; or the folder is something else's, or cannot be written.
         EngineError: the graph has a tensor of a type that is not written for Triton.
-        ConfigError: bytes are asked for, and the graph has no RGB.
+        ConfigError: bytes are asked for, and the graph takes no RGB.
     """
     source = _graph(bundle, graph_name)
     model = load_model(source)
     graph = model.graph
     if uint8_rgb:
-        if "rgb" not in [v.name for v in graph.input]:
+        names = [v.name for v in graph.input]
+        specs = {n: s.preprocess for n, s in bundle.manifest.inputs.items() if n in names}
+        pictures = {n: s for n, s in specs.items() if isinstance(s, RgbSpec)}
+        if not pictures:
             raise ConfigError(f"the graph {graph_name} has no RGB", where="--uint8-rgb")
         with graph_problems(source):
-            take_bytes(model, bundle.manifest.inputs.rgb)
+            for name, spec in pictures.items():
+                take_bytes(model, name, spec)
     folder = out / _model_name(bundle, graph_name)
     if folder.exists() and not (folder / _CONFIG).is_file():
         raise BundleError(
@@ -143,7 +149,7 @@ def _model_name(bundle: Bundle, graph_name: str) -> str:
     """Letters, digits, `_` and inner dots: a bundle's name is text, and this one becomes a path."""
     name = re.sub(r"[^A-Za-z0-9_.]", "_", bundle.manifest.name).lstrip(".")[:_LONGEST_NAME]
     name = name or "bundle"
-    return name if graph_name == "single" else f"{name}_{graph_name.replace('+', '_')}"
+    return name if graph_name == "single" else name + subset_suffix(graph_name.split("+"))
 
 
 def pbtxt_string(text: str) -> str:

@@ -6,12 +6,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from perception.errors import EngineError
-from perception.runtime.bundle import Bundle, write_manifest
+from perception.runtime.bundle import Bundle, record
 from perception.runtime.engines.measured import cpu_name
 from perception.runtime.engines.probe import probe_inputs, time_all
 from perception.runtime.engines.selection import load_engines
@@ -57,7 +56,7 @@ def compare_speed(
 
 
 def _ratio(bundle: Bundle, source: Bundle, backend: str, threads: int | None) -> float:
-    inputs = probe_inputs(bundle.manifest.inputs)
+    inputs, wiring = probe_inputs(bundle.manifest.inputs), bundle.manifest.wiring
     pair = [load_engines(each, backend, threads) for each in (bundle, source)]
     times: list[list[float]] = [[], []]
     stop = time.monotonic() + _SECONDS
@@ -65,7 +64,7 @@ def _ratio(bundle: Bundle, source: Bundle, backend: str, threads: int | None) ->
         if number >= _WARM + _LEAST_ROUNDS and time.monotonic() > stop:
             break
         for engines, kept in zip(pair, times, strict=True):
-            kept.append(time_all(engines, inputs))
+            kept.append(time_all(engines, inputs, wiring))
     own, before = (float(np.median(kept[_WARM:])) for kept in times)
     return before / own
 
@@ -81,15 +80,10 @@ def slower(precision: str, found: dict[str, float]) -> dict[str, str]:
 
 
 def record_speed(folder: Path, found: dict[str, float], threads: int | None) -> None:
-    """Write the factors into the manifest of a bundle folder, under `quantization`.
+    """Write the factors into the records of a bundle folder, by machine.
 
     Raises:
         BundleError: no bundle, or it cannot be written.
     """
-    manifest = Bundle.open(folder, verify=False).manifest
-    entry: dict[str, Any] = {
-        "speed": {name: float(f"{factor:.3g}") for name, factor in found.items()},
-        "speed_measured_on": f"{cpu_name()}, {threads or os.cpu_count()} threads",
-    }
-    changed = {"quantization": {**manifest.quantization, **entry}}
-    write_manifest(folder, manifest.model_copy(update=changed))
+    machine = f"{cpu_name()}, {threads or os.cpu_count()} threads"
+    record(folder, speed={machine: {name: float(f"{x:.3g}") for name, x in found.items()}})

@@ -1,32 +1,40 @@
-"""`anysense bundle`: check a bundle, or say what is in it."""
+"""`anysense bundle`: check a bundle, say what is in it, or bring it to the present schema."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from perception.cli.console import Table, say
+from perception.frame import subset_name
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = commands.add_parser("bundle", help="verify a bundle or show what it holds")
+    parser = commands.add_parser("bundle", help="verify, show or upgrade a bundle")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text in (
         ("verify", "check every file's checksum, and graphs against the manifest"),
-        ("info", "show the manifest"),
+        ("info", "show what it is, and what was measured of it"),
+        ("upgrade", "rewrite the manifest of an older version; graphs stay as they are"),
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("bundle", help="folder, zip or name of a bundle")
+    action.add_argument(
+        "--out", type=Path, help="folder to write (default: in the old one's place)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify or show; a damaged bundle is an error that names the file."""
+    """Verify, show or upgrade; a damaged bundle is an error that names the file."""
     from perception.runtime.bundle import Bundle, find_bundle
     from perception.runtime.engines.plans import all_plans, verify_plans
 
     path = find_bundle(args.bundle)
+    if args.action == "upgrade":
+        return _upgrade(path, args.out)
     bundle = Bundle.open(path, verify=args.action == "verify")
     if args.action == "verify":
         plans = verify_plans(bundle)
@@ -45,17 +53,44 @@ def run(args: argparse.Namespace) -> int:
     say(f"{manifest.name} {manifest.version}: {manifest.description}", style="bold")
     if manifest.simulated:
         say("trained on simulated data", style="yellow")
-    say(f"tasks {', '.join(manifest.tasks)}; modalities {', '.join(manifest.modalities)}")
-    grid = manifest.inputs.grid
-    say(
-        f"grid {grid.width}x{grid.height} ({grid.fit}); opset {manifest.graphs.opset}; {manifest.precision}"
-    )
-    for task in manifest.tasks:
-        names = [c.name for c in getattr(manifest.classes, task)]
-        say(f"{task}: {len(names)} classes: {', '.join(names)}")
-    content = manifest.model_dump(mode="json")
-    for section in ("model", "training", "accuracy", "parity", "quantization", "backends"):
+    say(f"licence of the weights: {manifest.licence.weights}; of the data: {manifest.licence.data}")
+    table = Table("input", "kind", "encoder", "grid", "view")
+    for name, spec in manifest.inputs.items():
+        view = spec.view
+        into = f" into {view.into}" if view.into else ""
+        grid = f"{view.width}x{view.height} ({view.fit})"
+        table.add_row(name, spec.kind, spec.encoder, grid, f"{view.type}{into}")
+    table.show()
+    order = ", ".join(manifest.reference_order())
+    say(f"results lie in the pixels of the first that is there of {order}")
+    say(f"judged with {', '.join(subset_name(s) for s in manifest.subsets)}")
+    graphs = manifest.graphs
+    more = [*(["single"] if graphs.single is not None else []), *graphs.subsets]
+    say(f"graphs {', '.join(['modular', *more])}; opset {graphs.opset}; {manifest.precision}")
+    for task, classes in (
+        ("segmentation", manifest.seg_classes),
+        ("boxes2d", manifest.det_classes),
+    ):
+        if classes:
+            say(f"{task}: {len(classes)} classes: {', '.join(c.name for c in classes)}")
+    if manifest.images:
+        say(f"pictures: {', '.join(manifest.images)}")
+    content = manifest.model_dump(mode="json") | bundle.records.model_dump(mode="json")
+    for section in (
+        "model", "training", "quantization", "accuracy", "parity", "backends", "speed",
+    ):  # fmt: skip
         _print_section(section, content[section])
+    return 0
+
+
+def _upgrade(path: Path, out: Path | None) -> int:
+    from export.bundle_folder import upgrade_bundle
+
+    done = upgrade_bundle(path, out)
+    if done is None:
+        say(f"{path}: is of the present schema; there is nothing to do")
+    else:
+        say(f"wrote {done / 'bundle.yaml'}; its graphs are as they were")
     return 0
 
 

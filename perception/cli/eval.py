@@ -36,7 +36,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--subset", help="one subset, e.g. rgb,depth (default: all modalities)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument(
-        "--record", action="store_true", help="also write the numbers into the bundle's bundle.yaml"
+        "--record",
+        action="store_true",
+        help="also write the numbers into the bundle's records.yaml",
     )
     add_engine_arguments(parser)
     parser.add_argument(
@@ -74,7 +76,7 @@ def _subsets(args: argparse.Namespace, usable: tuple[Modality, ...]) -> list[tup
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
     from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
-    from perception.runtime.bundle import find_bundle, record_accuracy
+    from perception.runtime.bundle import find_bundle, record
     from perception.runtime.pipeline import Pipeline
 
     output_file(args.json)
@@ -118,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, content)
     if args.record:
-        record_accuracy(folder, *_record(content))
+        record(folder, accuracy=dict([_record(content)]))
     return 0
 
 
@@ -169,7 +171,7 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
             f"{record.frames} frames ({'within' if record.passed else 'beyond'} {record.tolerance:g})"
         )
     if args.record:
-        say(f"recorded in {record_backends(args.bundle, judged) / 'bundle.yaml'}")
+        say(f"recorded in {record_backends(args.bundle, judged) / 'records.yaml'}")
     if args.json:
         content = {
             "bundle": manifest.name,
@@ -188,7 +190,7 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
 
 
 def _record(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and content of the manifest's entry: what was measured, on what, by which command."""
+    """Name and content of the records' entry: what was measured, on what, by which command."""
     words = [content["data"], content["split"], content["only"], content["labels"]]
     # Where results went on this machine is of no use to a reader of the bundle.
     command = re.sub(r" --(json|threads)[ =]\S+| --record", "", content["command"])

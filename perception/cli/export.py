@@ -96,11 +96,11 @@ def _found(source: Path) -> Path:
 
 
 def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
-    from export.bundle_graphs import parse_choice
+    from export.bundle_graphs import add_graphs, compare_graphs, parse_choice
     from perception.runtime.bundle import Bundle
 
     if bundle is not None:
-        choice = parse_choice(args.subset, bundle.manifest.modalities)
+        choice = parse_choice(args.subset, bundle.manifest.inputs.names, bundle.manifest.subsets)
         _check_bundle_source(args, bundle, choice)
     else:
         if args.out is None:
@@ -110,14 +110,18 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
     def finish(folder: Path) -> None:
         """What a new bundle gets before it is in its place."""
         if choice.composed:
-            _add_graphs(Bundle.open(folder, verify=False), choice, args.threads, args.out)
+            with status("joining graphs"):
+                errors = add_graphs(folder, choice, args.threads)
+            _say_errors(Bundle.open(folder, verify=False), errors, args.out)
 
     if makes_bundle(args.engine, args.precision, bundle.manifest.precision):
         bundle = change(args, bundle, finish)
     elif args.out is not None and bundle.path.resolve() != args.out.resolve():
         bundle = _copied(bundle, args.out, finish)
     elif choice.composed:
-        _add_graphs(bundle, choice, args.threads, bundle.path)
+        with status("comparing graphs"):
+            errors = compare_graphs(bundle, choice, args.threads)
+        _say_errors(bundle, errors, bundle.path)
     if args.engine in PLAN_ENGINES:
         _build(args, bundle, choice)
     elif args.engine == "openvino":
@@ -130,7 +134,7 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
 def _check_bundle_source(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> None:
     from export.bundle_folder import check_target
 
-    for option in ("dynamic", "weights", "name", "version"):
+    for option in ("dynamic", "weights", "name", "version", "licence"):
         if getattr(args, option):
             raise ConfigError("needs a run or checkpoint, not a bundle", where=f"--{option}")
     changed = makes_bundle(args.engine, args.precision, bundle.manifest.precision)
@@ -145,6 +149,13 @@ def _check_bundle_source(args: argparse.Namespace, bundle: Bundle, choice: Graph
         check_target(args.out, bundle.path if bundle.is_folder else None)
     if args.out is not None and not changed and not choice.composed:
         raise ConfigError("plans are kept in the bundle itself", where="--out")
+    lacking = choice.lacking(bundle.manifest.graphs)
+    if args.out is None and lacking:
+        raise ConfigError(
+            f"it has no graph {lacking[0]}, and one that has is another bundle",
+            where=str(args.source),
+            hint="--out DIR for that",
+        )
 
 
 def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]:
@@ -161,8 +172,7 @@ def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]
         final = Path(os.path.realpath(out)) if out.name in ("", "..") else out
         out = final.with_name(f"{final.name}-fp32")
         check_target(out)
-    modalities = load_checkpoint(args.source).config.preprocess.modalities
-    choice = parse_choice(args.subset, modalities)
+    choice = parse_choice(args.subset, load_checkpoint(args.source).config.preprocess.names)
     options = ExportOptions(
         single=choice.single,
         subsets=choice.subsets,
@@ -170,6 +180,7 @@ def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]
         half_storage=args.weights != "float32",
         version=args.version or "1",
         name=args.name,
+        licence=args.licence or "unknown",
     )
     with status(f"exporting {args.source}"):
         rows = export_bundle(args.source, out, options)
@@ -192,19 +203,8 @@ def _copied(bundle: Bundle, out: Path, finish: Callable[[Path], None]) -> Bundle
     return Bundle.open(out)
 
 
-def _add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None, shown: Path) -> None:
-    """Add graphs to a bundle folder, and say how far they are from the separate ones.
-
-    Args:
-        bundle: the folder.
-        choice: what it shall have.
-        threads: CPU threads, None for all.
-        shown: the folder's name for messages.
-    """
-    from export.bundle_graphs import add_graphs
-
-    with status("joining graphs"):
-        errors = add_graphs(bundle, choice, threads)
+def _say_errors(bundle: Bundle, errors: dict[str, float], shown: Path) -> None:
+    """Say how far composed graphs are from the separate ones; `shown` is the bundle's name for that."""
     graphs = bundle.manifest.graphs
     for name, error in errors.items():
         graph = graphs.single if name == "single" else graphs.subsets[name]
@@ -214,8 +214,9 @@ def _add_graphs(bundle: Bundle, choice: GraphChoice, threads: int | None, shown:
 
 
 def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
-    from export.bundle_graphs import GraphChoice, add_graphs, parse_choice
+    from export.bundle_graphs import add_graphs, parse_choice
     from export.serving import write_isaac_ros, write_triton
+    from perception.runtime.bundle import Bundle
 
     if args.out is None:
         raise ConfigError("--serve needs --out")
@@ -230,16 +231,19 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
             bundle, choice = _from_run(args, folder / "bundle")
         else:
             # In a copy: what is served elsewhere need not be part of the bundle.
-            choice = parse_choice(args.subset, bundle.manifest.modalities)
+            choice = parse_choice(
+                args.subset, bundle.manifest.inputs.names, bundle.manifest.subsets
+            )
             _check_outside(args.out, bundle)
             bundle = _copied(bundle, folder / "bundle", lambda folder: None)
         if choice.modular and "all" not in args.subset:
             raise ConfigError(
                 "other runtimes take one graph: single, or a subset such as "
-                f"{','.join(bundle.manifest.modalities)}",
+                f"{','.join(bundle.manifest.inputs.names)}",
                 where="--subset",
             )
-        add_graphs(bundle, GraphChoice(False, choice.single, choice.subsets), args.threads)
+        add_graphs(bundle.path, choice, args.threads)
+        bundle = Bundle.open(bundle.path, verify=False)
         for name in choice.names():
             out = output_folder(args.out)
             if args.serve == "triton":

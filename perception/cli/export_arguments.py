@@ -17,11 +17,12 @@ INT8_ERROR, MIXED_ERROR, MIXED_LAYER_ERROR, HALF_ERROR = 0.06, 0.04, 0.01, 0.02
 
 _SUBSET_HELP = """\
 which graphs, each a word of its own:
-  modular    one encoder per sensor and the fuser: what AnySense runs, for any sensors (default)
+  modular    the encoders and the fuser: what AnySense runs, for any sensors (default)
   single     one graph of everything, whose input 'presence' says which sensors are there
   rgb,depth  one graph for exactly these sensors, with nothing in it for the others
-  all        all of these, with a graph for every subset
-Every bundle has the modular graphs; the others are for Triton, Isaac ROS and the like."""
+  all        all of these, with a graph for every subset that is judged
+Every bundle has the modular graphs; the others are for Triton, Isaac ROS and the like. A bundle is never
+changed: one that gets more graphs is another one, and goes to --out."""
 
 _PRECISION_HELP = """\
   fp32   float32 arithmetic
@@ -75,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     graphs.add_argument("--name", help="name of the bundle (default: the configuration's)")
     graphs.add_argument("--version", help="version of the bundle (default: 1)")
+    graphs.add_argument("--licence", help="under what the weights may be used (default: unknown)")
     _add_measuring(parser)
     _add_plans(parser)
     _add_report(parser)

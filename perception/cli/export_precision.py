@@ -162,11 +162,10 @@ def _int8_policy(source: Path) -> frozenset[str] | None:
 
 def _judge(args: argparse.Namespace, source: Bundle, recording: Recording) -> None:
     """Score the INT8 bundle on the CPU's backends against its source, and record the outcome."""
-    from perception.frame import subsets_of
     from perception.metrics.backends import judge_backends, record_backends
 
     thin_out(recording, args.judge_frames, "--judge-frames")
-    names, subsets = cpu_backends(), subsets_of(source.manifest.modalities)
+    names, subsets = cpu_backends(), source.manifest.subsets
     total, step = len(recording) * len(subsets) * (1 + len(names)), itertools.count(1)
     try:
         with step_progress() as show:

@@ -9,13 +9,12 @@ from typing import Any
 
 from perception.data.base import Recording
 from perception.errors import BundleError, DataError
-from perception.frame import Modality
 from perception.metrics.evaluate import LOW_SCORE, evaluate_subsets
-from perception.runtime.bundle import Bundle, find_bundle, write_manifest
+from perception.runtime.bundle import Bundle, find_bundle, record
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
 from perception.runtime.engines.registry import REFERENCE
-from perception.runtime.manifest import BackendRecord
 from perception.runtime.pipeline import Pipeline
+from perception.runtime.records import BackendRecord
 
 JUDGED = ("miou", "ap50")
 """The scores whose fall is held against the tolerance."""
@@ -44,7 +43,7 @@ class Judgement:
 def score_pipeline(
     pipeline: Pipeline,
     recording: Recording,
-    subsets: Sequence[tuple[Modality, ...]],
+    subsets: Sequence[tuple[str, ...]],
     on_result: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores by subset, with the detection threshold that average precision wants."""
@@ -76,7 +75,7 @@ def judge_backends(
     bundle: str | Path,
     recording: Recording,
     backends: Sequence[str],
-    subsets: Sequence[tuple[Modality, ...]],
+    subsets: Sequence[tuple[str, ...]],
     *,
     reference_bundle: str | Path | None = None,
     tolerance: float = 1.0,
@@ -115,7 +114,7 @@ def judge_backends(
     # What `auto` compares with when it loads the bundle: ONNX Runtime on the bundle's own graphs.
     inputs = probe_inputs(reference.manifest.inputs)
     own = Pipeline.load(bundle, REFERENCE, threads=threads) if reference_bundle else reference
-    probed = run_all(own.engines, inputs)
+    probed = run_all(own.engines, inputs, own.manifest.wiring.by_input())
     wanted = score_pipeline(reference, recording, subsets, on_result)
     if not any(row.get(name) is not None for row in wanted.values() for name in JUDGED):
         raise DataError("has no labels to judge by", where=recording.info.name)
@@ -127,7 +126,9 @@ def judge_backends(
             scores = score_pipeline(pipeline, recording, subsets, on_result)
         change = changes(scores, wanted)
         lost = largest_loss(change)
-        error = relative_error(run_all(pipeline.engines, inputs), probed)
+        error = relative_error(
+            run_all(pipeline.engines, inputs, pipeline.manifest.wiring.by_input()), probed
+        )
         record = BackendRecord(
             passed=lost <= tolerance,
             lost=round(lost, 3),
@@ -142,7 +143,7 @@ def judge_backends(
 
 
 def record_backends(bundle: str | Path, judged: dict[str, Judgement]) -> Path:
-    """Write the comparisons into a bundle's manifest, from which `auto` takes them.
+    """Write the comparisons into a bundle's records, from which `auto` takes them.
 
     Returns:
         The bundle's folder.
@@ -153,12 +154,9 @@ def record_backends(bundle: str | Path, judged: dict[str, Judgement]) -> Path:
     folder = find_bundle(str(bundle))
     if not folder.is_dir():
         raise BundleError("is a zip; only a folder can be written to", where=str(folder))
-    manifest = Bundle.open(folder, verify=False).manifest
-    records = {
-        j.backend: j.record
-        for j in judged.values()
-        if j.backend != REFERENCE or manifest.precision != "fp32"
-    }
-    backends = {**manifest.backends, **records}
-    write_manifest(folder, manifest.model_copy(update={"backends": backends}))
+    precision = Bundle.open(folder, verify=False).manifest.precision
+    found = {j.backend: j.record for j in judged.values()}
+    record(
+        folder, backends={n: r for n, r in found.items() if n != REFERENCE or precision != "fp32"}
+    )
     return folder

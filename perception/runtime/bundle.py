@@ -272,7 +272,7 @@ def write_bundle(
     """
     content = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
     write_yaml(folder / MANIFEST, content, error=BundleError, width=100, default_flow_style=None)
-    if records is not None and (records.accuracy or records.parity or records.backends):
+    if records is not None and records != BundleRecords(bundle=records.bundle):
         write_records(folder, records)
 
 
@@ -281,7 +281,7 @@ def record(folder: Path, **changed: Mapping[str, Any]) -> None:
 
     Args:
         folder: the bundle's.
-        changed: by table (`accuracy`, `parity`, `backends`), entries by name.
+        changed: by table (`accuracy`, `parity`, `backends`, `speed`), entries by name.
 
     Raises:
         BundleError: no bundle, or it cannot be written.

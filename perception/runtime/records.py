@@ -56,6 +56,7 @@ class BundleRecords(Spec):
         accuracy: scores on data sets, for people and tools.
         parity: by form and subset, the largest difference of the graphs from PyTorch.
         backends: by name; one that computes in less than float32 is chosen only where it passed here.
+        speed: by machine and backend, how many times as fast as the float32 bundle it was made from.
     """
 
     schema_version: Literal[1] = Field(1, alias="schema")
@@ -63,6 +64,7 @@ class BundleRecords(Spec):
     accuracy: Notes = Field(default_factory=dict)
     parity: Frozen[str, float] = Field(default_factory=lambda: MappingProxyType({}))
     backends: Frozen[str, BackendRecord] = Field(default_factory=lambda: MappingProxyType({}))
+    speed: Notes = Field(default_factory=dict)
 
 
 def read_records(files: Container, identity: bytes, manifest: Any) -> BundleRecords:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -42,6 +42,10 @@ class Wiring:
     def names(self) -> tuple[str, ...]:
         """The inputs."""
         return tuple(self.encoders)
+
+    def by_input(self) -> Wiring:
+        """The same where engines are by input, as a pipeline has them, and not by encoder."""
+        return replace(self, encoders={name: name for name in self.encoders})
 
     def image(self, name: str) -> str:
         """What an input's encoder calls what it takes."""
