@@ -12,7 +12,7 @@ from torch import Tensor
 from export.bundle_folder import check_target, replacing_bundle
 from export.bundle_graphs import GraphChoice, write_composed
 from export.folding import fold_batch_norm, round_weights_to_half
-from export.graphs import encoder_file, graph_specs, wiring_of
+from export.graphs import graph_specs, modular_graphs, wiring_of
 from export.onnx_writer import OPSET, write_onnx
 from export.parity import ParityRow, check_parity
 from perception.data.base import ClassInfo, RecordingInfo
@@ -23,14 +23,11 @@ from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import sha256_of, write_bundle
 from perception.runtime.manifest import (
     SCHEMA_VERSION,
-    GraphFile,
-    Graphs,
     Licence,
     check_manifest,
     check_name,
 )
 from perception.runtime.records import BundleRecords
-from perception.runtime.wiring import Wiring
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from perception.training.config import TrainConfig
@@ -102,7 +99,7 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
         round_weights_to_half(folded)
     images = random_images(config.preprocess)
     wiring = wiring_of(model)
-    graphs = modular_graphs(wiring, options.dynamic)
+    graphs = modular_graphs(wiring, opset=OPSET, dynamic=options.dynamic)
     with replacing_bundle(out) as folder:
         for spec in graph_specs(folded, images):
             write_onnx(
@@ -110,7 +107,7 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
             )
         choice = GraphChoice(True, options.single, options.subsets)
         graphs = write_composed(folder, graphs, wiring, choice)
-        rows = check_parity(folded, folder, graphs, images)
+        rows = check_parity(folded, folder, images, graphs)
         manifest = _manifest(checkpoint, model, images, options)
         manifest["graphs"] = graphs.model_dump()
         manifest["files"] = {p.name: sha256_of(p) for p in sorted(folder.glob("*.onnx"))}
@@ -118,18 +115,6 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
         records = BundleRecords(accuracy=_validation(checkpoint), parity=parity)
         write_bundle(folder, check_manifest(manifest, str(path)), records)
     return rows
-
-
-def modular_graphs(wiring: Wiring, dynamic: bool = False) -> Graphs:
-    """The encoders and the fuser that `graph_specs` gives, as a manifest names them."""
-    return Graphs(
-        encoders={e: GraphFile(file=encoder_file(e)) for e in wiring.encoders.values()},
-        fuser=GraphFile(file="fuser.onnx"),
-        presence=wiring.presence,
-        separator=wiring.separator,
-        opset=OPSET,
-        dynamic=dynamic,
-    )
 
 
 def _classes(classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:

@@ -13,12 +13,14 @@ Graph inputs and outputs are named as the runtime expects them, see `Wiring`:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from perception.errors import EngineError
 from perception.models.interface import Features, FusionModel, ModelOutput
+from perception.runtime.manifest import GraphFile, Graphs
 from perception.runtime.wiring import IMAGE, PRESENCE, Wiring
 
 
@@ -77,15 +79,21 @@ class GraphSpec:
     outputs: list[str]
 
 
-def encoder_file(encoder: str) -> str:
-    """Name of an encoder's graph file."""
-    return f"encoder_{encoder}.onnx"
-
-
 def wiring_of(model: FusionModel) -> Wiring:
     """How the graphs of a model are joined."""
     encoders: dict[str, str] = getattr(model, "encoder_of", {})
     return Wiring.of({n: encoders.get(n, n) for n in model.modalities})
+
+
+def modular_graphs(wiring: Wiring, **options: Any) -> Graphs:
+    """The files that `graph_specs` names, as a manifest lists them; `options` are other fields of it."""
+    return Graphs(
+        encoders={e: GraphFile(file=f"encoder_{e}.onnx") for e in wiring.encoders.values()},
+        fuser=GraphFile(file="fuser.onnx"),
+        presence=wiring.presence,
+        separator=wiring.separator,
+        **options,
+    )
 
 
 @torch.no_grad()
@@ -99,12 +107,13 @@ def graph_specs(model: nn.Module, images: dict[str, Tensor]) -> list[GraphSpec]:
         raise EngineError(f"{type(model).__name__} cannot be exported as encoders and fuser")
     model.eval()
     wiring, names = wiring_of(model), list(model.feature_names)
+    files = modular_graphs(wiring)
     specs: dict[str, GraphSpec] = {}
     inputs: dict[str, Tensor] = {PRESENCE: torch.ones(len(wiring.presence))}
     for name, encoder in wiring.encoders.items():
         graph = EncoderGraph(model, name)
         inputs |= wiring.features(name, dict(zip(names, graph(images[name]), strict=True)))
-        spec = GraphSpec(encoder_file(encoder), graph, {IMAGE: images[name]}, names)
+        spec = GraphSpec(files.encoders[encoder].file, graph, {IMAGE: images[name]}, names)
         specs.setdefault(encoder, spec)
     outputs = list(flatten_output(model(images)))
-    return [*specs.values(), GraphSpec("fuser.onnx", FuserGraph(model), inputs, outputs)]
+    return [*specs.values(), GraphSpec(files.fuser.file, FuserGraph(model), inputs, outputs)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.graphs import flatten_output, wiring_of
+from export.graphs import flatten_output, modular_graphs, wiring_of
 from export.modular import features_of, feeds_for
 from perception.errors import ParityError
 from perception.frame import subset_name, subsets_of
@@ -32,9 +32,15 @@ class ParityRow:
 
 @torch.no_grad()
 def check_parity(
-    model: FusionModel, folder: Path, graphs: Graphs, images: dict[str, Tensor]
+    model: FusionModel, folder: Path, images: dict[str, Tensor], graphs: Graphs | None = None
 ) -> list[ParityRow]:
     """Compare the graphs in `folder` with `model`, with NaN in the place of absent inputs.
+
+    Args:
+        model: what they were exported from.
+        folder: where their files are.
+        images: (1, C, H, W) by input.
+        graphs: what there is; None for encoders and fuser alone.
 
     Raises:
         ParityError: a difference exceeds `TOLERANCE`, or an output is not finite.
@@ -45,6 +51,7 @@ def check_parity(
         return OnnxRuntimeEngine(folder / graph.file, "cpu")
 
     wiring = wiring_of(model)
+    graphs = graphs or modular_graphs(wiring)
     fuser, single = load(graphs.fuser), load(graphs.single) if graphs.single is not None else None
     arrays = {name: images[name].numpy() for name in wiring.names}
     encoders = {encoder: load(graph) for encoder, graph in graphs.encoders.items()}

@@ -1,9 +1,12 @@
-"""Bundles of a few kilobytes, made without PyTorch, that a test can bend in any way."""
+"""Bundles of a few kilobytes, made without PyTorch, that a test can bend in any way.
+
+`small(...)` makes one of schema 1, `small.named({"left": ("rgb", "camera"), ...})` one of the present schema.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from perception.frame import MODALITIES
 from perception.preprocess.contract import CHANNELS
+from perception.runtime.wiring import IMAGE, Wiring
 
 GRID = (32, 64)
 FEATURES = 3
@@ -44,15 +48,18 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def encoder(modality: str = "rgb", seed: int = 0) -> onnx.ModelProto:
+def encoder(
+    modality: str = "rgb", seed: int = 0, image: str = "", feature: str = ""
+) -> onnx.ModelProto:
     """A 1x1 convolution of the sensor's channels, at an eighth of the grid."""
+    image, feature = image or modality, feature or f"{modality}_f"
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(FEATURES, CHANNELS[modality], 1, 1)) / 50  # type: ignore[index]
     height, width = GRID
     return model(
-        [helper.make_node("Conv", [modality, "w"], [f"{modality}_f"], strides=[8, 8])],
-        {modality: [1, CHANNELS[modality], height, width]},  # type: ignore[index]
-        {f"{modality}_f": [1, FEATURES, height // 8, width // 8]},
+        [helper.make_node("Conv", [image, "w"], [feature], strides=[8, 8])],
+        {image: [1, CHANNELS[modality], height, width]},  # type: ignore[index]
+        {feature: [1, FEATURES, height // 8, width // 8]},
         {"w": weight.astype(np.float32)},
     )
 
@@ -63,6 +70,8 @@ def fuser(
     detection: int = 0,
     stride: int = 8,
     seed: int = 1,
+    presence: Sequence[str] = MODALITIES,
+    separator: str = "_",
 ) -> onnx.ModelProto:
     """Features of those present, summed, to class logits and boxes."""
     rng = np.random.default_rng(seed)
@@ -70,12 +79,12 @@ def fuser(
     nodes, weights = [], {"zero": np.zeros((), np.float32), "half": np.array(0.5, np.float32)}
     parts = []
     for modality in modalities:
-        weights[f"at_{modality}"] = np.array([MODALITIES.index(modality)], np.int64)  # type: ignore[arg-type]
+        weights[f"at_{modality}"] = np.array([presence.index(modality)], np.int64)
         nodes += [
             helper.make_node("Gather", ["presence", f"at_{modality}"], [f"p_{modality}"]),
             helper.make_node("Greater", [f"p_{modality}", "half"], [f"is_{modality}"]),
             helper.make_node(
-                "Where", [f"is_{modality}", f"{modality}_f", "zero"], [f"g_{modality}"]
+                "Where", [f"is_{modality}", f"{modality}{separator}f", "zero"], [f"g_{modality}"]
             ),
         ]
         parts.append(f"g_{modality}")
@@ -89,8 +98,8 @@ def fuser(
             weights[f"w_{name}"] = rng.normal(size=(channels, FEATURES, 1, 1)).astype(np.float32)
             nodes.append(helper.make_node("Conv", ["fused", f"w_{name}"], [name]))
             outputs[name] = [1, channels, height, width]
-    inputs: dict[str, Sequence[int | str | None] | None] = {"presence": [4]}
-    inputs |= {f"{m}_f": [1, FEATURES, height, width] for m in modalities}
+    inputs: dict[str, Sequence[int | str | None] | None] = {"presence": [len(presence)]}
+    inputs |= {f"{m}{separator}f": [1, FEATURES, height, width] for m in modalities}
     return model(nodes, inputs, outputs, weights)
 
 
@@ -156,5 +165,52 @@ class SmallBundles:
         for file, graph in {**made, **(graphs or {})}.items():
             (folder / file).write_bytes(graph.SerializeToString())
         content = manifest(folder, modalities, segmentation, detection)
+        edit(content)
+        return write(folder, content)
+
+    def named(
+        self,
+        inputs: Mapping[str, tuple[str, str]],
+        segmentation: int = 3,
+        detection: int = 0,
+        *,
+        graphs: dict[str, onnx.ModelProto] | None = None,
+        edit: Edit = lambda content: None,
+        name: str = "named",
+    ) -> Path:
+        """A bundle of the present schema: by input its kind and its encoder, which may be shared."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        wiring = Wiring.of({n: own for n, (_, own) in inputs.items()})
+        kinds = {own: kind for kind, own in inputs.values()}
+        made = {
+            f"encoder_{own}.onnx": encoder(kind, i, IMAGE, "f")
+            for i, (own, kind) in enumerate(kinds.items())
+        }
+        order = wiring.presence
+        made["fuser.onnx"] = fuser(
+            order, segmentation, detection, presence=order, separator=wiring.separator
+        )
+        for file, graph in {**made, **(graphs or {})}.items():
+            (folder / file).write_bytes(graph.SerializeToString())
+        old = manifest(folder, ("rgb",), segmentation, detection)
+        view = old["inputs"]["grid"]
+        tasks = {"segmentation": {"classes": old["classes"]["segmentation"]}}
+        boxes = {"boxes2d": {"classes": old["classes"]["detection"], "strides": [8]}}
+        content = {
+            "schema": 2,
+            "name": "small",
+            "inputs": {
+                n: {"kind": kind, "encoder": own, "view": view, "preprocess": {}}
+                for n, (kind, own) in inputs.items()
+            },
+            "tasks": (tasks if segmentation else {}) | (boxes if detection else {}),
+            "graphs": {
+                "encoders": {own: {"file": f"encoder_{own}.onnx"} for own in kinds},
+                "fuser": {"file": "fuser.onnx"},
+                "presence": list(order),
+            },
+            "files": old["files"],
+        }
         edit(content)
         return write(folder, content)

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from perception.runtime.bundle import BundleManifest, sha256_of, write_manifest
+from perception.runtime.bundle import sha256_of, write_bundle
+from perception.runtime.manifest import check_manifest
 
 SIZE = 32
 MakeBundle = Callable[..., Path]
@@ -33,22 +34,23 @@ def make_graph(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def encoder(gain: float = 1.0, feature: str = "rgb_f") -> onnx.ModelProto:
+def encoder(gain: float = 1.0, feature: str = "f") -> onnx.ModelProto:
     """1x1 convolution of RGB to two channels, raised by `gain`, a ReLU, and lowered again."""
     weight = np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype(np.float32)
     back = (np.eye(2, dtype=np.float32) / np.float32(gain)).reshape(2, 2, 1, 1)
     nodes = [
-        helper.make_node("Conv", ["rgb", "w"], ["raised"], name="raise"),
+        helper.make_node("Conv", ["image", "w"], ["raised"], name="raise"),
         helper.make_node("Relu", ["raised"], ["kept"], name="relu"),
         helper.make_node("Conv", ["kept", "back"], [feature], name="lower"),
     ]
     shape = [1, 2, SIZE, SIZE]
     weights = {"w": weight * np.float32(gain), "back": back}
-    return make_graph(nodes, {"rgb": [1, 3, SIZE, SIZE]}, {feature: shape}, weights)
+    return make_graph(nodes, {"image": [1, 3, SIZE, SIZE]}, {feature: shape}, weights)
 
 
-def fuser(feature: str = "rgb_f") -> onnx.ModelProto:
+def fuser(feature: str = "f") -> onnx.ModelProto:
     """1x1 convolution to the logits of three classes; presence is read, and changes nothing."""
+    feature = f"rgb.{feature}"
     weight = np.random.default_rng(1).normal(size=(3, 2, 1, 1)).astype(np.float32)
     nodes = [
         helper.make_node("Conv", [feature, "w"], ["scores"], name="classify"),
@@ -57,7 +59,7 @@ def fuser(feature: str = "rgb_f") -> onnx.ModelProto:
         helper.make_node("Where", ["there", "scores", "scores"], ["seg_logits"], name="where"),
     ]
     weights = {"w": weight, "first": np.array(0), "half": np.array(0.5, np.float32)}
-    inputs = {feature: [1, 2, SIZE, SIZE], "presence": [4]}
+    inputs = {feature: [1, 2, SIZE, SIZE], "presence": [1]}
     return make_graph(nodes, inputs, {"seg_logits": [1, 3, SIZE, SIZE]}, weights)
 
 
@@ -70,7 +72,7 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
     """
 
     def make(
-        folder_name: str = "small", gain: float = 1.0, feature: str = "rgb_f", **changed: Any
+        folder_name: str = "small", gain: float = 1.0, feature: str = "f", **changed: Any
     ) -> Path:
         folder = tmp_path / folder_name
         folder.mkdir()
@@ -82,21 +84,23 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
             content = model if isinstance(model, bytes) else model.SerializeToString()
             (folder / file).write_bytes(content)
         content = {
+            "schema": 2,
             "name": "small",
-            "tasks": ["segmentation"],
-            "modalities": ["rgb"],
             "inputs": {"modalities": ["rgb"], "grid": {"height": SIZE, "width": SIZE}},
-            "classes": {
-                "segmentation": [{"id": i, "name": f"c{i}", "color": [i, i, i]} for i in range(3)]
+            "tasks": {
+                "segmentation": {
+                    "classes": [{"id": i, "name": f"c{i}", "color": [i, i, i]} for i in range(3)]
+                }
             },
             "graphs": {
                 "encoders": {"rgb": {"file": "encoder_rgb.onnx"}},
                 "fuser": {"file": "fuser.onnx"},
+                "presence": ["rgb"],
             },
             "files": {file: sha256_of(folder / file) for file in graphs},
             **changed,
         }
-        write_manifest(folder, BundleManifest.model_validate(content))
+        write_bundle(folder, check_manifest(content, str(folder)))
         return folder
 
     return make

@@ -15,7 +15,7 @@ import export.parity
 from export.bundle_graphs import GraphChoice, write_composed
 from export.bundle_writer import random_images
 from export.folding import fold_batch_norm, round_weights_to_half
-from export.graphs import graph_specs
+from export.graphs import graph_specs, modular_graphs, wiring_of
 from export.half_storage import store_half
 from export.onnx_writer import merge_padding, write_onnx
 from export.parity import check_parity
@@ -23,7 +23,7 @@ from perception.errors import EngineError, ParityError
 from perception.frame import subsets_of
 from perception.models.anyfuse import AnyFuse
 from perception.preprocess import GridSpec, PreprocessContract
-from perception.runtime.manifest import GraphFile, Graphs
+from perception.runtime.manifest import Graphs
 
 CONTRACT = PreprocessContract(modalities=("rgb", "thermal"), grid=GridSpec(height=64, width=96))
 
@@ -41,21 +41,18 @@ def model() -> AnyFuse:
     return folded
 
 
-def _write(model: AnyFuse, folder: Path, **options: bool) -> dict[str, torch.Tensor]:
+def _write(model: AnyFuse, folder: Path, **options: bool) -> tuple[dict[str, torch.Tensor], Graphs]:
     images = random_images(CONTRACT)
     for spec in graph_specs(model, images):
         write_onnx(spec, folder / spec.file, **options)
-    graphs = Graphs(
-        encoders={m: GraphFile(file=f"encoder_{m}.onnx") for m in model.modalities},
-        fuser=GraphFile(file="fuser.onnx"),
-    )
-    subsets = () if options.get("dynamic") else tuple(subsets_of(model.modalities))
-    write_composed(folder, graphs, GraphChoice(single=True, subsets=subsets))
-    return images
+    wiring = wiring_of(model)
+    subsets = () if options.get("dynamic") else tuple(subsets_of(wiring.names))
+    choice = GraphChoice(single=True, subsets=subsets)
+    return images, write_composed(folder, modular_graphs(wiring), wiring, choice)
 
 
 def test_all_forms_equal_pytorch_with_nan_in_absent_inputs(model: AnyFuse, tmp_path: Path) -> None:
-    rows = check_parity(model, tmp_path, _write(model, tmp_path))
+    rows = check_parity(model, tmp_path, *_write(model, tmp_path))
     assert {(r.form, r.subset) for r in rows} == {
         (f, s)
         for f in ("modular", "single", "own graph")
@@ -78,10 +75,10 @@ def test_graphs_hold_only_standard_operators_and_no_paths(model: AnyFuse, tmp_pa
 def test_a_difference_beyond_the_tolerance_is_an_error(
     model: AnyFuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = _write(model, tmp_path)
+    images, graphs = _write(model, tmp_path)
     monkeypatch.setattr(export.parity, "TOLERANCE", 0.0)
     with pytest.raises(ParityError, match="differ from PyTorch"):
-        check_parity(model, tmp_path, images)
+        check_parity(model, tmp_path, images, graphs)
 
 
 def test_half_storage_is_smaller_and_changes_nothing(model: AnyFuse, tmp_path: Path) -> None:
@@ -89,9 +86,9 @@ def test_half_storage_is_smaller_and_changes_nothing(model: AnyFuse, tmp_path: P
     for half in (True, False):
         folder = tmp_path / str(half)
         folder.mkdir()
-        images = _write(model, folder, half_storage=half)
+        images, _ = _write(model, folder, half_storage=half)
         session = ort.InferenceSession(folder / "encoder_rgb.onnx")
-        outputs.append(session.run(None, {"rgb": images["rgb"].numpy()})[0])
+        outputs.append(session.run(None, {"image": images["rgb"].numpy()})[0])
         sizes.append((folder / "encoder_rgb.onnx").stat().st_size)
     assert np.array_equal(*outputs)
     assert sizes[0] < 0.75 * sizes[1]
@@ -99,9 +96,9 @@ def test_half_storage_is_smaller_and_changes_nothing(model: AnyFuse, tmp_path: P
 
 @pytest.mark.slow
 def test_dynamic_graphs_take_other_sizes(model: AnyFuse, tmp_path: Path) -> None:
-    _write(model, tmp_path, dynamic=True)
+    _, graphs = _write(model, tmp_path, dynamic=True)
     other = PreprocessContract(modalities=("rgb", "thermal"), grid=GridSpec(height=128, width=64))
-    rows = check_parity(model, tmp_path, random_images(other))
+    rows = check_parity(model, tmp_path, random_images(other), graphs)
     assert max(r.max_abs for r in rows) < 1e-4
 
 

@@ -115,10 +115,10 @@ def test_a_bundle_that_is_slower_says_so(
 
     real = export.speed.time_all
 
-    def slow(engines: object, inputs: object) -> float:
+    def slow(*arguments: object) -> float:
         # The new bundle is timed first in every turn.
         slow.turn += 1  # type: ignore[attr-defined]
-        return real(engines, inputs) + (100 if slow.turn % 2 else 0)  # type: ignore[arg-type, attr-defined]
+        return real(*arguments) + (100 if slow.turn % 2 else 0)  # type: ignore[arg-type, attr-defined]
 
     slow.turn = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(export.speed, "time_all", slow)
@@ -126,7 +126,7 @@ def test_a_bundle_that_is_slower_says_so(
     status, printed, _ = run_export(make_bundle(), "--precision", "fp16", "--out", out)
     assert status == 0
     assert "fp16 is slower than float32 on onnxruntime-cpu here: 0.0" in printed
-    speed = Bundle.open(out).manifest.quantization["speed"]
+    (speed,) = Bundle.open(out).records.speed.values()
     assert 0 < speed["onnxruntime-cpu"] < 0.5
 
 

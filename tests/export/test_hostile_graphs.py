@@ -25,6 +25,7 @@ from perception.cli.main import main
 from perception.errors import BundleError, EngineError
 from perception.files.containers import Folder
 from perception.runtime.bundle import Bundle, GraphSource, sha256_of
+from perception.runtime.wiring import Wiring
 
 MakeBundle = Callable[..., Path]
 
@@ -161,7 +162,7 @@ def test_a_graph_with_changed_bytes_is_a_graph_or_one_line(data: st.DataObject) 
             quantize(model, {layer.activation: 1.0 for layer in layers_of(model)}, names)
             to_half(model)
             simulate_half(model, computing_nodes(model))
-            compose({"rgb": model, "fuser": model})
+            compose({"rgb": model, "fuser": model}, Wiring.of({"rgb": "rgb"}))
 
 
 def _example() -> tuple[bytes, object]:
@@ -169,12 +170,12 @@ def _example() -> tuple[bytes, object]:
 
     weight = onnx.numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "w")
     nodes = [
-        onnx.helper.make_node("Conv", ["rgb", "w"], ["a"], name="conv"),
+        onnx.helper.make_node("Conv", ["image", "w"], ["a"], name="conv"),
         onnx.helper.make_node("Relu", ["a"], ["f"], name="relu"),
     ]
     values = [
         onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 8, 8])
-        for n, c in (("rgb", 3), ("f", 2))
+        for n, c in (("image", 3), ("f", 2))
     ]
     made = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], [weight])
     opsets = [onnx.helper.make_opsetid("", 18)]

@@ -242,7 +242,7 @@ def test_the_commands_quantize_and_compare(
         "--judge-frames", 1, "--calib-frames", 2, "--max-error", 0.5, "--threads", 1, "--out", out,
     )  # fmt: skip
     anysense("bundle", "verify", out)
-    assert set(Bundle.open(out).manifest.backends) >= {"onnxruntime-cpu"}
+    assert set(Bundle.open(out).records.backends) >= {"onnxruntime-cpu"}
     anysense(
         "bench", copy, out, "--device", "onnxruntime", "--frames", 1, "--warmup", 0,
         "--threads", 1, "--json", tmp_path / "b.json",

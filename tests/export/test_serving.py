@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.bundle_graphs import GraphChoice, add_graphs
+from export.bundle_graphs import GraphChoice, with_graphs
 from export.serving import _model_name, pbtxt_string, write_isaac_ros, write_triton
 from perception.errors import BundleError, ConfigError
 from perception.frame import Sample
@@ -102,7 +102,7 @@ def test_tensors_of_any_name_stay_tensors(make_bundle: Callable[..., Path], tmp_
         "name", "backend", "max_batch_size", "instance_group [ { count",
     ]  # fmt: skip
     content = yaml.safe_load(write_isaac_ros(bundle, tmp_path / "out").read_text())
-    assert hostile in content["/**"]["ros__parameters"]["input_tensor_names"]
+    assert f"rgb.{hostile}" in content["/**"]["ros__parameters"]["input_tensor_names"]
 
 
 def test_what_is_no_model_is_not_replaced(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -138,14 +138,15 @@ def test_weights_beside_a_graph_come_along(
 def test_bytes_in_give_what_preprocessed_floats_give(
     graph: str, tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    copy = Bundle.open(shutil.copytree(tiny_bundle, tmp_path / "copy"))
-    add_graphs(copy, GraphChoice(single=True, subsets=(("rgb", "depth"),)), 1)
+    add = GraphChoice(single=True, subsets=(("rgb", "depth"),))
+    with_graphs(Bundle.open(tiny_bundle), tmp_path / "copy", add, 1)
+    copy = Bundle.open(tmp_path / "copy")
     contract = copy.manifest.inputs
     grid = contract.grid
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (grid.height, grid.width, 3), dtype=np.uint8)
     floats = probe_inputs(contract)
-    floats["rgb"] = preprocess_sample(Sample("rgb", image), contract)
+    floats["rgb"] = preprocess_sample(Sample("rgb", image), contract["rgb"])
     outputs = []
     for flag in (True, False):
         folder = write_triton(copy, tmp_path / str(flag), graph, uint8_rgb=flag)
@@ -164,7 +165,7 @@ def test_bytes_in_give_what_preprocessed_floats_give(
 
 
 def test_a_graph_without_rgb_takes_no_bytes(tiny_bundle: Path, tmp_path: Path) -> None:
-    copy = Bundle.open(shutil.copytree(tiny_bundle, tmp_path / "copy"))
-    add_graphs(copy, GraphChoice(subsets=(("depth",),)), 1)
+    with_graphs(Bundle.open(tiny_bundle), tmp_path / "copy", GraphChoice(subsets=(("depth",),)), 1)
+    copy = Bundle.open(tmp_path / "copy")
     with pytest.raises(ConfigError, match="no RGB"):
         write_triton(copy, tmp_path / "out", "depth", uint8_rgb=True)

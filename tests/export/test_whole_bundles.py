@@ -23,7 +23,7 @@ from export.half_bundle import write_half
 from export.int8 import write_changed
 from perception.cli.main import main
 from perception.errors import AnySenseError, BundleError, ConfigError
-from perception.runtime.bundle import Bundle
+from perception.runtime.bundle import Bundle, record
 
 ROOT = Path(__file__).parents[2]
 MakeBundle = Callable[..., Path]
@@ -209,18 +209,22 @@ def test_a_read_only_bundle_is_not_replaced(make_bundle: MakeBundle) -> None:
         pass
 
 
-def test_graphs_are_added_whole(make_bundle: MakeBundle) -> None:
-    source = make_bundle()
+def test_a_bundle_with_more_graphs_is_another_one(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    source, out = make_bundle(), tmp_path / "out"
+    record(source, accuracy={"some data": {"subsets": {"rgb": {"miou": 0.5}}}})
     before = digest(source)
-    (source / "single.onnx").write_text("left by one that was killed")
-    assert run_export(source, "--subset", "single")[0] == 0
-    assert Bundle.open(source).manifest.graphs.single is not None
-    assert sorted(digest(source)) == sorted([*before, "single.onnx"])
+    status, error = run_export(source, "--subset", "single")
+    assert status == 2 and "has no graph single" in error and "--out DIR" in error
+    assert run_export(source, "--subset", "single", "--out", out)[0] == 0
+    assert digest(source) == before
+    assert Bundle.open(out).manifest.graphs.single is not None
+    assert Bundle.open(out).records.accuracy == Bundle.open(source).records.accuracy
+    assert sorted(digest(out)) == sorted([*before, "single.onnx"])
 
 
 def test_what_is_for_runs_is_refused_with_a_bundle(make_bundle: MakeBundle, tmp_path: Path) -> None:
     source = make_bundle()
-    for option in ("--name=x", "--version=2", "--weights=float32", "--dynamic"):
+    for option in ("--name=x", "--version=2", "--weights=float32", "--licence=MIT", "--dynamic"):
         status, error = run_export(source, "--subset", "single", option, "--out", tmp_path / "o")
         assert status == 2 and option.split("=")[0] in error and "run or checkpoint" in error
 
@@ -241,10 +245,10 @@ def test_a_zip_is_a_source(make_bundle: MakeBundle, tmp_path: Path) -> None:
 
 
 def test_graphs_of_other_names_are_told_by_them(
-    make_bundle: MakeBundle, capsys: pytest.CaptureFixture[str]
+    make_bundle: MakeBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = make_bundle()
-    assert run_export(source, "--subset", "single") == (0, "")
+    source = tmp_path / "out"
+    assert run_export(make_bundle(), "--subset", "single", "--out", source) == (0, "")
     text = (source / "bundle.yaml").read_text().replace("single.onnx", "whole.onnx")
     (source / "bundle.yaml").write_text(text)
     (source / "single.onnx").rename(source / "whole.onnx")
