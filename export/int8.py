@@ -247,7 +247,8 @@ def write_changed(
             path.parent.mkdir(parents=True, exist_ok=True)
             onnx.save(model, path)
         changed["files"] = {name: sha256_of(folder / name) for name in sorted(files.values())}
-        records = BundleRecords(accuracy={"of": "the float32 bundle", **source.records.accuracy})
+        known = source.records.accuracy
+        records = BundleRecords(accuracy={"of": "the float32 bundle", **known} if known else {})
         write_bundle(folder, source.manifest.model_copy(update=changed), records)
         finish(folder)
 

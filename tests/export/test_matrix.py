@@ -18,7 +18,7 @@ from onnx import TensorProto
 from export.bundle_graphs import GraphChoice, add_graphs, parse_choice, with_graphs
 from perception.cli.export_arguments import ENGINES, PRECISIONS, add_arguments, check_arguments
 from perception.cli.main import main
-from perception.errors import BundleError, ConfigError, EngineError, ParityError
+from perception.errors import ConfigError, EngineError, ParityError
 from perception.frame import MODALITIES, subset_name, subsets_of
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.cuda_driver import examine_driver

@@ -62,6 +62,7 @@ def test_a_bundle_without_a_single_graph_is_told(tiny_bundle: Path, tmp_path: Pa
     manifest = yaml.safe_load((copy / "bundle.yaml").read_text())
     del manifest["graphs"]["single"]
     (copy / "bundle.yaml").write_text(yaml.safe_dump(manifest))
+    (copy / "records.yaml").unlink()
     for write in (write_triton, write_isaac_ros):
         with pytest.raises(BundleError, match="--subset single"):
             write(Bundle.open(copy), tmp_path / "out")

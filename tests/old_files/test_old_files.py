@@ -79,12 +79,15 @@ def test_answers_of_every_subset_are_those_of_then(
 
 
 def test_the_bundle_says_what_it_said() -> None:
-    manifest = Bundle.open(OLD / "bundle").manifest
+    bundle = Bundle.open(OLD / "bundle")
+    manifest, records = bundle.manifest, bundle.records
     assert manifest.name == "old-small" and manifest.version == "3" and manifest.simulated
-    assert manifest.modalities == MODALITIES and manifest.tasks == ("segmentation", "detection")
-    assert manifest.accuracy["made up val"]["subsets"]["rgb+lidar"]["miou"] == 0.25
-    assert manifest.backends["openvino"].passed and manifest.training["licence"] == "CC0-1.0"
-    assert manifest.detection.strides == (8,) and manifest.detection.nms_iou == 0.6
+    assert manifest.inputs.names == MODALITIES
+    assert manifest.tasks.segmentation is not None and manifest.tasks.boxes2d is not None
+    assert records.accuracy["made up val"]["subsets"]["rgb+lidar"]["miou"] == 0.25
+    assert records.backends["openvino"].passed and manifest.training["licence"] == "CC0-1.0"
+    assert manifest.licence.data == "CC0-1.0"
+    assert manifest.tasks.boxes2d.strides == (8,) and manifest.tasks.boxes2d.nms_iou == 0.6
 
 
 def test_the_rig_says_what_it_said() -> None:
