@@ -6,7 +6,6 @@ from typing import Any
 
 from perception.adapters.messages import camera_fields, to_ns, to_transform
 from perception.errors import CalibrationError
-from perception.frame import Modality
 from perception.geometry.camera import CameraModel
 from perception.geometry.live import LiveCalibration
 
@@ -21,21 +20,19 @@ class MessageCalibration(LiveCalibration):
     A bad transform in a message does not take the good ones beside it along.
     """
 
-    def __init__(
-        self, source: str = "auto", reference_frame: str = "", max_age_ns: int | None = None
-    ) -> None:
-        super().__init__(source, reference_frame, max_age_ns)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.problems: dict[str, str] = {}
-        self._seen: dict[Modality, dict[str, Any]] = {}
+        self._seen: dict[str, dict[str, Any]] = {}
 
-    def on_camera(self, modality: Modality, info: Any) -> bool:
+    def on_camera(self, sensor: str, info: Any) -> bool:
         """Take in a `CameraInfo`; False, and a line in `problems`, when it cannot be used."""
-        fields, key = camera_fields(info), f"{modality} camera_info"
-        if self._seen.get(modality) == fields:
+        fields, key = camera_fields(info), f"{sensor} camera_info"
+        if self._seen.get(sensor) == fields:
             return key not in self.problems
-        self._seen[modality] = fields
+        self._seen[sensor] = fields
         try:
-            self.note_camera(modality, *CameraModel.choices_of_camera_info(fields))
+            self.note_camera(sensor, *CameraModel.choices_of_camera_info(fields))
         except CalibrationError as error:
             self._note(key, str(error))
             return False

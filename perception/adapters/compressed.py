@@ -20,7 +20,7 @@ from perception.adapters.rvl import decode_rvl
 from perception.adapters.thermal import thermal_from_array
 from perception.errors import EncodingError
 from perception.files.limits import check_pixels
-from perception.frame import Modality
+from perception.frame import Kind
 
 _MAGICS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 _DEPTH_HEADER = struct.Struct("<iff")  # which coding; the two parameters of inverse depth
@@ -28,12 +28,12 @@ _RVL_SIZE = struct.Struct("<II")  # width, height
 
 
 def decode_compressed_image(
-    modality: Modality, data: Bytes, format: str, *, thermal_unit: str = "auto"
+    kind: Kind, data: Bytes, format: str, *, thermal_unit: str = "auto"
 ) -> tuple[NDArray[Any], str]:
     """Decode the bytes of a `CompressedImage`.
 
     Args:
-        modality: rgb, depth or thermal.
+        kind: rgb, depth or thermal.
         data: its data.
         format: its format.
         thermal_unit: see `decode_thermal`.
@@ -48,20 +48,20 @@ def decode_compressed_image(
     """
     flat = byte_view(data, "compressed image")
     if "compresseddepth" in format.lower():
-        if modality == "rgb":
-            raise EncodingError(f"format '{format}' is depth, expected colors", where=modality)
+        if kind == "rgb":
+            raise EncodingError(f"format '{format}' is depth, expected colors", where=kind)
         image = _decode_depth_transport(flat, format)
     else:
-        image = _decode_picture(flat, format, modality)
-    if modality == "rgb":
+        image = _decode_picture(flat, format, kind)
+    if kind == "rgb":
         mosaic = format.partition(";")[0].strip()
         if image.ndim == 2 and mosaic.startswith("bayer_"):  # compressed as the camera sent it
             return _demosaic(image, mosaic), ""
         if image.dtype != np.uint8:
             image = (image >> 8).astype(np.uint8)
         return (image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)), ""
-    image = _gray(image, modality)
-    if modality == "depth":
+    image = _gray(image, kind)
+    if kind == "depth":
         return depth_from_array(image), ""
     return thermal_from_array(image, unit=thermal_unit)
 

@@ -34,7 +34,7 @@ from perception.errors import EncodingError, InputError
 from perception.files.arrays import NPY_MAGIC, parse_npy, parse_npz
 from perception.files.limits import MAX_ARCHIVE_FILES
 from perception.files.text import read_bytes
-from perception.frame import LEAST_RANGE_M, Modality, Sample
+from perception.frame import LEAST_RANGE_M, Kind, Sample
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 CLOUD_SUFFIXES = (".npy", ".npz", *COLUMNS_BY_SUFFIX, ".pcd")
@@ -149,7 +149,7 @@ def load_labels(path: Path) -> NDArray[Any]:
         return decode_labels(read_bytes(path))
 
 
-def file_remarks(path: Path, modality: Modality) -> list[str]:
+def file_remarks(path: Path, kind: Kind) -> list[str]:
     """What a user should know of a sample's file that can be read: turned, only a preview, dim, or damaged.
 
     Damage is known of a file that was loaded before.
@@ -158,14 +158,14 @@ def file_remarks(path: Path, modality: Modality) -> list[str]:
         DataError, EncodingError: as the file's loader.
     """
     with _naming(path):
-        if modality == "lidar":
+        if kind == "lidar":
             return []
         content = read_bytes(path)
         if _array(content, path) is not None:
             return []
         damage = _DAMAGED.get(Path(path))
-        found = [*remarks(content, turned=modality != "depth"), *([damage] if damage else [])]
-        return [*found, *dim_remark(content)] if modality == "rgb" else found
+        found = [*remarks(content, turned=kind != "depth"), *([damage] if damage else [])]
+        return [*found, *dim_remark(content)] if kind == "rgb" else found
 
 
 def _picture(content: bytes, path: Path) -> Picture:

@@ -14,8 +14,8 @@ from perception.adapters.depth import decode_depth
 from perception.adapters.image import RawImage, decode_rgb
 from perception.adapters.pointcloud import PointField, decode_pointcloud2
 from perception.adapters.thermal import decode_thermal
-from perception.errors import EncodingError
-from perception.frame import LEAST_RANGE_M, Modality, Sample
+from perception.errors import EncodingError, InputError
+from perception.frame import LEAST_RANGE_M, Kind, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
@@ -25,7 +25,7 @@ CLOUD = "sensor_msgs/msg/PointCloud2"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF = "tf2_msgs/msg/TFMessage"
 
-SENSOR_TYPES: dict[Modality, tuple[str, ...]] = {
+SENSOR_TYPES: dict[Kind, tuple[str, ...]] = {
     "rgb": (IMAGE, COMPRESSED),
     "depth": (IMAGE, COMPRESSED),
     "thermal": (IMAGE, COMPRESSED),
@@ -37,39 +37,55 @@ _MARKS = {"point_step": CLOUD, "encoding": IMAGE, "format": COMPRESSED}
 
 
 def to_sample(
-    modality: Modality,
+    kind: Kind,
     message: Any,
     thermal_unit: str = "auto",
     *,
     least_range_m: float = LEAST_RANGE_M,
+    sensor: str = "",
 ) -> Sample:
     """Decode a parsed `Image`, `CompressedImage`, or for lidar `PointCloud2`.
 
     Args:
-        modality: what the topic is declared as.
+        kind: what the topic is declared as.
         message: the message.
         thermal_unit: see `decode_thermal`.
         least_range_m: the LiDAR's least range; what is nearer, (0, 0, 0) too, is no return.
+        sensor: the sensor's name, if not its kind.
 
     Raises:
         EncodingError: another type of message, or an encoding or layout that is unknown.
         InputError: fields contradict each other.
     """
-    kind = next((kind for mark, kind in _MARKS.items() if hasattr(message, mark)), "")
-    if kind not in SENSOR_TYPES[modality]:
-        name = kind or getattr(message, "__msgtype__", type(message).__name__)
-        wanted = " or ".join(SENSOR_TYPES[modality])
-        raise EncodingError(f"a {name} is no {modality}", where=modality, hint=f"needs {wanted}")
+    try:
+        values, encoding, unit = _decode(kind, message, thermal_unit, least_range_m)
+    except InputError as error:
+        if sensor in ("", kind):
+            raise
+        where = sensor if error.where in ("", kind) else f"{sensor}: {error.where}"
+        raise type(error)(error.message, where=where, hint=error.hint) from error
     stamp, frame = stamp_of(message), message.header.frame_id
-    if kind == CLOUD:
-        return Sample("lidar", _points(message, least_range_m), stamp, frame, "xyzi")
-    if kind == COMPRESSED:
+    return Sample(kind, values, stamp, frame, encoding, unit, sensor=sensor)
+
+
+def _decode(
+    kind: Kind, message: Any, thermal_unit: str, least_range_m: float
+) -> tuple[NDArray[Any], str, str]:
+    """A message's data, encoding and unit."""
+    found = next((name for mark, name in _MARKS.items() if hasattr(message, mark)), "")
+    if found not in SENSOR_TYPES[kind]:
+        name = found or getattr(message, "__msgtype__", type(message).__name__)
+        wanted = " or ".join(SENSOR_TYPES[kind])
+        raise EncodingError(f"a {name} is no {kind}", where=kind, hint=f"needs {wanted}")
+    if found == CLOUD:
+        return _points(message, least_range_m), "xyzi", ""
+    if found == COMPRESSED:
         values, unit = decode_compressed_image(
-            modality, message.data, message.format, thermal_unit=thermal_unit
+            kind, message.data, message.format, thermal_unit=thermal_unit
         )
-        return Sample(modality, values, stamp, frame, message.format, unit)
-    values, unit = _pixels(modality, message, thermal_unit)
-    return Sample(modality, values, stamp, frame, message.encoding, unit)
+        return values, message.format, unit
+    values, unit = _pixels(kind, message, thermal_unit)
+    return values, message.encoding, unit
 
 
 def _points(message: Any, least_range_m: float) -> NDArray[Any]:
@@ -86,7 +102,7 @@ def _points(message: Any, least_range_m: float) -> NDArray[Any]:
     )
 
 
-def _pixels(modality: Modality, message: Any, thermal_unit: str) -> tuple[NDArray[Any], str]:
+def _pixels(kind: Kind, message: Any, thermal_unit: str) -> tuple[NDArray[Any], str]:
     raw = RawImage(
         message.height,
         message.width,
@@ -95,9 +111,9 @@ def _pixels(modality: Modality, message: Any, thermal_unit: str) -> tuple[NDArra
         message.step,
         bool(message.is_bigendian),
     )
-    if modality == "rgb":
+    if kind == "rgb":
         return decode_rgb(raw), ""
-    if modality == "depth":
+    if kind == "depth":
         return decode_depth(raw), ""
     return decode_thermal(raw, unit=thermal_unit)
 

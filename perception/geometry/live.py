@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from perception.errors import CalibrationError
-from perception.frame import Modality, Sample
+from perception.frame import KINDS, Kind, Sample, in_order
 from perception.geometry.camera import CameraModel
 from perception.geometry.frames import FrameTree
 from perception.geometry.rig import Rig, load_rig
 from perception.geometry.transforms import RigidTransform
 
-IMAGES: tuple[Modality, ...] = ("rgb", "depth", "thermal")
-
+IMAGES: tuple[Kind, ...] = ("rgb", "depth", "thermal")
+"""The kinds of sensors that have pixels."""
 
 _SAME_VIEW = 0.02
 """Largest difference of two views that pass for one, as a share of the picture's size."""
@@ -37,103 +37,148 @@ class LiveCalibration:
     Intrinsics: the rig file's, otherwise the newest noted.  Extrinsics: by `source`, `file` or `tf`
     (the tree); `auto` takes the rig file's where it has some, otherwise the tree's.
 
+    A LiDAR is projected into the camera that `into` says, else that whose intrinsics the rig file gives
+    it, else the rig's reference, else the first camera, as `kinds` are ordered, whose intrinsics are known.
+
     Args:
         source: `auto`, `tf` or `file`.
-        reference_frame: optical frame of the reference camera; empty takes that of the first camera
-            in canonical order whose intrinsics are known.
+        reference_frame: optical frame of the reference camera; empty takes that of the camera that a
+            LiDAR is projected into.  Where `into` names one, that one's own goes first.
         max_age_ns: how much older than a sample a transform that changes may be; None for any age.
+        kinds: the sensors' kinds, by name; if not given, there is one of each, called as its kind.
+        into: for LiDARs, the camera that each is projected into.
 
     Attributes:
-        unaligned: by image sensor, why its pixels are not those of the first image sensor: another
-            frame, or other intrinsics.  They are fused as if they were.
+        unaligned: by image sensor, why its pixels are not those of the first image sensor, or of any of
+            that one's kind, or of the one that the rig file says: another frame, or other intrinsics.
+            They are fused as if they were.
         on_missing: called, on the thread that attaches, when the tree lacks a transform or its last
             one is too old.
     """
 
     def __init__(
-        self, source: str = "auto", reference_frame: str = "", max_age_ns: int | None = None
+        self,
+        source: str = "auto",
+        reference_frame: str = "",
+        max_age_ns: int | None = None,
+        kinds: Mapping[str, Kind] | None = None,
+        into: Mapping[str, str] | None = None,
     ) -> None:
         self.source, self.reference_frame = source, reference_frame
         self.max_age_ns = max_age_ns
-        self.unaligned: dict[Modality, str] = {}
+        kinds = {kind: kind for kind in KINDS} if kinds is None else kinds
+        self.kinds: dict[str, Kind] = {name: kinds[name] for name in in_order(kinds)}
+        self.into = dict(into or {})
+        self.unaligned: dict[str, str] = {}
         self.on_missing: Callable[[], None] = lambda: None
-        self._looked_up: tuple[str, str] | None = None
-        self._image_frames: dict[Modality, str] = {}
+        self._looked_up: dict[str, tuple[str, str]] = {}
+        self._image_frames: dict[str, str] = {}
         self.tree = FrameTree()
         self.rig = Rig({})
-        self._cameras: dict[Modality, tuple[CameraModel, ...]] = {}
+        self._cameras: dict[str, tuple[CameraModel, ...]] = {}
         self._lock = threading.Lock()
 
     def load(self, path: str) -> None:
         """Read a rig file; an empty path forgets the one before.
 
         Raises:
-            CalibrationError: it cannot be read; what was known stays.
+            CalibrationError: it cannot be read, or a sensor is of another kind; what was known stays.
         """
-        self.rig = load_rig(Path(path)) if path else Rig({})
+        rig = load_rig(Path(path)) if path else Rig({})
+        for name, kind in rig.kinds.items():
+            if self.kinds.get(name, kind) != kind:
+                raise CalibrationError(
+                    f"{name} is of kind {kind}, not {self.kinds[name]}", where=path
+                )
+        self.rig = rig
 
-    def note_camera(self, modality: Modality, *choices: CameraModel) -> None:
+    def note_camera(self, sensor: str, *choices: CameraModel) -> None:
         """Take in intrinsics: of several, the one whose size an image has is attached to it."""
         with self._lock:
-            if set(choices) != set(self._cameras.get(modality, ())):  # else their order stays
-                self._cameras[modality] = choices
+            if set(choices) != set(self._cameras.get(sensor, ())):  # else their order stays
+                self._cameras[sensor] = choices
 
-    def camera(self, modality: Modality) -> CameraModel | None:
+    def camera(self, sensor: str) -> CameraModel | None:
         """Intrinsics of a camera, None when nothing is known."""
-        own = self.rig.sensors.get(modality)
+        own = self.rig.sensors.get(sensor)
         if own is not None and own.camera is not None:
             return own.camera
         with self._lock:
-            return next(iter(self._cameras.get(modality, ())), None)
+            return next(iter(self._cameras.get(sensor, ())), None)
 
-    def offset_ns(self, modality: Modality) -> int:
+    def offset_ns(self, sensor: str) -> int:
         """What the rig file adds to a sensor's stamps."""
-        own = self.rig.sensors.get(modality)
+        own = self.rig.sensors.get(sensor)
         return 0 if own is None else own.time_offset_ns
 
     def attach(self, sample: Sample) -> Sample:
         """The sample with what is known about its sensor.
 
         Raises:
-            CalibrationError: the LiDAR's place is to come from TF, and TF does not say it.
+            CalibrationError: of the camera that a LiDAR is projected into nothing is known, or the
+                LiDAR's place is to come from TF, and TF does not say it.
         """
-        modality = sample.modality
-        if modality != "lidar":
-            self._choose(modality, sample.data.shape[:2])
-            self._compare(modality, sample.frame_id)
-            return replace(sample, camera=self.camera(modality))
-        own = self.rig.sensors.get("lidar")
-        extrinsics = own.extrinsics if own is not None and self.source != "tf" else None
-        camera = own.camera if own is not None else None
-        if camera is None:
-            camera = next((c for m in IMAGES if (c := self.camera(m)) is not None), None)
+        sensor = sample.sensor
+        if sample.kind in IMAGES:
+            self._choose(sensor, sample.data.shape[:2])
+            self._compare(sensor, sample.frame_id)
+            return replace(sample, camera=self.camera(sensor))
+        target = self._target(sensor)
+        camera = self.camera(target)
         if camera is None:
             raise CalibrationError(
-                "no camera to project into",
-                where="lidar",
+                f"no camera to project into{target and f': {target} has no intrinsics'}",
+                where=sensor,
                 hint="camera_info of an image input, or a rig file",
             )
-        frame = self.reference_frame or camera.frame_id
+        extrinsics = self._placed(sensor)
         if extrinsics is None and self.source != "file":
-            extrinsics = self._from_tree(frame, sample)
+            own = self.rig.sensors.get(target) if target != sensor else None
+            frames = self.reference_frame, camera.frame_id
+            frames = frames[::-1] if sensor in self.into else frames
+            named = (*frames, own.frame_id if own is not None else "")
+            extrinsics = self._from_tree(next(filter(None, named), ""), sample)
         return replace(sample, camera=camera, extrinsics=extrinsics)
 
-    def _choose(self, modality: Modality, size: tuple[int, ...]) -> None:
+    def _target(self, lidar: str) -> str:
+        """Whose intrinsics a LiDAR is projected with: a camera's, its own in the rig file; or none's."""
+        own = self.rig.sensors.get(lidar)
+        if lidar in self.into or own is None or own.camera is None:
+            known = (name for name in self._images() if self.camera(name) is not None)
+            return self.into.get(lidar) or self.rig.reference or next(known, "")
+        return lidar
+
+    def _placed(self, lidar: str) -> RigidTransform | None:
+        """Where the rig file says that a LiDAR sits, to the camera that it is projected into."""
+        own = self.rig.sensors.get(lidar)
+        if own is None or self.source == "tf":
+            return None
+        if self.into.get(lidar, self.rig.reference) == self.rig.reference:
+            return own.extrinsics
+        try:
+            return self.rig.between(lidar, self.into[lidar])
+        except CalibrationError:
+            return None
+
+    def _images(self) -> list[str]:
+        return [name for name, kind in self.kinds.items() if kind in IMAGES]
+
+    def _choose(self, sensor: str, size: tuple[int, ...]) -> None:
         """Put those of a camera's models first that have the size (height, width) of its image."""
         with self._lock:
-            choices = self._cameras.get(modality, ())
+            choices = self._cameras.get(sensor, ())
             if len(choices) > 1:
                 fitting = sorted(choices, key=lambda c: (c.height, c.width) != size)
-                self._cameras[modality] = tuple(fitting)
+                self._cameras[sensor] = tuple(fitting)
 
     def _from_tree(self, frame: str, sample: Sample) -> RigidTransform:
         if not frame or not sample.frame_id:
             raise CalibrationError(
                 "a frame has no name: cannot look up its transform",
-                where="lidar",
+                where=sample.sensor,
                 hint="set frame_id in the messages, reference_frame, or calibration_file",
             )
-        self._looked_up = frame, sample.frame_id
+        self._looked_up[sample.sensor] = frame, sample.frame_id
         try:
             return self.tree.lookup(
                 frame, sample.frame_id, sample.stamp_ns, max_age_ns=self.max_age_ns
@@ -144,48 +189,60 @@ class LiveCalibration:
 
     def follows_changes(self) -> bool:
         """Whether what was looked up last in the tree is unknown or may change over time."""
-        return self._looked_up is None or not self.tree.is_static(*self._looked_up)
+        found = self._looked_up
+        pending = any(name not in found and self.needs_tree((name,)) for name in self.kinds)
+        return not found or pending or not all(self.tree.is_static(*f) for f in found.values())
 
     def sources(self) -> list[str]:
         """What is known, by where it comes from, such as `rgb camera_info`; empty for nothing."""
         with self._lock:
-            live = {m for m, choices in self._cameras.items() if choices}
+            live = {name for name, choices in self._cameras.items() if choices}
         found = []
-        for modality in IMAGES:
-            own = self.rig.sensors.get(modality)
-            if own is not None and own.camera is not None:
-                found.append(f"{modality} rig file")
-            elif modality in live:
-                found.append(f"{modality} camera_info")
-        own = self.rig.sensors.get("lidar")
-        if own is not None and own.extrinsics is not None and self.source != "tf":
-            found.append("lidar rig file")
-        elif self._looked_up is not None and self.tree.connects(*self._looked_up):
-            found.append("lidar tf")
+        for name, kind in self.kinds.items():
+            own = self.rig.sensors.get(name)
+            if kind not in IMAGES:
+                if self._placed(name) is not None:
+                    found.append(f"{name} rig file")
+                elif name in self._looked_up and self.tree.connects(*self._looked_up[name]):
+                    found.append(f"{name} tf")
+            elif own is not None and own.camera is not None:
+                found.append(f"{name} rig file")
+            elif name in live:
+                found.append(f"{name} camera_info")
         return found
 
-    def needs_tree(self, inputs: Collection[Modality]) -> bool:
+    def needs_tree(self, sensors: Collection[str]) -> bool:
         """Whether transforms from the tree are used for any of these sensors."""
-        own = self.rig.sensors.get("lidar")
-        placed = own is not None and own.extrinsics is not None
-        return "lidar" in inputs and self.source != "file" and (self.source == "tf" or not placed)
+        lidars = [name for name in sensors if self.kinds.get(name) == "lidar"]
+        return self.source != "file" and any(self._placed(name) is None for name in lidars)
 
-    def _compare(self, modality: Modality, frame: str) -> None:
+    def _compare(self, sensor: str, frame: str) -> None:
         """Note in `unaligned` whether a sensor's pixels are those of the first image sensor."""
         with self._lock:
-            self._image_frames[modality] = frame.lstrip("/")
-            first = next(m for m in IMAGES if m in self._image_frames)
-            frames = self._image_frames[first], self._image_frames[modality]
-        if modality == first:
-            return
-        line = ""
-        if all(frames) and frames[0] != frames[1]:
-            line = f"{modality}: in frame '{frames[1]}', {first} in '{frames[0]}'"
+            self._image_frames[sensor] = frame.lstrip("/")
+            frames = dict(self._image_frames)
+        own = self.rig.sensors.get(sensor)
+        if own is not None and own.aligned_with:
+            first = own.aligned_with
+            peers, frames = [first], {}  # its frame may have another name
         else:
-            one, other = self.camera(first), self.camera(modality)
-            if one is not None and other is not None:
-                line = _other_view(modality, first, other, one)
-        if line:
-            self.unaligned[modality] = f"{line}: fused as if registered, which it is not"
+            first = next(name for name in (*self._images(), sensor) if name in frames)
+            kind = self.kinds.get(first)
+            peers = [name for name, other in self.kinds.items() if other == kind]
+            if sensor in (first, *peers) or not frames.keys() >= set(peers):
+                return
+        lines = [self._apart(sensor, peer, frames) for peer in peers]
+        if all(lines):
+            self.unaligned[sensor] = f"{lines[0]}: fused as if registered, which it is not"
         else:
-            self.unaligned.pop(modality, None)
+            self.unaligned.pop(sensor, None)
+
+    def _apart(self, sensor: str, other: str, frames: Mapping[str, str]) -> str:
+        """What tells the views of two image sensors apart, empty for nothing that is known."""
+        ours, theirs = frames.get(sensor), frames.get(other)
+        if ours and theirs and ours != theirs:
+            return f"{sensor}: in frame '{ours}', {other} in '{theirs}'"
+        own, reference = self.camera(sensor), self.camera(other)
+        if own is None or reference is None:
+            return ""
+        return _other_view(sensor, other, own, reference)

@@ -34,8 +34,8 @@ class RigidTransform:
     translation: Float64
 
     def __post_init__(self) -> None:
-        rotation = _matrix(self.rotation, (3, 3), "rotation")
-        translation = _matrix(self.translation, (3,), "translation")
+        rotation = as_matrix(self.rotation, (3, 3), "rotation")
+        translation = as_matrix(self.translation, (3,), "translation")
         with np.errstate(all="ignore"):
             error = np.abs(rotation @ rotation.T - np.eye(3)).max()
         if not error <= _ORTHONORMAL_TOLERANCE or np.linalg.det(rotation) < 0:
@@ -56,7 +56,7 @@ class RigidTransform:
     @staticmethod
     def from_matrix(matrix: ArrayLike) -> RigidTransform:
         """From a homogeneous (4, 4) or (3, 4) matrix."""
-        rows = _numbers(matrix, "transform matrix")
+        rows = as_numbers(matrix, "transform matrix")
         if rows.shape not in ((4, 4), (3, 4)):
             raise CalibrationError(f"transform matrix has shape {rows.shape}, expected (4, 4)")
         if rows.shape == (4, 4) and not np.allclose(rows[3], [0, 0, 0, 1]):
@@ -66,7 +66,7 @@ class RigidTransform:
     @staticmethod
     def from_quaternion_xyzw(quaternion: Sequence[float], translation: ArrayLike) -> RigidTransform:
         """From a quaternion in ROS order (x, y, z, w), normalized here, and a translation."""
-        q = _numbers(quaternion, "quaternion")
+        q = as_numbers(quaternion, "quaternion")
         with np.errstate(over="ignore"):
             norm = float(np.linalg.norm(q)) if q.shape == (4,) else 0.0
         if not np.isfinite(norm) or norm < 1e-9:
@@ -79,7 +79,7 @@ class RigidTransform:
                 [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
             ]
         )
-        return RigidTransform(rotation, _numbers(translation, "translation"))
+        return RigidTransform(rotation, as_numbers(translation, "translation"))
 
     @property
     def matrix(self) -> Float64:
@@ -128,15 +128,17 @@ class RigidTransform:
         )
 
 
-def _numbers(values: ArrayLike, what: str) -> Float64:
+def as_numbers(values: ArrayLike, what: str) -> Float64:
+    """`values` as an array; what is not numeric is a `CalibrationError` that names `what`."""
     try:
         return np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise CalibrationError(f"{what} is not numeric") from error
 
 
-def _matrix(values: ArrayLike, shape: tuple[int, ...], what: str) -> Float64:
-    out = _numbers(values, what)
+def as_matrix(values: ArrayLike, shape: tuple[int, ...], what: str) -> Float64:
+    """`values` as finite numbers of that shape; what cannot be is a `CalibrationError`."""
+    out = as_numbers(values, what)
     if out.shape != shape:
         raise CalibrationError(f"{what} has shape {out.shape}, expected {shape}")
     if not np.isfinite(out).all():

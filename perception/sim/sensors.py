@@ -137,8 +137,9 @@ def make_rig(sensors: Mapping[str, Mounted], reference: str) -> Rig:
             origin.yaw,
         )
         extrinsics = None if aligned else own.to_other(origin)
-        found[name] = SensorCalibration(own.camera or origin.camera, extrinsics, own.frame_id)
-    return Rig(found)
+        camera = own.camera or origin.camera
+        found[name] = SensorCalibration(camera, extrinsics, own.frame_id, kind=own.kind)
+    return Rig(found, reference=reference)
 
 
 def pixel_rays(camera: CameraModel) -> Float64:

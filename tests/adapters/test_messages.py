@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from perception.adapters import calibration as module
 from perception.adapters.calibration import MessageCalibration
 from perception.adapters.messages import stamp_of, to_camera, to_ns, to_sample
-from perception.errors import CalibrationError, EncodingError
-from perception.frame import MODALITIES, Sample
+from perception.errors import CalibrationError, EncodingError, InputError
+from perception.frame import KINDS, Kind, Sample
 
 QUATERNION = (0.5, -0.5, 0.5, 0.5)
 
@@ -138,13 +138,53 @@ def test_a_message_of_an_unknown_type_is_called_by_its_name() -> None:
         to_sample("lidar", _image(np.zeros((4, 6), np.uint8), "mono8"))
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_other_types_of_message_are_named(modality: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_types_of_message_are_named(kind: Kind) -> None:
     image = _image(np.zeros((4, 6), np.uint8), "mono8")
-    wrong = [_info(), SimpleNamespace(data="text"), image if modality == "lidar" else _cloud()]
+    wrong = [_info(), SimpleNamespace(data="text"), image if kind == "lidar" else _cloud()]
     for message in wrong:
-        with pytest.raises(EncodingError, match=f"no {modality} .*needs sensor_msgs"):
-            to_sample(modality, message)
+        with pytest.raises(EncodingError, match=f"no {kind} .*needs sensor_msgs"):
+            to_sample(kind, message)
+
+
+def _wrong(kind: Kind) -> list[SimpleNamespace]:
+    """Messages of the right type, each with something else that is wrong."""
+    if kind == "lidar":
+        endless, odd, bare = _cloud(), _cloud(), _cloud()
+        endless.height, odd.fields[0].datatype = 2**30, 77
+        bare.fields, bare.data = bare.fields[:2], bare.data
+        return [endless, odd, bare]
+    strange = _image(np.zeros((4, 6), np.uint8), "yuv777")
+    short, empty = _image(np.zeros((4, 6), np.uint8), "mono8"), _compressed(np.zeros((4, 6)), "png")
+    short.data, short.step, empty.data = short.data[:5], 2, b""
+    return [strange, short, empty, SimpleNamespace(**{**vars(short), "data": 7})]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_name_the_sensor(kind: Kind) -> None:
+    for message in [*_wrong(kind), _info()]:
+        lines = []
+        for name in ("", kind, "front_left"):
+            with pytest.raises(InputError) as caught:
+                to_sample(kind, message, sensor=name)
+            lines.append(str(caught.value))
+            types = type(caught.value)
+        assert lines[0] == lines[1] and "front_left" not in lines[0]
+        assert lines[2].startswith("front_left: ") and not lines[2].startswith(
+            f"front_left: {kind}:"
+        )
+        assert lines[2].endswith(lines[0].removeprefix(f"{kind}: ")) and types in (
+            InputError,
+            EncodingError,
+        )
+
+
+def test_samples_bear_the_name_of_their_sensor() -> None:
+    message = _image(np.zeros((4, 6, 3), np.uint8), "rgb8", 5)
+    assert to_sample("rgb", message).sensor == "rgb"
+    named = to_sample("rgb", message, sensor="front_left")
+    assert (named.kind, named.sensor, named.stamp_ns) == ("rgb", "front_left", 5)
+    assert to_sample("lidar", _cloud(), sensor="roof").sensor == "roof"
 
 
 def test_one_bad_transform_does_not_take_the_good_one_along() -> None:
@@ -253,3 +293,20 @@ def test_bad_camera_infos_leave_the_last_good_one() -> None:
     assert calibration.camera("rgb") is not None
     with pytest.raises(CalibrationError, match="uncalibrated"):
         to_camera(uncalibrated)
+
+
+def test_camera_infos_are_of_sensors_by_name() -> None:
+    calibration = MessageCalibration(
+        kinds={"front": "rgb", "rear": "rgb", "roof": "lidar"}, into={"roof": "rear"}
+    )
+    assert calibration.on_camera("front", _info())
+    assert calibration.on_camera("rear", _info(k=np.array([400, 0, 9, 0, 400, 9, 0, 0, 1.0])))
+    assert not calibration.on_camera("rear", _info(k=np.zeros(9)))
+    assert list(calibration.problems) == ["rear camera_info"]
+    fx = [getattr(calibration.camera(name), "fx", None) for name in ("front", "rear", "rgb")]
+    assert fx == [500, 400, None]
+    placed = SimpleNamespace(transforms=[_transform("roof", QUATERNION)])
+    assert calibration.on_transforms(placed, static=True) == 0
+    cloud = Sample("lidar", np.ones((1, 4), np.float32), 5, "roof", sensor="roof")
+    got = calibration.attach(cloud)
+    assert got.camera is not None and got.camera.fx == 400 and got.extrinsics is not None

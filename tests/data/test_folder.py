@@ -73,9 +73,9 @@ def _empty_cloud(root: Path) -> None:
 
 def _wrong_extrinsics(root: Path) -> None:
     rig = yaml.safe_load((root / "rig.yaml").read_text())
-    matrix = np.array(rig["sensors"]["lidar"]["to_reference"])
+    matrix = np.array(rig["sensors"]["lidar"]["pose"]["matrix"])
     matrix[:3, :3] = np.diag([-1, 1, -1]) @ matrix[:3, :3]
-    rig["sensors"]["lidar"]["to_reference"] = matrix.tolist()
+    rig["sensors"]["lidar"]["pose"]["matrix"] = matrix.tolist()
     (root / "rig.yaml").write_text(yaml.safe_dump(rig))
 
 

@@ -25,6 +25,26 @@ sensors:
     to_reference: [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     time_offset_ns: 5
 """
+RIG_2 = """schema: 2
+base: base_link
+reference: front
+date: 2026-11-26
+source: board, 16 poses
+sensors:
+  front:
+    kind: rgb
+    frame_id: front_optical
+    camera: {width: 64, height: 48, intrinsics: [50, 50, 32, 24]}
+    camera_sigma: [0.1, 0.1, 0.2, 0.2]
+    pose: {matrix: [[0, 0, 1, 1], [-1, 0, 0, 0], [0, -1, 0, 1], [0, 0, 0, 1]]}
+  depth: {aligned_with: front, clock: {offset_ns: 5, sigma_ns: 1, drift_ppm: 0, epoch: unix}}
+  roof:
+    kind: lidar
+    pose:
+      matrix: [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]]
+      covariance: [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0],
+                   [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0.5], [0, 0, 0, 0, 0.5, 1]]
+"""
 INFO = """image_width: 64
 image_height: 48
 camera_name: left
@@ -61,6 +81,10 @@ def test_the_files_themselves_are_right(tmp_path: Path) -> None:
     rig = _load_rig(tmp_path, RIG)
     assert rig.sensors["rgb"].camera.width == 64
     assert rig.sensors["lidar"].time_offset_ns == 5
+    rig = _load_rig(tmp_path, RIG_2)
+    assert rig.kinds == {"front": "rgb", "depth": "depth", "roof": "lidar"}
+    assert (rig.date, rig.source) == ("2026-11-26", "board, 16 poses")
+    assert rig.sensors["depth"].time_offset_ns == 5
     assert _load_info(tmp_path, INFO).frame_id == "left"
     sensor = _load_kitti(tmp_path).sensors["lidar"]
     assert (sensor.camera.width, sensor.camera.height, sensor.camera.fx) == (1242, 375, 720)
@@ -103,7 +127,8 @@ def test_the_files_themselves_are_right(tmp_path: Path) -> None:
         ("time_offset_ns: 5", "time_offset_ns: true", "time_offset_ns"),
         ("time_offset_ns: 5", "time_offset_ns: 9300000000000000000", "time_offset_ns"),
         ("time_offset_ns: 5", "offset: 5", "offset"),
-        ("schema: 1", "schema: 2", "schema is 2"),
+        ("schema: 1", "schema: 3", "schema is 3, this version reads 1 and 2"),
+        ("schema: 1", "schema: 2", "unknown field 't"),
         ("sensors:", "others:", "sensors"),
         ("schema: 1", "schema: [", "not YAML"),
         ("schema: 1", "schema: \x01", "not YAML"),
@@ -114,6 +139,85 @@ def test_wrong_rigs(old: str, new: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match=message) as caught:
         _load_rig(tmp_path, RIG.replace(old, new, 1))
     assert "rig.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("base: base_link", "bass: base_link", "unknown field 'bass'"),
+        ("base: base_link", "base: [1]", "base: expected a name"),
+        ("base: base_link", "", "front: the reference has a pose where a base"),
+        ("reference: front", "reference: rear", "reference: 'rear' is not known"),
+        ("reference: front", "reference: roof", "reference: 'roof' is not known"),
+        ("reference: front", "", "reference: is missing"),
+        ("source: board, 16", "source: [16]  #", "source: expected"),
+        ("  front:", "  Front:", "'Front' is no name of a sensor"),
+        ("  front:", "  health:", "no sensor can be called 'health'"),
+        ("  roof:", "  front:", "'front' is given twice"),
+        ("  roof:", "  1:", "'1' is no name"),
+        ("kind: rgb", "kind: radar", "front: cannot be of kind 'radar'"),
+        ("kind: rgb", "kind: lidar", "reference: 'front' is not known"),
+        ("kind: rgb", "kind: [rgb]", "front: kind: expected"),
+        ("kind: rgb", "frame: rgb", "unknown field 'frame'"),
+        ("    kind: lidar", "", "roof: has no kind"),
+        ("kind: lidar", "kind: rgb\n    aligned_with: front", "roof: cannot be aligned with front"),
+        (
+            "kind: lidar",
+            "kind: lidar\n    aligned_with: front",
+            "roof: cannot be aligned with front",
+        ),
+        ("{aligned_with: front", "{kind: thermal", "depth: cannot be of kind 'thermal'"),
+        ("aligned_with: front", "aligned_with: roof", "depth: aligned_with: 'roof' is not known"),
+        ("aligned_with: front", "aligned_with: ghost", "depth: aligned_with: 'ghost' is not known"),
+        ("aligned_with: front", "aligned_with: depth", "depth: cannot be aligned with depth"),
+        ("[0.1, 0.1, 0.2, 0.2]", "[0.1, 0.1, 0.2]", "front: camera_sigma"),
+        (
+            "[0.1, 0.1, 0.2, 0.2]",
+            "[0.1, -0.1, 0.2, 0.2]",
+            "front: a standard deviation is negative",
+        ),
+        ("[0.1, 0.1, 0.2, 0.2]", "[0.1, .nan, 0.2, 0.2]", "front: a standard deviation"),
+        ("[0.1, 0.1, 0.2, 0.2]", "[0.1, x, 0.2, 0.2]", "camera_sigma is not numeric"),
+        ("[0.1, 0.1, 0.2, 0.2]", "soon", "camera_sigma is not numeric"),
+        ("offset_ns: 5", "offset_ns: 5.5", "clock.offset_ns: expected a whole number"),
+        ("offset_ns: 5", "offset_ns: 9300000000000000000", "clock.offset_ns"),
+        ("offset_ns: 5", "offset: 5", "depth: clock: unknown field 'offset'"),
+        ("sigma_ns: 1", "sigma_ns: -1", "depth: a standard deviation is negative"),
+        ("sigma_ns: 1", "sigma_ns: [1, 2]", "clock.sigma_ns has shape"),
+        ("sigma_ns: 1", "sigma_ns: .inf", "clock.sigma_ns holds values that are not finite"),
+        ("drift_ppm: 0", "drift_ppm: 20.0", "clock.drift_ppm other than 0 is not supported yet"),
+        ("drift_ppm: 0", "drift_ppm: .nan", "clock.drift_ppm other than 0"),
+        ("epoch: unix", "epoch: boot", "clock.epoch other than unix is not supported yet"),
+        ("clock: {", "clock: 5, date: {", "depth: date: expected"),
+        (
+            "clock: {offset_ns: 5, sigma_ns: 1, drift_ppm: 0, epoch: unix}",
+            "clock: 5",
+            "depth: clock: expected a table",
+        ),
+        ("{matrix: [[0, 0, 1, 1]", "{matrix: [[0, 0, 1, 1000]", "are these millimetres"),
+        ("{matrix: [[0, 0, 1, 1]", "{matrix: [[0, 0, 1, .inf]", "not finite"),
+        ("{matrix: [[0, 0, 1, 1]", "{matrix: [[0, 0, 2, 1]", "not a rotation"),
+        ("matrix: [[1, 0, 0, 0]", "to_base: [[1, 0, 0, 0]", "pose: unknown field 'to_base'"),
+        (
+            "      matrix: [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]]",
+            "",
+            "roof: transform",
+        ),
+        ("covariance: [[1, 0, 0, 0, 0, 0], ", "covariance: [", "roof: covariance has shape"),
+        ("covariance: [[1", "covariance: [[-1", "roof: covariance has a negative variance"),
+        ("covariance: [[1", "covariance: [[.nan", "covariance holds values that are not finite"),
+        ("covariance: [[1", "covariance: [[one", "covariance is not numeric"),
+        ("0.5, 1]]", "0.4, 1]]", "roof: covariance is not symmetric"),
+        ("0.5], [0, 0, 0, 0, 0.5, 1]", "1.5], [0, 0, 0, 0, 1.5, 1]", "negative variance in some"),
+        ("schema: 2", "schema: 1", "unknown kind of sensor 'front'"),
+        ("schema: 2", "schema: [2]", r"schema is \[2\]"),
+    ],
+)
+def test_wrong_rigs_of_schema_2(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in RIG_2
+    with pytest.raises(CalibrationError, match=message) as caught:
+        _load_rig(tmp_path, RIG_2.replace(old, new, 1))
+    assert "rig.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +274,7 @@ def test_wrong_kitti_texts(old: str, new: str, message: str, tmp_path: Path) -> 
         _load_kitti(tmp_path, velodyne=VELODYNE.replace("T: 0.1", "T:"))
 
 
-@pytest.mark.parametrize("text", [RIG, INFO, CAMERAS])
+@pytest.mark.parametrize("text", [RIG, RIG_2, INFO, CAMERAS])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
 def test_spoiled_bytes_give_one_line_or_are_read(
@@ -181,13 +285,15 @@ def test_spoiled_bytes_give_one_line_or_are_read(
     for _ in range(data.draw(st.integers(1, 6))):
         place = data.draw(st.integers(0, len(content) - 1))
         content[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
-    name = {RIG: "rig.yaml", INFO: "info.yaml", CAMERAS: "calib_cam_to_cam.txt"}[text]
+    name = {RIG: "rig.yaml", RIG_2: "rig.yaml", INFO: "info.yaml", CAMERAS: "calib_cam_to_cam.txt"}[
+        text
+    ]
     (folder / name).write_bytes(content)
     (folder / "calib_velo_to_cam.txt").write_text(VELODYNE)
     try:
         if text == CAMERAS:
             rig_from_kitti(folder)
-        elif text == RIG:
+        elif text in (RIG, RIG_2):
             load_rig(folder / name)
         else:
             load_camera_info(folder / name)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from perception.errors import CalibrationError
-from perception.frame import Modality, Sample
+from perception.frame import Kind, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.frames import FrameTree
 from perception.geometry.live import LiveCalibration
-from perception.geometry.rig import Rig, SensorCalibration
+from perception.geometry.rig import Pose, Rig, SensorCalibration, save_rig
 from perception.geometry.transforms import RigidTransform
 
 S = 1_000_000_000
 RGB = CameraModel(640, 480, 600.0, 600.0, 320.0, 240.0, frame_id="color")
 
 
-def _image(modality: Modality, frame: str, size: tuple[int, int] = (480, 640)) -> Sample:
-    shape = (*size, 3) if modality == "rgb" else size
-    kind = np.uint8 if modality == "rgb" else np.float32
-    return Sample(modality, np.ones(shape, kind), 1, frame)
+def _image(kind: Kind, frame: str, size: tuple[int, int] = (480, 640), sensor: str = "") -> Sample:
+    shape = (*size, 3) if kind == "rgb" else size
+    dtype = np.uint8 if kind == "rgb" else np.float32
+    return Sample(kind, np.ones(shape, dtype), 1, frame, sensor=sensor)
 
 
 def _known(depth: CameraModel | None = None) -> LiveCalibration:
@@ -119,7 +120,7 @@ def _moved(source: str = "auto", **rig: SensorCalibration) -> LiveCalibration:
     calibration.note_camera("rgb", RGB)
     calibration.tree.set("color", "lidar", THERE, 10 * S, static=True)
     calibration.tree.set("base", "color", THERE, 10 * S, static=True)
-    calibration.rig = Rig(rig)  # type: ignore[arg-type]
+    calibration.rig = Rig(rig)
     return calibration
 
 
@@ -252,3 +253,140 @@ def test_views_differ_from_two_percent_of_the_picture_on(value: str, sign: int) 
             calibration.attach(_image("rgb", "color"))
             calibration.attach(_image("depth", "color"))
             assert (value in calibration.unaligned.get("depth", "")) is told
+
+
+ROBOT: dict[str, Kind] = {
+    "roof": "lidar", "front": "rgb", "rear": "rgb", "night": "thermal", "nose": "lidar"
+}  # fmt: skip
+REAR = replace(OWN, frame_id="rear")
+
+
+def _at(x: float, y: float, z: float) -> RigidTransform:
+    return RigidTransform(np.eye(3), np.array([x, y, z]))
+
+
+def _robot(**more: str) -> LiveCalibration:
+    """Two cameras, two LiDARs and their tree."""
+    calibration = LiveCalibration(kinds=ROBOT, into=more)
+    calibration.note_camera("front", RGB)
+    calibration.note_camera("rear", REAR)
+    for frame, place in (("color", 1), ("rear", -1), ("roof", 0), ("nose", 3)):
+        calibration.tree.set("base", frame, _at(place, 0, 0), 10 * S, static=True)
+    return calibration
+
+
+def _cloud(sensor: str, frame: str = "") -> Sample:
+    return replace(CLOUD, sensor=sensor, frame_id=frame or sensor)
+
+
+def _found(sample: Sample) -> tuple[CameraModel | None, list[float]]:
+    assert sample.extrinsics is not None
+    return sample.camera, sample.extrinsics.translation.tolist()
+
+
+def test_each_lidar_is_projected_into_the_camera_that_is_said() -> None:
+    calibration = _robot(nose="rear")
+    assert calibration.sources() == ["front camera_info", "rear camera_info"]
+    assert _found(calibration.attach(_cloud("roof"))) == (RGB, [-1, 0, 0])
+    assert calibration.follows_changes()  # the other LiDAR was not looked up
+    assert _found(calibration.attach(_cloud("nose"))) == (REAR, [4, 0, 0])
+    assert not calibration.follows_changes()
+    assert calibration.sources() == [
+        "roof tf", "front camera_info", "rear camera_info", "nose tf"
+    ]  # fmt: skip
+    calibration.reference_frame = "base"
+    assert _found(calibration.attach(_cloud("roof"))) == (RGB, [0, 0, 0])
+    assert _found(calibration.attach(_cloud("nose"))) == (REAR, [4, 0, 0])
+    calibration.tree.set("base", "nose", _at(3, 0, 0), 11 * S)
+    assert calibration.follows_changes()
+    for into, why in (("night", ": night has no intrinsics"), ("ghost", ": ghost has no")):
+        calibration.into["nose"] = into
+        with pytest.raises(CalibrationError, match=f"nose: no camera to project into{why}"):
+            calibration.attach(_cloud("nose"))
+
+
+def test_the_rig_file_places_each_lidar_before_its_camera() -> None:
+    calibration = _robot(nose="rear")
+    calibration.rig = Rig(
+        {
+            "front": SensorCalibration(kind="rgb", pose=Pose(_at(1, 0, 0.5))),
+            "rear": SensorCalibration(kind="rgb", pose=Pose(_at(-1, 0, 0.5)), time_offset_ns=3),
+            "nose": SensorCalibration(kind="lidar", pose=Pose(_at(3, 0, 0))),
+        },
+        base="base_link",
+        reference="front",
+    )
+    assert _found(calibration.attach(_cloud("nose"))) == (REAR, [4, 0, -0.5])
+    assert _found(calibration.attach(_cloud("roof"))) == (RGB, [-1, 0, 0])  # of the tree
+    assert calibration.needs_tree(("roof",)) and not calibration.needs_tree(("nose", "front"))
+    assert calibration.sources()[-1] == "nose rig file"
+    assert calibration.offset_ns("rear") == 3
+    calibration.into = {}
+    assert _found(calibration.attach(_cloud("nose"))) == (RGB, [2, 0, -0.5])
+    calibration.into = {"nose": "front"}
+    assert _found(calibration.attach(_cloud("nose"))) == (RGB, [2, 0, -0.5])
+    calibration.into = {"nose": "night"}  # whose place the rig does not say
+    calibration.note_camera("night", REAR)
+    assert calibration.needs_tree(("nose",))
+    assert _found(calibration.attach(_cloud("nose"))) == (REAR, [4, 0, 0])
+    calibration.source = "file"
+    assert calibration.attach(_cloud("nose")).extrinsics is None
+
+
+def test_of_a_rig_with_a_reference_no_other_camera_is_taken() -> None:
+    calibration = LiveCalibration("file", kinds=ROBOT)
+    rear = SensorCalibration(frame_id="rear", kind="rgb", pose=Pose(_at(0, 0, 0)))
+    roof = SensorCalibration(kind="lidar", pose=Pose(_at(0, 0, 2)))
+    calibration.rig = Rig({"rear": rear, "roof": roof}, "base_link", "rear")
+    calibration.note_camera("front", RGB)
+    with pytest.raises(CalibrationError, match="roof: no camera to project into: rear has no"):
+        calibration.attach(_cloud("roof"))
+    calibration.note_camera("rear", replace(REAR, frame_id=""))
+    assert _found(calibration.attach(_cloud("roof")))[1] == [0, 0, 2]
+    calibration.source = "tf"
+    calibration.tree.set("rear", "roof", _at(9, 0, 0), 1, static=True)
+    assert _found(calibration.attach(_cloud("roof")))[1] == [9, 0, 0]
+
+
+def test_several_cameras_of_a_kind_need_not_be_aligned() -> None:
+    calibration = _robot()
+    calibration.attach(_image("thermal", "rear", sensor="night"))
+    calibration.attach(_image("rgb", "color", sensor="front"))
+    calibration.attach(_image("thermal", "rear", sensor="night"))
+    assert calibration.unaligned == {}  # the rear one may be its like, it was not seen yet
+    calibration.attach(_image("rgb", "rear", sensor="rear"))
+    calibration.attach(_image("thermal", "rear", sensor="night"))
+    assert calibration.unaligned == {}
+    calibration.attach(_image("thermal", "bumper", sensor="night"))
+    line = "night: in frame 'bumper', front in 'color': fused as if registered, which it is not"
+    assert calibration.unaligned == {"night": line}
+
+
+def test_what_the_rig_calls_aligned_is_held_to_its_intrinsics_alone() -> None:
+    calibration = _robot()
+    night = SensorCalibration(kind="thermal", aligned_with="rear")
+    calibration.rig = Rig({"rear": SensorCalibration(kind="rgb"), "night": night})
+    image = _image("thermal", "bumper", sensor="night")
+    calibration.attach(_image("rgb", "color", sensor="front"))
+    calibration.attach(image)
+    calibration.note_camera("night", REAR)
+    calibration.attach(image)
+    assert calibration.unaligned == {}
+    calibration.note_camera("night", replace(REAR, fx=30.0))
+    calibration.attach(image)
+    assert calibration.unaligned["night"].startswith(
+        "night: fx is 0.469 of the width, rear's 0.938"
+    )
+
+
+def test_a_rig_file_of_other_kinds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    calibration = _robot()
+    known = calibration.rig = Rig({"front": SensorCalibration(kind="rgb")})
+    save_rig(Rig({"front": SensorCalibration(kind="thermal")}), path)
+    with pytest.raises(CalibrationError, match=r"rig\.yaml: front is of kind thermal, not rgb"):
+        calibration.load(str(path))
+    assert calibration.rig is known
+    save_rig(Rig({"other": SensorCalibration(kind="thermal")}), path)
+    calibration.load(str(path))
+    assert calibration.rig.kinds == {"other": "thermal"}

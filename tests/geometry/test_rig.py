@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.errors import CalibrationError
-from perception.frame import MODALITIES, Sample
+from perception.frame import KINDS, NAME_PATTERN, RESERVED, Sample
 from perception.geometry.camera import CameraModel
-from perception.geometry.rig import Rig, SensorCalibration, load_rig, save_rig
+from perception.geometry.rig import Pose, Rig, SensorCalibration, load_rig, save_rig
 from perception.geometry.transforms import RigidTransform
 
 CAMERA = CameraModel(4, 3, 5, 6, 1.5, 1, "plumb_bob", (0.1, 0, 0, 0), "optical")
@@ -27,39 +27,198 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rigs")
 
 
+PLACES = st.builds(
+    RigidTransform.from_quaternion_xyzw,
+    st.tuples(*[st.floats(-1, 1)] * 3, st.floats(0.1, 1)),
+    st.tuples(*[st.floats(-10, 10)] * 3),
+)
+TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=9)
+SIGMAS = st.floats(0, 1e9)
+
+
+@st.composite
+def poses(draw: st.DrawFn) -> Pose:
+    covariance = None
+    if draw(st.booleans()):
+        root = np.array(draw(st.lists(st.floats(-1, 1), min_size=36, max_size=36))).reshape(6, 6)
+        covariance = root @ root.T * draw(st.sampled_from([1e-12, 1.0, 1e6]))
+    return Pose(draw(PLACES), covariance)
+
+
 @st.composite
 def rigs(draw: st.DrawFn) -> Rig:
+    """One of a kind, as of schema 1: no base, places are extrinsics."""
     sensors = {}
-    for modality in draw(st.sets(st.sampled_from(MODALITIES))):
-        place = RigidTransform.from_quaternion_xyzw(
-            draw(st.tuples(*[st.floats(-1, 1)] * 3, st.floats(0.1, 1))),
-            draw(st.tuples(*[st.floats(-10, 10)] * 3)),
-        )
-        sensors[modality] = SensorCalibration(
+    for kind in draw(st.sets(st.sampled_from(KINDS))):
+        sensors[kind] = SensorCalibration(
             draw(st.sampled_from([None, CAMERA, OTHER])),
-            draw(st.sampled_from([None, place])),
+            draw(st.none() | PLACES),
             draw(st.sampled_from(["", "lens", "7"])),
             draw(st.integers(1 - 2**63, 2**63 - 1)),
         )
     return Rig(sensors)
 
 
-@settings(max_examples=25)
-@given(rigs())
+@st.composite
+def rigs_with_a_base(draw: st.DrawFn) -> Rig:
+    """Any number of a kind, on a named base; the first camera is the reference."""
+    names = draw(st.lists(st.from_regex(NAME_PATTERN, fullmatch=True), unique=True, max_size=5))
+    kinds: dict[str, str] = {"front": "rgb"}
+    for name in [*draw(st.sets(st.sampled_from(KINDS))), *(n.rstrip() for n in names)]:
+        if name not in RESERVED:
+            kinds[name] = name if name in KINDS else draw(st.sampled_from(KINDS))
+    sensors = {}
+    for name, kind in kinds.items():
+        camera = draw(st.sampled_from([None, CAMERA, OTHER]))
+        most = 0 if camera is None else 4 + len(camera.distortion)
+        aligned = name != "front" and kind != "lidar" and draw(st.booleans())
+        sensors[name] = SensorCalibration(
+            camera,
+            frame_id=draw(TEXTS),
+            time_offset_ns=draw(st.integers(1 - 2**63, 2**63 - 1)),
+            kind=kind,
+            pose=None if aligned else draw(poses() if name == "front" else st.none() | poses()),
+            aligned_with="front" if aligned else "",
+            camera_sigma=tuple(draw(st.lists(SIGMAS, min_size=most, max_size=most))),
+            offset_sigma_ns=draw(st.none() | SIGMAS),
+            date=draw(st.sampled_from(["", "2026-11-26", "12"])),
+            source=draw(TEXTS),
+        )
+    return Rig(sensors, draw(TEXTS) or "base_link", "front", "2026-11-26", draw(TEXTS))
+
+
+def assert_same(one: Pose | RigidTransform | None, other: Pose | RigidTransform | None) -> None:
+    assert (one is None) == (other is None)
+    if isinstance(one, Pose) and isinstance(other, Pose):
+        assert_same(one.transform, other.transform)
+        assert (one.covariance is None) == (other.covariance is None)
+        assert np.array_equal(one.covariance, other.covariance)  # type: ignore[arg-type]
+    elif isinstance(one, RigidTransform) and isinstance(other, RigidTransform):
+        assert np.allclose(one.matrix, other.matrix, atol=1e-12)
+
+
+@settings(max_examples=60)
+@given(rigs() | rigs_with_a_base())
 def test_a_rig_comes_back_from_its_file(folder: Path, rig: Rig) -> None:
     path = folder / "rig.yaml"
     save_rig(rig, path)
-    assert yaml.safe_load(path.read_text()) == rig.to_dict()
-    found = load_rig(path)
-    assert set(found.sensors) == set(rig.sensors)
-    for modality, wanted in rig.sensors.items():
-        own = found.sensors[modality]
-        assert (own.camera, own.frame_id, own.time_offset_ns) == (
-            wanted.camera, wanted.frame_id, wanted.time_offset_ns
-        )  # fmt: skip
-        assert (own.extrinsics is None) == (wanted.extrinsics is None)
-        if own.extrinsics is not None and wanted.extrinsics is not None:
-            assert np.allclose(own.extrinsics.matrix, wanted.extrinsics.matrix, atol=1e-12)
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == rig.to_dict()
+    for found in (load_rig(path), replace(rig, source=rig.source)):
+        assert list(found.sensors) == list(rig.sensors) and found.kinds == rig.kinds
+        assert replace(found, sensors={}, reference="") == replace(rig, sensors={}, reference="")
+        assert found.reference == rig.reference
+        for name, wanted in rig.sensors.items():
+            own = found.sensors[name]
+            assert_same(own.pose, wanted.pose)
+            assert_same(own.extrinsics, wanted.extrinsics)
+            assert replace(own, pose=None, extrinsics=None) == replace(
+                wanted, pose=None, extrinsics=None
+            )
+
+
+@settings(max_examples=25)
+@given(rigs_with_a_base())
+def test_extrinsics_lead_through_the_base(rig: Rig) -> None:
+    point = np.array([[1.0, -2.0, 3.0]])
+    front = rig.sensors["front"].pose
+    assert front is not None
+    for name, own in rig.sensors.items():
+        if own.pose is None:
+            with pytest.raises(
+                CalibrationError, match=f"{name}: the rig does not say where it sits"
+            ):
+                rig.between(name, "front")
+            continue
+        in_base = own.pose.transform.apply(point)
+        there = rig.between(name, "front").apply(point)
+        assert np.allclose(front.transform.apply(there), in_base, atol=1e-9)
+        assert np.allclose(rig.between("front", name).apply(there), point, atol=1e-9)
+        if own.extrinsics is not None:
+            assert np.allclose(own.extrinsics.apply(point), there, atol=1e-9)
+        else:
+            assert name == "front" or own.aligned_with == "front"
+
+
+def _at(x: float, y: float, z: float) -> Pose:
+    return Pose(RigidTransform(np.eye(3), np.array([x, y, z])))
+
+
+ROBOT = Rig(
+    {
+        "front": SensorCalibration(CAMERA, kind="rgb", pose=_at(1, 0, 0)),
+        "rear": SensorCalibration(OTHER, kind="rgb", pose=_at(-1, 0, 0)),
+        "depth": SensorCalibration(aligned_with="rear"),
+        "thermal": SensorCalibration(),
+        "roof": SensorCalibration(kind="lidar", pose=_at(0, 0, 2), time_offset_ns=5),
+        "lidar": SensorCalibration(),
+    },
+    "base_link",
+    "front",
+)
+
+
+def test_samples_of_several_sensors_of_a_kind_get_their_own() -> None:
+    cloud = Sample("lidar", np.ones((2, 4), np.float32), 100, sensor="roof")
+    got = ROBOT.attach(cloud)
+    assert got.camera == CAMERA and got.stamp_ns == 105
+    assert got.extrinsics is not None and got.extrinsics.translation.tolist() == [-1, 0, 2]
+    got = ROBOT.attach(cloud, into="rear")
+    assert got.camera == OTHER
+    assert got.extrinsics is not None and got.extrinsics.translation.tolist() == [1, 0, 2]
+    image = Sample("rgb", np.ones((3, 4, 3), np.uint8), 100, sensor="rear")
+    got = ROBOT.attach(image)
+    assert got.camera == OTHER
+    assert got.extrinsics is not None and got.extrinsics.translation.tolist() == [-2, 0, 0]
+    assert ROBOT.attach(replace(image, sensor="front")).extrinsics is None
+    assert ROBOT.attach(replace(image, sensor="rgb")).camera is None  # no such sensor is known
+    depth = ROBOT.sensors["depth"].extrinsics
+    assert depth is not None and depth.translation.tolist() == [-2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("sensor", "into", "line"),
+    [
+        ("roof", "ghost", "rig: 'ghost' is not known"),
+        ("roof", "thermal", "thermal: the rig does not say where it sits"),
+        ("roof", "depth", "depth: the rig has no intrinsics of it"),
+        ("lidar", "front", "lidar: the rig does not say where it sits"),
+        ("front", "", "front: rgb in the rig, not lidar"),
+    ],
+)
+def test_what_a_cloud_cannot_be_projected_into_is_told(sensor: str, into: str, line: str) -> None:
+    with pytest.raises(CalibrationError, match=line):
+        ROBOT.attach(Sample("lidar", np.ones((2, 4), np.float32), sensor=sensor), into)
+
+
+def test_cameras_of_a_rig_without_a_base_are_aligned_with_the_reference_unless_placed() -> None:
+    away = RigidTransform(np.eye(3), np.array([1.0, 2, 3]))
+    rig = Rig({"rgb": SensorCalibration(CAMERA), "lidar": SensorCalibration(extrinsics=away)})
+    assert rig.between("lidar", "rgb").matrix.tolist() == away.matrix.tolist()
+    cloud = Sample("lidar", np.ones((2, 4), np.float32))
+    assert rig.attach(cloud).camera is None and rig.attach(cloud, "rgb").camera == CAMERA
+    assert replace(rig, reference="rgb").attach(cloud).camera == CAMERA
+
+
+def test_a_rig_of_lidars_needs_no_reference(tmp_path: Path) -> None:
+    one, two = (SensorCalibration(kind="lidar", pose=_at(x, 0, 0)) for x in (1, 3))
+    rig = Rig({"left": one, "right": two}, "base_link")
+    assert rig.between("left", "right").translation.tolist() == [-2, 0, 0]
+    save_rig(rig, tmp_path / "rig.yaml")
+    assert load_rig(tmp_path / "rig.yaml").sensors["left"].extrinsics is None
+
+
+def test_extrinsics_alone_are_no_pose_in_a_base() -> None:
+    with pytest.raises(CalibrationError, match="lidar: has no pose in 'base_link'"):
+        Rig({"lidar": SensorCalibration(extrinsics=RigidTransform.identity())}, "base_link")
+
+
+def test_covariances_of_few_digits_and_of_sure_directions_are_fine() -> None:
+    root = np.random.default_rng(0).normal(size=(6, 3)) * np.array(
+        [[1e-3] * 3] * 3 + [[1e-6] * 3] * 3
+    )
+    rounded = [[float(f"{v:.6g}") for v in row] for row in root @ root.T]
+    assert Pose(RigidTransform.identity(), np.array(rounded)).covariance is not None
+    Pose(RigidTransform.identity(), np.zeros((6, 6)))
 
 
 def test_what_the_rig_knows_replaces_what_came_with_the_sample() -> None:
@@ -88,7 +247,7 @@ PLACE = np.eye(4).tolist()
         ([], "no 'sensors' table"),
         ({}, "no 'sensors' table"),
         ({"sensors": []}, "no 'sensors' table"),
-        ({"sensors": {}, "schema": 2}, "schema is 2, this version reads 1"),
+        ({"sensors": {}, "schema": 3}, "schema is 3, this version reads 1 and 2"),
         ({"sensors": {}, "schema": 0}, "schema is 0"),
         ({"sensors": {"sonar": {}}}, "sonar"),
         ({"sensors": {"rgb": []}}, "rgb: expected a table"),
