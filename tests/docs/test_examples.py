@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import perception
 from perception.data.folder import read_info
 from perception.geometry.rig import load_rig
 
@@ -29,18 +30,54 @@ def test_runtime_page(monkeypatch: pytest.MonkeyPatch) -> None:
     _run("docs/runtime.md", {})
 
 
+class Robot:
+    """What the README's program is given: drivers of two sensors, one of which dies and returns."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.names, self.seen = names, list[str]()
+        self.alive = threading.Event()
+        self.alive.set()
+        self.end = time.monotonic() + 180
+        self.rng = np.random.default_rng(0)
+
+    def read_color(self) -> np.ndarray[Any, Any]:
+        time.sleep(1 / 30)
+        return self.rng.integers(0, 255, (480, 640, 3), np.uint8)
+
+    def read_depth(self) -> np.ndarray[Any, Any]:
+        time.sleep(1 / 15)
+        self.alive.wait(30)
+        return self.rng.integers(500, 5000, (480, 640), np.uint16)
+
+    def act_on(self, labels: np.ndarray[Any, Any], confidence: np.ndarray[Any, Any]) -> None:
+        assert labels.shape == confidence.shape == (480, 640)
+
+    def enough(self) -> bool:
+        """Whether all was seen: everything well, depth lost, and everything well again."""
+        result = self.names["result"]
+        if result.state == "full" and len(self.seen) in (0, 2):
+            self.seen.append("full")
+            self.alive.clear()
+        elif result.health["depth"] == "lost" and result.used == ("rgb",) and len(self.seen) == 1:
+            assert result.state == "degraded" and "depth: no message" in result.lines[0]
+            self.seen.append("lost")
+            self.alive.set()
+        return self.seen == ["full", "lost", "full"] or time.monotonic() > self.end
+
+
 def test_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (480, 640, 3), np.uint8)
-    stamped = {"stamp_ns": 10}
-    names = {
-        "image": image,
+    names: dict[str, Any] = {
+        "image": rng.integers(0, 255, (480, 640, 3), np.uint8),
         "meters": rng.uniform(0.5, 5, (480, 640)).astype(np.float32),
-        "sample": perception.Sample("rgb", image[::-1].copy(), **stamped),
     }
-    names["other"] = perception.Sample("depth", names["meters"] + 1, **stamped)
+    robot = Robot(names)
+    names |= {n: getattr(robot, n) for n in ("read_color", "read_depth", "act_on", "enough")}
+    before = threading.active_count()
     _run("README.md", names)
+    assert robot.seen == ["full", "lost", "full"]
+    assert threading.active_count() <= before + 1, "nothing of the stream is left"
     result = names["result"]
     assert result.used == ("rgb", "depth")
     assert result.state == "full"
