@@ -36,12 +36,13 @@ def run(args: argparse.Namespace) -> int:
 
     for run_folder in args.teacher:
         theirs = load_checkpoint(Path(run_folder)).config.preprocess
-        for part in ("grid", *(set(theirs.modalities) & set(config.preprocess.modalities))):
-            if getattr(theirs, part) != getattr(config.preprocess, part):
-                raise ConfigError(
-                    "the teacher was trained with another preprocessing than the student's",
-                    where=f"{run_folder}: preprocess.{part}",
-                )
+        own = config.preprocess
+        differ = [n for n in own if n in theirs and own[n].preprocess != theirs[n].preprocess]
+        for part in ["grid"] * (theirs.grid != own.grid) + differ:
+            raise ConfigError(
+                "the teacher was trained with another preprocessing than the student's",
+                where=f"{run_folder}: preprocess.{part}",
+            )
     config.method.name = "distill"
     config.method.options = {
         "teachers": list(args.teacher),

@@ -42,13 +42,12 @@ def run(args: argparse.Namespace) -> int:
     for column in ("parameters M", "published M", "GMAC"):
         table.add_column(column, justify="right")
     for row in rows:
-        low, high = row["takes"]
         published = row["published_parameters"]
         table.add_row(
             row["name"],
             row["kind"],
             "+".join(row["modalities"]),
-            f"{low}" if low == high else f"{low} to {high}",
+            MODELS[row["name"]].card.takes,
             ", ".join(row["tasks"]),
             f"{row['parameters'] / 1e6:.2f}",
             "-" if published is None else f"{published:.2f}",

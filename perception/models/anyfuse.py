@@ -1,6 +1,6 @@
 """AnyFuse: one network for any subset of modalities.
 
-Per modality, a stem and the first five stages of EfficientNet-Lite; at strides 4, 8 and 16 the maps
+Per encoder, a stem and the first five stages of EfficientNet-Lite; at strides 4, 8 and 16 the maps
 of the modalities present are fused by a presence-gated softmax; the last two stages run once on the
 fused map; then a light semantic decoder, an anchor-free detection head, or both.
 """
@@ -25,10 +25,16 @@ from perception.models.efficientnet_lite import (
 )
 from perception.models.fusion import fuse_gated, fuse_present
 from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
-from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
+from perception.models.interface import (
+    Features,
+    FusionModel,
+    ModelCard,
+    ModelInputs,
+    ModelOutput,
+    gather,
+)
 from perception.models.layers import SeparableBlock
 from perception.models.prediction import FeaturePredictor, fill_in, prediction_loss
-from perception.preprocess.contract import CHANNELS
 
 ENCODER_STAGES = 5
 LATE = "late"
@@ -124,12 +130,12 @@ class AnyFuse(FusionModel):
         modalities, seg_classes, det_classes: see `FusionModel`.
         width: channel multiplier; ImageNet weights fit 1.0 only.
         decoder_width: channels of the decoder and detection head.
-        encoders: `separate`, or `shared`: one set of convolutions for all modalities, each with its
-            own stem and batch normalization.
+        encoders: `separate`, or `shared`: one set of convolutions for all encoders, each with its own
+            stem and batch normalization.
         pretrained: start from ImageNet weights.
         predict_missing: predict the features of absent modalities from those present and fuse them
             in, instead of leaving them out; see docs/zoo/prediction.md.
-        stages: by modality, and by `late` for the last two stages, the (depth, expansion factor) of
+        stages: by encoder, and by `late` for the last two stages, the (depth, expansion factor) of
             each stage where it is to be smaller than EfficientNet-Lite0's.
     """
 
@@ -143,7 +149,7 @@ class AnyFuse(FusionModel):
 
     def __init__(
         self,
-        modalities: tuple[str, ...],
+        modalities: ModelInputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         width: float = 1.0,
@@ -157,7 +163,7 @@ class AnyFuse(FusionModel):
         if width <= 0 or decoder_width < 1:
             raise ConfigError("width and decoder_width must be positive", where="model.options")
         stages = stages or {}
-        unknown = sorted(set(stages) - {*self.modalities, LATE})
+        unknown = sorted(set(stages) - {*self.encoder_channels, LATE})
         if unknown:
             raise ConfigError(f"no part '{unknown[0]}'", where="model.options.stages")
         if stages and (pretrained or encoders == "shared"):
@@ -176,11 +182,11 @@ class AnyFuse(FusionModel):
         self.feature_names = tuple(f"{kind}{s}" for s in self.scales for kind in "fs")
         self.encoders = nn.ModuleDict(
             {
-                m: ModalityEncoder(CHANNELS[m], width, self.scales, stages.get(m))
-                for m in self.modalities
+                e: ModalityEncoder(channels, width, self.scales, stages.get(e))
+                for e, channels in self.encoder_channels.items()
             }
         )
-        first = self._encoder(self.modalities[0])
+        first = self._encoder(next(iter(self.encoders)))
         self.trunk = Trunk(
             first.channels, width, seg_classes, det_classes, decoder_width, stages.get(LATE)
         )
@@ -189,7 +195,7 @@ class AnyFuse(FusionModel):
             self.predictor = FeaturePredictor(self.modalities, first.channels)
         aux_classes = seg_classes or det_classes
         self.aux_heads = nn.ModuleDict(
-            {m: nn.Conv2d(first.channels[16], aux_classes, 1) for m in self.modalities}
+            {e: nn.Conv2d(first.channels[16], aux_classes, 1) for e in self.encoders}
         )
         if pretrained:
             self._load_imagenet(width)
@@ -202,8 +208,8 @@ class AnyFuse(FusionModel):
                 hint="separate or shared",
             )
 
-    def _encoder(self, modality: str) -> ModalityEncoder:
-        encoder = self.encoders[modality]
+    def _encoder(self, name: str) -> ModalityEncoder:
+        encoder = self.encoders[name]
         assert isinstance(encoder, ModalityEncoder)
         return encoder
 
@@ -211,14 +217,14 @@ class AnyFuse(FusionModel):
         if width != 1.0:
             raise ConfigError("ImageNet weights fit width 1.0 only", hint="set pretrained: false")
         published = imagenet_state_dict()
-        for modality in self.modalities:
+        for encoder, channels in self.encoder_channels.items():
             own = {
                 key: value
                 for key, value in published.items()
                 if key.startswith("stem") or int(key.split(".")[1]) < ENCODER_STAGES
             }
-            own["stem.conv.weight"] = adapt_stem(own["stem.conv.weight"], CHANNELS[modality])
-            self._encoder(modality).load_state_dict(own, strict=False)
+            own["stem.conv.weight"] = adapt_stem(own["stem.conv.weight"], channels)
+            self._encoder(encoder).load_state_dict(own, strict=False)
         late = {}
         for key, value in published.items():
             parts = key.split(".")
@@ -228,7 +234,7 @@ class AnyFuse(FusionModel):
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Feature maps `f<s>` and score maps `s<s>` at strides s."""
-        maps: Maps = self.encoders[modality](image)
+        maps: Maps = self.encoders[self.encoder_of[modality]](image)
         return {f"{k}{s}": t for s, pair in maps.items() for k, t in zip("fs", pair, strict=True)}
 
     def fuse(
@@ -252,7 +258,7 @@ class AnyFuse(FusionModel):
 
     def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
         """Logits of each modality alone, which keep every encoder able to work without the others."""
-        output.aux = {m: self.aux_heads[m](f["f16"]) for m, f in features.items()}
+        output.aux = {m: self.aux_heads[self.encoder_of[m]](f["f16"]) for m, f in features.items()}
         if self.predictor is not None and len(features) > 1:
             distances = [
                 prediction_loss(

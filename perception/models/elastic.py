@@ -28,7 +28,7 @@ class Architecture:
     """Sizes of a sub-network.
 
     Attributes:
-        stages: by modality and `late`, the (depth, expansion factor) of each stage.
+        stages: by encoder and `late`, the (depth, expansion factor) of each stage.
         decoder_width: channels of the decoder and the detection head.
     """
 
@@ -63,8 +63,8 @@ class ElasticSpace:
                 "a super-network has separate encoders and all stages whole", where="model.options"
             )
         self.ranges: dict[str, tuple[int, int]] = {}
-        for modality in model.modalities:
-            self.ranges[modality] = (0, ENCODER_STAGES)
+        for encoder in model.encoders:
+            self.ranges[encoder] = (0, ENCODER_STAGES)
         self.ranges[LATE] = (ENCODER_STAGES, len(STAGES))
         self.genes: dict[str, tuple[int, ...]] = {}
         for part, (first, last) in self.ranges.items():
@@ -109,7 +109,7 @@ def blank(model: AnyFuse, architecture: Architecture) -> AnyFuse:
     options = architecture.options(model.options)
     with torch.device("meta"):
         return AnyFuse(
-            model.modalities,
+            model.inputs,
             seg_classes=model.seg_classes,
             det_classes=model.det_classes,
             **options,

@@ -1,9 +1,9 @@
 """What a model must provide so that training, export and the runtime can use it.
 
-A model is a set of encoders, one per modality, and a fuser.  The encoder of a modality sees only that
-modality; the fuser sees the features of those that are there.  Training calls `forward`, export
-writes each encoder and the fuser as a graph of its own, and the runtime skips the encoders of the
-modalities that are absent.
+A model has named inputs, here called its modalities, an encoder for each, and a fuser.  An encoder
+sees one input at a time, and inputs of a kind may share it; the fuser sees the features of those that
+are there.  Training calls `forward`, export writes each encoder and the fuser as a graph of its own,
+and the runtime skips the inputs that are absent.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
-from perception.frame import MODALITIES, Modality
+from perception.frame import Kind, as_kind, in_order
+from perception.preprocess.contract import CHANNELS, PreprocessContract
 
 Features = dict[str, Tensor]
 """What one encoder gives: (N, C, h, w) maps by name."""
+
+ModelInputs = Sequence[str] | PreprocessContract
+"""A model's inputs: kinds, one input each, or named inputs with their kinds and encoders."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,10 @@ class ModelCard:
         kind: the family, such as `attention fusion`.
         source: authors, title, place and year of the publication, or `AnySense`.
         tasks: those it has heads for.
-        fewest, most: how many modalities it takes.
-        needs: modalities without which it cannot be built.
-        reference: modalities and options of the size that the publication states, or the default.
+        fewest, most: how many inputs it takes; `most` None for any number.
+        repeats: whether it takes several inputs of a kind, which may then share an encoder.
+        needs: kinds without which it cannot be built.
+        reference: kinds of inputs and options of the size that the publication states, or the default.
         published_parameters: millions, as stated by the publication for `reference`; None if it
             states none.
         published_result: a number of the publication, with its data; it was reached with other data
@@ -43,31 +48,50 @@ class ModelCard:
     source: str
     tasks: tuple[str, ...] = ("segmentation",)
     fewest: int = 1
-    most: int = len(MODALITIES)
-    needs: tuple[Modality, ...] = ()
-    reference: tuple[Modality, ...] = ("rgb", "depth")
+    most: int | None = None
+    repeats: bool = True
+    needs: tuple[Kind, ...] = ()
+    reference: tuple[Kind, ...] = ("rgb", "depth")
     published_parameters: float | None = None
     published_result: str = ""
 
-    def check(self, modalities: Sequence[str], seg_classes: int, det_classes: int) -> None:
+    def check(self, kinds: Mapping[str, Kind], seg_classes: int, det_classes: int) -> None:
         """Refuse what the model was not made for.
 
+        Args:
+            kinds: by input.
+            seg_classes, det_classes: see `FusionModel`.
+
         Raises:
-            ConfigError: too few or too many modalities, a needed one is missing, or no head.
+            ConfigError: too few or too many inputs, or too many of a kind, a needed one is missing, or
+                no head.
         """
         if not (seg_classes or det_classes):
             raise ConfigError("the model has no head", hint="set seg_classes or det_classes")
         for task, classes in (("segmentation", seg_classes), ("detection", det_classes)):
             if classes and task not in self.tasks:
                 raise ConfigError(f"the model has no {task} head", where="tasks")
-        if not self.fewest <= len(modalities) <= self.most:
-            wanted = f"{self.fewest} to {self.most}" if self.most > self.fewest else self.fewest
+        if len(kinds) < self.fewest or (self.most is not None and len(kinds) > self.most):
             raise ConfigError(
-                f"takes {wanted} modalities, not {len(modalities)}", where="preprocess.modalities"
+                f"takes {self.takes} modalities, not {len(kinds)}", where="preprocess"
             )
-        missing = [m for m in self.needs if m not in modalities]
+        found = list(kinds.values())
+        missing = [k for k in self.needs if k not in found]
         if missing:
-            raise ConfigError(f"needs {', '.join(missing)}", where="preprocess.modalities")
+            raise ConfigError(f"needs {', '.join(missing)}", where="preprocess")
+        twice = [f"{name} ({kind})" for name, kind in kinds.items() if found.count(kind) > 1]
+        if twice and not self.repeats:
+            raise ConfigError(
+                f"the model takes one input of each kind, not {', '.join(twice)}",
+                where="preprocess",
+            )
+
+    @property
+    def takes(self) -> str:
+        """How many inputs it takes, in words."""
+        if self.most is None:
+            return f"{self.fewest} or more"
+        return f"{self.fewest} to {self.most}" if self.most > self.fewest else f"{self.fewest}"
 
 
 @dataclass
@@ -92,13 +116,21 @@ class ModelOutput:
 
 
 class FusionModel(nn.Module):
-    """Base of every model: encoders by modality, and a fuser that works for any subset.
+    """Base of every model: inputs, encoders, and a fuser that works for any subset of the inputs.
 
     A subclass sets `card` and `feature_names`, fills `encoders` and writes `fuse`.  It may also write
-    `supervise` and `losses` for training.
+    `supervise` and `losses` for training.  What `encode` does may depend on the encoder alone.
+
+    Attributes:
+        inputs: what it takes.
+        modalities: names of the inputs.
+        kinds: of each input.
+        encoder_of: by input, the name of its encoder.
+        encoders: by name.
+        encoder_channels: by encoder, the channels of the images that it takes.
 
     Args:
-        modalities: those it can take, in any order.
+        modalities: its inputs: kinds in any order, or a contract.
         seg_classes: semantic classes, 0 for no semantic head.
         det_classes: detection classes, 0 for no detection head.
         pretrained: start from published weights; for subclasses that can.
@@ -110,20 +142,26 @@ class FusionModel(nn.Module):
 
     def __init__(
         self,
-        modalities: Sequence[str],
+        modalities: ModelInputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        self.card.check(modalities, seg_classes, det_classes)
-        self.modalities: tuple[Modality, ...] = tuple(m for m in MODALITIES if m in modalities)
+        contract = modalities if isinstance(modalities, PreprocessContract) else None
+        names = in_order(modalities)
+        kinds = {m: as_kind(m) for m in names} if contract is None else contract.kinds
+        self.card.check(kinds, seg_classes, det_classes)
+        self.inputs = contract or PreprocessContract(modalities=list(names))
+        self.modalities, self.kinds = names, kinds
+        self.encoder_of = self.inputs.encoders
+        self.encoder_channels = {e: CHANNELS[kinds[m]] for m, e in self.encoder_of.items()}
         self.seg_classes, self.det_classes = seg_classes, det_classes
         self.encoders = nn.ModuleDict()
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Features of one modality's (N, C, H, W) float32 input, by `feature_names`."""
-        features: Features = self.encoders[modality](image)
+        features: Features = self.encoders[self.encoder_of[modality]](image)
         return features
 
     def fuse(
@@ -181,7 +219,7 @@ class Gathered:
     """One feature of all modalities of a model, absent ones set to zero.
 
     Attributes:
-        maps: (N, C, h, w) per modality of the model, in canonical order.
+        maps: (N, C, h, w) per modality of the model, in its order.
         gates: per modality, a boolean that broadcasts to the map.
     """
 

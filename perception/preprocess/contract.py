@@ -123,6 +123,11 @@ class ViewSpec(GridSpec):
     type: Literal["image", "projection"] = "image"
     into: str | None = None
 
+    @property
+    def grid(self) -> GridSpec:
+        """Its pixels alone."""
+        return GridSpec(height=self.height, width=self.width, fit=self.fit)
+
 
 _SPECS: dict[Kind, type[_Spec]] = {
     "rgb": RgbSpec,
@@ -271,6 +276,15 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
         """Names and inputs."""
         return self.root.items()
 
+    def __copy__(self) -> PreprocessContract:
+        return PreprocessContract.model_construct(self.root)
+
+    def __deepcopy__(self, memo: object = None) -> PreprocessContract:
+        return self.__copy__()  # nothing in it can be changed
+
+    def __reduce__(self) -> tuple[type[PreprocessContract], tuple[dict[str, InputSpec]]]:
+        return PreprocessContract, (dict(self.root),)
+
     @model_serializer
     def _plain(self) -> dict[str, Any]:
         return {name: spec.model_dump(exclude_none=True) for name, spec in self.root.items()}
@@ -296,9 +310,9 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
         return {name: spec.encoder for name, spec in self.root.items()}
 
     @property
-    def grid(self) -> ViewSpec:
+    def grid(self) -> GridSpec:
         """The grid of the first input, which those of all are unless a bundle says otherwise."""
-        return next(iter(self.root.values())).view
+        return next(iter(self.root.values())).view.grid
 
     def input_shape(self, name: str) -> tuple[int, int, int, int]:
         """Shape (1, C, H, W) of the network input called `name`."""

@@ -50,8 +50,6 @@ def preprocess_sample(sample: Sample, spec: InputSpec, out: Float | None = None)
         InputError: wrong kind, dtype, shape or unit, or nothing finite.
         CalibrationError: LiDAR without calibration, or calibration that does not fit the image.
     """
-    if sample.kind != spec.kind:
-        raise InputError(f"is {sample.kind}, this input takes {spec.kind}", where=sample.sensor)
     out = np.empty(spec.shape, np.float32) if out is None else out
     normalize(on_grid(sample, spec), spec, out[0], unit=sample.unit)
     refuse_blind(out[0], spec, sample.sensor)
@@ -68,6 +66,8 @@ def on_grid(sample: Sample, spec: InputSpec) -> NDArray[np.generic] | LidarImage
     Raises:
         InputError, CalibrationError: see `preprocess_sample`.
     """
+    if sample.kind != spec.kind:
+        raise InputError(f"is {sample.kind}, this input takes {spec.kind}", where=sample.sensor)
     if not isinstance(sample.data, np.ndarray):
         raise InputError(
             f"data is a {type(sample.data).__name__}, expected a numpy array", where=sample.sensor

@@ -16,7 +16,7 @@ from perception.models.elastic import extract
 from perception.models.interface import Features, FusionModel, ModelOutput
 from perception.search.quantization import fake_quantize
 from perception.search.space import Decoded
-from perception.training.dataset import FusionDataset, normalize
+from perception.training.dataset import FusionDataset, network_inputs
 from perception.training.precision import Precision, autocast
 from perception.training.validate import Meters
 
@@ -29,7 +29,9 @@ def stack_inputs(data: FusionDataset, indices: Sequence[int]) -> list[Inputs]:
     """Network inputs of some frames, unaugmented, in batches; (N, C, H, W) float32 by modality."""
     batches: list[Inputs] = []
     for start in range(0, len(indices), _BATCH):
-        frames = [normalize(data.raw(i), data.contract) for i in indices[start : start + _BATCH]]
+        frames = [
+            network_inputs(data.raw(i), data.contract) for i in indices[start : start + _BATCH]
+        ]
         batch: Inputs = {}
         for modality in data.contract.modalities:
             stacked = torch.from_numpy(np.stack([f[modality] for f in frames]))

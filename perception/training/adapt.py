@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from perception.data.base import IGNORE_LABEL, Recording
 from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel
+from perception.preprocess.contract import PreprocessContract
 from perception.training.batches import labeled_frames
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import (
@@ -173,15 +174,14 @@ class Adapter:
             load_weights(model, state.ema, str(run))
             self.checkpoints[name], self.models[name] = state, model.to(self.device)
         self._check(target)
-        first = next(iter(self.checkpoints.values())).config
-        union = {m for c in self.checkpoints.values() for m in c.config.preprocess.modalities}
-        parts: dict[str, Any] = {
-            m: getattr(c.config.preprocess, m)
-            for c in self.checkpoints.values()
-            for m in c.config.preprocess.modalities
-        }
-        order = tuple(m for m in target.info.modalities if m in union)
-        contract = first.preprocess.model_copy(update=parts | {"modalities": order})
+        contract = PreprocessContract(
+            {
+                name: spec.model_copy(update={"encoder": ""})  # runs call them as they like
+                for state in self.checkpoints.values()
+                for name, spec in state.config.preprocess.items()
+            }
+        )
+        order = contract.names
         self.data = FusionDataset(target, contract, CorruptionSpec(), options.seed)
         grid = contract.grid
         self.data.phase = ResolutionPhase(crop=(grid.height, grid.width), scale=(1.0, 1.0), batch=2)

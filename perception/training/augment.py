@@ -1,4 +1,4 @@
-"""Augmentation of aligned multi-modal samples: one geometry for all, corruption for each.
+"""Augmentation of aligned samples of several sensors: one geometry for all, corruption for each.
 
 Arrays are those of `RawSample`, at the resolution of the bundle's grid, before normalization, so
 that corruption acts on physical values and normalization stays the one that serving uses.
@@ -6,7 +6,7 @@ that corruption acts on physical values and normalization stays the one that ser
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.data.base import IGNORE_LABEL, Boxes
-from perception.frame import MODALITIES, Modality
+from perception.frame import KINDS, Kind, in_order
 from perception.training.config import CorruptionSpec, ResolutionPhase
 
 MIN_BOX_PX = 4.0
@@ -23,37 +23,41 @@ MIN_VISIBLE_FRACTION = 0.35
 
 
 @dataclass(frozen=True)
-class RawSample:
-    """Decoded arrays of one frame on a common grid, not yet normalized.
+class OnGrid:
+    """One sensor's decoded values on the grid, not yet normalized.
 
     Attributes:
-        rgb: (H, W, 3) uint8.
-        depth: (H, W) float32 metres, NaN = none.
-        thermal: (H, W) float32 in `thermal_unit`.
-        lidar: (H, W, 4) float32 range m, intensity, height m, validity.
-        labels: (H, W) uint8, 255 = ignore.
-        boxes: in grid pixels.
-        unusable: by modality, why a sample that the frame has is left out.
+        kind: of the sensor.
+        values: rgb (H, W, 3) uint8; depth (H, W) float32 metres, NaN = none; thermal (H, W) float32 in
+            `unit`; lidar (H, W, 4) float32 range m, intensity, height m, validity.
+        unit: of thermal values.
     """
 
-    rgb: NDArray[np.uint8] | None = None
-    depth: NDArray[np.float32] | None = None
-    thermal: NDArray[np.float32] | None = None
-    thermal_unit: str = "counts8"
-    lidar: NDArray[np.float32] | None = None
+    kind: Kind
+    values: NDArray[Any]
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One frame on a common grid, with its truth.
+
+    Attributes:
+        sensors: by name, in the order of `frame.in_order`.
+        labels: (H, W) uint8, 255 = ignore.
+        boxes: in grid pixels.
+        unusable: by name, why a sample that the frame has is left out.
+    """
+
+    sensors: Mapping[str, OnGrid]
     labels: NDArray[np.uint8] | None = None
     boxes: Boxes | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """The sensors that it has."""
-        return tuple(m for m in MODALITIES if getattr(self, m) is not None)
-
-    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the grid."""
-        for array in (self.rgb, self.depth, self.thermal, self.lidar, self.labels):
+        for array in (*(own.values for own in self.sensors.values()), self.labels):
             if array is not None:
                 return array.shape[0], array.shape[1]
         raise ValueError("empty sample")
@@ -119,37 +123,36 @@ def _draw_geometry(
 def augment(
     sample: RawSample, phase: ResolutionPhase, spec: CorruptionSpec, rng: np.random.Generator
 ) -> RawSample:
-    """A random view of `sample` of size `phase.crop`, with random corruption of each modality."""
+    """A random view of `sample` of size `phase.crop`, with random corruption of each sensor."""
     geometry = _draw_geometry(sample.size, phase, rng)
-    out = replace(
-        sample,
-        labels=_warp(sample.labels, geometry, True, IGNORE_LABEL),
-        boxes=geometry.boxes(sample.boxes) if sample.boxes is not None else None,
-        rgb=_warp(sample.rgb, geometry, False, 114),
-        depth=_warp(sample.depth, _jittered(geometry, spec, rng), True, np.nan),
-        thermal=_warp_thermal(sample.thermal, _jittered(geometry, spec, rng)),
-        lidar=_warp(sample.lidar, _jittered(geometry, spec, rng), True, 0.0),
-    )
+    cameras = [name for name, own in sample.sensors.items() if own.kind == "rgb"]
+    shifted = {
+        # Kinds that the frame lacks draw, too: what the others get does not depend on them.
+        name: _jittered(geometry, spec, rng)
+        for name in in_order((*KINDS, *sample.sensors))
+        if name not in ("rgb", *cameras[:1])
+    }
+    sensors: dict[str, OnGrid] = {}
+    for name, own in sample.sensors.items():
+        sensors[name] = replace(
+            own, values=_WARP[own.kind](own.values, shifted.get(name, geometry))
+        )
+    for name, own in sensors.items():
+        sensors[name] = replace(own, values=_CORRUPT[own.kind](own.values, spec, rng))
+    labels = sample.labels
     return replace(
-        out,
-        rgb=None if out.rgb is None else _corrupt_rgb(out.rgb, spec, rng),
-        depth=None if out.depth is None else _corrupt_depth(out.depth, spec, rng),
-        thermal=None if out.thermal is None else _corrupt_thermal(out.thermal, spec, rng),
-        lidar=None if out.lidar is None else _corrupt_lidar(out.lidar, spec, rng),
+        sample,
+        sensors=sensors,
+        labels=None if labels is None else geometry.warp(labels, True, IGNORE_LABEL),
+        boxes=None if sample.boxes is None else geometry.boxes(sample.boxes),
     )
 
 
-def _warp(image, geometry: _Geometry, nearest: bool, fill: float):  # type: ignore[no-untyped-def]
-    return None if image is None else geometry.warp(image, nearest, fill)
-
-
-def _warp_thermal(
-    values: NDArray[np.float32] | None, geometry: _Geometry
-) -> NDArray[np.float32] | None:
+def _warp_thermal(values: NDArray[np.float32], geometry: _Geometry) -> NDArray[np.float32]:
     """Thermal values warped; padding and dead pixels are NaN and do not eat into their neighbors."""
-    known = None if values is None else np.isfinite(values)
-    if values is None or known is None or known.all():
-        return _warp(values, geometry, False, np.nan)  # type: ignore[no-any-return]
+    known = np.isfinite(values)
+    if known.all():
+        return geometry.warp(values, False, np.nan)
     share = geometry.warp(known.astype(np.float32), False, 0.0)
     mixed = geometry.warp(np.where(known, values, np.float32(0)), False, 0.0)
     kept = (geometry.warp(known.astype(np.uint8), True, 0) > 0) & (share > 0)
@@ -249,3 +252,19 @@ def _dropped_beams(image: NDArray[np.float32], rng: np.random.Generator) -> NDAr
     beam = np.floor(np.degrees(np.arcsin(slope.clip(-1, 1))) / 0.4).astype(np.int64)
     beam -= beam.min()
     return (rng.random(int(beam.max()) + 1) < rng.uniform(0.2, 0.75))[beam]
+
+
+_WARP: dict[Kind, Callable[[NDArray[Any], _Geometry], NDArray[Any]]] = {
+    "rgb": lambda values, geometry: geometry.warp(values, False, 114),
+    "depth": lambda values, geometry: geometry.warp(values, True, np.nan),
+    "thermal": _warp_thermal,
+    "lidar": lambda values, geometry: geometry.warp(values, True, 0.0),
+}
+_CORRUPT: dict[
+    Kind, Callable[[NDArray[Any], CorruptionSpec, np.random.Generator], NDArray[Any]]
+] = {
+    "rgb": _corrupt_rgb,
+    "depth": _corrupt_depth,
+    "thermal": _corrupt_thermal,
+    "lidar": _corrupt_lidar,
+}

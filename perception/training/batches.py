@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Sampler
 
 from perception.errors import ConfigError
-from perception.frame import Modality, subset_name
+from perception.frame import subset_name
 from perception.training.dataset import FusionDataset
 from perception.training.validate import has_pixels
 
@@ -50,7 +50,7 @@ class SensorBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, sensors: Sequence[tuple[Modality, ...]], size: int, generator: torch.Generator
+        self, sensors: Sequence[tuple[str, ...]], size: int, generator: torch.Generator
     ) -> None:
         self.sensors, self.size, self.generator = sensors, size, generator
 
@@ -61,7 +61,7 @@ class SensorBatches(Sampler[list[int]]):
         return sum(-(-count // self.size) for count in kinds)
 
     def __iter__(self) -> Iterator[list[int]]:
-        waiting: dict[tuple[Modality, ...], list[int]] = {}
+        waiting: dict[tuple[str, ...], list[int]] = {}
         for index in torch.randperm(len(self.sensors), generator=self.generator).tolist():
             batch = waiting.setdefault(self.sensors[index], [])
             batch.append(index)
@@ -81,10 +81,10 @@ def sensor_notes(data: FusionDataset, what: str) -> list[str]:
         what: `training` or `validation`.
     """
     total = len(data)
-    reasons: dict[Modality, str] = {}
+    reasons: dict[str, str] = {}
     for index in range(total):
         for modality, reason in data.raw(index).unusable.items():
-            reasons.setdefault(modality, reason)  # type: ignore[arg-type]
+            reasons.setdefault(modality, reason)
     counts = {
         m: sum(m in data.modalities(index) for index in range(total))
         for m in data.contract.modalities
@@ -110,13 +110,13 @@ def require_sensors(data: FusionDataset, where: str) -> None:
     """
     raws = [data.raw(index) for index in range(len(data))]
     for modality in data.contract.modalities:
-        if not any(modality in raw.modalities for raw in raws):
+        if not any(modality in raw.sensors for raw in raws):
             reason = next((r.unusable[modality] for r in raws if modality in r.unusable), "")
             raise ConfigError(
                 f"no training frame has {modality}"
                 + (f" that can be used: {reason}" if reason else ""),
                 where=where,
-                hint=f"add it, or take {modality} out of preprocess.modalities",
+                hint=f"add it, or take {modality} out of preprocess",
             )
 
 

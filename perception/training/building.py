@@ -77,12 +77,10 @@ def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: b
             )
     missing = [m for m in config.preprocess.modalities if m not in info.modalities]
     if missing:
-        raise ConfigError(
-            f"{info.kind} data has no {', '.join(missing)}", where="preprocess.modalities"
-        )
+        raise ConfigError(f"{info.kind} data has no {', '.join(missing)}", where="preprocess")
     return build_model(
         config.model.name,
-        config.preprocess.modalities,
+        config.preprocess,
         seg,
         det,
         pretrained=pretrained and config.model.pretrained,

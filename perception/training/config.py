@@ -136,6 +136,17 @@ class TrainConfig(_Spec):
     validate_every: int = Field(5, ge=1)
     workers: int = Field(0, ge=0, le=256)
 
+    @model_validator(mode="after")
+    def _one_view(self) -> TrainConfig:
+        grid = self.preprocess.grid
+        for name, spec in self.preprocess.items():
+            if spec.view.grid != grid:
+                raise ValueError(
+                    f"preprocess.{name}.view: inputs that are trained together have one height, "
+                    f"width and fit, here {grid.height}, {grid.width} and {grid.fit}"
+                )
+        return self
+
     def phase(self, epoch: int) -> ResolutionPhase:
         """The resolution phase in force in `epoch`."""
         active = [p for p in self.resolution if p.from_epoch <= epoch]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,12 @@ from torch.utils.data import Dataset
 
 from perception.data.base import IGNORE_LABEL, Boxes, Recording, Truth
 from perception.errors import InputError
-from perception.frame import Frame, Modality, Sample
+from perception.frame import Frame
 from perception.geometry.projection import LidarImage
-from perception.preprocess.contract import PreprocessContract
+from perception.preprocess.contract import CHANNELS, InputSpec, PreprocessContract
 from perception.preprocess.grid import GridMap
-from perception.preprocess.normalize import (
-    normalize_depth,
-    normalize_lidar,
-    normalize_rgb,
-    normalize_thermal,
-)
-from perception.preprocess.sample import on_grid, refuse_blind, source_size
-from perception.training.augment import RawSample, augment
+from perception.preprocess.sample import normalize, on_grid, refuse_blind, source_size
+from perception.training.augment import OnGrid, RawSample, augment
 from perception.training.config import CorruptionSpec, ResolutionPhase
 
 
@@ -33,7 +27,7 @@ class Batch:
     """A batch of training samples.
 
     Attributes:
-        inputs: by modality that all samples have, (N, C, H, W) float32.
+        inputs: by name, those that all samples have, (N, C, H, W) float32.
         labels: (N, H, W) int64, 255 = ignore; None where the recording has no semantic classes.
         boxes: per sample, xyxy in input pixels with class ids and ignore flags; None for a sample of
             which nobody has said where its objects are.
@@ -54,10 +48,18 @@ def load_raw(recording: Recording, index: int, contract: PreprocessContract) -> 
         CalibrationError: calibration is missing or does not fit, as it then will in every frame.
     """
     frame, truth = recording.frame(index), recording.truth(index)
-    raw = RawSample(thermal_unit=frame["thermal"].unit if "thermal" in frame else "counts8")
-    for modality in contract.modalities:
-        if modality in frame:
-            raw = _with_sensor(raw, frame[modality], contract)
+    sensors: dict[str, OnGrid] = {}
+    unusable: dict[str, str] = {}
+    for name, spec in contract.items():
+        if name in frame:
+            try:
+                values = on_grid(frame[name], spec)
+                array = _stacked(values) if isinstance(values, LidarImage) else values
+                own = OnGrid(spec.kind, array, frame[name].unit)
+                refuse_blind(_normalized(own, spec), spec, name)
+                sensors[name] = own
+            except InputError as error:
+                unusable[name] = str(error)
     labels = boxes = None
     if truth.labels is not None:
         on_labels = GridMap.fit(truth.labels.shape, contract.grid)  # type: ignore[arg-type]
@@ -66,26 +68,15 @@ def load_raw(recording: Recording, index: int, contract: PreprocessContract) -> 
         grid = GridMap.fit(_labeled_size(frame, truth), contract.grid)
         kept = truth.boxes
         boxes = Boxes(grid.boxes_to_grid(kept.xyxy), kept.class_ids, kept.ignore)
-    return replace(raw, labels=labels, boxes=boxes)
-
-
-def _with_sensor(raw: RawSample, sample: Sample, contract: PreprocessContract) -> RawSample:
-    modality = sample.modality
-    try:
-        values = on_grid(sample, contract)
-        array = _stacked(values) if isinstance(values, LidarImage) else values
-        added = replace(raw, **{modality: array})  # type: ignore[arg-type]
-        refuse_blind(modality, normalize(added, contract)[modality], contract)
-    except InputError as error:
-        return replace(raw, unusable={**raw.unusable, modality: str(error)})
-    return added
+    return RawSample(sensors, labels, boxes, unusable)
 
 
 def _labeled_size(frame: Frame, truth: Truth) -> tuple[int, int]:
     """(height, width) of the picture that the boxes are drawn in."""
-    if "rgb" not in frame and truth.labels is not None:
+    cameras = [sample for sample in frame.values() if sample.kind == "rgb"]
+    if not cameras and truth.labels is not None:
         return truth.labels.shape  # type: ignore[return-value]
-    return source_size(frame["rgb"] if "rgb" in frame else next(iter(frame.values())))
+    return source_size((cameras or list(frame.values()))[0])
 
 
 def _stacked(image: LidarImage) -> np.ndarray[Any, Any]:
@@ -93,25 +84,28 @@ def _stacked(image: LidarImage) -> np.ndarray[Any, Any]:
     return np.stack([np.where(image.valid, x, 0) for x in layers], axis=-1).astype(np.float32)
 
 
-def normalize(sample: RawSample, contract: PreprocessContract) -> dict[str, np.ndarray[Any, Any]]:
-    """Network inputs (C, H, W) of the modalities that `sample` has."""
-    out: dict[str, np.ndarray[Any, Any]] = {}
-    if sample.rgb is not None:
-        out["rgb"] = normalize_rgb(np.ascontiguousarray(sample.rgb), contract.rgb)
-    if sample.depth is not None:
-        out["depth"] = normalize_depth(sample.depth, contract.depth)
-    if sample.thermal is not None:
-        out["thermal"] = normalize_thermal(sample.thermal, sample.thermal_unit, contract.thermal)
-    if sample.lidar is not None:
-        layers = np.moveaxis(sample.lidar, -1, 0)
-        out["lidar"] = normalize_lidar(
-            layers[0], layers[1], layers[2], layers[3] > 0.5, contract.lidar
-        )
+def _normalized(own: OnGrid, spec: InputSpec) -> np.ndarray[Any, Any]:
+    out = np.empty((CHANNELS[spec.kind], *own.values.shape[:2]), np.float32)
+    values: Any = np.ascontiguousarray(own.values)
+    if own.kind == "lidar":
+        range_m, intensity, height_m, valid = np.moveaxis(values, -1, 0)
+        values = LidarImage(range_m, intensity, height_m, np.zeros(0, np.int32), valid > 0.5)
+    normalize(values, spec, out, unit=own.unit)
     return out
 
 
+def network_inputs(
+    sample: RawSample, contract: PreprocessContract
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Network inputs (C, H, W) by name, of those sensors that `sample` has."""
+    found = sample.sensors
+    return {
+        name: _normalized(found[name], spec) for name, spec in contract.items() if name in found
+    }
+
+
 Item = tuple[dict[str, np.ndarray[Any, Any]], Any, Boxes | None]
-"""Inputs by modality, labels and boxes of one sample."""
+"""Inputs by name, labels and boxes of one sample."""
 
 
 class FusionDataset(Dataset[Item]):
@@ -153,9 +147,9 @@ class FusionDataset(Dataset[Item]):
             self._cache[index] = load_raw(self.recording, index, self.contract)
         return self._cache[index]
 
-    def modalities(self, index: int) -> tuple[Modality, ...]:
-        """The sensors of the contract that frame `index` has."""
-        return tuple(m for m in self.contract.modalities if m in self.raw(index).modalities)
+    def modalities(self, index: int) -> tuple[str, ...]:
+        """The inputs of the contract that frame `index` has."""
+        return tuple(name for name in self.contract if name in self.raw(index).sensors)
 
     def keep(self, wanted: Callable[[int], bool]) -> int:
         """Leave out, for good, the frames for which `wanted` is False; returns how many these are."""
@@ -171,11 +165,11 @@ class FusionDataset(Dataset[Item]):
         labels = None if sample.labels is None else np.ascontiguousarray(sample.labels)
         if labels is None and self.recording.info.seg_classes:
             labels = np.full(self.phase.crop, IGNORE_LABEL, np.uint8)
-        return normalize(sample, self.contract), labels, sample.boxes
+        return network_inputs(sample, self.contract), labels, sample.boxes
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Stack samples into a `Batch` of the modalities that all of them have."""
+    """Stack samples into a `Batch` of the inputs that all of them have."""
     shared = [m for m in items[0][0] if all(m in item[0] for item in items)]
     inputs = {m: torch.from_numpy(np.stack([item[0][m] for item in items])) for m in shared}
     labels = None

@@ -24,7 +24,7 @@ from perception.errors import ConfigError
 from perception.files.fields import check_fields
 from perception.files.text import printable
 from perception.files.writing import write_text
-from perception.frame import Modality, subsets_of
+from perception.frame import subsets_of
 from perception.models.interface import FusionModel
 from perception.training.batches import (
     SensorBatches,
@@ -51,7 +51,7 @@ from perception.training.checkpoint import (
 )
 from perception.training.config import TrainConfig
 from perception.training.curves import open_board, plot_curves
-from perception.training.dataset import Batch, FusionDataset, collate, normalize
+from perception.training.dataset import Batch, FusionDataset, collate, network_inputs
 from perception.training.devices import training_device
 from perception.training.losses import class_weights
 from perception.training.memory import within_memory
@@ -297,9 +297,7 @@ class Trainer:
         self.steps_per_epoch = len(loader)
         return loader  # type: ignore[return-value]
 
-    def _draw_subset(
-        self, rng: np.random.Generator, available: Sequence[str]
-    ) -> tuple[Modality, ...]:
+    def _draw_subset(self, rng: np.random.Generator, available: Sequence[str]) -> tuple[str, ...]:
         subsets = subsets_of(available)
         if len(subsets) == 1 or rng.random() < self.config.full_set_probability:
             return subsets[0]
@@ -354,10 +352,10 @@ class Trainer:
         )
 
     def _spoiled(self, index: int, modality: str) -> bool:
-        values = normalize(self.train_set.raw(index), self.config.preprocess).get(modality)
+        values = network_inputs(self.train_set.raw(index), self.config.preprocess).get(modality)
         return values is not None and not np.isfinite(values).all()
 
-    def _step(self, batch: Batch, subset: tuple[Modality, ...]) -> float | None:
+    def _step(self, batch: Batch, subset: tuple[str, ...]) -> float | None:
         """One step; its loss, or None for a batch that there is nothing to learn from."""
         inputs: dict[str, Tensor] = {
             m: batch.inputs[m].to(self.device, memory_format=torch.channels_last, non_blocking=True)

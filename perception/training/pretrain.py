@@ -12,14 +12,13 @@ from torch import nn
 
 from perception.data.base import ClassInfo, RecordingInfo
 from perception.errors import ConfigError
-from perception.frame import Modality
 from perception.models.interface import FusionModel
 from perception.models.registry import MODELS
 from perception.models.zoo.multimae import MultiMAE
 from perception.training.building import describe_recording
 from perception.training.checkpoint import BEST, save_checkpoint
 from perception.training.config import TrainConfig
-from perception.training.dataset import Batch, normalize
+from perception.training.dataset import Batch, network_inputs
 from perception.training.loop import Trainer
 from perception.training.precision import autocast
 
@@ -53,7 +52,7 @@ class Pretrainer(Trainer):
     def _can_be_judged(self) -> bool:
         return bool(len(self.val_set))
 
-    def _step(self, batch: Batch, subset: tuple[Modality, ...]) -> float:
+    def _step(self, batch: Batch, subset: tuple[str, ...]) -> float:
         inputs = {m: x.to(self.device) for m, x in batch.inputs.items()}
         seed = int(torch.randint(2**31, ()))
         with autocast(self.device, self.config.precision):
@@ -77,7 +76,7 @@ class Pretrainer(Trainer):
         self.model.eval()
         errors = []
         for index in range(len(self.val_set)):
-            arrays = normalize(self.val_set.raw(index), self.val_set.contract)
+            arrays = network_inputs(self.val_set.raw(index), self.val_set.contract)
             inputs = {m: torch.from_numpy(a)[None].to(self.device) for m, a in arrays.items()}
             errors.append(float(self._error(inputs, index)))
         self.model.load_state_dict(own)

@@ -14,12 +14,12 @@ from perception.frame import subset_name, subsets_of
 from perception.metrics.detection import ScoredBoxes, average_precision
 from perception.runtime.postprocess import decode_detections
 from perception.training.config import TrainConfig
-from perception.training.dataset import FusionDataset, normalize
+from perception.training.dataset import FusionDataset, network_inputs
 from perception.training.precision import autocast
 
 
 def _inputs(dataset: FusionDataset, index: int, device: torch.device) -> dict[str, Tensor]:
-    arrays = normalize(dataset.raw(index), dataset.contract)
+    arrays = network_inputs(dataset.raw(index), dataset.contract)
     return {
         m: torch.from_numpy(a)[None].to(device, memory_format=torch.channels_last)
         for m, a in arrays.items()

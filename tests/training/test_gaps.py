@@ -21,6 +21,7 @@ from perception.data.base import Boxes
 from perception.errors import ConfigError
 from perception.frame import Modality
 from perception.models.registry import MODELS
+from perception.preprocess import PreprocessContract
 from perception.training.batches import SensorBatches
 from perception.training.checkpoint import BEST, LAST, load_checkpoint
 from perception.training.config import CorruptionSpec, LossSpec, TrainConfig
@@ -427,11 +428,10 @@ def test_a_loss_that_is_not_finite_has_its_true_cause_named(
         trainer.fit()
     trainer = Trainer(configure(root), tmp_path / "b")
     trainer.train_set.preload()
-    spoiled = trainer.train_set.raw(5).rgb
-    assert spoiled is not None
     contract = trainer.config.preprocess
-    rgb = contract.rgb.model_copy(update={"mean": (math.nan, 0.0, 0.0)})
-    broken = contract.model_copy(update={"rgb": rgb})
+    spec = contract["rgb"].preprocess.model_copy(update={"mean": (math.nan, 0.0, 0.0)})
+    rgb = contract["rgb"].model_copy(update={"preprocess": spec})
+    broken = PreprocessContract.model_construct({**contract.root, "rgb": rgb})
     trainer.train_set.contract = broken
     trainer.config.preprocess = broken
     with pytest.raises(ConfigError, match="network input of rgb is not finite") as caught:

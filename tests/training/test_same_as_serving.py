@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from perception.data.base import Boxes, Recording, RecordingInfo, Truth
 from perception.errors import CalibrationError, InputError
-from perception.frame import MODALITIES, Frame, Modality, Sample
+from perception.frame import KINDS, Frame, Kind, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 from perception.preprocess import GridSpec, PreprocessContract, preprocess_sample
 from perception.training.augment import augment
 from perception.training.config import CorruptionSpec, ResolutionPhase
-from perception.training.dataset import load_raw, normalize
+from perception.training.dataset import load_raw, network_inputs
 
 AHEAD = RigidTransform(np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), np.zeros(3))
 QUIET = CorruptionSpec(pixel_dropout=0, noise=0, exposure=0, beam_reduction=0, misalignment=0)
@@ -28,7 +28,7 @@ class Frames(Recording):
     """Frames and truth given as they are."""
 
     def __init__(self, frames: list[Frame], truth: list[Truth] | None = None) -> None:
-        info = RecordingInfo("folder", "made", MODALITIES)
+        info = RecordingInfo("folder", "made", KINDS)
         super().__init__(Path(), info, [str(i) for i in range(len(frames))])
         self._frames, self._truth = frames, truth or [Truth()] * len(frames)
 
@@ -41,10 +41,10 @@ class Frames(Recording):
 
 def contract(fit: str, grid: tuple[int, int] = (64, 96), **fields: object) -> PreprocessContract:
     spec = GridSpec(height=grid[0], width=grid[1], fit=fit)  # type: ignore[arg-type]
-    return PreprocessContract(modalities=MODALITIES, grid=spec, **fields)  # type: ignore[arg-type]
+    return PreprocessContract(modalities=KINDS, grid=spec, **fields)  # type: ignore[arg-type]
 
 
-def samples(size: tuple[int, int], seed: int, holes: float = 0.3) -> dict[Modality, Sample]:
+def samples(size: tuple[int, int], seed: int, holes: float = 0.3) -> dict[Kind, Sample]:
     """One sample of each kind, with values missing at random where the kind knows such."""
     height, width = size
     rng = np.random.default_rng(seed)
@@ -90,10 +90,10 @@ def test_training_inputs_equal_those_of_serving(
     thermal = frame["thermal"].data - (280 if unit == "counts8" else 0)
     frame["thermal"] = Sample("thermal", thermal, unit=unit)
     raw = load_raw(Frames([Frame(frame)]), 0, rules)
-    got = normalize(raw, rules)
+    got = network_inputs(raw, rules)
     for modality, sample in frame.items():
         try:
-            wanted = preprocess_sample(sample, rules)[0]
+            wanted = preprocess_sample(sample, rules[modality])[0]
         except InputError as error:
             assert modality not in got
             assert raw.unusable[modality] == str(error)
@@ -112,12 +112,11 @@ def test_a_whole_view_without_corruption_is_what_serving_sees(fit: str) -> None:
     seen = 0
     for seed in range(8):
         view = augment(raw, phase, QUIET, np.random.default_rng(seed))
-        assert view.lidar is not None
-        mirrored = not np.array_equal(view.lidar, raw.lidar)
-        got = normalize(view, rules)
+        mirrored = not np.array_equal(view.sensors["lidar"].values, raw.sensors["lidar"].values)
+        got = network_inputs(view, rules)
         for modality in ("thermal", "lidar"):
             # rgb and depth are always changed in brightness and scale
-            wanted = preprocess_sample(frame[modality], rules)[0]
+            wanted = preprocess_sample(frame[modality], rules[modality])[0]
             if modality == "thermal":
                 assert np.array_equal(
                     got[modality][1], wanted[1, :, ::-1] if mirrored else wanted[1]
@@ -125,9 +124,9 @@ def test_a_whole_view_without_corruption_is_what_serving_sees(fit: str) -> None:
             elif not mirrored:
                 assert np.array_equal(got[modality], wanted)
         depth = preprocess_sample(
-            frame["depth"], contract(fit, depth={"min_m": 0.01, "max_m": 1e3})
+            frame["depth"], contract(fit, depth={"min_m": 0.01, "max_m": 1e3})["depth"]
         )
-        known = np.isfinite(view.depth)
+        known = np.isfinite(view.sensors["depth"].values)
         assert np.array_equal(known, depth[0, 1, :, ::-1] > 0 if mirrored else depth[0, 1] > 0)
         seen += mirrored
     assert 0 < seen < 8
@@ -137,12 +136,12 @@ def test_letterbox_padding_of_thermal_is_absent_and_not_cold() -> None:
     rules = contract("letterbox", thermal={"counts8": {"kind": "linear", "low": 0, "high": 255}})
     image = np.full((32, 96), 255, np.float32)  # half the grid's height
     frame = Frame({"thermal": Sample("thermal", image, unit="counts8")})
-    got = normalize(load_raw(Frames([frame]), 0, rules), rules)["thermal"]
+    got = network_inputs(load_raw(Frames([frame]), 0, rules), rules)["thermal"]
     assert np.unique(got[:, :32].reshape(2, -1), axis=1).tolist() == [[2.0], [1.0]]
     assert np.unique(got[:, 32:].reshape(2, -1), axis=1).tolist() == [[0.0], [0.0]]
 
 
-def _blind(modality: Modality) -> Sample:
+def _blind(modality: Kind) -> Sample:
     whole = samples((40, 60), 0)[modality]
     if modality == "depth":
         return Sample("depth", np.full((40, 60), np.nan, np.float32))
@@ -154,14 +153,14 @@ def _blind(modality: Modality) -> Sample:
 
 
 @pytest.mark.parametrize("modality", ["depth", "thermal", "lidar"])
-def test_what_serving_leaves_out_training_leaves_out(modality: Modality) -> None:
+def test_what_serving_leaves_out_training_leaves_out(modality: Kind) -> None:
     rules = contract("stretch")
     blind = _blind(modality)
     with pytest.raises(InputError) as refusal:
-        preprocess_sample(blind, rules)
+        preprocess_sample(blind, rules[modality])
     frame = {**samples((40, 60), 1), modality: blind}
     raw = load_raw(Frames([Frame(frame)]), 0, rules)
-    assert set(raw.modalities) == set(MODALITIES) - {modality}
+    assert set(raw.sensors) == set(KINDS) - {modality}
     assert raw.unusable == {modality: str(refusal.value)}
 
 
@@ -178,7 +177,7 @@ def test_a_view_of_nothing_but_padding_warns_of_nothing() -> None:
     with warnings.catch_warnings(record=True) as log:
         warnings.simplefilter("always")
         for seed in range(40):
-            inputs = normalize(
+            inputs = network_inputs(
                 augment(raw, phase, CorruptionSpec(), np.random.default_rng(seed)), rules
             )
             assert all(np.isfinite(x).all() for x in inputs.values())
@@ -193,10 +192,10 @@ def test_dead_pixels_of_thermal_do_not_grow_when_a_view_is_taken() -> None:
     for seed in range(6):
         for scale, least, most in ((1.0, 6, 6), (0.5, 1, 4)):
             phase = ResolutionPhase(crop=(64, 96), scale=(scale, scale))
-            view = augment(raw, phase, QUIET, np.random.default_rng(seed)).thermal
-            assert view is not None
-            rows, columns = np.nonzero(np.isfinite(view))
-            inner = view[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            view = augment(raw, phase, QUIET, np.random.default_rng(seed))
+            seen = view.sensors["thermal"].values
+            rows, columns = np.nonzero(np.isfinite(seen))
+            inner = seen[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
             assert least <= np.isnan(inner).sum() <= most
 
 

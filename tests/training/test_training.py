@@ -20,7 +20,7 @@ from perception.training.augment import augment
 from perception.training.building import open_splits
 from perception.training.checkpoint import load_checkpoint
 from perception.training.config import CorruptionSpec, ResolutionPhase, TrainConfig, load_config
-from perception.training.dataset import FusionDataset, normalize
+from perception.training.dataset import FusionDataset, network_inputs
 from perception.training.loop import Trainer
 
 CONFIGS, BUNDLES = (Path(__file__).parents[2] / n for n in ("configs", "bundles"))
@@ -165,7 +165,7 @@ def test_one_geometry_moves_images_labels_and_boxes_together(simulated: Path) ->
     phase = ResolutionPhase(crop=(64, 96), scale=(1.0, 1.0))
     for seed in range(8):
         out = augment(data.raw(0), phase, quiet, np.random.default_rng(seed))
-        assert out.rgb.shape == (64, 96, 3)
+        assert out.sensors["rgb"].values.shape == (64, 96, 3)
         assert out.labels.shape == (64, 96)
         for (x0, y0, x1, y1), kind, ignore in zip(
             out.boxes.xyxy.round().astype(int), out.boxes.class_ids, out.boxes.ignore, strict=True
@@ -173,7 +173,7 @@ def test_one_geometry_moves_images_labels_and_boxes_together(simulated: Path) ->
             if not ignore and (x1 - x0) * (y1 - y0) > 60:
                 inside = out.labels[y0:y1, x0:x1]
                 assert (inside == (5 if kind == 0 else 6)).mean() > 0.1
-        assert set(normalize(out, config.preprocess)) == {"rgb", "depth", "thermal", "lidar"}
+        assert set(network_inputs(out, config.preprocess)) == {"rgb", "depth", "thermal", "lidar"}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)

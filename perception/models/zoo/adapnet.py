@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput
+from perception.models.interface import Features, FusionModel, ModelCard, ModelInputs, ModelOutput
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.blocks import (
     ConvNorm,
@@ -22,7 +22,6 @@ from perception.models.zoo.blocks import (
     refuse_pretrained,
     scaled,
 )
-from perception.preprocess.contract import CHANNELS
 
 SOURCE = "Valada, Mohan, Burgard: Self-Supervised Model Adaptation, IJCV 2019"
 DEPTHS = (3, 4, 6, 3)
@@ -192,7 +191,7 @@ class MultiresolutionSupervision(FusionModel):
 
     def _add_encoders(self, width: float) -> None:
         self.encoders = nn.ModuleDict(
-            {m: AdapNetEncoder(CHANNELS[m], width) for m in self.modalities}
+            {e: AdapNetEncoder(n, width) for e, n in self.encoder_channels.items()}
         )
 
     def _add_decoder(self, width: float, *, reweigh: bool = False) -> None:
@@ -240,7 +239,7 @@ class AdapNet(MultiresolutionSupervision):
 
     def __init__(
         self,
-        modalities: tuple[str, ...],
+        modalities: ModelInputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

@@ -18,7 +18,7 @@ from perception.files.arrays import read_npy
 from perception.models.efficientnet_lite import share_convolutions
 from perception.models.fusion import ABSENT_SCORE
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, ModelCard, ModelOutput, gather
+from perception.models.interface import Features, ModelCard, ModelInputs, ModelOutput, gather
 from perception.models.layers import SeparableBlock
 from perception.models.supervision import sample_labels
 from perception.models.zoo.backbone import SCALES, LitePyramid, PyramidModel
@@ -146,7 +146,7 @@ class Any2Seg(PyramidModel):
 
     def __init__(
         self,
-        modalities: tuple[str, ...],
+        modalities: ModelInputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,
@@ -167,7 +167,7 @@ class Any2Seg(PyramidModel):
 
     def _make_teacher(self, path: str | None) -> PrototypeTeacher:
         if path is None:
-            if "rgb" not in self.modalities:
+            if "rgb" not in self.kinds.values():
                 raise ConfigError(
                     "the prototype teacher looks at rgb",
                     where="model.options.distillation",
@@ -187,7 +187,7 @@ class Any2Seg(PyramidModel):
     def encode(self, modality: str, image: Tensor) -> Features:
         """Feature maps `f<s>` at strides s; in training, `teacher` beside those of rgb."""
         features = super().encode(modality, image)
-        if self.training and self.teacher is not None and modality == "rgb":
+        if self.training and self.teacher is not None and self.kinds[modality] == "rgb":
             seen = self.teacher.look(image)
             if seen is not None:
                 features["teacher"] = seen
@@ -206,8 +206,9 @@ class Any2Seg(PyramidModel):
     def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
         """Keep the maps that are distilled, and the teacher's."""
         output.taps = {m: f[DISTILLED] for m, f in features.items()}
-        if "teacher" in features.get("rgb", {}):
-            output.taps["teacher"] = features["rgb"]["teacher"]
+        seen = [f["teacher"] for f in features.values() if "teacher" in f]
+        if seen:
+            output.taps["teacher"] = seen[0]
 
     def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
         """Distance of the class correlations within and between modalities from the teacher's."""

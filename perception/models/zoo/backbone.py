@@ -16,7 +16,6 @@ from perception.models.efficientnet_lite import (
 )
 from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
 from perception.models.interface import Features, FusionModel, ModelOutput
-from perception.preprocess.contract import CHANNELS
 
 SCALE_STAGE = {4: 1, 8: 2, 16: 4, 32: 6}
 """Index of the stage that gives the map of each stride."""
@@ -73,7 +72,7 @@ class LitePyramid(nn.Module):
 
 
 class PyramidModel(FusionModel):
-    """Base of models with an EfficientNet-Lite per modality and the usual heads on a fused pyramid.
+    """Base of models with an EfficientNet-Lite per encoder and the usual heads on a fused pyramid.
 
     A subclass writes `fuse`, and gives `add_heads` the channels of what it fuses.
     """
@@ -83,11 +82,11 @@ class PyramidModel(FusionModel):
     def add_encoders(self, width: float, *, pretrained: bool) -> dict[int, int]:
         """Make the encoders; returns the channels of their maps by stride."""
         pyramids: dict[str, LitePyramid] = {
-            m: LitePyramid(CHANNELS[m], width, SCALES, pretrained=pretrained)
-            for m in self.modalities
+            e: LitePyramid(channels, width, SCALES, pretrained=pretrained)
+            for e, channels in self.encoder_channels.items()
         }
         self.encoders = nn.ModuleDict(pyramids)
-        return pyramids[self.modalities[0]].channels
+        return next(iter(pyramids.values())).channels
 
     def add_heads(self, channels: dict[int, int], decoder_width: int) -> None:
         """Make a head for each task that has classes."""
@@ -102,7 +101,7 @@ class PyramidModel(FusionModel):
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Feature maps `f<s>` at strides s."""
-        return {f"f{s}": x for s, x in self.encoders[modality](image).items()}
+        return {f"f{s}": x for s, x in self.encoders[self.encoder_of[modality]](image).items()}
 
     def read(self, pyramid: Pyramid) -> ModelOutput:
         """What the heads say of a fused pyramid."""

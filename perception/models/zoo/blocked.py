@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from perception.models.anyfuse import AnyFuse, Maps, ModalityEncoder
-from perception.models.interface import ModelCard
+from perception.models.interface import ModelCard, ModelInputs
 from perception.models.zoo.encoder_blocks import make_block
 
 
@@ -40,7 +40,7 @@ class BlockedAnyFuse(AnyFuse):
 
     def __init__(
         self,
-        modalities: tuple[str, ...],
+        modalities: ModelInputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,
@@ -56,5 +56,5 @@ class BlockedAnyFuse(AnyFuse):
             decoder_width=decoder_width,
             pretrained=pretrained,
         )
-        for modality in self.modalities:
-            self.encoders[modality] = BlockedEncoder(self._encoder(modality), block)
+        for encoder in self.encoder_channels:
+            self.encoders[encoder] = BlockedEncoder(self._encoder(encoder), block)

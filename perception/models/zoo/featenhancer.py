@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.models.anyfuse import AnyFuse
-from perception.models.interface import FusionModel, ModelCard
+from perception.models.interface import FusionModel, ModelCard, ModelInputs
 from perception.models.layers import upsample
 
 SOURCE = "Hashmi et al.: FeatEnHancer, ICCV 2023"
@@ -100,8 +100,9 @@ class EnhancedEncoder(nn.Module):
 
 
 def enhance_rgb(model: FusionModel, *, half: bool = False) -> None:
-    """Put the enhancement in front of the RGB encoder of any model, in place."""
-    model.encoders["rgb"] = EnhancedEncoder(FeatEnHancer(3, half=half), model.encoders["rgb"])
+    """Put the enhancement in front of every RGB encoder of any model, in place."""
+    for name in {e: m for m, e in model.encoder_of.items() if model.kinds[m] == "rgb"}:
+        model.encoders[name] = EnhancedEncoder(FeatEnHancer(3, half=half), model.encoders[name])
 
 
 class EnhancedAnyFuse(AnyFuse):
@@ -124,7 +125,7 @@ class EnhancedAnyFuse(AnyFuse):
 
     def __init__(
         self,
-        modalities: tuple[str, ...],
+        modalities: ModelInputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.models.interface import ModelCard
+from perception.models.interface import ModelCard, ModelInputs
 from perception.models.zoo.attention import TransformerBlock, join_heads, split_heads, to_tokens
 from perception.models.zoo.tokens import PATCH, SIZES, SharedTokens, position_map
-from perception.preprocess.contract import CHANNELS
 
 VISIBLE_SHARE = 1 / 6
 """Share of all tokens that the encoder sees: the publication's 98 of 3 x 196."""
@@ -117,7 +116,7 @@ class MultiMAE(SharedTokens):
 
     def __init__(
         self,
-        modalities: tuple[str, ...],
+        modalities: ModelInputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,
@@ -129,7 +128,7 @@ class MultiMAE(SharedTokens):
         encoded = SIZES[size][0]
         inner = max(64, encoded // 3 // 16 * 16)
         self.aux_heads = nn.ModuleDict(
-            {m: PatchDecoder(encoded, inner, CHANNELS[m]) for m in self.modalities}
+            {e: PatchDecoder(encoded, inner, n) for e, n in self.encoder_channels.items()}
             if pretraining
             else {}
         )
@@ -169,9 +168,9 @@ class MultiMAE(SharedTokens):
             hidden = own < 0
             if not hidden.any():
                 continue
-            rebuilt = self.aux_heads[modality](encoded, own, grid).float()
+            rebuilt = self.aux_heads[self.encoder_of[modality]](encoded, own, grid).float()
             wanted = patches_of(inputs[modality]).float()
-            if modality == "rgb":
+            if self.kinds[modality] == "rgb":
                 center, spread = wanted.mean(-1, keepdim=True), wanted.std(-1, keepdim=True)
                 wanted = (wanted - center) / (spread + 1e-3)
             losses.append((rebuilt - wanted).square().mean(-1)[hidden].mean())

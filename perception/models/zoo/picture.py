@@ -20,19 +20,19 @@ def _constant(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device, dtype=like.dtype).reshape(1, -1, 1, 1)
 
 
-def picture_of(modality: str, image: Tensor) -> tuple[Tensor, Tensor]:
+def picture_of(kind: str, image: Tensor) -> tuple[Tensor, Tensor]:
     """Brightness (N, 1, H, W) in 0..1 and chroma (N, 2, H, W) of a network input.
 
-    Modalities other than rgb have no chroma; their first channel is the brightness.
+    Kinds other than rgb have no chroma; their first channel is the brightness.
     """
-    if modality == "rgb":
+    if kind == "rgb":
         unit = (image * _constant(_RGB.std, image) + _constant(_RGB.mean, image)) / 255.0
         luma = (unit * _constant(_LUMA, image)).sum(1, keepdim=True)
         blue = (unit[:, 2:] - luma) * _TO_CHROMA[0]
         red = (unit[:, :1] - luma) * _TO_CHROMA[1]
         return luma.clamp(0, 1), torch.cat([blue, red], dim=1)
     value = image[:, :1]
-    if modality == "thermal":
+    if kind == "thermal":
         value = value / 4.0 + 0.5
     # Not zeros_like: an exporter would store those as a tensor of full size.
     return value.clamp(0, 1), image[:, :2].clamp(0.0, 0.0)

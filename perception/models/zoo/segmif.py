@@ -13,13 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.models.heads import SegmentationHead
-from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
+from perception.models.interface import (
+    Features,
+    FusionModel,
+    ModelCard,
+    ModelInputs,
+    ModelOutput,
+    gather,
+)
 from perception.models.layers import upsample
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.attention import ContextAttention, to_map, to_tokens
 from perception.models.zoo.backbone import LitePyramid
 from perception.models.zoo.picture import picture_of, to_rgb, to_unit_rgb
-from perception.preprocess.contract import CHANNELS
 
 SCALES = (4, 8, 16, 32)
 DETAIL, GROWTH, HEADS = 32, 16, 4
@@ -107,6 +113,7 @@ class SegMiF(FusionModel):
         source="Liu et al.: SegMiF, ICCV 2023",
         fewest=2,
         most=2,
+        repeats=False,
         needs=("rgb",),
         reference=("rgb", "thermal"),
         published_result="mIoU +7.66 % over the best before, FMB and others, RGB-T",
@@ -115,7 +122,7 @@ class SegMiF(FusionModel):
 
     def __init__(
         self,
-        modalities: tuple[str, ...],
+        modalities: ModelInputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,
@@ -126,7 +133,7 @@ class SegMiF(FusionModel):
         super().__init__(modalities, seg_classes, det_classes)
         self.shrink = 2 if edge else 1
         self.encoders = nn.ModuleDict(
-            {m: nn.Conv2d(CHANNELS[m], DETAIL, 3, self.shrink, 1) for m in self.modalities}
+            {e: nn.Conv2d(n, DETAIL, 3, self.shrink, 1) for e, n in self.encoder_channels.items()}
         )
         self.backbone = LitePyramid(3, width, SCALES, pretrained=pretrained)
         self.fusion = FusionNet(self.backbone.channels[4], pool=4 if edge else 1)
@@ -137,9 +144,9 @@ class SegMiF(FusionModel):
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Shallow features `detail`; brightness and colour of the modality as a picture."""
-        luma, chroma = picture_of(modality, image)
+        luma, chroma = picture_of(self.kinds[modality], image)
         return {
-            "detail": F.relu(self.encoders[modality](image)),
+            "detail": F.relu(self.encoders[self.encoder_of[modality]](image)),
             "luma": luma,
             "chroma": chroma,
         }

@@ -13,11 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
-from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
+from perception.models.interface import (
+    Features,
+    FusionModel,
+    ModelCard,
+    ModelInputs,
+    ModelOutput,
+    gather,
+)
 from perception.models.layers import ConvBNReLU, SeparableBlock, upsample
 from perception.models.zoo.attention import TransformerBlock, to_map, to_tokens
 from perception.models.zoo.blocks import refuse_pretrained
-from perception.preprocess.contract import CHANNELS
 
 PATCH = 16
 SIZES: dict[str, tuple[int, int, int]] = {
@@ -117,7 +123,7 @@ class SharedTokens(FusionModel):
 
     def __init__(
         self,
-        modalities: tuple[str, ...],
+        modalities: ModelInputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,
@@ -132,7 +138,7 @@ class SharedTokens(FusionModel):
             )
         channels, depth, heads = SIZES[size]
         self.encoders = nn.ModuleDict(
-            {m: Tokenizer(CHANNELS[m], channels) for m in self.modalities}
+            {e: Tokenizer(n, channels) for e, n in self.encoder_channels.items()}
         )
         self.transformer = Transformer(channels, depth, heads)
         self.decoder = TokenDecoder(channels, seg_classes, decoder_width)

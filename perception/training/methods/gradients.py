@@ -20,7 +20,7 @@ def scale_encoder_gradients(model: FusionModel, factors: Mapping[str, float]) ->
     owners: dict[int, list[float]] = defaultdict(list)
     parameters: dict[int, nn.Parameter] = {}
     for modality, factor in factors.items():
-        for parameter in model.encoders[modality].parameters():
+        for parameter in model.encoders[model.encoder_of[modality]].parameters():
             owners[id(parameter)].append(factor)
             parameters[id(parameter)] = parameter
     for key, shares in owners.items():
