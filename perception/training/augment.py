@@ -47,12 +47,14 @@ class RawSample:
         labels: (H, W) uint8, 255 = ignore.
         boxes: in grid pixels.
         unusable: by name, why a sample that the frame has is left out.
+        labels_of: the sensor in whose pixels the truth is.
     """
 
     sensors: Mapping[str, OnGrid]
     labels: NDArray[np.uint8] | None = None
     boxes: Boxes | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
+    labels_of: str = "rgb"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,12 +127,11 @@ def augment(
 ) -> RawSample:
     """A random view of `sample` of size `phase.crop`, with random corruption of each sensor."""
     geometry = _draw_geometry(sample.size, phase, rng)
-    cameras = [name for name, own in sample.sensors.items() if own.kind == "rgb"]
     shifted = {
         # Kinds that the frame lacks draw, too: what the others get does not depend on them.
         name: _jittered(geometry, spec, rng)
-        for name in in_order((*KINDS, *sample.sensors))
-        if name not in ("rgb", *cameras[:1])
+        for name in in_order((*KINDS[1:], *sample.sensors))
+        if name in KINDS[1:] or name != sample.labels_of
     }
     sensors: dict[str, OnGrid] = {}
     for name, own in sample.sensors.items():

@@ -30,8 +30,10 @@ def recording_info(progress: dict[str, Any]) -> RecordingInfo:
         DataError: the checkpoint does not say.
     """
     try:
-        return _INFO.validate_python(progress["recording"])
-    except (KeyError, ValidationError) as error:
+        known = progress["recording"]
+        kinds = known.get("modalities", ())  # before sensors had names of their own
+        return _INFO.validate_python({"sensors": {kind: kind for kind in kinds}, **known})
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise DataError(
             "the checkpoint does not say what it was trained on", where="progress.recording"
         ) from error
@@ -64,7 +66,8 @@ def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: b
     """The configured model, with heads for the recording's classes.
 
     Raises:
-        ConfigError: the recording has no classes for a task, or lacks a modality; or see `build_model`.
+        ConfigError: the recording has no classes for a task, lacks a sensor, or has one of another kind;
+            or see `build_model`.
     """
     seg = len(info.seg_classes) if "segmentation" in config.tasks else 0
     det = len(info.det_classes) if "detection" in config.tasks else 0
@@ -78,6 +81,12 @@ def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: b
     missing = [m for m in config.preprocess.modalities if m not in info.modalities]
     if missing:
         raise ConfigError(f"{info.kind} data has no {', '.join(missing)}", where="preprocess")
+    for name, spec in config.preprocess.items():
+        if info.sensors[name] != spec.kind:
+            raise ConfigError(
+                f"is {spec.kind}, but {info.sensors[name]} in the {info.kind} data",
+                where=f"preprocess.{name}",
+            )
     return build_model(
         config.model.name,
         config.preprocess,

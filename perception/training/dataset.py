@@ -65,18 +65,19 @@ def load_raw(recording: Recording, index: int, contract: PreprocessContract) -> 
         on_labels = GridMap.fit(truth.labels.shape, contract.grid)  # type: ignore[arg-type]
         labels = on_labels.to_grid(truth.labels, nearest=True, fill=IGNORE_LABEL)
     if truth.boxes is not None and len(frame):
-        grid = GridMap.fit(_labeled_size(frame, truth), contract.grid)
+        size = _labeled_size(frame, truth, recording.info.labels_of)
+        grid = GridMap.fit(size, contract.grid)
         kept = truth.boxes
         boxes = Boxes(grid.boxes_to_grid(kept.xyxy), kept.class_ids, kept.ignore)
-    return RawSample(sensors, labels, boxes, unusable)
+    return RawSample(sensors, labels, boxes, unusable, recording.info.labels_of)
 
 
-def _labeled_size(frame: Frame, truth: Truth) -> tuple[int, int]:
+def _labeled_size(frame: Frame, truth: Truth, labels_of: str) -> tuple[int, int]:
     """(height, width) of the picture that the boxes are drawn in."""
-    cameras = [sample for sample in frame.values() if sample.kind == "rgb"]
-    if not cameras and truth.labels is not None:
+    sample = frame.get(labels_of, next(iter(frame.values())))
+    if truth.labels is not None and (sample.sensor != labels_of or sample.kind != "rgb"):
         return truth.labels.shape  # type: ignore[return-value]
-    return source_size((cameras or list(frame.values()))[0])
+    return source_size(sample)
 
 
 def _stacked(image: LidarImage) -> np.ndarray[Any, Any]:
