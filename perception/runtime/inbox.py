@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key")
-Time = TypeVar("Time")
+Time = TypeVar("Time", bound=Any)
 """When a message arrived, in any form that can be ordered."""
 
 

@@ -74,8 +74,9 @@ def interpret(
         if "labels" in wanted:
             labels = label_pixels(logits, grid.source)
         if "confidence" in wanted:
-            even = logits if temperature == 1.0 else logits / np.float32(temperature)
-            confidence = label_confidence(even, grid.source)
+            if temperature != 1.0:
+                logits = np.divide(logits, np.float32(temperature), dtype=np.float32)
+            confidence = label_confidence(logits, grid.source)
             if factor != 1.0:
                 confidence *= np.float32(factor)
     spec = manifest.tasks.boxes2d
