@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from perception.preprocess.grid import GridMap
 from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
 from perception.runtime.interpret import check_outputs
 from perception.runtime.manifest import BundleManifest
+from perception.runtime.result import EngineEvent
 from perception.runtime.wiring import FUSER, PRESENCE
 
 
@@ -45,6 +46,7 @@ class Networks:
 
     Attributes:
         engines: by input, and `fuser`.
+        on_event: called when another backend takes over one of them.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Networks:
         self._manifest, self._counters = manifest, counters
         self._wiring = manifest.wiring
         self.engines: dict[str, Engine] = {}
+        self.on_event: Callable[[EngineEvent], None] = lambda event: None
         self.use(encoders, fuser)
         self._absent = {
             spec.name: np.zeros([d or 1 for d in spec.shape], spec.dtype) for spec in fuser.inputs
@@ -66,6 +69,11 @@ class Networks:
     def use(self, encoders: Mapping[str, Engine], fuser: Engine) -> None:
         """Take other engines of the same bundle from now on."""
         self.engines = {FUSER: fuser, **encoders}
+        for engine in self.engines.values():
+            engine.tell = self._tell
+
+    def _tell(self, event: EngineEvent) -> None:
+        self.on_event(event)
 
     @property
     def backend(self) -> str:

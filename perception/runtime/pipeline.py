@@ -20,7 +20,7 @@ from perception.runtime.interpret import PARTS, Interpreted, interpret
 from perception.runtime.loading import load_pipeline_engines
 from perception.runtime.networks import Encoded, Networks
 from perception.runtime.policy import Policy
-from perception.runtime.result import HealthState, Result, SensorWarning
+from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
 
 
@@ -185,6 +185,10 @@ class Pipeline:
     def engines(self) -> dict[str, Engine]:
         """The engines by input, and `fuser`."""
         return self._networks.engines
+
+    def on_event(self, call: Callable[[EngineEvent], None]) -> None:
+        """Have `call` told when another backend takes over from one that fails."""
+        self._networks.on_event = call
 
     @property
     def kinds(self) -> dict[str, Kind]:

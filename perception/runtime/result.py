@@ -44,13 +44,14 @@ class EngineEvent:
     """Something happened to the engines.
 
     Attributes:
-        kind: `failed` (one gave an error), `reloaded` (all were loaded anew), `resting` (that did not
-            help; there is no output until the next attempt).
+        kind: `fallback` (another backend took over from one that failed), `failed` (there was none to
+            take over), `reloaded` (all were loaded anew), `resting` (that did not help; there is no
+            output until the next attempt).
         text: one line for people.
         backend: what runs now.
     """
 
-    kind: Literal["failed", "reloaded", "resting"]
+    kind: Literal["fallback", "failed", "reloaded", "resting"]
     text: str
     backend: str = ""
 

@@ -63,8 +63,9 @@ class Listener:
 
     def event(self, event: EngineEvent) -> None:
         """Something happened to the engines."""
-        level = logging.ERROR if event.kind == "failed" else logging.WARNING
-        _LOG.log(level, "%s", event.text)
+        if event.kind != "fallback":  # the engines' own logger has said that
+            level = logging.ERROR if event.kind == "failed" else logging.WARNING
+            _LOG.log(level, "%s", event.text)
 
     def problem(self, error: Exception) -> None:
         """Something went wrong with one message, or in one of these methods; the stream goes on."""
@@ -294,6 +295,7 @@ class Stream:
         if self.core is not None:
             self.core.close()
         pipeline.reset()
+        pipeline.on_event(self._listener.event)
         self.core = StreamCore(pipeline, self.settings, parallel=True)
         for sensor in self.core.collector.sensors:
             if early := self.counters[f"early_{sensor}"]:

@@ -444,3 +444,31 @@ def test_settings_from_rates() -> None:
     assert settings_for({"rgb": 30}, own)[0].policy is own
     with pytest.raises(ConfigError, match="needs a sensor"):
         settings_for({})
+
+
+def test_a_backend_that_takes_over_is_an_event(
+    loaded: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[EngineEvent] = []
+
+    class Ears(Listener):
+        def event(self, event: EngineEvent) -> None:
+            events.append(event)
+
+    pipeline = Pipeline.load(loaded.bundle.path, "auto", threads=1)
+    engine = pipeline.engines["rgb"]
+    if not getattr(engine, "_reserve", None):
+        pytest.skip("one backend here: nothing in reserve")
+    before = engine.backend
+
+    def fail(*_: object, **__: object) -> None:
+        raise EngineError("device lost")
+
+    with Stream(StreamSettings({"rgb": LONG}, 2 * S), pipeline=pipeline, listener=Ears()) as stream:
+        monkeypatch.setattr(engine._engine, "infer", fail)  # type: ignore[attr-defined]
+        push(stream, "rgb")
+        end = time.monotonic() + PATIENCE_S
+        while not events and time.monotonic() < end:
+            time.sleep(0.02)
+    assert [e.kind for e in events] == ["fallback"] and "device lost" in events[0].text
+    assert events[0].backend == engine.backend != before

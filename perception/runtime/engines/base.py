@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import EngineError
+from perception.runtime.result import EngineEvent
 
 Tensor = NDArray[np.float32]
 
@@ -81,6 +82,7 @@ class Engine(ABC):
         backend: name of what runs it, such as `onnxruntime-cpu`.
         inputs, outputs: the graph's tensors.
         runs: how often it has run.
+        tell: called when another backend takes over.
         takes_device: `infer` takes other engines' `DeviceTensor` too.
         checks_outputs: outputs in the CPU's memory are looked at for NaN and infinity here; False
             where an engine within has done so.
@@ -88,6 +90,7 @@ class Engine(ABC):
 
     takes_device: bool = False
     checks_outputs: bool = True
+    tell: Callable[[EngineEvent], None] = staticmethod(lambda event: None)
 
     backend: str
     inputs: tuple[TensorSpec, ...]

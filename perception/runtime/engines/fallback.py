@@ -17,6 +17,7 @@ from perception.runtime.engines.base import (
     on_host,
 )
 from perception.runtime.engines.registry import BACKENDS, Graph
+from perception.runtime.result import EngineEvent
 
 _LOG = logging.getLogger("anysense.engines")
 
@@ -96,8 +97,8 @@ class FallbackEngine(Engine):
                 except (EngineError, BundleError) as error:  # its file may be gone, or changed
                     _LOG.warning("%s: %s", self._graph.name, error)
                     continue
-                _LOG.warning(
-                    "%s: %s; going on with %s", self._graph.name, cause, self._engine.backend
-                )
+                line = f"{self._graph.name}: {cause}; going on with {self._engine.backend}"
+                _LOG.warning("%s", line)
+                self.tell(EngineEvent("fallback", line, self._engine.backend))
                 return
             raise cause
