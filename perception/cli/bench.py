@@ -157,5 +157,5 @@ def _print(label: str, found: dict[str, Any]) -> None:
             f"{row['frames_per_second']:.1f}",
         )
     table.show()
-    for modality, share in found["saving_when_lost"].items():
-        say(f"without {modality}: {100 * share:.0f} % less latency")
+    for sensor, share in found["saving_when_lost"].items():
+        say(f"without {sensor}: {100 * share:.0f} % less latency")

@@ -21,7 +21,7 @@ from perception.cli.console import counted, note, say
 from perception.cli.parsing import whole
 from perception.errors import ConfigError
 from perception.files.writing import write_text
-from perception.frame import subset_name, subsets_of
+from perception.frame import subset_name
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,7 +38,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and time every bundle; print the table, write it where asked."""
-    from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
+    from perception.metrics.evaluate import (
+        LOW_SCORE,
+        Scorer,
+        evaluate_subsets,
+        judged_subsets,
+        shared_sensors,
+    )
     from perception.metrics.zoo_table import ZooRow, make_rows, to_markdown
     from perception.runtime.benchmark import measure
     from perception.runtime.pipeline import Pipeline
@@ -50,18 +56,18 @@ def run(args: argparse.Namespace) -> int:
     usable = {}
     for name, pipeline in pipelines.items():
         _ = Scorer(pipeline, recording).lacking  # refuses what cannot be compared, before any work
-        usable[name] = tuple(m for m in pipeline.modalities if m in recording.info.modalities)
+        usable[name] = shared_sensors(pipeline.kinds, recording.info)
         if not usable[name]:
-            raise ConfigError(f"takes none of the modalities of {args.data}", where=name)
+            raise ConfigError(f"takes none of the sensors of {args.data}", where=name)
     with counted("timing", args.frames + 3) as advance:
         times = measure(pipelines, args.frames, 3, advance)
     rows: list[ZooRow] = []
     for name, pipeline in pipelines.items():
-        subsets = subsets_of(usable[name])
+        subsets = judged_subsets(pipeline.manifest, usable[name])
         pipeline.min_score = LOW_SCORE
         with counted(name, len(subsets) * len(recording)) as advance:
             scores = evaluate_subsets(pipeline, recording, subsets, advance)
-        full = times[name]["subsets"][subset_name(pipeline.modalities)]
+        full = times[name]["subsets"][subset_name(pipeline.sensors)]
         published = _published(pipeline.manifest.model.get("name", ""))
         rows += make_rows(pipeline.manifest, scores, full["total_ms"]["p50"], published)
     simulated = ", simulated" if recording.info.simulated else ""

@@ -1,4 +1,4 @@
-"""`anysense eval`: accuracy of a bundle on a recording, for every subset of modalities."""
+"""`anysense eval`: accuracy of a bundle on a recording, by subset of sensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from perception.cli.console import Table, counted, note, say
 from perception.cli.parsing import real
 from perception.data.base import Recording
 from perception.errors import ConfigError
-from perception.frame import Modality, as_modality, subsets_of
+from perception.runtime.manifest import BundleManifest
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,8 +32,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("bundle", help="folder, zip or name of a bundle")
     add_data_arguments(parser, required=True)
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--all-subsets", action="store_true", help="every subset of modalities")
-    group.add_argument("--subset", help="one subset, e.g. rgb,depth (default: all modalities)")
+    group.add_argument(
+        "--all-subsets", action="store_true", help="every subset that is judged of the bundle"
+    )
+    group.add_argument("--subset", help="one subset of sensors, e.g. rgb,depth (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument(
         "--record",
@@ -59,18 +61,27 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run)
 
 
-def _subsets(args: argparse.Namespace, usable: tuple[Modality, ...]) -> list[tuple[Modality, ...]]:
-    if args.all_subsets:
-        return subsets_of(usable)
+def _subsets(
+    args: argparse.Namespace, manifest: BundleManifest, recording: Recording, *, every: bool
+) -> list[tuple[str, ...]]:
+    """The subsets that are asked for, of the sensors that both bundle and data have."""
+    from perception.metrics.evaluate import judged_subsets, shared_sensors
+
+    usable = shared_sensors(manifest.inputs.kinds, recording.info)
+    if not usable:
+        takes = ", ".join(manifest.inputs.names)
+        raise ConfigError(f"the bundle takes none of the sensors of {args.data}", hint=takes)
     if not args.subset:
-        return [usable]
-    wanted = [as_modality(m.strip()) for m in args.subset.replace("+", ",").split(",")]
-    missing = [m for m in wanted if m not in usable]
+        return judged_subsets(manifest, usable) if every else [usable]
+    wanted = [name.strip() for name in args.subset.replace("+", ",").split(",")]
+    missing = [name for name in wanted if name not in usable]
     if missing:
         raise ConfigError(
-            f"{missing[0]} is not in both bundle and data", where="--subset", hint=", ".join(usable)
+            f"'{missing[0]}' is not in both bundle and data",
+            where="--subset",
+            hint=", ".join(usable),
         )
-    return [tuple(m for m in usable if m in wanted)]
+    return [tuple(name for name in usable if name in wanted)]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,10 +102,7 @@ def run(args: argparse.Namespace) -> int:
     pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args), min_score=LOW_SCORE)
     # Made here, too, so that what cannot be compared is refused before any work is done.
     lacking = Scorer(pipeline, recording).lacking
-    usable = tuple(m for m in pipeline.modalities if m in recording.info.modalities)
-    if not usable:
-        raise ConfigError(f"the bundle takes none of the modalities of {args.data}")
-    subsets = _subsets(args, usable)
+    subsets = _subsets(args, pipeline.manifest, recording, every=args.all_subsets)
     with counted("evaluating", len(subsets) * len(recording)) as advance:
         table = evaluate_subsets(pipeline, recording, subsets, advance)
     notes = [f"the bundle does not know {', '.join(lacking)}: scored as 0"] if lacking else []
@@ -120,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, content)
     if args.record:
-        record(folder, accuracy=dict([_record(content)]))
+        record(folder, accuracy=_record(content))
     return 0
 
 
@@ -132,7 +140,7 @@ def _gaps(table: dict[str, Any], frames: int) -> list[str]:
             f"some of the {frames} frames lack a sensor: a subset is judged on those that have all of its"
         )
     if any(row["judged"] < row["frames"] for row in table.values()):
-        notes.append("some frames have no truth: they are not judged")
+        notes.append("some frames have no truth in the view of a subset: they are not judged")
     return notes
 
 
@@ -142,11 +150,8 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
 
     names = backend_names(args.backends)
     manifest = Bundle.open(find_bundle(args.bundle), verify=False).manifest
-    usable = tuple(m for m in manifest.modalities if m in recording.info.modalities)
-    if not usable:
-        raise ConfigError(f"the bundle takes none of the modalities of {args.data}")
-    subsets = _subsets(args, usable) if args.subset else subsets_of(usable)
-    if args.record and len(subsets) < len(subsets_of(manifest.modalities)):
+    subsets = _subsets(args, manifest, recording, every=True)
+    if args.record and not set(manifest.subsets) <= set(subsets):
         raise ConfigError("a record needs every subset of the bundle's sensors", where="--record")
     same = args.reference is None
     rounds = 1 + sum(not (same and name == "onnxruntime-cpu") for name in names)
@@ -189,8 +194,8 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
     return 0
 
 
-def _record(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and content of the records' entry: what was measured, on what, by which command."""
+def _record(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entry of `records.yaml` by its name: what was measured, on what, by which command."""
     words = [content["data"], content["split"], content["only"], content["labels"]]
     # Where results went on this machine is of no use to a reader of the bundle.
     command = re.sub(r" --(json|threads)[ =]\S+| --record", "", content["command"])
@@ -199,7 +204,7 @@ def _record(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         name: {k: round(v, 4) for k, v in row.items() if isinstance(v, int | float)}
         for name, row in content["subsets"].items()
     }
-    return " ".join(w for w in words if w), {"command": command, **kept, "subsets": subsets}
+    return {" ".join(w for w in words if w): {"command": command, **kept, "subsets": subsets}}
 
 
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:

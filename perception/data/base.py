@@ -61,10 +61,14 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Truth:
-    """Labels of one frame: `labels` (H, W) uint8 with 255 = ignore, and 2D boxes; None = unlabeled."""
+    """Labels of one frame: `labels` (H, W) uint8 with 255 = ignore, and 2D boxes; None = unlabeled.
+
+    `size` is the (height, width) of the picture that boxes are in, where it may differ from others.
+    """
 
     labels: NDArray[np.uint8] | None = None
     boxes: Boxes | None = None
+    size: tuple[int, int] | None = None
 
 
 def named_sensors(sensors: Mapping[str, Kind] | Iterable[Kind], where: str) -> dict[str, Kind]:
@@ -73,7 +77,7 @@ def named_sensors(sensors: Mapping[str, Kind] | Iterable[Kind], where: str) -> d
     Raises:
         DataError: a name or kind is wrong, or a sensor is called as another kind than its own.
     """
-    given = sensors if isinstance(sensors, Mapping) else {kind: kind for kind in sensors}
+    given: Mapping[str, str] = sensors if isinstance(sensors, Mapping) else {k: k for k in sensors}
     try:
         found = {check_name(name): as_kind(given[name]) for name in in_order(given)}
     except InputError as error:
@@ -156,6 +160,10 @@ class Recording(ABC):
     @abstractmethod
     def truth(self, index: int) -> Truth:
         """The labels of frame `index`."""
+
+    def sees_labels(self, sensor: str) -> bool:
+        """Whether labels tell of what a sensor sees: not where it looks elsewhere."""
+        return True
 
     def tags(self, index: int) -> frozenset[str]:
         """Conditions of frame `index`, such as `day` or `night`."""

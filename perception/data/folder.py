@@ -47,6 +47,8 @@ SUFFIXES: dict[Kind, tuple[str, ...]] = {
 }
 _TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), "boxes3d": (".yaml",)}
 _VALIDATION_EVERY = 5
+_AHEAD = np.array([0.0, 0, 1])  # of a camera's optical frame
+_SAME_VIEW = np.cos(np.radians(15.0))
 WRITTEN_UNIT: Literal["centikelvin"] = "centikelvin"
 """What `FolderWriter` stores temperatures in, whatever else may be read."""
 
@@ -184,7 +186,15 @@ class FolderRecording(Recording):
 
     def truth(self, index: int) -> Truth:
         name = self.ids[index]
-        return Truth(self.labels(name), self.boxes(name))
+        return Truth(self.labels(name), self.boxes(name), (self.layout.height, self.layout.width))
+
+    def sees_labels(self, sensor: str) -> bool:
+        axes = []
+        for name in (sensor, self.info.labels_of):
+            own = self.rig.sensors.get(name) if self.info.sensors[name] != "lidar" else None
+            turned = own.extrinsics if own is not None else None
+            axes.append(_AHEAD if turned is None else turned.rotation @ _AHEAD)
+        return bool(axes[0] @ axes[1] > _SAME_VIEW)
 
     def labels(self, name: str) -> NDArray[np.uint8] | None:
         """The label image of a frame, None in a recording without."""

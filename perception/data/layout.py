@@ -173,8 +173,9 @@ def read_info(root: Path) -> FolderInfo:
             f"no {DESCRIPTION}", where=str(root), hint="see docs/data.md for the layout"
         )
     info = check_fields(FolderInfo, read_yaml(path), where=str(path))
-    for size in (info, *map(info.of, info.sensors)):
-        check_pixels(size.width or 0, size.height or 0, where=str(path), error=DataError)
+    for own in map(info.of, info.sensors):
+        check_pixels(own.width or 0, own.height or 0, where=str(path), error=DataError)
+    check_pixels(info.width, info.height, where=str(path), error=DataError)
     for task in ("seg_classes", "det_classes"):
         faults = table_faults([c.info() for c in getattr(info, task)])
         if faults:

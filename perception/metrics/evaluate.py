@@ -1,19 +1,28 @@
-"""Accuracy of a pipeline on a recording, by subset of modalities."""
+"""Accuracy of a pipeline on a recording, by subset of sensors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import IGNORE_LABEL, Boxes, ClassInfo, Recording, Truth
+from perception.data.base import (
+    IGNORE_LABEL,
+    Boxes,
+    ClassInfo,
+    Recording,
+    RecordingInfo,
+    Truth,
+)
 from perception.errors import ConfigError
-from perception.frame import Frame, Modality, subset_name
+from perception.frame import Frame, Kind, subset_name
 from perception.metrics.detection import average_precision
 from perception.metrics.segmentation import ConfusionMatrix
+from perception.preprocess.sample import source_size
+from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Detections, Result
 
@@ -44,16 +53,17 @@ class Scorer:
 
     def __init__(self, pipeline: Pipeline, recording: Recording) -> None:
         manifest, info = pipeline.manifest, recording.info
+        self._sees_labels = recording.sees_labels
         self.seg_names = [c.name for c in info.seg_classes]
         self.det_names = [c.name for c in info.det_classes]
-        self.seg_map = _name_map([c.info() for c in manifest.classes.segmentation], self.seg_names)
-        self.det_map = _name_map([c.info() for c in manifest.classes.detection], self.det_names)
-        self.segments = "segmentation" in manifest.tasks and bool((self.seg_map < 255).any())
-        self.detects = "detection" in manifest.tasks and bool((self.det_map < 255).any())
+        self.seg_map = _name_map([c.info() for c in manifest.seg_classes], self.seg_names)
+        self.det_map = _name_map([c.info() for c in manifest.det_classes], self.det_names)
+        self.segments = bool((self.seg_map < 255).any())
+        self.detects = bool((self.det_map < 255).any())
         if not (self.segments or self.detects):
+            tasks = ", ".join(name for name, spec in manifest.tasks if spec is not None)
             raise ConfigError(
-                f"bundle {manifest.name} ({', '.join(manifest.tasks)}) and {info.kind} data "
-                "share no class",
+                f"bundle {manifest.name} ({tasks}) and {info.kind} data share no class",
                 hint="choose data whose labels the bundle was trained for",
             )
         self.confusion = ConfusionMatrix(len(self.seg_names))
@@ -73,7 +83,9 @@ class Scorer:
         return list(dict.fromkeys(names))
 
     def add(self, result: Result, truth: Truth) -> None:
-        """Count one frame."""
+        """Count one frame; a result in the pixels of a camera that looks elsewhere is not judged."""
+        if result.reference is not None and not self._sees_labels(result.reference):
+            truth = Truth()
         self.frames += 1
         self.answered += bool(result.used)
         labeled = truth.labels is not None and bool((truth.labels != IGNORE_LABEL).any())
@@ -81,7 +93,7 @@ class Scorer:
         if self.segments and truth.labels is not None:
             self.confusion.add(truth.labels, self.labels(result, truth.labels.shape))
         if self.detects and truth.boxes is not None:
-            self.boxes.append((self.detections(result), truth.boxes))
+            self.boxes.append((self.detections(result, truth.size), truth.boxes))
 
     def labels(self, result: Result, size: tuple[int, ...]) -> NDArray[np.uint8]:
         """The result's labels as ids of the recording, 255 where it has none."""
@@ -94,15 +106,18 @@ class Scorer:
             labels = cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
         return self.seg_map[labels]
 
-    def detections(self, result: Result) -> Detections:
-        """The result's boxes with class ids of the recording."""
+    def detections(self, result: Result, size: tuple[int, int] | None = None) -> Detections:
+        """The result's boxes with class ids of the recording, in a picture of this (height, width)."""
         if result.boxes is None:
             return Detections.empty()
         kinds = self.det_map[result.boxes.class_ids]
         keep = kinds < 255
-        return Detections(
-            result.boxes.xyxy[keep], result.boxes.scores[keep], kinds[keep].astype(np.int64)
-        )
+        xyxy = result.boxes.xyxy[keep]
+        own = result.samples.get(result.reference or "")
+        if size is not None and own is not None and source_size(own) != size:
+            height, width = source_size(own)
+            xyxy = xyxy * np.array([size[1] / width, size[0] / height] * 2, np.float32)
+        return Detections(xyxy, result.boxes.scores[keep], kinds[keep].astype(np.int64))
 
     def scores(self) -> dict[str, Any]:
         """The numbers so far; None where there is no truth to judge by.
@@ -151,20 +166,31 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
+def shared_sensors(kinds: Mapping[str, Kind], info: RecordingInfo) -> tuple[str, ...]:
+    """Those of a pipeline's or bundle's sensors, kinds by name, that a recording has, too."""
+    return tuple(name for name, kind in kinds.items() if info.sensors.get(name) == kind)
+
+
+def judged_subsets(manifest: BundleManifest, sensors: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The subsets of a bundle that accuracy is told of, where only these sensors are there."""
+    listed = [subset for subset in manifest.subsets if set(subset) <= set(sensors)]
+    return listed if sensors in listed else [sensors, *listed]
+
+
 def evaluate_subsets(
     pipeline: Pipeline,
     recording: Recording,
-    subsets: Sequence[tuple[Modality, ...]],
+    subsets: Sequence[tuple[str, ...]],
     on_result: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, Any]]:
-    """Score the pipeline on the frames of a recording, once for each subset of modalities.
+    """Score the pipeline on the frames of a recording, once for each subset of sensors.
 
     A frame that lacks a sensor of a subset says nothing about that subset and is not given for it.
 
     Args:
         pipeline: a pipeline whose detection threshold suits average precision (see `LOW_SCORE`).
         recording: the frames and their truth.
-        subsets: modalities to give; the others are missing.
+        subsets: sensors to give; the others are missing.
         on_result: called after each frame and subset, for progress.
 
     Returns:

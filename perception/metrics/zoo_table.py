@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from perception.files.text import printable
-from perception.frame import MODALITIES
+from perception.frame import in_order, subset_name
 
 METRICS = {"miou": "mIoU", "ap50": "AP50"}
 
@@ -22,13 +22,13 @@ class ZooRow:
         name: of the bundle.
         model: of its registry entry.
         metric: `miou` or `ap50`.
-        full: score with all modalities the bundle takes and the data have, 0 to 1; None where it
+        full: score with all sensors that the bundle takes and the data have, 0 to 1; None where it
             cannot be told.
-        single: score with one modality alone, by modality.
+        single: score with one sensor alone, by sensor.
         mean, minimum: over all subsets.
         parameters: of the model.
-        gmac: billions of multiply-accumulates with all modalities, as the bundle says.
-        cpu_ms: median milliseconds of the whole call with all modalities.
+        gmac: billions of multiply-accumulates with all sensors, as the bundle says.
+        cpu_ms: median milliseconds of the whole call with all sensors.
         budget: what the bundle says of its training.
         published: the publication's number, if known.
     """
@@ -58,7 +58,7 @@ def make_rows(
     Args:
         manifest: the bundle's.
         scores: by subset name, as `evaluate_subsets` gives them.
-        cpu_ms: measured with all modalities.
+        cpu_ms: measured with all sensors.
         published: the publication's number.
     """
     rows = []
@@ -76,11 +76,11 @@ def make_rows(
                 described.get("name", "?"),
                 metric,
                 values.get(full_name),
-                {m: values[m] for m in MODALITIES if m in values},
+                {n: values[n] for n in in_order(values) if "+" not in n},
                 float(np.mean(known)) if known else None,
                 min(known) if known else None,
                 described.get("parameters"),
-                gmac.get("+".join(manifest.modalities)),
+                gmac.get(subset_name(manifest.modalities)),
                 cpu_ms,
                 _budget(manifest.training),
                 published,
@@ -105,7 +105,7 @@ def to_markdown(rows: Sequence[ZooRow], caption: str) -> str:
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
 
-    singles = [m for m in MODALITIES if any(m in row.single for row in rows)]
+    singles = in_order(name for row in rows for name in row.single)
     heads = ["model", "metric", "full", *singles, "mean", "min", "M params", "GMAC", "CPU ms"]
     heads += ["training budget", "published, not comparable"]
     lines = [f"{caption}", "", "| " + " | ".join(heads) + " |"]
@@ -120,7 +120,7 @@ def to_markdown(rows: Sequence[ZooRow], caption: str) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        "Mean and min are over all subsets of the bundle's modalities. Published numbers were reached",
+        "Mean and min are over all subsets that are judged of a bundle. Published numbers were reached",
         "with other data, classes, sizes and budgets: they say what the method can do, not what this",
         "table measures.",
     ]

@@ -1,4 +1,4 @@
-"""Overlays of labels and boxes, and pictures of each modality."""
+"""Overlays of labels and boxes, and pictures of each kind of sensor."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def _mapped(values: NDArray[np.float32], low: float, high: float, colormap: int)
 
 def draw_sample(sample: Sample) -> Image:
     """A picture of a sample: near is bright for depth and LiDAR, warm is bright for thermal."""
-    if sample.modality == "rgb":
+    if sample.kind == "rgb":
         return np.ascontiguousarray(sample.data)
-    if sample.modality == "depth":
+    if sample.kind == "depth":
         with np.errstate(divide="ignore", invalid="ignore"):
             inverse = (1 / sample.data).astype(np.float32)
         finite = inverse[np.isfinite(inverse)]
         low, high = np.percentile(finite, (2, 98)) if finite.size else (0.0, 1.0)
         return _mapped(np.where(sample.data > 0, inverse, np.nan), low, high, cv2.COLORMAP_TURBO)
-    if sample.modality == "thermal":
+    if sample.kind == "thermal":
         finite = sample.data[np.isfinite(sample.data)]
         low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0.0, 1.0)
         return _mapped(sample.data, low, high, cv2.COLORMAP_INFERNO)
@@ -63,13 +63,13 @@ def _draw_lidar(sample: Sample) -> Image:
     return cv2.dilate(dots, np.ones((side, side), np.uint8))
 
 
-def background(frame: Frame, used: Sequence[str]) -> Image:
-    """What results are drawn on: the first used modality's picture, gray but for RGB."""
-    name = next((m for m in frame if m in used), None) or next(iter(frame), None)
+def background(frame: Frame, reference: str | None) -> Image:
+    """What results are drawn on: the reference sensor's picture, else the first, gray but for RGB."""
+    name = reference if reference in frame else next(iter(frame), None)
     if name is None:
         return np.zeros((240, 320, 3), np.uint8)
     picture = draw_sample(frame[name])
-    if name == "rgb":
+    if frame[name].kind == "rgb":
         return picture
     return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
@@ -99,12 +99,12 @@ def draw_result(
     manifest: BundleManifest, frame: Frame, result: Result, opacity: float = 0.55
 ) -> Image:
     """Labels blended over the picture, then boxes."""
-    image = background(frame, result.used)
+    image = background(frame, result.reference)
     if result.labels is not None:
-        colors = colorize_labels(result.labels, manifest.classes.segmentation)
+        colors = colorize_labels(result.labels, manifest.seg_classes)
         if colors.shape[:2] != image.shape[:2]:
             image = cv2.resize(image, colors.shape[1::-1])
         image = cv2.addWeighted(colors, opacity, image, 1 - opacity, 0)
     if result.boxes is not None:
-        image = draw_boxes(image, result.boxes, manifest.classes.detection)
+        image = draw_boxes(image, result.boxes, manifest.det_classes)
     return image

@@ -226,14 +226,14 @@ def test_a_bundle_may_list_its_classes_in_any_order(tiny_bundle: Path, simulated
     pipeline = Pipeline.load(tiny_bundle, "onnxruntime-cpu", threads=1)
     recording = open_recording("folder", simulated)
     wanted = Scorer(pipeline, recording)
-    classes = pipeline.manifest.classes
-    changed = classes.model_copy(
-        update={
-            "segmentation": classes.segmentation[::-1],
-            "detection": classes.detection[::-1],
-        }
-    )
-    pipeline.manifest = pipeline.manifest.model_copy(update={"classes": changed})
+    tasks = pipeline.manifest.tasks
+    turned = {
+        task: spec.model_copy(update={"classes": spec.classes[::-1]})
+        for task, spec in tasks
+        if spec is not None
+    }
+    changed = tasks.model_copy(update=turned)
+    pipeline.manifest = pipeline.manifest.model_copy(update={"tasks": changed})
     found = Scorer(pipeline, recording)
     assert np.array_equal(found.seg_map, wanted.seg_map)
     assert np.array_equal(found.det_map, wanted.det_map)

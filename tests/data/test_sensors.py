@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from perception.cli.main import main
 from perception.data import RecordingInfo, open_recording
 from perception.data.check import check_folder
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
+from perception.data.layout import read_info
 from perception.errors import DataError
 
 ROAD = [{"id": 0, "name": "road", "color": [1, 2, 3]}]
@@ -145,6 +147,16 @@ def test_descriptions_that_cannot_be_are_refused(
     assert main(["data", "check", str(root)]) == 2
     error = capsys.readouterr().err.strip()
     assert "\n" not in error and str(root / "dataset.yaml") in error
+
+
+def test_the_example_of_the_data_page_is_right(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(# dataset.yaml with two [^`]*)```", page)
+    (tmp_path / "dataset.yaml").write_text(text)
+    info = read_info(tmp_path)
+    assert info.labels_of == "front" and list(info.sensors) == ["front", "rear", "roof", "bumper"]
+    assert (info.of("rear").width, info.of("front").width) == (1280, 640)
+    assert info.of("bumper").lidar_least_range_m == 0.2
 
 
 def test_each_lidar_is_read_with_its_own_columns_and_range(tmp_path: Path) -> None:

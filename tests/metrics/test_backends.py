@@ -78,7 +78,7 @@ def test_the_reference_on_its_own_loses_nothing(small: SmallBundles) -> None:
     assert record.tolerance == 1.0 and record.data == "memory"
     # It is what others are held against: nothing to record.
     record_backends(bundle, judged)
-    assert Bundle.open(bundle).manifest.backends == {}
+    assert Bundle.open(bundle).records.backends == {}
     with pytest.raises(DataError, match="no labels to judge by"):
         judge_backends(bundle, make_recording(["class 0"], [], [RGB]), [REFERENCE], [RGB])
 
@@ -112,7 +112,7 @@ def test_another_bundle_is_held_against_the_one_it_was_made_from(small: SmallBun
     # An int8 bundle is written what it costs on the reference, too.
     judged = judge(50.0)
     assert record_backends(made, judged) == made
-    assert Bundle.open(made).manifest.backends == {REFERENCE: judged[REFERENCE].record}
+    assert Bundle.open(made).records.backends == {REFERENCE: judged[REFERENCE].record}
 
 
 def test_a_fall_of_just_the_tolerance_is_allowed(small: SmallBundles) -> None:
@@ -129,7 +129,7 @@ def test_other_backends_are_recorded_beside_those_before(small: SmallBundles) ->
     one = judged[REFERENCE]
     for name in ("first", "second"):
         record_backends(bundle, {name: type(one)(name, one.scores, one.record)})
-    assert set(Bundle.open(bundle).manifest.backends) == {"first", "second"}
+    assert set(Bundle.open(bundle).records.backends) == {"first", "second"}
     packed = shutil.make_archive(str(bundle), "zip", bundle)
     with pytest.raises(BundleError, match="is a zip"):
         record_backends(packed, judged)

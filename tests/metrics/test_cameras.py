@@ -1,0 +1,250 @@
+"""Scores where sensors have names: two cameras of one encoder, and what labels tell of which."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from onnx import helper
+from small_bundles import GRID, SmallBundles, model
+
+from perception.cli.main import main
+from perception.data.base import Boxes
+from perception.data.folder import FolderRecording, FolderWriter, folder_info
+from perception.data.layout import FolderInfo
+from perception.frame import Frame, Sample
+from perception.geometry.rig import Rig, SensorCalibration
+from perception.geometry.transforms import RigidTransform
+from perception.metrics.evaluate import Scorer, evaluate_subsets, judged_subsets, shared_sensors
+from perception.runtime.bundle import Bundle
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.result import Detections, Result
+from perception.sim.sensors import about_z, mount_sensors
+from perception.viz.overlay import draw_result
+
+CLASSES = [{"id": i, "name": f"class {i}", "color": [i, 1, 2]} for i in range(3)]
+HEIGHT, WIDTH = GRID
+CAMERAS = ("front", "rear")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Classes of pixels by two cameras that share an encoder; without one the other is used."""
+    folder = tmp_path_factory.mktemp("bundle") / "two"
+    folder.mkdir()
+    rng = np.random.default_rng(2)
+    small = (1, 3, HEIGHT // 8, WIDTH // 8)
+    camera = model(
+        [helper.make_node("Conv", ["image", "w"], ["f"], strides=[8, 8])],
+        {"image": [1, 3, HEIGHT, WIDTH]},
+        {"f": list(small)},
+        {"w": rng.normal(size=(3, 3, 1, 1)).astype(np.float32)},
+    )
+    nodes, weights = [], {"half": np.array(0.5, np.float32), "zero": np.zeros((), np.float32)}
+    for index, name in enumerate(CAMERAS):
+        weights[f"at_{name}"] = np.array([index], np.int64)
+        nodes += [
+            helper.make_node("Gather", ["presence", f"at_{name}"], [f"p_{name}"]),
+            helper.make_node("Greater", [f"p_{name}", "half"], [f"is_{name}"]),
+            helper.make_node("Where", [f"is_{name}", f"{name}.f", "zero"], [f"g_{name}"]),
+        ]
+    nodes.append(helper.make_node("Sum", [f"g_{n}" for n in CAMERAS], ["seg_logits"]))
+    features = {f"{name}.f": list(small) for name in CAMERAS}
+    fuser = model(nodes, {**features, "presence": [2]}, {"seg_logits": list(small)}, weights)
+    for file, graph in (("camera.onnx", camera), ("fuser.onnx", fuser)):
+        (folder / file).write_bytes(graph.SerializeToString())
+    view = {"kind": "rgb", "encoder": "camera", "view": {"height": HEIGHT, "width": WIDTH}}
+    view["preprocess"] = {}
+    content = {
+        "schema": 2,
+        "name": "two",
+        "inputs": dict.fromkeys(CAMERAS, view),
+        "tasks": {"segmentation": {"classes": CLASSES}},
+        "graphs": {
+            "encoders": {"camera": {"file": "camera.onnx"}},
+            "fuser": {"file": "fuser.onnx"},
+            "presence": list(CAMERAS),
+        },
+        "files": {
+            p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.onnx")
+        },
+    }
+    (folder / "bundle.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(bundle: Path) -> Pipeline:
+    return Pipeline.load(bundle, "onnxruntime-cpu", threads=1)
+
+
+def _looking(degrees: float) -> SensorCalibration:
+    kinds = {"rgb": "rgb", "other": "rgb"}
+    mounted = mount_sensors(GRID, kinds, {"other": degrees})  # type: ignore[arg-type]
+    return SensorCalibration(None, mounted["other"].to_other(mounted["rgb"]))
+
+
+def _info(**fields: object) -> FolderInfo:
+    given = {"name": "two", "size": GRID, "seg_classes": (), "det_classes": (), **fields}
+    return folder_info(**{"sensors": dict.fromkeys(CAMERAS, "rgb"), **given})  # type: ignore[arg-type]
+
+
+def _recording(root: Path, pipeline: Pipeline, degrees: float, labels_of: str) -> FolderRecording:
+    """Three frames; labels are what the labeled camera alone is said to show."""
+    info = _info(labels_of=labels_of).model_copy(
+        update={"seg_classes": pipeline.manifest.seg_classes}
+    )
+    rig = Rig({"front": SensorCalibration(), "rear": _looking(degrees)})
+    rng = np.random.default_rng(1)
+    with FolderWriter(root, info, rig) as out:
+        for i in range(3):
+            pictures = {n: rng.integers(0, 256, (*GRID, 3), dtype=np.uint8) for n in CAMERAS}
+            pipeline.reset()
+            found = pipeline({labels_of: Sample("rgb", pictures[labels_of])})
+            out.add(f"{i}", pictures, stamp_ns=i * 10**8, labels=found.labels)
+    return FolderRecording(root)
+
+
+@pytest.mark.parametrize("labels_of", CAMERAS)
+def test_a_camera_that_looks_elsewhere_is_not_judged_by_anothers_labels(
+    labels_of: str, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    recording = _recording(tmp_path / "r", pipeline, 180, labels_of)
+    other = "rear" if labels_of == "front" else "front"
+    found = evaluate_subsets(pipeline, recording, [CAMERAS, ("front",), ("rear",)])
+    assert found[labels_of]["miou"] == 1.0 and found[labels_of]["judged"] == 3
+    assert [found[other][k] for k in ("frames", "answered", "judged", "miou")] == [3, 3, 0, None]
+    # All together are given in the pixels of the first, the bundle's reference.
+    both = found["front+rear"]
+    assert both["judged"] == (3 if labels_of == "front" else 0)
+    assert both["miou"] is None or 0 < both["miou"] < 1
+
+
+def test_a_camera_beside_the_labeled_one_is_judged(pipeline: Pipeline, tmp_path: Path) -> None:
+    recording = _recording(tmp_path / "r", pipeline, 3, "front")
+    found = evaluate_subsets(pipeline, recording, [("front",), ("rear",)])
+    assert found["front"]["miou"] == 1.0
+    assert found["rear"]["judged"] == 3 and 0 < found["rear"]["miou"] < 0.9
+
+
+@pytest.mark.parametrize(("degrees", "sees"), [(0, True), (10, True), (-10, True), (40, False)])
+def test_what_looks_the_same_way_sees_the_labels(
+    degrees: float, sees: bool, tmp_path: Path
+) -> None:
+    kinds = {"left": "rgb", "right": "rgb", "depth": "depth", "roof": "lidar"}
+    lidar = SensorCalibration(None, RigidTransform(about_z(2.0), np.zeros(3)))
+    rig = Rig({"left": SensorCalibration(), "right": _looking(degrees), "roof": lidar})
+    FolderWriter(tmp_path / "r", _info(sensors=kinds), rig).__exit__(None, None, None)
+    recording = FolderRecording(tmp_path / "r")
+    # A cloud is projected into the labeled picture; without extrinsics pictures are aligned.
+    assert {n: recording.sees_labels(n) for n in kinds} == {
+        "left": True,
+        "right": sees,
+        "depth": True,
+        "roof": True,
+    }
+
+
+def test_boxes_are_brought_to_the_labeled_picture(small: SmallBundles, tmp_path: Path) -> None:
+    loaded = Pipeline.load(small(detection=3), "onnxruntime-cpu", threads=1)
+    sensors = {"rgb": "rgb", "rear": {"kind": "rgb", "height": 20, "width": 30}}
+    info = _info(sensors=sensors, size=(60, 60))
+    info = info.model_copy(update={"det_classes": loaded.manifest.det_classes})
+    with FolderWriter(tmp_path / "r", info) as out:
+        box = Boxes.of(np.array([[20, 30, 40, 60]]), np.array([1]))
+        out.add("a", rgb=np.zeros((60, 60, 3), np.uint8), stamp_ns=0, boxes=box)
+    recording = FolderRecording(tmp_path / "r")
+    scorer = Scorer(loaded, recording)
+    one = np.ones(1, np.float32), np.ones(1, np.int64)
+    sample = Sample("rgb", np.zeros((20, 30, 3), np.uint8), sensor="rear")
+    result = Result(
+        None,
+        None,
+        Detections(np.array([[10, 10, 20, 20]], np.float32), *one),
+        ("rear",),
+        ("rear",),
+        "full",
+        {},
+        0,
+        samples={"rear": sample},
+        reference="rear",
+    )
+    assert scorer.detections(result, (60, 60)).xyxy.tolist() == [[20, 30, 40, 60]]
+    assert scorer.detections(result).xyxy.tolist() == [[10, 10, 20, 20]]
+    scorer.add(result, recording.truth(0))
+    assert scorer.scores()["ap50"] == pytest.approx(1)
+
+
+def test_results_are_drawn_on_the_picture_that_they_are_of(pipeline: Pipeline) -> None:
+    pictures = {n: np.full((*GRID, 3), 40 + i, np.uint8) for i, n in enumerate(CAMERAS)}
+    frame = Frame({n: Sample("rgb", p, i) for i, (n, p) in enumerate(pictures.items())})
+    for given, shown in ((frame, "front"), (frame.without("front"), "rear")):
+        pipeline.reset()
+        result = pipeline(given)
+        assert result.reference == shown
+        assert np.array_equal(draw_result(pipeline.manifest, frame, result, 0.0), pictures[shown])
+
+
+def test_only_sensors_of_the_same_name_and_kind_are_shared(pipeline: Pipeline) -> None:
+    from perception.data.base import RecordingInfo
+
+    for sensors, shared in (
+        ({"front": "rgb", "rear": "rgb"}, CAMERAS),
+        ({"front": "thermal", "rear": "rgb"}, ("rear",)),
+        ({"rgb": "rgb"}, ()),
+    ):
+        info = RecordingInfo("folder", "x", sensors)  # type: ignore[arg-type]
+        assert shared_sensors(pipeline.kinds, info) == shared
+
+
+def test_subsets_are_those_that_the_bundle_lists(bundle: Path) -> None:
+    manifest = Bundle.open(bundle).manifest
+    assert judged_subsets(manifest, CAMERAS) == [CAMERAS, ("front",), ("rear",)]
+    assert judged_subsets(manifest, ("rear",)) == [("rear",)]
+    few = manifest.model_copy(update={"judged": ("front+rear", "rear")})
+    assert judged_subsets(few, CAMERAS) == [CAMERAS, ("rear",)]
+    assert judged_subsets(few, ("front",)) == [("front",)]
+
+
+def test_eval_takes_names_and_records_beside_the_bundle(
+    bundle: Path, pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _recording(tmp_path / "r", pipeline, 180, "front")
+    before = (bundle / "bundle.yaml").read_bytes()
+    argv = ["eval", str(bundle), "--data", f"folder:{tmp_path / 'r'}", "--device", "cpu"]
+    out = tmp_path / "e.json"
+    assert main([*argv, "--all-subsets", "--record", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())["subsets"]
+    assert list(found) == ["front+rear", "front", "rear"]
+    assert found["front"]["miou"] == 1.0 and found["rear"]["miou"] is None
+    assert "in the view of a subset" in capsys.readouterr().out
+    assert (bundle / "bundle.yaml").read_bytes() == before
+    (entry,) = Bundle.open(bundle).records.accuracy.values()
+    assert entry["subsets"]["front"]["miou"] == 1.0
+    assert main([*argv, "--subset", "rear", "--json", str(out)]) == 0
+    assert list(json.loads(out.read_text())["subsets"]) == ["rear"]
+    assert main([*argv, "--subset", "front,left"]) == 2
+    assert (
+        "--subset: 'left' is not in both bundle and data (front, rear)" in capsys.readouterr().err
+    )
+    backends = [*argv, "--backends", "onnxruntime", "--record"]
+    assert main([*backends, "--subset", "front"]) == 2
+    assert "needs every subset" in capsys.readouterr().err
+    (bundle / "records.yaml").unlink()
+
+
+def test_data_without_the_bundles_sensors_is_refused(
+    bundle: Path, pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = _info(sensors={"rgb": "rgb"})
+    info = info.model_copy(update={"seg_classes": pipeline.manifest.seg_classes})
+    with FolderWriter(tmp_path / "r", info) as out:
+        labels = np.zeros(GRID, np.uint8)
+        out.add("a", rgb=np.zeros((*GRID, 3), np.uint8), stamp_ns=0, labels=labels)
+    argv = ["eval", str(bundle), "--data", f"folder:{tmp_path / 'r'}", "--device", "cpu"]
+    assert main(argv) == 2
+    assert "takes none of the sensors of folder:" in capsys.readouterr().err
