@@ -114,11 +114,7 @@ def judge_backends(
     # What `auto` compares with when it loads the bundle: ONNX Runtime on the bundle's own graphs.
     inputs = probe_inputs(reference.manifest.inputs)
     own = Pipeline.load(bundle, REFERENCE, threads=threads) if reference_bundle else reference
-<<<<<<< HEAD
     probed = run_all(own.engines, inputs, own.manifest.wiring.by_input())
-=======
-    probed = run_all(own.engines, inputs, own.manifest.wiring)
->>>>>>> dac421a (Evaluation, tables and overlays by sensors' names; subsets that a bundle lists)
     wanted = score_pipeline(reference, recording, subsets, on_result)
     if not any(row.get(name) is not None for row in wanted.values() for name in JUDGED):
         raise DataError("has no labels to judge by", where=recording.info.name)
@@ -130,15 +126,10 @@ def judge_backends(
             scores = score_pipeline(pipeline, recording, subsets, on_result)
         change = changes(scores, wanted)
         lost = largest_loss(change)
-<<<<<<< HEAD
         error = relative_error(
             run_all(pipeline.engines, inputs, pipeline.manifest.wiring.by_input()), probed
         )
-        record = BackendRecord(
-=======
-        error = relative_error(run_all(pipeline.engines, inputs, pipeline.manifest.wiring), probed)
         found = BackendRecord(
->>>>>>> dac421a (Evaluation, tables and overlays by sensors' names; subsets that a bundle lists)
             passed=lost <= tolerance,
             lost=round(lost, 3),
             tolerance=tolerance,
@@ -163,19 +154,9 @@ def record_backends(bundle: str | Path, judged: dict[str, Judgement]) -> Path:
     folder = find_bundle(str(bundle))
     if not folder.is_dir():
         raise BundleError("is a zip; only a folder can be written to", where=str(folder))
-<<<<<<< HEAD
     precision = Bundle.open(folder, verify=False).manifest.precision
     found = {j.backend: j.record for j in judged.values()}
     record(
         folder, backends={n: r for n, r in found.items() if n != REFERENCE or precision != "fp32"}
     )
-=======
-    manifest = Bundle.open(folder, verify=False).manifest
-    records = {
-        j.backend: j.record
-        for j in judged.values()
-        if j.backend != REFERENCE or manifest.precision != "fp32"
-    }
-    record(folder, backends=records)
->>>>>>> dac421a (Evaluation, tables and overlays by sensors' names; subsets that a bundle lists)
     return folder

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from onnx import helper
-from small_bundles import GRID, SmallBundles, model
+from small_bundles import GRID, SmallBundles
 
 from perception.cli.main import main
 from perception.data.base import Boxes
@@ -26,55 +23,14 @@ from perception.runtime.result import Detections, Result
 from perception.sim.sensors import about_z, mount_sensors
 from perception.viz.overlay import draw_result
 
-CLASSES = [{"id": i, "name": f"class {i}", "color": [i, 1, 2]} for i in range(3)]
-HEIGHT, WIDTH = GRID
 CAMERAS = ("front", "rear")
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Classes of pixels by two cameras that share an encoder; without one the other is used."""
-    folder = tmp_path_factory.mktemp("bundle") / "two"
-    folder.mkdir()
-    rng = np.random.default_rng(2)
-    small = (1, 3, HEIGHT // 8, WIDTH // 8)
-    camera = model(
-        [helper.make_node("Conv", ["image", "w"], ["f"], strides=[8, 8])],
-        {"image": [1, 3, HEIGHT, WIDTH]},
-        {"f": list(small)},
-        {"w": rng.normal(size=(3, 3, 1, 1)).astype(np.float32)},
-    )
-    nodes, weights = [], {"half": np.array(0.5, np.float32), "zero": np.zeros((), np.float32)}
-    for index, name in enumerate(CAMERAS):
-        weights[f"at_{name}"] = np.array([index], np.int64)
-        nodes += [
-            helper.make_node("Gather", ["presence", f"at_{name}"], [f"p_{name}"]),
-            helper.make_node("Greater", [f"p_{name}", "half"], [f"is_{name}"]),
-            helper.make_node("Where", [f"is_{name}", f"{name}.f", "zero"], [f"g_{name}"]),
-        ]
-    nodes.append(helper.make_node("Sum", [f"g_{n}" for n in CAMERAS], ["seg_logits"]))
-    features = {f"{name}.f": list(small) for name in CAMERAS}
-    fuser = model(nodes, {**features, "presence": [2]}, {"seg_logits": list(small)}, weights)
-    for file, graph in (("camera.onnx", camera), ("fuser.onnx", fuser)):
-        (folder / file).write_bytes(graph.SerializeToString())
-    view = {"kind": "rgb", "encoder": "camera", "view": {"height": HEIGHT, "width": WIDTH}}
-    view["preprocess"] = {}
-    content = {
-        "schema": 2,
-        "name": "two",
-        "inputs": dict.fromkeys(CAMERAS, view),
-        "tasks": {"segmentation": {"classes": CLASSES}},
-        "graphs": {
-            "encoders": {"camera": {"file": "camera.onnx"}},
-            "fuser": {"file": "fuser.onnx"},
-            "presence": list(CAMERAS),
-        },
-        "files": {
-            p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.onnx")
-        },
-    }
-    (folder / "bundle.yaml").write_text(yaml.safe_dump(content))
-    return folder
+    """Classes of pixels by two cameras that share an encoder."""
+    inputs = dict.fromkeys(CAMERAS, ("rgb", "camera"))
+    return SmallBundles(tmp_path_factory.mktemp("bundle")).named(inputs)
 
 
 @pytest.fixture(scope="module")
