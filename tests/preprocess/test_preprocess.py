@@ -37,6 +37,12 @@ CONTRACT = PreprocessContract(
 )
 
 
+def made(
+    sample: Sample, contract: PreprocessContract = CONTRACT, out: np.ndarray | None = None
+) -> np.ndarray:
+    return preprocess_sample(sample, contract[sample.kind], out)
+
+
 def test_rgb_is_standardized_per_channel() -> None:
     spec = RgbSpec(mean=(10, 20, 30), std=(1, 2, 4))
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -117,30 +123,30 @@ def _samples() -> dict[str, Sample]:
     }
 
 
-@pytest.mark.parametrize("modality", list(CHANNELS))
-def test_inputs_have_the_stated_shape_and_are_finite(modality: str) -> None:
-    got = preprocess_sample(_samples()[modality], CONTRACT)
-    assert got.shape == CONTRACT.input_shape(modality)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", list(CHANNELS))
+def test_inputs_have_the_stated_shape_and_are_finite(kind: str) -> None:
+    got = made(_samples()[kind])
+    assert got.shape == CONTRACT.input_shape(kind)  # type: ignore[arg-type]
     assert got.dtype == np.float32
     assert np.isfinite(got).all()
 
 
 def test_a_buffer_is_filled_completely() -> None:
-    for modality, sample in _samples().items():
-        buffer = np.full(CONTRACT.input_shape(modality), np.nan, np.float32)  # type: ignore[arg-type]
-        got = preprocess_sample(sample, CONTRACT, buffer)
+    for kind, sample in _samples().items():
+        buffer = np.full(CONTRACT.input_shape(kind), np.nan, np.float32)  # type: ignore[arg-type]
+        got = made(sample, out=buffer)
         assert got is buffer
-        assert np.array_equal(buffer, preprocess_sample(sample, CONTRACT))
+        assert np.array_equal(buffer, made(sample))
 
 
-def test_foreign_modalities_and_calibrations_are_refused() -> None:
+def test_foreign_kinds_and_calibrations_are_refused() -> None:
     only_rgb = PreprocessContract(modalities=("rgb",))
     samples = _samples()
-    with pytest.raises(InputError, match="no such modality"):
-        preprocess_sample(samples["depth"], only_rgb)
+    with pytest.raises(InputError, match="depth: is depth, this input takes rgb"):
+        preprocess_sample(samples["depth"], only_rgb["rgb"])
     wrong = Sample("rgb", np.zeros((10, 10, 3), np.uint8), camera=samples["rgb"].camera)
     with pytest.raises(CalibrationError, match="calibrated for 48x32"):
-        preprocess_sample(wrong, only_rgb)
+        made(wrong, only_rgb)
 
 
 @pytest.mark.parametrize(
@@ -159,12 +165,12 @@ def test_impossible_contracts_are_refused(fields: dict) -> None:
         PreprocessContract.model_validate(fields)
 
 
-def _refused(data: object, modality: str = "thermal", unit: str = "") -> str:
-    sample = Sample(modality, data, unit=unit)  # type: ignore[arg-type]
+def _refused(data: object, kind: str = "thermal", unit: str = "") -> str:
+    sample = Sample(kind, data, unit=unit)  # type: ignore[arg-type]
     with pytest.raises(InputError) as caught:
-        preprocess_sample(sample, CONTRACT)
+        made(sample)
     line = str(caught.value)
-    assert line.startswith(f"{modality}: ")
+    assert line.startswith(f"{kind}: ")
     assert "\n" not in line
     return line
 
@@ -174,7 +180,7 @@ COLOR = np.zeros((32, 48, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("modality", "data", "said"),
+    ("kind", "data", "said"),
     [
         ("thermal", FLAT[None], r"shape \(1, 32, 48\), expected \(H, W\) .*data\[0\]"),
         ("thermal", FLAT[..., None], r"shape \(32, 48, 1\), expected \(H, W\) .*data\[..., 0\]"),
@@ -206,9 +212,9 @@ COLOR = np.zeros((32, 48, 3), np.uint8)
     ],
 )
 def test_wrong_shapes_and_dtypes_are_named_with_their_cure(
-    modality: str, data: object, said: str
+    kind: str, data: object, said: str
 ) -> None:
-    assert re.search(said, _refused(data, modality, "kelvin" if modality == "thermal" else ""))
+    assert re.search(said, _refused(data, kind, "kelvin" if kind == "thermal" else ""))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +271,7 @@ def test_the_ends_of_a_thermal_unit_are_taken(unit: str, values: float) -> None:
     image = np.full((32, 48), np.nan, np.float32)
     image[8, 8] = values
     image[1, 1] = np.inf
-    got = preprocess_sample(Sample("thermal", image, unit=unit), CONTRACT)
+    got = made(Sample("thermal", image, unit=unit))
     assert np.isfinite(got).all()
 
 
@@ -273,7 +279,7 @@ def test_a_few_dead_pixels_do_not_make_a_unit_impossible() -> None:
     image = np.full((32, 48), 290, np.float32)
     image[:16] = 0.0
     image[16, 0] = 290
-    assert preprocess_sample(Sample("thermal", image, unit="kelvin"), CONTRACT).shape[1] == 2
+    assert made(Sample("thermal", image, unit="kelvin")).shape[1] == 2
 
 
 @pytest.mark.parametrize("fields", [3, 4, 8])
@@ -283,29 +289,29 @@ def test_a_cloud_in_columns_is_told_from_a_small_one(fields: int) -> None:
     for shape in ((fields, 32), (9, 33), (2, 33), (40, fields)):
         # These are taken as clouds; what they lack is a calibration.
         with pytest.raises(CalibrationError, match="needs intrinsics"):
-            preprocess_sample(Sample("lidar", np.ones(shape, np.float32)), CONTRACT)
+            made(Sample("lidar", np.ones(shape, np.float32)))
     for missing in ("camera", "extrinsics"):
         sample = replace(_samples()["lidar"], **{missing: None})
         with pytest.raises(CalibrationError, match="needs intrinsics"):
-            preprocess_sample(sample, CONTRACT)
+            made(sample)
 
 
-@pytest.mark.parametrize("modality", ["rgb", "depth", "thermal"])
+@pytest.mark.parametrize("kind", ["rgb", "depth", "thermal"])
 @pytest.mark.parametrize(("height", "width"), [(32, 49), (33, 48), (48, 32)])
 def test_a_picture_must_have_the_size_of_its_calibration(
-    modality: str, height: int, width: int
+    kind: str, height: int, width: int
 ) -> None:
-    sample = _samples()[modality]
-    preprocess_sample(replace(sample, camera=CameraModel(48, 32, 40, 40, 24, 16)), CONTRACT)
+    sample = _samples()[kind]
+    made(replace(sample, camera=CameraModel(48, 32, 40, 40, 24, 16)))
     other = CameraModel(width, height, 40, 40, 24, 16)
     with pytest.raises(CalibrationError, match=f"{width}x{height} pixels, image has 48x32"):
-        preprocess_sample(replace(sample, camera=other), CONTRACT)
+        made(replace(sample, camera=other))
 
 
 def test_results_are_given_in_the_size_of_the_picture_or_of_the_camera() -> None:
     samples = _samples()
-    for modality, sample in samples.items():
-        assert source_size(sample) == (32, 48), modality
+    for kind, sample in samples.items():
+        assert source_size(sample) == (32, 48), kind
     with pytest.raises(CalibrationError, match="no camera to project into"):
         source_size(replace(samples["lidar"], camera=None))
 
@@ -314,10 +320,10 @@ def test_a_cloud_beside_the_picture_is_refused_and_one_return_in_it_is_not() -> 
     sample = _samples()["lidar"]
     behind = sample.data * np.array([-1, 1, 1, 1], np.float32)
     with pytest.raises(InputError, match="no point falls into the camera image"):
-        preprocess_sample(replace(sample, data=behind), CONTRACT)
+        made(replace(sample, data=behind))
     behind[0] = 5, 0, 0, 1
-    assert preprocess_sample(replace(sample, data=behind), CONTRACT)[0, 3].any()
+    assert made(replace(sample, data=behind))[0, 3].any()
     one = np.full((32, 48), np.nan, np.float32)
     one[0, 0] = 3
     near = PreprocessContract(modalities=("depth",), grid=GridSpec(height=32, width=64))
-    assert preprocess_sample(Sample("depth", one), near)[0, 1].any()
+    assert made(Sample("depth", one), near)[0, 1].any()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from perception.frame import MODALITIES, Modality
+from perception.frame import KINDS
 from perception.runtime.clocks import OutputStamps, SensorClocks, seconds
 
 MS = 1_000_000
@@ -16,27 +16,25 @@ HOUR = 3_600_000 * MS
 
 def _run(
     clocks: SensorClocks,
-    leads: dict[Modality, int],
+    leads: dict[str, int],
     count: int = 10,
     start: int = NOW,
     period: int = 100 * MS,
-) -> dict[Modality, list[bool]]:
+) -> dict[str, list[bool]]:
     """Whether each of the sensors' stamps was believed; leads are stamp less arrival."""
-    found: dict[Modality, list[bool]] = {m: [] for m in leads}
+    found: dict[str, list[bool]] = {m: [] for m in leads}
     for index in range(count):
-        for place, (modality, lead) in enumerate(leads.items()):
+        for place, (sensor, lead) in enumerate(leads.items()):
             clock = start + index * period + place * MS
-            found[modality].append(clocks.fits(modality, clock + lead, clock, leads))
+            found[sensor].append(clocks.fits(sensor, clock + lead, clock, leads))
     return found
 
 
 @pytest.mark.parametrize("ahead", [80 * MS, 400 * MS, 900 * MS, HOUR, 24 * HOUR])
 @pytest.mark.parametrize("order", [("rgb", "depth"), ("depth", "rgb")])
-def test_a_clock_that_is_ahead_is_left_out_and_named(
-    ahead: int, order: tuple[Modality, Modality]
-) -> None:
+def test_a_clock_that_is_ahead_is_left_out_and_named(ahead: int, order: tuple[str, str]) -> None:
     clocks = SensorClocks()
-    leads: dict[Modality, int] = {order[0]: -12 * MS, order[1]: -12 * MS}
+    leads: dict[str, int] = {order[0]: -12 * MS, order[1]: -12 * MS}
     leads["depth"] = ahead - 12 * MS
     found = _run(clocks, leads)
     assert all(found["rgb"])
@@ -125,7 +123,7 @@ def test_where_no_clock_is_the_receivers_those_that_agree_go_on(shift: int) -> N
 
 def test_the_only_sensor_that_is_left_is_believed_and_named() -> None:
     clocks = SensorClocks()
-    leads: dict[Modality, int] = {"rgb": -5 * MS, "depth": HOUR}
+    leads: dict[str, int] = {"rgb": -5 * MS, "depth": HOUR}
     assert not any(_run(clocks, leads)["depth"])
     assert all(_run(clocks, {"depth": HOUR}, start=NOW + 10**10)["depth"])
     assert clocks.line("depth") == "depth: stamps are 3600 s ahead of this computer's clock"
@@ -162,10 +160,10 @@ def test_a_recording_played_at_any_rate(rate: float) -> None:
     clocks = SensorClocks()
     rejected = []
     for index in range(300):
-        modality: Modality = "lidar" if index % 4 == 3 else "rgb"
+        sensor: str = "lidar" if index % 4 == 3 else "rgb"
         clock = NOW + index * 25 * MS
         stamp = 5 * 10**17 + round(index * 25 * MS * rate)
-        if not clocks.fits(modality, stamp, clock, ("rgb", "lidar")):
+        if not clocks.fits(sensor, stamp, clock, ("rgb", "lidar")):
             rejected.append(index)
     assert not [i for i in rejected if i > 8]
 
@@ -174,10 +172,10 @@ def test_a_recording_that_loops() -> None:
     clocks = SensorClocks()
     rejected = []
     for index in range(300):
-        modality: Modality = "lidar" if index % 7 == 3 else "rgb"
+        sensor: str = "lidar" if index % 7 == 3 else "rgb"
         clock = NOW + index * 25 * MS
         stamp = 5 * 10**17 + (index % 100) * 25 * MS
-        if not clocks.fits(modality, stamp, clock, ("rgb", "lidar")):
+        if not clocks.fits(sensor, stamp, clock, ("rgb", "lidar")):
             rejected.append(index)
     assert len([i for i in rejected if i > 10]) <= 6  # a few at each of two turns
 
@@ -186,9 +184,9 @@ def test_a_slow_sensor_is_remembered_where_all_clocks_are_ahead() -> None:
     clocks = SensorClocks()
     believed = []
     for index in range(60):
-        modality: Modality = "rgb" if index % 10 else "lidar"
+        sensor: str = "rgb" if index % 10 else "lidar"
         clock = NOW + index * 25 * MS
-        believed.append(clocks.fits(modality, clock + HOUR, clock, ("rgb", "lidar")))
+        believed.append(clocks.fits(sensor, clock + HOUR, clock, ("rgb", "lidar")))
     assert believed == [False] + [True] * 59, "until both have spoken"
     assert clocks.base_ns == HOUR and not clocks.out
 
@@ -203,17 +201,17 @@ def test_what_is_within_the_limit_needs_no_second_sensor() -> None:
 
 
 @given(
-    names=st.permutations(MODALITIES),
+    names=st.permutations(KINDS),
     count=st.integers(2, 4),
     jump=st.integers(HOUR // 60, 10 * HOUR),
     back=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
 def test_a_recording_that_is_wound_costs_each_sensor_one_sample(
-    names: list[Modality], count: int, jump: int, back: bool
+    names: list[str], count: int, jump: int, back: bool
 ) -> None:
     clocks = SensorClocks()
-    leads: dict[Modality, int] = dict.fromkeys(names[:count], -100 * HOUR)
+    leads: dict[str, int] = dict.fromkeys(names[:count], -100 * HOUR)
     before = _run(clocks, leads)
     assert all(all(found) for found in before.values())
     moved = {m: lead - jump if back else lead + jump for m, lead in leads.items()}
@@ -234,26 +232,26 @@ def test_max_skew_holds_for_all() -> None:
 def test_right_clocks_are_never_left_out_and_wrong_ones_never_in(data: st.DataObject) -> None:
     """Whatever else is going on, with one sound sensor that keeps speaking."""
     number = st.integers(0, 10**6)
-    latency = {m: data.draw(st.integers(0, 300), f"latency of {m}") for m in MODALITIES}
+    latency = {m: data.draw(st.integers(0, 300), f"latency of {m}") for m in KINDS}
     wrong = st.one_of(st.integers(700, 10**7), st.integers(-(10**9), -3000))
-    clock_off = {m: data.draw(st.one_of(st.just(0), wrong), f"error of {m}") for m in MODALITIES}
-    clock_off[data.draw(st.sampled_from(MODALITIES), "sound")] = 0
-    period = {m: data.draw(st.sampled_from([33, 100, 200]), f"period of {m}") for m in MODALITIES}
+    clock_off = {m: data.draw(st.one_of(st.just(0), wrong), f"error of {m}") for m in KINDS}
+    clock_off[data.draw(st.sampled_from(KINDS), "sound")] = 0
+    period = {m: data.draw(st.sampled_from([33, 100, 200]), f"period of {m}") for m in KINDS}
     clocks = SensorClocks()
     events = sorted(
         (round(k * period[m] + data.draw(number, "jitter") % 20), m)
-        for m in MODALITIES
+        for m in KINDS
         for k in range(2000 // period[m])
     )
-    for at, modality in events:
+    for at, sensor in events:
         clock = NOW + at * MS
-        stamp = clock + (clock_off[modality] - latency[modality]) * MS
-        believed = clocks.fits(modality, stamp, clock, MODALITIES)
-        if clock_off[modality] == 0:
-            assert believed, (at, modality)
+        stamp = clock + (clock_off[sensor] - latency[sensor]) * MS
+        believed = clocks.fits(sensor, stamp, clock, KINDS)
+        if clock_off[sensor] == 0:
+            assert believed, (at, sensor)
         elif at > 300:
-            assert not believed, (at, modality)
-            assert clocks.line(modality)
+            assert not believed, (at, sensor)
+            assert clocks.line(sensor)
 
 
 def test_stamps_of_what_is_given() -> None:

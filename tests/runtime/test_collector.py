@@ -8,19 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.errors import ConfigError, InputError
-from perception.frame import MODALITIES, Modality, Sample
-from perception.runtime.collector import Collector, Group, SensorTiming
+from perception.frame import KINDS, Sample
+from perception.runtime.collector import Arrival, Collector, Group, SensorTiming
 
 MS = 1_000_000
 _DATA = np.zeros((1, 1), np.float32)
 
 
-def _sample(modality: Modality, stamp_ms: float) -> Sample:
-    return Sample(modality, _DATA, round(stamp_ms * MS))
+def _sample(sensor: str, stamp_ms: float) -> Sample:
+    return Sample(sensor, _DATA, round(stamp_ms * MS))
 
 
-def _collector(*modalities: Modality, deadline_ms: float = 80, **timing: int) -> Collector:
-    sensors = {m: SensorTiming(**{"window_ns": 20 * MS, **timing}) for m in modalities}
+def _push(collector: Collector, sample: Sample, now_ns: int, clock_ns: int | None = None) -> str:
+    return collector.push(Arrival.of(sample, now_ns), clock_ns)
+
+
+def _collector(*sensors: str, deadline_ms: float = 80, **timing: int) -> Collector:
+    sensors = {m: SensorTiming(**{"window_ns": 20 * MS, **timing}) for m in sensors}
     return Collector(sensors, round(deadline_ms * MS))
 
 
@@ -36,14 +40,14 @@ def _accounted(collector: Collector) -> bool:
 
 def test_the_worked_example_of_the_module() -> None:
     collector = _collector("rgb", "lidar")
-    collector.push(_sample("rgb", 0), 5 * MS)
-    collector.push(_sample("rgb", 33), 38 * MS)
+    _push(collector, _sample("rgb", 0), 5 * MS)
+    _push(collector, _sample("rgb", 33), 38 * MS)
     assert collector.poll(61 * MS) == []
-    collector.push(_sample("lidar", 2), 62 * MS)
+    _push(collector, _sample("lidar", 2), 62 * MS)
     (first,) = collector.poll(62 * MS)
     assert (_stamps(first), first.reason) == ({"rgb": 0, "lidar": 2}, "complete")
     assert (first.spread_ns, first.waited_ns, first.missing) == (2 * MS, 57 * MS, ())
-    collector.push(_sample("rgb", 66), 71 * MS)
+    _push(collector, _sample("rgb", 66), 71 * MS)
     assert collector.next_deadline_ns() == 118 * MS
     assert collector.poll(117 * MS) == []
     (second,) = collector.poll(118 * MS)
@@ -54,8 +58,8 @@ def test_the_worked_example_of_the_module() -> None:
 def test_any_sensor_may_anchor() -> None:
     for first, second in (("rgb", "thermal"), ("thermal", "rgb")):
         collector = _collector("rgb", "thermal")
-        collector.push(_sample(first, 100), 100 * MS)
-        collector.push(_sample(second, 110), 111 * MS)
+        _push(collector, _sample(first, 100), 100 * MS)
+        _push(collector, _sample(second, 110), 111 * MS)
         (group,) = collector.poll(111 * MS)
         assert group.reason == "complete"
         assert group.stamp_ns == 100 * MS
@@ -64,8 +68,8 @@ def test_any_sensor_may_anchor() -> None:
 
 def test_a_group_does_not_wait_for_a_sensor_that_has_passed_it() -> None:
     collector = _collector("rgb", "depth")
-    collector.push(_sample("rgb", 0), 0)
-    collector.push(_sample("depth", 50), 51 * MS)
+    _push(collector, _sample("rgb", 0), 0)
+    _push(collector, _sample("depth", 50), 51 * MS)
     (group,) = collector.poll(51 * MS)
     assert (_stamps(group), group.reason) == ({"rgb": 0}, "complete")
 
@@ -75,9 +79,9 @@ def test_no_group_waits_for_a_slow_sensor_between_its_samples() -> None:
     left: dict[int, int] = {}
     for now in range(700):
         if now % 33 == 5:
-            collector.push(_sample("rgb", now - 5), now * MS)
+            _push(collector, _sample("rgb", now - 5), now * MS)
         if now % 99 == 60:
-            collector.push(_sample("lidar", now - 60), now * MS)
+            _push(collector, _sample("lidar", now - 60), now * MS)
         left |= {g.stamp_ns // MS: g.waited_ns // MS for g in collector.poll(now * MS)}
     # Camera 297 and those 99 ms apart have a cloud to wait for, which takes 60 ms to deliver; the
     # next one arrives meanwhile and follows it; the one after that leaves at once.
@@ -89,22 +93,22 @@ def test_no_group_waits_for_a_slow_sensor_between_its_samples() -> None:
 def test_missing_samples_do_not_make_a_sensor_slow() -> None:
     collector = _collector("rgb", "depth")
     for stamp in (0, 33, 66, 330, 363, 660):
-        for modality in ("rgb", "depth"):
-            collector.push(_sample(modality, stamp), stamp * MS)
+        for sensor in ("rgb", "depth"):
+            _push(collector, _sample(sensor, stamp), stamp * MS)
         collector.poll(stamp * MS)
-    collector.push(_sample("rgb", 693), 693 * MS)
+    _push(collector, _sample("rgb", 693), 693 * MS)
     assert collector.poll(700 * MS) == []
 
 
 def test_a_lost_sensor_is_not_waited_for() -> None:
     collector = _collector("rgb", "depth", timeout_ns=200 * MS)
     for stamp in range(0, 300, 30):
-        collector.push(_sample("rgb", stamp), stamp * MS)
+        _push(collector, _sample("rgb", stamp), stamp * MS)
         groups = collector.poll(stamp * MS)
         # Not heard at all, it counts as alive for its timeout from the first sample on.
         assert bool(groups and groups[-1].reason == "complete") == (stamp > 200)
     assert collector.lost(270 * MS) == ("depth",)
-    collector.push(_sample("depth", 300), 301 * MS)
+    _push(collector, _sample("depth", 300), 301 * MS)
     assert collector.lost(301 * MS) == ()
 
 
@@ -112,25 +116,25 @@ def test_the_larger_window_of_two_sensors_holds() -> None:
     sensors = {"rgb": SensorTiming(window_ns=10 * MS), "lidar": SensorTiming(window_ns=50 * MS)}
     for first, second in (("rgb", "lidar"), ("lidar", "rgb")):
         collector = Collector(sensors, 80 * MS)
-        collector.push(_sample(first, 0), 0)
-        collector.push(_sample(second, 45), 45 * MS)
+        _push(collector, _sample(first, 0), 0)
+        _push(collector, _sample(second, 45), 45 * MS)
         assert len(collector.poll(45 * MS)[0].samples) == 2
 
 
 def test_offsets_bring_stamps_to_one_clock() -> None:
     sensors = {"rgb": SensorTiming(), "thermal": SensorTiming(offset_ns=-40 * MS)}
     collector = Collector(sensors, 80 * MS)
-    collector.push(_sample("rgb", 100), 0)
-    collector.push(_sample("thermal", 141), 1)
+    _push(collector, _sample("rgb", 100), 0)
+    _push(collector, _sample("thermal", 141), 1)
     (group,) = collector.poll(1)
     assert _stamps(group) == {"rgb": 100, "thermal": 101}
 
 
 def test_the_nearer_sample_takes_the_place() -> None:
     collector = _collector("rgb", "depth", "thermal")
-    collector.push(_sample("rgb", 100), 100 * MS)
-    collector.push(_sample("depth", 85), 101 * MS)
-    collector.push(_sample("depth", 102), 103 * MS)
+    _push(collector, _sample("rgb", 100), 100 * MS)
+    _push(collector, _sample("depth", 85), 101 * MS)
+    _push(collector, _sample("depth", 102), 103 * MS)
     (group,) = collector.flush(104 * MS)
     assert _stamps(group) == {"rgb": 100, "depth": 102}
     assert (collector.counters["superseded"], collector.counters["used"]) == (1, 2)
@@ -138,46 +142,46 @@ def test_the_nearer_sample_takes_the_place() -> None:
 
 def test_a_sample_joins_the_nearer_of_two_groups() -> None:
     collector = _collector("rgb", "lidar")
-    collector.push(_sample("rgb", 0), 0)
-    collector.push(_sample("rgb", 30), 30 * MS)
-    collector.push(_sample("lidar", 18), 40 * MS)
+    _push(collector, _sample("rgb", 0), 0)
+    _push(collector, _sample("rgb", 30), 30 * MS)
+    _push(collector, _sample("lidar", 18), 40 * MS)
     groups = collector.poll(40 * MS)
     assert [_stamps(g) for g in groups] == [{"rgb": 0}, {"rgb": 30, "lidar": 18}]
 
 
 def test_duplicates_are_rejected_before_and_after_their_group_left() -> None:
     collector = _collector("rgb", "depth")
-    assert collector.push(_sample("rgb", 0), 0) == "accepted"
-    assert collector.push(_sample("rgb", 0), 1) == "duplicate"
-    assert collector.push(_sample("depth", 5), 6 * MS) == "accepted"
+    assert _push(collector, _sample("rgb", 0), 0) == "accepted"
+    assert _push(collector, _sample("rgb", 0), 1) == "duplicate"
+    assert _push(collector, _sample("depth", 5), 6 * MS) == "accepted"
     assert len(collector.poll(6 * MS)) == 1
-    assert collector.push(_sample("depth", 5), 7 * MS) == "duplicate"
+    assert _push(collector, _sample("depth", 5), 7 * MS) == "duplicate"
     assert collector.counters["rejected_duplicate"] == 2
 
 
 def test_late_samples_are_rejected() -> None:
     collector = _collector("rgb", "depth")
-    collector.push(_sample("rgb", 0), 0)
+    _push(collector, _sample("rgb", 0), 0)
     assert collector.poll(80 * MS)[0].reason == "deadline"
-    assert collector.push(_sample("depth", 0), 81 * MS) == "late"
-    assert collector.push(_sample("depth", 10), 82 * MS) == "accepted"
+    assert _push(collector, _sample("depth", 0), 81 * MS) == "late"
+    assert _push(collector, _sample("depth", 10), 82 * MS) == "accepted"
 
 
 def test_out_of_order_samples_that_still_fit_are_used() -> None:
     collector = _collector("rgb", "depth")
-    collector.push(_sample("rgb", 0), 0)
-    collector.push(_sample("rgb", 33), 33 * MS)
-    collector.push(_sample("depth", 33), 34 * MS)
-    collector.push(_sample("depth", 0), 35 * MS)
+    _push(collector, _sample("rgb", 0), 0)
+    _push(collector, _sample("rgb", 33), 33 * MS)
+    _push(collector, _sample("depth", 33), 34 * MS)
+    _push(collector, _sample("depth", 0), 35 * MS)
     assert [len(g.samples) for g in collector.poll(35 * MS)] == [2, 2]
     assert collector.counters["out_of_order"] == 1
 
 
 def test_a_clock_set_back_begins_a_new_epoch() -> None:
     collector = _collector("rgb", "depth")
-    collector.push(_sample("rgb", 50_000), 0)
-    assert collector.push(_sample("rgb", 10), 33 * MS) == "accepted"
-    collector.push(_sample("depth", 10), 34 * MS)
+    _push(collector, _sample("rgb", 50_000), 0)
+    assert _push(collector, _sample("rgb", 10), 33 * MS) == "accepted"
+    _push(collector, _sample("depth", 10), 34 * MS)
     old, new = collector.poll(34 * MS)
     assert (old.epoch, old.reason, _stamps(old)) == (0, "flush", {"rgb": 50_000})
     assert (new.epoch, new.reason, len(new.samples)) == (1, "complete", 2)
@@ -186,11 +190,11 @@ def test_a_clock_set_back_begins_a_new_epoch() -> None:
 
 def test_one_stamp_in_the_future_does_not_silence_the_others() -> None:
     collector = _collector("rgb", "depth", timeout_ns=50 * MS)
-    collector.push(_sample("depth", 3_600_000), 0)
+    _push(collector, _sample("depth", 3_600_000), 0)
     assert collector.poll(80 * MS)
     taken = 0
     for stamp in range(90, 400, 30):
-        taken += collector.push(_sample("rgb", stamp), stamp * MS) == "accepted"
+        taken += _push(collector, _sample("rgb", stamp), stamp * MS) == "accepted"
         collector.poll(stamp * MS)
     assert taken >= 8
     assert collector.counters["resets"] == 1
@@ -199,8 +203,8 @@ def test_one_stamp_in_the_future_does_not_silence_the_others() -> None:
 def test_a_sensor_that_is_always_very_late_does_not_reset_the_others() -> None:
     collector = _collector("rgb", "depth")
     for now in range(2000, 4000, 30):
-        collector.push(_sample("rgb", now), now * MS)
-        collector.push(_sample("depth", now - 1500), now * MS)
+        _push(collector, _sample("rgb", now), now * MS)
+        _push(collector, _sample("depth", now - 1500), now * MS)
         collector.poll(now * MS)
     assert collector.counters["resets"] == 0
     assert collector.counters["rejected_late"] > 50
@@ -208,9 +212,9 @@ def test_a_sensor_that_is_always_very_late_does_not_reset_the_others() -> None:
 
 def test_stamps_far_from_the_clock_are_rejected_when_the_clock_is_theirs() -> None:
     collector = Collector({"rgb": SensorTiming()}, 80 * MS, max_skew_ns=500 * MS)
-    assert collector.push(_sample("rgb", 2000), 1000 * MS) == "skewed"
-    assert collector.push(_sample("rgb", 400), 1000 * MS) == "skewed"
-    assert collector.push(_sample("rgb", 990), 1000 * MS) == "accepted"
+    assert _push(collector, _sample("rgb", 2000), 1000 * MS) == "skewed"
+    assert _push(collector, _sample("rgb", 400), 1000 * MS) == "skewed"
+    assert _push(collector, _sample("rgb", 990), 1000 * MS) == "accepted"
 
 
 def test_the_skew_is_measured_on_the_clock_that_is_told() -> None:
@@ -219,9 +223,11 @@ def test_the_skew_is_measured_on_the_clock_that_is_told() -> None:
     epoch = 1_700_000_000_000
     for now in range(1000, 2000, 100):
         sample = _sample("rgb", epoch + now - 20)
-        assert collector.push(sample, now * MS, (epoch + now) * MS) == "accepted"
-    assert collector.push(_sample("rgb", epoch + 2600), 2000 * MS, (epoch + 2000) * MS) == "skewed"
-    assert collector.push(_sample("rgb", 2000), 2010 * MS, (epoch + 2010) * MS) == "skewed"
+        assert _push(collector, sample, now * MS, (epoch + now) * MS) == "accepted"
+    assert (
+        _push(collector, _sample("rgb", epoch + 2600), 2000 * MS, (epoch + 2000) * MS) == "skewed"
+    )
+    assert _push(collector, _sample("rgb", 2000), 2010 * MS, (epoch + 2010) * MS) == "skewed"
     assert _accounted(collector)
 
 
@@ -230,8 +236,8 @@ def test_no_group_waits_for_a_sensor_whose_clock_is_off() -> None:
     for now in range(0, 1000, 100):
         clock = (10**9 + now) * MS
         stamps = {"rgb": clock - 5 * MS, "depth": clock + 400 * MS}
-        for modality, stamp in stamps.items():
-            collector.push(Sample(modality, _DATA, stamp), now * MS, clock)  # type: ignore[arg-type]
+        for sensor, stamp in stamps.items():
+            _push(collector, Sample(sensor, _DATA, stamp), now * MS, clock)  # type: ignore[arg-type]
         groups = collector.poll(now * MS)
         if now >= 200:
             assert [(list(g.samples), g.reason) for g in groups] == [(["rgb"], "complete")]
@@ -245,37 +251,42 @@ def test_the_sensor_that_a_group_waited_for_in_vain_is_overdue() -> None:
     groups: list[Group] = []
     for now in range(0, 700, 10):
         if now % 100 == 0 and now != 500:
-            collector.push(_sample("rgb", now), now * MS)
+            _push(collector, _sample("rgb", now), now * MS)
         if now % 100 == 0:
-            collector.push(_sample("depth", now), now * MS)
+            _push(collector, _sample("depth", now), now * MS)
         groups += collector.poll(now * MS)
     assert [g.overdue for g in groups] == [()] * 5 + [("rgb",), ()]
 
 
-def test_foreign_modalities_and_wrong_stamps() -> None:
+def test_foreign_sensors_and_wrong_stamps() -> None:
     collector = _collector("rgb")
-    assert collector.push(_sample("lidar", 0), 0) == "foreign"
+    assert _push(collector, _sample("lidar", 0), 0) == "foreign"
     for stamp in (0.5, float("nan"), "12", None):
         with pytest.raises(InputError, match="rgb: stamp"):
-            collector.push(Sample("rgb", _DATA, stamp), 0)  # type: ignore[arg-type]
+            collector.push(Arrival("rgb", stamp, 0, 0))  # type: ignore[arg-type]
+        if stamp is not None:
+            with pytest.raises(InputError, match="rgb: stamp"):
+                Sample("rgb", _DATA, stamp)  # type: ignore[arg-type]
+    assert _push(collector, Sample("rgb", _DATA), 7) == "accepted"
+    assert _stamps(collector.flush(8)[0]) == {"rgb": 7 / MS}
     assert _accounted(collector)
 
 
 def test_flush_and_reset() -> None:
     collector = _collector("rgb", "depth")
-    collector.push(_sample("rgb", 0), 0)
+    _push(collector, _sample("rgb", 0), 0)
     assert [g.reason for g in collector.flush(1)] == ["flush"]
-    collector.push(_sample("rgb", 33), 33 * MS)
+    _push(collector, _sample("rgb", 33), 33 * MS)
     collector.reset()
     assert (collector.pending, collector.next_deadline_ns()) == (0, None)
-    assert collector.push(_sample("rgb", 0), 34 * MS) == "accepted"
+    assert _push(collector, _sample("rgb", 0), 34 * MS) == "accepted"
     assert _accounted(collector)
 
 
 def test_memory_is_bounded_when_nobody_polls() -> None:
     collector = _collector("rgb")
     for stamp in range(0, 100_000, 100):
-        collector.push(_sample("rgb", stamp), 0)
+        _push(collector, _sample("rgb", stamp), 0)
     assert collector.pending <= 128
     assert _accounted(collector)
     stamps = [g.stamp_ns for g in collector.poll(0)]
@@ -286,7 +297,7 @@ def test_memory_is_bounded_when_nobody_polls() -> None:
 def test_coverage_is_the_share_of_weight() -> None:
     sensors = {"rgb": SensorTiming(weight=3), "depth": SensorTiming(weight=1)}
     collector = Collector(sensors, 10 * MS)
-    collector.push(_sample("rgb", 0), 0)
+    _push(collector, _sample("rgb", 0), 0)
     assert collector.poll(10 * MS)[0].coverage == 0.75
 
 
@@ -301,13 +312,18 @@ def test_wrong_collectors_are_refused() -> None:
         Collector({}, 10)
     with pytest.raises(ConfigError):
         Collector({"rgb": SensorTiming()}, 0)
-    with pytest.raises(InputError, match="sonar"):
-        Collector({"rgb": SensorTiming(), "sonar": SensorTiming()}, 10)  # type: ignore[dict-item]
+    for name in ("Sonar", "policy", "so nar", ""):
+        with pytest.raises(InputError, match=f"'{name}'"):
+            Collector({"rgb": SensorTiming(), name: SensorTiming()}, 10)
+    assert tuple(Collector({"sonar": SensorTiming(), "rgb": SensorTiming()}, 10).sensors) == (
+        "rgb",
+        "sonar",
+    )
 
 
 _EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(MODALITIES),
+        st.sampled_from(KINDS),
         st.integers(-60, 60),  # stamp against the nominal time
         st.integers(0, 40),  # time until the next arrival
         st.sampled_from([0] * 30 + [-5000, 5000]),  # a clock that jumps
@@ -324,7 +340,7 @@ _EVENTS = st.lists(
     timeout=st.integers(1, 300),
 )
 def test_random_streams(
-    events: list[tuple[Modality, int, int, int]],
+    events: list[tuple[str, int, int, int]],
     windows: tuple[int, ...],
     deadline: int,
     timeout: int,
@@ -332,7 +348,7 @@ def test_random_streams(
     """Polled when it asks to be, it accounts for every sample, in order and in time."""
     sensors = {
         m: SensorTiming(window_ns=w * MS, timeout_ns=timeout * MS)
-        for m, w in zip(MODALITIES, windows, strict=True)
+        for m, w in zip(KINDS, windows, strict=True)
     }
     collector = Collector(sensors, deadline * MS)
     groups: list[Group] = []
@@ -343,21 +359,21 @@ def test_random_streams(
         for group in collector.poll(at * MS):
             groups.append(group)
             assert group.waited_ns <= deadline * MS
-            for sample in group.samples.values():
-                assert at - waiting.pop(id(sample)) <= deadline
+            for arrival in group.samples.values():
+                assert at - waiting.pop(id(arrival.payload)) <= deadline
         assert _accounted(collector)
 
     kept: list[Sample] = []  # keeps ids unique
-    for modality, jitter, pause, jump in events:
+    for sensor, jitter, pause, jump in events:
         due = collector.next_deadline_ns()
         while due is not None and due <= now * MS:
             poll(due // MS)
             due = collector.next_deadline_ns()
         shift += jump
-        sample = _sample(modality, 10_000 + now + jitter + shift)
+        sample = _sample(sensor, 10_000 + now + jitter + shift)
         kept.append(sample)
         before = collector.counters["superseded"]
-        if collector.push(sample, now * MS) == "accepted":
+        if _push(collector, sample, now * MS) == "accepted":
             waiting[id(sample)] = now
         assert collector.counters["superseded"] - before in (0, 1)
         poll(now)
@@ -369,15 +385,15 @@ def test_random_streams(
     _check_order(groups, sensors)
 
 
-def _check_order(groups: list[Group], sensors: dict[Modality, SensorTiming]) -> None:
+def _check_order(groups: list[Group], sensors: dict[str, SensorTiming]) -> None:
     epochs = [g.epoch for g in groups]
     assert epochs == sorted(epochs)
     for epoch in set(epochs):
         own = [g for g in groups if g.epoch == epoch]
         stamps = [g.stamp_ns for g in own]
         assert stamps == sorted(set(stamps))
-        for modality in MODALITIES:
-            seen = [g.samples[modality].stamp_ns for g in own if modality in g.samples]
+        for sensor in KINDS:
+            seen = [g.samples[sensor].stamp_ns for g in own if sensor in g.samples]
             assert seen == sorted(set(seen))
     widest = max(t.window_ns for t in sensors.values())
     assert all(abs(s.stamp_ns - g.stamp_ns) <= widest for g in groups for s in g.samples.values())
@@ -385,27 +401,27 @@ def _check_order(groups: list[Group], sensors: dict[Modality, SensorTiming]) -> 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    gone=st.lists(st.sets(st.sampled_from(MODALITIES), max_size=3), min_size=1, max_size=40),
+    gone=st.lists(st.sets(st.sampled_from(KINDS), max_size=3), min_size=1, max_size=40),
     delays=st.tuples(*[st.integers(0, 60)] * 4),
     deadline=st.integers(10, 90),
 )
 def test_output_has_no_gap_while_any_sensor_delivers(
-    gone: list[set[Modality]], delays: tuple[int, ...], deadline: int
+    gone: list[set[str]], delays: tuple[int, ...], deadline: int
 ) -> None:
     """Whichever sensors drop out, groups follow each other within period + deadline + delay."""
     period = 33
     arrivals = sorted(
-        (index * period + delay, MODALITIES.index(modality), index * period)
+        (index * period + delay, KINDS.index(sensor), index * period)
         for index, missing in enumerate(gone)
-        for modality, delay in zip(MODALITIES, delays, strict=True)
-        if modality not in missing
+        for sensor, delay in zip(KINDS, delays, strict=True)
+        if sensor not in missing
     )
-    collector = _collector(*MODALITIES, deadline_ms=deadline, timeout_ns=100 * MS)
+    collector = _collector(*KINDS, deadline_ms=deadline, timeout_ns=100 * MS)
     output = [0]
     for now in range(len(gone) * period + 60 + deadline + 1):
         while arrivals and arrivals[0][0] == now:
             _, which, stamp = arrivals.pop(0)
-            collector.push(_sample(MODALITIES[which], stamp), now * MS)
+            _push(collector, _sample(KINDS[which], stamp), now * MS)
         output += [now] * len(collector.poll(now * MS))
     assert max(np.diff(output)) <= period + deadline + max(delays)
     assert output[-1] >= (len(gone) - 1) * period

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.errors import ConfigError
-from perception.frame import MODALITIES, Modality, Sample
-from perception.runtime.collector import Collector, Group, SensorTiming
+from perception.frame import KINDS, Sample
+from perception.runtime.collector import Arrival, Collector, Group, SensorTiming
 
 MS = 1_000_000
 _DATA = np.zeros((1, 1), np.float32)
@@ -20,11 +20,11 @@ _DATA = np.zeros((1, 1), np.float32)
 class Bench:
     """A collector in milliseconds."""
 
-    def __init__(self, *modalities: Modality, deadline: float = 80, **options: object) -> None:
+    def __init__(self, *sensors: str, deadline: float = 80, **options: object) -> None:
         timing = {k: options.pop(k) for k in ("window", "timeout", "weight") if k in options}
         fields = {f"{k}_ns" if k != "weight" else k: v for k, v in timing.items()}
         scaled = {k: round(v * MS) if k.endswith("_ns") else v for k, v in fields.items()}  # type: ignore[operator]
-        sensors = {m: SensorTiming(**{"window_ns": 20 * MS, **scaled}) for m in modalities}  # type: ignore[arg-type]
+        sensors = {m: SensorTiming(**{"window_ns": 20 * MS, **scaled}) for m in sensors}  # type: ignore[arg-type]
         jump = options.pop("jump", None)
         if jump is not None:
             options["jump_ns"] = round(jump * MS)  # type: ignore[operator]
@@ -36,12 +36,12 @@ class Bench:
             **options,  # type: ignore[arg-type]
         )
 
-    def _note(self, sample: Sample) -> None:
-        self.dropped.append((sample.modality, sample.stamp_ns / MS))
+    def _note(self, arrival: Arrival) -> None:
+        self.dropped.append((arrival.sensor, arrival.stamp_ns / MS))
 
-    def push(self, modality: Modality, stamp: float, now: float) -> str:
-        sample = Sample(modality, _DATA, round(stamp * MS))
-        return self.collector.push(sample, round(now * MS))
+    def push(self, sensor: str, stamp: float, now: float) -> str:
+        sample = Sample(sensor, _DATA, round(stamp * MS))
+        return self.collector.push(Arrival.of(sample, round(now * MS)))
 
     def poll(self, now: float) -> list[tuple[str, dict[str, float]]]:
         return [shown(g) for g in self.collector.poll(round(now * MS))]
@@ -73,8 +73,8 @@ def test_a_sample_joins_up_to_its_window_and_no_further(away: float, joins: bool
 def test_a_window_is_a_fortieth_of_a_second_unless_said() -> None:
     for away, groups in ((25, 1), (25 + EPS, 2)):
         collector = Collector({"rgb": SensorTiming(), "depth": SensorTiming()}, 80 * MS)
-        collector.push(Sample("rgb", _DATA, 0), 0)
-        collector.push(Sample("depth", _DATA, round(away * MS)), 0)
+        collector.push(Arrival.of(Sample("rgb", _DATA, 0), 0))
+        collector.push(Arrival.of(Sample("depth", _DATA, round(away * MS)), 0))
         assert len(collector.flush(0)) == groups
 
 
@@ -274,8 +274,8 @@ def test_overdue_is_who_should_have_come_even_by_the_longest_step() -> None:
         past = 0.0
         for step in (0, *steps):
             past += step
-            for modality in ("depth", "rgb"):
-                bench.push(modality, past, past)  # type: ignore[arg-type]
+            for sensor in ("depth", "rgb"):
+                bench.push(sensor, past, past)  # type: ignore[arg-type]
             bench.collector.flush(round(past * MS))
         bench.push("rgb", past + stamp, past + stamp)
         (group,) = bench.collector.poll(round((past + stamp + 5) * MS))
@@ -293,8 +293,8 @@ def test_overdue_is_who_should_have_come_even_by_the_longest_step() -> None:
 def test_only_those_waited_for_in_vain_are_overdue() -> None:
     bench = Bench("rgb", "depth", window=10)
     for past in (0, 50, 100):
-        for modality in ("depth", "rgb"):
-            bench.push(modality, past, past)  # type: ignore[arg-type]
+        for sensor in ("depth", "rgb"):
+            bench.push(sensor, past, past)  # type: ignore[arg-type]
         assert [g.overdue for g in bench.collector.poll(past * MS)] == [()]
     bench.push("rgb", 150, 150)
     assert [g.overdue for g in bench.collector.flush(160 * MS)] == [()]
@@ -321,8 +321,8 @@ def test_a_stamp_further_back_than_the_jump_begins_an_epoch(jump: float | None) 
 def test_an_epoch_forgets_stamps_rates_and_what_left() -> None:
     bench = Bench("rgb", "depth", jump=100, window=10)
     for stamp in (1000, 1100, 1200):
-        for modality in ("rgb", "depth"):
-            bench.push(modality, stamp, stamp)  # type: ignore[arg-type]
+        for sensor in ("rgb", "depth"):
+            bench.push(sensor, stamp, stamp)  # type: ignore[arg-type]
         assert len(bench.poll(stamp)) == 1
     assert bench.push("rgb", 20, 1201) == "accepted"
     (group,) = bench.collector.poll(
@@ -411,15 +411,15 @@ def test_a_reset_drops_what_waits_and_knows_nobody() -> None:
 
 
 def test_what_a_group_says_of_itself() -> None:
-    sensors: dict[Modality, SensorTiming] = {
+    sensors: dict[str, SensorTiming] = {
         "lidar": SensorTiming(weight=5, offset_ns=-3 * MS),
         "rgb": SensorTiming(weight=2),
         "thermal": SensorTiming(weight=1),
     }
     collector = Collector(sensors, 50 * MS)
-    collector.push(Sample("lidar", _DATA, 113 * MS), 120 * MS)
-    collector.push(Sample("rgb", _DATA, 105 * MS), 130 * MS)
-    assert {s.modality: s.stamp_ns // MS for s in collector.waiting()} == {"lidar": 110, "rgb": 105}
+    collector.push(Arrival.of(Sample("lidar", _DATA, 113 * MS), 120 * MS))
+    collector.push(Arrival.of(Sample("rgb", _DATA, 105 * MS), 130 * MS))
+    assert {s.sensor: s.stamp_ns // MS for s in collector.waiting()} == {"lidar": 110, "rgb": 105}
     (group,) = collector.poll(170 * MS)
     assert list(group.samples) == ["rgb", "lidar"]  # in canonical order
     assert group.stamp_ns == 110 * MS  # of the sample that opened it
@@ -428,7 +428,7 @@ def test_what_a_group_says_of_itself() -> None:
     assert group.waited_ns == 50 * MS
     assert group.coverage == 7 / 8
     assert group.frame().stamp_ns == 110 * MS
-    assert collector.push(Sample("lidar", _DATA, 113 * MS), 171 * MS) == "duplicate"
+    assert collector.push(Arrival.of(Sample("lidar", _DATA, 113 * MS), 171 * MS)) == "duplicate"
 
 
 def test_timings_can_change_while_samples_wait() -> None:
@@ -453,17 +453,17 @@ def test_jumps_must_be_positive(wrong: dict[str, int]) -> None:
     Collector({"rgb": SensorTiming(window_ns=0, timeout_ns=1, weight=1e-9)}, 1, jump_ns=1)
 
 
-def _streams() -> st.SearchStrategy[list[tuple[Modality, int, int]]]:
+def _streams() -> st.SearchStrategy[list[tuple[str, int, int]]]:
     return st.lists(
-        st.tuples(st.sampled_from(MODALITIES[:3]), st.integers(-40, 40), st.integers(0, 25)),
+        st.tuples(st.sampled_from(KINDS[:3]), st.integers(-40, 40), st.integers(0, 25)),
         max_size=50,
     )
 
 
-def _groups(collector: Collector, events: Iterable[tuple[Modality, int, int]]) -> list[Group]:
+def _groups(collector: Collector, events: Iterable[tuple[str, int, int]]) -> list[Group]:
     now, found = 1000, []
-    for modality, jitter, pause in events:
-        collector.push(Sample(modality, _DATA, (now + jitter) * MS), now * MS)
+    for sensor, jitter, pause in events:
+        collector.push(Arrival.of(Sample(sensor, _DATA, (now + jitter) * MS), now * MS))
         found += collector.poll(now * MS)
         now += pause
     return found + collector.flush(now * MS)
@@ -472,12 +472,12 @@ def _groups(collector: Collector, events: Iterable[tuple[Modality, int, int]]) -
 @settings(max_examples=200)
 @given(events=_streams(), window=st.integers(0, 40))
 def test_a_sensors_stamps_rise_from_group_to_group(
-    events: list[tuple[Modality, int, int]], window: int
+    events: list[tuple[str, int, int]], window: int
 ) -> None:
-    sensors = {m: SensorTiming(window_ns=window * MS) for m in MODALITIES[:3]}
+    sensors = {m: SensorTiming(window_ns=window * MS) for m in KINDS[:3]}
     groups = _groups(Collector(sensors, 60 * MS), events)
-    for modality in MODALITIES[:3]:
-        seen = [g.samples[modality].stamp_ns for g in groups if modality in g.samples]
+    for sensor in KINDS[:3]:
+        seen = [g.samples[sensor].stamp_ns for g in groups if sensor in g.samples]
         assert seen == sorted(set(seen))
     stamps = [g.stamp_ns for g in groups]
     assert stamps == sorted(set(stamps))
@@ -486,10 +486,10 @@ def test_a_sensors_stamps_rise_from_group_to_group(
 @settings(max_examples=200)
 @given(events=_streams(), shift=st.integers(-(10**6), 10**6))
 def test_shifting_all_stamps_by_an_offset_changes_nothing_else(
-    events: list[tuple[Modality, int, int]], shift: int
+    events: list[tuple[str, int, int]], shift: int
 ) -> None:
-    plain = Collector({m: SensorTiming() for m in MODALITIES[:3]}, 60 * MS)
-    offset = Collector({m: SensorTiming(offset_ns=shift) for m in MODALITIES[:3]}, 60 * MS)
+    plain = Collector({m: SensorTiming() for m in KINDS[:3]}, 60 * MS)
+    offset = Collector({m: SensorTiming(offset_ns=shift) for m in KINDS[:3]}, 60 * MS)
     one, other = _groups(plain, events), _groups(offset, events)
     assert [g.stamp_ns + shift for g in one] == [g.stamp_ns for g in other]
     assert [(g.reason, g.missing, list(g.samples)) for g in one] == [
@@ -502,8 +502,8 @@ def test_a_stamp_that_comes_again_says_nothing_of_the_rate() -> None:
     """Depth 205 gave way to 202 and comes again: it still comes every 100, so that nobody waits at 279."""
     bench = Bench("rgb", "depth", window=10)
     for past in (0, 100):
-        for modality in ("depth", "rgb"):
-            bench.push(modality, past, past)  # type: ignore[arg-type]
+        for sensor in ("depth", "rgb"):
+            bench.push(sensor, past, past)  # type: ignore[arg-type]
         bench.poll(past)
     for stamp, now in ((205, 206), (202, 207), (205, 208)):
         if stamp == 205 and now == 206:

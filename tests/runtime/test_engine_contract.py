@@ -14,7 +14,7 @@ import pytest
 
 from perception.data import open_recording
 from perception.errors import ConfigError, EngineError
-from perception.frame import MODALITIES, Frame, subset_name, subsets_of
+from perception.frame import KINDS, Frame, subset_name, subsets_of
 from perception.runtime.bundle import Bundle, write_manifest
 from perception.runtime.engines import measured, registry, selection
 from perception.runtime.engines.base import BackendMissingError, Engine, Tensor
@@ -95,8 +95,8 @@ def frames(simulated: Path) -> list[Frame]:
 
 def _tensors(engines: Mapping[str, Engine], images: Mapping[str, Tensor]) -> dict[str, Tensor]:
     feeds: dict[str, Tensor] = {"presence": np.ones(4, np.float32)}
-    for modality, image in images.items():
-        feeds.update(engines[modality].run({modality: image}))
+    for sensor, image in images.items():
+        feeds.update(engines[sensor].run({sensor: image}))
     return feeds
 
 
@@ -132,8 +132,8 @@ def test_every_subset_equals_the_reference_with_nan_in_absent_inputs(
     backend: str,
 ) -> None:
     tensors, wanted_tensors = _tensors(engines, images), _tensors(reference, images)
-    for subset in subsets_of(MODALITIES):
-        presence = np.array([m in subset for m in MODALITIES], np.float32)
+    for subset in subsets_of(KINDS):
+        presence = np.array([m in subset for m in KINDS], np.float32)
 
         def gated(own: dict[str, Tensor], subset=subset, presence=presence):  # type: ignore[no-untyped-def]
             absent = {
@@ -168,11 +168,11 @@ def test_linked_engines_compute_what_separate_ones_do(
         4
     ):  # a GPU backend records a graph in its second run, and launches it in the next
         feeds: dict[str, object] = {"presence": np.ones(4, np.float32)}
-        for modality, image in images.items():
-            feeds.update(engines[modality].run_linked({modality: image}))
+        for sensor, image in images.items():
+            feeds.update(engines[sensor].run_linked({sensor: image}))
         # What the next frame brings must not reach the features of this one.
-        for modality, image in images.items():
-            engines[modality].run_linked({modality: -image})
+        for sensor, image in images.items():
+            engines[sensor].run_linked({sensor: -image})
         found = engines["fuser"].run(feeds)  # type: ignore[arg-type]
         assert relative_error(found, wanted) < 1e-3
 
@@ -274,7 +274,7 @@ def test_the_result_says_which_backend_ran(
 ) -> None:
     result = Pipeline.load(home, backend, threads=1)(frames[0])
     assert result.backend == engines["fuser"].backend
-    assert result.used == MODALITIES
+    assert result.used == KINDS
 
 
 class _Dying(Engine):
@@ -332,7 +332,7 @@ def test_a_pipeline_goes_on_and_says_so_when_an_engine_fails(
     pipeline.engines["depth"] = FallbackEngine(_Dying(path, lives=1), [REFERENCE], path, 1)
     assert pipeline(frames[0]).backend == f"{REFERENCE}+dying"
     result = pipeline(frames[1])
-    assert result.used == MODALITIES
+    assert result.used == KINDS
     assert result.backend == REFERENCE
 
 

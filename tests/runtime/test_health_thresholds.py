@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perception.frame import MODALITIES, Sample
+from perception.frame import KINDS, Sample
 from perception.runtime.health import HealthConfig, HealthMonitor
 
 LOOKED_AT = [(y, x) for y in range(0, 80, 8) for x in range(0, 80, 8)]
@@ -173,13 +173,13 @@ def test_one_failure_gives_way_to_another() -> None:
 
 def test_states_of_sensors_do_not_mix_and_can_be_forgotten() -> None:
     monitor = HealthMonitor()
-    assert {m: monitor.state(m) for m in MODALITIES} == dict.fromkeys(MODALITIES, "lost")
+    assert {m: monitor.state(m) for m in KINDS} == dict.fromkeys(KINDS, "lost")
     assert not monitor.recovering("rgb")
     monitor.check(DARK)
     monitor.mark("depth", "malformed")
-    assert [monitor.state(m) for m in MODALITIES] == ["dark", "malformed", "lost", "lost"]
+    assert [monitor.state(m) for m in KINDS] == ["dark", "malformed", "lost", "lost"]
     monitor.check(_moving())
-    assert [monitor.recovering(m) for m in MODALITIES] == [True, False, False, False]
+    assert [monitor.recovering(m) for m in KINDS] == [True, False, False, False]
     monitor.mark("rgb", "late")
     assert monitor.state("rgb") == "late" and not monitor.recovering("rgb")
     assert [monitor.check(_moving()) for _ in range(2)] == ["late", "ok"]

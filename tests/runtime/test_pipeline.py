@@ -19,7 +19,7 @@ from small_bundles import SmallBundles
 import perception
 from perception.data import open_recording
 from perception.errors import AnySenseError, CalibrationError, InputError
-from perception.frame import MODALITIES, Frame, Sample, subsets_of
+from perception.frame import KINDS, Frame, Sample, subsets_of
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 
@@ -36,7 +36,7 @@ def frames(simulated: Path) -> list[Frame]:
 
 
 def test_all_fifteen_subsets_give_results(pipeline: Pipeline, frames: list[Frame]) -> None:
-    for subset in subsets_of(MODALITIES):
+    for subset in subsets_of(KINDS):
         pipeline.reset()
         result = pipeline({m: frames[0][m] for m in subset})
         assert result.used == subset
@@ -50,7 +50,7 @@ def test_all_fifteen_subsets_give_results(pipeline: Pipeline, frames: list[Frame
 
 def test_an_absent_modality_is_not_computed(pipeline: Pipeline, frames: list[Frame]) -> None:
     pipeline(frames[0].without("thermal", "lidar"))
-    assert [pipeline.engines[m].runs for m in (*MODALITIES, "fuser")] == [1, 1, 0, 0, 1]
+    assert [pipeline.engines[m].runs for m in (*KINDS, "fuser")] == [1, 1, 0, 0, 1]
 
 
 def test_the_same_frame_gives_the_same_result_whatever_came_before(
@@ -65,8 +65,8 @@ def test_the_same_frame_gives_the_same_result_whatever_came_before(
 
 def test_pushing_then_fusing_equals_calling(tiny_bundle: Path, frames: list[Frame]) -> None:
     calling, pushing = (Pipeline.load(tiny_bundle, threads=1) for _ in range(2))
-    for modality, sample in frames[1].items():
-        assert pushing.push(modality, sample)
+    for sensor, sample in frames[1].items():
+        assert pushing.push(sensor, sample)
     wanted, got = calling(frames[1]), pushing.fuse()
     assert got.used == wanted.used
     assert np.array_equal(got.labels, wanted.labels)
@@ -97,7 +97,7 @@ def test_stamps_going_back_between_frames_are_counted(
     pipeline: Pipeline, frames: list[Frame]
 ) -> None:
     pipeline(frames[5])
-    assert pipeline(frames[0]).used == MODALITIES
+    assert pipeline(frames[0]).used == KINDS
     assert pipeline.counters["stamp_jumps_back"] == 1
 
 
@@ -135,7 +135,7 @@ def test_every_frame_is_counted_by_its_state(pipeline: Pipeline, frames: list[Fr
     whole, start = frames[0], 10**12
     for index, (names, state) in enumerate(
         [
-            (MODALITIES, "full"),
+            (KINDS, "full"),
             (("rgb",), "degraded"),
             (("depth", "lidar"), "degraded"),
             ((), "hold"),
@@ -165,7 +165,7 @@ def test_samples_that_the_bundle_does_not_take_are_counted(small: SmallBundles) 
 
 
 def _bad_samples(frame: Frame) -> dict[str, Sample]:
-    rgb, depth, thermal, lidar = (frame[m] for m in MODALITIES)
+    rgb, depth, thermal, lidar = (frame[m] for m in KINDS)
     camera = replace(rgb.camera, width=50)
     return {
         "rgb dtype": replace(rgb, data=rgb.data.astype(np.float32)),
@@ -195,12 +195,12 @@ def test_a_bad_sample_is_left_out_and_the_rest_goes_on(
 ) -> None:
     for what, sample in _bad_samples(frames[0]).items():
         pipeline.reset()
-        result = pipeline({**frames[0], sample.modality: sample})
-        assert sample.modality not in result.used, what
+        result = pipeline({**frames[0], sample.sensor: sample})
+        assert sample.sensor not in result.used, what
         assert len(result.used) == 3, what
         assert len(result.warnings) == 1, what
         assert "\n" not in result.warnings[0]
-        assert result.health[sample.modality] in ("malformed", "dark", "saturated"), what
+        assert result.health[sample.sensor] in ("malformed", "dark", "saturated"), what
     assert pipeline(frames[1]).labels is not None
 
 
@@ -209,17 +209,17 @@ def test_strict_pipelines_raise_typed_errors(tiny_bundle: Path, frames: list[Fra
     bad = _bad_samples(frames[0])
     for what in ("rgb dtype", "depth all NaN", "lidar empty", "thermal unit"):
         with pytest.raises(InputError):
-            strict({bad[what].modality: bad[what]})
+            strict({bad[what].sensor: bad[what]})
     for what in ("rgb camera of another size", "lidar without calibration"):
         with pytest.raises(CalibrationError):
-            strict({bad[what].modality: bad[what]})
+            strict({bad[what].sensor: bad[what]})
 
 
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    modality=st.sampled_from(MODALITIES),
+    sensor=st.sampled_from(KINDS),
     data=npst.arrays(
         st.sampled_from([np.uint8, np.float32, np.float64, np.int16]),
         npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9),
@@ -227,9 +227,9 @@ def test_strict_pipelines_raise_typed_errors(tiny_bundle: Path, frames: list[Fra
     unit=st.sampled_from(["", "kelvin", "counts8"]),
 )
 def test_no_array_whatever_stops_the_pipeline(
-    pipeline: Pipeline, modality: str, data: np.ndarray, unit: str
+    pipeline: Pipeline, sensor: str, data: np.ndarray, unit: str
 ) -> None:
-    result = pipeline({modality: Sample(modality, data, unit=unit)})
+    result = pipeline({sensor: Sample(sensor, data, unit=unit)})
     assert result.state in ("full", "degraded", "hold", "stop")
 
 
@@ -274,20 +274,20 @@ def test_required_sensors_and_derating(tiny_bundle: Path, frames: list[Frame]) -
 def test_pushes_from_threads_while_fusing(pipeline: Pipeline, frames: list[Frame]) -> None:
     failures: list[Exception] = []
 
-    def feed(modality: str) -> None:
+    def feed(sensor: str) -> None:
         try:
             for frame in frames:
-                pipeline.push(modality, frame[modality])
+                pipeline.push(sensor, frame[sensor])
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=feed, args=(m,)) for m in MODALITIES]
+    threads = [threading.Thread(target=feed, args=(m,)) for m in KINDS]
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads):
         pipeline.fuse()
     assert not failures
-    assert sum(pipeline.counters[f"encoded_{m}"] for m in MODALITIES) == 4 * len(frames)
+    assert sum(pipeline.counters[f"encoded_{m}"] for m in KINDS) == 4 * len(frames)
 
 
 def test_timings_add_up(pipeline: Pipeline, frames: list[Frame]) -> None:
@@ -334,10 +334,10 @@ def test_a_sensor_that_says_nothing_is_dark_not_malformed(
     ]
     for sample in nothing:
         pipeline.reset()
-        result = pipeline({**frames[0], sample.modality: sample})
-        assert result.health[sample.modality] == "dark", result.warnings
-        assert pipeline.counters[f"dark_{sample.modality}"] > 0
-        assert pipeline.counters[f"malformed_{sample.modality}"] == 0
+        result = pipeline({**frames[0], sample.sensor: sample})
+        assert result.health[sample.sensor] == "dark", result.warnings
+        assert pipeline.counters[f"dark_{sample.sensor}"] > 0
+        assert pipeline.counters[f"malformed_{sample.sensor}"] == 0
     padded = np.vstack([np.zeros((500, 4), np.float32), lidar.data])
     pipeline.reset()
     result = pipeline({"lidar": replace(lidar, data=padded)})

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception.errors import ConfigError, InputError
-from perception.frame import MODALITIES, Modality
+from perception.frame import KINDS
 from perception.runtime.policy import Policy
 
-sensors = st.sets(st.sampled_from(MODALITIES))
+sensors = st.sets(st.sampled_from(KINDS))
 
 
 @given(
@@ -24,9 +24,9 @@ sensors = st.sets(st.sampled_from(MODALITIES))
     since=st.sampled_from([-1.0, 0.0, 0.5, 1.0, 1.5, 499.9, 500.0, 500.1, math.inf]),
 )
 def test_the_state_is_what_the_rules_say(
-    usable: set[Modality],
-    wanted: set[Modality],
-    required: set[Modality],
+    usable: set[str],
+    wanted: set[str],
+    required: set[str],
     minimum: int,
     hold_ms: float,
     since: float,
@@ -43,7 +43,7 @@ def test_the_state_is_what_the_rules_say(
 
 @given(used=sensors, wanted=sensors, derating=st.floats(0.1, 1.0))
 def test_confidence_falls_with_every_sensor_that_is_missing(
-    used: set[Modality], wanted: set[Modality], derating: float
+    used: set[str], wanted: set[str], derating: float
 ) -> None:
     factor = Policy(derating=derating).confidence_factor(used, wanted)
     expected = 1.0
@@ -55,13 +55,13 @@ def test_confidence_falls_with_every_sensor_that_is_missing(
 
 def test_unless_told_otherwise_any_sensor_will_do() -> None:
     policy = Policy()
-    for modality in MODALITIES:
-        assert policy.state({modality}, MODALITIES, math.inf) == "degraded"
-        assert policy.confidence_factor({modality}, MODALITIES) == 1.0
-    assert policy.state(MODALITIES, MODALITIES, math.inf) == "full"
+    for sensor in KINDS:
+        assert policy.state({sensor}, KINDS, math.inf) == "degraded"
+        assert policy.confidence_factor({sensor}, KINDS) == 1.0
+    assert policy.state(KINDS, KINDS, math.inf) == "full"
     # A result may stand for half a second, and features for a fifth of one: as documented.
-    assert policy.state((), MODALITIES, 500.0) == "hold"
-    assert policy.state((), MODALITIES, 500.1) == "stop"
+    assert policy.state((), KINDS, 500.0) == "hold"
+    assert policy.state((), KINDS, 500.1) == "stop"
     assert policy.max_age_ms == 200.0
 
 
