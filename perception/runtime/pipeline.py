@@ -387,8 +387,6 @@ class Pipeline:
         last = self._last
         since_ms = (about.now_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
         state = self.policy.state(there, self.expected, since_ms)
-        with self._lock:
-            self.counters[f"frames_{state}"] += 1
         used = self._usable(encoded)
         reference = self.reference(used)
         if reference is None:
@@ -428,8 +426,9 @@ class Pipeline:
             about.source_ns,
             about.epoch,
         )
-        if reference is not None:
-            with self._lock:
+        with self._lock:
+            self.counters[f"frames_{state}"] += 1
+            if reference is not None:
                 self._last = result
         return result
 

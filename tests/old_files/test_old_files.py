@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import perception
 from perception.cli.main import main
 from perception.data.folder import FolderRecording
-from perception.frame import MODALITIES, Frame, subset_name, subsets_of
+from perception.frame import KINDS, Frame, subset_name, subsets_of
 from perception.geometry.rig import load_rig
 from perception.runtime.bundle import Bundle
 
@@ -82,7 +82,7 @@ def test_the_bundle_says_what_it_said() -> None:
     bundle = Bundle.open(OLD / "bundle")
     manifest, records = bundle.manifest, bundle.records
     assert manifest.name == "old-small" and manifest.version == "3" and manifest.simulated
-    assert manifest.inputs.names == MODALITIES
+    assert manifest.inputs.names == KINDS
     assert manifest.tasks.segmentation is not None and manifest.tasks.boxes2d is not None
     assert records.accuracy["made up val"]["subsets"]["rgb+lidar"]["miou"] == 0.25
     assert records.backends["openvino"].passed and manifest.training["licence"] == "CC0-1.0"
@@ -92,7 +92,7 @@ def test_the_bundle_says_what_it_said() -> None:
 
 def test_the_rig_says_what_it_said() -> None:
     rig = load_rig(OLD / "recording" / "rig.yaml")
-    assert set(rig.sensors) == set(MODALITIES)
+    assert set(rig.sensors) == set(KINDS)
     lidar = rig.sensors["lidar"]
     assert lidar.frame_id == "velodyne" and lidar.time_offset_ns == 5_000_000
     assert lidar.extrinsics is not None and lidar.camera is not None

@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from perception.errors import AnySenseError, BundleError
 from perception.files.containers import Folder
 from perception.frame import Sample
-from perception.runtime.bundle import MANIFEST, Bundle, GraphSource, find_bundle, record_accuracy
+from perception.runtime.bundle import MANIFEST, Bundle, GraphSource, find_bundle, record
 from perception.runtime.pipeline import Pipeline
 
 
@@ -76,7 +76,7 @@ def test_a_missing_file_is_named(copy: Path) -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade(copy: Path) -> None:
-    _edit(copy, schema=2, something_new=True)
+    _edit(copy, schema=3, something_new=True)
     with pytest.raises(BundleError, match="newer"):
         Bundle.open(copy)
 
@@ -368,28 +368,29 @@ def test_the_command_verifies_graphs_against_the_manifest(small: Any) -> None:
     assert "seg_logits of shape (1, 9, 4, 8)" in bad.stderr
 
 
-def test_a_full_disk_leaves_the_manifest_as_it_was(small: Any) -> None:
+def test_a_full_disk_leaves_manifest_and_records_as_they_were(small: Any) -> None:
     """With a limit on the size of files standing for a disk that is full."""
     folder = small()
-    before = (folder / "bundle.yaml").read_bytes()
+    record(folder, accuracy={"before": {"a": 0}})
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
     script = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from perception.runtime.bundle import Bundle, record_accuracy\n"
+        "from perception.runtime.bundle import Bundle, record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "try:\n"
-        f"    record_accuracy(Path({str(folder)!r}), 'x', {{'a': 1}})\n"
+        f"    record(Path({str(folder)!r}), accuracy={{'x': {{'a': 1}}}})\n"
         "except Exception as error:\n"
         "    print(type(error).__name__, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.startswith("BundleError") and done.stdout.count("\n") == 1, done.stderr
-    assert (folder / "bundle.yaml").read_bytes() == before
-    assert {p.name for p in folder.iterdir()} == {"bundle.yaml", "encoder_rgb.onnx", "fuser.onnx"}
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert set(before) == {"bundle.yaml", "records.yaml", "encoder_rgb.onnx", "fuser.onnx"}
     Bundle.open(folder)
 
 
 def test_a_record_into_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"bundle\.yaml: file is missing"):
-        record_accuracy(tmp_path, "x", {})
+        record(tmp_path, accuracy={"x": {}})

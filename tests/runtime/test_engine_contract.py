@@ -15,7 +15,8 @@ import pytest
 from perception.data import open_recording
 from perception.errors import ConfigError, EngineError
 from perception.frame import KINDS, Frame, subset_name, subsets_of
-from perception.runtime.bundle import Bundle, write_manifest
+from perception.runtime.bundle import Bundle
+from perception.runtime.bundle import record as add_records
 from perception.runtime.engines import measured, registry, selection
 from perception.runtime.engines.base import BackendMissingError, Engine, Tensor
 from perception.runtime.engines.cuda_driver import examine_driver
@@ -23,8 +24,8 @@ from perception.runtime.engines.fallback import FallbackEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
 from perception.runtime.engines.registry import BACKENDS, DEVICES, PLAN_BACKENDS, REFERENCE
 from perception.runtime.engines.selection import load_engines
-from perception.runtime.manifest import BackendRecord
 from perception.runtime.pipeline import Pipeline
+from perception.runtime.records import BackendRecord
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO")
 
@@ -153,11 +154,15 @@ def test_every_subset_equals_the_reference_with_nan_in_absent_inputs(
 def test_without_tf32_cuda_rounds_as_the_cpu_does(
     bundle: Bundle, reference: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:
+    wiring = bundle.manifest.wiring
     try:
         exact = load_engines(bundle, "onnxruntime-cuda", threads=1, tf32=False)
     except BackendMissingError as error:
         pytest.skip(str(error))
-    assert relative_error(run_all(exact, images), run_all(reference, images)) < LIMITS[True]
+    assert (
+        relative_error(run_all(exact, images, wiring), run_all(reference, images, wiring))
+        < LIMITS[True]
+    )
 
 
 def test_linked_engines_compute_what_separate_ones_do(
@@ -373,15 +378,15 @@ def _with_record(tiny_bundle: Path, folder: Path, **changes: object) -> Bundle:
     copy = Path(shutil.copytree(tiny_bundle, folder / "copy"))
     opened = Bundle.open(copy)
     images = probe_inputs(opened.manifest.inputs)
-    wanted = run_all(load_engines(opened, REFERENCE, 1), images)
+    wiring = opened.manifest.wiring
+    wanted = run_all(load_engines(opened, REFERENCE, 1), images, wiring)
     native = load_engines(opened, "openvino", 1)
-    error = relative_error(run_all(native, images), wanted)
+    error = relative_error(run_all(native, images, wiring), wanted)
     if native["fuser"].backend == "openvino-f32":
         pytest.skip("this CPU has no precision below float32")
     values = {"passed": True, "lost": 0.1, "tolerance": 1.0, "probe_error": error, "frames": 10}
-    record = BackendRecord.model_validate({**values, **changes})
-    backends = {native["fuser"].backend: record}
-    write_manifest(copy, opened.manifest.model_copy(update={"backends": backends}))
+    measured_before = BackendRecord.model_validate({**values, **changes})
+    add_records(copy, backends={native["fuser"].backend: measured_before})
     return Bundle.open(copy)
 
 
@@ -408,7 +413,7 @@ def test_auto_takes_the_fastest_and_keeps_the_others_in_reserve(
     bundle: Bundle, forget: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = {"onnxruntime-cpu": 5.0, "openvino-f32": 3.0}
-    monkeypatch.setattr(selection, "time_all", lambda engines, _: times[engines["fuser"].backend])
+    monkeypatch.setattr(selection, "time_all", lambda engines, *_: times[engines["fuser"].backend])
     assert load_engines(bundle, "auto", 1)["rgb"].backend == "openvino-f32"
     measured._known.clear()
     (forget / "backends.json").unlink()

@@ -15,8 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from perception.errors import BundleError, EngineError
 from perception.files.limits import MAX_TENSOR_BYTES
 from perception.frame import Sample
+from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import Bundle
 from perception.runtime.graph_check import Signature, check_modular, expected_outputs
+from perception.runtime.manifest import BundleManifest, PicturesSpec
 from perception.runtime.pipeline import Pipeline
 
 
@@ -233,10 +235,17 @@ def test_what_is_not_known_contradicts_nothing(small: Any) -> None:
         check_modular(manifest, {"rgb": Signature(encoder.inputs, {"f": (1, 3)}, "e")}, fuser)
 
 
+def _strided(manifest: BundleManifest, stride: int, **tasks: Any) -> BundleManifest:
+    assert manifest.tasks.boxes2d is not None
+    boxes = manifest.tasks.boxes2d.model_copy(update={"strides": (stride,)})
+    update = {"boxes2d": boxes, **tasks}
+    return manifest.model_copy(update={"tasks": manifest.tasks.model_copy(update=update)})
+
+
 def test_a_stride_that_does_not_divide_the_grid_leaves_sizes_open(small: Any) -> None:
     manifest = Bundle.open(small(("rgb",), 0, 2)).manifest
-    odd = manifest.detection.model_copy(update={"strides": (24,)})
-    found = expected_outputs(manifest.model_copy(update={"detection": odd, "images": ("fused",)}))
+    pictures = PicturesSpec(names=("fused",))
+    found = expected_outputs(_strided(manifest, 24, pictures=pictures))
     assert found == {
         "det_cls_24": (1, 2, None, None),
         "det_box_24": (1, 4, None, None),
@@ -252,12 +261,8 @@ def test_sizes_are_known_when_the_stride_divides_both_sides(
     small: Any, height: int, width: int, stride: int, exact: bool
 ) -> None:
     manifest = Bundle.open(small(("rgb",), 0, 2)).manifest
-    grid = manifest.inputs.grid.model_copy(update={"height": height, "width": width})
-    changed = manifest.model_copy(
-        update={
-            "inputs": manifest.inputs.model_copy(update={"grid": grid}),
-            "detection": manifest.detection.model_copy(update={"strides": (stride,)}),
-        }
-    )
+    grid = {"height": height, "width": width}
+    inputs = PreprocessContract.model_validate({"modalities": ["rgb"], "grid": grid})
+    changed = _strided(manifest.model_copy(update={"inputs": inputs}), stride)
     cells = (height // stride, width // stride) if exact else (None, None)
     assert expected_outputs(changed)[f"det_cls_{stride}"] == (1, 2, *cells)

@@ -130,14 +130,15 @@ def test_the_least_score_is_that_of_the_caller_before_the_factor(
 
 
 def test_without_one_it_is_the_bundles(manifest: BundleManifest) -> None:
-    spec = manifest.detection
+    spec = manifest.tasks.boxes2d
+    assert spec is not None
     default, told = _interpret(manifest), _interpret(manifest, min_score=spec.score_threshold)
     assert default.boxes is not None and told.boxes is not None
     assert np.array_equal(default.boxes.xyxy, told.boxes.xyxy)
     assert default.boxes.scores.min() > spec.score_threshold
-    few = manifest.model_copy(
-        update={"detection": spec.model_copy(update={"max_detections": 3, "nms_iou": 0.2})}
-    )
+    fewer = spec.model_copy(update={"max_detections": 3, "nms_iou": 0.2})
+    tasks = manifest.tasks.model_copy(update={"boxes2d": fewer})
+    few = manifest.model_copy(update={"tasks": tasks})
     boxes = _interpret(few).boxes
     assert boxes is not None and len(boxes) == 3 < len(default.boxes)
 
