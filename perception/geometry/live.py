@@ -21,16 +21,6 @@ _SAME_VIEW = 0.02
 """Largest difference of two views that pass for one, as a share of the picture's size."""
 
 
-def _other_view(name: str, first: str, camera: CameraModel, reference: CameraModel) -> str:
-    """What tells two cameras' views apart, empty when they are one; pictures may differ in size."""
-    for value, size in (("fx", "width"), ("fy", "height"), ("cx", "width"), ("cy", "height")):
-        ours = getattr(camera, value) / getattr(camera, size)
-        wanted = getattr(reference, value) / getattr(reference, size)
-        if abs(ours - wanted) > _SAME_VIEW * max(1.0, wanted):
-            return f"{name}: {value} is {ours:.3f} of the {size}, {first}'s {wanted:.3f}"
-    return ""
-
-
 class LiveCalibration:
     """Gathers intrinsics, a frame tree and a rig file, and attaches what they say to samples.
 
@@ -238,11 +228,16 @@ class LiveCalibration:
             self.unaligned.pop(sensor, None)
 
     def _apart(self, sensor: str, other: str, frames: Mapping[str, str]) -> str:
-        """What tells the views of two image sensors apart, empty for nothing that is known."""
+        """What tells two sensors' views apart, empty for nothing known; pictures may differ in size."""
         ours, theirs = frames.get(sensor), frames.get(other)
         if ours and theirs and ours != theirs:
             return f"{sensor}: in frame '{ours}', {other} in '{theirs}'"
         own, reference = self.camera(sensor), self.camera(other)
         if own is None or reference is None:
             return ""
-        return _other_view(sensor, other, own, reference)
+        for value, size in (("fx", "width"), ("fy", "height"), ("cx", "width"), ("cy", "height")):
+            share = getattr(own, value) / getattr(own, size)
+            wanted = getattr(reference, value) / getattr(reference, size)
+            if abs(share - wanted) > _SAME_VIEW * max(1.0, wanted):
+                return f"{sensor}: {value} is {share:.3f} of the {size}, {other}'s {wanted:.3f}"
+        return ""

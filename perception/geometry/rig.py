@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,13 @@ class SensorCalibration:
     frame_id: str = ""
     time_offset_ns: int = 0
     kind: str = ""
-    pose: Pose | None = field(default=None, kw_only=True)
-    aligned_with: str = field(default="", kw_only=True)
-    camera_sigma: tuple[float, ...] = field(default=(), kw_only=True)
-    offset_sigma_ns: float | None = field(default=None, kw_only=True)
-    date: str = field(default="", kw_only=True)
-    source: str = field(default="", kw_only=True)
+    _: KW_ONLY
+    pose: Pose | None = None
+    aligned_with: str = ""
+    camera_sigma: tuple[float, ...] = ()
+    offset_sigma_ns: float | None = None
+    date: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         sigma = as_numbers(self.camera_sigma, "camera_sigma")
@@ -107,8 +108,6 @@ class SensorCalibration:
         if not ((sigma >= 0) & (sigma < np.inf)).all() or offset < 0:
             raise CalibrationError("a standard deviation is negative or not finite")
         object.__setattr__(self, "camera_sigma", tuple(sigma.tolist()))
-        if self.offset_sigma_ns is not None:
-            object.__setattr__(self, "offset_sigma_ns", float(offset))
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Rig:
     source: str = ""
 
     def __post_init__(self) -> None:
-        cameras = self.cameras
+        cameras = dict.fromkeys(self.cameras)
         if self.reference or (self.base and cameras):
             _known(self.reference, cameras, "reference")
         poses = {name: own.pose for name, own in self.sensors.items()}
@@ -335,7 +334,9 @@ def _sensor(name: str, entry: Any, schema: int) -> SensorCalibration:
             time_offset_ns=offset,
             pose=None if at is None else Pose(at, covariance),
             camera_sigma=entry.get("camera_sigma", ()),
-            offset_sigma_ns=clock.get("sigma_ns"),
+            offset_sigma_ns=None
+            if (sigma := clock.get("sigma_ns")) is None
+            else float(as_matrix(sigma, (), "clock.sigma_ns")),
             **texts,
         )
     except (TypeError, ValueError, OverflowError) as error:
