@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
@@ -26,7 +26,7 @@ CAMERA = CameraModel(WIDTH, HEIGHT, 250.0, 250.0, 159.5, 119.5, frame_id="camera
 TO_OPTICAL = RigidTransform(
     np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], float), np.array([0.0, -0.1, 0.0])
 )
-FRAMES = {m: "lidar" if m == "lidar" else "camera_optical" for m in MODALITIES}
+FRAMES = {m: "lidar" if m == "lidar" else "camera_optical" for m in KINDS}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Drivers:
 
     def _run(self, sensor: str) -> None:
         pattern = self.patterns[sensor]
-        random = np.random.default_rng(list(MODALITIES).index(sensor))
+        random = np.random.default_rng(list(KINDS).index(sensor))
         start, count = time.monotonic() + pattern.phase_s, 0
         frozen_since: FaultySensor | None = None
         while True:

@@ -32,7 +32,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_nodes import SpinningNode, node_program
 from sensor_msgs.msg import Image
 
-from perception.frame import MODALITIES, Sample
+from perception.frame import Sample
 
 HEIGHT, WIDTH, RATE = 480, 640, 10.0
 _STARTS_WITHIN_S, _ENDS_WITHIN_S = 120.0, 30.0
@@ -50,7 +50,7 @@ class PlainNode(Node):  # type: ignore[misc]
 
         super().__init__("plain_node")
         opened = Bundle.open(find_bundle(bundle))
-        self._contract = opened.manifest.inputs
+        self._contract, self._wiring = opened.manifest.inputs, opened.manifest.wiring
         assert opened.manifest.graphs.single is not None, "export the bundle with --single"
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -80,11 +80,11 @@ class PlainNode(Node):  # type: ignore[misc]
         color = np.frombuffer(rgb.data, np.uint8).reshape(rgb.height, rgb.width, 3).copy()
         meters = np.frombuffer(depth.data, np.float32).reshape(depth.height, depth.width).copy()
         feeds: dict[str, Any] = {
-            m: np.zeros(self._contract.input_shape(m), np.float32) for m in MODALITIES
+            name: np.zeros(spec.shape, np.float32) for name, spec in self._contract.items()
         }
-        feeds["rgb"] = preprocess_sample(Sample("rgb", color), self._contract)
-        feeds["depth"] = preprocess_sample(Sample("depth", meters), self._contract)
-        feeds["presence"] = np.array([1, 1, 0, 0], np.float32)
+        feeds["rgb"] = preprocess_sample(Sample("rgb", color), self._contract["rgb"])
+        feeds["depth"] = preprocess_sample(Sample("depth", meters), self._contract["depth"])
+        feeds["presence"] = self._wiring.present(("rgb", "depth"))
         names = [i.name for i in self._session.get_inputs()]
         outputs = dict(
             zip(

@@ -34,7 +34,7 @@ from ros_nodes import SpinningNode, node_program
 from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection2DArray
 
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 PATIENCE_S = 120.0
 STATES = ("full", "degraded", "hold", "stop")
@@ -135,12 +135,12 @@ class Monitor(SpinningNode):
         del self._reports[: len(due)]
         for _, parts in due:
             self._check_output(parts["output"])
-            for modality in MODALITIES:
-                part = parts[modality]
+            for sensor in KINDS:
+                part = parts[sensor]
                 level = int.from_bytes(part.level, "big")
-                self.levels.setdefault(modality, Counter())[level] += 1
-                if modality in TOLD and (level == 0 or TOLD[modality] not in part.message):
-                    self.wrong.append(f"/diagnostics of {modality}: {level} {part.message}")
+                self.levels.setdefault(sensor, Counter())[level] += 1
+                if sensor in TOLD and (level == 0 or TOLD[sensor] not in part.message):
+                    self.wrong.append(f"/diagnostics of {sensor}: {level} {part.message}")
 
     def _check_output(self, part: DiagnosticStatus) -> None:
         values = {v.key: v.value for v in part.values}
@@ -174,8 +174,8 @@ def start_node(folder: Path, args: argparse.Namespace) -> subprocess.Popen[bytes
         "device": args.device,
         "threads": 1,
         "autostart": True,
-        "inputs": list(MODALITIES),
-        **{f"{m}.timeout_ms": args.timeout_ms for m in MODALITIES},
+        "inputs": list(KINDS),
+        **{f"{m}.timeout_ms": args.timeout_ms for m in KINDS},
     }
     file = folder / "perception_node.yaml"
     file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))

@@ -31,7 +31,7 @@ from ros_drivers import Drivers, Pattern
 from ros_nodes import SpinningNode, node_program
 from sensor_msgs.msg import Image
 
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 PATIENCE_S = 60.0
 FAULTS: dict[str, tuple[str, float]] = {
@@ -118,10 +118,10 @@ def start_node(folder: Path, args: argparse.Namespace) -> subprocess.Popen[bytes
         "device": args.device,
         "threads": 1,
         "autostart": True,
-        "inputs": list(MODALITIES),
+        "inputs": list(KINDS),
         "sync.deadline_ms": 100.0,
         "policy.max_age_ms": 150.0,
-        **{f"{m}.timeout_ms": 400.0 for m in MODALITIES},
+        **{f"{m}.timeout_ms": 400.0 for m in KINDS},
     }
     file = folder / "parameters.yaml"
     file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
@@ -133,7 +133,7 @@ def start_node(folder: Path, args: argparse.Namespace) -> subprocess.Popen[bytes
 def run(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """All faults of all sensors, several times each, in random order."""
     ears = Ears()
-    drivers = Drivers(ears.node, {m: Pattern(args.rate) for m in MODALITIES})
+    drivers = Drivers(ears.node, {m: Pattern(args.rate) for m in KINDS})
     ears.start()
     drivers.start()
     node = start_node(folder, args)
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     try:
         for name, sensor in cases:
-            wait(lambda: ears.well(MODALITIES), "all sensors to be well")
+            wait(lambda: ears.well(KINDS), "all sensors to be well")
             # Diagnostics that change often are sent once a second: let that pass.
             time.sleep(dice.uniform(3.0, 4.0))
             kind, value = FAULTS[name]
@@ -184,7 +184,7 @@ def main() -> int:
         "--times", type=int, default=10, help="how often each sensor fails each way"
     )
     parser.add_argument("--faults", nargs="+", default=list(FAULTS), choices=list(FAULTS))
-    parser.add_argument("--sensors", nargs="+", default=list(MODALITIES), choices=MODALITIES)
+    parser.add_argument("--sensors", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="file for the numbers as JSON")
     args = parser.parse_args()

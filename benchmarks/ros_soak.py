@@ -33,7 +33,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
 from perception.errors import ConfigError
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 120.0
@@ -64,7 +64,7 @@ def random_schedule(seed: int, seconds: float) -> list[dict[str, Any]]:
         alike = dice.random() < 0.5  # all by the same fault, or each by its own
         kind = dice.choice(FAULTS[1:])
         lasting = dice.uniform(0.2, 5.0)
-        for sensor in dice.sample(MODALITIES, count):
+        for sensor in dice.sample(KINDS, count):
             own = kind if alike else dice.choice(FAULTS[1:])
             value = dice.uniform(*VALUES[own]) if own in VALUES else 0.0
             try:
@@ -155,17 +155,17 @@ def start_all(folder: Path, args: argparse.Namespace) -> dict[str, subprocess.Po
     events = random_schedule(args.seed, args.seconds)
     schedule = folder / "schedule.yaml"
     schedule.write_text(yaml.safe_dump({"events": events}))
-    recorded = {m: f"/sensors/{m}/{'points' if m == 'lidar' else 'image_raw'}" for m in MODALITIES}
-    inputs = {f"~/input/{m}": f"/faulty/{m}" for m in MODALITIES}
-    inputs |= {f"~/input/{m}/camera_info": f"/sensors/{m}/camera_info" for m in MODALITIES[:3]}
+    recorded = {m: f"/sensors/{m}/{'points' if m == 'lidar' else 'image_raw'}" for m in KINDS}
+    inputs = {f"~/input/{m}": f"/faulty/{m}" for m in KINDS}
+    inputs |= {f"~/input/{m}/camera_info": f"/sensors/{m}/camera_info" for m in KINDS[:3]}
     passed = {f"~/input/{m}": topic for m, topic in recorded.items()}
-    passed |= {f"~/output/{m}": f"/faulty/{m}" for m in MODALITIES}
+    passed |= {f"~/output/{m}": f"/faulty/{m}" for m in KINDS}
     perception = {
         "bundle": args.bundle,
         "device": "cpu",
         "threads": 1,
         "autostart": True,
-        "inputs": list(MODALITIES),
+        "inputs": list(KINDS),
         "sync.deadline_ms": 100.0,
         "policy.hold_ms": 1500.0,
         # With these the middleware loses nothing, so that what the node gets can be compared with
@@ -184,7 +184,7 @@ def start_sensors(
     folder: Path, args: argparse.Namespace, monitor: Monitor
 ) -> subprocess.Popen[bytes]:
     """The replay, once those who are to hear it do."""
-    topics = [f"/faulty/{m}" for m in MODALITIES]
+    topics = [f"/faulty/{m}" for m in KINDS]
     ends = (monitor.node.count_publishers, monitor.node.count_subscribers)
     _wait(lambda: all(end(t) for end in ends for t in topics), "the nodes to come up")
     _wait(lambda: monitor.last is not None, "a status")

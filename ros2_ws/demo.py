@@ -33,6 +33,7 @@ COLORS = {
     "saturated": "#f08a24",
     "malformed": "#8e44ad",
     "skewed": "#c06f9c",
+    "stalled": "#7f5539",
 }
 STATES = {"full": "#2a9d4a", "degraded": "#f4c542", "hold": "#f08a24", "stop": "#c0392b"}
 

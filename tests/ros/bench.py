@@ -1,11 +1,11 @@
-"""A bench: drivers of four sensors that publish real messages, and ears for what the node says."""
+"""A bench: drivers of sensors that publish real messages, and ears for what the node says."""
 
 from __future__ import annotations
 
 import threading
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
@@ -44,7 +44,7 @@ CAMERA = CameraModel(WIDTH, HEIGHT, 100.0, 100.0, 63.5, 47.5, frame_id="camera_o
 TO_OPTICAL = RigidTransform(
     np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], float), np.array([0.0, -0.1, 0.0])
 )
-FRAMES = {m: "lidar" if m == "lidar" else "camera_optical" for m in MODALITIES}
+FRAMES = {k: "lidar" if k == "lidar" else "camera_optical" for k in KINDS}
 
 Change = Callable[[Any, int], Any]
 """Takes a message and its stamp; gives what is published instead, None for nothing."""
@@ -55,7 +55,8 @@ class Bench:
 
     `changes[sensor]` may alter or drop that sensor's messages, `delay_s[sensor]` hold them back,
     `jitter_ns[sensor]` is added to every other stamp, `repeat[sensor]` multiplies the rate.  All
-    sensors are driven together, but for those that `pace` gives a rhythm of their own.
+    sensors are driven together, but for those that `pace` gives a rhythm of their own.  `kinds` says of
+    which kind sensors are that are not called so.
     """
 
     def __init__(
@@ -63,21 +64,23 @@ class Bench:
         domain: int,
         node: str = "perception_node",
         rate_hz: float = 5.0,
-        sensors: Sequence[str] = MODALITIES,
+        sensors: Sequence[str] = KINDS,
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
         self.sensors = list(sensors)
+        self.kinds = {**{k: k for k in KINDS}, **(kinds or {})}
         self.period_s = 1 / rate_hz
         self.changes: dict[str, Change] = {}
         self.delay_s: dict[str, float] = {}
         self.jitter_ns: dict[str, int] = {}
         self.repeat: dict[str, int] = {}
         self.stamp_shift_ns = 0
-        self.sent: dict[str, int] = dict.fromkeys(MODALITIES, 0)
+        self.sent: dict[str, int] = dict.fromkeys(self.kinds, 0)
         self.statuses: list[PerceptionStatus] = []
         self.diagnostics: dict[str, DiagnosticStatus] = {}
         self.reports: list[dict[str, DiagnosticStatus]] = []  # each /diagnostics of the node
         self.log: list[str] = []  # the node's lines in /rosout
-        self.stamps: dict[str, list[int]] = {m: [] for m in MODALITIES}  # of what was sent
+        self.stamps: dict[str, list[int]] = {s: [] for s in self.kinds}  # of what was sent
         self.now_ns: Callable[[], int] = time.time_ns  # the clock that drivers stamp with
         self.heard: dict[str, list[Any]] = {}
         self.name = node
@@ -103,14 +106,15 @@ class Bench:
         node, sensor = self.node, QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         root = f"/{self.name}"
         self._publishers = {
-            m: node.create_publisher(
-                PointCloud2 if m == "lidar" else Image, f"{root}/input/{m}", sensor
+            name: node.create_publisher(
+                PointCloud2 if kind == "lidar" else Image, f"{root}/input/{name}", sensor
             )
-            for m in MODALITIES
+            for name, kind in self.kinds.items()
         }
         self._infos = {
-            m: node.create_publisher(CameraInfo, f"{root}/input/{m}/camera_info", sensor)
-            for m in MODALITIES[:3]
+            name: node.create_publisher(CameraInfo, f"{root}/input/{name}/camera_info", sensor)
+            for name, kind in self.kinds.items()
+            if kind != "lidar"
         }
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._tf = node.create_publisher(TFMessage, "/tf_static", latched)
@@ -149,23 +153,23 @@ class Bench:
             most = max([1, *self.repeat.values()])
             for step in range(most):
                 stamp = self.now_ns() + self.stamp_shift_ns
-                for modality in self.sensors:
-                    if step < self.repeat.get(modality, 1):
-                        self._publish(modality, stamp, count)
+                for name in self.sensors:
+                    if step < self.repeat.get(name, 1):
+                        self._publish(name, stamp, count)
                         count += 1
                 rest = start + self.period_s * (step + 1) / most - time.monotonic()
                 self._stop.wait(max(0.0, rest))
 
-    def _publish(self, modality: str, stamp: int, count: int) -> None:
-        stamp += self.jitter_ns.get(modality, 0) * (count // 4 % 2)
-        message = self.changes.get(modality, _same)(self.message(modality, stamp, count), stamp)
+    def _publish(self, name: str, stamp: int, count: int) -> None:
+        stamp += self.jitter_ns.get(name, 0) * (count // 4 % 2)
+        message = self.changes.get(name, _same)(self.message(name, stamp, count), stamp)
         if message is None:
             return
-        if modality in self._infos:
-            self._infos[modality].publish(from_camera(CAMERA, stamp, FRAMES[modality]))
-        self.sent[modality] += 1
-        self.stamps[modality].append(to_ns(message.header.stamp))
-        publisher, delay = self._publishers[modality], self.delay_s.get(modality, 0.0)
+        if name in self._infos:
+            self._infos[name].publish(from_camera(CAMERA, stamp, "camera_optical"))
+        self.sent[name] += 1
+        self.stamps[name].append(to_ns(message.header.stamp))
+        publisher, delay = self._publishers[name], self.delay_s.get(name, 0.0)
         if delay:
             timer = threading.Timer(delay, publisher.publish, [message])
             timer.daemon = True
@@ -173,32 +177,33 @@ class Bench:
         else:
             publisher.publish(message)
 
-    def message(self, modality: str, stamp: int, count: int) -> Any:
+    def message(self, name: str, stamp: int, count: int) -> Any:
         """A message of a scene that moves a little with every count."""
-        head = header(stamp, FRAMES[modality])
+        kind = self.kinds[name]
+        head = header(stamp, FRAMES[kind])
         picture = np.roll(self._base, count, axis=1)
-        if modality == "rgb":
+        if kind == "rgb":
             return image(picture, head, "rgb8")
-        if modality == "depth":
+        if kind == "depth":
             return image((2 + picture[..., 0] / 50).astype(np.float32), head)
-        if modality == "thermal":
+        if kind == "thermal":
             return image(picture[..., 1].astype(np.uint16) * 100, head, "mono16")
         y, z = np.meshgrid(np.linspace(-3, 3, 60), np.linspace(-2, 2, 40))
         x = 8 + picture[:40, :60, 2] / 100
         points = np.stack([x, y, z, np.full_like(x, 0.5)], axis=-1).reshape(-1, 4)
         return cloud(points.astype(np.float32), head)
 
-    def pace(self, modality: str, hz: float, phase_s: float = 0.0, jitter_s: float = 0.0) -> None:
+    def pace(self, name: str, hz: float, phase_s: float = 0.0, jitter_s: float = 0.0) -> None:
         """Drive a sensor by itself from now on, not in step with the others."""
-        if modality in self.sensors:
-            self.sensors.remove(modality)
+        if name in self.sensors:
+            self.sensors.remove(name)
         random = np.random.default_rng(len(self._threads))
 
         def publish() -> None:
             start, count = time.monotonic() + phase_s, 0
             while not self._stop.wait(max(0.0, start + count / hz - time.monotonic())):
                 if self._drive.is_set():
-                    self._publish(modality, self.now_ns() + self.stamp_shift_ns, 4 * count)
+                    self._publish(name, self.now_ns() + self.stamp_shift_ns, 4 * count)
                 count = max(count + 1, int((time.monotonic() - start) * hz))
                 self._stop.wait(random.uniform(0, jitter_s))
 

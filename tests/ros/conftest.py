@@ -79,7 +79,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bench import CAMERA, HEIGHT, TO_OPTICAL, WIDTH
 
     from perception.data.folder import FolderWriter, folder_info
-    from perception.frame import MODALITIES
+    from perception.frame import KINDS
     from perception.geometry.rig import Rig, SensorCalibration
 
     root = tmp_path_factory.mktemp("recording") / "drive"
@@ -88,13 +88,13 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seg_classes=(),
         det_classes=(),
         name="drive",
-        modalities=MODALITIES,
+        modalities=KINDS,
         rate_hz=5.0,
         thermal_unit="centikelvin",
     )
     rig = Rig(
         {
-            **{m: SensorCalibration(CAMERA) for m in MODALITIES[:3]},
+            **{m: SensorCalibration(CAMERA) for m in KINDS[:3]},
             "lidar": SensorCalibration(CAMERA, TO_OPTICAL, "lidar"),
         }
     )

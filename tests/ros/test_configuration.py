@@ -19,7 +19,7 @@ from starting import Start, Starter
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import LabelInfo
 
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ BASE = {
     "sync.deadline_ms": 400.0,
     "policy.max_age_ms": 300.0,
     "diagnostics.period_s": 0.3,
-    **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
+    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
 }
 
 
@@ -190,11 +190,11 @@ def test_a_folder_is_replayed_without_rosbags(
     replay = subprocess.Popen(
         [*command, "-p", "loop:=true"], env=env, stderr=subprocess.STDOUT, stdout=subprocess.PIPE
     )
-    remaps = [f"~/input/{m}:=/sensors/{m}/image_raw" for m in MODALITIES[:3]]
-    remaps += [f"~/input/{m}/camera_info:=/sensors/{m}/camera_info" for m in MODALITIES[:3]]
+    remaps = [f"~/input/{m}:=/sensors/{m}/image_raw" for m in KINDS[:3]]
+    remaps += [f"~/input/{m}/camera_info:=/sensors/{m}/camera_info" for m in KINDS[:3]]
     remaps += ["~/input/lidar:=/sensors/lidar/points"]
     arguments = [word for remap in remaps for word in ("-r", remap)]
-    parameters = {**BASE, "inputs": list(MODALITIES), "bundle": str(bundle), "use_sim_time": True}
+    parameters = {**BASE, "inputs": list(KINDS), "bundle": str(bundle), "use_sim_time": True}
     node = NodeProcess("perception_node", tmp_path, own_domain, parameters, *arguments)
     bench = Bench(own_domain)
     try:

@@ -10,18 +10,18 @@ from bench import Bench
 from diagnostic_msgs.msg import DiagnosticStatus
 from processes import NodeProcess
 
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 pytestmark = pytest.mark.slow
 
 PARAMETERS = {
-    "inputs": list(MODALITIES),
+    "inputs": list(KINDS),
     "threads": 1,
     "autostart": True,
     "sync.deadline_ms": 400.0,
     "policy.max_age_ms": 300.0,
     "diagnostics.period_s": 0.3,
-    **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
+    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
 }
 BREAKING = Path(__file__).parent / "breaking_node.py"
 
@@ -71,7 +71,7 @@ def test_a_backend_that_fails_while_running_gives_way(start: Start) -> None:
     bench.wait_status(lambda s: s.backend == "onnxruntime-cpu" and len(s.used) == 4, "the next one")
     found = bench.wait_diagnostic("engine", lambda d: "device lost" in d.message, "what failed")
     assert found.level == DiagnosticStatus.WARN
-    assert _value(found, "fallbacks") >= len(MODALITIES)  # each graph notices for itself
+    assert _value(found, "fallbacks") >= len(KINDS)  # each graph notices for itself
     assert "going on with onnxruntime-cpu" in node.log
     # The inputs that met the failure were run again: no message was lost to it.
     assert all(s.state != s.STOP for s in bench.statuses if s.backend == "onnxruntime-cpu")

@@ -21,20 +21,20 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from starting import Start, Starter
 
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 from perception.geometry.rig import Rig, SensorCalibration, save_rig
 from perception.geometry.transforms import RigidTransform
 
 pytestmark = pytest.mark.slow
 
 BASE = {
-    "inputs": list(MODALITIES),
+    "inputs": list(KINDS),
     "device": "cpu",
     "threads": 1,
     "sync.deadline_ms": 400.0,
     "policy.max_age_ms": 300.0,
     "diagnostics.period_s": 0.3,
-    **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
+    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
 }
 
 
@@ -112,12 +112,12 @@ def test_a_signal_in_the_middle_of_a_callback_ends_the_process_cleanly(
     assert node.stop() == 0
 
 
-@pytest.mark.parametrize("sensor", MODALITIES)
+@pytest.mark.parametrize("sensor", KINDS)
 def test_a_sensor_that_was_never_there(start: Start, sensor: str) -> None:
     _, bench = start(autostart=True)
     bench.changes[sensor] = drop
     bench.drive()
-    rest = [m for m in MODALITIES if m != sensor]
+    rest = [m for m in KINDS if m != sensor]
     status = bench.wait_status(lambda s: s.used == rest, "output without it")
     lost = next(s for s in status.sensors if s.name == sensor)
     assert (lost.health, lost.received) == ("lost", 0)

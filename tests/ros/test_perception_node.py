@@ -14,12 +14,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 pytestmark = pytest.mark.slow
 
 PARAMETERS = {
-    "inputs": list(MODALITIES),
+    "inputs": list(KINDS),
     "device": "cpu",
     "threads": 1,
     "autostart": True,
@@ -27,7 +27,7 @@ PARAMETERS = {
     "policy.max_age_ms": 300.0,
     "policy.hold_ms": 5000.0,
     "diagnostics.period_s": 0.3,
-    **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
+    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
 }
 
 
@@ -62,7 +62,7 @@ def _sensor(status, name: str):  # type: ignore[no-untyped-def]
 
 
 def _goes_on_without(bench: Bench, *gone: str, health: tuple[str, ...]) -> None:
-    rest = [m for m in MODALITIES if m not in gone]
+    rest = [m for m in KINDS if m not in gone]
     status = bench.wait_status(
         lambda s: (
             s.used == rest
@@ -116,7 +116,7 @@ def test_all_outputs(bench: Bench) -> None:
         assert message.results[0].hypothesis.score > 0
 
 
-@pytest.mark.parametrize("sensor", MODALITIES)
+@pytest.mark.parametrize("sensor", KINDS)
 def test_a_sensor_dies_and_returns(bench: Bench, sensor: str) -> None:
     bench.changes[sensor] = drop
     _goes_on_without(bench, sensor, health=("lost",))
@@ -127,13 +127,13 @@ def test_a_sensor_dies_and_returns(bench: Bench, sensor: str) -> None:
     bench.wait_diagnostic(sensor, lambda d: d.level == DiagnosticStatus.OK, "recovery")
 
 
-@pytest.mark.parametrize("sensor", MODALITIES)
+@pytest.mark.parametrize("sensor", KINDS)
 def test_a_frozen_sensor(bench: Bench, sensor: str) -> None:
     bench.changes[sensor] = Frozen()
     _goes_on_without(bench, sensor, health=("frozen",))
 
 
-@pytest.mark.parametrize("sensor", MODALITIES)
+@pytest.mark.parametrize("sensor", KINDS)
 def test_a_wrong_encoding_is_a_diagnostic(bench: Bench, sensor: str) -> None:
     bench.changes[sensor] = wrong_encoding
     _goes_on_without(bench, sensor, health=("malformed",))
@@ -142,26 +142,26 @@ def test_a_wrong_encoding_is_a_diagnostic(bench: Bench, sensor: str) -> None:
 
 
 @pytest.mark.parametrize("change", [null, cut_off, black])
-@pytest.mark.parametrize("sensor", MODALITIES)
+@pytest.mark.parametrize("sensor", KINDS)
 def test_messages_without_content(bench: Bench, sensor: str, change) -> None:  # type: ignore[no-untyped-def]
     bench.changes[sensor] = change
     _goes_on_without(bench, sensor, health=("malformed", "dark"))
 
 
-@pytest.mark.parametrize("sensor", MODALITIES)
+@pytest.mark.parametrize("sensor", KINDS)
 def test_a_sensor_delayed_past_the_deadline(bench: Bench, sensor: str) -> None:
     bench.delay_s[sensor] = 0.9
     _goes_on_without(bench, sensor, health=("late",))
 
 
-@pytest.mark.parametrize("sensor", MODALITIES)
+@pytest.mark.parametrize("sensor", KINDS)
 def test_noisy_stamps(bench: Bench, sensor: str) -> None:
     bench.jitter_ns[sensor] = 15_000_000
     status = bench.wait_status(lambda s: len(s.used) == 4 and s.spread_ms > 10, "matched noise")
     assert status.spread_ms == pytest.approx(15, abs=0.1)
 
 
-@pytest.mark.parametrize("sensor", MODALITIES)
+@pytest.mark.parametrize("sensor", KINDS)
 def test_ten_times_the_rate(bench: Bench, sensor: str) -> None:
     bench.repeat[sensor] = 10
     before = _sensor(bench.statuses[-1], sensor).received

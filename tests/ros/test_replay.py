@@ -16,18 +16,18 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from perception.bags.files import TOPICS, messages_of, write_bag
 from perception.data.folder import FolderRecording
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 pytestmark = pytest.mark.slow
 
 PERCEPTION = {
-    "inputs": list(MODALITIES),
+    "inputs": list(KINDS),
     "device": "cpu",
     "threads": 1,
     "autostart": True,
     "sync.deadline_ms": 400.0,
     "policy.max_age_ms": 300.0,
-    **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
+    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
 }
 
 
@@ -53,10 +53,8 @@ def launched(own_domain: int, bundle: Path, tmp_path: Path) -> Iterator[Any]:
         return node
 
     def perception(prefix: dict[str, str], **changes: Any) -> NodeProcess:
-        remaps = [(f"~/input/{m}", prefix[m]) for m in MODALITIES]
-        remaps += [
-            (f"~/input/{m}/camera_info", f"/sensors/{m}/camera_info") for m in MODALITIES[:3]
-        ]
+        remaps = [(f"~/input/{m}", prefix[m]) for m in KINDS]
+        remaps += [(f"~/input/{m}/camera_info", f"/sensors/{m}/camera_info") for m in KINDS[:3]]
         parameters = {**PERCEPTION, "bundle": str(bundle), **changes}
         return start("perception_node", parameters, *remaps)
 
@@ -110,16 +108,16 @@ def test_faults_by_service_and_by_schedule(launched: Any, tmp_path: Path, bundle
     bench = launched.bench
     schedule = tmp_path / "schedule.yaml"
     schedule.write_text("events:\n  - {at: 0, for: 2, sensor: depth, fault: drop}\n")
-    outputs = {m: f"/faulty/{m}" for m in MODALITIES}
-    inputs = {m: f"/perception_node/input/{m}" for m in MODALITIES}
-    remaps = [(f"~/input/{m}", inputs[m]) for m in MODALITIES]
-    remaps += [(f"~/output/{m}", outputs[m]) for m in MODALITIES]
+    outputs = {m: f"/faulty/{m}" for m in KINDS}
+    inputs = {m: f"/perception_node/input/{m}" for m in KINDS}
+    remaps = [(f"~/input/{m}", inputs[m]) for m in KINDS]
+    remaps += [(f"~/output/{m}", outputs[m]) for m in KINDS]
     injector = launched("fault_injector", {"schedule": str(schedule)}, *remaps)
     # The bench publishes camera_info where the node listens by default.
     launched(
         "perception_node",
         {**PERCEPTION, "bundle": str(bundle)},
-        *((f"~/input/{m}", outputs[m]) for m in MODALITIES),
+        *((f"~/input/{m}", outputs[m]) for m in KINDS),
     )
     bench.drive()
     bench.wait_full()

@@ -19,7 +19,7 @@ from rclpy.qos import LivelinessPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
 from starting import Start, Starter
 
-from perception.frame import MODALITIES
+from perception.frame import KINDS
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ BASE = {
     "threads": 1,
     "autostart": True,
     "diagnostics.period_s": 0.3,
-    **{f"{m}.timeout_ms": 1500.0 for m in MODALITIES},
+    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
 }
 
 

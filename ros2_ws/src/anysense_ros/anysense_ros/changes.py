@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from perception.runtime.output import Output, SensorReport
-
-from perception.frame import Modality
+from perception.runtime.result import Result, SensorReport
 
 BURST, PER_MINUTE = 4, 1.0
 """Lines about one subject: so many at once, and then so many a minute."""
@@ -132,23 +130,23 @@ class Standing:
     """Which sensors the output lacks by a fault: a slow one is none between its messages."""
 
     def __init__(self) -> None:
-        self._used_ns: dict[Modality, int] = {}
+        self._used_ns: dict[str, int] = {}
 
     def missing(
         self,
-        output: Output,
-        reports: Mapping[Modality, SensorReport],
-        timeouts_ns: Mapping[Modality, int],
+        result: Result,
+        reports: Mapping[str, SensorReport],
+        timeouts_ns: Mapping[str, int],
         now_ns: int,
-    ) -> tuple[Modality, ...]:
-        """Those that are not in an output and not well, or were in none for their timeout."""
-        used = output.result.used
+    ) -> tuple[str, ...]:
+        """Those that are not in a result and not well, or were in none for their timeout."""
+        used = result.used
         self._used_ns.update(dict.fromkeys(used, now_ns))
 
-        def recent(modality: Modality) -> bool:
-            last = self._used_ns.get(modality)
-            return last is not None and now_ns - last <= timeouts_ns[modality]
+        def recent(name: str) -> bool:
+            last = self._used_ns.get(name)
+            return last is not None and now_ns - last <= timeouts_ns[name]
 
         return tuple(
-            m for m, r in reports.items() if m not in used and not (r.health == "ok" and recent(m))
+            n for n, r in reports.items() if n not in used and not (r.health == "ok" and recent(n))
         )

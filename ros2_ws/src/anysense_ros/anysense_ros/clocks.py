@@ -5,26 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import NamedTuple
 
 from rclpy.node import Node
+
+from perception.runtime.stream import Clock, Moment
 
 _MOST_STEP_NS = 1_000_000_000
 
 
-class Arrival(NamedTuple):
-    """When a message arrived.
-
-    Attributes:
-        now_ns: on the clock of `ForwardClock.now_ns`.
-        clock_ns: on the clock that drivers stamp with: the system's, or /clock.
-    """
-
-    now_ns: int
-    clock_ns: int
-
-
-class ForwardClock:
+class ForwardClock(Clock):
     """Nanoseconds that never go back: the monotonic clock, or with use_sim_time what /clock adds up to.
 
     When /clock jumps back, as when a bag loops, time stands still for that message and then goes on.
@@ -47,14 +36,14 @@ class ForwardClock:
         """The present time."""
         return time.monotonic_ns() if not self._simulated else self.reading().now_ns
 
-    def reading(self) -> Arrival:
+    def reading(self) -> Moment:
         """The present time on both clocks.
 
         /clock goes on in steps, and a message stamped within a step may come before its end: what
         is given is the end.
         """
         if not self._simulated:
-            return Arrival(time.monotonic_ns(), time.time_ns())
+            return Moment(time.monotonic_ns(), time.time_ns())
         with self._lock:  # the executor and the worker both ask
             now = self._node.get_clock().now().nanoseconds
             # The first reading may be far from zero; what counts are differences.
@@ -63,4 +52,4 @@ class ForwardClock:
                 self._steps.append(now - self._last)
             self._last = now
             step = min(self._steps, default=0)
-            return Arrival(self._sum, now + min(step, _MOST_STEP_NS))
+            return Moment(self._sum, now + min(step, _MOST_STEP_NS))

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from perception.runtime.output import Output, SensorReport
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
 
 from anysense_ros.changes import Allowance
-from perception.frame import Modality
+from perception.runtime.result import Result, SensorReport
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 STALE = DiagnosticStatus.STALE
@@ -134,16 +133,15 @@ class EngineLog(logging.Handler):
 
 
 def output_condition(
-    output: Output, missing: Sequence[str], values: Mapping[str, Any]
+    result: Result, missing: Sequence[str], values: Mapping[str, Any]
 ) -> Condition:
     """The condition of the output as a whole.
 
     Args:
-        output: the last output or heartbeat.
+        result: the last output or heartbeat.
         missing: sensors that are not in it by a fault.
         values: what else to say.
     """
-    result = output.result
     message = f"{result.state}: {', '.join(result.used)}" if result.used else result.state
     level = _STATE_LEVELS[result.state]
     if result.state == "degraded" and not missing:
@@ -151,15 +149,13 @@ def output_condition(
     head = {
         "state": result.state,
         "sensors": ", ".join(result.used),
-        "stamp": f"{output.stamp_ns / 1e9:.9f}",
-        "reason": output.reason,
+        "stamp": f"{result.output_ns / 1e9:.9f}",
+        "reason": result.reason,
     }
     return Condition(level, message, {**head, **values})
 
 
-def sensor_condition(
-    modality: Modality, report: SensorReport, extra: Mapping[str, Any]
-) -> Condition:
+def sensor_condition(name: str, report: SensorReport, extra: Mapping[str, Any]) -> Condition:
     """The condition of one sensor."""
     values = {
         "health": report.health,
@@ -174,4 +170,4 @@ def sensor_condition(
     }
     if report.health == "ok" and not report.line:
         return Condition(OK, "ok", values)
-    return Condition(WARN, report.line or f"{modality}: sensor is {report.health}", values)
+    return Condition(WARN, report.line or f"{name}: sensor is {report.health}", values)

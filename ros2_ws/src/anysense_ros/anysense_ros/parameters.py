@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from perception.runtime.arrival import SensorTiming
+from perception.runtime.core import StreamSettings
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
@@ -14,7 +16,6 @@ from rclpy.node import Node
 from perception.adapters.thermal import UNITS
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS, check_name, in_order
-from perception.runtime.collector import SensorTiming
 from perception.runtime.health import HealthConfig
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
@@ -162,6 +163,19 @@ class Settings:
     def sensors(self) -> tuple[str, ...]:
         """Their names, in order."""
         return tuple(self.kinds)
+
+    def stream(self, offset_ns: Callable[[str], int]) -> StreamSettings:
+        """What a stream takes of them; `offset_ns` is by sensor, to be added to its own."""
+        return StreamSettings(
+            {n: replace(t, offset_ns=t.offset_ns + offset_ns(n)) for n, t in self.timing.items()},
+            self.ns("sync.deadline_ms"),
+            self.ns("sync.heartbeat_ms"),
+            self.ns("sync.jump_ms"),
+            self.ns("sync.max_skew_ms") or None,
+            self.ns("sync.max_lead_ms"),
+            self.policy,
+            self.health,
+        )
 
     def ns(self, name: str) -> int:
         """A parameter in milliseconds as nanoseconds."""

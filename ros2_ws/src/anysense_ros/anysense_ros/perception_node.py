@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import cv2
+import rclpy
 from rcl_interfaces.msg import SetParametersResult
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -19,18 +24,20 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from anysense_ros import parameters, processes
-from anysense_ros.calibration import IMAGES, Calibration
+from anysense_ros.calibration import Calibration
 from anysense_ros.clocks import ForwardClock
+from anysense_ros.conversions import to_sample
 from anysense_ros.diagnostics import ERROR, WARN
 from anysense_ros.publishing import Outputs
 from anysense_ros.reporting import Reporter
-from anysense_ros.worker import Worker
-from perception.errors import AnySenseError
-from perception.frame import Modality
+from perception.errors import AnySenseError, InputError
+from perception.frame import LEAST_RANGE_M, Sample
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import first_line
+from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.stream import Output, Stream
+from perception.runtime.result import EngineEvent, Result, SensorReport
+from perception.runtime.stream import Listener, Moment, Stream
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -40,8 +47,8 @@ except ImportError:  # Humble
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class PerceptionNode(LifecycleNode):  # type: ignore[misc]
-    """Topics, parameters and lifecycle around a `Worker`, which owns the pipeline.
+class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
+    """Topics, parameters and lifecycle around a `Stream`, which does the work.
 
     Raises:
         ConfigError: a parameter is wrong.
@@ -52,7 +59,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self.settings = parameters.declare(self)
         self._reporter = Reporter(self, self._say)
         self._outputs: Outputs | None = None
-        self._worker: Worker | None = None
+        self._stream: Stream | None = None
+        self._manifest: BundleManifest | None = None
         self._pipeline: Pipeline | None = None
         self._loader: threading.Thread | None = None
         self._calibration: Calibration | None = None
@@ -66,7 +74,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._report,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
-        # Lookups happen on the worker's thread, subscriptions are the executor's.
+        # Lookups happen on the stream's thread, subscriptions are the executor's.
         self._tf_wanted = self.create_guard_condition(self._listen_to_moving_frames)
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -75,15 +83,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check bundle and calibration, put up the outputs, and begin to load the engines."""
         try:
-            self.settings = parameters.check(parameters.current(self))
             bundle = Bundle.open(find_bundle(self.settings["bundle"]))
-            foreign = [m for m in self.settings.inputs if m not in bundle.manifest.modalities]
-            if foreign:
-                raise AnySenseError(
-                    f"bundle {bundle.manifest.name} takes no {foreign[0]}",
-                    where="inputs",
-                    hint=f"it takes {', '.join(bundle.manifest.modalities)}",
-                )
+            self.settings = parameters.check(parameters.current(self), bundle.manifest)
             calibration = Calibration(
                 self.settings["extrinsics"],
                 self.settings["reference_frame"],
@@ -96,7 +97,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._reporter.diagnostics.set("engine", ERROR, str(error), {})
             self._reporter.diagnostics.flush()
             return _FAILURE
-        self._calibration = calibration
+        self._manifest, self._calibration = bundle.manifest, calibration
+        self._reporter.unaligned = calibration.unaligned
         # Every event handler costs the executor time at each message: only those that tell something.
         events = PublisherEventCallbacks(
             incompatible_qos=partial(self._on_incompatible, "output"), use_default_callbacks=False
@@ -111,18 +113,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         assert self._calibration is not None and self._outputs is not None
         result = super().on_activate(state)
         self._reporter.no_output(f"none yet: {self._loading or 'no sensor was heard'}")
-        self._worker = Worker(
-            self.settings,
-            self._calibration,
-            ForwardClock(self),
-            self._publish,
-            self._publish_waiting,
-            self._wanted,
-            self._outputs.assert_alive,
-            self._say,
-            self._reporter.changes.repeat,
+        self._stream = Stream(
+            self.settings.stream(self._calibration.offset_ns),
+            decode=self._decode,
+            listener=self,
+            clock=ForwardClock(self),
+            lease_s=self.settings["qos.lease_ms"] / 1e3 or math.inf,
+            threads=self.settings["threads"] or None,
         )
-        self._worker.start()
         if self._pipeline is not None:
             self._begin_work(self._pipeline)
         self._subscribe()
@@ -155,8 +153,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         if self._loader is not None:
             self._loader.join()
             self._loader = None
-        self._pipeline = None
-        self._calibration = None
+        self._pipeline = self._calibration = self._manifest = None
         self._loading = "not configured"
         if self._outputs is not None:
             self._outputs.destroy()
@@ -177,10 +174,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self.destroy_subscription(subscription)
         self._subscriptions_made.clear()
         self._tf = self._tf_static = None
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
-            self._reporter.inactive(self.settings.inputs)
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+            self._reporter.inactive(self.settings.sensors)
 
     # -- engines -----------------------------------------------------------------------------
 
@@ -204,6 +201,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             pipeline = Pipeline.load(
                 bundle.path,
                 settings["device"],
+                sensors=settings.inputs,
                 threads=settings["threads"] or None,
                 policy=settings.policy,
                 health=settings.health,
@@ -228,12 +226,12 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._begin_work(pipeline)
 
     def _begin_work(self, pipeline: Pipeline) -> None:
-        worker, outputs = self._worker, self._outputs
-        if worker is None or outputs is None:
+        stream, outputs = self._stream, self._outputs
+        if stream is None or outputs is None:
             return
-        worker.use(pipeline)
+        stream.use(pipeline)
         outputs.announce(pipeline.manifest, self.settings["output.min_confidence"])
-        self._reporter.engine(worker, pipeline)
+        self._tell_engine()
 
     # -- topics ------------------------------------------------------------------------------
 
@@ -244,14 +242,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             reliability=ReliabilityPolicy[s["qos.reliability"].upper()],
             durability=DurabilityPolicy[s["qos.durability"].upper()],
         )
-        for modality in s.inputs:
-            kind, topic = _input_topic(modality, s[f"{modality}.transport"])
-            self._listen(kind, topic, partial(self._on_message, modality), qos, modality)
-            if modality in IMAGES:
-                on_info = partial(self._on_camera, modality)
-                topic = f"~/input/{modality}/camera_info"
+        for name, kind in s.kinds.items():
+            form, topic = _input_topic(name, kind, s[f"{name}.transport"])
+            self._listen(form, topic, partial(self._on_message, name), qos, name)
+            if kind != "lidar":
+                on_info = partial(self._on_camera, name)
+                topic = f"~/input/{name}/camera_info"
                 best = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-                self._listen(CameraInfo, topic, on_info, best, f"{modality} camera_info")
+                self._listen(CameraInfo, topic, on_info, best, f"{name} camera_info")
         self._listen_to_frames()
 
     def _listen_to_frames(self) -> None:
@@ -260,7 +258,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         /tf, which can take more time than the images, follows only when that is not enough.
         """
         calibration = self._calibration
-        if calibration is None or not calibration.needs_tree(self.settings.inputs):
+        if calibration is None or not calibration.needs_tree(self.settings.kinds):
             self._drop(self._tf, self._tf_static)
             self._tf = self._tf_static = None
         elif self._tf_static is None:
@@ -288,13 +286,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._subscriptions_made.append(made)
         return made
 
-    def _on_message(self, modality: Modality, message: Any) -> None:
-        if self._worker is not None:
-            self._worker.put(modality, message)
+    def _on_message(self, name: str, message: Any) -> None:
+        if self._stream is not None:
+            with suppress(InputError):  # it has ended, as by a signal
+                self._stream.push(name, message)
 
-    def _on_camera(self, modality: Modality, message: CameraInfo) -> None:
+    def _on_camera(self, name: str, message: CameraInfo) -> None:
         if self._calibration is not None:
-            self._calibration.on_camera(modality, message)
+            self._calibration.on_camera(name, message)
 
     def _on_tf(self, static: bool, message: TFMessage) -> None:
         if self._calibration is not None:
@@ -307,57 +306,96 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._say("warn", f"{part}: a peer's QoS does not fit ours, it gets no messages across")
         self._report()
 
-    # -- outputs, on the worker's thread -----------------------------------------------------
+    # -- what the stream calls, on its thread ------------------------------------------------
 
-    def _publish(self, output: Output, stream: Stream) -> None:
-        outputs, worker = self._outputs, self._worker
-        if outputs is None or worker is None:
+    def _decode(self, name: str, message: Any, moment: Moment) -> Sample:
+        s, stream, calibration = self.settings.values, self._stream, self._calibration
+        assert stream is not None and stream.core is not None and calibration is not None
+        least = s.get(f"{name}.least_range_m", LEAST_RANGE_M)
+        kind, unit = self.settings.kinds[name], s.get(f"{name}.unit", "auto")
+        sample = to_sample(kind, message, unit, least_range_m=least).named(name)
+        if sample.stamp_ns:
+            return calibration.attach(sample)
+        # Without a stamp (0): the stream gives it one, its place is that of the present.
+        now = moment.clock_ns + stream.core.collector.clocks.base_ns
+        return replace(calibration.attach(replace(sample, stamp_ns=now)), stamp_ns=None)
+
+    def result(self, result: Result) -> None:
+        """Publish an output or a heartbeat."""
+        outputs, stream = self._outputs, self._stream
+        if outputs is None or stream is None or stream.core is None:
             return
-        head = outputs.publish(output, stream.pipeline.manifest, worker.settings)
-        now = worker.clock.now_ns()
-        reports = stream.report(now)
-        latency = (now - output.arrived_ns) / 1e6
-        notes = worker.calibration.unaligned.values()
-        outputs.status(head, output, reports, stream.pipeline.manifest.name, latency, notes)
-        self._reporter.output(output, reports, worker, outputs.sequence)
+        manifest, settings = stream.core.pipeline.manifest, self.settings
+        head = outputs.publish(result, manifest, settings)
+        reports = stream.report()
+        latency = (stream.clock.now_ns() - result.arrived_ns) / 1e6
+        notes = self._reporter.unaligned.values()
+        outputs.status(head, result, reports, settings, manifest.name, latency, notes)
+        self._reporter.output(result, reports, stream, outputs.sequence)
 
-    def _wanted(self) -> frozenset[str]:
+    def wanted(self) -> frozenset[str]:
+        """The parts of results that somebody listens to."""
         return self._outputs.needed(self.settings) if self._outputs is not None else frozenset()
 
-    def _publish_waiting(self) -> None:
-        outputs, worker = self._outputs, self._worker
-        if outputs is None or worker is None:
+    def alive(self) -> None:
+        """Say that the stream is at work."""
+        if self._outputs is not None:
+            self._outputs.assert_alive()
+
+    def waiting(self) -> None:
+        """Say that nothing runs, and why."""
+        outputs, stream = self._outputs, self._stream
+        if outputs is None or stream is None:
             return
-        line = worker.engine_error or self._loading
-        reports = worker.stream.report(worker.clock.now_ns()) if worker.stream is not None else {}
-        inputs = self.settings.inputs
-        early = {m: worker.counters[f"early_{m}"] for m in inputs}
-        outputs.waiting(inputs, reports, early, self.settings["bundle"], line)
+        line = stream.engine_error or self._loading
+        early = {n: stream.counters[f"early_{n}"] for n in self.settings.sensors}
+        none = {n: SensorReport("lost", math.nan, c, 0, 0, c, 0) for n, c in early.items()}
+        outputs.waiting(stream.report() or none, self.settings, line)
         loading = self._loader is not None and self._loader.is_alive()
-        level = WARN if loading and not worker.engine_error else ERROR
+        level = WARN if loading and not stream.engine_error else ERROR
         self._reporter.no_output(f"stop: {line}", level)
+
+    def event(self, event: EngineEvent) -> None:
+        """Note what happens to the engines."""
+        if event.kind != "resting":  # /diagnostics says so
+            self._say("error" if event.kind == "failed" else "warn", event.text)
+
+    def problem(self, error: Exception) -> None:
+        """Log what went wrong with one message, or in publishing."""
+        if isinstance(error, RCLError):
+            if rclpy.ok():
+                self._reporter.changes.repeat("publishing", "error", f"cannot publish: {error}")
+            elif self._stream is not None:  # a signal has taken the topics from under us
+                self._stream.end()
+            return
+        prefix = "" if isinstance(error, AnySenseError) else f"unexpected {type(error).__name__}: "
+        self._reporter.changes.repeat(type(error).__name__, "error", prefix + first_line(error))
 
     # -- diagnostics and parameters ----------------------------------------------------------
 
     def _report(self) -> None:
         """Everything, on the timer."""
-        worker = self._worker
-        self._reporter.engine(worker, self._pipeline)
-        if worker is not None:
-            self._reporter.sensors(worker)
+        self._tell_engine()
+        if self._stream is not None:
+            self._reporter.sensors(self._stream)
         calibration = self._calibration
         if calibration is not None:
-            self._reporter.calibration(calibration, self.settings.inputs)
+            self._reporter.calibration(calibration, self.settings.kinds)
             if self._tf is not None and not calibration.follows_changes():
                 self._drop(self._tf)  # /tf_static says it all
                 self._tf = None
         self._reporter.publish()
 
+    def _tell_engine(self) -> None:
+        stream = self._stream
+        counters, error = ({}, "") if stream is None else (stream.counters, stream.engine_error)
+        self._reporter.engine(counters, error, self._pipeline)
+
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         values = parameters.current(self)
         values.update({p.name: p.value for p in changes if p.name in values})
         try:
-            settings = parameters.check(values)
+            settings = parameters.check(values, self._manifest)
             named = {p.name for p in changes}
             if "calibration_file" in named and self._calibration is not None:
                 self._calibration.load(settings["calibration_file"])
@@ -368,10 +406,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._calibration.source = settings["extrinsics"]
             self._calibration.reference_frame = settings["reference_frame"]
             self._calibration.max_age_ns = settings.ns("tf.max_age_ms") or None
-            if self._worker is not None:
+            if self._stream is not None:
                 self._listen_to_frames()
-        if self._worker is not None:
-            self._worker.update(settings)
+                self._stream.configure(settings.stream(self._calibration.offset_ns))
         threshold = settings["output.min_confidence"]
         if "output.min_confidence" in named and self._outputs and self._pipeline is not None:
             self._outputs.announce(self._pipeline.manifest, threshold)
@@ -388,12 +425,12 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             logger.info(line)
 
 
-def _input_topic(modality: Modality, transport: str) -> tuple[Any, str]:
-    if modality == "lidar":
-        return PointCloud2, "~/input/lidar"
+def _input_topic(name: str, kind: str, transport: str) -> tuple[Any, str]:
+    if kind == "lidar":
+        return PointCloud2, f"~/input/{name}"
     if transport == "compressed":
-        return CompressedImage, f"~/input/{modality}/compressed"
-    return Image, f"~/input/{modality}"
+        return CompressedImage, f"~/input/{name}/compressed"
+    return Image, f"~/input/{name}"
 
 
 def main(args: list[str] | None = None) -> int:

@@ -27,17 +27,16 @@ from vision_msgs.msg import (
 
 from anysense_ros.conversions import from_camera, header, image, labeled_cloud
 from anysense_ros.parameters import Settings
-from perception.frame import Frame, Modality
+from perception.frame import Frame, Kind, Sample
 from perception.preprocess.sample import source_size
 from perception.runtime.lift import lift_boxes, pixel_points
 from perception.runtime.manifest import BundleManifest
-from perception.runtime.result import Detections, Result
-from perception.runtime.stream import Output, SensorReport
+from perception.runtime.result import Detections, Result, SensorReport
 from perception.viz.overlay import colorize_labels, draw_result
 
 UNLABELED = 255
-SPATIAL: tuple[Modality, ...] = ("lidar", "depth")
-"""What ~/points is made of, the first that there is."""
+SPATIAL: tuple[Kind, ...] = ("lidar", "depth")
+"""The kinds that ~/points is made of, the first sensor that there is."""
 
 STATES = {
     "full": PerceptionStatus.FULL,
@@ -52,8 +51,8 @@ TOPICS: dict[str, tuple[Any, str]] = {
     "segmentation/camera_info": (CameraInfo, "segmentation"),
     "overlay": (Image, ""),
     "camera_info": (CameraInfo, ""),
-    "detections": (Detection2DArray, "detection"),
-    "detections_3d": (Detection3DArray, "detection"),
+    "detections": (Detection2DArray, "boxes2d"),
+    "detections_3d": (Detection3DArray, "boxes2d"),
     "points": (PointCloud2, "segmentation"),
 }
 """Message type of each topic, and the task that a bundle must have for it; empty for none."""
@@ -83,7 +82,7 @@ class Outputs:
         topics = {
             name: kind
             for name, (kind, task) in TOPICS.items()
-            if not task or task in manifest.tasks
+            if not task or getattr(manifest.tasks, task) is not None
         }
         topics |= {f"{PICTURES}{name}": Image for name in manifest.images}
         self._publishers = {
@@ -92,7 +91,7 @@ class Outputs:
         }
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._labels = None
-        if "segmentation" in manifest.tasks:
+        if manifest.tasks.segmentation is not None:
             self._labels = node.create_lifecycle_publisher(
                 LabelInfo, "~/segmentation/label_info", latched, event_callbacks=events
             )
@@ -125,45 +124,38 @@ class Outputs:
         """Publish the classes of the mask and the confidence below which it is unlabeled."""
         if self._labels is None:
             return
-        classes = [
-            VisionClass(class_id=c.id, class_name=c.name) for c in manifest.classes.segmentation
-        ]
+        classes = [VisionClass(class_id=c.id, class_name=c.name) for c in manifest.seg_classes]
         self._labels.publish(LabelInfo(header=Header(), class_map=classes, threshold=threshold))
 
-    def publish(self, output: Output, manifest: BundleManifest, settings: Settings) -> Header:
+    def publish(self, result: Result, manifest: BundleManifest, settings: Settings) -> Header:
         """Publish what the result holds on every topic that is listened to."""
-        result = output.result
-        if output.reference is not None:
-            sample = output.samples[output.reference]
-            camera = sample.camera if output.reference == "lidar" else None
-            frame_id = camera.frame_id if camera is not None else sample.frame_id
-            self._header = header(output.stamp_ns, frame_id)
-        else:
+        if result.reference is None:
             # In state hold the last output goes on to hold: whoever listens has it.
-            return header(output.stamp_ns, self._header.frame_id)
+            return header(result.output_ns, self._header.frame_id)
+        sample = result.samples[result.reference]
+        camera = sample.camera if sample.kind == "lidar" else None
+        frame_id = camera.frame_id if camera is not None else sample.frame_id
+        self._header = header(result.output_ns, frame_id)
         self._segmentation(result, manifest, settings)
         for name, picture in result.images.items():
             if f"{PICTURES}{name}" in self._publishers and self._wanted(f"{PICTURES}{name}"):
                 kind = "rgb8" if picture.shape[2] == 3 else ""
                 self._send(f"{PICTURES}{name}", image(picture, self._header, kind))
-        self._camera(output)
+        self._camera(sample)
         if self._wanted("overlay"):
             opacity = settings["output.overlay_opacity"]
-            picture = draw_result(manifest, Frame(output.samples), result, opacity)
+            picture = draw_result(manifest, Frame(result.samples), result, opacity)
             self._send("overlay", image(picture, self._header, "rgb8"))
         if result.boxes is not None:
             self._boxes(result.boxes, manifest)
-        self._space(output, manifest, settings)
+        self._space(result, manifest, settings)
         return self._header
 
-    def _camera(self, output: Output) -> None:
+    def _camera(self, sample: Sample) -> None:
         """The intrinsics of the pixels that mask, overlay and boxes are in."""
         wanted = [name for name in _INFOS if self._wanted(name)]
-        if not wanted or output.reference is None:
-            return
-        camera = output.samples[output.reference].camera
-        if camera is not None:
-            message = from_camera(camera, 0, "")
+        if wanted and sample.camera is not None:
+            message = from_camera(sample.camera, 0, "")
             message.header = self._header
             for name in wanted:
                 self._send(name, message)
@@ -204,13 +196,13 @@ class Outputs:
         if self._wanted("segmentation/mask"):
             self._send("segmentation/mask", image(labels, self._header))
         if self._wanted("segmentation/color"):
-            colors = colorize_labels(labels, manifest.classes.segmentation)
+            colors = colorize_labels(labels, manifest.seg_classes)
             self._send("segmentation/color", image(colors, self._header, "rgb8"))
 
     def _boxes(self, boxes: Detections, manifest: BundleManifest) -> None:
         if not self._wanted("detections"):
             return
-        names = {c.id: c.name for c in manifest.classes.detection}
+        names = {c.id: c.name for c in manifest.det_classes}
         out = Detection2DArray(header=self._header)
         for box, score, kind in zip(boxes.xyxy, boxes.scores, boxes.class_ids, strict=True):
             left, top, right, bottom = (float(v) for v in box)
@@ -221,29 +213,30 @@ class Outputs:
             out.detections.append(one)
         self._send("detections", out)
 
-    def _space(self, output: Output, manifest: BundleManifest, settings: Settings) -> None:
+    def _space(self, result: Result, manifest: BundleManifest, settings: Settings) -> None:
         """Labeled points in their sensor's frame, and 3D boxes in the reference camera's."""
-        name = next((m for m in SPATIAL if m in output.samples), None)
-        if name is None or output.reference is None:
+        samples = result.samples
+        spatial = (n for kind in SPATIAL for n, s in samples.items() if s.kind == kind)
+        name = next(spatial, None)
+        if name is None or result.reference is None:
             return
-        source = output.samples[name]
+        source, reference = samples[name], samples[result.reference]
         jump = settings.ns("sync.jump_ms")
-        points_wanted = self._wanted("points") and self._new_cloud(output, name, jump)
+        points_wanted = self._wanted("points") and self._new_cloud(result, name, jump)
         boxes_wanted = self._wanted("detections_3d")
         if not (points_wanted or boxes_wanted):
             return
-        result, reference = output.result, output.samples[output.reference]
         found = pixel_points(source, source_size(reference), settings["output.points_stride"])
         if found is None:
             return
         if points_wanted and result.labels is not None and result.confidence is not None:
             at = (found.row, found.column)
-            head = header(output.source_ns[name], source.frame_id)
+            head = header(result.source_ns[name], source.frame_id)
             message = labeled_cloud(found.points, result.labels[at], result.confidence[at], head)
             self._send("points", message)
         camera = reference.camera or source.camera
         if boxes_wanted and result.boxes is not None and camera is not None:
-            names = {c.id: c.name for c in manifest.classes.detection}
+            names = {c.id: c.name for c in manifest.det_classes}
             out = Detection3DArray(header=self._header)
             lifted = lift_boxes(found, result.boxes, camera)
             for center, size, i in zip(lifted.center, lifted.size, lifted.index, strict=True):
@@ -258,88 +251,60 @@ class Outputs:
                 out.detections.append(one)
             self._send("detections_3d", out)
 
-    def _new_cloud(self, output: Output, name: Modality, jump_ns: int) -> bool:
+    def _new_cloud(self, result: Result, name: str, jump_ns: int) -> bool:
         """Whether ~/points has not had this sensor's sample, nor a newer one of another sensor."""
-        stamp = output.source_ns[name]
-        before = self._cloud_ns if output.epoch == self._cloud_epoch else None
+        stamp = result.source_ns[name]
+        before = self._cloud_ns if result.epoch == self._cloud_epoch else None
         repeated = before is not None and 0 <= before - stamp <= jump_ns
-        if name not in output.fresh or repeated:
+        if name not in result.fresh or repeated:
             return False
-        self._cloud_epoch, self._cloud_ns = output.epoch, stamp
+        self._cloud_epoch, self._cloud_ns = result.epoch, stamp
         return True
 
     def status(
         self,
         head: Header,
-        output: Output,
-        reports: Mapping[Modality, SensorReport],
+        result: Result,
+        reports: Mapping[str, SensorReport],
+        settings: Settings,
         bundle: str,
         latency_ms: float,
         notes: Iterable[str] = (),
     ) -> None:
         """Publish ~/status for an output or a heartbeat; `notes` are warnings beside the result's."""
-        result = output.result
         self.sequence += 1
         message = PerceptionStatus(
             header=head,
             sequence=self.sequence,
             state=STATES[result.state],
             used=list(result.used),
-            sensors=[_sensor(m, r, result) for m, r in reports.items()],
-            reason=output.reason,
-            coverage=output.coverage,
-            spread_ms=output.spread_ns / 1e6,
+            sensors=[_sensor(n, r, result, settings) for n, r in reports.items()],
+            reason=result.reason,
+            coverage=result.coverage,
+            spread_ms=result.spread_ns / 1e6,
             latency_ms=latency_ms if result.used else math.nan,
             engine_ms=result.engine_ms,
             steps=list(result.timings),
             step_ms=list(result.timings.values()),
             bundle=bundle,
             backend=result.backend,
-            warnings=[*result.warnings, *notes],
+            warnings=[*result.lines, *notes],
         )
         self._status.publish(message)
 
-    def waiting(
-        self,
-        inputs: tuple[Modality, ...],
-        reports: Mapping[Modality, SensorReport],
-        early: Mapping[Modality, int],
-        bundle: str,
-        line: str,
-    ) -> None:
-        """Publish ~/status while there is no pipeline that runs.
-
-        Args:
-            inputs: the sensors.
-            reports: theirs, when there was a pipeline.
-            early: how many messages each has sent in vain, when there was none.
-            bundle: its name.
-            line: why nothing runs.
-        """
+    def waiting(self, reports: Mapping[str, SensorReport], settings: Settings, line: str) -> None:
+        """Publish ~/status while there is no pipeline that runs; `line` says why."""
         self.sequence += 1
         nothing = Result(None, None, None, (), (), "stop", {}, 0)
-        sensors = [
-            _sensor(m, reports[m], nothing)
-            if m in reports
-            else SensorStatus(
-                name=m,
-                health="lost",
-                age_ms=math.nan,
-                silent_ms=math.nan,
-                received=early.get(m, 0),
-                rejected=early.get(m, 0),
-            )
-            for m in inputs
-        ]
         self._status.publish(
             PerceptionStatus(
                 header=Header(stamp=self._node.get_clock().now().to_msg()),
                 sequence=self.sequence,
                 state=PerceptionStatus.STOP,
-                sensors=sensors,
+                sensors=[_sensor(n, r, nothing, settings) for n, r in reports.items()],
                 reason="heartbeat",
                 latency_ms=math.nan,
-                bundle=bundle,
+                bundle=settings["bundle"],
                 warnings=[line],
             )
         )
@@ -364,17 +329,20 @@ def _hypothesis(names: Mapping[int, str], kind: Any, score: Any) -> ObjectHypoth
     return out
 
 
-def _sensor(modality: Modality, report: SensorReport, result: Result) -> SensorStatus:
-    used = modality in result.used
+def _sensor(name: str, report: SensorReport, result: Result, settings: Settings) -> SensorStatus:
+    used = name in result.used
     return SensorStatus(
-        name=modality,
+        name=name,
+        kind=settings.kinds[name],
+        input=settings.inputs[name],
         health=report.health,
         used=used,
-        age_ms=result.ages_ns.get(modality, 0) / 1e6 if used else math.nan,
+        age_ms=result.ages_ns.get(name, 0) / 1e6 if used else math.nan,
         silent_ms=report.silent_ms,
         received=report.received,
         taken=report.used,
         superseded=report.superseded,
         rejected=report.rejected,
         waiting=report.waiting,
+        line=report.line,
     )
