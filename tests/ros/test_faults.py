@@ -22,7 +22,7 @@ from anysense_ros.conversions import (
     to_stamp,
     to_transform,
 )
-from anysense_ros.faults import Fault, FaultySensor, active, load_schedule
+from anysense_ros.faults import Fault, FaultySensor, active, load_schedule, named_sensors
 from bench import CAMERA, TO_OPTICAL
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,6 +161,35 @@ def test_wrong_schedules(tmp_path: Path, text: str) -> None:
 
 def test_the_schedule_that_comes_along() -> None:
     assert len(load_schedule(ROOT / "src/anysense_ros/config/demo_schedule.yaml")[0]) == 10
+
+
+def test_sensors_with_names_of_their_own(tmp_path: Path) -> None:
+    kinds = named_sensors(["rgb", "rear=rgb", "roof=lidar"])
+    assert kinds == {"rgb": "rgb", "rear": "rgb", "roof": "lidar"}
+    schedule = tmp_path / "schedule.yaml"
+    schedule.write_text(
+        "events:\n  - {at: 1, sensor: [rear, rgb], fault: black}\n"
+        "  - {at: 2, sensor: roof, fault: beam_loss, value: 0.5}\n"
+    )
+    events, loop = load_schedule(schedule, kinds)
+    assert [active(events, loop, 3.0, s).kind for s in ("rear", "rgb", "roof")] == [  # type: ignore[union-attr]
+        "black",
+        "black",
+        "beam_loss",
+    ]
+    with pytest.raises(ConfigError, match="unknown sensor 'rear'"):
+        load_schedule(schedule)
+    with pytest.raises(ConfigError, match="makes no sense"):
+        Fault("rear", "beam_loss", 0.5, "rgb")
+
+
+@pytest.mark.parametrize(
+    "name", ["front", "front=radar", "Front=rgb", "policy=rgb", "", "=rgb", "depth=rgb"]
+)
+def test_what_is_no_sensor(name: str) -> None:
+    with pytest.raises(AnySenseError) as caught:
+        named_sensors([name])
+    assert "\n" not in str(caught.value)
 
 
 @given(st.integers(-(2**60), 2**60))

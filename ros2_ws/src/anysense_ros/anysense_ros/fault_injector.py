@@ -28,7 +28,6 @@ from anysense_ros.faults import (
     Fault,
     FaultySensor,
     active,
-    fault,
     load_schedule,
     named_sensors,
 )
@@ -94,8 +93,8 @@ class FaultInjector(Node):  # type: ignore[misc]
 
     def _report(self) -> None:
         for name, counts in self._counts.items():
-            found = self._known.get(name)
-            line = found.kind if found else "no fault"
+            fault = self._known.get(name)
+            line = fault.kind if fault else "no fault"
             self._diagnostics.set(name, OK, line, dict(counts))
         self._diagnostics.publish()
 
@@ -104,11 +103,11 @@ class FaultInjector(Node):  # type: ignore[misc]
         now = time.monotonic()
         if self._start is None:
             self._start = now
-        found = self._fault(name, now)
-        if found != self._known.get(name):
-            self._known[name] = found
-            self.get_logger().info(f"{name}: {found.kind if found else 'no fault'}")
-        changed, delay = self._faulty[name].apply(message, found)
+        fault = self._fault(name, now)
+        if fault != self._known.get(name):
+            self._known[name] = fault
+            self.get_logger().info(f"{name}: {fault.kind if fault else 'no fault'}")
+        changed, delay = self._faulty[name].apply(message, fault)
         if changed is None:
             return
         if delay <= 0:
@@ -119,27 +118,29 @@ class FaultInjector(Node):  # type: ignore[misc]
             self._changed.notify()
 
     def _fault(self, name: str, now: float) -> Fault | None:
-        found, until = self._set.get(name, (None, 0.0))
-        if found is not None and now < until:
-            return None if found.kind == "none" else found
+        fault, until = self._set.get(name, (None, 0.0))
+        if fault is not None and now < until:
+            return None if fault.kind == "none" else fault
         return active(self._events, self._loop_s, now - (self._start or now), name)
 
     def _on_set(self, request: Any, response: Any) -> Any:
         names = list(self._faulty) if request.sensor == "all" else [request.sensor]
         span = request.duration if request.duration > 0 else math.inf
         try:
-            faults = {n: fault(n, request.fault, request.value, self._kinds) for n in names}
+            faults = {
+                n: Fault(n, request.fault, request.value, self._kinds.get(n, "")) for n in names
+            }
             missing = [n for n in names if n not in self._faulty]
             if missing:
                 raise ConfigError("is not passed on here", where=missing[0])
         except AnySenseError as error:
             response.success, response.message = False, str(error)
             return response
-        for name, one in faults.items():
-            if one.kind == "none" and not math.isfinite(span):
+        for name, fault in faults.items():
+            if fault.kind == "none" and not math.isfinite(span):
                 self._set.pop(name, None)  # mended: the schedule holds again
             else:
-                self._set[name] = (one, time.monotonic() + span)
+                self._set[name] = (fault, time.monotonic() + span)
         response.success = True
         response.message = f"{', '.join(names)}: {request.fault}"
         return response

@@ -45,10 +45,15 @@ def named_sensors(names: Sequence[str]) -> dict[str, Kind]:
     """By sensor, its kind, of names such as `rgb`, or `front=rgb` for one that is not called as its kind.
 
     Raises:
-        InputError: no sensor can be called so, or the kind is unknown.
+        ConfigError, InputError: no sensor can be called so, or the kind is unknown.
     """
-    pairs = [(name, kind) for name, _, kind in (n.partition("=") for n in names)]
-    return {check_name(n, "sensors"): as_kind(k or n) for n, k in pairs}
+    found: dict[str, Kind] = {}
+    for entry in names:
+        name, _, kind = entry.partition("=")
+        found[check_name(name, "sensors")] = as_kind(kind or name)
+        if name in KINDS and found[name] != name:
+            raise ConfigError(f"{name} cannot be a {kind}", where="sensors")
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Fault:
     Attributes:
         sensor: its name.
         kind: of the fault.
-        of: the sensor's kind.
+        of: the sensor's kind; empty: its name.
 
     Raises:
         ConfigError: no such fault, not for this sensor, or a value that cannot be.
@@ -70,10 +75,14 @@ class Fault:
     of: str = ""
 
     def __post_init__(self) -> None:
-        where = f"fault of {self.sensor}"
+        where, of = f"fault of {self.sensor}", self.of or self.sensor
+        if of not in KINDS:
+            raise ConfigError(
+                f"unknown sensor '{self.sensor}'", where="fault", hint=", ".join(KINDS)
+            )
         if self.kind not in FAULTS:
             raise ConfigError(f"unknown fault '{self.kind}'", where=where, hint=", ".join(FAULTS))
-        if (self.of or self.sensor) not in _ONLY.get(self.kind, (self.of or self.sensor,)):
+        if of not in _ONLY.get(self.kind, KINDS):
             raise ConfigError(
                 f"{self.kind} makes no sense", where=where, hint=f"only {_ONLY[self.kind]}"
             )
@@ -148,18 +157,10 @@ def _events(entry: Any, kinds: Mapping[str, Kind]) -> list[Event]:
     if not (math.isfinite(at) and at >= 0 and span > 0):
         raise ConfigError("at must not be negative, for must be positive")
     sensors = entry["sensor"] if isinstance(entry["sensor"], list) else [entry["sensor"]]
-    return [Event(at, span, fault(str(s), str(entry["fault"]), value, kinds)) for s in sensors]
-
-
-def fault(sensor: str, kind: str, value: float, kinds: Mapping[str, Kind]) -> Fault:
-    """A fault of one of these sensors.
-
-    Raises:
-        ConfigError: there is no such sensor, or as for `Fault`.
-    """
-    if sensor not in kinds:
-        raise ConfigError(f"unknown sensor '{sensor}'", where="fault", hint=", ".join(kinds))
-    return Fault(sensor, kind, value, kinds[sensor])
+    return [
+        Event(at, span, Fault(str(s), str(entry["fault"]), value, kinds.get(str(s), "")))
+        for s in sensors
+    ]
 
 
 def active(events: Sequence[Event], loop_s: float, time_s: float, sensor: str) -> Fault | None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
-from perception.runtime.arrival import SensorTiming
-from perception.runtime.core import StreamSettings
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
@@ -16,6 +14,8 @@ from rclpy.node import Node
 from perception.adapters.thermal import UNITS
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS, check_name, in_order
+from perception.runtime.arrival import SensorTiming
+from perception.runtime.core import StreamSettings
 from perception.runtime.health import HealthConfig
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
