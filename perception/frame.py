@@ -26,7 +26,9 @@ Kind = Literal["rgb", "depth", "thermal", "lidar"]
 KINDS: tuple[Kind, ...] = ("rgb", "depth", "thermal", "lidar")
 """All kinds of sensors, in canonical order."""
 
-Modality, MODALITIES = Kind, KINDS  # their names before sensors had names of their own
+# Their names before sensors had names of their own.
+Modality = Kind
+MODALITIES = KINDS
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 """What a sensor, and the input of a bundle, may be called."""
