@@ -32,6 +32,7 @@ _FARTHEST_MEDIAN_M = 400.0
 _RATES = 8.0  # by so much the frames' rate may differ from the one that is said
 _UNITS = {"nanoseconds": 1, "microseconds": 10**3, "milliseconds": 10**6, "seconds": 10**9}
 _FIT = 100.0  # and by so much if the unit is another
+_MISSES = "no point falls into the image: check the extrinsics"
 _OUTSIDE = 0.02  # share of the image by which boxes may reach beyond it
 _OFF_CENTER = 0.2  # share of the image by which a principal point may lie beside its middle
 
@@ -128,6 +129,12 @@ class _FolderCheck:
                 sensor,
                 "no frame has a file: is the folder or are its files named otherwise?",
             )
+        kinds = recording.info.sensors
+        for sensor, kind in kinds.items():
+            alone = list(kinds.values()).count(kind) == 1 or sensor == recording.info.labels_of
+            if not alone and sensor not in recording.rig.sensors:
+                text = f"does not say where {sensor} sits: taken to be where {recording.info.labels_of} is"
+                self.add("warning", RIG, text)
         for folder, classes in (("labels", "seg_classes"), ("boxes", "det_classes")):
             if recording.files[folder].files and not getattr(self.layout, classes):
                 self.add("warning", folder, f"are not read: dataset.yaml has no {classes}")
@@ -204,7 +211,8 @@ class _FolderCheck:
             self.add("error", where, f"image is {got}, dataset.yaml says {size[1]}x{size[0]}")
         self._camera(sample)
         for text in _CHECKS[sample.kind](sample):
-            self.add("error", where, text)
+            if text != _MISSES or not self._seen_elsewhere(sample):
+                self.add("error", where, text)
         if sample.kind == "depth":
             finite = sample.data[np.isfinite(sample.data)]
             if finite.size:
@@ -213,6 +221,12 @@ class _FolderCheck:
         low, high = PLAUSIBLE_KELVIN
         if sample.unit == "counts16" and low <= 0.01 * float(np.median(sample.data)) <= high:
             self.remarks.setdefault((sensor, CENTIKELVIN), []).append(where.rpartition("/")[2])
+
+    def _seen_elsewhere(self, sample: Sample) -> bool:
+        """Whether another camera than the labeled one sees a cloud."""
+        rig = self.recording.rig
+        placed = [n for n in rig.cameras if rig.sensors[n].camera and rig.sensors[n].pose]
+        return any(not _check_lidar(rig.attach(sample, into=name)) for name in placed)
 
     def _remarks(self, sample: Sample, name: str) -> None:
         """What is to be known of a file that is right, once for all files of which it is true."""
@@ -325,7 +339,7 @@ def _check_lidar(sample: Sample) -> list[str]:
     uv, valid = sample.camera.project(optical)
     inside = valid & (uv >= 0).all(axis=1)
     inside &= (uv[:, 0] < sample.camera.width) & (uv[:, 1] < sample.camera.height)
-    return [] if inside.any() else ["no point falls into the image: check the extrinsics"]
+    return [] if inside.any() else [_MISSES]
 
 
 _CHECKS: dict[Kind, Callable[[Sample], list[str]]] = {

@@ -31,7 +31,7 @@ from perception.data.layout import (
     read_info,
 )
 from perception.data.layout import folder_info as folder_info
-from perception.errors import DataError
+from perception.errors import CalibrationError, DataError
 from perception.files.listing import SampleFolder, same_name
 from perception.files.writing import AppendedFile, write_image, write_text, write_yaml, writing
 from perception.frame import LEAST_RANGE_M, Frame, Kind, Sample
@@ -47,8 +47,7 @@ SUFFIXES: dict[Kind, tuple[str, ...]] = {
 }
 _TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), "boxes3d": (".yaml",)}
 _VALIDATION_EVERY = 5
-_AHEAD = np.array([0.0, 0, 1])  # of a camera's optical frame
-_SAME_VIEW = np.cos(np.radians(15.0))
+_SAME_VIEW = np.cos(np.radians(15.0))  # of two cameras' optical axes
 WRITTEN_UNIT: Literal["centikelvin"] = "centikelvin"
 """What `FolderWriter` stores temperatures in, whatever else may be read."""
 
@@ -96,6 +95,9 @@ class FolderRecording(Recording):
         if rig is None:
             rig = load_rig(root / RIG) if (root / RIG).is_file() else Rig({})
         self.rig = rig
+        labeled = rig.sensors.get(info.labels_of) if info.labels_of in rig.cameras else None
+        placed = labeled is not None and labeled.camera is not None and labeled.pose is not None
+        self._into = info.labels_of if placed and info.labels_of != rig.reference else ""
         self.sensors = {name: self.layout.of(name) for name in info.sensors}
         suffixes = {name: SUFFIXES[own.kind] for name, own in self.sensors.items()}
         suffixes |= _TRUTH_SUFFIXES
@@ -147,7 +149,7 @@ class FolderRecording(Recording):
         if path is None:
             return None
         loaded = self._load(self.sensors[sensor], path)
-        return self.rig.attach(replace(loaded, sensor=sensor, stamp_ns=stamp_ns))
+        return self.rig.attach(replace(loaded, sensor=sensor, stamp_ns=stamp_ns), self._into)
 
     def _refuse_other_size(self, sample: Sample, name: str) -> None:
         """Labels and boxes are of `dataset.yaml`'s size, results of the picture's that they come from.
@@ -189,12 +191,13 @@ class FolderRecording(Recording):
         return Truth(self.labels(name), self.boxes(name), (self.layout.height, self.layout.width))
 
     def sees_labels(self, sensor: str) -> bool:
-        axes = []
-        for name in (sensor, self.info.labels_of):
-            own = self.rig.sensors.get(name) if self.info.sensors[name] != "lidar" else None
-            turned = own.extrinsics if own is not None else None
-            axes.append(_AHEAD if turned is None else turned.rotation @ _AHEAD)
-        return bool(axes[0] @ axes[1] > _SAME_VIEW)
+        labeled = self.info.labels_of
+        if sensor == labeled or not {sensor, labeled} <= set(self.rig.cameras):
+            return True
+        try:
+            return bool(self.rig.between(sensor, labeled).rotation[2, 2] > _SAME_VIEW)
+        except CalibrationError:  # a rig that does not say where it sits
+            return False
 
     def labels(self, name: str) -> NDArray[np.uint8] | None:
         """The label image of a frame, None in a recording without."""

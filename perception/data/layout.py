@@ -106,6 +106,11 @@ class FolderInfo(BaseModel):
         self.labels_of = self.labels_of or usual
         if self.labels_of not in kinds:
             raise ValueError(f"labels_of: there is no sensor '{self.labels_of}'")
+        labeled = self.of(self.labels_of)
+        if (labeled.height, labeled.width) != (self.height, self.width):
+            raise ValueError(
+                f"labels_of: height and width are those of {self.labels_of}'s pictures"
+            )
         bare = all(s.model_fields_set == {"kind"} for s in self.sensors.values())
         short = bare and set(kinds) <= set(KINDS) and self.labels_of == usual
         self.schema_version = 1 if short else 2

@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perception.cli.main import main
 from perception.data import RecordingInfo, open_recording
+from perception.data.base import first_reference, named_sensors
 from perception.data.check import check_folder
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
-from perception.data.layout import read_info
+from perception.data.layout import FolderInfo, read_info
 from perception.errors import DataError
+from perception.files.fields import check_fields
+from perception.frame import KINDS, NAME_PATTERN
+from perception.geometry.rig import save_rig
+from perception.sim.sensors import make_rig, mount_sensors
 
 ROAD = [{"id": 0, "name": "road", "color": [1, 2, 3]}]
 FIELDS = {"schema": 2, "name": "two", "sensors": {"front": "rgb"}, "height": 24, "width": 32}
@@ -74,7 +81,11 @@ def test_what_is_written_is_read_by_name(tmp_path: Path) -> None:
     assert frame["far"].data == pytest.approx(24.68) and frame["near"].data == pytest.approx(1.234)
     assert list(recording.frame(1)) == ["front", "near", "far"]
     findings = [(f.severity, f.where, f.message) for f in check_folder(recording.root)]
-    assert findings == [("warning", "rear/000001", "sample is missing")]
+    apart = [
+        ("warning", "rig.yaml", f"does not say where {n} sits") for n in ("rear", "near", "far")
+    ]
+    wanted = [*apart, ("warning", "rear/000001", "sample is missing")]
+    assert [(a, b, c.partition(":")[0]) for a, b, c in findings] == wanted
 
 
 def test_what_is_written_says_what_was_said(tmp_path: Path) -> None:
@@ -132,10 +143,17 @@ def test_schema_1_is_written_where_it_can_say_all(
         ({"sensors": {"d": {"kind": "depth", "depth_scale": 0}}}, "sensors.d.depth_scale"),
         ({"sensors": {"d": {"kind": "depth", "depht_scale": 1}}}, "depht_scale: no such field"),
         ({"labels_of": "rear"}, "labels_of: there is no sensor 'rear'"),
+        (
+            {"sensors": {"f": {"kind": "rgb", "width": 64}}},
+            "labels_of: height and width are those of f",
+        ),
         ({"sensors": None, "modalities": []}, "modalities: expected some of rgb"),
         ({"sensors": None, "modalities": ["front"]}, "modalities: expected some of rgb"),
         ({"sensors": None, "modalities": [["rgb"]]}, "modalities: expected some of rgb"),
-        ({"sensors": {"f": {"kind": "rgb", "width": 10**6, "height": 10**6}}}, "1000000x1000000"),
+        (
+            {"sensors": {"f": "rgb", "g": {"kind": "rgb", "width": 10**6, "height": 10**6}}},
+            "1000000x1000000",
+        ),
     ],
 )
 def test_descriptions_that_cannot_be_are_refused(
@@ -172,7 +190,8 @@ def test_each_lidar_is_read_with_its_own_columns_and_range(tmp_path: Path) -> No
     frame = FolderRecording(root).frame(0)
     assert frame["roof"].data[:, 0].tolist() == [1, 3]
     assert frame["bumper"].data[:, 0].tolist() == [3]
-    assert {f.where for f in check_folder(root)} == {"roof/a", "bumper/a"}  # no calibration
+    errors = {f.where for f in check_folder(root) if f.severity == "error"}
+    assert errors == {"roof/a", "bumper/a"}  # no calibration
 
 
 def test_each_thermal_camera_has_its_own_unit(tmp_path: Path) -> None:
@@ -201,11 +220,28 @@ def test_pictures_may_have_a_size_of_their_own(tmp_path: Path) -> None:
         (root / name).mkdir()
         cv2.imwrite(str(root / name / "a.png"), picture(1, size))
     assert FolderRecording(root).frame(0)["rear"].data.shape == (48, 80, 3)
-    assert check_folder(root) == []
+    assert {f.where for f in check_folder(root)} == {"rig.yaml"}
     cv2.imwrite(str(root / "rear" / "a.png"), picture(1))
-    assert [f.where for f in check_folder(root)] == ["rear/a"]
+    assert [f.where for f in check_folder(root) if f.severity == "error"] == ["rear/a"]
     with pytest.raises(DataError, match="is 32x24 pixels"):
         FolderRecording(root).frame(0)
+
+
+@pytest.mark.parametrize("labels_of", ["front", "rear"])
+def test_a_cloud_is_projected_into_the_labeled_camera(tmp_path: Path, labels_of: str) -> None:
+    """The LiDAR looks along the front camera; of its points the rear one sees those behind it."""
+    kinds = {"front": "rgb", "rear": "rgb", "roof": "lidar"}
+    mounted = mount_sensors((24, 32), kinds)  # type: ignore[arg-type]
+    root = described(tmp_path / "r", sensors=kinds, labels_of=labels_of)
+    save_rig(make_rig(mounted, "front"), root / "rig.yaml")
+    (root / "roof").mkdir()
+    np.save(root / "roof" / "a.npy", np.array([[10, 0, 0, 0], [-10, 0, 0, 0]], np.float32))
+    sample = FolderRecording(root).frame(0)["roof"]
+    assert sample.camera is not None and sample.extrinsics is not None
+    assert sample.camera.fx == pytest.approx(mounted[labels_of].camera.fx)  # type: ignore[union-attr]
+    ahead = sample.extrinsics.apply(sample.data[:, :3])[:, 2]
+    wanted = [9.65, -10.35] if labels_of == "front" else [-11.15, 8.85]
+    assert ahead == pytest.approx(wanted)
 
 
 def test_a_silent_sensor_is_named(tmp_path: Path) -> None:
@@ -224,6 +260,40 @@ def test_a_sample_of_a_sensor_that_is_not_listed_is_refused(tmp_path: Path) -> N
             out.add("a", {"rear": picture(0)}, stamp_ns=0)
         out.add("a", front=picture(0), stamp_ns=0)
     assert list(open_recording("folder", tmp_path / "r").frame(0)) == ["front"]
+
+
+_OWN: dict[str, st.SearchStrategy[Any]] = {
+    "rgb": st.just({}),
+    "depth": st.fixed_dictionaries({}, optional={"depth_scale": st.floats(1e-6, 1)}),
+    "thermal": st.fixed_dictionaries({}, optional={"thermal_unit": st.just("counts8")}),
+    "lidar": st.fixed_dictionaries({}, optional={"lidar_columns": st.integers(3, 6)}),
+}
+entries = st.sampled_from(KINDS).flatmap(lambda k: _OWN[k].map(lambda own: {"kind": k, **own}))
+tables = st.dictionaries(st.one_of(st.sampled_from(KINDS), st.from_regex(NAME_PATTERN)), entries)
+
+
+@given(tables, st.data())
+def test_a_description_is_read_as_it_was_written(
+    table: dict[str, Any], data: st.DataObject
+) -> None:
+    content = {**FIELDS, "sensors": table}
+    if table:
+        content["labels_of"] = data.draw(st.sampled_from(["", *table]))
+    try:
+        info = check_fields(FolderInfo, content, where="x")
+    except DataError as error:
+        assert str(error).startswith("x: ") and "\n" not in str(error)
+        return
+    written = yaml.safe_load(yaml.safe_dump(info.to_dict()))
+    again = check_fields(FolderInfo, written, where="x")
+    assert again == info and again.to_dict() == written
+    assert {n: again.of(n) for n in table} == {n: info.of(n) for n in table}
+    plain = all(set(own) == {"kind"} and n == own["kind"] for n, own in table.items())
+    assert ("modalities" in written) == (
+        plain
+        and info.labels_of
+        == first_reference(named_sensors({n: own["kind"] for n, own in table.items()}, ""))
+    )
 
 
 def test_kinds_alone_are_the_sensors_names() -> None:

@@ -41,7 +41,7 @@ def pipeline(bundle: Path) -> Pipeline:
 def _looking(degrees: float) -> SensorCalibration:
     kinds = {"rgb": "rgb", "other": "rgb"}
     mounted = mount_sensors(GRID, kinds, {"other": degrees})  # type: ignore[arg-type]
-    return SensorCalibration(None, mounted["other"].to_other(mounted["rgb"]))
+    return SensorCalibration(None, mounted["other"].to_other(mounted["rgb"]), kind="rgb")
 
 
 def _info(**fields: object) -> FolderInfo:
@@ -54,7 +54,7 @@ def _recording(root: Path, pipeline: Pipeline, degrees: float, labels_of: str) -
     info = _info(labels_of=labels_of).model_copy(
         update={"seg_classes": pipeline.manifest.seg_classes}
     )
-    rig = Rig({"front": SensorCalibration(), "rear": _looking(degrees)})
+    rig = Rig({"front": SensorCalibration(kind="rgb"), "rear": _looking(degrees)})
     rng = np.random.default_rng(1)
     with FolderWriter(root, info, rig) as out:
         for i in range(3):
@@ -92,8 +92,8 @@ def test_what_looks_the_same_way_sees_the_labels(
     degrees: float, sees: bool, tmp_path: Path
 ) -> None:
     kinds = {"left": "rgb", "right": "rgb", "depth": "depth", "roof": "lidar"}
-    lidar = SensorCalibration(None, RigidTransform(about_z(2.0), np.zeros(3)))
-    rig = Rig({"left": SensorCalibration(), "right": _looking(degrees), "roof": lidar})
+    lidar = SensorCalibration(None, RigidTransform(about_z(2.0), np.zeros(3)), kind="lidar")
+    rig = Rig({"left": SensorCalibration(kind="rgb"), "right": _looking(degrees), "roof": lidar})
     FolderWriter(tmp_path / "r", _info(sensors=kinds), rig).__exit__(None, None, None)
     recording = FolderRecording(tmp_path / "r")
     # A cloud is projected into the labeled picture; without extrinsics pictures are aligned.
