@@ -153,6 +153,11 @@ class FusionModel(nn.Module):
         kinds = {m: as_kind(m) for m in names} if contract is None else contract.kinds
         self.card.check(kinds, seg_classes, det_classes)
         self.inputs = contract or PreprocessContract(modalities=list(names))
+        for name in (*names, *self.inputs.encoders.values()):
+            if name == "late" or hasattr(nn.ModuleDict(), name):  # AnyFuse's own, or torch's
+                raise ConfigError(
+                    f"an input or encoder cannot be called '{name}'", where="preprocess"
+                )
         self.modalities, self.kinds = names, kinds
         self.encoder_of = self.inputs.encoders
         self.encoder_channels = {e: CHANNELS[kinds[m]] for m, e in self.encoder_of.items()}

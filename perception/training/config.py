@@ -138,12 +138,12 @@ class TrainConfig(_Spec):
 
     @model_validator(mode="after")
     def _one_view(self) -> TrainConfig:
-        grid = self.preprocess.grid
+        first = self.preprocess.names[0]
         for name, spec in self.preprocess.items():
-            if spec.view.grid != grid:
+            if spec.view.grid != self.preprocess.grid:
                 raise ValueError(
-                    f"preprocess.{name}.view: inputs that are trained together have one height, "
-                    f"width and fit, here {grid.height}, {grid.width} and {grid.fit}"
+                    f"preprocess: the views of {first} and {name} differ: inputs that are trained "
+                    "together have one height, width and fit"
                 )
         return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 from perception.data.base import Boxes, ClassInfo
 from perception.data.folder import FolderWriter, folder_info
-from perception.frame import Modality
+from perception.frame import Kind
 from perception.training.config import TrainConfig
 
 SIZE = (64, 96)
@@ -25,7 +25,8 @@ def record(tmp_path: Path) -> Record:
     def write(
         count: int = 10,
         *,
-        modalities: tuple[Modality, ...] = ("rgb", "depth"),
+        modalities: tuple[Kind, ...] = ("rgb", "depth"),
+        sensors: Mapping[str, Kind] | None = None,
         lacks: Collection[tuple[str, int]] = (),
         unlabeled: Collection[int] = (),
         empty: Collection[int] = (),
@@ -34,10 +35,11 @@ def record(tmp_path: Path) -> Record:
         name: str = "recording",
     ) -> Path:
         root = tmp_path / name
+        named: Mapping[str, Kind] = sensors or {m: m for m in modalities}
         info = folder_info(
             name=name,
             size=SIZE,
-            modalities=modalities,
+            sensors=named,
             seg_classes=tuple(ClassInfo(i, f"class{i}", (i, 2, 3)) for i in range(classes)),
             det_classes=tuple(ClassInfo(i, f"kind{i}", (i, 2, 3)) for i in range(kinds)),
         )
@@ -49,7 +51,7 @@ def record(tmp_path: Path) -> Record:
         }
         with FolderWriter(root, info) as out:
             for index in range(count):
-                given = {m: make() for m, make in samples.items() if m in modalities}
+                given = {s: make() for k, make in samples.items() for s in named if named[s] == k}
                 labels = rng.integers(0, max(1, classes), SIZE).astype(np.uint8)
                 if index in unlabeled:
                     labels[:] = 255
@@ -59,7 +61,7 @@ def record(tmp_path: Path) -> Record:
                     stamp_ns=(index + 1) * 10**8,
                     labels=labels if classes else None,
                     boxes=(Boxes.empty() if index in empty else boxes) if kinds else None,
-                    **{m: v for m, v in given.items() if (m, index) not in lacks},  # type: ignore[arg-type]
+                    samples={s: v for s, v in given.items() if (s, index) not in lacks},
                 )
         return root
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
-from perception.frame import MODALITIES
-from perception.models.interface import FusionModel
+from perception.frame import KINDS, Kind
+from perception.models.interface import FusionModel, ModelInputs
 from perception.models.registry import MODELS
 from perception.preprocess.contract import CHANNELS
 
@@ -34,10 +36,10 @@ def modalities_for(name: str) -> tuple[str, ...]:
         return card.needs or ("rgb",)
     if card.most == 2:
         return "rgb", "thermal"
-    return MODALITIES[:3]
+    return KINDS[:3]
 
 
-def small_model(name: str, modalities: tuple[str, ...] | None = None) -> FusionModel:
+def small_model(name: str, modalities: ModelInputs | None = None) -> FusionModel:
     """A small model with heads for all its tasks, its weights far from any symmetric start."""
     torch.manual_seed(0)
     kind = MODELS[name]
@@ -62,15 +64,19 @@ def _tame(model: FusionModel) -> None:
 
     Deep residual networks with drawn statistics in their normalizations reach thousands.
     """
-    logits = model(random_inputs(model.modalities)).seg_logits
+    logits = model(random_inputs(model.modalities, kinds=model.kinds)).seg_logits
     decoder = getattr(model, "decoder", None)
     if logits is not None and decoder is not None and logits.abs().max() > 10:
         decoder.classify.weight.mul_(5 / logits.abs().max())
 
 
 def random_inputs(
-    modalities: tuple[str, ...], batch: int = 2, size: tuple[int, int] = (64, 96)
+    modalities: tuple[str, ...],
+    batch: int = 2,
+    size: tuple[int, int] = (64, 96),
+    kinds: Mapping[str, Kind] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Network inputs, reproducible."""
     generator = torch.Generator().manual_seed(3)
-    return {m: torch.randn(batch, CHANNELS[m], *size, generator=generator) for m in modalities}  # type: ignore[index]
+    of: Mapping[str, Kind] = kinds or {kind: kind for kind in KINDS}
+    return {m: torch.randn(batch, CHANNELS[of[m]], *size, generator=generator) for m in modalities}
