@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.frame import Modality
+from perception.frame import Kind
 from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
 from perception.models.zoo.backbone import LitePyramid
 from perception.models.zoo.blocks import ConvNorm
 from perception.models.zoo.multimodn import MultiModN
 from perception.preprocess.contract import CHANNELS
 
-SENSORS: tuple[Modality, ...] = ("rgb", "thermal")
+SENSORS: tuple[Kind, ...] = ("rgb", "thermal")
 SIZE, BATCH, TESTED = 32, 24, 600
 
 
@@ -39,14 +39,14 @@ class ParallelFusion(FusionModel):
 
     def __init__(self, modalities: tuple[str, ...], seg_classes: int) -> None:
         super().__init__(modalities, seg_classes)
-        pyramids = {m: LitePyramid(CHANNELS[m], 0.25, (8,)) for m in self.modalities}
+        pyramids = {e: LitePyramid(n, 0.25, (8,)) for e, n in self.encoder_channels.items()}
         self.encoders = nn.ModuleDict(pyramids)
         joined = sum(p.channels[8] for p in pyramids.values())
         self.mix = nn.Sequential(ConvNorm(joined, 32), ConvNorm(32, 32, 3))
         self.classify = nn.Conv2d(32, seg_classes, 1)
 
     def encode(self, modality: str, image: Tensor) -> Features:
-        return {"f8": self.encoders[modality](image)[8]}
+        return {"f8": self.encoders[self.encoder_of[modality]](image)[8]}
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None

@@ -44,7 +44,7 @@ def config_of(entry: Entry, base: TrainConfig, name: str, runs: Path) -> TrainCo
             "model": model,
             "method": method,
             "tasks": list(entry.tasks) or base.tasks,
-            "preprocess": base.preprocess.model_copy(update={"modalities": entry.modalities}),
+            "preprocess": base.preprocess.only(entry.modalities),
             "optimizer": base.optimizer.model_copy(update={"lr": entry.lr}),
         },
         deep=True,

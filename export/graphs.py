@@ -81,8 +81,7 @@ class GraphSpec:
 
 def wiring_of(model: FusionModel) -> Wiring:
     """How the graphs of a model are joined."""
-    encoders: dict[str, str] = getattr(model, "encoder_of", {})
-    return Wiring.of({n: encoders.get(n, n) for n in model.modalities})
+    return Wiring.of(model.encoder_of)
 
 
 def modular_graphs(wiring: Wiring, **options: Any) -> Graphs:

@@ -6,7 +6,7 @@ import torch
 from export.folding import fold_batch_norm
 from export.graphs import FuserGraph, graph_specs
 from perception.errors import ConfigError
-from perception.frame import MODALITIES, subsets_of
+from perception.frame import KINDS, subsets_of
 from perception.models.anyfuse import AnyFuse
 from perception.models.complexity import count_gmac, count_parameters
 from perception.models.fusion import fuse_gated, fuse_present
@@ -24,7 +24,7 @@ def _images(
 @pytest.fixture(scope="module")
 def small() -> AnyFuse:
     torch.manual_seed(0)
-    model = AnyFuse(MODALITIES, seg_classes=6, det_classes=2, width=0.25, decoder_width=32)
+    model = AnyFuse(KINDS, seg_classes=6, det_classes=2, width=0.25, decoder_width=32)
     for encoder in model.encoders.values():
         for conv in encoder.score.values():  # type: ignore[union-attr]
             torch.nn.init.normal_(conv.weight, std=0.5)
@@ -32,8 +32,8 @@ def small() -> AnyFuse:
 
 
 def test_every_subset_gives_outputs_of_the_stated_shapes(small: AnyFuse) -> None:
-    images = _images(MODALITIES)
-    for subset in subsets_of(MODALITIES):
+    images = _images(KINDS)
+    for subset in subsets_of(KINDS):
         output = small({m: images[m] for m in subset})
         assert output.seg_logits.shape == (2, 6, 16, 24)
         for stride, (logits, sides) in output.detections.items():
@@ -43,22 +43,22 @@ def test_every_subset_gives_outputs_of_the_stated_shapes(small: AnyFuse) -> None
 
 
 def test_subsets_differ_from_each_other(small: AnyFuse) -> None:
-    images = _images(MODALITIES)
-    outputs = [small({m: images[m] for m in s}).seg_logits for s in subsets_of(MODALITIES)]
+    images = _images(KINDS)
+    outputs = [small({m: images[m] for m in s}).seg_logits for s in subsets_of(KINDS)]
     for i, a in enumerate(outputs):
         assert all(not torch.allclose(a, b) for b in outputs[i + 1 :])
 
 
 @torch.no_grad()
 def test_absent_modalities_full_of_nan_change_nothing(small: AnyFuse) -> None:
-    images = {m: x[:1] for m, x in _images(MODALITIES).items()}
+    images = {m: x[:1] for m, x in _images(KINDS).items()}
     spec = next(s for s in graph_specs(small, images) if s.file == "fuser.onnx")
     fuser = FuserGraph(small)
-    for subset in subsets_of(MODALITIES):
+    for subset in subsets_of(KINDS):
         feeds = dict(spec.inputs)
-        feeds["presence"] = torch.tensor([float(m in subset) for m in MODALITIES])
+        feeds["presence"] = torch.tensor([float(m in subset) for m in KINDS])
         for name, value in spec.inputs.items():
-            if name != "presence" and name.split("_")[0] not in subset:
+            if name != "presence" and name.split(".")[0] not in subset:
                 feeds[name] = torch.full_like(value, torch.nan)
         got = fuser(*feeds.values())[0]
         wanted = small({m: images[m] for m in subset}).seg_logits
@@ -109,7 +109,7 @@ def test_folding_batch_norm_keeps_the_outputs(small: AnyFuse) -> None:
             module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
     folded = fold_batch_norm(small)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
-    images = _images(MODALITIES)
+    images = _images(KINDS)
     with torch.no_grad():
         assert torch.allclose(small(images).seg_logits, folded(images).seg_logits, atol=1e-3)
 

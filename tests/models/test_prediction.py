@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from export.graphs import FuserGraph, graph_specs
-from perception.frame import MODALITIES, subsets_of
+from perception.frame import subsets_of
 from perception.models.anyfuse import AnyFuse
 from perception.models.complexity import count_parameters
 from perception.models.prediction import FeaturePredictor, fill_in, prediction_loss
@@ -43,9 +43,9 @@ def test_absent_features_full_of_nan_are_replaced_by_predictions() -> None:
     spec = next(s for s in graph_specs(model, images) if s.file == "fuser.onnx")
     for subset in subsets_of(TRIO):
         feeds = dict(spec.inputs)
-        feeds["presence"] = torch.tensor([float(m in subset) for m in MODALITIES])
+        feeds["presence"] = torch.tensor([float(m in subset) for m in model.modalities])
         for name, value in spec.inputs.items():
-            if name != "presence" and name.split("_")[0] not in subset:
+            if name != "presence" and name.split(".")[0] not in subset:
                 feeds[name] = torch.full_like(value, torch.nan)
         got = FuserGraph(model)(*feeds.values())[0]
         wanted = model({m: images[m] for m in subset}).seg_logits

@@ -19,7 +19,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from perception.data import open_recording
 from perception.data.base import Boxes
 from perception.errors import ConfigError
-from perception.frame import Modality
+from perception.frame import Kind
 from perception.models.registry import MODELS
 from perception.preprocess import PreprocessContract
 from perception.training.batches import SensorBatches
@@ -48,8 +48,8 @@ _spec.loader.exec_module(small)
 
 Record = Callable[..., Path]
 Configure = Callable[..., TrainConfig]
-FULL: tuple[Modality, ...] = ("rgb", "depth")
-KINDS: list[tuple[Modality, ...]] = [FULL, ("rgb",), ("depth",), ("rgb", "thermal")]
+FULL: tuple[Kind, ...] = ("rgb", "depth")
+KINDS: list[tuple[Kind, ...]] = [FULL, ("rgb",), ("depth",), ("rgb", "thermal")]
 
 
 @given(
@@ -58,7 +58,7 @@ KINDS: list[tuple[Modality, ...]] = [FULL, ("rgb",), ("depth",), ("rgb", "therma
     seed=st.integers(0, 99),
 )
 def test_batches_hold_frames_of_the_same_sensors_and_every_frame_is_used(
-    sensors: list[tuple[Modality, ...]], size: int, seed: int
+    sensors: list[tuple[Kind, ...]], size: int, seed: int
 ) -> None:
     sampler = SensorBatches(sensors, size, torch.Generator().manual_seed(seed))
     batches = list(sampler)

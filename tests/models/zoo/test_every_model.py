@@ -14,7 +14,7 @@ from export.onnx_writer import write_onnx
 from export.parity import check_parity
 from perception.data import open_recording
 from perception.errors import ConfigError
-from perception.frame import MODALITIES, subsets_of
+from perception.frame import KINDS, subsets_of
 from perception.models.complexity import count_parameters, describe_models
 from perception.models.registry import MODELS, build_model
 from perception.preprocess.contract import PreprocessContract
@@ -63,9 +63,9 @@ def test_absent_modalities_full_of_nan_change_nothing(name: str) -> None:
     fuser = FuserGraph(model)
     for subset in subsets_of(model.modalities):
         feeds = dict(spec.inputs)
-        feeds["presence"] = torch.tensor([float(m in subset) for m in MODALITIES])
+        feeds["presence"] = torch.tensor([float(m in subset) for m in model.modalities])
         for feed, value in spec.inputs.items():
-            if feed != "presence" and feed.split("_")[0] not in subset:
+            if feed != "presence" and feed.split(".")[0] not in subset:
                 feeds[feed] = torch.full_like(value, torch.nan)
         got = fuser(*feeds.values())
         wanted = flatten_output(model({m: images[m] for m in subset})).values()
@@ -168,7 +168,7 @@ def test_shipped_zoo_configurations_build_their_model(path: Path) -> None:
 
     config = load_config(path)
     assert config.name == f"zoo-{path.stem}"
-    info = RecordingInfo("folder", "x", MODALITIES, SEG_CLASSES, DET_CLASSES)
+    info = RecordingInfo("folder", "x", KINDS, SEG_CLASSES, DET_CLASSES)
     build_from_config(config, info, pretrained=False)
 
 
