@@ -25,6 +25,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from small_bundles import GRID, SmallBundles
+from strange_values import STRANGE, change_value
 
 from perception.errors import AnySenseError, BundleError, EngineError
 from perception.frame import Sample
@@ -33,23 +34,18 @@ from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
 
 GRAPHS = ("encoder_rgb.onnx", "encoder_depth.onnx", "fuser.onnx")
-MEANS_NOTHING = ("name", "version", "description", "simulated", "training", "accuracy", "parity")
-MEANS_NOTHING += ("model", "precision", "quantization", "backends", "files", "schema")
-STRANGE: list[Any] = [
-    None, True, False, 0, 1, -1, 2, 8, 32, 255, 256, 2**31, 2**63, 2**200, -0.0, 0.5, 1e-300, 1e300,
-    float("nan"), float("inf"), "", "x", "../x", "/etc/passwd", "a\0b", "\x1b[31m", "[/red]", "é" * 300,
-    [], [0], {}, {"a": 1}, "fuser.onnx", "rgb", "depth", ["rgb"], ["depth", "rgb"], "0" * 64, b"\xff",
-]  # fmt: skip
+MEANS_NOTHING = ("name", "version", "description", "licence", "simulated", "judged", "training")
+MEANS_NOTHING += ("model", "precision", "quantization", "files", "schema")
 
 
-def sample(modality: str) -> Sample:
+def sample(kind: str) -> Sample:
     rng = np.random.default_rng(0)
     data = (
         rng.integers(20, 220, (*GRID, 3), dtype=np.uint8)
-        if modality == "rgb"
+        if kind == "rgb"
         else rng.uniform(1, 9, GRID).astype(np.float32)
     )
-    return Sample(modality, data, stamp_ns=1)  # type: ignore[arg-type]
+    return Sample(kind, data, stamp_ns=1)  # type: ignore[arg-type]
 
 
 FRAME = {m: sample(m) for m in ("rgb", "depth")}
@@ -111,30 +107,6 @@ def bend(content: bytes, rng: random.Random) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [path] if path else []
-    if isinstance(value, dict | list):
-        for key, below in value.items() if isinstance(value, dict) else enumerate(value):
-            found += places(below, (*path, key))
-    return found
-
-
-def change_value(content: dict[str, Any], rng: random.Random) -> None:
-    *above, last = rng.choice(places(content))
-    place: Any = content
-    for key in above:
-        place = place[key]
-    how = rng.random()
-    if how < 0.15:
-        del place[last]
-    elif how < 0.3 and isinstance(place, dict):
-        place[f"{last}_"] = place.pop(last)
-    elif how < 0.4 and isinstance(place, list):
-        place.append(copy.deepcopy(place[last]))
-    else:
-        place[last] = copy.deepcopy(rng.choice(STRANGE))
-
-
 def damage(folder: Path, rng: random.Random) -> bool:
     """Change something; whether graphs' meaning may have changed with it."""
     graphs = False
@@ -173,14 +145,14 @@ def fault(result: Result, pipeline: Pipeline) -> str:
     if not set(result.used) or result.state not in ("full", "degraded"):
         return f"state {result.state}"
     size = FRAME["rgb" if "rgb" in result.used else "depth"].data.shape[:2]
-    if "segmentation" in manifest.tasks:
+    if manifest.seg_classes:
         if result.labels is None or result.labels.shape != size:
             return "labels of another shape"
-        if int(result.labels.max()) >= len(manifest.classes.segmentation):
+        if int(result.labels.max()) >= len(manifest.seg_classes):
             return f"class {result.labels.max()}"
         if not np.isfinite(result.confidence).all() or (result.confidence > 1 + 1e-5).any():  # type: ignore[operator, arg-type]
             return "confidence"
-    if "detection" in manifest.tasks:
+    if manifest.det_classes:
         boxes = result.boxes
         if (
             boxes is None
@@ -188,7 +160,7 @@ def fault(result: Result, pipeline: Pipeline) -> str:
             or not np.isfinite(boxes.scores).all()
         ):
             return "boxes"
-        if len(boxes) and int(boxes.class_ids.max()) >= len(manifest.classes.detection):
+        if len(boxes) and int(boxes.class_ids.max()) >= len(manifest.det_classes):
             return "class of a box"
     return ""
 

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from perception.errors import BundleError
+from perception.files.containers import Folder
 from perception.files.limits import MAX_ARCHIVE_FILES
-from perception.runtime.bundle import Bundle, record_accuracy, write_manifest
+from perception.runtime.bundle import Bundle, record, write_bundle
 from perception.runtime.manifest import BundleManifest, check_manifest, check_name
+from perception.runtime.records import BundleRecords, read_records
 
 OLD = Path(__file__).parent / "old_manifest.yaml"
 
@@ -45,26 +47,36 @@ def _put(content: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return changed
 
 
+def _records(content: dict[str, Any]) -> BundleRecords:
+    """What a manifest of schema 1 says of measurements."""
+    return read_records(Folder(Path("m"), BundleError), b"", content)
+
+
 def test_a_manifest_of_an_earlier_version_still_loads() -> None:
     """As it was written before names, ids and numbers were checked."""
     found = check_manifest(yaml.safe_load(OLD.read_text()), "old")
-    assert found.name == "indoor-rgbd" and found.schema_version == 1
-    assert [c.id for c in found.classes.segmentation] == list(range(40))
-    assert found.inputs.rgb.mean == (123.675, 116.28, 103.53)
-    assert found.backends["openvino-bf16"].passed
+    assert found.name == "indoor-rgbd" and found.schema_version == 2
+    assert [c.id for c in found.seg_classes] == list(range(40))
+    assert found.inputs["rgb"].preprocess.mean == (123.675, 116.28, 103.53)
+    assert _records(yaml.safe_load(OLD.read_text())).backends["openvino-bf16"].passed
     assert found.graphs.encoders["depth"].file == "encoder_depth.onnx"
     assert found.graphs.subsets == {} and found.images == ()
 
 
 def test_what_is_written_is_what_was_read(tmp_path: Path) -> None:
-    found = check_manifest(yaml.safe_load(OLD.read_text()), "old")
-    write_manifest(tmp_path, found)
-    written = (tmp_path / "bundle.yaml").read_text()
-    assert set(OLD.read_text().splitlines()) <= set(written.splitlines())  # in the same style
-    again = check_manifest(yaml.safe_load(written), "new")
-    assert again == found
-    write_manifest(tmp_path, again)
-    assert (tmp_path / "bundle.yaml").read_text() == written
+    content = yaml.safe_load(OLD.read_text())
+    found, measured = check_manifest(content, "old"), _records(content)
+    write_bundle(tmp_path, found, measured)
+    names = ("bundle.yaml", "records.yaml")
+    written = [(tmp_path / name).read_text() for name in names]
+    old = OLD.read_text().splitlines()
+    kept = [*old[old.index("accuracy:") : old.index("model:")], *old[old.index("backends:") :]]
+    assert set(kept[:-2]) <= set(written[1].splitlines())  # in the same style
+    assert check_manifest(yaml.safe_load(written[0]), "new") == found
+    again = read_records(Folder(tmp_path, BundleError), written[0].encode(), None)
+    assert again.model_copy(update={"bundle": measured.bundle}) == measured
+    write_bundle(tmp_path, found, again)
+    assert [(tmp_path / name).read_text() for name in names] == written
 
 
 @pytest.mark.parametrize("name", ["a", "indoor-rgbd", "A1._-b", "0" * 64])
@@ -91,7 +103,7 @@ def test_classes_are_known_by_id_whatever_their_order(
     content: dict[str, Any], ids: list[int]
 ) -> None:
     table = [{"id": i, "name": f"is {i}", "color": [i, 0, 0]} for i in ids]
-    found = check_manifest(_put(content, "classes.segmentation", table), "m").classes.segmentation
+    found = check_manifest(_put(content, "classes.segmentation", table), "m").seg_classes
     assert [(c.id, c.name, c.color) for c in found] == [(i, f"is {i}", (i, 0, 0)) for i in range(3)]
     assert found[2].info().name == "is 2"
 
@@ -118,9 +130,9 @@ def test_ids_leave_room_for_pixels_of_no_class(content: dict[str, Any]) -> None:
 
 def test_a_record_says_on_how_many_frames_it_was_measured() -> None:
     content = yaml.safe_load(OLD.read_text())
-    check_manifest(_put(content, "backends.openvino-bf16.frames", 1), "m")
+    _records(_put(content, "backends.openvino-bf16.frames", 1))
     with pytest.raises(BundleError, match="frames"):
-        check_manifest(_put(content, "backends.openvino-bf16.frames", 0), "m")
+        _records(_put(content, "backends.openvino-bf16.frames", 0))
 
 
 def test_the_message_says_which_id_is_wrong(content: dict[str, Any]) -> None:
@@ -188,15 +200,21 @@ def _rule(low: float = 0.0, high: float = 99.0) -> dict[str, Any]:
 def test_values_are_within_their_bounds(
     content: dict[str, Any], path: str, bad: list[Any], good: list[Any]
 ) -> None:
+    def check(changed: dict[str, Any]) -> None:
+        check_manifest(changed, "m")
+        _records(changed)
+
     for value in good:
-        check_manifest(_put(content, path, value), "m")
+        check(_put(content, path, value))
     for value in bad:
-        with pytest.raises(BundleError, match="m: ") as caught:
-            check_manifest(_put(content, path, value), "m")
+        with pytest.raises(BundleError, match=r"m.*: ") as caught:
+            check(_put(content, path, value))
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 500, value
         field = path.split(".")[0]
         # What depends on two fields is said of the whole.
-        assert re.search(rf"m: ({field}|manifest|schema)", str(caught.value)), caught.value
+        assert re.search(rf"^m(/bundle.yaml)?: ({field}|manifest|schema)", str(caught.value)), (
+            caught.value
+        )
 
 
 def test_every_graph_needs_a_checksum(content: dict[str, Any]) -> None:
@@ -236,7 +254,7 @@ def test_what_is_kept_for_people_is_plain_and_can_be_written(
     notes = {1: datetime.date(2024, 1, 2), "t": (1, 2.5), "n": None, "b": True}
     found = check_manifest({**content, "training": notes}, "m")
     assert found.training == {"1": "2024-01-02", "t": [1, 2.5], "n": None, "b": True}
-    write_manifest(tmp_path, found)
+    write_bundle(tmp_path, found)
     again = check_manifest(yaml.safe_load((tmp_path / "bundle.yaml").read_text()), "m")
     assert again.training == found.training
 
@@ -251,16 +269,17 @@ def test_what_is_no_manifest_is_refused(small: Any, text: str) -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade_whatever_else_it_says() -> None:
-    for schema in (2, 10**6):
-        with pytest.raises(BundleError, match=f"schema {schema} is newer than 1.*upgrade"):
+    for schema in (3, 10**6):
+        with pytest.raises(BundleError, match=f"schema {schema} is newer than 2.*upgrade"):
             check_manifest({"schema": schema, "nothing": "known"}, "m")
 
 
 def test_what_an_old_manifest_left_out_means_what_it_meant(content: dict[str, Any]) -> None:
     """Bundles without these fields were decoded with these numbers, and shall be for ever."""
-    del content["detection"], content["classes"]["detection"]
-    found = check_manifest({**content, "tasks": ["segmentation"]}, "m")
-    spec = found.detection
+    del content["detection"]
+    found = check_manifest(content, "m")
+    spec = found.tasks.boxes2d
+    assert spec is not None
     assert (spec.strides, spec.score_threshold, spec.nms_iou) == ((8, 16, 32), 0.3, 0.6)
     assert spec.max_detections == 100
     assert (found.graphs.opset, found.graphs.dynamic, found.graphs.single) == (18, False, None)
@@ -282,16 +301,16 @@ def _change(path: str) -> Callable[[BundleManifest], None]:
     "change",
     [
         _change("name"),
-        _change("detection.score_threshold"),
+        _change("tasks.boxes2d.score_threshold"),
         _change("graphs.single"),
-        _change("inputs.grid"),
+        _change("inputs.grid.height"),
+        lambda m: m.inputs.root.clear(),
+        lambda m: m.inputs.root.__setitem__("rgb", 1),
         lambda m: m.files.update(x="0" * 64),
         lambda m: m.files.__setitem__("x", "0" * 64),
         lambda m: m.graphs.encoders.clear(),
         lambda m: m.graphs.subsets.pop("rgb"),
-        lambda m: m.backends.__setitem__("x", 1),
-        lambda m: m.parity.__setitem__("x", 1),
-        lambda m: m.classes.segmentation.append(1),
+        lambda m: m.seg_classes.append(1),
     ],
 )
 def test_an_opened_manifest_cannot_be_changed(small: Any, change: Any) -> None:
@@ -305,10 +324,11 @@ def test_an_opened_manifest_cannot_be_changed(small: Any, change: Any) -> None:
 
 def test_a_record_is_added_or_replaced_and_the_rest_stays(small: Any) -> None:
     folder = small()
-    before = Bundle.open(folder).manifest
-    record_accuracy(folder, "one", {"subsets": {"rgb": {"miou": 0.5}}})
-    record_accuracy(folder, "two", {"frames": 3})
-    record_accuracy(folder, "one", {"frames": 4})
-    after = Bundle.open(folder).manifest
+    identity = (folder / "bundle.yaml").read_bytes()
+    record(folder, accuracy={"one": {"subsets": {"rgb": {"miou": 0.5}}}})
+    record(folder, accuracy={"two": {"frames": 3}}, parity={"modular rgb": 1e-6})
+    record(folder, accuracy={"one": {"frames": 4}})
+    after = Bundle.open(folder).records
     assert after.accuracy == {"one": {"frames": 4}, "two": {"frames": 3}}
-    assert after.model_copy(update={"accuracy": before.accuracy}) == before
+    assert after.parity == {"modular rgb": 1e-6}
+    assert (folder / "bundle.yaml").read_bytes() == identity
