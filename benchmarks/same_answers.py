@@ -42,6 +42,22 @@ def facts(key: str, result: Any) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{key}/{name}", getattr(result.boxes, name)
 
 
+def sensors_of(pipeline: Any) -> tuple[str, ...]:
+    """Those that a pipeline takes, whatever a version calls them."""
+    return pipeline.sensors if hasattr(pipeline, "sensors") else pipeline.modalities
+
+
+def core_of(pipeline: Any, sensors: dict[str, Any], deadline_ns: int) -> Any:
+    """The pure stream of a version."""
+    try:
+        from perception.runtime.core import StreamCore, StreamSettings
+    except ImportError:
+        from perception.runtime.stream import Stream
+
+        return Stream(pipeline, sensors, deadline_ns=deadline_ns)
+    return StreamCore(pipeline, StreamSettings(sensors, deadline_ns))
+
+
 def by_pipeline(bundle: str, recording: Any) -> Answers:
     """Every frame in every subset of the bundle's sensors."""
     import perception
@@ -51,7 +67,7 @@ def by_pipeline(bundle: str, recording: Any) -> Answers:
     found: Answers = {}
     for index in range(len(recording)):
         frame = recording.frame(index)
-        for subset in subsets_of(set(frame) & set(pipeline.modalities)):
+        for subset in subsets_of(set(frame) & set(sensors_of(pipeline))):
             pipeline.reset()
             result = pipeline(perception.Frame({m: frame[m] for m in subset}, frame.stamp_ns))
             found.update(facts(f"{index}/{subset_name(subset)}", result))
@@ -62,13 +78,13 @@ def by_stream(bundle: str, recording: Any) -> Answers:
     """Samples one by one, each some time after its stamp; one sensor dies in the middle."""
     import perception
     from perception.runtime.collector import SensorTiming
-    from perception.runtime.stream import Stream
 
     pipeline = perception.Pipeline.load(bundle, "cpu", threads=1)
-    sensors = {m: SensorTiming() for m in pipeline.modalities}
-    stream = Stream(pipeline, sensors, deadline_ns=80_000_000)
+    names = sensors_of(pipeline)
+    sensors = {m: SensorTiming() for m in names}
+    stream = core_of(pipeline, sensors, 80_000_000)
     frames = [recording.frame(i) for i in range(len(recording))]
-    dying, half = pipeline.modalities[0], len(frames) // 2
+    dying, half = names[0], len(frames) // 2
     arrivals = sorted(
         (sample.stamp_ns + DELAYS_NS[m], m, sample)
         for index, frame in enumerate(frames)
@@ -82,7 +98,8 @@ def by_stream(bundle: str, recording: Any) -> Answers:
         while arrivals and arrivals[0][0] <= now:
             stream.push(arrivals.pop(0)[2], now)
         for output in stream.poll(now):
-            found.update(facts(f"{len(found)}/{output.stamp_ns}", output.result))
+            stamp = output.output_ns if hasattr(output, "output_ns") else output.stamp_ns
+            found.update(facts(f"{len(found)}/{stamp}", getattr(output, "result", output)))
         now += 1_000_000
     stream.close()
     return found
@@ -150,7 +167,8 @@ def run(checkout: Path, *arguments: object) -> None:
     """Run this file, or a command of the package, with the code of a checkout."""
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     command = [sys.executable, *map(str, arguments)]
-    subprocess.run(command, env=environment, check=True)
+    # With -m, Python looks into the folder that it runs in first.
+    subprocess.run(command, env=environment, cwd=checkout, check=True)
 
 
 def main() -> int:
