@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,29 @@ from perception.bags.storage import Bag, open_bag
 from perception.data.base import Recording
 from perception.errors import DataError
 from perception.files.writing import writing_folder
-from perception.frame import MODALITIES, Modality
+from perception.frame import KINDS, Kind
 
-TOPICS: dict[Modality, str] = {
-    "rgb": "/sensors/rgb/image_raw",
-    "depth": "/sensors/depth/image_raw",
-    "thermal": "/sensors/thermal/image_raw",
-    "lidar": "/sensors/lidar/points",
-}
 TF_STATIC = "/tf_static"
 REFERENCE_FRAME = "camera_optical"
 _NAMED = 12
 
 
-def info_topic(modality: Modality) -> str:
+def sensor_topic(sensor: str, kind: str) -> str:
+    """The topic of a sensor's samples."""
+    return f"/sensors/{sensor}/{'points' if kind == 'lidar' else 'image_raw'}"
+
+
+TOPICS: dict[Kind, str] = {kind: sensor_topic(kind, kind) for kind in KINDS}
+"""Those of sensors that are called as their kind."""
+
+
+def info_topic(sensor: str) -> str:
     """The topic of a camera's intrinsics."""
-    return f"/sensors/{modality}/camera_info"
+    return f"/sensors/{sensor}/camera_info"
 
 
 def messages_of(recording: Recording, codec: Codec = ROSBAGS) -> Iterator[BagMessage]:
-    """A recording's samples as messages: `TOPICS`, `info_topic` and /tf_static, in order of stamp.
+    """A recording's samples as messages: `sensor_topic`, `info_topic` and /tf_static, in order of stamp.
 
     All image-like sensors share the frame of the reference camera, as their images are aligned; a
     sensor with extrinsics gets a frame of its own name.
@@ -51,18 +54,18 @@ def messages_of(recording: Recording, codec: Codec = ROSBAGS) -> Iterator[BagMes
     mounted: set[str] = set()
     for index in range(len(recording)):
         frame = recording.frame(index)
-        for modality, sample in frame.items():
-            check_stamp(sample.time_ns, where=f"frame {recording.ids[index]}, {modality}")
+        for sensor, sample in frame.items():
+            check_stamp(sample.time_ns, where=f"frame {recording.ids[index]}, {sensor}")
             own = sample.extrinsics is not None
-            frame_id = modality if own else REFERENCE_FRAME
-            if sample.extrinsics is not None and modality not in mounted:
-                mounted.add(modality)
+            frame_id = sensor if own else REFERENCE_FRAME
+            if sample.extrinsics is not None and sensor not in mounted:
+                mounted.add(sensor)
                 mount = (REFERENCE_FRAME, frame_id, sample.extrinsics)
                 yield transforms_message(TF_STATIC, [mount], sample.time_ns, codec)
-            if sample.camera is not None and modality != "lidar":
-                topic = info_topic(modality)
+            if sample.camera is not None and sample.kind != "lidar":
+                topic = info_topic(sensor)
                 yield camera_message(topic, sample.camera, sample.time_ns, frame_id, codec)
-            yield sample_message(TOPICS[modality], sample, frame_id, codec)
+            yield sample_message(sensor_topic(sensor, sample.kind), sample, frame_id, codec)
 
 
 def read_bag(path: Path, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
@@ -179,36 +182,47 @@ def _latched() -> Any:
     )
 
 
-def modality_topics(path: Path, given: dict[Modality, str]) -> dict[Modality, str]:
+def sensor_topics(
+    path: Path, given: Mapping[str, str], kinds: Mapping[str, Kind] | None = None
+) -> dict[str, str]:
     """Which topic of a bag is which sensor: those given, otherwise our own names.
+
+    Args:
+        path: the bag.
+        given: topics by sensor.
+        kinds: the sensors' kinds, by name; if not given, each is called as its kind.
 
     Raises:
         DataError: a topic is not in the bag or of a type that the sensor cannot have, or none is found.
     """
     known = _types_by_topic(path)
-    for modality, topic in given.items():
+    kinds = {kind: kind for kind in KINDS} if kinds is None else kinds
+    for sensor, topic in given.items():
         if topic not in known:
-            raise DataError(
-                f"no topic {topic} for {modality}", where=str(path), hint=_fitting(known, modality)
-            )
-    found = given or {m: TOPICS[m] for m in MODALITIES if TOPICS[m] in known}
+            hint = _fitting(known, kinds[sensor])
+            raise DataError(f"no topic {topic} for {sensor}", where=str(path), hint=hint)
+    own = {sensor: sensor_topic(sensor, kind) for sensor, kind in kinds.items()}
+    found = dict(given) or {sensor: topic for sensor, topic in own.items() if topic in known}
     if not found:
         raise DataError(
-            "no sensor topic found", where=str(path), hint="name them: --topic rgb=/camera/image"
+            "no sensor topic found",
+            where=str(path),
+            hint=f"name them: --topic {next(iter(kinds))}=/camera/image",
         )
-    for modality, topic in found.items():
-        if not set(known[topic]) & set(SENSOR_TYPES[modality]):
+    for sensor, topic in found.items():
+        kind = kinds[sensor]
+        if not set(known[topic]) & set(SENSOR_TYPES[kind]):
             raise DataError(
-                f"topic {topic} is {' and '.join(known[topic])}, which is no {modality}",
+                f"topic {topic} is {' and '.join(known[topic])}, which is no {kind}",
                 where=str(path),
-                hint=_fitting(known, modality),
+                hint=_fitting(known, kind),
             )
     return found
 
 
-def _fitting(known: dict[str, tuple[str, ...]], modality: Modality) -> str:
-    """The topics that could be this sensor."""
-    wanted = SENSOR_TYPES[modality]
+def _fitting(known: dict[str, tuple[str, ...]], kind: Kind) -> str:
+    """The topics that could be a sensor of this kind."""
+    wanted = SENSOR_TYPES[kind]
     fitting = sorted(topic for topic, types in known.items() if set(types) & set(wanted))
     if not fitting:
         return f"the bag has no {' or '.join(wanted)}"

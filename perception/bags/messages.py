@@ -101,12 +101,12 @@ def _header(codec: Codec, stamp_ns: int, frame_id: str) -> Any:
 
 def sample_message(topic: str, sample: Sample, frame_id: str, codec: Codec = ROSBAGS) -> BagMessage:
     """A sample as `Image` or `PointCloud2`: rgb8, 32FC1 metres, mono8 / mono16 / 32FC1 kelvin, xyzi."""
-    if sample.modality == "lidar":
+    if sample.kind == "lidar":
         return _cloud(topic, sample, frame_id, codec)
     encoding, kind = "32FC1", "f4"
-    if sample.modality == "rgb":
+    if sample.kind == "rgb":
         encoding, kind = "rgb8", "u1"
-    elif sample.modality == "thermal":
+    elif sample.kind == "thermal":
         encoding, kind = _ENCODINGS.get(sample.unit, (encoding, kind))
     pixels = sample.data
     if kind != "f4" and pixels.dtype != np.dtype(kind):

@@ -16,8 +16,9 @@ from perception.bags.storage import Bag, open_bag
 from perception.bags.survey import Survey, header_stamp
 from perception.errors import AnySenseError
 from perception.files.limits import MAX_STEPS
-from perception.frame import LEAST_RANGE_M, Modality, check_least_range
-from perception.runtime.stream import Output, Stream
+from perception.frame import LEAST_RANGE_M, check_least_range
+from perception.runtime.core import StreamCore
+from perception.runtime.result import Result
 
 _MOST_BEATS = 3000
 """Times that a gap in the recording is looked into: ten minutes of heartbeats."""
@@ -26,7 +27,7 @@ _TRANSPORTS = ("compressed", "compressedDepth", "raw")
 
 
 class Playback:
-    """The outputs of a stream on the messages of a bag, in the bag's own time.
+    """The results of a stream on the messages of a bag, in the bag's own time.
 
     Args:
         stream: what to run.
@@ -38,9 +39,9 @@ class Playback:
         least_range_m: the LiDAR's least range; what is nearer is no return.
 
     Attributes:
-        counters: messages by topic, and `malformed_<modality>`.
+        counters: messages by topic, and `malformed_<sensor>`.
         stamps: mends the samples' stamps, and counts it.
-        skipped_ns: time in which nothing was recorded, and for which there are no outputs.
+        skipped_ns: time in which nothing was recorded, and for which there are no results.
 
     Raises:
         InputError: the least range is no length.
@@ -48,8 +49,8 @@ class Playback:
 
     def __init__(
         self,
-        stream: Stream,
-        topics: Mapping[Modality, str],
+        stream: StreamCore,
+        topics: Mapping[str, str],
         calibration: MessageCalibration,
         survey: Survey,
         thermal_unit: str = "auto",
@@ -58,7 +59,8 @@ class Playback:
     ) -> None:
         check_least_range(least_range_m)
         self.stream = stream
-        self.topics = {topic: m for m, topic in topics.items()}
+        self.topics = {topic: sensor for sensor, topic in topics.items()}
+        self.kinds = {sensor: stream.pipeline.kinds[sensor] for sensor in topics}
         self.calibration = calibration
         self.thermal_unit = thermal_unit
         self.least_range_m = least_range_m
@@ -67,14 +69,15 @@ class Playback:
         self.skipped_ns = 0
         self._by_stamps = survey.by_stamps
         self._beats = 0
-        self._infos: dict[str, list[Modality]] = {}
-        for modality, topic in topics.items():
-            for info in {_info_beside(topic), info_topic(modality)} if modality != "lidar" else ():
-                self._infos.setdefault(info, []).append(modality)
+        self._infos: dict[str, list[str]] = {}
+        for sensor, topic in topics.items():
+            pixels = self.kinds[sensor] != "lidar"
+            for info in {_info_beside(topic), info_topic(sensor)} if pixels else ():
+                self._infos.setdefault(info, []).append(sensor)
         # One camera_info beside two image topics may be of either.
         self._guessed = {m for ms in self._infos.values() if len(ms) > 1 for m in ms}
 
-    def run(self, path: Path) -> Iterator[Output]:
+    def run(self, path: Path) -> Iterator[Result]:
         """Play a bag to its end.
 
         Raises:
@@ -82,9 +85,14 @@ class Playback:
             EngineError: the backend failed.
         """
         with open_bag(path) as bag:
-            if "lidar" in self.topics.values():
+            if "lidar" in self.kinds.values():
                 self._static_transforms(bag)
             yield from self._play(bag)
+
+    def lines(self, result: Result) -> list[str]:
+        """What is wrong, by the result that `run` gave last, and with the stamps of its samples."""
+        notes = self.stamps.notes.items()
+        return [*result.lines, *(line for sensor, line in notes if sensor in result.samples)]
 
     def _static_transforms(self, bag: Bag) -> None:
         """Take in the first of each of the static transforms, which hold before they were recorded, too.
@@ -108,7 +116,7 @@ class Playback:
                 if child not in seen and not self.calibration.on_transforms(alone, True, taken):
                     seen.add(child)
 
-    def _play(self, bag: Bag) -> Iterator[Output]:
+    def _play(self, bag: Bag) -> Iterator[Result]:
         now: int | None = None
         for message in messages_in(bag):
             recorded = self._recorded(message, now)
@@ -117,10 +125,10 @@ class Playback:
             now = recorded if now is None else max(now, recorded)
             self.counters[message.topic] += 1
             self._take(message, recorded, now)
-            yield from self._outputs(now)
+            yield from self.stream.poll(now)
         while now is not None and (due := self.stream.collector.next_deadline_ns()) is not None:
             now = max(now, due)
-            yield from self._outputs(now)
+            yield from self.stream.poll(now)
 
     def _recorded(self, message: BagMessage, now: int | None) -> int:
         """When a message was recorded, or by its stamp where the recording does not say."""
@@ -129,7 +137,7 @@ class Playback:
         stamp = header_stamp(message) if message.topic in self.topics else None
         return stamp or now or 0
 
-    def _until(self, now: int, then: int) -> Iterator[Output]:
+    def _until(self, now: int, then: int) -> Iterator[Result]:
         """What fell due before `then`, at the time when it did; of a long gap only the beginning."""
         for _ in range(min(_MOST_BEATS, MAX_STEPS - self._beats)):
             due = self.stream.next_deadline_ns()
@@ -137,49 +145,46 @@ class Playback:
                 return
             now = max(now, due)
             self._beats += 1
-            yield from self._outputs(now)
+            yield from self.stream.poll(now)
         if self.stream.next_deadline_ns() < then:
             self.skipped_ns += then - now
 
-    def _outputs(self, now: int) -> Iterator[Output]:
-        for output in self.stream.poll(now):
-            notes = tuple(line for m, line in self.stamps.notes.items() if m in output.samples)
-            result = replace(output.result, warnings=(*output.result.warnings, *notes))
-            yield replace(output, result=result) if notes else output
-
     def _take(self, message: BagMessage, recorded: int, now: int) -> None:
-        modality = self.topics.get(message.topic)
-        if modality is not None:
-            if message.type in SENSOR_TYPES[modality]:
-                self._sample(modality, message, recorded, now)
+        sensor = self.topics.get(message.topic)
+        if sensor is not None:
+            if message.type in SENSOR_TYPES[self.kinds[sensor]]:
+                self._sample(sensor, message, recorded, now)
         elif message.type == CAMERA_INFO:
-            for modality in self._infos.get(message.topic, ()):
-                self._camera(modality, message)
+            for sensor in self._infos.get(message.topic, ()):
+                self._camera(sensor, message)
         elif message.type == TF:
             self._transforms(message, recorded)
 
-    def _sample(self, modality: Modality, message: BagMessage, recorded: int, now: int) -> None:
+    def _sample(self, sensor: str, message: BagMessage, recorded: int, now: int) -> None:
         try:
             sample = to_sample(
-                modality, parse(message), self.thermal_unit, least_range_m=self.least_range_m
+                self.kinds[sensor],
+                parse(message),
+                self.thermal_unit,
+                least_range_m=self.least_range_m,
             )
-            stamp = self.stamps.mend(modality, sample.time_ns, recorded)
-            sample = self.calibration.attach(replace(sample, stamp_ns=stamp))
+            stamp = self.stamps.mend(sensor, sample.time_ns, recorded)
+            sample = self.calibration.attach(replace(sample, stamp_ns=stamp, sensor=sensor))
             camera = sample.camera
-            if modality in self._guessed and camera is not None:
+            if sensor in self._guessed and camera is not None:
                 fits = (camera.height, camera.width) == sample.data.shape[:2]
                 sample = sample if fits else replace(sample, camera=None)
         except AnySenseError as error:
-            self.counters[f"malformed_{modality}"] += 1
+            self.counters[f"malformed_{sensor}"] += 1
             line = str(error)
-            named = line if line.startswith(modality) else f"{modality}: {line}"
-            self.stream.reject(modality, named, now)
+            named = line if line.startswith(sensor) else f"{sensor}: {line}"
+            self.stream.reject(sensor, named, now)
             return
         self.stream.push(sample, now)
 
-    def _camera(self, modality: Modality, message: BagMessage) -> None:
+    def _camera(self, sensor: str, message: BagMessage) -> None:
         try:
-            usable = self.calibration.on_camera(modality, parse(message))
+            usable = self.calibration.on_camera(sensor, parse(message))
         except AnySenseError:
             usable = False
         self.counters[f"malformed_{message.topic}"] += not usable

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from perception.frame import Modality
-
 SAME_CLOCK_NS = 1_000_000_000
 """How far stamps may lie from the time of recording, against the other sensors', to be of their clock:
 longer, no delivery takes."""
@@ -28,14 +26,14 @@ class StampMender:
 
     Attributes:
         notes: by sensor, a line on why its last stamp was replaced.
-        counters: `unstamped_<modality>` and `other_clock_<modality>`.
+        counters: `unstamped_<sensor>` and `other_clock_<sensor>`.
     """
 
-    def __init__(self, lags: Mapping[Modality, int]) -> None:
+    def __init__(self, lags: Mapping[str, int]) -> None:
         self._lags = dict(lags)
         best = min(lags.items(), key=lambda lag: abs(lag[1]), default=("", 0))
         self._reference, self._base = best
-        self.notes: dict[Modality, str] = {}
+        self.notes: dict[str, str] = {}
         self.counters: Counter[str] = Counter()
 
     def date(self, recorded_ns: int) -> int:
@@ -46,31 +44,31 @@ class StampMender:
         """
         return recorded_ns - self._base
 
-    def mend(self, modality: Modality, stamp_ns: int, recorded_ns: int) -> int:
+    def mend(self, sensor: str, stamp_ns: int, recorded_ns: int) -> int:
         """The stamp to use for a message.
 
         Args:
-            modality: its sensor.
+            sensor: its sensor.
             stamp_ns: of its header.
             recorded_ns: when it was recorded.
         """
         lag, arrived = recorded_ns - stamp_ns, self.date(recorded_ns)
-        own = self._lags.get(modality)
+        own = self._lags.get(sensor)
         if stamp_ns == 0:
             fits = own is not None and abs(lag - own) <= SAME_CLOCK_NS
             if fits or arrived == stamp_ns:
                 return stamp_ns
-            self._note("unstamped", modality, f"{modality}: no stamp (0)")
+            self._note("unstamped", sensor, f"{sensor}: no stamp (0)")
             return arrived
         if own is not None and abs(own - self._base) > SAME_CLOCK_NS:
             boot = stamp_ns < _SINCE_BOOT_NS < arrived
             what = "of time since boot" if boot else f"{abs(own - self._base) / 1e9:.0f} s off"
-            line = f"{modality}: stamps are {what}, those of {self._reference} are not"
-            self._note("other_clock", modality, line)
+            line = f"{sensor}: stamps are {what}, those of {self._reference} are not"
+            self._note("other_clock", sensor, line)
             return arrived
-        self.notes.pop(modality, None)
+        self.notes.pop(sensor, None)
         return stamp_ns
 
-    def _note(self, reason: str, modality: Modality, line: str) -> None:
-        self.counters[f"{reason}_{modality}"] += 1
-        self.notes[modality] = f"{line}; the time of recording is used"
+    def _note(self, reason: str, sensor: str, line: str) -> None:
+        self.counters[f"{reason}_{sensor}"] += 1
+        self.notes[sensor] = f"{line}; the time of recording is used"

@@ -13,8 +13,7 @@ from perception.bags.files import read_bag
 from perception.bags.messages import BagMessage
 from perception.bags.stamps import SAME_CLOCK_NS, StampMender
 from perception.errors import DataError
-from perception.frame import Modality
-from perception.runtime.collector import SensorTiming
+from perception.runtime.arrival import SensorTiming
 
 _ENOUGH = 200
 """Messages of each sensor that are looked at."""
@@ -60,11 +59,11 @@ class Survey:
     """The timing of a recording.
 
     Attributes:
-        sensors: by modality.
+        sensors: by name.
         by_stamps: the recording has no times of its own; stamps stand for them.
     """
 
-    sensors: Mapping[Modality, SensorSurvey]
+    sensors: Mapping[str, SensorSurvey]
     by_stamps: bool = False
 
     def stamps(self) -> StampMender:
@@ -74,9 +73,7 @@ class Survey:
         lags = {m: s.lags_ns for m, s in self.sensors.items()}
         return StampMender({m: one[len(one) // 2] for m, one in lags.items() if one})
 
-    def timing(
-        self, offsets_ns: Mapping[Modality, int], most_window_ns: int
-    ) -> dict[Modality, SensorTiming]:
+    def timing(self, offsets_ns: Mapping[str, int], most_window_ns: int) -> dict[str, SensorTiming]:
         """When to expect samples: no sensor is lost, and no group missed, for a slow rate alone.
 
         Args:
@@ -126,7 +123,7 @@ class Survey:
         return max(least_ns, min((late - early) * 3 // 2, 2 * SAME_CLOCK_NS))
 
 
-def survey(path: Path, topics: Mapping[Modality, str]) -> Survey:
+def survey(path: Path, topics: Mapping[str, str]) -> Survey:
     """Look at the first messages of the sensors of a bag.
 
     Raises:

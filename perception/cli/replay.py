@@ -19,10 +19,10 @@ from perception.cli.replay_arguments import (
     health_of,
     ns_of,
     policy_of,
+    sensors_of,
     timing_of,
-    topics_of_sensors,
 )
-from perception.errors import ConfigError, DataError
+from perception.errors import DataError
 
 _DEADLINE_NS = 80_000_000
 
@@ -37,29 +37,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Play the bag; writes status.jsonl, and with --overlays pictures."""
     from perception.adapters.calibration import MessageCalibration
-    from perception.bags.files import modality_topics
     from perception.bags.playback import Playback
     from perception.bags.survey import survey
+    from perception.runtime.bundle import Bundle, find_bundle
+    from perception.runtime.core import StreamCore, StreamSettings
     from perception.runtime.pipeline import Pipeline
-    from perception.runtime.stream import Stream
 
     policy, health = policy_of(args), health_of(args.health)
-    topics = modality_topics(args.bag, topics_of_sensors(args.topic))
-    out = output_folder(args.out)
-    choices = engine_choices(args)
-    pipeline = Pipeline.load(args.bundle, args.device, **choices, policy=policy, health=health)
-    topics = {m: t for m, t in topics.items() if m in pipeline.modalities}
-    if not topics:
-        raise ConfigError(
-            f"bundle {pipeline.manifest.name} takes {', '.join(pipeline.modalities)}, "
-            "the bag has none of them",
-            where=str(args.bag),
-        )
+    manifest = Bundle.open(find_bundle(args.bundle), verify=False).manifest
+    topics, inputs, kinds = sensors_of(args, manifest)
     check_sensors(policy, topics)
+    out = output_folder(args.out)
+    choices = {**engine_choices(args), "policy": policy, "health": health, "sensors": inputs}
+    pipeline = Pipeline.load(args.bundle, args.device, **choices)
     found = survey(args.bag, topics)
     given = ns_of(args.tf_max_age_ms)
     oldest = found.transform_age_ns if given is None else given or None
-    calibration = MessageCalibration(args.extrinsics, args.reference_frame, oldest)
+    known = {k: kinds[k] for k in topics}
+    known |= {k: kind for k, kind in kinds.items() if k == kind and k not in known.values()}
+    calibration = MessageCalibration(args.extrinsics, args.reference_frame, oldest, known)
     calibration.load(args.rig)
     most = round(pipeline.policy.max_age_ms * 1e6)
     timing = found.timing({m: calibration.offset_ns(m) for m in topics}, most)
@@ -68,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     times: dict[str, Any] = {
         name: value for name, value in given_times.items() if value is not None
     }
-    stream = Stream(pipeline, timing_of(args, timing), deadline, **times)
+    stream = StreamCore(pipeline, StreamSettings(timing_of(args, timing), deadline, **times))
     say(_described(found, stream))
     playback = Playback(
         stream,
@@ -79,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         least_range_m=args.lidar_least_range,
     )
     try:
-        states = _play(args, playback, out, pipeline.manifest)
+        states = _play(args, playback, out, manifest)
     finally:
         _warn(playback)
     counts = ", ".join(f"{n} {s}" for s, n in states.items()) or "none"
@@ -92,12 +88,12 @@ def _play(args: argparse.Namespace, playback: Any, out: Path, manifest: Any) -> 
     states: Counter[str] = Counter()
     path = out / "status.jsonl"
     with _reporting(path), path.open("wb", buffering=0) as file:
-        for number, output in enumerate(playback.run(args.bag)):
-            states[output.result.state] += 1
-            line = json.dumps(_fields(output), allow_nan=False) + "\n"
-            file.write(line.encode())
-            if args.overlays and output.samples:
-                _save(out / f"overlay_{number:05d}.png", manifest, output)
+        for number, result in enumerate(playback.run(args.bag)):
+            states[result.state] += 1
+            fields = {**_fields(result), "warnings": playback.lines(result)}
+            file.write(f"{json.dumps(fields, allow_nan=False)}\n".encode())
+            if args.overlays and result.samples:
+                _save(out / f"overlay_{number:05d}.png", manifest, result)
     return states
 
 
@@ -112,23 +108,23 @@ def _reporting(path: Path) -> Iterator[None]:
 
 def _described(found: Any, stream: Any) -> str:
     parts = []
-    for modality, timing in stream.collector.sensors.items():
-        period = found.sensors[modality].period_ns
+    for sensor, timing in stream.collector.sensors.items():
+        period = found.sensors[sensor].period_ns
         rate = f"{1e9 / period:.3g} Hz" if period else "no rate"
-        parts.append(f"{modality} {rate}, lost after {timing.timeout_ns / 1e6:.0f} ms")
+        parts.append(f"{sensor} {rate}, lost after {timing.timeout_ns / 1e6:.0f} ms")
     return f"{'; '.join(parts)}; deadline {stream.collector.deadline_ns / 1e6:.0f} ms"
 
 
 def _warn(playback: Any) -> None:
     """Say what was made up for, by sensor."""
-    for modality in playback.topics.values():
-        if bad := playback.counters[f"malformed_{modality}"]:
-            warn(f"{bad} messages of {modality} could not be decoded")
-        if count := playback.stamps.counters[f"unstamped_{modality}"]:
-            line = f"{count} messages of {modality} have no stamp (0)"
+    for sensor in playback.topics.values():
+        if bad := playback.counters[f"malformed_{sensor}"]:
+            warn(f"{bad} messages of {sensor} could not be decoded")
+        if count := playback.stamps.counters[f"unstamped_{sensor}"]:
+            line = f"{count} messages of {sensor} have no stamp (0)"
             warn(f"{line}: took the time they were recorded at")
-        if count := playback.stamps.counters[f"other_clock_{modality}"]:
-            line = playback.stamps.notes.get(modality, f"{modality}: stamps are of another clock")
+        if count := playback.stamps.counters[f"other_clock_{sensor}"]:
+            line = playback.stamps.notes.get(sensor, f"{sensor}: stamps are of another clock")
             warn(f"{count} messages of {line}")
     for line in playback.calibration.unaligned.values():
         say(f"warning: {line}", style="yellow")
@@ -140,24 +136,22 @@ def _warn(playback: Any) -> None:
         warn(f"{line}: long gaps are cut short")
 
 
-def _fields(output: Any) -> dict[str, Any]:
-    result = output.result
+def _fields(result: Any) -> dict[str, Any]:
     return {
-        "stamp_ns": output.stamp_ns,
+        "stamp_ns": result.output_ns,
         "used": list(result.used),
         "state": result.state,
-        "reason": output.reason,
+        "reason": result.reason,
         "health": result.health,
         "ages_ms": {m: age / 1e6 for m, age in result.ages_ns.items()},
         "steps_ms": {k: v for k, v in result.timings.items() if math.isfinite(v)},
         "boxes": 0 if result.boxes is None else len(result.boxes),
-        "warnings": list(result.warnings),
     }
 
 
-def _save(path: Path, manifest: Any, output: Any) -> None:
+def _save(path: Path, manifest: Any, result: Any) -> None:
     from perception.files.writing import write_image
     from perception.frame import Frame
     from perception.viz.overlay import draw_result
 
-    write_image(path, draw_result(manifest, Frame(output.samples), output.result))
+    write_image(path, draw_result(manifest, Frame(result.samples), result))

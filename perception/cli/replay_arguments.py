@@ -12,10 +12,12 @@ from perception.adapters.thermal import UNITS
 from perception.cli.arguments import add_engine_arguments, add_lidar_least_range
 from perception.cli.parsing import Real, Whole, real, whole
 from perception.errors import ConfigError
-from perception.frame import MODALITIES, Modality, as_modality
-from perception.runtime.collector import SensorTiming
+from perception.frame import KINDS, Kind, check_name
+from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
+from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
+from perception.runtime.wiring import match_inputs
 
 _MOST_MS = 1e9
 _LEAST_MS = 1e-3  # a time that must not be nothing
@@ -30,6 +32,7 @@ _TIMES = {
     "tf-max-age": "oldest transform of /tf that is used; 0 = any (default: three periods of the slowest "
     "sensor, at least 2000)",
 }
+_MOST_SENSORS = 1000
 _MAY_BE_ZERO = ("window", "hold", "tf-max-age")
 
 
@@ -40,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     _repeated(
         parser, "--topic", "SENSOR=TOPIC", "a sensor's, as rgb=/camera/image_raw (/sensors/...)"
+    )
+    _repeated(
+        parser,
+        "--input",
+        "SENSOR=INPUT",
+        "the bundle's input that a sensor is for (default: that of its name, else the only one of its kind)",
     )
     parser.add_argument("--rig", default="", metavar="FILE", help="calibration, see docs/data.md")
     parser.add_argument(
@@ -65,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _repeated(parser, "--require", "SENSOR", "without this sensor there is no output")
     parser.add_argument(
         "--minimum",
-        type=whole(1, len(MODALITIES)),
+        type=whole(1, _MOST_SENSORS),
         default=1,
         metavar="N",
         help="least number of sensors for an output",
@@ -92,19 +101,46 @@ def ns_of(milliseconds: float | None) -> int | None:
     return None if milliseconds is None else round(milliseconds * 1e6)
 
 
-def topics_of_sensors(given: Iterable[str]) -> dict[Modality, str]:
-    """`--topic`.
+def sensors_of(
+    args: argparse.Namespace, manifest: BundleManifest
+) -> tuple[dict[str, str], dict[str, str], dict[str, Kind]]:
+    """`--topic` and `--input`, of the sensors of the recording.
+
+    Returns:
+        By sensor: topics, from the bag where none is given; the bundle's inputs, see `match_inputs`;
+        and kinds, of sensors that are not there, too.
 
     Raises:
-        ConfigError, InputError: one is no SENSOR=TOPIC, or a sensor or topic is given twice.
+        ConfigError, InputError: one is no pair, a sensor, topic or input is given twice, there is no
+            such input, or none for a sensor.
+        DataError: the bag cannot be read, or lacks a topic.
     """
-    found: dict[Modality, str] = {}
-    for name, topic in _pairs(given, "--topic", "SENSOR=TOPIC"):
-        other = next((m for m, known in found.items() if known == topic), None)
-        if other is not None:
+    from perception.bags.files import sensor_topics
+
+    inputs = manifest.inputs.kinds
+    topics, chosen = (
+        {check_name(name, option): value for name, value in _pairs(given, option, shape)}
+        for option, given, shape in (
+            ("--topic", args.topic, "SENSOR=TOPIC"),
+            ("--input", args.input, "SENSOR=INPUT"),
+        )
+    )
+    for name, topic in topics.items():
+        other = next(n for n, known in topics.items() if known == topic)
+        if other != name:
             raise ConfigError(f"{topic} is given for {other} and {name}", where="--topic")
-        found[as_modality(name)] = topic
-    return found
+    matched = match_inputs({}, inputs, chosen)
+    kinds = {**{k: k for k in KINDS}, **{s: inputs[n] for s, n in matched.items()}}
+    takes = f"bundle {manifest.name} takes {', '.join(inputs)}"
+    for name in topics.keys() - kinds.keys():
+        raise ConfigError(f"{takes}, not {name}", where="--topic", hint=f"--input {name}=INPUT")
+    topics = sensor_topics(args.bag, topics, kinds)
+    matched = match_inputs({s: kinds[s] for s in topics}, inputs, chosen)
+    there = {s: t for s, t in topics.items() if s in matched}
+    if not there:
+        line = f"{takes}, the bag has none of them"
+        raise ConfigError(line, where=str(args.bag))
+    return there, matched, kinds
 
 
 def policy_of(args: argparse.Namespace) -> Policy:
@@ -118,7 +154,7 @@ def policy_of(args: argparse.Namespace) -> Policy:
     return Policy(tuple(args.require), args.minimum, derating=args.derating, **chosen)
 
 
-def check_sensors(policy: Policy, inputs: Iterable[Modality]) -> None:
+def check_sensors(policy: Policy, inputs: Iterable[str]) -> None:
     """Refuse rules that the sensors of the recording can never fulfil.
 
     Raises:
@@ -150,8 +186,8 @@ def health_of(given: Iterable[str]) -> HealthConfig:
 
 
 def timing_of(
-    args: argparse.Namespace, timing: Mapping[Modality, SensorTiming]
-) -> dict[Modality, SensorTiming]:
+    args: argparse.Namespace, timing: Mapping[str, SensorTiming]
+) -> dict[str, SensorTiming]:
     """The recording's own timing, but for what the arguments say.
 
     Raises:
@@ -161,12 +197,11 @@ def timing_of(
     fixed = {name: value for name, value in given.items() if value is not None}
     found = {m: replace(t, **fixed) for m, t in timing.items()}
     for name, text in _pairs(args.offset_ms, "--offset-ms", "SENSOR=MS"):
-        modality, where = as_modality(name), f"--offset-ms {name}"
-        if modality not in found:
+        if name not in found:
             raise ConfigError(f"'{name}' is not among {', '.join(found)}", where="--offset-ms")
-        milliseconds = _number(text, real(-_MOST_MS, _MOST_MS), where)
-        old = found[modality]
-        found[modality] = replace(old, offset_ns=old.offset_ns + round(milliseconds * 1e6))
+        milliseconds = _number(text, real(-_MOST_MS, _MOST_MS), f"--offset-ms {name}")
+        old = found[name]
+        found[name] = replace(old, offset_ns=old.offset_ns + round(milliseconds * 1e6))
     return found
 
 

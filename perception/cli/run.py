@@ -19,8 +19,9 @@ from perception.cli.console import note, say, warn
 from perception.cli.parsing import positive, whole
 from perception.errors import ConfigError
 from perception.files.writing import write_image
-from perception.frame import Frame, Modality, Sample
+from perception.frame import KINDS, Frame, Sample
 from perception.preprocess.contract import PreprocessContract
+from perception.runtime.wiring import match_inputs
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,6 +38,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--thermal", type=Path, metavar="FILE", help="8 or 16 bit picture, or .npy")
     parser.add_argument(
         "--lidar", type=Path, metavar="FILE", help=".npy, .npz, .pcd, .bin, .pcd.bin"
+    )
+    parser.add_argument(
+        "--sensor",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="of an input of the bundle, as where it takes several of a kind; any number",
     )
     parser.add_argument("--rig", type=Path, metavar="FILE", help="calibration, see docs/data.md")
     parser.add_argument(
@@ -60,50 +68,71 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run)
 
 
+def sensor_files(args: argparse.Namespace, contract: PreprocessContract) -> dict[str, Path]:
+    """The files by sensor: each is called as the bundle's input that it is for, else as its kind.
+
+    Raises:
+        ConfigError: no file is given, one is no NAME=FILE, or one of no input or given twice.
+    """
+    given = {kind: file for kind in KINDS if (file := getattr(args, kind))}
+    own = match_inputs({kind: kind for kind in given}, contract.kinds)
+    files = {own.get(kind, kind): file for kind, file in given.items()}
+    for entry in args.sensor:
+        name, equals, file = entry.partition("=")
+        if not equals or not file:
+            raise ConfigError(f"'{entry}' is not NAME=FILE", where="--sensor")
+        if name not in contract:
+            takes = ", ".join(contract.names)
+            raise ConfigError(f"the bundle takes {takes}, not '{name}'", where="--sensor")
+        if name in files:
+            raise ConfigError(f"'{name}' is given twice", where="--sensor")
+        files[name] = Path(file)
+    if not files:
+        hint = "--rgb, --depth, --thermal, --lidar or --sensor NAME=FILE"
+        raise ConfigError("no sensor file given", hint=hint)
+    return files
+
+
 def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
     """The frame that the file arguments make up; the contract gives the scale of 8 bit depth.
 
     Raises:
-        ConfigError: no file is given.
+        ConfigError: as `sensor_files`.
     """
-    from perception.adapters.files import (
-        file_remarks,
-        load_depth,
-        load_lidar,
-        load_rgb,
-        load_thermal,
-    )
+    from perception.adapters.files import file_remarks
     from perception.geometry.rig import load_rig
 
-    samples: dict[Modality, Sample] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # they are notes below
-        if args.rgb:
-            samples["rgb"] = load_rgb(args.rgb)
-        if args.depth:
-            samples["depth"] = load_depth(args.depth, args.depth_scale, contract.depth.m_per_count8)
-        if args.thermal:
-            samples["thermal"] = load_thermal(args.thermal, args.thermal_unit)
-    if args.depth:
-        encoding = samples["depth"].encoding
-        if args.depth_scale is None and encoding == "8UC1":
-            note(f"8 bit depth, read as {contract.depth.m_per_count8:.4g} m per step")
-        elif args.depth_scale is not None and "FC1" in encoding:
-            note("depth of floats is read as metres; --depth-scale is for integers")
-    if args.lidar:
-        samples["lidar"] = load_lidar(
-            args.lidar, args.lidar_columns, least_range_m=args.lidar_least_range
-        )
-    for modality in samples:
-        path = getattr(args, modality)
-        for text in file_remarks(path, modality):
+    files = sensor_files(args, contract)
+    samples = {name: _load(args, name, path, contract) for name, path in files.items()}
+    for name, path in files.items():
+        for text in file_remarks(path, samples[name].kind):
             note(f"{path} {text}")
-    if not samples:
-        raise ConfigError("no sensor file given", hint="--rgb, --depth, --thermal or --lidar")
     if args.rig:
         rig = load_rig(args.rig)
-        samples = {m: rig.attach(s) for m, s in samples.items()}
+        samples = {name: rig.attach(sample.named(name)) for name, sample in samples.items()}
     return Frame(samples)
+
+
+def _load(args: argparse.Namespace, name: str, path: Path, contract: PreprocessContract) -> Sample:
+    from perception.adapters.files import load_depth, load_lidar, load_rgb, load_thermal
+
+    kind = contract[name].kind if name in contract else name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are notes
+        if kind == "rgb":
+            return load_rgb(path)
+        if kind == "thermal":
+            return load_thermal(path, args.thermal_unit)
+        if kind == "lidar":
+            return load_lidar(path, args.lidar_columns, least_range_m=args.lidar_least_range)
+        spec = contract[name].preprocess if name in contract else None
+        step = getattr(spec, "m_per_count8", None)
+        sample = load_depth(path, args.depth_scale, step)
+    if args.depth_scale is None and sample.encoding == "8UC1":
+        note(f"8 bit depth, read as {step:.4g} m per step")
+    elif args.depth_scale is not None and "FC1" in sample.encoding:
+        note("depth of floats is read as metres; --depth-scale is for integers")
+    return sample
 
 
 def run(args: argparse.Namespace) -> int:
@@ -113,14 +142,14 @@ def run(args: argparse.Namespace) -> int:
 
     pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args))
     frame = load_frame(args, pipeline.manifest.inputs)
-    foreign = [m for m in frame if m not in pipeline.modalities]
+    foreign = [name for name in frame if name not in pipeline.sensors]
     if len(foreign) == len(frame):
         raise ConfigError(
-            f"bundle {pipeline.manifest.name} takes {', '.join(pipeline.modalities)}, "
+            f"bundle {pipeline.manifest.name} takes {', '.join(pipeline.sensors)}, "
             f"not {', '.join(foreign)}"
         )
     result = pipeline(frame)
-    for line in result.warnings:
+    for line in result.lines:
         warn(line)
     output_folder(args.out)
     write_json(args.out / "result.json", result_fields(pipeline, result))
@@ -129,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     write_image(args.out / "overlay.png", draw_result(pipeline.manifest, frame, result))
     if result.labels is not None and result.confidence is not None:
         write_image(args.out / "labels.png", result.labels)
-        colors = colorize_labels(result.labels, pipeline.manifest.classes.segmentation)
+        colors = colorize_labels(result.labels, pipeline.manifest.seg_classes)
         write_image(args.out / "labels_color.png", colors)
         confidence = (result.confidence * 255).round().astype("uint8")
         write_image(args.out / "confidence.png", confidence)
@@ -154,12 +183,12 @@ def result_fields(pipeline: Any, result: Any) -> dict[str, Any]:
         "state": result.state,
         "health": dict(result.health),
         "backend": result.backend,
-        "warnings": list(result.warnings),
+        "warnings": list(result.lines),
         "timings_ms": {k: round(v, 3) for k, v in result.timings.items()},
     }
     if result.labels is not None:
         ids, counts = np.unique(result.labels, return_counts=True)
-        names = {c.id: c.name for c in manifest.classes.segmentation}
+        names = {c.id: c.name for c in manifest.seg_classes}
         shares = {
             names.get(int(i), str(i)): float(n / counts.sum())
             for i, n in zip(ids, counts, strict=True)
@@ -167,7 +196,7 @@ def result_fields(pipeline: Any, result: Any) -> dict[str, Any]:
         out["segmentation"] = dict(sorted(shares.items(), key=lambda item: -item[1]))
         out["mean_confidence"] = float(result.confidence.mean())
     if result.boxes is not None:
-        names = {c.id: c.name for c in manifest.classes.detection}
+        names = {c.id: c.name for c in manifest.det_classes}
         out["boxes"] = [
             {
                 "class": names.get(int(k), str(k)),

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args))
     with ExitStack() as open_things:
         viewer: Viewer = open_things.enter_context(
-            _rerun_file(args.out) if rerun else _foxglove(args, recording.info.modalities)
+            _rerun_file(args.out) if rerun else _foxglove(args, recording.info.sensors)
         )
         loops = 1 if args.out is not None else args.loops
         played = 0
@@ -116,10 +116,10 @@ def _check_stamps(recording: Any) -> None:
 
 
 @contextmanager
-def _foxglove(args: argparse.Namespace, modalities: Sequence[str]) -> Iterator[Viewer]:
+def _foxglove(args: argparse.Namespace, sensors: Iterable[str]) -> Iterator[Viewer]:
     import foxglove
 
-    viewer = FoxgloveViewer([*(f"/sensors/{m}" for m in modalities), "/overlay"])
+    viewer = FoxgloveViewer([*(f"/sensors/{name}" for name in sensors), "/overlay"])
     if args.out is not None:
         with (
             writing(args.out) as partial,
@@ -287,9 +287,9 @@ def _play(recording: Any, pipeline: Any, viewer: Viewer, *, live: bool) -> None:
         frame = recording.frame(index)
         result = pipeline(frame)
         stamp = recording.stamp_ns(index)
-        for modality, sample in frame.items():
-            if modality != "lidar" or sample.camera is not None:
-                viewer.image(f"/sensors/{modality}", draw_sample(sample), stamp)
+        for sensor, sample in frame.items():
+            if sample.kind != "lidar" or sample.camera is not None:
+                viewer.image(f"/sensors/{sensor}", draw_sample(sample), stamp)
         viewer.image("/overlay", draw_result(pipeline.manifest, frame, result), stamp)
         status = {
             "state": result.state,
@@ -297,7 +297,7 @@ def _play(recording: Any, pipeline: Any, viewer: Viewer, *, live: bool) -> None:
             "health": result.health,
             "engine_ms": result.engine_ms,
             "total_ms": result.total_ms,
-            "warnings": list(result.warnings),
+            "warnings": list(result.lines),
         }
         viewer.status(status, stamp)
         if live:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perception.demo.runner import DemoRecord
-from perception.demo.scenario import modality_title
+from perception.demo.scenario import sensor_title
 from perception.files.text import html_text
 
 _WIDTH, _LEFT, _ROW = 1000, 92, 30
@@ -42,13 +42,13 @@ def timeline_chart(record: DemoRecord) -> str:
         x1 = _LEFT + phase.phase.stop * scale
         parts.append(f"<line class='grid' x1='{x0:.1f}' x2='{x0:.1f}' y1='14' y2='100%'/>")
         parts.append(_phase_label(phase.phase.name, x0, x1))
-    for row, modality in enumerate(record.modalities):
+    for row, sensor in enumerate(record.sensors):
         y = top + row * _ROW
-        parts.append(f"<text class='axis' x='0' y='{y + 17}'>{modality_title(modality)}</text>")
-        status = [_status(r, modality) for r in record.rows]
+        parts.append(f"<text class='axis' x='0' y='{y + 17}'>{sensor_title(sensor)}</text>")
+        status = [_status(r, sensor) for r in record.rows]
         for start, stop, found in _runs(status):
             parts.append(_bar(start, stop, y, scale, found))
-    y = top + len(record.modalities) * _ROW + 8
+    y = top + len(record.sensors) * _ROW + 8
     parts.append(f"<text class='axis' x='0' y='{y + 17}'>State</text>")
     for start, stop, value in _runs([str(r["state"]) for r in record.rows]):
         x, wide = _LEFT + start * scale, (stop - start) * scale
@@ -79,12 +79,12 @@ def _phase_label(name: str, x0: float, x1: float) -> str:
     return f"<text class='phase' y='18'>{spans}</text>"
 
 
-def _status(row: dict[str, object], modality: str) -> str:
-    if modality in str(row["used"]).split("+"):
+def _status(row: dict[str, object], sensor: str) -> str:
+    if sensor in str(row["used"]).split("+"):
         return "used"
-    if modality not in str(row["present"]).split("+"):
+    if sensor not in str(row["present"]).split("+"):
         return "lost"
-    return str(row[f"health_{modality}"])
+    return str(row[f"health_{sensor}"])
 
 
 def _bar(start: int, stop: int, y: int, scale: float, status: str) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from perception.data.base import RecordingInfo
 from perception.errors import AnySenseError, ConfigError
-from perception.frame import Modality
-from perception.metrics.evaluate import BACKGROUND
+from perception.metrics.evaluate import BACKGROUND, shared_sensors
 from perception.runtime.bundle import Bundle, bundle_folders
 from perception.runtime.manifest import BundleManifest
 
@@ -21,7 +20,7 @@ class Fit:
     Attributes:
         name: of the bundle's folder or file.
         path: of the bundle.
-        modalities: that the bundle takes and the recording has.
+        sensors: that the bundle takes and the recording has.
         lacking: that the bundle takes and the recording has not.
         classes: names that both know, in the same task.
         labeled: the recording has classes.
@@ -31,8 +30,8 @@ class Fit:
 
     name: str
     path: Path
-    modalities: tuple[Modality, ...]
-    lacking: tuple[Modality, ...]
+    sensors: tuple[str, ...]
+    lacking: tuple[str, ...]
     classes: tuple[str, ...]
     labeled: bool
     same_data: bool
@@ -41,19 +40,19 @@ class Fit:
     @property
     def fault(self) -> str:
         """Why the bundle is no choice; empty when it is one."""
-        if not self.modalities:
+        if not self.sensors:
             return "takes none of its sensors"
         return "" if self.classes or not self.labeled else "knows none of its classes"
 
     @property
     def rank(self) -> tuple[int, ...]:
         """The higher, the better it fits."""
-        sensors = len(self.modalities), -len(self.lacking)
+        sensors = len(self.sensors), -len(self.lacking)
         return int(self.same_data), len(self.classes), int(self.same_world), *sensors
 
     def described(self) -> str:
         """The choice in words."""
-        words = [f"takes {', '.join(self.modalities)}"]
+        words = [f"takes {', '.join(self.sensors)}"]
         if self.labeled:
             words.append(f"knows {len(self.classes)} of the classes")
         if self.same_data:
@@ -66,19 +65,19 @@ class Fit:
 def fit(path: Path, manifest: BundleManifest, info: RecordingInfo) -> Fit:
     """Compare a bundle with a recording."""
     shared: dict[str, None] = {}
-    for task, own, theirs in (
-        ("segmentation", manifest.classes.segmentation, info.seg_classes),
-        ("detection", manifest.classes.detection, info.det_classes),
+    for own, theirs in (
+        (manifest.seg_classes, info.seg_classes),
+        (manifest.det_classes, info.det_classes),
     ):
-        if task in manifest.tasks:
-            names = {c.name for c in own} - {BACKGROUND}
-            shared |= dict.fromkeys(c.name for c in theirs if c.name in names)
+        names = {c.name for c in own} - {BACKGROUND}
+        shared |= dict.fromkeys(c.name for c in theirs if c.name in names)
+    sensors = shared_sensors(manifest.inputs.kinds, info)
     trained_on = str(manifest.training.get("data", "")).split(" (")[0]
     return Fit(
         path.name,
         path,
-        tuple(m for m in manifest.modalities if m in info.modalities),
-        tuple(m for m in manifest.modalities if m not in info.modalities),
+        sensors,
+        tuple(name for name in manifest.inputs if name not in sensors),
         tuple(shared),
         bool(info.seg_classes or info.det_classes),
         trained_on == info.name,

@@ -11,7 +11,7 @@ import numpy as np
 
 from perception.demo.charts import latency_chart, timeline_chart
 from perception.demo.runner import DemoRecord, PhaseRecord
-from perception.demo.scenario import modality_title
+from perception.demo.scenario import sensor_title
 from perception.files.text import html_text
 from perception.files.writing import write_text
 
@@ -78,7 +78,7 @@ def _embedded(path: Path, kind: str, css: str = "", alt: str = "") -> str:
 
 def _header(record: DemoRecord) -> str:
     manifest, info = record.pipeline.manifest, record.recording.info
-    sensors = " and ".join(", ".join(map(modality_title, record.modalities)).rsplit(", ", 1))
+    sensors = " and ".join(", ".join(map(sensor_title, record.sensors)).rsplit(", ", 1))
     return (
         "<header><p class='brand'>AnySense</p>"
         "<h1>The sensors fail. The output goes on.</h1>"
@@ -189,7 +189,7 @@ def _gallery(record: DemoRecord) -> str:
 
 def _legend(record: DemoRecord) -> str:
     manifest = record.pipeline.manifest
-    classes = manifest.classes.segmentation or manifest.classes.detection
+    classes = manifest.seg_classes or manifest.det_classes
     keys = "".join(
         f"<span class='key'><i style='background:rgb{tuple(c.color)}'></i>{html_text(c.name)}</span>"
         for c in classes
@@ -220,7 +220,7 @@ def _facts(record: DemoRecord, command: str) -> str:
         ("Bundle", f"{manifest.name} {manifest.version}: {manifest.description}"),
         ("Parameters", _millions(manifest.model.get("parameters"))),
         ("Trained on", manifest.training.get("data", "unknown")),
-        ("Data licence", manifest.training.get("licence", "unknown")),
+        ("Data licence", manifest.training.get("licence", manifest.licence.data)),
         (
             "Recording",
             f"{info.name}, {len(record.recording)} frames"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.data.base import Recording
-from perception.demo.scenario import FaultInjector, Phase, make_scenario, modality_title
+from perception.demo.scenario import FaultInjector, Phase, make_scenario, sensor_title
 from perception.errors import ConfigError
 from perception.files.writing import write_image, writing
-from perception.frame import Frame, Modality
-from perception.metrics.evaluate import LOW_SCORE, Scorer
+from perception.frame import Frame
+from perception.metrics.evaluate import LOW_SCORE, Scorer, shared_sensors
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Detections, Result
 from perception.viz.overlay import draw_result, draw_sample
@@ -42,7 +42,7 @@ class DemoRecord:
 
     pipeline: Pipeline
     recording: Recording
-    modalities: tuple[Modality, ...]
+    sensors: tuple[str, ...]
     rows: list[dict[str, Any]]
     phases: list[PhaseRecord]
     mosaics: list[NDArray[np.uint8]]
@@ -66,33 +66,35 @@ def run_demo(
         on_frame: called after each frame.
 
     Raises:
-        ConfigError: bundle and recording have no modality in common.
+        ConfigError: bundle and recording have no sensor in common.
     """
-    modalities = tuple(m for m in pipeline.modalities if m in recording.info.modalities)
-    if not modalities:
-        raise ConfigError("bundle and recording have no modality in common")
-    scenario = make_scenario(modalities, len(recording))
+    sensors = shared_sensors(pipeline.kinds, recording.info)
+    if not sensors:
+        raise ConfigError("bundle and recording have no sensor in common")
+    scenario = make_scenario(sensors, len(recording))
     injector = FaultInjector(scenario)
     phases = [
         PhaseRecord(p, _scorer(pipeline, recording), _scorer(reference, recording))
         for p in scenario
     ]
     before = pipeline.min_score
-    shown_score = pipeline.manifest.detection.score_threshold if before is None else before
+    boxes = pipeline.manifest.tasks.boxes2d
+    usual = boxes.score_threshold if boxes is not None else 0.0
+    shown_score = usual if before is None else before
     for each in (pipeline, reference):
         each.min_score = LOW_SCORE
-        each.expected = modalities  # a sensor that the recording never had is not missed
+        each.expected = sensors  # a sensor that the recording never had is not missed
     pictures = out / "overlays"
     pictures.mkdir(parents=True, exist_ok=True)
     rows, mosaics = [], []
-    _warm_up(pipeline, recording, modalities)
+    _warm_up(pipeline, recording, sensors)
     for index in range(len(recording)):
-        clean = _restricted(recording.frame(index), modalities)
+        clean = _restricted(recording.frame(index), sensors)
         frame = injector.apply(index, clean)
         result = pipeline(frame)
         record = next(p for p in phases if p.phase.start <= index < p.phase.stop)
         accuracy = _score(record, reference, clean, recording, index, result)
-        rows.append(_row(index, modalities, record.phase, result, accuracy))
+        rows.append(_row(index, sensors, record.phase, result, accuracy))
         if result.used:
             record.latencies.append(result.total_ms)
         mosaic = draw_mosaic(pipeline, clean, frame, _above(result, shown_score), record.phase)
@@ -104,18 +106,18 @@ def run_demo(
         on_frame()
     pipeline.min_score = before
     _write_csv(rows, out / "frames.csv")
-    return DemoRecord(pipeline, recording, modalities, rows, phases, mosaics)
+    return DemoRecord(pipeline, recording, sensors, rows, phases, mosaics)
 
 
-def _restricted(frame: Frame, modalities: tuple[Modality, ...]) -> Frame:
-    return Frame({m: s for m, s in frame.items() if m in modalities}, frame.stamp_ns)
+def _restricted(frame: Frame, sensors: tuple[str, ...]) -> Frame:
+    return Frame({name: s for name, s in frame.items() if name in sensors}, frame.stamp_ns)
 
 
-def _warm_up(pipeline: Pipeline, recording: Recording, modalities: tuple[Modality, ...]) -> None:
+def _warm_up(pipeline: Pipeline, recording: Recording, sensors: tuple[str, ...]) -> None:
     """Let memory be allocated before anything is timed."""
     for _ in range(3):
         pipeline.reset()
-        pipeline(_restricted(recording.frame(0), modalities))
+        pipeline(_restricted(recording.frame(0), sensors))
     pipeline.reset()
     pipeline.counters.clear()
 
@@ -161,12 +163,12 @@ def _above(result: Result, threshold: float) -> Result:
     kept = Detections(
         result.boxes.xyxy[keep], result.boxes.scores[keep], result.boxes.class_ids[keep]
     )
-    return Result(**{**result.__dict__, "boxes": kept})
+    return replace(result, boxes=kept)
 
 
 def _row(
     index: int,
-    modalities: tuple[Modality, ...],
+    sensors: tuple[str, ...],
     phase: Phase,
     result: Result,
     accuracy: dict[str, float],
@@ -182,7 +184,7 @@ def _row(
         "engine_ms": round(result.engine_ms, 3),
     }
     row |= {f"{step}_ms": round(ms, 3) for step, ms in result.timings.items() if step != "total"}
-    row |= {f"health_{m}": result.health.get(m, "lost") for m in modalities}
+    row |= {f"health_{s}": result.health.get(s, "lost") for s in sensors}
     return row | {k: round(v, 4) for k, v in accuracy.items()}
 
 
@@ -219,12 +221,12 @@ def draw_mosaic(
     first = draw_sample(next(iter(clean.values())))
     height = max(90, round(TILE_WIDTH * first.shape[0] / first.shape[1]))
     tiles = []
-    for modality in clean:
-        fault = phase.faults.get(modality)
-        used = modality in result.used
-        title = modality_title(modality) + ("" if used else f": {fault or 'not used'}")
-        if modality in given:
-            tiles.append(_tile(draw_sample(given[modality]), title, height, dim=not used))
+    for sensor in clean:
+        fault = phase.faults.get(sensor)
+        used = sensor in result.used
+        title = sensor_title(sensor) + ("" if used else f": {fault or 'not used'}")
+        if sensor in given:
+            tiles.append(_tile(draw_sample(given[sensor]), title, height, dim=not used))
         else:
             blank = np.full((height, TILE_WIDTH, 3), 90, np.uint8)
             tiles.append(_tile(blank, title, height, dim=True))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import Literal
 
 import numpy as np
 
-from perception.frame import Frame, Modality, Sample
+from perception.frame import Frame, Sample
 
 Fault = Literal["lost", "frozen", "dark"]
 
@@ -26,40 +27,37 @@ class Phase:
     name: str
     start: int
     stop: int
-    faults: dict[Modality, Fault] = field(default_factory=dict)
+    faults: dict[str, Fault] = field(default_factory=dict)
 
 
 _NAMES = {"rgb": "RGB", "depth": "Depth", "thermal": "Thermal", "lidar": "LiDAR"}
 
 
-def modality_title(modality: str) -> str:
+def sensor_title(sensor: str) -> str:
     """The name to show to people."""
-    return _NAMES.get(modality, modality)
+    return _NAMES.get(sensor, sensor)
 
 
-def make_scenario(modalities: Sequence[Modality], frames: int) -> list[Phase]:
+def make_scenario(sensors: Sequence[str], frames: int) -> list[Phase]:
     """A script for these sensors: each fails in its own way, alone and together, and comes back.
 
-    The first sensor (RGB) goes dark, the second dies, the last freezes; with three sensors or more
-    all but one die at once; at the end everything is back.  One sensor alone dies and comes back.
+    The first sensor (RGB) goes dark, the second dies, the third freezes, and so on; with three
+    sensors or more all but one die at once; at the end everything is back.  One sensor alone dies and comes back.
     """
-    steps: list[tuple[str, dict[Modality, Fault]]] = [("All sensors", {})]
+    steps: list[tuple[str, dict[str, Fault]]] = [("All sensors", {})]
     ways: tuple[Fault, ...] = ("dark", "lost", "frozen", "lost")
     words = {"dark": "goes dark", "lost": "is lost", "frozen": "freezes"}
-    if len(modalities) == 1:
-        steps.append((f"{modality_title(modalities[0])} is lost", {modalities[0]: "lost"}))
+    if len(sensors) > 1:
+        for sensor, fault in zip(sensors, cycle(ways), strict=False):
+            steps.append((f"{sensor_title(sensor)} {words[fault]}", {sensor: fault}))
+    if len(sensors) <= 2:
+        steps.append((f"{sensor_title(sensors[0])} is lost", {sensors[0]: "lost"}))
     else:
-        for modality, fault in zip(modalities, ways, strict=False):
-            steps.append((f"{modality_title(modality)} {words[fault]}", {modality: fault}))
-        if len(modalities) == 2:
-            steps.append((f"{modality_title(modalities[0])} is lost", {modalities[0]: "lost"}))
-        else:
-            last = modalities[-1]
-            gone: dict[Modality, Fault] = dict.fromkeys(modalities[:-1], "lost")
-            steps.append((f"Only {modality_title(last)} left", gone))
-            if "rgb" in modalities and "thermal" in modalities:
-                most: dict[Modality, Fault] = {m: "lost" for m in modalities if m != "thermal"}
-                steps.append(("Only Thermal left", most))
+        gone: dict[str, Fault] = dict.fromkeys(sensors[:-1], "lost")
+        steps.append((f"Only {sensor_title(sensors[-1])} left", gone))
+        if "rgb" in sensors and "thermal" in sensors:
+            most: dict[str, Fault] = {s: "lost" for s in sensors if s != "thermal"}
+            steps.append(("Only Thermal left", most))
     steps.append(("All sensors back", {}))
     edges = np.linspace(0, frames, len(steps) + 1).round().astype(int)
     phases = []
@@ -74,7 +72,7 @@ class FaultInjector:
 
     def __init__(self, phases: Sequence[Phase]) -> None:
         self.phases = phases
-        self._last: dict[Modality, Sample] = {}
+        self._last: dict[str, Sample] = {}
 
     def phase(self, index: int) -> Phase:
         """The phase of frame `index`."""
@@ -83,26 +81,26 @@ class FaultInjector:
     def apply(self, index: int, frame: Frame) -> Frame:
         """The frame as the pipeline gets it."""
         faults = self.phase(index).faults
-        samples: dict[Modality, Sample] = {}
-        for modality, sample in frame.items():
-            fault = faults.get(modality)
+        samples: dict[str, Sample] = {}
+        for sensor, sample in frame.items():
+            fault = faults.get(sensor)
             if fault == "lost":
                 continue
             if fault == "frozen":
-                before = self._last.get(modality, sample)
-                samples[modality] = replace(before, stamp_ns=sample.stamp_ns)
+                before = self._last.get(sensor, sample)
+                samples[sensor] = replace(before, stamp_ns=sample.stamp_ns)
                 continue
-            self._last[modality] = sample
-            samples[modality] = darken(sample) if fault == "dark" else sample
+            self._last[sensor] = sample
+            samples[sensor] = darken(sample) if fault == "dark" else sample
         return Frame(samples, frame.stamp_ns)
 
 
 def darken(sample: Sample) -> Sample:
     """What a covered or blinded sensor gives: black, no depth, one temperature, no points."""
-    if sample.modality == "rgb":
+    if sample.kind == "rgb":
         return replace(sample, data=np.zeros_like(sample.data))
-    if sample.modality == "depth":
+    if sample.kind == "depth":
         return replace(sample, data=np.full_like(sample.data, np.nan))
-    if sample.modality == "thermal":
+    if sample.kind == "thermal":
         return replace(sample, data=np.full_like(sample.data, np.nanmedian(sample.data)))
     return replace(sample, data=sample.data[:0])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from perception.errors import ConfigError
 
 FUSER, PRESENCE, IMAGE = "fuser", "presence", "image"
 
@@ -65,3 +68,44 @@ class Wiring:
     def present(self, names: Collection[str]) -> NDArray[np.float32]:
         """The fuser's `presence` where these inputs are there."""
         return np.array([name in names for name in self.presence], np.float32)
+
+
+def match_inputs(
+    kinds: Mapping[str, str],
+    inputs: Mapping[str, str],
+    given: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """By sensor, the input of a bundle that it is for, as `Pipeline.load` takes it.
+
+    An input is for the sensor that is given for it, else for the one of its name and kind, else, where
+    it is the only input of a kind of which there is one sensor, for that.  One that is for no sensor
+    keeps its own name for that of its sensor, which is missing.
+
+    Args:
+        kinds: the sensors' kinds, by name; empty for one of unknown kind.
+        inputs: the inputs' kinds, by name.
+        given: by sensor, its input.
+
+    Raises:
+        ConfigError: there is no such input, or it is of another kind, or it is given twice.
+    """
+    for sensor, name in given.items():
+        takes = ", ".join(n if n == k else f"{n} ({k})" for n, k in inputs.items())
+        if name not in inputs:
+            raise ConfigError(
+                f"the bundle has no input '{name}'", where=sensor, hint=f"it takes {takes}"
+            )
+        if kinds.get(sensor) not in (None, "", inputs[name]):
+            raise ConfigError(f"is {kinds[sensor]}, input {name} is {inputs[name]}", where=sensor)
+        if other := next((s for s, n in given.items() if n == name and s != sensor), None):
+            raise ConfigError(f"{sensor} and {other} are for the same input", where=name)
+    found = {name: sensor for sensor, name in given.items()}
+    for name, kind in inputs.items():
+        own = name not in given and kinds.get(name) in ("", kind)
+        alike = [s for s, k in kinds.items() if k == kind]
+        single = len(alike) == list(inputs.values()).count(kind) == 1 and alike[0] not in given
+        if name not in found and (own or single):
+            found[name] = name if own else alike[0]
+    # A sensor of an input's name that is for another input leaves that one without a sensor.
+    found |= {n: n for n in inputs if n not in found and n not in found.values()}
+    return {sensor: name for name, sensor in found.items()}
