@@ -42,7 +42,8 @@ def make_scenario(sensors: Sequence[str], frames: int) -> list[Phase]:
     """A script for these sensors: each fails in its own way, alone and together, and comes back.
 
     The first sensor (RGB) goes dark, the second dies, the third freezes, and so on; with three
-    sensors or more all but one die at once; at the end everything is back.  One sensor alone dies and comes back.
+    sensors or more all but one die at once; at the end everything is back.  One sensor alone dies and
+    comes back.
     """
     steps: list[tuple[str, dict[str, Fault]]] = [("All sensors", {})]
     ways: tuple[Fault, ...] = ("dark", "lost", "frozen", "lost")
