@@ -167,9 +167,10 @@ class Playback:
                 parse(message),
                 self.thermal_unit,
                 least_range_m=self.least_range_m,
+                sensor=sensor,
             )
             stamp = self.stamps.mend(sensor, sample.time_ns, recorded)
-            sample = self.calibration.attach(replace(sample, stamp_ns=stamp, sensor=sensor))
+            sample = self.calibration.attach(replace(sample, stamp_ns=stamp))
             camera = sample.camera
             if sensor in self._guessed and camera is not None:
                 fits = (camera.height, camera.width) == sample.data.shape[:2]

@@ -25,8 +25,8 @@ from perception.adapters.messages import to_camera, to_sample
 from perception.bags.files import (
     TOPICS,
     messages_of,
-    modality_topics,
     read_bag,
+    sensor_topics,
     topics_of,
     write_bag,
 )
@@ -92,10 +92,10 @@ def test_the_bag_says_what_is_in_it(bag: Path) -> None:
     topics = topics_of(bag)
     assert topics["/tf_static"] == "tf2_msgs/msg/TFMessage"
     assert topics["/sensors/rgb/camera_info"] == "sensor_msgs/msg/CameraInfo"
-    assert modality_topics(bag, {}) == TOPICS
-    assert modality_topics(bag, {"rgb": TOPICS["thermal"]}) == {"rgb": TOPICS["thermal"]}
+    assert sensor_topics(bag, {}) == TOPICS
+    assert sensor_topics(bag, {"rgb": TOPICS["thermal"]}) == {"rgb": TOPICS["thermal"]}
     with pytest.raises(DataError, match="no topic /other"):
-        modality_topics(bag, {"rgb": "/other"})
+        sensor_topics(bag, {"rgb": "/other"})
 
 
 def test_a_single_mcap_file_reads_like_its_folder(bag: Path) -> None:

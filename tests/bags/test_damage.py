@@ -14,20 +14,19 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
 
-from perception.runtime.output import Output
 from rosbags.rosbag2 import CompressionFormat, CompressionMode
 
 from perception.adapters.calibration import MessageCalibration
-from perception.bags.files import modality_topics, read_bag, topics_of
+from perception.bags.files import read_bag, sensor_topics, topics_of
 from perception.bags.messages import parse
 from perception.bags.playback import Playback
 from perception.bags.survey import survey
 from perception.errors import AnySenseError
-from perception.frame import Modality
+from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.stream import Stream
+from perception.runtime.result import Result
 
-TOPICS: dict[Modality, str] = {"rgb": "/cam/rgb", "lidar": "/pts"}
+TOPICS: dict[str, str] = {"rgb": "/cam/rgb", "lidar": "/pts"}
 MOST_OUTPUTS = 10_000
 MOST_MEMORY = 3 * 2**30
 
@@ -104,12 +103,13 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def _play(path: Path, pipeline: Pipeline) -> list[Output]:
-    topics = modality_topics(path, TOPICS)
+def _play(path: Path, pipeline: Pipeline) -> list[Result]:
+    topics = sensor_topics(path, TOPICS)
     found = survey(path, topics)
     pipeline.reset()
     timing = found.timing(dict.fromkeys(topics, 0), 200_000_000)
-    stream = Stream(pipeline, timing, found.deadline_ns(80_000_000, 200_000_000))
+    deadline = found.deadline_ns(80_000_000, 200_000_000)
+    stream = StreamCore(pipeline, StreamSettings(timing, deadline))
     calibration = MessageCalibration(max_age_ns=found.transform_age_ns)
     return list(Playback(stream, topics, calibration, found).run(path))
 
@@ -138,5 +138,5 @@ def test_any_damage_is_one_line_at_worst(
 
     path.write_bytes(bags[kind])
     outputs = _play(path, pipeline)
-    assert [o.result.used for o in outputs] == [("rgb", "lidar")] * 3
+    assert [result.used for result in outputs] == [("rgb", "lidar")] * 3
     check()

@@ -23,8 +23,8 @@ from perception.cli.main import main
 from perception.geometry.rig import Rig, SensorCalibration, save_rig
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.collector import SensorTiming
+from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.stream import Stream
 
 MS, S = 10**6, 10**9
 RGBD = ("--topic", "rgb=/cam/rgb", "--topic", "depth=/cam/depth")
@@ -363,7 +363,8 @@ def test_of_several_static_transforms_the_first_holds_before_it_was_recorded(
     bad = ("camera_optical", "lidar", (0.0, 0.0, 0.0, 0.0))
     path = kit.write(_calibrated_late(kit, (30, bad), (150, MOUNT), (350, turned)))
     topics: dict[Any, str] = {"rgb": "/cam/rgb", "lidar": "/pts"}
-    stream = Stream(Pipeline.load(tiny_bundle, "cpu"), {m: SensorTiming() for m in topics}, 80 * MS)
+    settings = StreamSettings({m: SensorTiming() for m in topics}, 80 * MS)
+    stream = StreamCore(Pipeline.load(tiny_bundle, "cpu"), settings)
     playback = Playback(stream, topics, MessageCalibration(), survey(path, topics))
     outputs = list(playback.run(path))
     places = [o.samples["lidar"].extrinsics for o in outputs if "lidar" in o.samples]
@@ -402,7 +403,7 @@ def test_required_sensors_and_their_least_number(kit: Any, replay: Any) -> None:
         assert {s for s, _ in done.states()[2:]} == {"hold"}
     for option, words in (
         (("--require", "lidar"), "'lidar' is not among rgb, depth"),
-        (("--require", "sonar"), "unknown modality 'sonar'"),
+        (("--require", "sonar"), "'sonar' is not among rgb, depth"),
         (("--minimum", "3"), "there are only 2 sensors"),
         (("--minimum", "0"), "must be at least 1"),
         (("--derating", "0"), "--derating: must be positive"),

@@ -26,7 +26,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode
 
 from perception.bags import sqlite as sqlite_module
 from perception.bags import storage as storage_module
-from perception.bags.files import modality_topics, read_bag, topics_of, write_bag
+from perception.bags.files import read_bag, sensor_topics, topics_of, write_bag
 from perception.bags.messages import parse
 from perception.bags.storage import open_bag
 from perception.errors import AnySenseError, DataError
@@ -207,7 +207,7 @@ def test_types_of_chosen_topics_are_checked(kit: Any) -> None:
             ("/cam/rgb/compressed", kit.compressed(t, "jpeg", b"x"), t),
         ]
     )
-    assert modality_topics(path, {"rgb": "/cam/rgb/compressed", "lidar": "/pts"})
+    assert sensor_topics(path, {"rgb": "/cam/rgb/compressed", "lidar": "/pts"})
     for modality, topic, words in (
         ("rgb", "/cam/info", "sensor_msgs/msg/CameraInfo, which is no rgb (could be /cam/rgb, "),
         ("depth", "/pts", "sensor_msgs/msg/PointCloud2, which is no depth"),
@@ -215,11 +215,11 @@ def test_types_of_chosen_topics_are_checked(kit: Any) -> None:
         ("thermal", "/other", "no topic /other for thermal (could be /cam/rgb, /cam/rgb/comp"),
     ):
         with pytest.raises(DataError) as caught:
-            modality_topics(path, {modality: topic})
+            sensor_topics(path, {modality: topic})
         assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
     only = kit.write([("/pts", kit.cloud(t), t)])
     with pytest.raises(DataError, match="the bag has no sensor_msgs/msg/Image or"):
-        modality_topics(only, {"rgb": "/pts"})
+        sensor_topics(only, {"rgb": "/pts"})
 
 
 @pytest.mark.parametrize("count", [1, 5, 12, 13, 40])
@@ -232,7 +232,7 @@ def test_of_many_topics_that_fit_some_are_named_and_the_others_counted(
     path = kit.path(".mcap")
     path.write_bytes(build.end())
     with pytest.raises(DataError) as caught:
-        modality_topics(path, {"rgb": "/none"})
+        sensor_topics(path, {"rgb": "/none"})
     line = str(caught.value)
     counted = re.search(r" and (\d+) more", line)
     named = line.count("/cam")
@@ -250,7 +250,7 @@ def test_topics_of_other_encodings_are_named(kit: Any, mcap: Any) -> None:
     path.write_bytes(build.end())
     assert _read(path) == [("/rgb", 2, data)]
     with pytest.raises(DataError, match=r"/cam is protobuf data, which is no rgb .*could be /rgb"):
-        modality_topics(path, {"rgb": "/cam"})
+        sensor_topics(path, {"rgb": "/cam"})
 
 
 # -- hostile files -------------------------------------------------------------------------------
