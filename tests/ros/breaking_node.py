@@ -2,7 +2,8 @@
 
 `ANYSENSE_TEST_BREAK` says how: `load` gives the first backend of `device: cuda` graphs that are cut
 off; `run` makes that backend fail after some inferences; `switch:FILE` makes the CPU backend fail, at
-loading as well as running, while FILE exists; `slow:SECONDS` makes every inference take so long.
+loading as well as running, while FILE exists; `slow:SECONDS` makes every inference take so long;
+`hang:FILE` makes the encoder of rgb not answer while FILE exists.
 """
 
 from __future__ import annotations
@@ -68,6 +69,21 @@ class Slow(OnnxRuntimeEngine):
         return super().infer(feeds)
 
 
+class Hanging(OnnxRuntimeEngine):
+    """One graph does not answer while a file exists."""
+
+    switch = Path()
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        super().__init__(path, "cpu", threads)
+        self._hangs = path.name == "encoder_rgb.onnx"
+
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        while self._hangs and self.switch.exists():
+            time.sleep(0.05)
+        return super().infer(feeds)
+
+
 def cut_off(path: Path, threads: int | None) -> Engine:
     """Load half of a graph's file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -86,6 +102,9 @@ def arrange(how: str) -> None:
     elif how.startswith("slow:"):
         Slow.seconds = float(how.removeprefix("slow:"))
         BACKENDS[CPU] = replace(BACKENDS[CPU], load=Slow)
+    elif how.startswith("hang:"):
+        Hanging.switch = Path(how.removeprefix("hang:"))
+        BACKENDS[CPU] = replace(BACKENDS[CPU], load=Hanging)
     else:
         Switched.switch = Path(how.removeprefix("switch:"))
         BACKENDS[CPU] = replace(BACKENDS[CPU], load=Switched)

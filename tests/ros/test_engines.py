@@ -94,3 +94,29 @@ def test_with_no_backend_left_the_node_waits_and_tries_again(start: Start, tmp_p
         fates = (sensor.taken, sensor.superseded, sensor.rejected, sensor.waiting)
         assert sensor.received == sum(fates), sensor
     assert "loaded anew" in node.log
+
+
+def test_an_encoder_that_does_not_answer_stops_no_other_sensor(
+    start: Start, tmp_path: Path
+) -> None:
+    switch = tmp_path / "hangs"
+    _, bench = start("cpu", f"hang:{switch}")
+    bench.wait_full()
+    switch.touch()
+    try:
+        rest = list(KINDS[1:])
+        status = bench.wait_status(
+            lambda s: list(s.used) == rest and s.sensors[0].health == "stalled", "output of others"
+        )
+        assert "encoder has not answered" in status.sensors[0].line
+        assert {s.health for s in status.sensors[1:]} == {"ok"}
+        bench.wait_diagnostic("rgb", lambda d: "not answered" in d.message, "who hangs")
+        start_of = len(bench.statuses)
+        bench.wait_status(lambda s: len(bench.statuses) > start_of + 10, "outputs that go on")
+        assert {tuple(s.used) for s in bench.statuses[start_of:]} == {tuple(rest)}
+    finally:
+        switch.unlink()
+    after = bench.wait_full()
+    for sensor in after.sensors:
+        fates = (sensor.taken, sensor.superseded, sensor.rejected, sensor.waiting)
+        assert sensor.received == sum(fates), sensor

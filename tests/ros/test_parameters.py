@@ -12,6 +12,8 @@ import pytest
 import rclpy
 import yaml
 from anysense_ros import parameters
+from hypothesis import given
+from hypothesis import strategies as st
 from rclpy.context import Context
 from rclpy.node import Node
 
@@ -192,3 +194,37 @@ def test_what_a_bundle_refuses(declare: Declare, values: dict[str, Any], line: s
     with pytest.raises(AnySenseError) as caught:
         declare(values, manifest=bundle)
     assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+NAMES = st.sampled_from([*KINDS, "front", "rear", "roof", "left", "right"])
+MAYBE_KIND = st.sampled_from(["", *KINDS])
+
+
+@given(
+    st.dictionaries(NAMES, st.tuples(MAYBE_KIND, st.just("") | NAMES), min_size=1, max_size=5),
+    st.dictionaries(NAMES, st.sampled_from(KINDS), min_size=1, max_size=5),
+)
+def test_sensors_find_inputs_of_their_kind_or_are_refused(
+    sensors: dict[str, tuple[str, str]], inputs: dict[str, str]
+) -> None:
+    manifest = _bundle({n: n if n in KINDS else kind for n, kind in inputs.items()})
+    takes = manifest.inputs.kinds
+    values = {n: s.default for n, s in parameters.specs_for(dict.fromkeys(sensors, "")).items()}
+    values |= {"sensors": list(sensors)}
+    for name, (kind, wanted) in sensors.items():
+        values |= {f"{name}.kind": kind, f"{name}.input": wanted}
+    try:
+        found = parameters.check(values, manifest)
+    except AnySenseError as error:
+        assert "\n" not in str(error)
+        # What is called and made like the bundle's own inputs is never refused.
+        assert any(n not in takes or w or k not in ("", takes[n]) for n, (k, w) in sensors.items())
+        return
+    assert set(found.sensors) == set(found.inputs) == set(sensors)
+    assert len(set(found.inputs.values())) == len(sensors)
+    for name, (kind, wanted) in sensors.items():
+        own = found.inputs[name]
+        assert found.kinds[name] == takes[own] and kind in ("", takes[own])
+        assert name not in KINDS or takes[own] == name
+        assert own == wanted or not wanted
+        assert wanted or own == name or list(takes.values()).count(takes[own]) == 1

@@ -38,6 +38,7 @@ PARAMETERS = {
 
 @pytest.fixture(scope="module")
 def bench(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    assert STEREO.is_dir(), "'make test-ros' makes it"
     folder = tmp_path_factory.mktemp("cameras")
     node = NodeProcess("perception_node", folder, domain, PARAMETERS)
     bench = Bench(domain, rate_hz=10.0, sensors=tuple(KINDS), kinds=KINDS)

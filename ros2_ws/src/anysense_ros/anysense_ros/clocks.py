@@ -44,7 +44,7 @@ class ForwardClock(Clock):
         """
         if not self._simulated:
             return Moment(time.monotonic_ns(), time.time_ns())
-        with self._lock:  # the executor and the worker both ask
+        with self._lock:  # the executor and the stream both ask
             now = self._node.get_clock().now().nanoseconds
             # The first reading may be far from zero; what counts are differences.
             if self._last and now > self._last:

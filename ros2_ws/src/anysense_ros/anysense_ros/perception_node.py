@@ -358,8 +358,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         self._reporter.no_output(f"stop: {line}", level)
 
     def event(self, event: EngineEvent) -> None:
-        """Note what happens to the engines."""
-        if event.kind != "resting":  # /diagnostics says so
+        """Log what happens to the engines; `EngineLog` hears who takes over, the rest is a state."""
+        if event.kind in ("failed", "reloaded"):
             self._say("error" if event.kind == "failed" else "warn", event.text)
 
     def problem(self, error: Exception) -> None:
