@@ -71,7 +71,8 @@ def test_a_backend_that_fails_while_running_gives_way(start: Start) -> None:
     bench.wait_status(lambda s: s.backend == "onnxruntime-cpu" and len(s.used) == 4, "the next one")
     found = bench.wait_diagnostic("engine", lambda d: "device lost" in d.message, "what failed")
     assert found.level == DiagnosticStatus.WARN
-    assert _value(found, "fallbacks") >= len(KINDS)  # each graph notices for itself
+    # Each graph notices for itself; what was heard last may have been sent before the last did.
+    bench.wait_diagnostic("engine", lambda d: _value(d, "fallbacks") >= len(KINDS), "all of them")
     assert "going on with onnxruntime-cpu" in node.log
     # The inputs that met the failure were run again: no message was lost to it.
     assert all(s.state != s.STOP for s in bench.statuses if s.backend == "onnxruntime-cpu")
