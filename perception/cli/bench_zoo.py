@@ -38,13 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and time every bundle; print the table, write it where asked."""
-    from perception.metrics.evaluate import (
-        LOW_SCORE,
-        Scorer,
-        evaluate_subsets,
-        judged_subsets,
-        shared_sensors,
-    )
+    from perception.metrics import evaluate
     from perception.metrics.zoo_table import ZooRow, make_rows, to_markdown
     from perception.runtime.benchmark import measure
     from perception.runtime.pipeline import Pipeline
@@ -55,18 +49,20 @@ def run(args: argparse.Namespace) -> int:
     pipelines = {b: Pipeline.load(b, args.device, **engine_choices(args)) for b in args.bundles}
     usable = {}
     for name, pipeline in pipelines.items():
-        _ = Scorer(pipeline, recording).lacking  # refuses what cannot be compared, before any work
-        usable[name] = shared_sensors(pipeline.kinds, recording.info)
+        _ = evaluate.Scorer(
+            pipeline, recording
+        ).lacking  # refuses what cannot be compared, before any work
+        usable[name] = evaluate.shared_sensors(pipeline.kinds, recording.info)
         if not usable[name]:
             raise ConfigError(f"takes none of the sensors of {args.data}", where=name)
     with counted("timing", args.frames + 3) as advance:
         times = measure(pipelines, args.frames, 3, advance)
     rows: list[ZooRow] = []
     for name, pipeline in pipelines.items():
-        subsets = judged_subsets(pipeline.manifest, usable[name])
-        pipeline.min_score = LOW_SCORE
+        subsets = evaluate.judged_subsets(pipeline.manifest, usable[name])
+        pipeline.min_score = evaluate.LOW_SCORE
         with counted(name, len(subsets) * len(recording)) as advance:
-            scores = evaluate_subsets(pipeline, recording, subsets, advance)
+            scores = evaluate.evaluate_subsets(pipeline, recording, subsets, advance)
         full = times[name]["subsets"][subset_name(pipeline.sensors)]
         published = _published(pipeline.manifest.model.get("name", ""))
         rows += make_rows(pipeline.manifest, scores, full["total_ms"]["p50"], published)

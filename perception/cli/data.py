@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from perception.cli.console import Table, plain, say, tracked
 from perception.cli.parsing import MAX_SEED, Size, real, whole
@@ -85,18 +86,9 @@ def _check(args: argparse.Namespace) -> int:
 def _make_sim(args: argparse.Namespace) -> int:
     from perception.sim.generate import make_recording
 
-    width, height = args.size
-    make_recording(
-        args.out,
-        args.kind,
-        args.frames,
-        args.seed,
-        size=(height, width),
-        lidar=args.lidar,
-        sensors=args.sensors,
-        yaw_deg=args.yaw,
-        labels_of=args.labels_of,
-    )
+    options: dict[str, Any] = {"sensors": args.sensors, "labels_of": args.labels_of}
+    options |= {"yaw_deg": args.yaw, "size": args.size[::-1], "lidar": args.lidar}
+    make_recording(args.out, args.kind, args.frames, args.seed, **options)
     say(f"wrote {args.frames} simulated frames to {args.out}")
     return 0
 

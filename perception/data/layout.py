@@ -108,35 +108,24 @@ class FolderInfo(BaseModel):
             raise ValueError(f"labels_of: there is no sensor '{self.labels_of}'")
         labeled = self.of(self.labels_of)
         if (labeled.height, labeled.width) != (self.height, self.width):
-            raise ValueError(
-                f"labels_of: height and width are those of {self.labels_of}'s pictures"
-            )
+            raise ValueError(f"labels_of: height and width are those of {self.labels_of}")
         bare = all(s.model_fields_set == {"kind"} for s in self.sensors.values())
         short = bare and set(kinds) <= set(KINDS) and self.labels_of == usual
         self.schema_version = 1 if short else 2
         return self
 
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """The sensors' names."""
-        return tuple(self.sensors)
-
     def of(self, sensor: str) -> SensorInfo:
         """What is so of a sensor, by its own fields or else those of the recording."""
         own = self.sensors[sensor]
-        given = {f: getattr(own, f) for f in SensorInfo.model_fields}
-        usual = {f: getattr(self, f) for f, value in given.items() if value is None}
-        return own.model_copy(update=usual)
+        bare = [field for field in SensorInfo.model_fields if getattr(own, field) is None]
+        return own.model_copy(update={field: getattr(self, field) for field in bare})
 
     def to_dict(self) -> dict[str, Any]:
         """As `dataset.yaml` holds it."""
         plain = self.model_dump(mode="json", by_alias=True)
         if self.schema_version == 1:
-            del plain["labels_of"]
-            names = {"modalities": list(self.sensors)}
-            return dict(
-                e for k, v in plain.items() for e in (names if k == "sensors" else {k: v}).items()
-            )
+            first = {"schema": 1, "name": self.name, "modalities": list(self.sensors)}
+            return first | {k: v for k, v in plain.items() if k not in ("sensors", "labels_of")}
         for name, own in self.sensors.items():
             kept = own.model_dump(mode="json", exclude_none=True)
             plain["sensors"][name] = kept if len(kept) > 1 else own.kind

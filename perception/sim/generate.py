@@ -13,7 +13,7 @@ from perception.data.base import first_reference, named_sensors
 from perception.data.folder import FolderWriter, folder_info
 from perception.errors import ConfigError
 from perception.frame import KINDS, Kind
-from perception.sim.render import RenderedFrame, render
+from perception.sim.render import render
 from perception.sim.scene import DET_CLASSES, SEG_CLASSES, Scene, Weather
 from perception.sim.sensors import BEAM_PATTERNS, make_rig, mount_sensors
 from perception.sim.street import at_time, make_street, random_weather
@@ -120,17 +120,13 @@ def make_recording(
             )
             frame = render(scene, mounted, BEAM_PATTERNS[name], labels_of)
             tags = ("night" if scene.weather.night else "day", name)
-            _write(writer, index, frame, tags)
+            writer.add(
+                f"{index:06d}",
+                {n: v[:, :4] if kinds[n] == "lidar" else v for n, v in frame.samples.items()},
+                stamp_ns=round(index * 1e9 / RATE_HZ),
+                tags=tags,
+                labels=frame.labels,
+                boxes=frame.boxes,
+                boxes3d=frame.boxes3d,
+            )
     return out
-
-
-def _write(writer: FolderWriter, index: int, frame: RenderedFrame, tags: tuple[str, ...]) -> None:
-    writer.add(
-        f"{index:06d}",
-        {n: v[:, :4] if writer.info.of(n).kind == "lidar" else v for n, v in frame.samples.items()},
-        stamp_ns=round(index * 1e9 / RATE_HZ),
-        tags=tags,
-        labels=frame.labels,
-        boxes=frame.boxes,
-        boxes3d=frame.boxes3d,
-    )

@@ -91,7 +91,7 @@ def render(
         if own.kind == "lidar":
             samples[name] = _lidar(scene, caster, own, pattern, rng)
             continue
-        place = replace(own, kind="rgb", frame_id="")
+        place = replace(own, kind="rgb")
         if place not in views:
             views[place] = _View(scene, caster, place)
         view = views[place]
@@ -101,12 +101,12 @@ def render(
             samples[name] = _depth(view.hits, view.rays, view.size, rng)
         else:
             samples[name] = _thermal(scene, view.surface, view.size, rng)
-    view = views[replace(sensors[labels_of], kind="rgb", frame_id="")]
+    view = views[replace(sensors[labels_of], kind="rgb")]
     body_of_geom = np.array([i for i, _ in scene.geoms] + [-1])
     body = body_of_geom[view.hits.geom].reshape(view.size)
     label_of_body = np.array([b.label for b in scene.bodies] + [SKY], np.uint8)
     lidar = next((s for s in sensors.values() if s.kind == "lidar"), None)
-    boxes3d = _boxes3d(scene, lidar or Mounted("lidar", None, LIDAR_POSITION_M, 0.0, "lidar"))
+    boxes3d = _boxes3d(scene, lidar or Mounted("lidar", None, LIDAR_POSITION_M, 0.0))
     return RenderedFrame(samples, label_of_body[body], _boxes(body, label_of_body), boxes3d)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,13 +46,11 @@ BEAM_PATTERNS: dict[str, BeamPattern] = {
 }
 
 
-def camera_model(
-    height: int, width: int, fov_deg: float = 74.0, frame_id: str = "camera"
-) -> CameraModel:
+def camera_model(height: int, width: int, fov_deg: float = 74.0) -> CameraModel:
     """A pinhole camera with this horizontal field of view."""
     focal = width / 2 / np.tan(np.radians(fov_deg / 2))
     return CameraModel(
-        width, height, focal, focal, (width - 1) / 2, (height - 1) / 2, frame_id=frame_id
+        width, height, focal, focal, (width - 1) / 2, (height - 1) / 2, frame_id="camera"
     )
 
 
@@ -65,25 +63,22 @@ class Mounted:
         camera: intrinsics of its pictures; None of a LiDAR.
         position: metres in the ego frame.
         yaw: radians to the left.
-        frame_id: name of its frame.
     """
 
     kind: Kind
     camera: CameraModel | None
     position: tuple[float, float, float]
     yaw: float
-    frame_id: str
+
+    @property
+    def pose(self) -> RigidTransform:
+        """From the sensor's frame (of a camera: its optical frame) to the ego frame."""
+        optical = np.eye(3) if self.camera is None else OPTICAL_FROM_BODY.T
+        return RigidTransform(about_z(self.yaw) @ optical, np.array(self.position))
 
     def to_other(self, other: Mounted) -> RigidTransform:
-        """From this sensor's frame to that of another, of cameras their optical frames."""
-        turn = about_z(other.yaw).T
-        offset = turn @ (np.array(self.position) - other.position)
-        rotation = turn @ about_z(self.yaw)
-        if self.camera is not None:
-            rotation = rotation @ OPTICAL_FROM_BODY.T
-        if other.camera is not None:
-            rotation, offset = OPTICAL_FROM_BODY @ rotation, OPTICAL_FROM_BODY @ offset
-        return RigidTransform(rotation, offset)
+        """From this sensor's frame to that of another."""
+        return other.pose.inverse() @ self.pose
 
 
 MOUNTS = {"right": (0.0, -0.2, 0.0, 74.0), "rear": (-1.5, 0.0, 180.0, 100.0)}
@@ -120,25 +115,21 @@ def mount_sensors(
     for name, kind in kinds.items():
         x, y, z = LIDAR_POSITION_M if kind == "lidar" else (0.0, 0.0, CAMERA_HEIGHT_M)
         forward, left, yaw, fov = MOUNTS.get(name, (0.0, 0.0, 0.0, 74.0))
-        frame_id = "camera" if name in KINDS and kind != "lidar" else name
-        camera = None if kind == "lidar" else camera_model(*size, fov, frame_id)
+        camera = None if kind == "lidar" else camera_model(*size, fov)
         turned = float(np.radians(yaw_deg.get(name, yaw)))
-        found[name] = Mounted(kind, camera, (x + forward, y + left, z), turned, frame_id)
+        found[name] = Mounted(kind, camera, (x + forward, y + left, z), turned)
     return found
 
 
 def make_rig(sensors: Mapping[str, Mounted], reference: str) -> Rig:
-    """The calibration of sensors; pictures from the reference's place need no extrinsics."""
-    origin = sensors[reference]
-    found = {}
+    """The calibration of sensors; pictures from the reference's place are aligned with it."""
+    origin, found = sensors[reference], {}
     for name, own in sensors.items():
-        aligned = own.camera is not None and (own.position, own.yaw) == (
-            origin.position,
-            origin.yaw,
-        )
-        extrinsics = None if aligned else own.to_other(origin)
-        camera = own.camera or origin.camera
-        found[name] = SensorCalibration(camera, extrinsics, own.frame_id, kind=own.kind)
+        aligned = own.camera is not None and replace(own, kind=origin.kind) == origin
+        extrinsics, frame_id = (None, reference) if aligned else (own.to_other(origin), name)
+        frame_id = "camera" if aligned and reference in KINDS else frame_id
+        camera = own.camera and replace(own.camera, frame_id=frame_id)
+        found[name] = SensorCalibration(camera, extrinsics, frame_id, kind=own.kind)
     return Rig(found, reference=reference)
 
 

@@ -89,7 +89,7 @@ def test_descriptions_of_the_data_page(tmp_path: Path) -> None:
     assert [name for name, _ in blocks] == ["dataset.yaml", "rig.yaml"]
     for name, text in blocks:
         (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_info(tmp_path).modalities == ("rgb", "depth", "lidar")
+    assert list(read_info(tmp_path).sensors) == ["rgb", "depth", "lidar"]
     rig = load_rig(tmp_path / "rig.yaml")
     assert rig.cameras == ["front", "depth", "rear"] and rig.kinds["lidar"] == "lidar"
     ahead = np.array([[5.0, 0, 0]])  # of the LiDAR: before the one camera, behind the other

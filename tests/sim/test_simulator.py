@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from perception.cli.main import main
 from perception.data import open_recording
 from perception.data.check import check_folder
 from perception.errors import ConfigError, DataError
@@ -262,6 +264,32 @@ def test_labels_are_of_the_camera_that_was_chosen(tmp_path: Path) -> None:
     assert not np.array_equal(front, rear)
     ahead = labels("turned", sensors={"front": "rgb"}, yaw_deg={"front": 180.0})
     assert not np.array_equal(ahead, front)
+
+
+def test_the_command_names_sensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["data", "make-sim", "--frames", "1", "--size", "64x48", "--out"]
+    chosen = ["--sensors", "front=rgb,side=rgb,lidar", "--yaw", "side=-90", "--labels-of", "side"]
+    assert main([*argv, str(tmp_path / "r"), *chosen]) == 0
+    recording = open_recording("folder", tmp_path / "r")
+    assert recording.info.sensors == {"lidar": "lidar", "front": "rgb", "side": "rgb"}
+    extrinsics = recording.frame(0)["front"].extrinsics
+    assert recording.info.labels_of == "side" and extrinsics is not None
+    # What is ahead of the front camera is left of one that looks right.
+    assert extrinsics.apply(np.array([[0.0, 0, 5]])) == pytest.approx(np.array([[-5.0, 0, 0]]))
+    capsys.readouterr()
+    for options, fault in (
+        (["--sensors", "a=rgb,a=depth"], "--sensors: 'a' is given twice"),
+        (["--sensors", "a=rgb,"], "'' is no name of a sensor"),
+        (["--sensors", "a=sonar"], "unknown kind of sensor 'sonar'"),
+        (["--yaw", "rgb=nan"], "--yaw: must be at least -360"),
+        (["--yaw", "a=5"], "there is no sensor 'a'"),
+        (["--labels-of", "a"], "labels_of: labels are in the pixels of a camera"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert main([*argv, str(tmp_path / "x"), *options]) == 2
+        error = capsys.readouterr().err.strip()
+        assert fault in error and "\n" not in error, error
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
