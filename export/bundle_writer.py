@@ -12,7 +12,7 @@ from torch import Tensor
 from export.bundle_folder import check_target, replacing_bundle
 from export.bundle_graphs import GraphChoice, write_composed
 from export.folding import fold_batch_norm, round_weights_to_half
-from export.graphs import graph_specs, modular_graphs, wiring_of
+from export.graphs import graph_specs, modular_graphs
 from export.onnx_writer import OPSET, write_onnx
 from export.parity import ParityRow, check_parity
 from perception.data.base import ClassInfo, RecordingInfo
@@ -28,6 +28,7 @@ from perception.runtime.manifest import (
     check_name,
 )
 from perception.runtime.records import BundleRecords
+from perception.runtime.wiring import Wiring
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from perception.training.config import TrainConfig
@@ -98,7 +99,7 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
     if options.half_storage:
         round_weights_to_half(folded)
     images = random_images(config.preprocess)
-    wiring = wiring_of(model)
+    wiring = Wiring.of(model.encoder_of)
     graphs = modular_graphs(wiring, opset=OPSET, dynamic=options.dynamic)
     with replacing_bundle(out) as folder:
         for spec in graph_specs(folded, images):

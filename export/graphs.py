@@ -79,11 +79,6 @@ class GraphSpec:
     outputs: list[str]
 
 
-def wiring_of(model: FusionModel) -> Wiring:
-    """How the graphs of a model are joined."""
-    return Wiring.of(model.encoder_of)
-
-
 def modular_graphs(wiring: Wiring, **options: Any) -> Graphs:
     """The files that `graph_specs` names, as a manifest lists them; `options` are other fields of it."""
     return Graphs(
@@ -105,7 +100,7 @@ def graph_specs(model: nn.Module, images: dict[str, Tensor]) -> list[GraphSpec]:
     if not isinstance(model, FusionModel):
         raise EngineError(f"{type(model).__name__} cannot be exported as encoders and fuser")
     model.eval()
-    wiring, names = wiring_of(model), list(model.feature_names)
+    wiring, names = Wiring.of(model.encoder_of), list(model.feature_names)
     files = modular_graphs(wiring)
     specs: dict[str, GraphSpec] = {}
     inputs: dict[str, Tensor] = {PRESENCE: torch.ones(len(wiring.presence))}

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.graphs import flatten_output, modular_graphs, wiring_of
+from export.graphs import flatten_output, modular_graphs
 from export.modular import features_of, feeds_for
 from perception.errors import ParityError
 from perception.frame import subset_name, subsets_of
 from perception.models.interface import FusionModel
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.manifest import GraphFile, Graphs
-from perception.runtime.wiring import PRESENCE
+from perception.runtime.wiring import PRESENCE, Wiring
 
 TOLERANCE = 1e-3
 
@@ -50,7 +50,7 @@ def check_parity(
     def load(graph: GraphFile) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(folder / graph.file, "cpu")
 
-    wiring = wiring_of(model)
+    wiring = Wiring.of(model.encoder_of)
     graphs = graphs or modular_graphs(wiring)
     fuser, single = load(graphs.fuser), load(graphs.single) if graphs.single is not None else None
     arrays = {name: images[name].numpy() for name in wiring.names}

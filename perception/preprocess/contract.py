@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from perception.errors import InputError
-from perception.frame import KINDS, Kind, check_name, in_order
+from perception.frame import KINDS, RESERVED, Kind, check_name, in_order
 
 CHANNELS: dict[Kind, int] = {"rgb": 3, "depth": 2, "thermal": 2, "lidar": 4}
 """Channels of each kind's network input."""
@@ -252,6 +252,8 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
                 raise ValueError(f"{name}: an input of another kind cannot be called so")
             if spec.view.into is not None and spec.view.into not in self.root:
                 raise ValueError(f"{name}.view.into: there is no input '{spec.view.into}'")
+            if spec.encoder in RESERVED:
+                raise ValueError(f"{name}: no encoder can be called '{spec.encoder}'")
             spec = spec if spec.encoder else spec.model_copy(update={"encoder": name})
             same = (spec.kind, spec.shape)
             if encoders.setdefault(spec.encoder, same) != same:

@@ -280,7 +280,7 @@ class BundleManifest(Spec):
         ):
             for name in listed:
                 wanted = name.split("+")
-                if not set(wanted) <= set(names) or name != subset_name(wanted):
+                if wanted != [n for n in names if n in wanted]:
                     raise ValueError(f"{where}: '{name}' is no subset of the inputs")
         if len(self.files) > MAX_ARCHIVE_FILES:
             raise ValueError(f"files: more than {MAX_ARCHIVE_FILES}")

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from small_bundles import SmallBundles
 
 from perception.runtime.bundle import sha256_of, write_bundle
 from perception.runtime.manifest import check_manifest
@@ -61,6 +62,12 @@ def fuser(feature: str = "f") -> onnx.ModelProto:
     weights = {"w": weight, "first": np.array(0), "half": np.array(0.5, np.float32)}
     inputs = {feature: [1, 2, SIZE, SIZE], "presence": [1]}
     return make_graph(nodes, inputs, {"seg_logits": [1, 3, SIZE, SIZE]}, weights)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> SmallBundles:
+    """Makes bundles of named inputs."""
+    return SmallBundles(tmp_path)
 
 
 @pytest.fixture

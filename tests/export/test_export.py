@@ -15,7 +15,7 @@ import export.parity
 from export.bundle_graphs import GraphChoice, write_composed
 from export.bundle_writer import random_images
 from export.folding import fold_batch_norm, round_weights_to_half
-from export.graphs import graph_specs, modular_graphs, wiring_of
+from export.graphs import graph_specs, modular_graphs
 from export.half_storage import store_half
 from export.onnx_writer import merge_padding, write_onnx
 from export.parity import check_parity
@@ -24,6 +24,7 @@ from perception.frame import subsets_of
 from perception.models.anyfuse import AnyFuse
 from perception.preprocess import GridSpec, PreprocessContract
 from perception.runtime.manifest import Graphs
+from perception.runtime.wiring import Wiring
 
 CONTRACT = PreprocessContract(modalities=("rgb", "thermal"), grid=GridSpec(height=64, width=96))
 
@@ -45,7 +46,7 @@ def _write(model: AnyFuse, folder: Path, **options: bool) -> tuple[dict[str, tor
     images = random_images(CONTRACT)
     for spec in graph_specs(model, images):
         write_onnx(spec, folder / spec.file, **options)
-    wiring = wiring_of(model)
+    wiring = Wiring.of(model.encoder_of)
     subsets = () if options.get("dynamic") else tuple(subsets_of(wiring.names))
     choice = GraphChoice(single=True, subsets=subsets)
     return images, write_composed(folder, modular_graphs(wiring), wiring, choice)
