@@ -62,8 +62,7 @@ def to_sample(
     except InputError as error:
         if sensor in ("", kind):
             raise
-        where = sensor if error.where in ("", kind) else f"{sensor}: {error.where}"
-        raise type(error)(error.message, where=where, hint=error.hint) from error
+        raise type(error)(error.message, where=sensor, hint=error.hint) from error
     stamp, frame = stamp_of(message), message.header.frame_id
     return Sample(kind, values, stamp, frame, encoding, unit, sensor=sensor)
 

@@ -143,7 +143,7 @@ class LiveCalibration:
         own = self.rig.sensors.get(lidar)
         if own is None or self.source == "tf":
             return None
-        if self.into.get(lidar, self.rig.reference) == self.rig.reference:
+        if lidar not in self.into:
             return own.extrinsics
         try:
             return self.rig.between(lidar, self.into[lidar])
@@ -219,7 +219,7 @@ class LiveCalibration:
             first = next(name for name in (*self._images(), sensor) if name in frames)
             kind = self.kinds.get(first)
             peers = [name for name, other in self.kinds.items() if other == kind]
-            if sensor in (first, *peers) or not frames.keys() >= set(peers):
+            if sensor in (first, *peers):
                 return
         lines = [self._apart(sensor, peer, frames) for peer in peers]
         if all(lines):

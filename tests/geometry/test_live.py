@@ -368,6 +368,7 @@ def test_what_the_rig_calls_aligned_is_held_to_its_intrinsics_alone() -> None:
     calibration.rig = Rig({"rear": SensorCalibration(kind="rgb"), "night": night})
     image = _image("thermal", "bumper", sensor="night")
     calibration.attach(_image("rgb", "color", sensor="front"))
+    calibration.attach(_image("rgb", "rear", sensor="rear"))
     calibration.attach(image)
     calibration.note_camera("night", REAR)
     calibration.attach(image)

@@ -137,6 +137,7 @@ def test_extrinsics_lead_through_the_base(rig: Rig) -> None:
             assert np.allclose(own.extrinsics.apply(point), there, atol=1e-9)
         else:
             assert name == "front" or own.aligned_with == "front"
+        assert own.extrinsics is None or not own.aligned_with
 
 
 def _at(x: float, y: float, z: float) -> Pose:
@@ -197,6 +198,13 @@ def test_cameras_of_a_rig_without_a_base_are_aligned_with_the_reference_unless_p
     cloud = Sample("lidar", np.ones((2, 4), np.float32))
     assert rig.attach(cloud).camera is None and rig.attach(cloud, "rgb").camera == CAMERA
     assert replace(rig, reference="rgb").attach(cloud).camera == CAMERA
+
+
+def test_a_lidars_own_camera_goes_before_the_references() -> None:
+    roof = replace(ROBOT.sensors["roof"], camera=OTHER)
+    rig = replace(ROBOT, sensors={**ROBOT.sensors, "roof": roof})
+    cloud = Sample("lidar", np.ones((2, 4), np.float32), sensor="roof")
+    assert rig.attach(cloud).camera == OTHER and rig.attach(cloud, "front").camera == CAMERA
 
 
 def test_a_rig_of_lidars_needs_no_reference(tmp_path: Path) -> None:
