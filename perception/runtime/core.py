@@ -127,8 +127,10 @@ class StreamCore:
         """Take over other settings while running; what waits stays.
 
         Raises:
-            ConfigError: other sensors than before, or a time that makes no sense.
+            ConfigError: other sensors than before, one required that is not there, or a time that
+                makes no sense.
         """
+        (settings.policy or self.pipeline.policy).check(settings.sensors)
         self.collector.retime(settings.sensors, settings.deadline_ns)
         self.collector.jump_ns = settings.jump_ns
         self.collector.max_skew_ns = settings.max_skew_ns

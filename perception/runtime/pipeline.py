@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perception.errors import AnySenseError, BlindError, ConfigError, EngineError, InputError
-from perception.frame import Frame, Kind, Sample, check_name
+from perception.frame import KINDS, Frame, Kind, Sample, check_name
+from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
@@ -87,9 +88,10 @@ class Pipeline:
         self.manifest = bundle.manifest
         self.policy = policy
         self.strict = strict
-        self.inputs = _wired(self.manifest.inputs.names, sensors)
+        self.inputs = _wired(self.manifest.inputs, sensors)
         self.sensors = tuple(self.inputs)
         self.expected = self.sensors
+        policy.check(self.sensors)
         self.wanted = PARTS
         self.min_score = min_score
         self._trust_plans, self._tf32 = trust_plans, tf32
@@ -141,11 +143,12 @@ class Pipeline:
         Raises:
             BundleError: the bundle is missing, damaged, too new, reaches outside its folder, or its
                 manifest contradicts its graphs.
-            ConfigError: a sensor is for no input, or for that of another.
+            ConfigError: a sensor is for no input, for that of another, or required and not there.
             EngineError: no backend can load its graphs.
         """
         opened = Bundle.open(find_bundle(str(bundle)))
-        _wired(opened.manifest.inputs.names, sensors)
+        wired = _wired(opened.manifest.inputs, sensors)
+        (policy or Policy()).check(wired)
         encoders, fuser = load_pipeline_engines(
             opened, device, threads, progress, trust_plans=trust_plans, tf32=tf32
         )
@@ -462,14 +465,16 @@ class Pipeline:
         return states
 
 
-def _wired(inputs: tuple[str, ...], sensors: Mapping[str, str] | None) -> dict[str, str]:
+def _wired(inputs: PreprocessContract, sensors: Mapping[str, str] | None) -> dict[str, str]:
     """By sensor, its input, in the order of the inputs.
 
     Raises:
-        ConfigError: there is no such input, or two sensors are for one.
+        ConfigError: there is no such input, one of another kind, or two sensors are for one; or no sensor.
     """
     if sensors is None:
         return {name: name for name in inputs}
+    if not sensors:
+        raise ConfigError("needs a sensor", where="sensors")
     for sensor, name in sensors.items():
         check_name(sensor)
         if name not in inputs:
@@ -478,6 +483,8 @@ def _wired(inputs: tuple[str, ...], sensors: Mapping[str, str] | None) -> dict[s
                 where=sensor,
                 hint=f"it takes {', '.join(inputs)}",
             )
+        if sensor in KINDS and sensor != inputs[name].kind:
+            raise ConfigError(f"is for an input of kind {inputs[name].kind}", where=sensor)
         other = next(s for s, n in sensors.items() if n == name)
         if other != sensor:
             raise ConfigError(f"{other} and {sensor} are for the same input", where=name)

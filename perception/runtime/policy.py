@@ -38,6 +38,17 @@ class Policy:
         if not 0 < self.derating <= 1:
             raise ConfigError("derating must be in (0, 1]", where="policy")
 
+    def check(self, sensors: Collection[str]) -> None:
+        """Refuse to require what is not among these: there would never be an output.
+
+        Raises:
+            ConfigError: the first that is not.
+        """
+        for name in self.required:
+            if name not in sensors:
+                known = ", ".join(sensors)
+                raise ConfigError(f"'{name}' is not among {known}", where="policy.required")
+
     def enough(self, usable: Collection[str]) -> bool:
         """Whether these suffice for an output."""
         return len(usable) >= self.minimum and all(r in usable for r in self.required)

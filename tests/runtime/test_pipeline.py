@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,12 @@ import perception
 from perception.data import open_recording
 from perception.errors import AnySenseError, CalibrationError, InputError
 from perception.frame import KINDS, Frame, Sample, subsets_of
-from perception.runtime.pipeline import Pipeline
+from perception.runtime.collector import SensorTiming
+from perception.runtime.core import StreamCore, StreamSettings
+from perception.runtime.networks import Encoded
+from perception.runtime.pipeline import Gathered, Pipeline
 from perception.runtime.policy import Policy
+from perception.runtime.result import Result
 
 
 @pytest.fixture
@@ -63,34 +68,25 @@ def test_the_same_frame_gives_the_same_result_whatever_came_before(
     assert np.array_equal(one.boxes.xyxy, other.boxes.xyxy)
 
 
-def test_pushing_then_fusing_equals_calling(tiny_bundle: Path, frames: list[Frame]) -> None:
-    calling, pushing = (Pipeline.load(tiny_bundle, threads=1) for _ in range(2))
-    for sensor, sample in frames[1].items():
-        assert pushing.push(sensor, sample)
-    wanted, got = calling(frames[1]), pushing.fuse()
-    assert got.used == wanted.used
+def _fused(pipeline: Pipeline, encoded: dict[str, Encoded], now_ns: int) -> Result:
+    return pipeline.fuse(encoded, Gathered(tuple(encoded), now_ns, {}, **_of(encoded)))
+
+
+def _of(encoded: dict[str, Encoded]) -> dict[str, dict[str, Any]]:
+    stamps = {s: e.stamp_ns for s, e in encoded.items()}
+    return {"source_ns": stamps, "samples": dict.fromkeys(stamps)}
+
+
+def test_encoding_then_fusing_equals_calling(tiny_bundle: Path, frames: list[Frame]) -> None:
+    calling, apart = (Pipeline.load(tiny_bundle, threads=1) for _ in range(2))
+    encoded = {s: apart.encode(sample) for s, sample in frames[1].items()}
+    wanted, got = calling(frames[1]), _fused(apart, encoded, frames[1].stamp_ns)
+    assert got.used == wanted.used == KINDS
     assert np.array_equal(got.labels, wanted.labels)
-
-
-def test_old_features_are_left_out(pipeline: Pipeline, frames: list[Frame]) -> None:
-    pipeline.push("depth", frames[0]["depth"])
-    late = replace(frames[0]["rgb"], stamp_ns=frames[0]["rgb"].stamp_ns + 10**9)
-    pipeline.push("rgb", late)
-    result = pipeline.fuse()
-    assert result.used == ("rgb",)
-    assert pipeline.counters["late_depth"] == 1
-
-
-def test_out_of_order_samples_are_counted_and_clock_jumps_start_anew(
-    pipeline: Pipeline, frames: list[Frame]
-) -> None:
-    sample = replace(frames[0]["rgb"], stamp_ns=10**12)
-    assert pipeline.push("rgb", sample)
-    assert not pipeline.push("rgb", sample)
-    assert pipeline.counters["out_of_order_rgb"] == 1
-    assert pipeline.push("rgb", replace(sample, stamp_ns=5))
-    assert pipeline.counters["stamp_jumps_back"] == 1
-    assert pipeline.fuse().stamp_ns == 5
+    assert np.array_equal(got.confidence, wanted.confidence)
+    assert np.array_equal(got.boxes.xyxy, wanted.boxes.xyxy)
+    assert (got.stamp_ns, got.output_ns) == (wanted.stamp_ns, wanted.output_ns)
+    assert set(encoded["rgb"].timings) == {"preprocess_rgb", "check_rgb", "encode_rgb"}
 
 
 def test_stamps_going_back_between_frames_are_counted(
@@ -99,35 +95,6 @@ def test_stamps_going_back_between_frames_are_counted(
     pipeline(frames[5])
     assert pipeline(frames[0]).used == KINDS
     assert pipeline.counters["stamp_jumps_back"] == 1
-
-
-def test_a_sample_as_old_as_allowed_is_out_of_order_and_an_older_one_of_another_clock(
-    pipeline: Pipeline, frames: list[Frame]
-) -> None:
-    pipeline.policy = Policy(max_age_ms=150)
-    sample = replace(frames[0]["rgb"], stamp_ns=10**12)
-    assert pipeline.push("rgb", sample)
-    assert not pipeline.push("rgb", replace(sample, stamp_ns=10**12 - 150_000_000))
-    assert pipeline.counters["out_of_order_rgb"] == 1 and not pipeline.counters["stamp_jumps_back"]
-    assert pipeline.push("rgb", replace(sample, stamp_ns=10**12 - 150_000_001))
-    assert pipeline.counters["out_of_order_rgb"] == pipeline.counters["stamp_jumps_back"] == 1
-
-
-@pytest.mark.parametrize("back_ms", [0, 1, 149, 150, 151, 10_000])
-def test_without_stamps_the_clock_may_be_set_back(
-    pipeline: Pipeline, frames: list[Frame], back_ms: int
-) -> None:
-    """By little, the next sample is the newer all the same; by more, all begins anew."""
-    pipeline.policy, now = Policy(max_age_ms=150), 10**12
-    pipeline.clock = lambda: now
-    pictures = [replace(f["rgb"], stamp_ns=None) for f in frames[:2]]
-    assert pipeline.push("rgb", pictures[0])
-    now -= back_ms * 1_000_000
-    assert pipeline.push("rgb", pictures[1])
-    stamp = pipeline.fuse(now_ns=now).stamp_ns
-    assert stamp == now if back_ms > 150 else 10**12 < stamp <= 10**12 + 1_000
-    assert pipeline.counters["stamp_jumps_back"] == (back_ms > 150)
-    assert not pipeline.counters["out_of_order_rgb"]
 
 
 def test_every_frame_is_counted_by_its_state(pipeline: Pipeline, frames: list[Frame]) -> None:
@@ -147,21 +114,30 @@ def test_every_frame_is_counted_by_its_state(pipeline: Pipeline, frames: list[Fr
         samples = {
             m: replace(whole[m], stamp_ns=stamp - 10_000_000 * (m == "lidar")) for m in names
         }
-        result = pipeline(Frame(samples)) if samples else pipeline.fuse_encoded({}, (), stamp)
+        result = pipeline(Frame(samples)) if samples else _fused(pipeline, {}, stamp)
         assert result.state == state
         if "lidar" in names:
             ages = result.ages_ns
             assert ages == {m: 10_000_000 if m == "lidar" else 0 for m in names}
-    assert pipeline.fuse_encoded({}, (), start + 10**10).state == "stop"
+    assert _fused(pipeline, {}, start + 10**10).state == "stop"
     counted = {n: c for n, c in pipeline.counters.items() if n.startswith("frames_")}
     assert counted == {"frames_full": 1, "frames_degraded": 2, "frames_hold": 3, "frames_stop": 1}
 
 
-def test_samples_that_the_bundle_does_not_take_are_counted(small: SmallBundles) -> None:
+def test_samples_that_the_bundle_does_not_take_are_left_aside(small: SmallBundles) -> None:
     pipeline = Pipeline.load(small(("rgb",)), "cpu", threads=1)
+    image = np.random.default_rng(0).integers(20, 220, (32, 64, 3), np.uint8)
+    samples = {
+        "rgb": Sample("rgb", image, 5),
+        "depth": Sample("depth", np.ones((32, 64), np.float32), 9),
+    }
+    result = pipeline(samples)
+    assert (result.used, result.present, result.state) == (("rgb",), ("rgb", "depth"), "full")
+    assert (set(result.health), result.warnings) == ({"rgb"}, ())
+    stream = StreamCore(pipeline, StreamSettings({"rgb": SensorTiming()}))
     for count in (1, 2):
-        assert not pipeline.push("depth", Sample("depth", np.ones((32, 64), np.float32), count))
-        assert pipeline.counters["foreign"] == count
+        assert stream.push(samples["depth"], count) == "foreign"
+        assert stream.counts["depth"]["foreign"] == count
 
 
 def _bad_samples(frame: Frame) -> dict[str, Sample]:
@@ -199,7 +175,10 @@ def test_a_bad_sample_is_left_out_and_the_rest_goes_on(
         assert sample.sensor not in result.used, what
         assert len(result.used) == 3, what
         assert len(result.warnings) == 1, what
-        assert "\n" not in result.warnings[0]
+        warning = result.warnings[0]
+        assert "\n" not in warning.text and warning.sensor == sample.sensor, what
+        assert warning.state == result.health[sample.sensor], what
+        assert result.lines == (str(warning),) and sample.sensor in warning.text, what
         assert result.health[sample.sensor] in ("malformed", "dark", "saturated"), what
     assert pipeline(frames[1]).labels is not None
 
@@ -271,13 +250,14 @@ def test_required_sensors_and_derating(tiny_bundle: Path, frames: list[Frame]) -
     assert np.allclose(derated(frame).confidence, 0.25 * plain(frame).confidence, atol=1e-6)
 
 
-def test_pushes_from_threads_while_fusing(pipeline: Pipeline, frames: list[Frame]) -> None:
+def test_encoding_in_threads_while_fusing(pipeline: Pipeline, frames: list[Frame]) -> None:
     failures: list[Exception] = []
+    latest: dict[str, Encoded] = {}
 
     def feed(sensor: str) -> None:
         try:
             for frame in frames:
-                pipeline.push(sensor, frame[sensor])
+                latest[sensor] = pipeline.encode(frame[sensor])
         except Exception as error:
             failures.append(error)
 
@@ -285,7 +265,8 @@ def test_pushes_from_threads_while_fusing(pipeline: Pipeline, frames: list[Frame
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads):
-        pipeline.fuse()
+        there = {s: latest[s] for s in KINDS if s in latest}
+        assert _fused(pipeline, there, frames[-1].stamp_ns).used == tuple(there)
     assert not failures
     assert sum(pipeline.counters[f"encoded_{m}"] for m in KINDS) == 4 * len(frames)
 
