@@ -6,22 +6,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from export.bundle_folder import copy_files, replacing_bundle
 from export.compose import compose, load_graph
-from export.modular import Tensors, features_of, feeds_for
+from export.modular import run_forms
 from export.onnx_files import graph_problems
 from perception.errors import BundleError, ConfigError, ParityError
 from perception.files.writing import writing
 from perception.frame import KINDS, in_order, subset_name, subsets_of
 from perception.runtime.bundle import Bundle, sha256_of, write_bundle
-from perception.runtime.engines.base import Engine
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error
 from perception.runtime.manifest import GraphFile, Graphs
-from perception.runtime.wiring import FUSER, PRESENCE, Wiring
+from perception.runtime.wiring import FUSER, Wiring
 
 SINGLE_FILE = "single.onnx"
 
@@ -190,7 +188,9 @@ def add_graphs(folder: Path, choice: GraphChoice, threads: int | None = None) ->
     bundle = Bundle.open(folder, verify=False)
     manifest = bundle.manifest
     graphs = write_composed(folder, manifest.graphs, manifest.wiring, choice)
-    files = {f: sha256_of(folder / f) for f in (g.file for g in _composed(graphs))}
+    files = {
+        g.file: sha256_of(folder / g.file) for g in [graphs.single, *graphs.subsets.values()] if g
+    }
     changed = manifest.model_copy(update={"graphs": graphs, "files": {**manifest.files, **files}})
     write_bundle(folder, changed, bundle.records)
     return compare_graphs(Bundle(bundle.files, changed), choice, threads)
@@ -204,43 +204,29 @@ def compare_graphs(
     Returns, Raises:
         See `add_graphs`.
     """
-    errors, precision = _errors(bundle, choice, threads), bundle.manifest.precision
+    manifest, own = bundle.manifest, set(choice.names())
+    graphs = manifest.graphs.model_copy(
+        update={
+            "single": manifest.graphs.single if choice.single else None,
+            "subsets": {n: g for n, g in manifest.graphs.subsets.items() if n in own},
+        }
+    )
+
+    def load(file: str) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(bundle.source(file), "cpu", threads)
+
+    errors = dict.fromkeys(choice.names(), 0.0)
+    subsets = dict.fromkeys([*manifest.subsets, *choice.subsets])
+    images = probe_inputs(manifest.inputs)
+    for subset, forms in run_forms(graphs, manifest.wiring, load, images, subsets):
+        wanted = forms.pop("modular")
+        for form, found in forms.items():
+            name = form if form == "single" else subset_name(subset)
+            errors[name] = max(errors[name], relative_error(found, wanted))
     for name, error in errors.items():
-        if not error <= _LIMITS.get(precision, _LOOSE):
+        if not error <= _LIMITS.get(manifest.precision, _LOOSE):
             raise ParityError(
                 f"the graph {name} differs from encoders and fuser by {error:.1e}",
                 where=str(bundle.path),
             )
-    return errors
-
-
-def _composed(graphs: Graphs) -> list[GraphFile]:
-    return [*([graphs.single] if graphs.single is not None else []), *graphs.subsets.values()]
-
-
-def _errors(bundle: Bundle, choice: GraphChoice, threads: int | None) -> dict[str, float]:
-    manifest = bundle.manifest
-    graphs, wiring = manifest.graphs, manifest.wiring
-
-    def load(graph: GraphFile) -> Engine:
-        return OnnxRuntimeEngine(bundle.source(graph.file), "cpu", threads)
-
-    images = probe_inputs(manifest.inputs)
-    encoders = {name: load(graph) for name, graph in graphs.encoders.items()}
-    features, fuser = features_of(wiring, encoders, images), load(graphs.fuser)
-
-    def wanted(subset: Sequence[str]) -> Tensors:
-        return fuser.run(feeds_for(wiring, features, subset))
-
-    errors = {}
-    if choice.single and graphs.single is not None:
-        single = load(graphs.single)
-        found = {}
-        for subset in manifest.subsets:
-            some = {n: x if n in subset else x * np.nan for n, x in images.items()}
-            found[subset] = single.run({PRESENCE: wiring.present(subset), **some})
-        errors["single"] = max(relative_error(v, wanted(s)) for s, v in found.items())
-    for subset in choice.subsets:
-        own = load(graphs.subsets[subset_name(subset)]).run({n: images[n] for n in subset})
-        errors[subset_name(subset)] = relative_error(own, wanted(subset))
     return errors

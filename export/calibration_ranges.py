@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,3 @@ class Histogram:
         p, q = wanted / wanted.sum(), found / max(found.sum(), 1.0)
         both = p > 0
         return float((p[both] * np.log(p[both] / np.maximum(q[both], 1e-12))).sum())
-
-    def summary(self) -> dict[str, Any]:
-        """Peak and thresholds by method, for reports."""
-        return {"peak": self.peak, **{m: self.threshold(m) for m in METHODS}}

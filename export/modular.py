@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
+from perception.frame import subset_name
 from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.manifest import Graphs
 from perception.runtime.wiring import PRESENCE, Wiring
 
 Tensors = dict[str, Tensor]
@@ -34,3 +36,35 @@ def feeds_for(wiring: Wiring, features: Mapping[str, Tensors], there: Collection
     for name, own in features.items():
         feeds |= own if name in there else {n: np.full_like(v, np.nan) for n, v in own.items()}
     return feeds
+
+
+def run_forms(
+    graphs: Graphs,
+    wiring: Wiring,
+    load: Callable[[str], Engine],
+    images: Mapping[str, Tensor],
+    subsets: Iterable[tuple[str, ...]],
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensors]]]:
+    """By subset the outputs of each form of a bundle's graphs, with NaN in the place of what is absent.
+
+    Args:
+        graphs, wiring: the bundle's.
+        load: gives the engine of a file.
+        images: by input.
+        subsets: those to run.
+
+    Yields:
+        A subset, and outputs by form: `modular`, and `single` and `own graph` where there are such.
+    """
+    encoders = {name: load(graph.file) for name, graph in graphs.encoders.items()}
+    features, fuser = features_of(wiring, encoders, images), load(graphs.fuser.file)
+    single = load(graphs.single.file) if graphs.single is not None else None
+    for subset in subsets:
+        found = {"modular": fuser.run(feeds_for(wiring, features, subset))}
+        if single is not None:
+            some = {n: x if n in subset else np.full_like(x, np.nan) for n, x in images.items()}
+            found["single"] = single.run({PRESENCE: wiring.present(subset), **some})
+        own = graphs.subsets.get(subset_name(subset))
+        if own is not None:
+            found["own graph"] = load(own.file).run({n: images[n] for n in subset})
+        yield subset, found

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from export.graphs import flatten_output, modular_graphs
-from export.modular import features_of, feeds_for
+from export.modular import run_forms
 from perception.errors import ParityError
 from perception.frame import subset_name, subsets_of
 from perception.models.interface import FusionModel
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from perception.runtime.manifest import GraphFile, Graphs
-from perception.runtime.wiring import PRESENCE, Wiring
+from perception.runtime.manifest import Graphs
+from perception.runtime.wiring import Wiring
 
 TOLERANCE = 1e-3
 
@@ -47,25 +47,17 @@ def check_parity(
     """
     model.eval()
 
-    def load(graph: GraphFile) -> OnnxRuntimeEngine:
-        return OnnxRuntimeEngine(folder / graph.file, "cpu")
-
     wiring = Wiring.of(model.encoder_of)
-    graphs = graphs or modular_graphs(wiring)
-    fuser, single = load(graphs.fuser), load(graphs.single) if graphs.single is not None else None
     arrays = {name: images[name].numpy() for name in wiring.names}
-    encoders = {encoder: load(graph) for encoder, graph in graphs.encoders.items()}
-    features = features_of(wiring, encoders, arrays)
+
+    def load(file: str) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(folder / file, "cpu")
+
     rows = []
-    for subset in subsets_of(wiring.names):
+    for subset, forms in run_forms(
+        graphs or modular_graphs(wiring), wiring, load, arrays, subsets_of(wiring.names)
+    ):
         wanted = flatten_output(model({n: images[n] for n in subset}))
-        forms = {"modular": fuser.run(feeds_for(wiring, features, subset))}
-        if single is not None:
-            some = {n: x if n in subset else np.full_like(x, np.nan) for n, x in arrays.items()}
-            forms["single"] = single.run({PRESENCE: wiring.present(subset), **some})
-        if subset_name(subset) in graphs.subsets:
-            own = load(graphs.subsets[subset_name(subset)])
-            forms["own graph"] = own.run({n: arrays[n] for n in subset})
         for form, got in forms.items():
             worst = max(float(np.abs(got[n] - v.numpy()).max()) for n, v in wanted.items())
             rows.append(ParityRow(form, subset_name(subset), worst))

@@ -88,8 +88,9 @@ def test_eight_bit_depth_needs_a_scale_from_somewhere(tiny_bundle: Path, tmp_pat
     ruled = tmp_path / "ruled"
     shutil.copytree(tiny_bundle, ruled)
     manifest = yaml.safe_load((ruled / "bundle.yaml").read_text())
-    manifest["inputs"]["depth"]["m_per_count8"] = 0.04
+    manifest["inputs"]["depth"]["preprocess"]["m_per_count8"] = 0.04
     (ruled / "bundle.yaml").write_text(yaml.safe_dump(manifest))
+    (ruled / "records.yaml").unlink()  # of the bundle as it was
     done = _anysense(*arguments, ruled)
     assert done.returncode == 0
     assert "read as 0.04 m per step" in done.stdout
@@ -168,7 +169,7 @@ def test_eval_records_accuracy_in_the_bundle(
     done = _anysense(*arguments, "--json", tmp_path / "found.json", "--record")
     assert done.returncode == 0, done.stderr
     opened = Bundle.open(bundle, verify=True)
-    (entry,) = (v for k, v in opened.manifest.accuracy.items() if k.endswith(" all"))
+    (entry,) = (v for k, v in opened.records.accuracy.items() if k.endswith(" all"))
     (subset,) = json.loads((tmp_path / "found.json").read_text())["subsets"].items()
     assert entry["subsets"][subset[0]]["miou"] == pytest.approx(subset[1]["miou"], abs=1e-4)
     assert "--json" not in entry["command"] and "--record" not in entry["command"]
@@ -211,7 +212,7 @@ def test_eval_of_backends_records_what_they_cost(
     found = json.loads((tmp_path / "e.json").read_text())["backends"]
     assert found["openvino-f32"]["passed"]
     assert found["openvino-f32"]["probe_error"] < 1e-4
-    recorded = Bundle.open(copy).manifest.backends
+    recorded = Bundle.open(copy).records.backends
     native = found["openvino"]["backend"]
     assert recorded[native].lost == found["openvino"]["lost"]
     assert set(recorded[native].change) == {subset_name(s) for s in subsets_of(MODALITIES)}
@@ -243,6 +244,7 @@ def test_bundle_verify_names_a_changed_file(tiny_bundle: Path, tmp_path: Path) -
     path.write_bytes(content)
     assert "encoder_depth.onnx" in _error(_anysense("bundle", "verify", copy))
     assert _anysense("bundle", "info", tiny_bundle).returncode == 0
+    assert "present schema" in _anysense("bundle", "upgrade", tiny_bundle).stdout
 
 
 def test_data_commands(simulated: Path, tmp_path: Path) -> None:
