@@ -179,6 +179,20 @@ def shape_hint(shape: tuple[int, ...], channels: int = 1) -> str:
     return ""
 
 
+def check_array(data: Any, kind: Kind, where: str) -> None:
+    """Refuse what is no array, or one whose mask would be lost.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not isinstance(data, np.ndarray):
+        raise InputError(f"data is a {type(data).__name__}, expected a numpy array", where=where)
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        cloud = "data[~data.mask.any(axis=1)].data"
+        hint = cloud if kind == "lidar" else "data.filled(numpy.nan)"
+        raise InputError("data is a masked array, whose mask would be lost", where=where, hint=hint)
+
+
 def whole_stamp(stamp: Any, where: str) -> int:
     """A stamp as a Python integer: numpy's own overflow, and floats of seconds never grow old.
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.depth import depth_from_array
-from perception.adapters.image import RawImage, decode_rgb
+from perception.adapters.image import RGB_DECODERS, RawImage, decode_rgb
 from perception.adapters.pointcloud import points_from_array
 from perception.adapters.thermal import thermal_from_array
 from perception.errors import EncodingError, InputError
-from perception.frame import Kind, Sample, as_kind, shape_hint
+from perception.frame import Kind, Sample, as_kind, check_array, shape_hint
 
 if TYPE_CHECKING:
     from perception.geometry.camera import CameraModel
@@ -62,13 +62,12 @@ def sample_of(
     """
     kind = as_kind(kind)
     name = sensor or kind
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"a {type(array).__name__}, expected a numpy array", where=name)
+    check_array(array, kind, name)
     encoding = encoding or _DEFAULTS[kind]
     try:
         data, found = _decoded(kind, array, encoding, unit)
     except InputError as error:
-        if error.where == name or str(error).startswith(name):
+        if error.where == name:
             raise
         raise type(error)(error.message, where=name, hint=error.hint) from error
     return Sample(kind, data, stamp_ns, frame_id, encoding, found, camera, extrinsics, name)
@@ -85,7 +84,18 @@ def _decoded(kind: Kind, array: NDArray[Any], encoding: str, unit: str) -> tuple
     if kind == "thermal":
         _check(array, encoding, _THERMAL)
         return thermal_from_array(array, unit=unit or "auto")
+    if encoding != _DEFAULTS[kind]:
+        raise EncodingError(f"unknown encoding '{encoding}'", hint=_DEFAULTS[kind])
     return points_from_array(array), ""
+
+
+def _channels(encoding: str) -> int:
+    """Values of one pixel."""
+    if encoding.startswith(("rgba", "bgra")) or encoding.endswith("C4"):
+        return 4
+    if encoding.startswith(("rgb", "bgr")) or encoding.endswith("C3"):
+        return 3
+    return 2 if encoding.startswith(("yuv", "uyvy", "yuyv")) else 1
 
 
 def _colors(array: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
@@ -93,19 +103,15 @@ def _colors(array: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
         raise InputError(
             f"shape {array.shape} is no picture", hint=shape_hint(array.shape, 3) or "(H, W, 3)"
         )
-    if array.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"dtype {array.dtype} is no picture's", hint="uint8, 0 to 255")
-    height, width = array.shape[:2]
-    rows = np.ascontiguousarray(array).reshape(height, -1)
     channels = 1 if array.ndim == 2 else array.shape[2]
-    wanted = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}.get(encoding)
-    if wanted is not None and (channels != wanted or array.dtype != np.uint8):
-        raise InputError(
-            f"{array.dtype} {array.shape} is not {encoding}",
-            hint=f"(H, W, {wanted}) uint8" if wanted > 1 else "(H, W) uint8",
-        )
-    big = array.dtype.itemsize > 1 and not array.dtype.newbyteorder("<").isnative
-    raw = RawImage(height, width, encoding, rows.view(np.uint8).reshape(-1), rows.strides[0], big)
+    dtype, wanted = np.dtype(np.uint16 if "16" in encoding else np.uint8), _channels(encoding)
+    fits = channels == wanted or encoding not in RGB_DECODERS
+    if not fits or array.dtype.newbyteorder("=") != dtype:
+        shape = f"(H, W, {wanted})" if wanted > 1 else "(H, W)"
+        raise InputError(f"{array.dtype} {array.shape} is not {encoding}", hint=f"{shape} {dtype}")
+    height, width = array.shape[:2]
+    rows = np.ascontiguousarray(array, dtype.newbyteorder("<")).reshape(height, -1)
+    raw = RawImage(height, width, encoding, rows.view(np.uint8).reshape(-1), rows.strides[0])
     return decode_rgb(raw)
 
 

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import BlindError, CalibrationError, InputError
-from perception.frame import Kind, Sample, is_return, scale_intensity, shape_hint
+from perception.frame import (
+    Kind,
+    Sample,
+    check_array,
+    is_return,
+    scale_intensity,
+    shape_hint,
+)
 from perception.geometry.projection import LidarImage, project_lidar
 from perception.preprocess.contract import DepthSpec, InputSpec, LidarSpec, RgbSpec, ThermalSpec
 from perception.preprocess.grid import GridMap
@@ -68,19 +75,7 @@ def on_grid(sample: Sample, spec: InputSpec) -> NDArray[np.generic] | LidarImage
     """
     if sample.kind != spec.kind:
         raise InputError(f"is {sample.kind}, this input takes {spec.kind}", where=sample.sensor)
-    if not isinstance(sample.data, np.ndarray):
-        raise InputError(
-            f"data is a {type(sample.data).__name__}, expected a numpy array", where=sample.sensor
-        )
-    if isinstance(sample.data, np.ma.MaskedArray) and np.ma.is_masked(sample.data):
-        hint = (
-            "data[~data.mask.any(axis=1)].data"
-            if sample.kind == "lidar"
-            else "data.filled(numpy.nan)"
-        )
-        raise InputError(
-            "data is a masked array, whose mask would be lost", where=sample.sensor, hint=hint
-        )
+    check_array(sample.data, sample.kind, sample.sensor)
     return _ON_GRID[spec.kind](sample, spec)
 
 
