@@ -48,7 +48,7 @@ def poses(draw: st.DrawFn) -> Pose:
 @st.composite
 def rigs(draw: st.DrawFn) -> Rig:
     """One of a kind, as of schema 1: no base, places are extrinsics."""
-    sensors = {}
+    sensors: dict[str, SensorCalibration] = {}
     for kind in draw(st.sets(st.sampled_from(KINDS))):
         sensors[kind] = SensorCalibration(
             draw(st.sampled_from([None, CAMERA, OTHER])),
