@@ -73,13 +73,9 @@ class Container(ABC):
             AnySenseError: of the class `error`: the folder is a link, or holds too many files.
         """
 
+    @abstractmethod
     def has(self, name: str) -> bool:
-        """Whether there is such a file that could be read."""
-        try:
-            self.size(name)
-        except AnySenseError:
-            return False
-        return True
+        """Whether there is such a file, be it one that `read` refuses, as a link, and no folder."""
 
     def _check(self, name: str) -> None:
         if not stays_inside(name):
@@ -112,6 +108,12 @@ class Folder(Container):
             return os.fstat(handle).st_size
         finally:
             os.close(handle)
+
+    def has(self, name: str) -> bool:
+        if not stays_inside(name):
+            return False
+        place = self.path / name
+        return place.is_symlink() or (place.exists() and not place.is_dir())
 
     def names(self, folder: str) -> list[str]:
         self._check(folder)
@@ -189,6 +191,10 @@ class Zip(Container):
     def size(self, name: str) -> int:
         with open_zip(self.path, error=self.error) as archive:
             return self._member(archive, name).file_size
+
+    def has(self, name: str) -> bool:
+        with open_zip(self.path, error=self.error) as archive:
+            return stays_inside(name) and self._root + name in archive.namelist()
 
     def names(self, folder: str) -> list[str]:
         self._check(folder)

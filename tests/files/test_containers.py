@@ -104,6 +104,8 @@ def test_links_pipes_and_devices_are_refused(folder: Path, tmp_path: Path) -> No
     for name in ("out", "within", "dangling", "linked/b.bin"):
         with pytest.raises(DataError, match="is a link"):
             files.read(name)
+    for name in ("out", "within", "dangling", "pipe"):
+        assert files.has(name)  # what is there is refused, and not taken for missing
     with pytest.raises(DataError, match="is no regular file"):
         files.read("pipe")  # and does not wait for a writer
     with pytest.raises(DataError, match="is a link"):
