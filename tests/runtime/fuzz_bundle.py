@@ -1,6 +1,6 @@
 """Damages a small bundle in many ways, and says what comes of it: one JSON line.
 
-python tests/runtime/fuzz_bundle.py FOLDER COUNT SEED [DEVICE]
+python tests/runtime/fuzz_bundle.py FOLDER COUNT SEED [DEVICE [SCHEMA]]
 
 Each time one to three things are changed: bytes of a file, bytes or nodes of a graph whose checksum is made
 right again, or values of the manifest.  It must be refused by one line of `BundleError` or `EngineError`,
@@ -182,9 +182,13 @@ def meaning(bundle: Bundle) -> dict[str, Any]:
     return {k: v for k, v in content.items() if k not in MEANS_NOTHING}
 
 
-def main(folder: Path, count: int, seed: int, device: str = "cpu") -> dict[str, Any]:
+def main(
+    folder: Path, count: int, seed: int, device: str = "cpu", schema: str = "1"
+) -> dict[str, Any]:
     make = SmallBundles(folder)
     good = make(("rgb", "depth"), 3, 2, name="good")
+    if schema == "2":
+        good = make.named({"rgb": ("rgb", "rgb"), "depth": ("depth", "depth")}, 3, 2, name="good")
     wanted = Pipeline.load(good, device, threads=1)(FRAME)
     meant = meaning(Bundle.open(good))
     outcomes: Counter[str] = Counter()

@@ -18,10 +18,12 @@ needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="no Op
 MEMORY = 8_000_000 * 1024
 
 
-def _fuzz(folder: Path, count: int, seed: int, device: str = "cpu") -> dict[str, int]:
+def _fuzz(
+    folder: Path, count: int, seed: int, device: str = "cpu", schema: int = 1
+) -> dict[str, int]:
     script = Path(__file__).parent / "fuzz_bundle.py"
     done = subprocess.run(
-        [sys.executable, script, folder, str(count), str(seed), device],
+        [sys.executable, script, folder, str(count), str(seed), device, str(schema)],
         capture_output=True,
         text=True,
         timeout=1800,
@@ -35,14 +37,16 @@ def _fuzz(folder: Path, count: int, seed: int, device: str = "cpu") -> dict[str,
     return outcomes
 
 
-def test_damaged_bundles_are_refused_or_sound(tmp_path: Path) -> None:
-    outcomes = _fuzz(tmp_path, 60, 0)
+@pytest.mark.parametrize("schema", [1, 2])
+def test_damaged_bundles_are_refused_or_sound(tmp_path: Path, schema: int) -> None:
+    outcomes = _fuzz(tmp_path, 60, 0, schema=schema)
     assert outcomes["BundleError"] > 20 and outcomes["same"] > 1 and outcomes["sound"] > 1
 
 
 @pytest.mark.slow
-def test_two_thousand_damaged_bundles(tmp_path: Path) -> None:
-    outcomes = _fuzz(tmp_path, 2000, 1)
+@pytest.mark.parametrize("schema", [1, 2])
+def test_two_thousand_damaged_bundles(tmp_path: Path, schema: int) -> None:
+    outcomes = _fuzz(tmp_path, 2000, 1, schema=schema)
     assert min(outcomes[k] for k in ("BundleError", "EngineError", "same", "sound")) > 20
 
 

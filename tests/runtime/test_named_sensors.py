@@ -22,7 +22,7 @@ from perception.preprocess.contract import DepthSpec
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.engines.base import Engine, Tensor
-from perception.runtime.pipeline import Pipeline
+from perception.runtime.pipeline import Gathered, Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.result import Result, SensorWarning
 from perception.runtime.stream import Stream
@@ -282,3 +282,34 @@ def test_inputs_that_share_an_encoder_share_their_preprocessings_kind(small: Sma
     near = pipeline({"near_depth": _picture("depth").named("near_depth")})
     far = pipeline({"far_depth": _picture("depth").named("far_depth")})
     assert near.used == ("near_depth",) and far.used == ("far_depth",) and not _same(near, far)
+
+
+def test_a_stream_of_two_cameras_gives_what_calls_give(stereo: Pipeline) -> None:
+    stream = StreamCore(stereo, StreamSettings({s: SensorTiming() for s in stereo.sensors}))
+    for count in range(5):
+        now = (1 + count) * 100 * MS
+        frame = Frame({s: _picture(s, count, now) for s in stereo.sensors})
+        if count == 3:
+            frame = frame.without("left")
+        for sample in frame.values():
+            assert stream.push(sample, now) == "accepted"
+        results = stream.poll(now + 90 * MS)
+        got = results[-1]
+        assert got.used == tuple(frame) and set(got.fresh) == set(frame)
+        assert got.state == ("degraded" if count == 3 else "full")
+        assert got.reference == ("right" if count == 3 else "left") and got.output_ns == now
+        wanted = stereo.fuse(
+            {s: stereo.encode(x, trust=True) for s, x in frame.items()}, _about(frame)
+        )
+        assert _same(got, wanted)
+    report = stream.report(now)
+    assert {s: (r.received, r.used) for s, r in report.items()} == {
+        "left": (4, 4),
+        "right": (5, 5),
+        "depth": (5, 5),
+    }
+
+
+def _about(frame: Frame) -> Gathered:
+    stamps = {s: x.time_ns for s, x in frame.items()}
+    return Gathered(tuple(frame), max(stamps.values()), {}, samples=frame, source_ns=stamps)
