@@ -56,7 +56,8 @@ def from_schema_1(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         new["pictures"] = {"names": images}
     training = old.get("training")
     if isinstance(training, Mapping) and isinstance(training.get("licence"), str):
-        old["licence"] = {"data": training["licence"]}
+        text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in training["licence"])
+        old["licence"] = {"data": text[:1000]}  # there it was any text
     return {**old, "schema": 2, "tasks": new}
 
 
