@@ -132,14 +132,18 @@ def sensors_of(
     matched = match_inputs({}, inputs, chosen)
     kinds = {**{k: k for k in KINDS}, **{s: inputs[n] for s, n in matched.items()}}
     takes = f"bundle {manifest.name} takes {', '.join(inputs)}"
-    for name in topics.keys() - kinds.keys():
-        raise ConfigError(f"{takes}, not {name}", where="--topic", hint=f"--input {name}=INPUT")
-    topics = sensor_topics(args.bag, topics, kinds)
-    matched = match_inputs({s: kinds[s] for s in topics}, inputs, chosen)
-    there = {s: t for s, t in topics.items() if s in matched}
+
+    def refuse(names: Iterable[str]) -> None:
+        for name in names:
+            raise ConfigError(f"{takes}, not {name}", where="--topic", hint=f"--input {name}=INPUT")
+
+    refuse(topics.keys() - kinds.keys())
+    found = sensor_topics(args.bag, topics, kinds)
+    matched = match_inputs({s: kinds[s] for s in found}, inputs, chosen)
+    refuse(n for n in topics.keys() - matched.keys() if kinds[n] in inputs.values())
+    there = {s: t for s, t in found.items() if s in matched}
     if not there:
-        line = f"{takes}, the bag has none of them"
-        raise ConfigError(line, where=str(args.bag))
+        raise ConfigError(f"{takes}, the bag has none of them", where=str(args.bag))
     return there, matched, kinds
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ConfigError
+from perception.frame import KINDS
 
 FUSER, PRESENCE, IMAGE = "fuser", "presence", "image"
 
@@ -95,8 +96,9 @@ def match_inputs(
             raise ConfigError(
                 f"the bundle has no input '{name}'", where=sensor, hint=f"it takes {takes}"
             )
-        if kinds.get(sensor) not in (None, "", inputs[name]):
-            raise ConfigError(f"is {kinds[sensor]}, input {name} is {inputs[name]}", where=sensor)
+        kind = kinds.get(sensor) or (sensor if sensor in KINDS else inputs[name])
+        if kind != inputs[name]:
+            raise ConfigError(f"is {kind}, input {name} is {inputs[name]}", where=sensor)
         if other := next((s for s, n in given.items() if n == name and s != sensor), None):
             raise ConfigError(f"{sensor} and {other} are for the same input", where=name)
     found = {name: sensor for sensor, name in given.items()}
