@@ -52,7 +52,8 @@ def test_two_cameras_of_which_one_dies_and_comes_back(kit: Any, replay: Any, ste
     assert states[:6] == [BOTH] * 6 and ALONE in states and states[-2:] == [BOTH] * 2
     lost = [row for row in done.rows if row["health"]["right"] == "lost"]
     assert lost and all(set(row["health"]) == {"left", "right"} for row in done.rows)
-    assert all(any(w.startswith("right: no message") for w in row["warnings"]) for row in lost)
+    assert any("right: no message for more than 500 ms" in row["warnings"] for row in lost)
+    assert all(row["warnings"][0].startswith("right: ") for row in lost)
     assert "left 10 Hz" in done.out and "right 10 Hz" in done.out
 
 
