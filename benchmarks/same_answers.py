@@ -4,8 +4,8 @@
     python benchmarks/same_answers.py ../before . --bundles bundles/*
 
 A simulated drive of all sensors, written by the first version, goes through `Pipeline` with every subset of
-each bundle's sensors, through `Stream` with each sensor at a time of its own, and, recorded as a bag, through
-`anysense replay`.  Labels, boxes, confidence, used sensors and states must be equal; times taken may differ.
+each bundle's sensors, through the pure stream with each sensor at a time of its own, and, recorded as a bag, through
+`anysense replay`.  Relative paths of bundles are looked up in either version.  Labels, boxes, confidence, used sensors and states must be equal; times taken may differ.
 Status 1, and what differs, when they are not.
 """
 
@@ -176,7 +176,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("before", type=Path, help="a checkout of the version before")
     parser.add_argument("after", type=Path, help="and of the one after")
-    parser.add_argument("--bundles", nargs="+", required=True, help="folders")
+    parser.add_argument("--bundles", nargs="+", required=True, help="folders, of either version")
     parser.add_argument("--roads", nargs="+", choices=ROADS, default=list(ROADS))
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -206,7 +206,8 @@ def main() -> int:
         for name, checkout in (("before", args.before), ("after", args.after)):
             print(f"{name}: {checkout}", flush=True)
             (work / name).mkdir()
-            options = ("--bundles", *map(os.path.abspath, args.bundles), "--roads", *args.roads)
+            bundles = [checkout.resolve() / path for path in args.bundles]
+            options = ("--bundles", *bundles, "--roads", *args.roads)
             places = ("--work", work, "--out", work / name)
             run(checkout, Path(__file__).resolve(), ".", ".", *options, *places)
         for before in sorted((work / "before").glob("*.npz")):

@@ -117,7 +117,7 @@ def test_the_demo_tells_its_choice_and_escapes_names(
     manifest["description"] = "</td><script>x</script>"
     manifest["training"] = {"data": "a drive", "licence": "' onload='alert(1)"}
     manifest["model"]["parameters"] = "many"
-    manifest["classes"]["segmentation"][0]["name"] = "<img src=x onerror=y>"
+    manifest["tasks"]["segmentation"]["classes"][0]["name"] = "<img src=x onerror=y>"
     (bundle / "bundle.yaml").write_text(yaml.safe_dump(manifest))
     recording = Path(shutil.copytree(simulated, tmp_path / "rec"))
     info = yaml.safe_load((recording / "dataset.yaml").read_text())
