@@ -4,9 +4,10 @@
     python benchmarks/same_answers.py ../before . --bundles bundles/*
 
 A simulated drive of all sensors, written by the first version, goes through `Pipeline` with every subset of
-each bundle's sensors, through the pure stream with each sensor at a time of its own, and, recorded as a bag, through
-`anysense replay`.  Relative paths of bundles are looked up in either version.  Labels, boxes, confidence, used sensors and states must be equal; times taken may differ.
-Status 1, and what differs, when they are not.
+each bundle's sensors, through the pure stream with each sensor at a time of its own, and, recorded as a bag,
+through `anysense replay`.  Relative paths of bundles are looked up in either version.  Labels, boxes,
+confidence, used sensors and states must be equal; times taken may differ.  Status 1, and what differs, when
+they are not.
 """
 
 from __future__ import annotations
