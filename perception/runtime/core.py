@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass, replace
 
 from perception.errors import ConfigError
@@ -24,11 +24,13 @@ from perception.runtime.arrival_health import ArrivalHealth
 from perception.runtime.clocks import OutputStamps
 from perception.runtime.collector import Collector
 from perception.runtime.health import HealthConfig
+from perception.runtime.lane import Lane
 from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Gathered, Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.result import HealthState, Result, SensorReport, SensorWarning
 
+_Found = Encoded | SensorWarning | None
 _PATIENCE_S = 5.0
 """How long an encoder on a thread of its own may take: longer, its sensor is stalled."""
 
@@ -71,7 +73,7 @@ class _Waiting:
     sample: Sample
     arrival: Arrival
     encoded: Encoded | None = None
-    pending: Future[Encoded | SensorWarning | None] | None = None
+    pending: Future[_Found] | None = None
     fate: str = ""
 
 
@@ -109,11 +111,9 @@ class StreamCore:
         self.counts: dict[str, Counter[str]] = {m: Counter() for m in self.collector.sensors}
         pipeline.expected = tuple(self.collector.sensors)
         # One thread per sensor, so that its samples are checked and encoded in order.
-        self._threads = {
-            m: ThreadPoolExecutor(1, f"encode_{m}")
-            for m in (self.collector.sensors if parallel else ())
-        }
-        self._stalled: dict[str, Future[Encoded | SensorWarning | None]] = {}
+        lanes = self.collector.sensors if parallel else ()
+        self._threads = {m: Lane[_Found](f"encode_{m}") for m in lanes}
+        self._stalled: dict[str, Future[_Found]] = {}
         self._said: dict[str, SensorWarning] = {}  # what was found in each sensor's last sample
         self._kept: dict[str, _Waiting] = {}
         self._epoch = self.collector.epoch
@@ -258,8 +258,7 @@ class StreamCore:
     def close(self) -> None:
         """End the threads that encode, but for one that does not answer."""
         for sensor, thread in self._threads.items():
-            stalled = self._is_stalled(sensor)
-            thread.shutdown(wait=not stalled, cancel_futures=stalled)
+            thread.close(wait=not self._is_stalled(sensor))
 
     def reject(self, sensor: str, line: str, now_ns: int) -> None:
         """Count a message that could not be decoded: its sensor is malformed until it recovers.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -472,3 +474,30 @@ def test_a_backend_that_takes_over_is_an_event(
             time.sleep(0.02)
     assert [e.kind for e in events] == ["fallback"] and "device lost" in events[0].text
     assert events[0].backend == engine.backend != before
+
+
+def test_a_process_ends_though_an_encoder_hangs(tiny_bundle: Path) -> None:
+    script = f"""
+import threading, time
+import numpy as np
+import perception
+from perception.runtime import core
+core._PATIENCE_S = 0.2
+stream = perception.Stream.open({str(tiny_bundle)!r}, {{"rgb": 30, "depth": 15}}, device="cpu")
+stream.core.pipeline.engines["rgb"].infer_linked = lambda feeds: threading.Event().wait()
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    for sensor, array in (("rgb", np.random.randint(20, 220, (48, 64, 3), np.uint8)),
+                          ("depth", np.random.randint(900, 9000, (48, 64), np.uint16))):
+        stream.push(sensor, array)
+    result = stream.get(0.1)
+    if result is not None and result.health["rgb"] == "stalled":
+        break
+stream.close()
+print(result.health["rgb"], result.used)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=4 * PATIENCE_S
+    )
+    assert done.stdout.strip() == "stalled ('depth',)", done.stderr
+    assert done.returncode == 0
