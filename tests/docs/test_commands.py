@@ -126,7 +126,7 @@ def test_commands_that_bundles_and_demo_record_parse(
     parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = []
-    for path in ROOT.glob("bundles/*/bundle.yaml"):
+    for path in ROOT.glob("bundles/*/*.yaml"):
         text = str(yaml.safe_load(path.read_text(encoding="utf-8")))
         found += re.findall(r"'command': '(anysense [^']+)'", text)
     assert len(found) > 4
