@@ -30,13 +30,13 @@ def network_inputs(frame: Frame, contract: PreprocessContract) -> Tensors:
     return inputs
 
 
-def require_modalities(recording: Recording, names: Sequence[str]) -> None:
+def require_sensors(recording: Recording, names: Sequence[str]) -> None:
     """Refuse a recording that says itself that it lacks a sensor.
 
     Raises:
         ConfigError: names the sensor.
     """
-    lacking = [n for n in names if n not in recording.info.modalities]
+    lacking = [n for n in names if n not in recording.info.sensors]
     if lacking:
         raise ConfigError(f"has no {lacking[0]}, which the bundle takes", where="--calib-data")
 

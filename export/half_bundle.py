@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from export.bundle_folder import check_target
-from export.calibration_frames import Progress, inputs_of, require_modalities
+from export.calibration_frames import Progress, inputs_of, require_sensors
 from export.half_graph import computing_nodes, simulate_half, to_half
 from export.int8 import Finish, write_changed
 from export.onnx_files import graph_problems
@@ -127,7 +127,7 @@ def _choose(
     if recording is None:
         inputs = iter([probe_inputs(contract)])
     else:
-        require_modalities(recording, bundle.manifest.modalities)
+        require_sensors(recording, bundle.manifest.inputs.names)
         if frames < 1 or not len(recording):
             raise ConfigError("has no frame to measure on", where="--calib-data")
         count = min(frames, len(recording))

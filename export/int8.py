@@ -14,7 +14,7 @@ from typing import Any, Literal
 import onnx
 
 from export.bundle_folder import check_target, replacing_bundle
-from export.calibration_frames import Progress, inputs_of, pick_frames, require_modalities
+from export.calibration_frames import Progress, inputs_of, pick_frames, require_sensors
 from export.calibration_ranges import Histogram, Method
 from export.half_storage import store_half
 from export.modular import Tensors
@@ -84,7 +84,7 @@ class Quantizer:
         options: Int8Options,
         progress: Progress = lambda what, done, total: None,
     ) -> None:
-        require_modalities(recording, bundle.manifest.modalities)
+        require_sensors(recording, bundle.manifest.inputs.names)
         self.options, self.recording = options, recording
         self.calibrated, self._checked = pick_frames(
             recording, options.frames, options.check_frames

@@ -89,7 +89,7 @@ def make_report(
     wanted = _outputs(base.engines, base)
     scores = None
     if recording is not None:
-        usable = [s for s in subsets if set(s) <= set(recording.info.modalities)]
+        usable = [s for s in subsets if set(s) <= set(recording.info.sensors)]
         scores = _scores(base, recording, usable, "onnxruntime float32", progress)
     rows: dict[str, dict[str, Any]] = {}
     for name, pipeline in pipelines.items():

@@ -13,11 +13,13 @@ from small_bundles import SmallBundles
 
 from export.bundle_graphs import GraphChoice, subset_file, with_graphs
 from export.half_bundle import write_half
+from export.int8 import Int8Options, Quantizer
 from export.sensitivity import Sensitivity
 from export.serving import write_triton
 from perception.cli.main import main
+from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
 from perception.errors import BundleError
-from perception.frame import subset_name, subsets_of
+from perception.frame import Frame, Sample, subset_name, subsets_of
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
@@ -207,3 +209,48 @@ def test_an_encoder_cannot_be_called_as_another_graph(small: SmallBundles) -> No
     shared = {"left": ("rgb", "fuser"), "right": ("rgb", "fuser")}
     with pytest.raises(BundleError, match="fuser"):
         Bundle.open(small.named(shared))
+
+
+class Pictures(Recording):
+    """Noise from two cameras and depth; the right one is as bright as it is told."""
+
+    def __init__(self, root: Path, bright: int) -> None:
+        kinds = {"left": "rgb", "right": "rgb", "depth": "depth"}
+        classes = (ClassInfo(0, "a", (0, 0, 0)),)
+        super().__init__(
+            root, RecordingInfo("folder", "noise", kinds, classes), ["a", "b", "c", "d"]
+        )  # type: ignore[arg-type]
+        self.bright = bright
+
+    def frame(self, index: int) -> Frame:
+        rng = np.random.default_rng(index)
+        left = rng.integers(100, 140, (32, 64, 3), dtype=np.uint8)
+        right = rng.integers(0, self.bright, (32, 64, 3), dtype=np.uint8)
+        depth = rng.uniform(1, 5, (32, 64)).astype(np.float32)
+        samples = {"left": Sample("rgb", left, 1), "right": Sample("rgb", right, 1)}
+        return Frame({**samples, "depth": Sample("depth", depth, 1)}, 1)
+
+    def truth(self, index: int) -> Truth:
+        return Truth()
+
+
+def test_int8_calibrates_a_shared_encoder_on_all_that_it_serves(
+    small: SmallBundles, tmp_path: Path
+) -> None:
+    source, found = Bundle.open(small.named(SMALL)), {}
+    for bright in (140, 255):
+        options = Int8Options(3, "max", 0.5, threads=1)
+        quantizer = Quantizer(source, Pictures(tmp_path, bright), options)
+        found[bright] = quantizer._calibrate()
+    assert found[255]["camera"]["image"] > 1.2 * found[140]["camera"]["image"] > 2
+    assert found[255]["depth"] == found[140]["depth"]
+    Quantizer(source, Pictures(tmp_path, 255), Int8Options(3, max_error=0.5, threads=1)).run(
+        tmp_path / "int8"
+    )
+    int8 = Bundle.open(tmp_path / "int8")
+    assert int8.manifest.precision == "int8" and set(int8.manifest.graphs.encoders) == {
+        "camera", "depth",
+    }  # fmt: skip
+    with_graphs(int8, tmp_path / "more", GraphChoice(subsets=(("left", "right"),)), 1)
+    kinds = [n.op_type for n in onnx.load(tmp_path / "more" / "subset.left.right.onnx").graph.node]
+    assert kinds.count("QuantizeLinear") >= 2
