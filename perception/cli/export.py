@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -96,7 +95,7 @@ def _found(source: Path) -> Path:
 
 
 def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
-    from export.bundle_graphs import add_graphs, compare_graphs, parse_choice
+    from export.bundle_graphs import add_graphs, compare_graphs, parse_choice, with_graphs
     from perception.runtime.bundle import Bundle
 
     if bundle is not None:
@@ -117,7 +116,10 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
     if makes_bundle(args.engine, args.precision, bundle.manifest.precision):
         bundle = change(args, bundle, finish)
     elif args.out is not None and bundle.path.resolve() != args.out.resolve():
-        bundle = _copied(bundle, args.out, finish)
+        with status("joining graphs"):
+            errors = with_graphs(bundle, args.out, choice, args.threads)
+        bundle = Bundle.open(args.out)
+        _say_errors(bundle, errors, args.out)
     elif choice.composed:
         with status("comparing graphs"):
             errors = compare_graphs(bundle, choice, args.threads)
@@ -192,17 +194,6 @@ def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]
     return Bundle.open(out), choice
 
 
-def _copied(bundle: Bundle, out: Path, finish: Callable[[Path], None]) -> Bundle:
-    """The bundle in another folder, without plans."""
-    from export.bundle_folder import copy_files, replacing_bundle
-    from perception.runtime.bundle import Bundle
-
-    with replacing_bundle(out, bundle.path) as folder:
-        copy_files(bundle, folder)
-        finish(folder)
-    return Bundle.open(out)
-
-
 def _say_errors(bundle: Bundle, errors: dict[str, float], shown: Path) -> None:
     """Say how far composed graphs are from the separate ones; `shown` is the bundle's name for that."""
     graphs = bundle.manifest.graphs
@@ -214,7 +205,7 @@ def _say_errors(bundle: Bundle, errors: dict[str, float], shown: Path) -> None:
 
 
 def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
-    from export.bundle_graphs import add_graphs, parse_choice
+    from export.bundle_graphs import parse_choice, with_graphs
     from export.serving import write_isaac_ros, write_triton
     from perception.runtime.bundle import Bundle
 
@@ -230,20 +221,18 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
         if bundle is None:
             bundle, choice = _from_run(args, folder / "bundle")
         else:
-            # In a copy: what is served elsewhere need not be part of the bundle.
-            choice = parse_choice(
-                args.subset, bundle.manifest.inputs.names, bundle.manifest.subsets
-            )
+            manifest = bundle.manifest
+            choice = parse_choice(args.subset, manifest.inputs.names, manifest.subsets)
             _check_outside(args.out, bundle)
-            bundle = _copied(bundle, folder / "bundle", lambda folder: None)
         if choice.modular and "all" not in args.subset:
             raise ConfigError(
                 "other runtimes take one graph: single, or a subset such as "
                 f"{','.join(bundle.manifest.inputs.names)}",
                 where="--subset",
             )
-        add_graphs(bundle.path, choice, args.threads)
-        bundle = Bundle.open(bundle.path, verify=False)
+        # In a copy: what is served elsewhere need not be part of the bundle.
+        with_graphs(bundle, folder / "copy", choice, args.threads)
+        bundle = Bundle.open(folder / "copy")
         for name in choice.names():
             out = output_folder(args.out)
             if args.serve == "triton":
