@@ -130,7 +130,8 @@ def sensors_of(
         if other != name:
             raise ConfigError(f"{topic} is given for {other} and {name}", where="--topic")
     matched = match_inputs({}, inputs, chosen)
-    kinds = {**{k: k for k in KINDS}, **{s: inputs[n] for s, n in matched.items()}}
+    kinds: dict[str, Kind] = {k: k for k in KINDS}
+    kinds |= {sensor: inputs[name] for sensor, name in matched.items()}
     takes = f"bundle {manifest.name} takes {', '.join(inputs)}"
 
     def refuse(names: Iterable[str]) -> None:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from perception.errors import AnySenseError, BlindError, ConfigError, EngineError, InputError
-from perception.frame import KINDS, Frame, Kind, Sample, check_name
-from perception.preprocess.contract import PreprocessContract
+from perception.errors import AnySenseError, BlindError, EngineError, InputError
+from perception.frame import Frame, Kind, Sample
 from perception.preprocess.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
@@ -23,6 +22,7 @@ from perception.runtime.networks import Encoded, Networks
 from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
+from perception.runtime.wiring import wired_inputs
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Pipeline:
         self.manifest = bundle.manifest
         self.policy = policy
         self.strict = strict
-        self.inputs = _wired(self.manifest.inputs, sensors)
+        self.inputs = wired_inputs(self.manifest.inputs.kinds, sensors)
         self.sensors = tuple(self.inputs)
         self.expected = self.sensors
         policy.check(self.sensors)
@@ -147,7 +147,7 @@ class Pipeline:
             EngineError: no backend can load its graphs.
         """
         opened = Bundle.open(find_bundle(str(bundle)))
-        wired = _wired(opened.manifest.inputs, sensors)
+        wired = wired_inputs(opened.manifest.inputs.kinds, sensors)
         (policy or Policy()).check(wired)
         encoders, fuser = load_pipeline_engines(
             opened, device, threads, progress, trust_plans=trust_plans, tf32=tf32
@@ -463,29 +463,3 @@ class Pipeline:
             known = self.health.state(sensor)
             states[sensor] = "lost" if sensor not in present and known == "ok" else known
         return states
-
-
-def _wired(inputs: PreprocessContract, sensors: Mapping[str, str] | None) -> dict[str, str]:
-    """By sensor, its input, in the order of the inputs.
-
-    Raises:
-        ConfigError: there is no such input, one of another kind, or two sensors are for one; or no sensor.
-    """
-    if sensors is None:
-        return {name: name for name in inputs}
-    if not sensors:
-        raise ConfigError("needs a sensor", where="sensors")
-    for sensor, name in sensors.items():
-        check_name(sensor)
-        if name not in inputs:
-            raise ConfigError(
-                f"the bundle has no input '{name}'",
-                where=sensor,
-                hint=f"it takes {', '.join(inputs)}",
-            )
-        if sensor in KINDS and sensor != inputs[name].kind:
-            raise ConfigError(f"is for an input of kind {inputs[name].kind}", where=sensor)
-        other = next(s for s, n in sensors.items() if n == name)
-        if other != sensor:
-            raise ConfigError(f"{other} and {sensor} are for the same input", where=name)
-    return {s: n for n in inputs for s, own in sensors.items() if own == n}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ConfigError
-from perception.frame import KINDS
+from perception.frame import KINDS, check_name
 
 FUSER, PRESENCE, IMAGE = "fuser", "presence", "image"
 
@@ -71,6 +71,32 @@ class Wiring:
         return np.array([name in names for name in self.presence], np.float32)
 
 
+def wired_inputs(inputs: Mapping[str, str], sensors: Mapping[str, str] | None) -> dict[str, str]:
+    """By sensor, its input, in the order of the inputs, whose kinds are given by name.
+
+    Raises:
+        ConfigError: there is no such input, one of another kind, or two sensors are for one; or no sensor.
+    """
+    if sensors is None:
+        return {name: name for name in inputs}
+    if not sensors:
+        raise ConfigError("needs a sensor", where="sensors")
+    for sensor, name in sensors.items():
+        check_name(sensor)
+        if name not in inputs:
+            raise ConfigError(
+                f"the bundle has no input '{name}'",
+                where=sensor,
+                hint=f"it takes {', '.join(inputs)}",
+            )
+        if sensor in KINDS and sensor != inputs[name]:
+            raise ConfigError(f"is for an input of kind {inputs[name]}", where=sensor)
+        other = next(s for s, n in sensors.items() if n == name)
+        if other != sensor:
+            raise ConfigError(f"{other} and {sensor} are for the same input", where=name)
+    return {s: n for n in inputs for s, own in sensors.items() if own == n}
+
+
 def match_inputs(
     kinds: Mapping[str, str],
     inputs: Mapping[str, str],
@@ -83,31 +109,21 @@ def match_inputs(
     keeps its own name for that of its sensor, which is missing.
 
     Args:
-        kinds: the sensors' kinds, by name; empty for one of unknown kind.
+        kinds: the sensors' kinds, by name.
         inputs: the inputs' kinds, by name.
         given: by sensor, its input.
 
     Raises:
         ConfigError: there is no such input, or it is of another kind, or it is given twice.
     """
-    for sensor, name in given.items():
-        takes = ", ".join(n if n == k else f"{n} ({k})" for n, k in inputs.items())
-        if name not in inputs:
-            raise ConfigError(
-                f"the bundle has no input '{name}'", where=sensor, hint=f"it takes {takes}"
-            )
-        kind = kinds.get(sensor) or (sensor if sensor in KINDS else inputs[name])
-        if kind != inputs[name]:
+    found = wired_inputs(inputs, given) if given else {}
+    for sensor, name in found.items():
+        if (kind := kinds.get(sensor, inputs[name])) != inputs[name]:
             raise ConfigError(f"is {kind}, input {name} is {inputs[name]}", where=sensor)
-        if other := next((s for s, n in given.items() if n == name and s != sensor), None):
-            raise ConfigError(f"{sensor} and {other} are for the same input", where=name)
-    found = {name: sensor for sensor, name in given.items()}
     for name, kind in inputs.items():
-        own = name not in given and kinds.get(name) in ("", kind)
-        alike = [s for s, k in kinds.items() if k == kind]
-        single = len(alike) == list(inputs.values()).count(kind) == 1 and alike[0] not in given
-        if name not in found and (own or single):
-            found[name] = name if own else alike[0]
-    # A sensor of an input's name that is for another input leaves that one without a sensor.
-    found |= {n: n for n in inputs if n not in found and n not in found.values()}
-    return {sensor: name for name, sensor in found.items()}
+        alike = [sensor for sensor, own in kinds.items() if own == kind]
+        single = len(alike) == list(inputs.values()).count(kind) == 1
+        sensor = alike[0] if single and name not in alike else name
+        if name not in found.values() and sensor not in found:
+            found[sensor] = name
+    return found

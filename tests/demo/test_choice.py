@@ -119,6 +119,7 @@ def test_the_demo_tells_its_choice_and_escapes_names(
     manifest["model"]["parameters"] = "many"
     manifest["tasks"]["segmentation"]["classes"][0]["name"] = "<img src=x onerror=y>"
     (bundle / "bundle.yaml").write_text(yaml.safe_dump(manifest))
+    (bundle / "records.yaml").unlink(missing_ok=True)  # they are of the bundle before
     recording = Path(shutil.copytree(simulated, tmp_path / "rec"))
     info = yaml.safe_load((recording / "dataset.yaml").read_text())
     info["name"] = "[/red]<script>y</script>"
