@@ -98,6 +98,12 @@ def _tiny_info():  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
+def stereo_bundle() -> Path:
+    """A trained bundle of `left` and `right`, which share an encoder, and `depth`; not to be written to."""
+    return Path(__file__).parent / "bundles" / "sim-stereo"
+
+
+@pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated drive of 14 frames at 96x128 in the folder format."""
     from perception.sim.generate import make_recording
