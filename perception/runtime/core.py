@@ -26,7 +26,7 @@ from perception.runtime.collector import Collector
 from perception.runtime.health import HealthConfig
 from perception.runtime.lane import Lane
 from perception.runtime.networks import Encoded
-from perception.runtime.pipeline import Gathered, Pipeline
+from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.result import HealthState, Result, SensorReport, SensorWarning
 
@@ -448,21 +448,21 @@ class StreamCore:
         used = {m: parts[m] for m in self.pipeline.sensors if enough and m in encoded}
         fresh = {m: w for m, w in parts.items() if not w.fate}
         weights = self.collector.sensors
-        about = Gathered(
-            tuple(group.samples),
-            group.stamp_ns,
-            {m: self._state(m, now_ns) for m in weights},
-            self._warnings(now_ns),
-            {k: v for m in fresh for k, v in encoded[m].timings.items()},
-            {m: w.sample for m, w in used.items()},
-            {m: w.arrival.source_ns for m, w in used.items()},
-            0 if used else self._present(now_ns),
-            group.reason,
-            sum(weights[m].weight for m in used) / sum(t.weight for t in weights.values()),
-            group.spread_ns,
-            max(a.arrived_ns for a in group.samples.values()),
-            frozenset(m for m in fresh if m in used),
-            group.epoch,
+        about = Result(
+            present=tuple(group.samples),
+            health={m: self._state(m, now_ns) for m in weights},
+            stamp_ns=group.stamp_ns,
+            timings={k: v for m in fresh for k, v in encoded[m].timings.items()},
+            warnings=self._warnings(now_ns),
+            samples={m: w.sample for m, w in used.items()},
+            output_ns=0 if used else self._present(now_ns),
+            reason=group.reason,
+            coverage=sum(weights[m].weight for m in used) / sum(t.weight for t in weights.values()),
+            spread_ns=group.spread_ns,
+            arrived_ns=max(a.arrived_ns for a in group.samples.values()),
+            fresh=frozenset(m for m in fresh if m in used),
+            source_ns={m: w.arrival.source_ns for m, w in used.items()},
+            epoch=group.epoch,
         )
         result = self.pipeline.fuse(encoded, about)
         for sensor, waiting in fresh.items():
@@ -478,11 +478,10 @@ class StreamCore:
         stamp = 0
         if self._last_group is not None:
             stamp = self._last_group[0] + now_ns - self._last_group[1]
-        about = Gathered(
-            (),
-            stamp,
-            {m: self._state(m, now_ns) for m in self.collector.sensors},
-            self._warnings(now_ns),
+        about = Result(
+            health={m: self._state(m, now_ns) for m in self.collector.sensors},
+            stamp_ns=stamp,
+            warnings=self._warnings(now_ns),
             output_ns=self._present(now_ns),
             reason="heartbeat",
             arrived_ns=now_ns,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,10 @@ PARTS = frozenset({"labels", "confidence", "boxes", "images"})
 class Interpreted:
     """The parts of a result that come from the network; see `Result`."""
 
-    labels: NDArray[np.uint8] | None
-    confidence: NDArray[np.float32] | None
-    boxes: Detections | None
-    images: dict[str, NDArray[np.uint8]]
+    labels: NDArray[np.uint8] | None = None
+    confidence: NDArray[np.float32] | None = None
+    boxes: Detections | None = None
+    images: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 def check_outputs(manifest: BundleManifest, outputs: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from perception.errors import AnySenseError, BlindError, EngineError, InputError
@@ -23,32 +23,6 @@ from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
 from perception.runtime.wiring import wired_inputs
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """What is known of a frame besides its features; see the fields of `Result` of the same names.
-
-    Attributes:
-        now_ns: present time on the samples' clock.
-        timings: of its samples' encoding.
-        output_ns: without output, in place of the reference's stamp.
-    """
-
-    present: tuple[str, ...]
-    now_ns: int
-    health: Mapping[str, HealthState]
-    warnings: tuple[SensorWarning, ...] = ()
-    timings: Mapping[str, float] = field(default_factory=dict)
-    samples: Mapping[str, Sample] = field(default_factory=dict)
-    source_ns: Mapping[str, int] = field(default_factory=dict)
-    output_ns: int = 0
-    reason: str = "call"
-    coverage: float = 0.0
-    spread_ns: int = 0
-    arrived_ns: int = 0
-    fresh: frozenset[str] = frozenset()
-    epoch: int = 0
 
 
 class Pipeline:
@@ -267,11 +241,11 @@ class Pipeline:
         watch.timings.pop("wait", None)
         used = self._usable(encoded)
         stamps = {s: encoded[s].stamp_ns for s in used}
-        about = Gathered(
-            tuple(frame),
-            now,
-            self._health(frame),
-            tuple(warnings.values()),
+        about = Result(
+            present=tuple(frame),
+            health=self._health(frame),
+            stamp_ns=now,
+            warnings=tuple(warnings.values()),
             samples={s: offered[s] for s in used},
             source_ns=stamps,
             output_ns=now,
@@ -304,12 +278,13 @@ class Pipeline:
         watch.timings.pop("wait", None)
         return replace(found, timings=watch.timings) if isinstance(found, Encoded) else found
 
-    def fuse(self, encoded: Mapping[str, Encoded], about: Gathered) -> Result:
+    def fuse(self, encoded: Mapping[str, Encoded], about: Result) -> Result:
         """The result from exactly these features.
 
         Args:
             encoded: by sensor; may be empty, which gives a result in state hold or stop.
-            about: what else the result shall say.
+            about: what else the result shall say; its `stamp_ns` is the present time on the samples'
+                clock, `timings` are of their encoding, and `output_ns` is for want of output.
 
         Raises:
             EngineError: the backend failed.
@@ -385,49 +360,35 @@ class Pipeline:
         there = tuple(s for s in self.sensors if s in encoded)
         return there if self.policy.enough(there) else ()
 
-    def _finish(self, encoded: Mapping[str, Encoded], about: Gathered, watch: Stopwatch) -> Result:
+    def _finish(self, encoded: Mapping[str, Encoded], about: Result, watch: Stopwatch) -> Result:
         there = tuple(s for s in self.sensors if s in encoded)
         last = self._last
-        since_ms = (about.now_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
+        since_ms = (about.stamp_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
         state = self.policy.state(there, self.expected, since_ms)
         used = self._usable(encoded)
         reference = self.reference(used)
-        if reference is None:
-            held = last if state == "hold" else None
-            found = Interpreted(None, None, None, {})
-            if held is not None:
-                found = Interpreted(held.labels, held.confidence, held.boxes, dict(held.images))
-            stamp, output_ns = held.stamp_ns if held else about.now_ns, about.output_ns
-        else:
+        found, stamp, output_ns = Interpreted(), about.stamp_ns, about.output_ns
+        if reference is not None:
             found = self._answer(used, encoded, reference, watch)
             stamp = max(encoded[s].stamp_ns for s in used)
             output_ns = about.source_ns[reference]
+        elif last is not None and state == "hold":
+            found = Interpreted(last.labels, last.confidence, last.boxes, dict(last.images))
+            stamp = last.stamp_ns
         timings = watch.stop()
         timings.pop("wait", None)
-        result = Result(
-            found.labels,
-            found.confidence,
-            found.boxes,
-            used,
-            about.present,
-            state,
-            about.health,
-            stamp,
-            {s: stamp - encoded[s].stamp_ns for s in used},
-            timings,
-            self.backend,
-            about.warnings,
-            found.images,
-            {s: about.samples[s] for s in used},
-            reference,
-            output_ns,
-            about.reason,
-            about.coverage,
-            about.spread_ns,
-            about.arrived_ns,
-            about.fresh,
-            about.source_ns,
-            about.epoch,
+        result = replace(
+            about,
+            **vars(found),
+            used=used,
+            state=state,
+            stamp_ns=stamp,
+            ages_ns={s: stamp - encoded[s].stamp_ns for s in used},
+            timings=timings,
+            backend=self.backend,
+            samples={s: about.samples[s] for s in used},
+            reference=reference,
+            output_ns=output_ns,
         )
         with self._lock:
             self.counters[f"frames_{state}"] += 1

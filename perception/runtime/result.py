@@ -119,14 +119,14 @@ class Result:
         epoch: rises at every jump of the sensors' clock.
     """
 
-    labels: NDArray[np.uint8] | None
-    confidence: NDArray[np.float32] | None
-    boxes: Detections | None
-    used: tuple[str, ...]
-    present: tuple[str, ...]
-    state: PipelineState
-    health: Mapping[str, HealthState]
-    stamp_ns: int
+    labels: NDArray[np.uint8] | None = None
+    confidence: NDArray[np.float32] | None = None
+    boxes: Detections | None = None
+    used: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+    state: PipelineState = "stop"
+    health: Mapping[str, HealthState] = field(default_factory=dict)
+    stamp_ns: int = 0
     ages_ns: Mapping[str, int] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     backend: str = ""

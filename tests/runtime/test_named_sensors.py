@@ -22,7 +22,7 @@ from perception.preprocess.contract import DepthSpec
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.engines.base import Engine, Tensor
-from perception.runtime.pipeline import Gathered, Pipeline
+from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.result import Result, SensorWarning
 from perception.runtime.stream import Stream
@@ -310,6 +310,8 @@ def test_a_stream_of_two_cameras_gives_what_calls_give(stereo: Pipeline) -> None
     }
 
 
-def _about(frame: Frame) -> Gathered:
+def _about(frame: Frame) -> Result:
     stamps = {s: x.time_ns for s, x in frame.items()}
-    return Gathered(tuple(frame), max(stamps.values()), {}, samples=frame, source_ns=stamps)
+    return Result(
+        present=tuple(frame), stamp_ns=max(stamps.values()), samples=frame, source_ns=stamps
+    )

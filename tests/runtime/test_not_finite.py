@@ -27,7 +27,8 @@ from perception.runtime.engines.base import (
 )
 from perception.runtime.engines.fallback import FallbackEngine
 from perception.runtime.engines.registry import BACKENDS, REFERENCE
-from perception.runtime.pipeline import Gathered, Pipeline
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.result import Result
 
 
 @given(
@@ -72,7 +73,7 @@ def test_no_result_is_made_of_bad_outputs(
         assert "\n" not in str(caught.value)
         assert pipeline.counters["engine_failures"] == count
     encoded = {"rgb": pipeline.encode(rgb)}
-    about = Gathered(("rgb",), 1, {}, samples={"rgb": rgb}, source_ns={"rgb": 1})
+    about = Result(present=("rgb",), stamp_ns=1, samples={"rgb": rgb}, source_ns={"rgb": 1})
     with pytest.raises(EngineError, match="NaN or infinity"):
         pipeline.fuse(encoded, about)
     assert not any(name.startswith("frames_") for name in pipeline.counters)
@@ -95,7 +96,7 @@ def test_a_held_result_outlives_a_bad_one(small: Any, rgb: Sample) -> None:
     later = Sample("rgb", rgb.data[::-1].copy(), stamp_ns=rgb.stamp_ns + 10)
     with pytest.raises(EngineError):
         pipeline({"rgb": later})
-    held = pipeline.fuse({}, Gathered((), rgb.stamp_ns + 20, {}))
+    held = pipeline.fuse({}, Result(stamp_ns=rgb.stamp_ns + 20))
     assert held.state == "hold" and held.stamp_ns == good.stamp_ns
     assert np.array_equal(held.labels, good.labels)  # type: ignore[arg-type]
 

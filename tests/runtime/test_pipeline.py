@@ -24,7 +24,7 @@ from perception.frame import KINDS, Frame, Sample, subsets_of
 from perception.runtime.collector import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.networks import Encoded
-from perception.runtime.pipeline import Gathered, Pipeline
+from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.result import Result
 
@@ -69,7 +69,7 @@ def test_the_same_frame_gives_the_same_result_whatever_came_before(
 
 
 def _fused(pipeline: Pipeline, encoded: dict[str, Encoded], now_ns: int) -> Result:
-    return pipeline.fuse(encoded, Gathered(tuple(encoded), now_ns, {}, **_of(encoded)))
+    return pipeline.fuse(encoded, Result(present=tuple(encoded), stamp_ns=now_ns, **_of(encoded)))
 
 
 def _of(encoded: dict[str, Encoded]) -> dict[str, dict[str, Any]]:

@@ -295,7 +295,7 @@ class Outputs:
     def waiting(self, reports: Mapping[str, SensorReport], settings: Settings, line: str) -> None:
         """Publish ~/status while there is no pipeline that runs; `line` says why."""
         self.sequence += 1
-        nothing = Result(None, None, None, (), (), "stop", {}, 0)
+        nothing = Result()
         self._status.publish(
             PerceptionStatus(
                 header=Header(stamp=self._node.get_clock().now().to_msg()),
