@@ -28,8 +28,8 @@ from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
 from perception.models.interface import (
     Features,
     FusionModel,
+    Inputs,
     ModelCard,
-    ModelInputs,
     ModelOutput,
     gather,
 )
@@ -149,7 +149,7 @@ class AnyFuse(FusionModel):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         width: float = 1.0,

@@ -22,7 +22,7 @@ from perception.preprocess.contract import CHANNELS, PreprocessContract
 Features = dict[str, Tensor]
 """What one encoder gives: (N, C, h, w) maps by name."""
 
-ModelInputs = Sequence[str] | PreprocessContract
+Inputs = Sequence[str] | PreprocessContract
 """A model's inputs: kinds, one input each, or named inputs with their kinds and encoders."""
 
 
@@ -142,7 +142,7 @@ class FusionModel(nn.Module):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

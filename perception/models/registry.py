@@ -6,7 +6,7 @@ from typing import Any
 
 from perception.errors import AnySenseError, ConfigError
 from perception.models.anyfuse import AnyFuse
-from perception.models.interface import FusionModel, ModelInputs
+from perception.models.interface import FusionModel, Inputs
 from perception.models.zoo.adapnet import AdapNet
 from perception.models.zoo.any2seg import Any2Seg
 from perception.models.zoo.blocked import BlockedAnyFuse
@@ -35,7 +35,7 @@ MODELS: dict[str, type[FusionModel]] = {
 
 def build_model(
     name: str,
-    modalities: ModelInputs,
+    modalities: Inputs,
     seg_classes: int,
     det_classes: int,
     *,

@@ -133,11 +133,10 @@ def augment(
         for name in in_order((*KINDS[1:], *sample.sensors))
         if name in KINDS[1:] or name != sample.labels_of
     }
-    sensors: dict[str, OnGrid] = {}
-    for name, own in sample.sensors.items():
-        sensors[name] = replace(
-            own, values=_WARP[own.kind](own.values, shifted.get(name, geometry))
-        )
+    sensors = {
+        name: replace(own, values=_WARP[own.kind](own.values, shifted.get(name, geometry)))
+        for name, own in sample.sensors.items()
+    }
     for name, own in sensors.items():
         sensors[name] = replace(own, values=_CORRUPT[own.kind](own.values, spec, rng))
     labels = sample.labels
@@ -261,9 +260,7 @@ _WARP: dict[Kind, Callable[[NDArray[Any], _Geometry], NDArray[Any]]] = {
     "thermal": _warp_thermal,
     "lidar": lambda values, geometry: geometry.warp(values, True, 0.0),
 }
-_CORRUPT: dict[
-    Kind, Callable[[NDArray[Any], CorruptionSpec, np.random.Generator], NDArray[Any]]
-] = {
+_CORRUPT: dict[Kind, Callable[..., NDArray[Any]]] = {
     "rgb": _corrupt_rgb,
     "depth": _corrupt_depth,
     "thermal": _corrupt_thermal,

@@ -18,9 +18,10 @@ from perception.models.zoo.multimae import MultiMAE
 from perception.training.building import describe_recording
 from perception.training.checkpoint import BEST, save_checkpoint
 from perception.training.config import TrainConfig
-from perception.training.dataset import Batch, network_inputs
+from perception.training.dataset import Batch
 from perception.training.loop import Trainer
 from perception.training.precision import autocast
+from perception.training.validate import whole_frame
 
 
 class Pretrainer(Trainer):
@@ -76,8 +77,7 @@ class Pretrainer(Trainer):
         self.model.eval()
         errors = []
         for index in range(len(self.val_set)):
-            arrays = network_inputs(self.val_set.raw(index), self.val_set.contract)
-            inputs = {m: torch.from_numpy(a)[None].to(self.device) for m, a in arrays.items()}
+            inputs = whole_frame(self.val_set, index, self.device)
             errors.append(float(self._error(inputs, index)))
         self.model.load_state_dict(own)
         error = sum(errors) / len(errors) if errors else math.nan

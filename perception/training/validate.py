@@ -18,7 +18,8 @@ from perception.training.dataset import FusionDataset, network_inputs
 from perception.training.precision import autocast
 
 
-def _inputs(dataset: FusionDataset, index: int, device: torch.device) -> dict[str, Tensor]:
+def whole_frame(dataset: FusionDataset, index: int, device: torch.device) -> dict[str, Tensor]:
+    """Network inputs (1, C, H, W) of a frame, unaugmented, by name."""
     arrays = network_inputs(dataset.raw(index), dataset.contract)
     return {
         m: torch.from_numpy(a)[None].to(device, memory_format=torch.channels_last)
@@ -38,7 +39,7 @@ def validate(
     model.eval()
     meters = {s: Meters(dataset, config.tasks) for s in subsets_of(config.preprocess.modalities)}
     for index in range(len(dataset)):
-        inputs = _inputs(dataset, index, device)
+        inputs = whole_frame(dataset, index, device)
         for subset, meter in meters.items():
             if not set(subset) <= inputs.keys():
                 continue

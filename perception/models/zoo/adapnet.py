@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from perception.models.interface import Features, FusionModel, ModelCard, ModelInputs, ModelOutput
+from perception.models.interface import Features, FusionModel, Inputs, ModelCard, ModelOutput
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.blocks import (
     ConvNorm,
@@ -239,7 +239,7 @@ class AdapNet(MultiresolutionSupervision):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

@@ -18,7 +18,7 @@ from perception.files.arrays import read_npy
 from perception.models.efficientnet_lite import share_convolutions
 from perception.models.fusion import ABSENT_SCORE
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, ModelCard, ModelInputs, ModelOutput, gather
+from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, gather
 from perception.models.layers import SeparableBlock
 from perception.models.supervision import sample_labels
 from perception.models.zoo.backbone import SCALES, LitePyramid, PyramidModel
@@ -146,7 +146,7 @@ class Any2Seg(PyramidModel):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

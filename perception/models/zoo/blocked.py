@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from perception.models.anyfuse import AnyFuse, Maps, ModalityEncoder
-from perception.models.interface import ModelCard, ModelInputs
+from perception.models.interface import Inputs, ModelCard
 from perception.models.zoo.encoder_blocks import make_block
 
 
@@ -40,7 +40,7 @@ class BlockedAnyFuse(AnyFuse):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

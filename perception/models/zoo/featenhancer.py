@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.models.anyfuse import AnyFuse
-from perception.models.interface import FusionModel, ModelCard, ModelInputs
+from perception.models.interface import FusionModel, Inputs, ModelCard
 from perception.models.layers import upsample
 
 SOURCE = "Hashmi et al.: FeatEnHancer, ICCV 2023"
@@ -125,7 +125,7 @@ class EnhancedAnyFuse(AnyFuse):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

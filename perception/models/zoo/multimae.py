@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.models.interface import ModelCard, ModelInputs
+from perception.models.interface import Inputs, ModelCard
 from perception.models.zoo.attention import TransformerBlock, join_heads, split_heads, to_tokens
 from perception.models.zoo.tokens import PATCH, SIZES, SharedTokens, position_map
 
@@ -116,7 +116,7 @@ class MultiMAE(SharedTokens):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, ModelCard, ModelInputs, ModelOutput
+from perception.models.interface import Features, Inputs, ModelCard, ModelOutput
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.backbone import SCALES, PyramidModel
 from perception.models.zoo.blocks import ConvNorm
@@ -53,7 +53,7 @@ class MultiModN(PyramidModel):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

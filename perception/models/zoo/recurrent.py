@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, ModelCard, ModelInputs, ModelOutput, gather
+from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, gather
 from perception.models.zoo.backbone import SCALES, PyramidModel
 
 
@@ -79,7 +79,7 @@ class RecurrentMixer(PyramidModel):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

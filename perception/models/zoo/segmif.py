@@ -16,8 +16,8 @@ from perception.models.heads import SegmentationHead
 from perception.models.interface import (
     Features,
     FusionModel,
+    Inputs,
     ModelCard,
-    ModelInputs,
     ModelOutput,
     gather,
 )
@@ -122,7 +122,7 @@ class SegMiF(FusionModel):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

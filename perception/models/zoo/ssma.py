@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from perception.models.interface import Features, ModelCard, ModelInputs, ModelOutput, gather
+from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, gather
 from perception.models.zoo.adapnet import (
     CONTEXT_WIDTH,
     SKIP_WIDTH,
@@ -73,7 +73,7 @@ class SSMA(MultiresolutionSupervision):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

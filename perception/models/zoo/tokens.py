@@ -16,8 +16,8 @@ from perception.errors import ConfigError
 from perception.models.interface import (
     Features,
     FusionModel,
+    Inputs,
     ModelCard,
-    ModelInputs,
     ModelOutput,
     gather,
 )
@@ -123,7 +123,7 @@ class SharedTokens(FusionModel):
 
     def __init__(
         self,
-        modalities: ModelInputs,
+        modalities: Inputs,
         seg_classes: int = 0,
         det_classes: int = 0,
         pretrained: bool = False,

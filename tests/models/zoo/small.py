@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from perception.frame import KINDS, Kind
-from perception.models.interface import FusionModel, ModelInputs
+from perception.models.interface import FusionModel, Inputs
 from perception.models.registry import MODELS
 from perception.preprocess.contract import CHANNELS
 
@@ -39,7 +39,7 @@ def modalities_for(name: str) -> tuple[str, ...]:
     return KINDS[:3]
 
 
-def small_model(name: str, modalities: ModelInputs | None = None) -> FusionModel:
+def small_model(name: str, modalities: Inputs | None = None) -> FusionModel:
     """A small model with heads for all its tasks, its weights far from any symmetric start."""
     torch.manual_seed(0)
     kind = MODELS[name]
