@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.frame import Kind
+from perception.models.efficientnet_lite import LitePyramid
 from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
-from perception.models.zoo.backbone import LitePyramid
 from perception.models.zoo.blocks import ConvNorm
 from perception.models.zoo.multimodn import MultiModN
 from perception.preprocess.contract import CHANNELS

@@ -15,12 +15,9 @@ from torch import Tensor, nn
 
 from perception.errors import ConfigError
 from perception.models.efficientnet_lite import (
-    STEM_CHANNELS,
-    Stem,
-    adapt_stem,
+    LitePyramid,
     imagenet_state_dict,
     make_stages,
-    scale_channels,
     share_convolutions,
 )
 from perception.models.fusion import fuse_gated, fuse_present
@@ -39,14 +36,13 @@ from perception.models.prediction import FeaturePredictor, fill_in, prediction_l
 ENCODER_STAGES = 5
 LATE = "late"
 SCALES = (4, 8, 16)
-_SCALE_STAGE = {4: 1, 8: 2, 16: 4}
 
 Maps = dict[int, tuple[Tensor, Tensor]]
 """By stride: feature map and score map of one modality."""
 
 
-class ModalityEncoder(nn.Module):
-    """Stem and early stages of one modality; gives a feature and a score map at each scale."""
+class ModalityEncoder(LitePyramid):
+    """Stem and early stages for one kind of input; gives a feature and a score map at each scale."""
 
     def __init__(
         self,
@@ -54,26 +50,17 @@ class ModalityEncoder(nn.Module):
         width: float,
         scales: tuple[int, ...],
         sizes: Sequence[Sequence[int]] | None = None,
+        *,
+        pretrained: bool = False,
     ) -> None:
-        super().__init__()
-        stem = scale_channels(STEM_CHANNELS, width)
-        self.stem = Stem(inputs, stem)
-        self.stages, stage_channels = make_stages(0, ENCODER_STAGES, stem, width, sizes)
-        self.channels = {s: stage_channels[_SCALE_STAGE[s]] for s in scales}
+        super().__init__(inputs, width, scales, pretrained=pretrained, sizes=sizes)
         self.score = nn.ModuleDict({str(s): nn.Conv2d(c, c, 1) for s, c in self.channels.items()})
         for conv in self.score.values():
             nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Maps:
-        maps: Maps = {}
-        x = self.stem(x)
-        for index, stage in enumerate(self.stages):
-            x = stage(x)
-            for scale in self.channels:
-                if _SCALE_STAGE[scale] == index:
-                    maps[scale] = (x, self.score[str(scale)](x))
-        return maps
+    def forward(self, x: Tensor) -> Maps:  # type: ignore[override]
+        return {s: (f, self.score[str(s)](f)) for s, f in super().forward(x).items()}
 
 
 class Trunk(nn.Module):
@@ -182,7 +169,9 @@ class AnyFuse(FusionModel):
         self.feature_names = tuple(f"{kind}{s}" for s in self.scales for kind in "fs")
         self.encoders = nn.ModuleDict(
             {
-                e: ModalityEncoder(channels, width, self.scales, stages.get(e))
+                e: ModalityEncoder(
+                    channels, width, self.scales, stages.get(e), pretrained=pretrained
+                )
                 for e, channels in self.encoder_channels.items()
             }
         )
@@ -198,7 +187,7 @@ class AnyFuse(FusionModel):
             {e: nn.Conv2d(first.channels[16], aux_classes, 1) for e in self.encoders}
         )
         if pretrained:
-            self._load_imagenet(width)
+            self._load_late_stages()
         if encoders == "shared":
             share_convolutions(self.encoders.values())
         elif encoders != "separate":
@@ -213,20 +202,9 @@ class AnyFuse(FusionModel):
         assert isinstance(encoder, ModalityEncoder)
         return encoder
 
-    def _load_imagenet(self, width: float) -> None:
-        if width != 1.0:
-            raise ConfigError("ImageNet weights fit width 1.0 only", hint="set pretrained: false")
-        published = imagenet_state_dict()
-        for encoder, channels in self.encoder_channels.items():
-            own = {
-                key: value
-                for key, value in published.items()
-                if key.startswith("stem") or int(key.split(".")[1]) < ENCODER_STAGES
-            }
-            own["stem.conv.weight"] = adapt_stem(own["stem.conv.weight"], channels)
-            self._encoder(encoder).load_state_dict(own, strict=False)
+    def _load_late_stages(self) -> None:
         late = {}
-        for key, value in published.items():
+        for key, value in imagenet_state_dict().items():
             parts = key.split(".")
             if parts[0] == "stages" and int(parts[1]) >= ENCODER_STAGES:
                 late[".".join([str(int(parts[1]) - ENCODER_STAGES), *parts[2:]])] = value

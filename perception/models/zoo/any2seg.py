@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from perception.errors import ConfigError
 from perception.files.arrays import read_npy
-from perception.models.efficientnet_lite import share_convolutions
+from perception.models.efficientnet_lite import SCALES, LitePyramid, share_convolutions
 from perception.models.fusion import ABSENT_SCORE
 from perception.models.heads import Pyramid
 from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, gather
 from perception.models.layers import SeparableBlock
 from perception.models.supervision import sample_labels
-from perception.models.zoo.backbone import SCALES, LitePyramid, PyramidModel
+from perception.models.zoo.backbone import PyramidModel
 
 DISTILLED = "f16"
 

@@ -12,10 +12,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from perception.models.efficientnet_lite import SCALES
 from perception.models.heads import Pyramid
 from perception.models.interface import Features, Inputs, ModelCard, ModelOutput
 from perception.models.supervision import auxiliary_segmentation_loss
-from perception.models.zoo.backbone import SCALES, PyramidModel
+from perception.models.zoo.backbone import PyramidModel
 from perception.models.zoo.blocks import ConvNorm
 
 

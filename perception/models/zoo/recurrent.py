@@ -12,9 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from perception.models.efficientnet_lite import SCALES
 from perception.models.heads import Pyramid
 from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, gather
-from perception.models.zoo.backbone import SCALES, PyramidModel
+from perception.models.zoo.backbone import PyramidModel
 
 
 class ContextUnit(nn.Module):

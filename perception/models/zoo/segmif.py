@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.models.efficientnet_lite import SCALES, LitePyramid
 from perception.models.heads import SegmentationHead
 from perception.models.interface import (
     Features,
@@ -24,10 +25,8 @@ from perception.models.interface import (
 from perception.models.layers import upsample
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.attention import ContextAttention, to_map, to_tokens
-from perception.models.zoo.backbone import LitePyramid
 from perception.models.zoo.picture import picture_of, to_rgb, to_unit_rgb
 
-SCALES = (4, 8, 16, 32)
 DETAIL, GROWTH, HEADS = 32, 16, 4
 
 
