@@ -20,6 +20,7 @@ from perception.frame import KINDS
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 
+_INPUTS = "/perception_node/input"
 HEIGHT, WIDTH = 240, 320
 CAMERA = CameraModel(WIDTH, HEIGHT, 250.0, 250.0, 159.5, 119.5, frame_id="camera_optical")
 # LiDAR axes (x forward, y left, z up) to optical ones (z forward, x right, y down).
@@ -56,28 +57,22 @@ class Drivers:
     Args:
         node: publishes, and is spun elsewhere.
         patterns: by sensor.
-        target: name of the perception node.
     """
 
-    def __init__(
-        self, node: Node, patterns: dict[str, Pattern], target: str = "perception_node"
-    ) -> None:
+    def __init__(self, node: Node, patterns: dict[str, Pattern]) -> None:
         self.patterns = patterns
-        self._node, self._root = node, f"/{target}/input"
         self._faults: dict[str, tuple[Fault, FaultySensor, Callable[[float], None]]] = {}
-        self._shift_s: dict[str, float] = {}
         self._ended = threading.Event()
-        self._random = np.random.default_rng(5)
-        self._base = self._random.integers(20, 230, (HEIGHT, WIDTH, 3), np.uint8)
+        self._base = np.random.default_rng(5).integers(20, 230, (HEIGHT, WIDTH, 3), np.uint8)
         reliable = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         self._publishers = {
             m: node.create_publisher(
-                PointCloud2 if m == "lidar" else Image, f"{self._root}/{m}", reliable
+                PointCloud2 if m == "lidar" else Image, f"{_INPUTS}/{m}", reliable
             )
             for m in patterns
         }
         self._infos = {
-            m: node.create_publisher(CameraInfo, f"{self._root}/{m}/camera_info", reliable)
+            m: node.create_publisher(CameraInfo, f"{_INPUTS}/{m}/camera_info", reliable)
             for m in patterns
             if m != "lidar"
         }

@@ -12,32 +12,26 @@ sensor what is wrong with it, and the log stays short.  Status 1 and the reason 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 from anysense_msgs.msg import PerceptionStatus
 from anysense_ros.conversions import to_ns
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Log
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_drivers import Drivers, Pattern
-from ros_nodes import SpinningNode, node_program
+from ros_nodes import PATIENCE_S, STATES, Monitor, errors_in_log, report, start_node, wait
 from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection2DArray
 
 from perception.frame import KINDS
 
-PATIENCE_S = 120.0
-STATES = ("full", "degraded", "hold", "stop")
 MOST_LINES = 5
 """Lines of the log in any minute of the steady state."""
 
@@ -55,39 +49,26 @@ OUTPUTS = {
 TOLD = {"thermal": "ahead of this computer's clock", "depth": "no stamps"}
 
 
-class Monitor(SpinningNode):
-    """Hears what the node says, and checks it."""
+class Patterns(Monitor):
+    """Checks what the node says."""
 
     def __init__(self) -> None:
-        super().__init__("patterns_monitor")
-        self.wrong: list[str] = []
-        self.states: Counter[str] = Counter()
+        super().__init__("patterns_monitor", OUTPUTS, 20)
         self.used: Counter[str] = Counter()
-        self.heard: Counter[str] = Counter()
         self.levels: dict[str, Counter[int]] = {}
         self.lines: list[tuple[float, str]] = []
-        self.last: PerceptionStatus | None = None
         self.steady = False
-        self.longest_gap_s = 0.0
         self._statuses: dict[int, PerceptionStatus] = {}  # the last ones, by number
         self._reports: list[tuple[float, dict[str, DiagnosticStatus]]] = []
         self._stamps: dict[str, int] = {}
         self._told: set[int] = set()
         self._at: float | None = None
-        root, node = "/perception_node", self.node
-        node.create_subscription(PerceptionStatus, f"{root}/status", self._on_status, 500)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
         latched = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        node.create_subscription(Log, "/rosout", self._on_log, latched)
-        for name, kind in OUTPUTS.items():
-            node.create_subscription(kind, f"{root}/{name}", self._output(name), 20)
+        self.node.create_subscription(Log, "/rosout", self._on_log, latched)
 
-    def _output(self, name: str) -> Any:
-        def check(message: Any) -> None:
-            self.heard[name] += 1
-            self._rises(name, to_ns(message.header.stamp))
-
-        return check
+    def on_output(self, topic: str, message: Any) -> None:
+        super().on_output(topic, message)
+        self._rises(topic, to_ns(message.header.stamp))
 
     def _rises(self, name: str, stamp_ns: int) -> None:
         before = self._stamps.get(name)
@@ -95,18 +76,15 @@ class Monitor(SpinningNode):
             self.wrong.append(f"{name}: stamp {stamp_ns} after {before}")
         self._stamps[name] = stamp_ns
 
-    def _on_status(self, message: PerceptionStatus) -> None:
+    def on_status(self, message: PerceptionStatus) -> None:
         now = time.monotonic()
-        self.last = message
+        super().on_status(message)
         self._statuses[message.sequence] = message
         self._statuses.pop(message.sequence - 2000, None)
         stamp = to_ns(message.header.stamp)
         if stamp in self._told:
             self.wrong.append(f"~/status: stamp {stamp} twice")
         self._told.add(stamp)
-        for s in message.sensors:
-            if s.received != s.taken + s.superseded + s.rejected + s.waiting:
-                self.wrong.append(f"status {message.sequence}: {s}")
         if message.used:
             self._rises("~/status", stamp)
             if self.steady and self._at is not None:
@@ -116,7 +94,7 @@ class Monitor(SpinningNode):
             self.states[STATES[message.state]] += 1
             self.used.update(message.used or ["nothing"])
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+    def on_diagnostics(self, message: DiagnosticArray) -> None:
         parts = {
             s.name.rpartition(": ")[2]: s
             for s in message.status
@@ -158,17 +136,11 @@ class Monitor(SpinningNode):
         return max((sum(t <= u < t + 60 for u in times) for t in times), default=0)
 
 
-def wait(condition: Any, what: str) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"waited {PATIENCE_S:.0f} s for {what}")
-        time.sleep(0.05)
-
-
-def start_node(folder: Path, args: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """The node with its defaults, but for what a slow and shared machine needs."""
+def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The whole run: what was found, and what is wrong."""
+    monitor = Patterns()
+    drivers = Drivers(monitor.node, PATTERNS)
+    # The defaults, but for what a slow and shared machine needs.
     parameters = {
         "bundle": args.bundle,
         "device": args.device,
@@ -177,18 +149,7 @@ def start_node(folder: Path, args: argparse.Namespace) -> subprocess.Popen[bytes
         "inputs": list(KINDS),
         **{f"{m}.timeout_ms": args.timeout_ms for m in KINDS},
     }
-    file = folder / "perception_node.yaml"
-    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-    command = [str(node_program("perception_node")), "--ros-args", "--params-file", str(file)]
-    log = (folder / "perception_node.log").open("w")
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-
-
-def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The whole run: what was found, and what is wrong."""
-    monitor = Monitor()
-    drivers = Drivers(monitor.node, PATTERNS)
-    node = start_node(folder, args)
+    node = start_node(folder, "perception_node", parameters)
     try:
         monitor.start()
         drivers.start()
@@ -210,9 +171,7 @@ def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[st
         node.send_signal(signal.SIGINT)
         status = node.wait(PATIENCE_S)
         monitor.close()
-    wrong = list(dict.fromkeys(monitor.wrong))[:10]
-    log = (folder / "perception_node.log").read_text(errors="replace")
-    wrong += [x for x in log.splitlines() if "Traceback" in x or "unexpected" in x][:3]
+    wrong = list(dict.fromkeys(monitor.wrong))[:10] + errors_in_log(folder, "perception_node")
     if status:
         wrong.append(f"the node ended with status {status}")
     if lines >= MOST_LINES:
@@ -244,13 +203,7 @@ def main() -> int:
     parser.add_argument("--warm-up", type=float, default=5.0, help="seconds before it is steady")
     parser.add_argument("--timeout-ms", type=float, default=1500.0, help="of each sensor")
     parser.add_argument("--out", type=Path, help="folder for the log; temporary when not given")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = args.out or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        found, wrong = run(args, folder)
-    print(json.dumps({**found, "wrong": wrong}, indent=2))
-    return 1 if wrong else 0
+    return report(run, parser.parse_args())
 
 
 if __name__ == "__main__":

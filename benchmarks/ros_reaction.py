@@ -15,7 +15,6 @@ import argparse
 import json
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,17 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from anysense_msgs.msg import PerceptionStatus
 from anysense_ros.faults import Fault
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from ros_drivers import Drivers, Pattern
-from ros_nodes import SpinningNode, node_program
+from ros_nodes import PATIENCE_S, Monitor, start_node, wait
 from sensor_msgs.msg import Image
 
 from perception.frame import KINDS
 
-PATIENCE_S = 60.0
 FAULTS: dict[str, tuple[str, float]] = {
     "drop": ("drop", 0.0),
     "freeze": ("freeze", 0.0),
@@ -47,23 +44,19 @@ FAULTS: dict[str, tuple[str, float]] = {
 }
 
 
-class Ears(SpinningNode):
+class Ears(Monitor):
     """Hears what the node says, and when."""
 
     def __init__(self) -> None:
-        super().__init__("reaction")
+        # Somebody listens to a mask, so that outputs are made.
+        super().__init__("reaction", {"segmentation/mask": Image}, 1)
         self.outputs: list[tuple[float, PerceptionStatus]] = []
         self.alarms: list[tuple[float, set[str]]] = []  # the parts that are not OK
-        root = "/perception_node"
-        self.node.create_subscription(PerceptionStatus, f"{root}/status", self._on_status, 50)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
-        # Somebody listens, so that outputs are made.
-        self.node.create_subscription(Image, f"{root}/segmentation/mask", lambda m: None, 1)
 
-    def _on_status(self, message: PerceptionStatus) -> None:
+    def on_status(self, message: PerceptionStatus) -> None:
         self.outputs.append((time.monotonic(), message))
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+    def on_diagnostics(self, message: DiagnosticArray) -> None:
         now = time.monotonic()
         wrong = {
             s.name.rpartition(": ")[2] for s in message.status if s.level != DiagnosticStatus.OK
@@ -76,16 +69,6 @@ class Ears(SpinningNode):
             return False
         last = self.outputs[-1][1]
         return last.used == list(sensors) and not self.alarms[-1][1] & {*sensors, "output"}
-
-
-def wait(condition: Any, what: str) -> Any:
-    """Wait for a condition, and return what it gave."""
-    end = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise SystemExit(f"waited {PATIENCE_S:.0f} s for {what}")
-        time.sleep(0.002)
-    return value
 
 
 def measure(ears: Ears, drivers: Drivers, fault: Fault) -> tuple[float, float]:
@@ -111,9 +94,13 @@ def measure(ears: Ears, drivers: Drivers, fault: Fault) -> tuple[float, float]:
     return (said - began[0]) * 1e3, (left - began[0]) * 1e3
 
 
-def start_node(folder: Path, args: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """The node with the parameters of `rig_all.yaml`."""
-    parameters = {
+def run(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """All faults of all sensors, several times each, in random order."""
+    ears = Ears()
+    drivers = Drivers(ears.node, {m: Pattern(args.rate) for m in KINDS})
+    ears.start()
+    drivers.start()
+    parameters = {  # those of `rig_all.yaml`
         "bundle": args.bundle,
         "device": args.device,
         "threads": 1,
@@ -123,20 +110,7 @@ def start_node(folder: Path, args: argparse.Namespace) -> subprocess.Popen[bytes
         "policy.max_age_ms": 150.0,
         **{f"{m}.timeout_ms": 400.0 for m in KINDS},
     }
-    file = folder / "parameters.yaml"
-    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-    command = [str(node_program("perception_node")), "--ros-args", "--params-file", str(file)]
-    log = (folder / "node.log").open("w")
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-
-
-def run(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """All faults of all sensors, several times each, in random order."""
-    ears = Ears()
-    drivers = Drivers(ears.node, {m: Pattern(args.rate) for m in KINDS})
-    ears.start()
-    drivers.start()
-    node = start_node(folder, args)
+    node = start_node(folder, "perception_node", parameters)
     dice = random.Random(args.seed)
     cases = [(f, s) for f in args.faults for s in args.sensors for _ in range(args.times)]
     dice.shuffle(cases)
@@ -151,7 +125,7 @@ def run(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             found.setdefault((name, sensor), []).append(times)
             del ears.outputs[:-1], ears.alarms[:-1]
     except SystemExit:
-        log = (folder / "node.log").read_text(errors="replace").splitlines()
+        log = (folder / "perception_node.log").read_text(errors="replace").splitlines()
         print("\n".join(log[-10:]), ears.outputs[-1:], sep="\n", file=sys.stderr)
         raise
     finally:

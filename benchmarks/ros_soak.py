@@ -11,12 +11,10 @@ Status 1 and the reason when something is wrong.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from anysense_msgs.msg import PerceptionStatus
 from anysense_msgs.srv import SetFault
 from anysense_ros.faults import FAULTS, Fault
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_nodes import SpinningNode, node_program
+from ros_nodes import PATIENCE_S, STATES, Monitor, errors_in_log, report, start_node, wait
 from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
@@ -36,8 +34,6 @@ from perception.errors import ConfigError
 from perception.frame import KINDS
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_S = 120.0
-STATES = ("full", "degraded", "hold", "stop")
 VALUES = {
     "delay": (0.02, 0.8),
     "jitter": (0.02, 0.3),
@@ -77,43 +73,24 @@ def random_schedule(seed: int, seconds: float) -> list[dict[str, Any]]:
     return events
 
 
-class Monitor(SpinningNode):
-    """Hears what the nodes say, and checks every status."""
+class Soak(Monitor):
+    """Hears what the nodes count."""
 
     def __init__(self) -> None:
-        super().__init__("soak_monitor")
-        self.last: PerceptionStatus | None = None
-        self.states: dict[str, int] = dict.fromkeys(STATES, 0)
-        self.wrong: list[str] = []
-        self.longest_gap_s = 0.0
+        super().__init__("soak_monitor", OUTPUTS, 1)
         self.values: dict[str, dict[str, str]] = {}
-        self.heard: dict[str, int] = dict.fromkeys(OUTPUTS, 0)
         self._heard_at: float | None = None
-        root = "/perception_node"
-        self.node.create_subscription(PerceptionStatus, f"{root}/status", self._on_status, 200)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
-        for name, kind in OUTPUTS.items():
-            self.node.create_subscription(kind, f"{root}/{name}", self._counter(name), 1)
         self.start()
 
-    def _counter(self, name: str) -> Any:
-        def count(message: Any) -> None:
-            self.heard[name] += 1
-
-        return count
-
-    def _on_status(self, message: PerceptionStatus) -> None:
+    def on_status(self, message: PerceptionStatus) -> None:
         now = time.monotonic()
+        super().on_status(message)
         if self._heard_at is not None:
             self.longest_gap_s = max(self.longest_gap_s, now - self._heard_at)
         self._heard_at = now
-        self.last = message
         self.states[STATES[message.state]] += 1
-        for s in message.sensors:
-            if s.received != s.taken + s.superseded + s.rejected + s.waiting:
-                self.wrong.append(f"status {message.sequence}: {s}")
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+    def on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.values[status.name] = {v.key: v.value for v in status.values}
 
@@ -126,28 +103,7 @@ class Monitor(SpinningNode):
         client = self.node.create_client(SetFault, "/fault_injector/set_fault")
         client.wait_for_service(PATIENCE_S)
         future = client.call_async(SetFault.Request(sensor="all", fault="none", duration=1e6))
-        _wait(future.done, "the fault injector's answer")
-
-
-def _wait(condition: Any, what: str, patience_s: float = PATIENCE_S) -> None:
-    end = time.monotonic() + patience_s
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"waited {patience_s:.0f} s for {what}")
-        time.sleep(0.05)
-
-
-def _start(
-    folder: Path, name: str, parameters: dict[str, Any], remaps: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    program = node_program(name)
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-    command = [str(program), "--ros-args", "--params-file", str(file)]
-    for old, new in remaps.items():
-        command += ["-r", f"{old}:={new}"]
-    log = (folder / f"{name}.log").open("w")
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        wait(future.done, "the fault injector's answer")
 
 
 def start_all(folder: Path, args: argparse.Namespace) -> dict[str, subprocess.Popen[bytes]]:
@@ -175,21 +131,19 @@ def start_all(folder: Path, args: argparse.Namespace) -> dict[str, subprocess.Po
     }
     faults = {"schedule": str(schedule), "seed": args.seed}
     return {
-        "perception_node": _start(folder, "perception_node", perception, inputs),
-        "fault_injector": _start(folder, "fault_injector", faults, passed),
+        "perception_node": start_node(folder, "perception_node", perception, inputs),
+        "fault_injector": start_node(folder, "fault_injector", faults, passed),
     }
 
 
-def start_sensors(
-    folder: Path, args: argparse.Namespace, monitor: Monitor
-) -> subprocess.Popen[bytes]:
+def start_sensors(folder: Path, args: argparse.Namespace, monitor: Soak) -> subprocess.Popen[bytes]:
     """The replay, once those who are to hear it do."""
     topics = [f"/faulty/{m}" for m in KINDS]
     ends = (monitor.node.count_publishers, monitor.node.count_subscribers)
-    _wait(lambda: all(end(t) for end in ends for t in topics), "the nodes to come up")
-    _wait(lambda: monitor.last is not None, "a status")
+    wait(lambda: all(end(t) for end in ends for t in topics), "the nodes to come up")
+    wait(lambda: monitor.last is not None, "a status")
     replay = {"source": args.source, "loop": True, "rate": args.rate}
-    return _start(folder, "sensor_replay", replay, {})
+    return start_node(folder, "sensor_replay", replay)
 
 
 def watch(
@@ -217,7 +171,7 @@ def growth(samples: list[tuple[float, int]], warm_up_s: float) -> float:
     return float(np.median(late) / np.median(early) - 1)
 
 
-def settle(monitor: Monitor, processes: dict[str, subprocess.Popen[bytes]]) -> None:
+def settle(monitor: Soak, processes: dict[str, subprocess.Popen[bytes]]) -> None:
     """Stop the sensors and wait until nothing is under way."""
     monitor.mend_all()
     processes["sensor_replay"].send_signal(signal.SIGINT)
@@ -232,10 +186,10 @@ def settle(monitor: Monitor, processes: dict[str, subprocess.Popen[bytes]]) -> N
             s.waiting == 0 and s.received == n for s, n in zip(status.sensors, arrived, strict=True)
         )
 
-    _wait(quiet, f"the last message to be accounted for; {monitor.last}")
+    wait(quiet, f"the last message to be accounted for; {monitor.last}")
 
 
-def summarize(monitor: Monitor) -> dict[str, dict[str, int]]:
+def summarize(monitor: Soak) -> dict[str, dict[str, int]]:
     """The fate of every sensor's messages."""
     assert monitor.last is not None
     table = {}
@@ -255,19 +209,19 @@ def summarize(monitor: Monitor) -> dict[str, dict[str, int]]:
 
 def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The whole run: what was found, and what is wrong."""
-    monitor = Monitor()
+    monitor = Soak()
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         processes = start_all(folder, args)
         processes["sensor_replay"] = start_sensors(folder, args, monitor)
-        _wait(lambda: monitor.last is not None and monitor.last.used, "an output")
+        wait(lambda: monitor.last is not None and monitor.last.used, "an output")
         monitor.longest_gap_s = 0.0
         memory = watch(processes, args.seconds)
         gap = monitor.longest_gap_s
         settle(monitor, processes)
         # The injector reports once a second.
         counted = time.monotonic() + 2.5
-        _wait(lambda: time.monotonic() > counted, "the last report")
+        wait(lambda: time.monotonic() > counted, "the last report")
         table = summarize(monitor)
     finally:
         for process in processes.values():
@@ -288,10 +242,7 @@ def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[st
         "memory_growth_percent": {n: round(100 * g, 1) for n, g in grown.items()},
     }
     wrong = list(monitor.wrong[:3])
-    for name in processes:
-        log = (folder / f"{name}.log").read_text(errors="replace")
-        bad = [x for x in log.splitlines() if "Traceback" in x or "unexpected" in x]
-        wrong += [f"{name}: {line}" for line in bad[:3]]
+    wrong += [f"{name}: {line}" for name in processes for line in errors_in_log(folder, name)]
     wrong += [f"{n} ended with status {s}" for n, s in status.items() if s]
     for name, share in grown.items():
         if share > args.growth / 100:
@@ -323,12 +274,7 @@ def main() -> int:
         from demo import simulated_drive
 
         args.source = simulated_drive(ROOT / "ros2_ws/.colcon/demo_drive")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = args.out or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        found, wrong = run(args, folder)
-    print(json.dumps({**found, "wrong": wrong}, indent=2))
-    return 1 if wrong else 0
+    return report(run, args)
 
 
 if __name__ == "__main__":

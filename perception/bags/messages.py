@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from perception.adapters.messages import CAMERA_INFO, CLOUD, IMAGE, TF
-from perception.errors import DataError, EncodingError, MissingDependencyError
+from perception.errors import DataError, EncodingError
+from perception.extras import require
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
@@ -43,12 +44,9 @@ def typestore() -> Any:
     Raises:
         MissingDependencyError: `rosbags` is not installed.
     """
-    try:
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError as error:
-        raise MissingDependencyError(
-            "rosbags is not installed", where="bags", hint="pip install 'anysense[bags]'"
-        ) from error
+    require("a bag", "rosbags")
+    from rosbags.typesys import Stores, get_typestore
+
     # The messages used here are the same in Humble, Jazzy and Kilted.
     return get_typestore(Stores.ROS2_HUMBLE)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from perception.cli.arguments import add_data_arguments, open_data, output_folder
 from perception.cli.console import counted, note, say
 from perception.cli.parsing import positive, real, whole
-from perception.errors import MissingDependencyError
+from perception.extras import require
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,12 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Adapt, print what was chosen and, where there are labels, the scores before and after."""
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "adaptation needs PyTorch", hint="pip install 'anysense[train]'"
-        ) from error
+    require("adaptation", "torch")
     from perception.training.adapt import Adapter, AdaptOptions
 
     out = output_folder(args.out)

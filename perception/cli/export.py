@@ -30,8 +30,8 @@ from perception.cli.export_precision import (
     is_bundle,
     megabytes,
 )
-from perception.cli.extras import require
 from perception.errors import BundleError, ConfigError, ParityError
+from perception.extras import require
 from perception.files.folders import scratch_folder
 
 if TYPE_CHECKING:

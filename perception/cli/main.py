@@ -19,9 +19,9 @@ from perception.cli.console import (
     reader_is_gone,
     shown_warnings,
 )
-from perception.cli.extras import explain
 from perception.cli.parsing import Parser
 from perception.errors import AnySenseError, MissingDependencyError
+from perception.extras import explain
 from perception.files.stderr import native_lines_caught
 from perception.files.stopping import Stopped, stoppable
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from perception.cli.arguments import command_line, output_file, write_json
 from perception.cli.console import Table, say
-from perception.cli.extras import require
 from perception.cli.parsing import whole
 from perception.errors import ConfigError
+from perception.extras import require
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -13,9 +13,9 @@ from perception.cli.arguments import (
     output_folder,
 )
 from perception.cli.console import Table, say, step_progress
-from perception.cli.extras import require
 from perception.cli.parsing import MAX_SEED, MAX_THREADS, positive, real, whole
 from perception.errors import ConfigError
+from perception.extras import require
 
 if TYPE_CHECKING:
     from perception.search.search import Found, SearchReport

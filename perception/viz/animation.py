@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import MissingDependencyError
+from perception.extras import require
 from perception.files.writing import writing
 
 
@@ -27,12 +27,9 @@ def write_gif(
     Raises:
         MissingDependencyError: Pillow is not installed.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError(
-            "GIFs need Pillow", hint="pip install 'anysense[viz]'"
-        ) from error
+    require("writing a GIF", "PIL")
+    from PIL import Image
+
     for step, width in ((1, 720), (2, 720), (2, 560), (3, 480), (4, 400), (6, 320)):
         chosen = images[::step]
         scale = min(1.0, width / chosen[0].shape[1])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perception.cli.extras import EXTRAS, explain, require
 from perception.errors import MissingDependencyError
+from perception.extras import EXTRAS, explain, require
 
 ROOT = Path(__file__).parents[2]
 
