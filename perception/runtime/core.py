@@ -34,6 +34,9 @@ _Found = Encoded | SensorWarning | None
 _PATIENCE_S = 5.0
 """How long an encoder on a thread of its own may take: longer, its sensor is stalled."""
 
+_USUAL = 20
+"""Once it has answered, no longer than this many times as long, but at least for a second."""
+
 
 @dataclass(frozen=True)
 class StreamSettings:
@@ -113,6 +116,7 @@ class StreamCore:
         # One thread per sensor, so that its samples are checked and encoded in order.
         lanes = self.collector.sensors if parallel else ()
         self._threads = {m: Lane[_Found](f"encode_{m}") for m in lanes}
+        self._usual_s: dict[str, float] = {}  # how long each encoder took
         self._stalled: dict[str, Future[_Found]] = {}
         self._said: dict[str, SensorWarning] = {}  # what was found in each sensor's last sample
         self._kept: dict[str, _Waiting] = {}
@@ -208,21 +212,24 @@ class StreamCore:
     def _encode(self, waiting: _Waiting, admit: bool = True) -> str:
         """Note a sample's features, or why there are none."""
         sensor, pending = waiting.sample.sensor, waiting.pending
+        usual = self._usual_s.get(sensor, _PATIENCE_S)
+        patience = min(_PATIENCE_S, max(1.0, _USUAL * usual))
         waiting.pending, waiting.fate = None, "failed"
         try:
             if pending is None:
                 found = self.pipeline.encode(waiting.sample, admit=admit)
             else:
-                found = pending.result(_PATIENCE_S)
+                found = pending.result(patience)
             if isinstance(found, Encoded):
                 waiting.encoded, waiting.fate = found, ""
+                self._usual_s[sensor] = sum(found.timings.values()) / 1e3
             else:
                 waiting.fate = "unusable"
             self._say(sensor, found if isinstance(found, SensorWarning) else None)
         except TimeoutError:
             assert pending is not None
             self._stalled[sensor] = pending
-            line = f"{sensor}: its encoder has not answered for {_PATIENCE_S:g} s"
+            line = f"{sensor}: its encoder has not answered for {patience:.2g} s"
             self._say(sensor, SensorWarning(sensor, "stalled", line))
         finally:
             if waiting.fate:
