@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import threading
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from perception.runtime.engines.registry import BACKENDS, DEVICES, PLAN_BACKENDS
 from perception.runtime.engines.selection import load_engines
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.records import BackendRecord
+from perception.runtime.wiring import Wiring
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO")
 
@@ -89,15 +91,23 @@ def images(bundle: Bundle) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
+def wiring(bundle: Bundle) -> Wiring:
+    return bundle.manifest.wiring
+
+
+@pytest.fixture(scope="module")
 def frames(simulated: Path) -> list[Frame]:
     recording = open_recording("folder", simulated)
     return [recording.frame(i) for i in range(4)]
 
 
-def _tensors(engines: Mapping[str, Engine], images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    feeds: dict[str, Tensor] = {"presence": np.ones(4, np.float32)}
+def _tensors(
+    engines: Mapping[str, Engine], images: Mapping[str, Tensor], wiring: Wiring
+) -> dict[str, Tensor]:
+    feeds: dict[str, Tensor] = {"presence": wiring.present(images)}
     for sensor, image in images.items():
-        feeds.update(engines[sensor].run({sensor: image}))
+        given = engines[sensor].run({wiring.image(sensor): image})
+        feeds.update(wiring.features(sensor, given))
     return feeds
 
 
@@ -108,7 +118,10 @@ def test_it_says_what_it_is(engines: dict[str, Engine], backend: str) -> None:
 
 
 def test_tensors_have_the_names_and_shapes_of_the_graph(
-    engines: dict[str, Engine], reference: dict[str, Engine], images: dict[str, Tensor]
+    wiring: Wiring,
+    engines: dict[str, Engine],
+    reference: dict[str, Engine],
+    images: dict[str, Tensor],
 ) -> None:
     for graph, engine in engines.items():
         assert {s.name: s.shape for s in engine.inputs} == {
@@ -116,8 +129,8 @@ def test_tensors_have_the_names_and_shapes_of_the_graph(
         }
         assert [s.name for s in engine.outputs] == [s.name for s in reference[graph].outputs]
     for engine, feeds in (
-        (engines["rgb"], {"rgb": images["rgb"]}),
-        (engines["fuser"], _tensors(engines, images)),
+        (engines["rgb"], {wiring.image("rgb"): images["rgb"]}),
+        (engines["fuser"], _tensors(engines, images, wiring)),
     ):
         found = engine.run(feeds)
         assert [(n, v.dtype, v.shape) for n, v in found.items()] == [
@@ -127,20 +140,21 @@ def test_tensors_have_the_names_and_shapes_of_the_graph(
 
 
 def test_every_subset_equals_the_reference_with_nan_in_absent_inputs(
+    wiring: Wiring,
     engines: dict[str, Engine],
     reference: dict[str, Engine],
     images: dict[str, Tensor],
     backend: str,
 ) -> None:
-    tensors, wanted_tensors = _tensors(engines, images), _tensors(reference, images)
+    tensors, wanted_tensors = _tensors(engines, images, wiring), _tensors(reference, images, wiring)
     for subset in subsets_of(KINDS):
-        presence = np.array([m in subset for m in KINDS], np.float32)
+        presence = wiring.present(subset)
 
         def gated(own: dict[str, Tensor], subset=subset, presence=presence):  # type: ignore[no-untyped-def]
             absent = {
                 n: np.full_like(v, np.nan)
                 for n, v in own.items()
-                if n.split("_")[0] not in (*subset, "presence")
+                if re.split("[._]", n)[0] not in (*subset, "presence")
             }
             return {**own, **absent, "presence": presence}
 
@@ -166,69 +180,70 @@ def test_without_tf32_cuda_rounds_as_the_cpu_does(
 
 
 def test_linked_engines_compute_what_separate_ones_do(
-    engines: dict[str, Engine], images: dict[str, Tensor]
+    wiring: Wiring, engines: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:
-    wanted = engines["fuser"].run(_tensors(engines, images))
+    wanted = engines["fuser"].run(_tensors(engines, images, wiring))
     for _ in range(
         4
     ):  # a GPU backend records a graph in its second run, and launches it in the next
-        feeds: dict[str, object] = {"presence": np.ones(4, np.float32)}
+        feeds: dict[str, object] = {"presence": wiring.present(images)}
         for sensor, image in images.items():
-            feeds.update(engines[sensor].run_linked({sensor: image}))
+            given = engines[sensor].run_linked({wiring.image(sensor): image})
+            feeds.update(wiring.features(sensor, given))
         # What the next frame brings must not reach the features of this one.
         for sensor, image in images.items():
-            engines[sensor].run_linked({sensor: -image})
+            engines[sensor].run_linked({wiring.image(sensor): -image})
         found = engines["fuser"].run(feeds)  # type: ignore[arg-type]
         assert relative_error(found, wanted) < 1e-3
 
 
 def test_ignored_inputs_change_nothing(
-    engines: dict[str, Engine], images: dict[str, Tensor]
+    wiring: Wiring, engines: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:
-    feeds = _tensors(engines, images)
-    feeds["presence"] = np.array([1, 0, 1, 1], np.float32)
-    absent = [n for n in feeds if n.startswith("depth_")]
+    feeds = _tensors(engines, images, wiring)
+    feeds["presence"] = wiring.present(("rgb", "thermal", "lidar"))
+    absent = [n for n in feeds if n.startswith(("depth.", "depth_"))]
     wanted = engines["fuser"].run(feeds)
     found = engines["fuser"].run(feeds, absent)
     assert relative_error(found, wanted) < 1e-5
 
 
 def test_results_are_the_callers_to_keep(
-    engines: dict[str, Engine], images: dict[str, Tensor]
+    wiring: Wiring, engines: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:
     engine, image = engines["rgb"], images["rgb"]
-    first = engine.run({"rgb": image})
+    first = engine.run({wiring.image("rgb"): image})
     kept = {n: v.copy() for n, v in first.items()}
-    engine.run({"rgb": -image})
+    engine.run({wiring.image("rgb"): -image})
     assert all(np.array_equal(first[n], kept[n]) for n in kept)
     for value in first.values():
         value[:] = 0
-    again = engine.run({"rgb": image})
+    again = engine.run({wiring.image("rgb"): image})
     assert all(np.array_equal(again[n], kept[n]) for n in kept)
 
 
 def test_inputs_are_left_as_they_are_and_may_be_views(
-    engines: dict[str, Engine], images: dict[str, Tensor]
+    wiring: Wiring, engines: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:
     image = images["rgb"].copy()
     image.flags.writeable = False
-    wanted = engines["rgb"].run({"rgb": image})
+    wanted = engines["rgb"].run({wiring.image("rgb"): image})
     view = np.ascontiguousarray(image.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    got = engines["rgb"].run({"rgb": view})
+    got = engines["rgb"].run({wiring.image("rgb"): view})
     assert all(np.array_equal(got[n], wanted[n]) for n in wanted)
     assert np.array_equal(image, images["rgb"])
 
 
 def test_threads_get_their_own_results(
-    engines: dict[str, Engine], images: dict[str, Tensor]
+    wiring: Wiring, engines: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:
     inputs = [images["rgb"] * factor for factor in (0.5, 1.0, 2.0)]
-    wanted = [engines["rgb"].run({"rgb": x}) for x in inputs]
+    wanted = [engines["rgb"].run({wiring.image("rgb"): x}) for x in inputs]
     failures: list[str] = []
 
     def work(index: int) -> None:
         for _ in range(10):
-            found = engines["rgb"].run({"rgb": inputs[index]})
+            found = engines["rgb"].run({wiring.image("rgb"): inputs[index]})
             if not all(np.array_equal(found[n], wanted[index][n]) for n in found):
                 failures.append(f"thread {index}")
 
@@ -255,8 +270,13 @@ def test_threads_get_their_own_results(
     ],
 )
 def test_wrong_input_is_an_engine_error_in_one_line(
-    engines: dict[str, Engine], feeds: dict[str, Tensor], message: str
+    wiring: Wiring, engines: dict[str, Engine], feeds: dict[str, Tensor], message: str
 ) -> None:
+    own = wiring.image("rgb")  # "rgb" stands for it
+    feeds, message = (
+        {own if n == "rgb" else n: v for n, v in feeds.items()},
+        message.replace("rgb:", f"{own}:"),
+    )
     with pytest.raises(EngineError) as caught:
         engines["rgb"].run(feeds)
     assert str(caught.value).startswith(message)
@@ -299,14 +319,14 @@ class _Dying(Engine):
 
 
 def test_the_next_backend_takes_over_when_one_fails(
-    bundle: Bundle, images: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+    wiring: Wiring, bundle: Bundle, images: dict[str, Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = bundle.file("encoder_rgb.onnx")
     engine = FallbackEngine(_Dying(path, lives=1), [REFERENCE], path, 1)
-    wanted = engine.run({"rgb": images["rgb"]})
+    wanted = engine.run({wiring.image("rgb"): images["rgb"]})
     assert engine.backend == "dying"
     with caplog.at_level(logging.WARNING):
-        got = engine.run({"rgb": images["rgb"]})
+        got = engine.run({wiring.image("rgb"): images["rgb"]})
     assert engine.backend == REFERENCE
     assert all(np.array_equal(got[n], wanted[n]) for n in wanted)
     assert [r.getMessage() for r in caplog.records] == [
@@ -322,11 +342,13 @@ def test_wrong_input_does_not_use_up_a_backend(bundle: Bundle) -> None:
     assert engine.backend == "dying"
 
 
-def test_without_a_reserve_the_failure_comes_out(bundle: Bundle, images: dict[str, Tensor]) -> None:
+def test_without_a_reserve_the_failure_comes_out(
+    wiring: Wiring, bundle: Bundle, images: dict[str, Tensor]
+) -> None:
     path = bundle.file("encoder_rgb.onnx")
     engine = FallbackEngine(_Dying(path, lives=0), [], path, 1)
     with pytest.raises(EngineError, match="device lost"):
-        engine.run({"rgb": images["rgb"]})
+        engine.run({wiring.image("rgb"): images["rgb"]})
 
 
 def test_a_pipeline_goes_on_and_says_so_when_an_engine_fails(
