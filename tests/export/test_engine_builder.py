@@ -52,7 +52,8 @@ def test_float16_graphs_do_what_float32_ones_do(tiny_bundle: Path, tmp_path: Pat
             loaded[name] = OnnxRuntimeEngine(tmp_path / file, threads=1)
         engines.append(loaded)
     images = probe_inputs(bundle.manifest.inputs)
-    error = relative_error(run_all(engines[0], images), run_all(engines[1], images))
+    wiring = bundle.manifest.wiring
+    error = relative_error(*(run_all(e, images, wiring) for e in engines))
     assert 0 < error < 0.02
 
 

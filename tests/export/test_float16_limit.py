@@ -31,9 +31,10 @@ def run_export(*arguments: object) -> tuple[int, str, str]:
 
 
 def error_of(bundle: Path, source: Path) -> float:
-    inputs = probe_inputs(Bundle.open(source).manifest.inputs)
+    manifest = Bundle.open(source).manifest
+    inputs, wiring = probe_inputs(manifest.inputs), manifest.wiring
     found, wanted = (
-        run_all(load_engines(Bundle.open(b), "cpu", 1), inputs) for b in (bundle, source)
+        run_all(load_engines(Bundle.open(b), "cpu", 1), inputs, wiring) for b in (bundle, source)
     )
     return relative_error(found, wanted)
 
