@@ -175,11 +175,8 @@ class Collector:
     def flush(self, now_ns: int) -> list[Group]:
         """All groups, ready or not, as at the end of a recording."""
         with self._lock:
-            now = self._advance(now_ns)
-            self._expel(now)
-            ready = [self._leave(g, now, "flush") for g in self._expelled]
-            self._expelled.clear()
-            return ready
+            self._expel(self._advance(now_ns))
+        return self.poll(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When to poll at the latest; None while nothing waits."""
@@ -228,8 +225,7 @@ class Collector:
     @property
     def pending(self) -> int:
         """Number of accepted samples that wait in open groups."""
-        with self._lock:
-            return sum(len(g.samples) for g in (*self._open, *self._expelled))
+        return len(self.waiting())
 
     def reset(self) -> None:
         """Drop what waits and begin a new epoch.  What is dropped counts as superseded."""

@@ -96,11 +96,11 @@ def examine(root: Path = Path("/")) -> list[Check]:
         root: the root of the file system; another one only for looking at a mounted image.
     """
     driver, jetson = examine_driver(), find_jetson(root)
-    checks = [*_system(root, jetson), *_gpu(driver, jetson), *_memory_layers(jetson)]
+    build = "sudo apt install python3-dev nvidia-jetpack && " if jetson else ""
+    checks = [*_system(root, jetson), *_gpu(driver, jetson)]
+    checks.append(_package("gpu", "pycuda", "pycuda", f"{build}pip install pycuda"))
     checks += [_on_jetson(try_backend(name), jetson) for name in BACKENDS]
-    checks += _training(driver)
-    checks += _robot(root)
-    return checks
+    return [*checks, *_training(driver), _robot(root)]
 
 
 def report(checks: list[Check]) -> dict[str, Any]:
@@ -228,13 +228,6 @@ def _package(group: str, module: str, title: str, fix: str) -> Check:
     return Check(group, title, "ok", _version(module))
 
 
-def _memory_layers(jetson: Jetson | None) -> list[Check]:
-    build = "sudo apt install python3-dev nvidia-jetpack && " if jetson else ""
-    return [
-        _package("gpu", "pycuda", "pycuda", f"{build}pip install pycuda"),
-    ]
-
-
 def _training(driver: Driver) -> list[Check]:
     train = "pip install 'anysense[train]'"
     torch = _package("training", "torch", "PyTorch", train)
@@ -249,15 +242,15 @@ def _training(driver: Driver) -> list[Check]:
     ]
 
 
-def _robot(root: Path) -> list[Check]:
+def _robot(root: Path) -> Check:
     distro = os.environ.get("ROS_DISTRO", "")
     if find_spec("rclpy") is not None:
-        return [Check("robot", "ROS 2", "ok", distro or "rclpy without ROS_DISTRO")]
+        return Check("robot", "ROS 2", "ok", distro or "rclpy without ROS_DISTRO")
     installed = sorted(p.name for p in (root / "opt/ros").glob("*") if p.is_dir())
     if installed:
         fix = f"source /opt/ros/{installed[-1]}/setup.bash"
-        return [Check("robot", "ROS 2", "missing", f"{installed[-1]} is not sourced", fix)]
-    return [Check("robot", "ROS 2", "missing", "not installed", _ROS_INSTALL)]
+        return Check("robot", "ROS 2", "missing", f"{installed[-1]} is not sourced", fix)
+    return Check("robot", "ROS 2", "missing", "not installed", _ROS_INSTALL)
 
 
 def _version(module: str) -> str:

@@ -6,7 +6,7 @@ It is written once and never again; what is measured of a bundle later lies besi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -104,6 +104,9 @@ _Channel = Annotated[int, Field(ge=0, le=255)]
 
 class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
+
+
+S = TypeVar("S", bound=Spec)
 
 
 class ClassSpec(Spec):
@@ -372,18 +375,33 @@ def check_manifest(content: Any, where: str) -> BundleManifest:
             where=where,
             hint="upgrade anysense",
         )
-    try:
-        return BundleManifest.model_validate(content)
-    except (ValidationError, RecursionError) as error:
-        if isinstance(error, RecursionError):
-            raise BundleError("is nested too deeply", where=where) from error
-        first = error.errors(include_url=False)[0]
-        loc = [str(part) for part in first["loc"]]
-        if (
-            "preprocess" in loc
-        ):  # pydantic says which kind's values they are, which the file does not
+
+    def place(loc: list[str]) -> list[str]:
+        if "preprocess" in loc:  # pydantic says which kind's values they are, the file does not
             del loc[loc.index("preprocess") + 1 : loc.index("preprocess") + 2]
-        field = ".".join(in_schema_1(loc) if old else loc) or "manifest"
-        raise BundleError(
-            f"{field}: {first['msg'].removeprefix('Value error, ')}", where=where
-        ) from error
+        return in_schema_1(loc) if old else loc
+
+    return validated(BundleManifest, content, where, "manifest", place)
+
+
+def validated(
+    model: type[S],
+    content: Any,
+    where: str,
+    whole: str,
+    place: Callable[[list[str]], list[str]] = lambda loc: loc,
+) -> S:
+    """Plain values as a model; `place` says where the file has a field, `whole` is what it is called.
+
+    Raises:
+        BundleError: a value is missing, unknown or wrong; the first such field is named.
+    """
+    try:
+        return model.model_validate(content)
+    except RecursionError as error:
+        raise BundleError("is nested too deeply", where=where) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(place([str(part) for part in first["loc"]])) or whole
+        line = f"{field}: {first['msg'].removeprefix('Value error, ')}"
+        raise BundleError(line, where=where) from error

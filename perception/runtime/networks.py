@@ -70,10 +70,7 @@ class Networks:
         """Take other engines of the same bundle from now on."""
         self.engines = {FUSER: fuser, **encoders}
         for engine in self.engines.values():
-            engine.tell = self._tell
-
-    def _tell(self, event: EngineEvent) -> None:
-        self.on_event(event)
+            engine.tell = lambda event: self.on_event(event)
 
     @property
     def backend(self) -> str:

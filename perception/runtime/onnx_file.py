@@ -198,11 +198,8 @@ def _parts(data: memoryview) -> GraphParts:
     constants: dict[str, int] = {}
     unusual = {"functions of its own"} if _FUNCTIONS in model else set()
     for graph in _inner(data, model, _GRAPH):
-        for wire, span in graph.get(_NODE, []):
-            if wire == 2:
-                nodes.append(_node(data, _message(data, span), unusual))
-        values = (_tensor_info(data, span) for wire, span in graph.get(_INPUT, []) if wire == 2)
-        inputs.update((value.name, value.dtype) for value in values)
+        nodes += [_node(data, node, unusual) for node in _inner(data, graph, _NODE)]
+        inputs.update((value.name, value.dtype) for value in _tensors(data, graph, _INPUT))
         outputs.update(_string(data, value, 1) for value in _inner(data, graph, _OUTPUT))
         for tensor in _inner(data, graph, _INITIALIZER):
             constants[_string(data, tensor, _TENSOR_NAME)] = _integer(tensor, _TENSOR_TYPE)
@@ -225,8 +222,8 @@ def _node(data: memoryview, node: Message, unusual: set[str]) -> Node:
         )
     return Node(
         operator if domain in _STANDARD_DOMAINS else f"{domain}.{operator}",
-        tuple(_text(data, span) for wire, span in node.get(1, []) if wire == 2),
-        tuple(_text(data, span) for wire, span in node.get(2, []) if wire == 2),
+        tuple(_text(data, span) for span in _spans(node, 1)),
+        tuple(_text(data, span) for span in _spans(node, 2)),
         attributes,
     )
 
@@ -274,10 +271,6 @@ def _text(data: memoryview, span: Span) -> str:
     return str(data[span[0] : span[1]], "utf-8", "replace")
 
 
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
-
-
 def _message(data: memoryview, span: Span) -> Message:
     """Fields of a small message by number, each with its wire type."""
     found: Message = {}
@@ -288,26 +281,20 @@ def _message(data: memoryview, span: Span) -> Message:
 
 def _describe(data: memoryview) -> GraphInfo:
     model = _message(data, (0, len(data)))
-    graphs = [span for wire, span in model.get(_GRAPH, []) if wire == 2]
+    graphs = _spans(model, _GRAPH)
     if len(graphs) != 1:
         raise _DamagedError("it holds no graph" if not graphs else "it holds several graphs")
-    opsets = [_message(data, span) for wire, span in model.get(_OPSETS, []) if wire == 2]
-    versions = [
-        _integer(entry, 2) for entry in opsets if _string(data, entry, 1) in ("", "ai.onnx")
-    ]
+    opsets = _inner(data, model, _OPSETS)
+    versions = [_integer(o, 2) for o in opsets if _string(data, o, 1) in _STANDARD_DOMAINS]
     graph = _message(data, graphs[0])
     weights = {
         _text(data, name)
-        for wire, span in graph.get(_INITIALIZER, [])
-        if wire == 2
-        for kind, name in _message(data, span).get(_TENSOR_NAME, [])
-        if kind == 2
+        for tensor in _inner(data, graph, _INITIALIZER)
+        for name in _spans(tensor, _TENSOR_NAME)
     }
-    inputs = [_tensor_info(data, span) for wire, span in graph.get(_INPUT, []) if wire == 2]
-    outputs = [_tensor_info(data, span) for wire, span in graph.get(_OUTPUT, []) if wire == 2]
     return GraphInfo(
-        tuple(i for i in inputs if i.name not in weights),
-        tuple(outputs),
+        tuple(i for i in _tensors(data, graph, _INPUT) if i.name not in weights),
+        tuple(_tensors(data, graph, _OUTPUT)),
         _integer(model, _IR_VERSION),
         max(versions, default=0),
     )
@@ -320,31 +307,34 @@ def _string(data: memoryview, message: Message, number: int) -> str:
 
 def _integer(message: Message, number: int) -> int:
     wire, span = message.get(number, [(0, (0, 0))])[-1]
-    return _signed(span[0]) if wire == 0 else 0
+    if wire != 0:
+        return 0
+    return span[0] - (1 << 64) if span[0] >> 63 else span[0]
 
 
-def _tensor_info(data: memoryview, span: Span) -> TensorInfo:
-    """A ValueInfoProto: name, and type.tensor_type.{elem_type, shape.dim.dim_value}."""
-    value = _message(data, span)
-    dtype, shape = 0, None
-    for tensor in _inner(data, value, 2, 1):
-        dtype = _integer(tensor, 1)
-        if 2 in tensor:
-            dimensions = [d for found in _inner(data, tensor, 2) for d in _inner(data, found, 1)]
-            shape = tuple(_dimension(d) for d in dimensions)
-    return TensorInfo(_string(data, value, 1), dtype, shape)
+def _tensors(data: memoryview, graph: Message, number: int) -> Iterator[TensorInfo]:
+    """ValueInfoProtos: name, and type.tensor_type.{elem_type, shape.dim.dim_value}."""
+    for value in _inner(data, graph, number):
+        dtype, shape = 0, None
+        for tensor in _inner(data, value, 2, 1):
+            dtype = _integer(tensor, 1)
+            if 2 in tensor:
+                dimensions = _inner(data, tensor, 2, 1)
+                shape = tuple(_integer(d, 1) if 1 in d else None for d in dimensions)
+        yield TensorInfo(_string(data, value, 1), dtype, shape)
+
+
+def _spans(message: Message, number: int) -> list[Span]:
+    """Where the strings or messages of a field lie."""
+    return [span for wire, span in message.get(number, []) if wire == 2]
 
 
 def _inner(data: memoryview, message: Message, *path: int) -> list[Message]:
     """The messages at the end of a path of fields."""
     level = [message]
     for number in path:
-        level = [_message(data, s) for m in level for wire, s in m.get(number, []) if wire == 2]
+        level = [_message(data, span) for message in level for span in _spans(message, number)]
     return level
-
-
-def _dimension(message: Message) -> int | None:
-    return _integer(message, 1) if 1 in message else None
 
 
 @dataclass
@@ -422,7 +412,9 @@ class _Inliner:
 
     def _weights(self, told: dict[str, str]) -> bytes:
         location = told.get("location", "")
-        whole = self._file(location)
+        if location not in self.files:
+            self.files[location] = self.read(location)
+        whole = self.files[location]
         try:
             offset = int(told.get("offset", "0") or "0")
             length = int(told["length"]) if told.get("length") else len(whole) - offset
@@ -436,11 +428,6 @@ class _Inliner:
                 f"and its weights are more than {MAX_GRAPH_BYTES} bytes", where=self.where
             )
         return whole[offset : offset + length]
-
-    def _file(self, location: str) -> bytes:
-        if location not in self.files:
-            self.files[location] = self.read(location)
-        return self.files[location]
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -12,14 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from perception.errors import BundleError
 from perception.files.containers import Container, Folder
 from perception.files.limits import MAX_TEXT_BYTES
 from perception.files.text import decode_text, parse_yaml
 from perception.files.writing import write_yaml
-from perception.runtime.manifest import DIGEST, Frozen, Notes, Spec
+from perception.runtime.manifest import DIGEST, Frozen, Notes, Spec, validated
 from perception.runtime.schema1 import RECORDS as SCHEMA_1_FIELDS
 
 MANIFEST, RECORDS = "bundle.yaml", "records.yaml"
@@ -83,9 +83,11 @@ def read_records(files: Container, identity: bytes, manifest: Any) -> BundleReco
         kept = {}
         if isinstance(manifest, Mapping):
             kept = {k: manifest[k] for k in SCHEMA_1_FIELDS if k in manifest}
-        return _checked({"schema": 1, "bundle": digest, **kept}, files.where(MANIFEST))
+        content = {"schema": 1, "bundle": digest, **kept}
+        return validated(BundleRecords, content, files.where(MANIFEST), "records")
     text = decode_text(files.read(RECORDS, MAX_TEXT_BYTES), where=where, error=BundleError)
-    records = _checked(parse_yaml(text, where=where, error=BundleError), where)
+    content = parse_yaml(text, where=where, error=BundleError)
+    records = validated(BundleRecords, content, where, "records")
     if records.bundle != digest:
         raise BundleError(
             f"is of another {MANIFEST} (SHA-256 {records.bundle[:12]}...)",
@@ -93,18 +95,6 @@ def read_records(files: Container, identity: bytes, manifest: Any) -> BundleReco
             hint="copy both from one place, or delete it: what it holds was measured of another bundle",
         )
     return records
-
-
-def _checked(content: Any, where: str) -> BundleRecords:
-    try:
-        return BundleRecords.model_validate(content)
-    except (ValidationError, RecursionError) as error:
-        if isinstance(error, RecursionError):
-            raise BundleError("is nested too deeply", where=where) from error
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "records"
-        line = f"{field}: {first['msg'].removeprefix('Value error, ')}"
-        raise BundleError(line, where=where) from error
 
 
 def write_records(folder: Path, records: BundleRecords) -> None:

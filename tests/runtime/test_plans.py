@@ -10,15 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perception.errors import EngineError
+from perception.files.containers import Folder
 from perception.runtime.engines.base import BackendMissingError
 from perception.runtime.engines.cuda_driver import Gpu
 from perception.runtime.engines.plans import (
     FOLDER,
+    PlanFile,
     PlanHeader,
-    check_plan,
     locked,
     plans_for,
-    read_plan,
     write_plan,
 )
 from perception.runtime.engines.tensorrt import FittingPlan, TensorRtEngine, choose_plan
@@ -35,9 +35,17 @@ HEADER = PlanHeader(
 PLAN = bytes(range(256)) * 20
 
 
+def _file(path: Path) -> PlanFile:
+    return PlanFile(Folder(path.parent, EngineError), path.name)
+
+
+def _read(path: Path) -> tuple[PlanHeader, bytes]:
+    return _file(path).check(_file(path).content())
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = write_plan(tmp_path, HEADER, PLAN)
-    header, plan = read_plan(path)
+    header, plan = _read(path)
     assert plan == PLAN
     assert header.key == HEADER.key
     assert header.plan_bytes == len(PLAN)
@@ -72,7 +80,7 @@ def test_any_flipped_bit_is_found(tmp_path: Path, position: int, bit: int) -> No
     content[position % len(content)] ^= 1 << bit
     path.write_bytes(content)
     try:
-        header, plan = read_plan(path)
+        header, plan = _read(path)
     except EngineError as error:
         assert path.name in str(error)
         assert "\n" not in str(error)
@@ -86,7 +94,7 @@ def test_a_cut_off_plan_is_found(tmp_path: Path, size: int) -> None:
     path = write_plan(tmp_path, HEADER, PLAN)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(EngineError, match=path.name):
-        read_plan(path)
+        _read(path)
 
 
 def test_a_plan_under_anothers_name_is_found(tmp_path: Path) -> None:
@@ -94,14 +102,14 @@ def test_a_plan_under_anothers_name_is_found(tmp_path: Path) -> None:
     other = write_plan(tmp_path, HEADER.model_copy(update={"precision": "fp32"}), PLAN)
     path.write_bytes(other.read_bytes())
     with pytest.raises(EngineError, match="another one's"):
-        read_plan(path)
+        _read(path)
 
 
 def test_a_plan_of_another_graph_is_stale(tmp_path: Path) -> None:
     path = write_plan(tmp_path, HEADER, PLAN)
-    assert check_plan(path, "0" * 64).precision == "fp16"
+    assert _file(path).fits("0" * 64).precision == "fp16"
     with pytest.raises(EngineError, match="another graph"):
-        check_plan(path, "1" * 64)
+        _file(path).fits("1" * 64)
 
 
 def test_the_engine_checks_the_plan_before_it_looks_for_a_gpu(tmp_path: Path) -> None:

@@ -47,6 +47,13 @@ def _call(name: str, *arguments: object) -> None:
     check(getattr(driver_library(), name)(*arguments), name)
 
 
+def _made(name: str, *arguments: object) -> int:
+    """The handle or address that a call writes to its first argument."""
+    handle = ctypes.c_void_p()
+    _call(name, ctypes.byref(handle), *arguments)
+    return int(handle.value or 0)
+
+
 def _pointer(value: int) -> ctypes.c_void_p:
     return ctypes.c_void_p(value)
 
@@ -58,10 +65,9 @@ def primary_context(device: int) -> int:
         EngineError: there is no driver, or no such GPU.
     """
     _call("cuInit", ctypes.c_uint(0))
-    number, context = ctypes.c_int(), ctypes.c_void_p()
+    number = ctypes.c_int()
     _call("cuDeviceGet", ctypes.byref(number), ctypes.c_int(device))
-    _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), number)
-    return int(context.value or 0)
+    return _made("cuDevicePrimaryCtxRetain", number)
 
 
 def push(context: int) -> None:
@@ -76,9 +82,7 @@ def pop() -> None:
 
 def make_stream(flags: int) -> int:
     """A new stream's handle."""
-    handle = ctypes.c_void_p()
-    _call("cuStreamCreate", ctypes.byref(handle), ctypes.c_uint(flags))
-    return int(handle.value or 0)
+    return _made("cuStreamCreate", ctypes.c_uint(flags))
 
 
 def free_stream(stream: int) -> None:
@@ -100,9 +104,7 @@ def free(address: int) -> None:
 
 def allocate_host(size: int) -> int:
     """Address of `size` bytes of page-locked host memory."""
-    address = ctypes.c_void_p()
-    _call("cuMemAllocHost_v2", ctypes.byref(address), ctypes.c_size_t(size))
-    return int(address.value or 0)
+    return _made("cuMemAllocHost_v2", ctypes.c_size_t(size))
 
 
 def free_host(address: int) -> None:
@@ -112,46 +114,27 @@ def free_host(address: int) -> None:
 
 def upload(address: int, host: int, size: int, stream: int) -> None:
     """Copy from page-locked memory to the device, without waiting; sizes in bytes."""
-    _call(
-        "cuMemcpyHtoDAsync_v2",
-        ctypes.c_uint64(address),
-        _pointer(host),
-        ctypes.c_size_t(size),
-        _pointer(stream),
-    )
+    _copy("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), _pointer(host), size, stream)
 
 
 def download(host: int, address: int, size: int, stream: int) -> None:
     """Copy from the device to page-locked memory, without waiting."""
-    _call(
-        "cuMemcpyDtoHAsync_v2",
-        _pointer(host),
-        ctypes.c_uint64(address),
-        ctypes.c_size_t(size),
-        _pointer(stream),
-    )
+    _copy("cuMemcpyDtoHAsync_v2", _pointer(host), ctypes.c_uint64(address), size, stream)
 
 
 def copy(target: int, source: int, size: int, stream: int) -> None:
     """Copy within the device, without waiting."""
-    _call(
-        "cuMemcpyDtoDAsync_v2",
-        ctypes.c_uint64(target),
-        ctypes.c_uint64(source),
-        ctypes.c_size_t(size),
-        _pointer(stream),
-    )
+    addresses = ctypes.c_uint64(target), ctypes.c_uint64(source)
+    _copy("cuMemcpyDtoDAsync_v2", *addresses, size, stream)
 
 
 def clear(address: int, size: int, stream: int) -> None:
     """Set device memory to zero, without waiting."""
-    _call(
-        "cuMemsetD8Async",
-        ctypes.c_uint64(address),
-        ctypes.c_ubyte(0),
-        ctypes.c_size_t(size),
-        _pointer(stream),
-    )
+    _copy("cuMemsetD8Async", ctypes.c_uint64(address), ctypes.c_ubyte(0), size, stream)
+
+
+def _copy(call: str, target: object, source: object, size: int, stream: int) -> None:
+    _call(call, target, source, ctypes.c_size_t(size), _pointer(stream))
 
 
 def wait(stream: int) -> None:
@@ -202,12 +185,7 @@ class Graph:
         check(code, "cuStreamEndCapture")
         ready = ctypes.c_void_p()
         try:
-            _call(
-                "cuGraphInstantiateWithFlags",
-                ctypes.byref(ready),
-                graph,
-                ctypes.c_uint64(0),
-            )
+            _call("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, ctypes.c_uint64(0))
         finally:
             driver_library().cuGraphDestroy(graph)
         self._ready = ready

@@ -21,7 +21,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception.errors import EngineError
-from perception.files.containers import Container, Folder
+from perception.files.containers import Container
 from perception.files.limits import MAX_ARCHIVE_BYTES
 from perception.files.writing import write_bytes
 from perception.runtime.bundle import Bundle, GraphSource
@@ -162,25 +162,6 @@ class PlanFile:
         return header
 
 
-def read_plan(path: Path) -> tuple[PlanHeader, bytes]:
-    """Header and plan of a file, checked against each other.
-
-    Raises:
-        EngineError: the file is none, damaged or cut off.
-    """
-    file = PlanFile(Folder(path.parent, EngineError), path.name)
-    return file.check(file.content())
-
-
-def check_plan(path: Path, onnx_sha256: str) -> PlanHeader:
-    """Check a plan wholly, and that it was built from the graph that is there now.
-
-    Raises:
-        EngineError: it is damaged or stale.
-    """
-    return PlanFile(Folder(path.parent, EngineError), path.name).fits(onnx_sha256)
-
-
 _AGAIN = "build it again with anysense export --engine"
 
 
@@ -204,12 +185,11 @@ def plans_for(graph: Path | GraphSource, kind: PlanKind) -> list[PlanFile]:
     """
     source = GraphSource.of(graph)
     start = f"{FOLDER}/{source.stem}.{kind}."
-    names = source.files.names(FOLDER)
-    return [PlanFile(source.files, n) for n in names if n.startswith(start) and _is_plan(n)]
+    return [plan for plan in _plans_in(source.files) if plan.name.startswith(start)]
 
 
-def _is_plan(name: str) -> bool:
-    return name.endswith(SUFFIX)
+def _plans_in(files: Container) -> list[PlanFile]:
+    return [PlanFile(files, name) for name in files.names(FOLDER) if name.endswith(SUFFIX)]
 
 
 def verify_plans(bundle: Bundle) -> int:
@@ -234,8 +214,7 @@ def all_plans(bundle: Bundle) -> list[PlanFile]:
     Raises:
         BundleError: a link lies among them.
     """
-    names = sorted(n for n in bundle.files.names(FOLDER) if _is_plan(n))
-    return [PlanFile(bundle.files, name) for name in names]
+    return sorted(_plans_in(bundle.files), key=lambda plan: plan.name)
 
 
 def keep_built(folder: Path, header: PlanHeader, plan: bytes, *, host_code: bool = False) -> Path:

@@ -51,14 +51,11 @@ class Backend:
         return find_spec(self.module) is not None
 
 
-def _onnxruntime(device: str, exact: bool, install: str) -> Backend:
-    def load(graph: Graph, threads: int | None) -> Engine:
-        return OnnxRuntimeEngine(graph, device, threads)
-
-    return Backend(load, "onnxruntime", install, exact)
+def _onnxruntime(device: str, install: str = GPU_INSTALL) -> Backend:
+    return Backend(lambda g, threads: OnnxRuntimeEngine(g, device, threads), "onnxruntime", install)
 
 
-def _openvino(precision: str, exact: bool) -> Backend:
+def _openvino(precision: str, exact: bool = False) -> Backend:
     def load(graph: Graph, threads: int | None) -> Engine:
         return OpenVinoEngine(graph, precision, threads)
 
@@ -66,38 +63,32 @@ def _openvino(precision: str, exact: bool) -> Backend:
 
 
 def _tensorrt(kind: PlanKind) -> Backend:
-    def load(graph: Graph, threads: int | None) -> Engine:
-        return TensorRtEngine(graph, kind)
-
     module, install = TENSORRT_MODULES[kind], TENSORRT_INSTALL[kind]
-    return Backend(load, module, install, exact=False, check=lambda g: fitting_plans(g, kind))
+    return Backend(
+        lambda graph, threads: TensorRtEngine(graph, kind),
+        module,
+        install,
+        exact=False,
+        check=lambda graph: fitting_plans(graph, kind),
+    )
 
 
 BACKENDS: dict[str, Backend] = {
     "tensorrt": _tensorrt("tensorrt"),
     "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
-    "onnxruntime-tensorrt": _onnxruntime("tensorrt", True, GPU_INSTALL),
-    "onnxruntime-cuda": _onnxruntime("cuda", True, GPU_INSTALL),
-    "openvino": _openvino("native", False),
-    "openvino-bf16": _openvino("bf16", False),
-    "openvino-f16": _openvino("f16", False),
-    "openvino-f32": _openvino("f32", True),
-    "onnxruntime-cpu": _onnxruntime("cpu", True, "pip install onnxruntime"),
+    "onnxruntime-tensorrt": _onnxruntime("tensorrt"),
+    "onnxruntime-cuda": _onnxruntime("cuda"),
+    "openvino": _openvino("native"),
+    "openvino-bf16": _openvino("bf16"),
+    "openvino-f16": _openvino("f16"),
+    "openvino-f32": _openvino("f32", exact=True),
+    "onnxruntime-cpu": _onnxruntime("cpu", "pip install onnxruntime"),
 }
 
 ALIASES = {"onnxruntime": "onnxruntime-cpu"}
 
-DEVICES: dict[str, tuple[str, ...]] = {
-    "auto": ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda"),
-    "cuda": (
-        "tensorrt",
-        "tensorrt-rtx",
-        "onnxruntime-tensorrt",
-        "onnxruntime-cuda",
-        "onnxruntime-cpu",
-    ),
-    "cpu": ("onnxruntime-cpu",),
-}
+_ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
+DEVICES = {"auto": _ON_GPU, "cuda": (*_ON_GPU, REFERENCE), "cpu": (REFERENCE,)}
 """Backends to try for each device, in order.  `auto` goes on with the fastest on the CPU."""
 
 PLAN_BACKENDS = ("tensorrt", "tensorrt-rtx")

@@ -140,15 +140,8 @@ class TensorRtEngine(Engine):
         modes = {n: self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT for n in names}
         self.inputs = tuple(self._spec(n) for n in names if modes[n])
         self.outputs = tuple(self._spec(n) for n in names if not modes[n])
-        self._layout = lay_out(
-            {
-                name: (
-                    tuple(self._engine.get_tensor_shape(name)),
-                    np.dtype(self._dtype(name)),
-                )
-                for name in names
-            }
-        )
+        shapes = {n: tuple(self._engine.get_tensor_shape(n)) for n in names}
+        self._layout = lay_out({n: (shapes[n], np.dtype(self._dtype(n))) for n in names})
         self._stream, self._handle = self._memory.stream()
         self._pool = Pool(self._make_slot)
 
