@@ -100,7 +100,7 @@ def _tiny_info():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def stereo_bundle() -> Path:
     """A trained bundle of `left` and `right`, which share an encoder, and `depth`; not to be written to."""
-    return Path(__file__).parent / "bundles" / "sim-stereo"
+    return Path(__file__).parents[1] / "bundles" / "sim-stereo"
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 
 from perception.cli.console import Table, plain, say, tracked
 from perception.cli.parsing import MAX_SEED, Size, real, whole
+from perception.errors import ConfigError
 
 _SHOWN_FINDINGS = 50
 
@@ -29,13 +30,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sim.add_argument("--lidar", default="mixed", help="vlp16, hdl32, os1-64 or mixed")
     sim.add_argument(
         "--sensors",
-        type=_named,
         metavar="NAME=KIND,...",
         help="which, e.g. front=rgb,rear=rgb,lidar (default: one of each kind)",
     )
     sim.add_argument(
         "--yaw",
-        type=_degrees,
         metavar="NAME=DEG,...",
         help="where sensors look, to the left (default: ahead; 180 for one called rear)",
     )
@@ -45,19 +44,26 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run)
 
 
-def _named(text: str) -> dict[str, str]:
-    """The type of `NAME=VALUE,...`; a name alone is its value, too."""
+def _named(text: str, option: str) -> dict[str, str]:
+    """`NAME=VALUE,...`; a name alone is its value, too.
+
+    Raises:
+        ConfigError: a name is given twice.
+    """
     found: dict[str, str] = {}
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
         if name in found:
-            raise argparse.ArgumentTypeError(f"'{name}' is given twice")
+            raise ConfigError(f"'{name}' is given twice", where=option)
         found[name] = value or name
     return found
 
 
 def _degrees(text: str) -> dict[str, float]:
-    return {name: real(-360, 360)(value) for name, value in _named(text).items()}
+    try:
+        return {n: real(-360, 360)(value) for n, value in _named(text, "--yaw").items()}
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(str(error), where="--yaw") from error
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,8 +92,9 @@ def _check(args: argparse.Namespace) -> int:
 def _make_sim(args: argparse.Namespace) -> int:
     from perception.sim.generate import make_recording
 
-    options: dict[str, Any] = {"sensors": args.sensors, "labels_of": args.labels_of}
-    options |= {"yaw_deg": args.yaw, "size": args.size[::-1], "lidar": args.lidar}
+    options: dict[str, Any] = {"labels_of": args.labels_of, "size": args.size[::-1]}
+    options |= {"lidar": args.lidar, "yaw_deg": _degrees(args.yaw) if args.yaw else None}
+    options["sensors"] = _named(args.sensors, "--sensors") if args.sensors else None
     make_recording(args.out, args.kind, args.frames, args.seed, **options)
     say(f"wrote {args.frames} simulated frames to {args.out}")
     return 0
