@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.adapters import depth, thermal
 from perception.adapters.depth import depth_from_array
 from perception.adapters.image import RGB_DECODERS, RawImage, decode_rgb
 from perception.adapters.pointcloud import points_from_array
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     from perception.geometry.transforms import RigidTransform
 
 _DEFAULTS: dict[Kind, str] = {"rgb": "rgb8", "depth": "", "thermal": "", "lidar": "xyzi"}
-_DEPTH = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}
-_THERMAL = {
-    "mono8": np.uint8,
-    "8UC1": np.uint8,
-    "mono16": np.uint16,
-    "16UC1": np.uint16,
-    "32FC1": np.float32,
-}
 
 
 def sample_of(
@@ -79,10 +72,10 @@ def _decoded(kind: Kind, array: NDArray[Any], encoding: str, unit: str) -> tuple
     if kind == "rgb":
         return _colors(array, encoding), ""
     if kind == "depth":
-        _check(array, encoding, _DEPTH)
+        _check(array, encoding, depth.DTYPES)
         return depth_from_array(array), ""
     if kind == "thermal":
-        _check(array, encoding, _THERMAL)
+        _check(array, encoding, thermal.DTYPES)
         return thermal_from_array(array, unit=unit or "auto")
     if encoding != _DEFAULTS[kind]:
         raise EncodingError(f"unknown encoding '{encoding}'", hint=_DEFAULTS[kind])
@@ -115,7 +108,7 @@ def _colors(array: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
     return decode_rgb(raw)
 
 
-def _check(array: NDArray[Any], encoding: str, known: dict[str, Any]) -> None:
+def _check(array: NDArray[Any], encoding: str, known: dict[str, str]) -> None:
     if array.ndim != 2:
         raise InputError(f"shape {array.shape}, expected (H, W)", hint=shape_hint(array.shape))
     if not encoding:

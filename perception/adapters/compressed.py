@@ -52,7 +52,8 @@ def decode_compressed_image(
             raise EncodingError(f"format '{format}' is depth, expected colors", where=kind)
         image = _decode_depth_transport(flat, format)
     else:
-        image = _decode_picture(flat, format, kind)
+        _check_magic(flat, format, kind)
+        image = decode_compressed(flat, format)
     if kind == "rgb":
         mosaic = format.partition(";")[0].strip()
         if image.ndim == 2 and mosaic.startswith("bayer_"):  # compressed as the camera sent it
@@ -71,11 +72,6 @@ def _demosaic(image: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
     raw = np.ascontiguousarray(image, image.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
     height, width = image.shape
     return decode_rgb(RawImage(height, width, f"{pattern}{8 * image.dtype.itemsize}", raw))
-
-
-def _decode_picture(flat: NDArray[np.uint8], format: str, where: str) -> NDArray[Any]:
-    _check_magic(flat, format, where)
-    return decode_compressed(flat, format)
 
 
 def _gray(image: NDArray[Any], where: str) -> NDArray[Any]:

@@ -11,8 +11,8 @@ from perception.adapters.image import RawImage
 from perception.errors import EncodingError, InputError
 from perception.frame import shape_hint
 
-MILLIMETERS = ("16UC1", "mono16")
-METERS = ("32FC1",)
+DTYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
+"""Of each encoding: integers are millimetres, floats are metres."""
 
 
 def decode_depth(raw: RawImage) -> NDArray[np.float32]:
@@ -26,15 +26,11 @@ def decode_depth(raw: RawImage) -> NDArray[np.float32]:
         EncodingError: another encoding.
         InputError: size and bytes contradict each other.
     """
-    if raw.encoding in MILLIMETERS:
-        return depth_from_array(raw.rows("u2", 1))
-    if raw.encoding in METERS:
-        return depth_from_array(raw.rows("f4", 1))
-    raise EncodingError(
-        f"unknown depth encoding '{raw.encoding}'",
-        where="depth",
-        hint=", ".join((*MILLIMETERS, *METERS)),
-    )
+    if raw.encoding not in DTYPES:
+        raise EncodingError(
+            f"unknown depth encoding '{raw.encoding}'", where="depth", hint=", ".join(DTYPES)
+        )
+    return depth_from_array(raw.rows(DTYPES[raw.encoding], 1))
 
 
 def depth_from_array(array: NDArray[Any], scale: float | None = None) -> NDArray[np.float32]:

@@ -99,23 +99,15 @@ def byte_view(data: Bytes, what: str) -> NDArray[np.uint8]:
 Decoder = Callable[[RawImage], NDArray[np.uint8]]
 
 
-def _color(channels: int, code: int | None) -> Decoder:
+def _upper(wide: NDArray[Any]) -> NDArray[np.uint8]:
+    """The upper 8 of 16 bits; 8 stay as they are."""
+    return (wide >> 8).astype(np.uint8) if wide.dtype == np.uint16 else wide
+
+
+def _color(channels: int, code: int | None, dtype: str = "u1") -> Decoder:
     def decode(raw: RawImage) -> NDArray[np.uint8]:
-        pixels = raw.rows("u1", channels)
+        pixels = _upper(raw.rows(dtype, channels))
         return pixels if code is None else cv2.cvtColor(np.ascontiguousarray(pixels), code)
-
-    return decode
-
-
-def _upper(wide: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """The upper 8 of 16 bits."""
-    return (wide >> 8).astype(np.uint8)
-
-
-def _color16(channels: int, code: int | None) -> Decoder:
-    def decode(raw: RawImage) -> NDArray[np.uint8]:
-        pixels = _upper(raw.rows("u2", channels))
-        return pixels if code is None else cv2.cvtColor(pixels, code)
 
     return decode
 
@@ -165,8 +157,7 @@ def _bayer(code: int, dtype: str = "u1") -> Decoder:
     def decode(raw: RawImage) -> NDArray[np.uint8]:
         if raw.width < 4 or raw.height < 4:
             raise InputError(f"{raw.encoding} image of {raw.width}x{raw.height} is too small")
-        rgb = cv2.cvtColor(np.ascontiguousarray(raw.rows(dtype, 1)), code)
-        return _upper(rgb) if rgb.dtype == np.uint16 else rgb
+        return _upper(cv2.cvtColor(np.ascontiguousarray(raw.rows(dtype, 1)), code))
 
     return decode
 
@@ -179,22 +170,19 @@ _BAYER_CODES = {
     "gbrg": cv2.COLOR_BayerGR2RGB,
     "grbg": cv2.COLOR_BayerGB2RGB,
 }
+_COLORS = {
+    "rgb{}": (3, None),
+    "bgr{}": (3, cv2.COLOR_BGR2RGB),
+    "{}UC3": (3, cv2.COLOR_BGR2RGB),
+    "rgba{}": (4, cv2.COLOR_RGBA2RGB),
+    "bgra{}": (4, cv2.COLOR_BGRA2RGB),
+    "{}UC4": (4, cv2.COLOR_BGRA2RGB),
+    "mono{}": (1, cv2.COLOR_GRAY2RGB),
+}
 RGB_DECODERS: dict[str, Decoder] = {
-    "rgb8": _color(3, None),
-    "bgr8": _color(3, cv2.COLOR_BGR2RGB),
-    "8UC3": _color(3, cv2.COLOR_BGR2RGB),
-    "rgba8": _color(4, cv2.COLOR_RGBA2RGB),
-    "bgra8": _color(4, cv2.COLOR_BGRA2RGB),
-    "8UC4": _color(4, cv2.COLOR_BGRA2RGB),
-    "mono8": _color(1, cv2.COLOR_GRAY2RGB),
+    **{name.format(8): _color(*how) for name, how in _COLORS.items()},
     "8UC1": _color(1, cv2.COLOR_GRAY2RGB),
-    "rgb16": _color16(3, None),
-    "bgr16": _color16(3, cv2.COLOR_BGR2RGB),
-    "16UC3": _color16(3, cv2.COLOR_BGR2RGB),
-    "rgba16": _color16(4, cv2.COLOR_RGBA2RGB),
-    "bgra16": _color16(4, cv2.COLOR_BGRA2RGB),
-    "16UC4": _color16(4, cv2.COLOR_BGRA2RGB),
-    "mono16": _color16(1, cv2.COLOR_GRAY2RGB),
+    **{name.format(16): _color(*how, "u2") for name, how in _COLORS.items()},
     "yuv422": _yuv422(cv2.COLOR_YUV2RGB_UYVY),
     "uyvy": _yuv422(cv2.COLOR_YUV2RGB_UYVY),
     "yuv422_yuy2": _yuv422(cv2.COLOR_YUV2RGB_YUY2),

@@ -14,7 +14,7 @@ from perception.frame import shape_hint
 
 UNITS = ("auto", "counts8", "counts16", "centikelvin", "kelvin")
 
-_DTYPES = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2", "32FC1": "f4"}
+DTYPES = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2", "32FC1": "f4"}
 _COLORS = {
     **dict.fromkeys(("rgb8", "bgr8", "8UC3"), ("u1", 3)),
     **dict.fromkeys(("rgba8", "bgra8", "8UC4"), ("u1", 4)),
@@ -44,11 +44,11 @@ def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.flo
     """
     if raw.encoding in _COLORS:
         return thermal_from_array(single_channel(raw.rows(*_COLORS[raw.encoding])), unit=unit)
-    if raw.encoding not in _DTYPES:
+    if raw.encoding not in DTYPES:
         raise EncodingError(
-            f"unknown thermal encoding '{raw.encoding}'", where="thermal", hint=", ".join(_DTYPES)
+            f"unknown thermal encoding '{raw.encoding}'", where="thermal", hint=", ".join(DTYPES)
         )
-    return thermal_from_array(raw.rows(_DTYPES[raw.encoding], 1), unit=unit)
+    return thermal_from_array(raw.rows(DTYPES[raw.encoding], 1), unit=unit)
 
 
 def thermal_from_array(

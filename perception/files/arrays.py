@@ -108,14 +108,3 @@ def parse_npz(
                 array = archive.read(f"{name}.npy")
                 found[name] = parse_npy(array, where=f"{where}: {name}", error=error)
     return found
-
-
-def read_npz(
-    path: str | Path, names: Sequence[str], *, error: type[AnySenseError] = DataError
-) -> dict[str, NDArray[Any]]:
-    """Those of the arrays `names` that a .npz archive holds.
-
-    Raises:
-        AnySenseError: of the class `error`, see `parse_npz` and `read_bytes`.
-    """
-    return parse_npz(read_bytes(path, error=error), names, where=str(path), error=error)

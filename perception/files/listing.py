@@ -17,11 +17,6 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in _LEFTOVERS
 
 
-def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file name ends with one of `suffixes` (lower case), in any case of letters."""
-    return path.name.lower().endswith(suffixes)
-
-
 def stem_of(path: Path, suffixes: tuple[str, ...]) -> str:
     """The name without the longest of `suffixes` that it ends with (`a.pcd.bin` -> `a`)."""
     lower = path.name.lower()
@@ -81,7 +76,7 @@ class SampleFolder:
         """
         found: dict[str, list[Path]] = {}
         for path in visible_files(self.folder, error=self.error):
-            if has_suffix(path, self.suffixes):
+            if path.name.lower().endswith(self.suffixes):
                 found.setdefault(same_name(stem_of(path, self.suffixes)), []).append(path)
         return dict(sorted(found.items()))
 
@@ -133,13 +128,3 @@ def list_ids(
 ) -> list[str]:
     """Sorted stems of the files of `list_files`."""
     return list(list_files(folder, suffixes, error=error))
-
-
-def find_file(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path | None:
-    """The file `stem` + one of `suffixes` in lower or upper case; None when there is none."""
-    for suffix in suffixes:
-        for spelled in (suffix, suffix.upper()):
-            path = folder / f"{stem}{spelled}"
-            if path.is_file():
-                return path
-    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import takewhile
 
 import numpy as np
@@ -47,9 +47,11 @@ class _Edge:
         return interpolate(before, after, (stamp_ns - t0) / (t1 - t0))
 
 
-def _before(path: Iterable[str], last: str) -> list[str]:
-    """The names of a path that come before `last`."""
-    return list(takewhile(lambda name: name != last, path))
+def _between(up: Collection[str], down: Collection[str]) -> tuple[str | None, list[str]]:
+    """Where two paths to the root meet, and the frames on both before that; none if they do not."""
+    meeting = next((name for name in up if name in down), None)
+    paths = (up, down) if meeting is not None else ()
+    return meeting, [n for path in paths for n in takewhile(lambda name: name != meeting, path)]
 
 
 def interpolate(a: RigidTransform, b: RigidTransform, share: float) -> RigidTransform:
@@ -164,9 +166,8 @@ class FrameTree:
             return RigidTransform.identity()
         with self._lock:
             up, down = self._to_root(source, stamp_ns), self._to_root(target, stamp_ns)
-            meeting = next((name for name in up if name in down), None)
-            if meeting is not None and stamp_ns is not None and max_age_ns is not None:
-                steps = [n for path in (up, down) for n in _before(path, meeting)]
+            meeting, steps = _between(up, down)
+            if stamp_ns is not None and max_age_ns is not None:
                 self._refuse_old(steps, stamp_ns, max_age_ns)
         if meeting is not None:
             return down[meeting].inverse() @ up[meeting]
@@ -188,12 +189,8 @@ class FrameTree:
         """Whether two frames are connected by transforms that hold at all times."""
         target, source = target.lstrip("/"), source.lstrip("/")
         with self._lock:
-            up, down = self._to_root(source, None), self._to_root(target, None)
-            meeting = next((name for name in up if name in down), None)
-            if meeting is None:
-                return False
-            steps = [n for path in (up, down) for n in _before(path, meeting)]
-            return all(self._edges[n].static for n in steps)
+            meeting, steps = _between(self._to_root(source, None), self._to_root(target, None))
+            return meeting is not None and all(self._edges[n].static for n in steps)
 
     def _refuse_old(self, children: list[str], stamp_ns: int, max_age_ns: int) -> None:
         for child in children:

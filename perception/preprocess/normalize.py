@@ -97,10 +97,6 @@ def dilate_nearest(channels: Float, radius: int) -> Float:
 
 
 def _shift(channels: Float, axis: int, step: int) -> Float:
-    moved = np.zeros_like(channels)
-    source: list[slice] = [slice(None)] * 3
-    target: list[slice] = [slice(None)] * 3
-    source[axis] = slice(0, -1) if step > 0 else slice(1, None)
-    target[axis] = slice(1, None) if step > 0 else slice(0, -1)
-    moved[tuple(target)] = channels[tuple(source)]
+    moved = np.roll(channels, step, axis)
+    np.moveaxis(moved, axis, 0)[0 if step > 0 else -1] = 0
     return moved

@@ -6,7 +6,7 @@ Training takes the same steps one by one (`on_grid`, augmentation, the functions
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,13 @@ _MOST_INTENSITY = 1.5
 """What exceeds this is no share of 1 that was rounded or calibrated, but counts."""
 
 _COUNTS = {"counts8": 255.0, "counts16": 65535.0}
+_IMAGES: dict[Kind, tuple[type[np.generic], int, dict[str, Any]]] = {
+    "rgb": (np.uint8, 3, {}),
+    "depth": (np.float32, 1, {"nearest": True, "fill": np.nan}),
+    "thermal": (np.float32, 1, {"fill": np.nan}),
+}
+"""Of each kind of image: dtype, channels, and how it is brought to the grid."""
+
 _COARSE = (slice(None, None, 8), slice(None, None, 8))
 """The pixels that are looked at to tell what an image's values can be."""
 
@@ -76,7 +83,13 @@ def on_grid(sample: Sample, spec: InputSpec) -> NDArray[np.generic] | LidarImage
     if sample.kind != spec.kind:
         raise InputError(f"is {sample.kind}, this input takes {spec.kind}", where=sample.sensor)
     check_array(sample.data, sample.kind, sample.sensor)
-    return _ON_GRID[spec.kind](sample, spec)
+    if spec.kind == "lidar":
+        return _lidar(sample, spec)
+    dtype, channels, resampled = _IMAGES[spec.kind]
+    _check_image(sample, dtype, channels)
+    if spec.kind == "thermal":
+        _check_unit(sample)
+    return GridMap.fit(source_size(sample), spec.view).to_grid(sample.data, **resampled)
 
 
 def normalize(
@@ -136,23 +149,6 @@ def source_size(sample: Sample) -> tuple[int, int]:
     return sample.camera.height, sample.camera.width
 
 
-def _rgb(sample: Sample, spec: InputSpec) -> NDArray[np.generic]:
-    _check_image(sample, np.uint8, 3)
-    return GridMap.fit(source_size(sample), spec.view).to_grid(sample.data)
-
-
-def _depth(sample: Sample, spec: InputSpec) -> NDArray[np.generic]:
-    _check_image(sample, np.float32, 1)
-    grid = GridMap.fit(source_size(sample), spec.view)
-    return grid.to_grid(sample.data, nearest=True, fill=np.nan)
-
-
-def _thermal(sample: Sample, spec: InputSpec) -> NDArray[np.generic]:
-    _check_image(sample, np.float32, 1)
-    _check_unit(sample)
-    return GridMap.fit(source_size(sample), spec.view).to_grid(sample.data, fill=np.nan)
-
-
 def _lidar(sample: Sample, spec: InputSpec) -> LidarImage:
     points = sample.data
     rows = points.ndim == 2 and points.shape[1] >= 3 and not _transposed(points)
@@ -189,14 +185,6 @@ def _in_unit_range(points: NDArray[np.generic]) -> NDArray[np.generic]:
     scaled = points[:, :4].astype(np.float32)
     scaled[:, 3] = scale_intensity(fourth[:, 0])
     return scaled
-
-
-_ON_GRID: dict[Kind, Callable[[Sample, InputSpec], NDArray[np.generic] | LidarImage]] = {
-    "rgb": _rgb,
-    "depth": _depth,
-    "thermal": _thermal,
-    "lidar": _lidar,
-}
 
 
 def _check_image(sample: Sample, dtype: type[np.generic], channels: int) -> None:

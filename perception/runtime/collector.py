@@ -110,16 +110,6 @@ class Collector:
         self._spent: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    @property
-    def max_skew_ns(self) -> int | None:
-        """See the argument."""
-        return self.clocks.max_skew_ns
-
-    @max_skew_ns.setter
-    def max_skew_ns(self, value: int | None) -> None:
-        with self._lock:
-            self.clocks.max_skew_ns = value
-
     def push(
         self, arrival: Arrival, clock_ns: int | None = None, *, dated: bool = False
     ) -> Disposition:
@@ -275,7 +265,8 @@ class Collector:
 
     def _believed(self, sensor: str, stamp: int, now: int, clock_ns: int | None) -> bool:
         if clock_ns is None:
-            return self.max_skew_ns is None or abs(stamp - now) <= self.max_skew_ns
+            most = self.clocks.max_skew_ns
+            return most is None or abs(stamp - now) <= most
         alive = [m for m in self.sensors if self._recent(self._heard, m, now)]
         return self.clocks.fits(sensor, stamp, clock_ns, alive)
 

@@ -137,7 +137,7 @@ class StreamCore:
         (settings.policy or self.pipeline.policy).check(settings.sensors)
         self.collector.retime(settings.sensors, settings.deadline_ns)
         self.collector.jump_ns = settings.jump_ns
-        self.collector.max_skew_ns = settings.max_skew_ns
+        self.collector.clocks.max_skew_ns = settings.max_skew_ns
         self.collector.clocks.max_lead_ns = settings.max_lead_ns
         self.heartbeat_ns = settings.heartbeat_ns
         self.pipeline.policy = settings.policy or self.pipeline.policy

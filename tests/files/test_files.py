@@ -14,7 +14,7 @@ from perception.errors import BundleError, DataError
 from perception.files import archives
 from perception.files.archives import open_zip
 from perception.files.limits import check_bytes, check_pixels, check_points
-from perception.files.listing import find_file, list_files, list_ids
+from perception.files.listing import SampleFolder, list_files, list_ids
 from perception.files.writing import (
     write_image,
     write_json,
@@ -183,8 +183,8 @@ def test_folders(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert list_ids(tmp_path, (".png", ".jpg")) == ["a", "b"]
     assert list_files(tmp_path, (".bin", ".pcd.bin")) == {"d": tmp_path / "d.pcd.bin"}
-    assert find_file(tmp_path, "b", (".png", ".jpg")) == tmp_path / "b.JPG"
-    assert find_file(tmp_path, "x", (".png", ".jpg")) is None
+    samples = SampleFolder(tmp_path, (".png", ".jpg"))
+    assert samples.find("b") == tmp_path / "b.JPG" and samples.find("x") is None
     (tmp_path / "a.jpg").touch()
     with pytest.raises(DataError, match=r"a.jpg and a.png"):
         list_ids(tmp_path, (".png", ".jpg"))
