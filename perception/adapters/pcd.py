@@ -63,12 +63,13 @@ def parse_pcd(content: bytes) -> NDArray[np.float32]:
         fields = [PointField(name, offset, code) for name, offset, code in layout]
         step = starts[-1]
         return decode_pointcloud2(fields, content[start:], width=points, height=1, point_step=step)
+    wanted = [field for field in layout if field[0] in ("x", "y", "z", *INTENSITY_NAMES)]
     if form == "binary_compressed":
-        return _compressed(content[start:], layout, points, starts[-1])
+        return _compressed(content[start:], wanted, points, starts[-1])
     if form != "ascii":
         hint = "ascii, binary or binary_compressed"
         raise EncodingError(f"PCD data are {form[:30]}", hint=hint)
-    return _ascii(content[start:], layout, points, starts[-1])
+    return _ascii(content[start:], wanted, points, starts[-1])
 
 
 def _check_shape(header: dict[str, list[str]], points: int) -> None:
@@ -99,7 +100,7 @@ def _header(content: bytes) -> tuple[dict[str, list[str]], int]:
 
 
 def _compressed(
-    body: bytes, layout: list[tuple[str, int, int]], points: int, step: int
+    body: bytes, wanted: list[tuple[str, int, int]], points: int, step: int
 ) -> NDArray[np.float32]:
     """All values of a field follow each other, then come those of the next."""
     check_bytes(points * step)
@@ -114,7 +115,6 @@ def _compressed(
             f"PCD data unpack to {size} bytes, {points} points of {step} need others"
         )
     columns = decompress_lzf(body[_SIZES.size : _SIZES.size + packed], size)
-    wanted = [c for c in layout if c[0] in ("x", "y", "z", *INTENSITY_NAMES)]
     unknown = [name for name, _, code in wanted if not code]
     if unknown:
         raise EncodingError(f"PCD field {unknown[0]} has an unknown type")
@@ -137,9 +137,8 @@ def _of_table(table: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _ascii(
-    body: bytes, layout: list[tuple[str, int, int]], points: int, columns: int
+    body: bytes, wanted: list[tuple[str, int, int]], points: int, columns: int
 ) -> NDArray[np.float32]:
-    wanted = [c for c in layout if c[0] in ("x", "y", "z", *INTENSITY_NAMES)]
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             table = _table(body, [column for _, column, _ in wanted], points, columns)

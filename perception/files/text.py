@@ -119,9 +119,8 @@ def read_text(
 
 
 _INTEGER = "tag:yaml.org,2002:int"
-_AMBIGUOUS = re.compile(
-    "[-+]?(0[0-9_]|[0-9_]+:)"
-)  # 0640 is octal, 1:30 of base 60 in YAML 1.1 alone
+# 0640 is octal, 1:30 of base 60 in YAML 1.1 alone
+_AMBIGUOUS = re.compile("[-+]?(0[0-9_]|[0-9_]+:)")
 
 
 class _Loader(yaml.SafeLoader):
@@ -132,24 +131,16 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag == _INTEGER and isinstance(node.value, str) and _AMBIGUOUS.match(node.value):
-            raise yaml.constructor.ConstructorError(
-                None,
-                None,
-                f"'{node.value[:40]}' is another number to YAML 1.1 than to 1.2: write it in decimal",
-                node.start_mark,
-            )
+            number = f"'{node.value[:40]}' is another number to YAML 1.1 than to 1.2"
+            raise _refusal(f"{number}: write it in decimal", node)
         try:
             value = super().construct_object(node, deep)
         except (LookupError, AttributeError, ValueError, TypeError) as problem:
             what = node.tag.rpartition(":")[2]
             text = f"'{node.value[:40]}'" if isinstance(node.value, str) else "this"
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{text} is no {what}", node.start_mark
-            ) from problem
+            raise _refusal(f"{text} is no {what}", node) from problem
         if isinstance(value, int) and value.bit_length() > _MAX_INT_BITS:
-            raise yaml.constructor.ConstructorError(
-                None, None, "a number of too many digits", node.start_mark
-            )
+            raise _refusal("a number of too many digits", node)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -158,11 +149,13 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
                 key = key_node.value
                 if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"'{key}' is given twice", key_node.start_mark
-                    )
+                    raise _refusal(f"'{key}' is given twice", key_node)
                 seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _refusal(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def read_yaml(path: str | Path, *, error: type[AnySenseError] = DataError) -> Any:

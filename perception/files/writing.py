@@ -203,10 +203,8 @@ class AppendedFile:
 
     def __init__(self, path: str | Path, *, error: type[AnySenseError] = DataError) -> None:
         self.path, self.error = Path(path), error
-        try:
+        with _naming(path, error):
             self._file = open(path, "wb", buffering=0)  # noqa: SIM115
-        except OSError as problem:
-            raise self._failed(problem) from problem
 
     def append(self, record: bytes) -> None:
         """Add a record, whole or not at all.
@@ -215,14 +213,15 @@ class AppendedFile:
             AnySenseError: of the class `error`: the disk is full, for example.
         """
         start = self._file.tell()
-        try:
-            if self._file.write(record) != len(record):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as problem:
-            with contextlib.suppress(OSError):
-                self._file.truncate(start)
-                self._file.seek(start)
-            raise self._failed(problem) from problem
+        with _naming(self.path, self.error):
+            try:
+                if self._file.write(record) != len(record):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(start)
+                    self._file.seek(start)
+                raise
 
     def close(self) -> None:
         """Wait until the disk has it, and close it.
@@ -230,13 +229,5 @@ class AppendedFile:
         Raises:
             AnySenseError: of the class `error`: the disk failed.
         """
-        try:
+        with _naming(self.path, self.error), self._file:
             os.fsync(self._file.fileno())
-        except OSError as problem:
-            raise self._failed(problem) from problem
-        finally:
-            self._file.close()
-
-    def _failed(self, problem: OSError) -> AnySenseError:
-        reason = problem.strerror or problem
-        return self.error(f"cannot be written: {reason}", where=str(self.path))

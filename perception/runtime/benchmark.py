@@ -27,21 +27,18 @@ def synthetic_frame(pipeline: Pipeline, seed: int) -> Frame:
     )
     samples: dict[str, Sample] = {}
     for sensor, kind in pipeline.kinds.items():
+        about: dict[str, Any] = {}
         if kind == "rgb":
             data = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-            samples[sensor] = Sample("rgb", data, seed)
         elif kind == "depth":
-            depth = rng.uniform(1, 5, size).astype(np.float32)
-            samples[sensor] = Sample("depth", depth, seed)
+            data = rng.uniform(1, 5, size).astype(np.float32)
         elif kind == "thermal":
-            counts = rng.integers(0, 250, size).astype(np.float32)
-            samples[sensor] = Sample("thermal", counts, seed, unit="counts8")
+            data, about = rng.integers(0, 250, size).astype(np.float32), {"unit": "counts8"}
         else:
             # Already in the camera's axes, spread over its field of view like a 64-beam turn.
-            points = rng.uniform((-10, -2, 2, 0), (10, 2, 40, 1), (60_000, 4)).astype(np.float32)
-            samples[sensor] = Sample(
-                "lidar", points, seed, camera=camera, extrinsics=RigidTransform.identity()
-            )
+            data = rng.uniform((-10, -2, 2, 0), (10, 2, 40, 1), (60_000, 4)).astype(np.float32)
+            about = {"camera": camera, "extrinsics": RigidTransform.identity()}
+        samples[sensor] = Sample(kind, data, seed, **about)
     return Frame(samples, seed)
 
 

@@ -129,7 +129,7 @@ def _check_inputs(graph: Signature, wanted: Mapping[str, Shape | None]) -> None:
     for name, shape in wanted.items():
         if not fits(graph.inputs[name], shape):
             raise BundleError(
-                f"takes {name} of shape {_text(graph.inputs[name])}, not {_text(shape)}",
+                f"takes {name} of shape {shape_text(graph.inputs[name])}, not {shape_text(shape)}",
                 where=graph.where,
             )
 
@@ -140,8 +140,8 @@ def _check_outputs(manifest: BundleManifest, graph: Signature) -> None:
             raise BundleError(f"has no output {name}", where=graph.where)
         if not fits(graph.outputs[name], shape):
             raise BundleError(
-                f"gives {name} of shape {_text(graph.outputs[name])}, where bundle.yaml says "
-                f"{_text(shape)}",
+                f"gives {name} of shape {shape_text(graph.outputs[name])}, where bundle.yaml says "
+                f"{shape_text(shape)}",
                 where=graph.where,
             )
 
@@ -155,7 +155,8 @@ def fits(found: Shape | None, wanted: Shape | None) -> bool:
     )
 
 
-def _text(shape: Shape | None) -> str:
+def shape_text(shape: Shape | None) -> str:
+    """A shape for people, such as `(1, any, any)`."""
     if shape is None:
         return "(unknown)"
     return f"({', '.join('any' if d is None else str(d) for d in shape)})"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import EngineError
+from perception.runtime.graph_check import fits, shape_text
 from perception.runtime.result import EngineEvent
 
 Tensor = NDArray[np.float32]
@@ -200,13 +201,9 @@ def _check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, Feed]) -> No
         if not is_array and not isinstance(value, DeviceTensor):
             kind = getattr(value, "dtype", type(value).__name__)
             raise EngineError(f"input is {kind}, not {spec.dtype}", where=spec.name)
-        fits = len(value.shape) == len(spec.shape) and all(
-            wanted is None or wanted == got
-            for wanted, got in zip(spec.shape, value.shape, strict=True)
-        )
-        if not fits:
-            wanted = ", ".join("any" if d is None else str(d) for d in spec.shape)
-            raise EngineError(f"input is {value.shape}, not ({wanted})", where=spec.name)
+        if not fits(value.shape, spec.shape):
+            wanted = shape_text(spec.shape)
+            raise EngineError(f"input is {value.shape}, not {wanted}", where=spec.name)
     foreign = feeds.keys() - {spec.name for spec in specs}
     if foreign:
         raise EngineError("the graph has no such input", where=sorted(foreign)[0])

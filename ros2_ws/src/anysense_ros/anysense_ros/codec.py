@@ -17,7 +17,7 @@ class RosCodec:
 
     def make(self, type_name: str, **fields: Any) -> Any:
         """A message with these fields."""
-        return _class(type_name)(**{name: _field(value) for name, value in fields.items()})
+        return message_class(type_name)(**{name: _field(value) for name, value in fields.items()})
 
     def serialize(self, message: Any, type_name: str) -> bytes:
         """The message in CDR."""
@@ -25,7 +25,12 @@ class RosCodec:
 
 
 @lru_cache
-def _class(type_name: str) -> Any:
+def message_class(type_name: str) -> Any:
+    """The generated class of a type such as `sensor_msgs/msg/Image`.
+
+    Raises:
+        ImportError, AttributeError: this installation has none.
+    """
     package, _, name = type_name.replace("/msg/", "/").partition("/")
     return getattr(import_module(f"{package}.msg"), name)
 

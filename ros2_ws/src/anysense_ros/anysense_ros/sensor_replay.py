@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
 from anysense_ros import processes
-from anysense_ros.codec import RosCodec
+from anysense_ros.codec import RosCodec, message_class
 from anysense_ros.conversions import to_stamp
 from perception.adapters.messages import TF
 from perception.bags.files import messages_of, read_bag
@@ -103,9 +102,8 @@ class SensorReplay(Node):  # type: ignore[misc]
         if topic in self._unknown:
             return None
         if topic not in self._publishers_by_topic:
-            package, _, name = message.type.replace("/msg/", "/").partition("/")
             try:
-                kind = getattr(import_module(f"{package}.msg"), name)
+                kind = message_class(message.type)
             except (ImportError, AttributeError):
                 self._unknown.add(topic)
                 self.get_logger().warning(f"{topic}: no type {message.type} here, left out")
