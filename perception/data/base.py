@@ -6,8 +6,8 @@ Readers need no torch: the same ones feed training, evaluation, the demo and sen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +47,19 @@ class Boxes:
     @staticmethod
     def empty() -> Boxes:
         """No boxes."""
-        return Boxes.of(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        return Boxes.of([], [])
 
     @staticmethod
-    def of(xyxy: NDArray[Any], class_ids: NDArray[Any]) -> Boxes:
-        """Boxes none of which is to be ignored."""
+    def of(
+        xyxy: NDArray[Any] | Sequence[Any],
+        class_ids: NDArray[Any] | Sequence[int],
+        ignore: Sequence[bool] | None = None,
+    ) -> Boxes:
+        """Boxes, maybe none, of which none is to be ignored unless it is said."""
         return Boxes(
             np.asarray(xyxy, np.float32).reshape(-1, 4),
             np.asarray(class_ids, np.int64).reshape(-1),
-            np.zeros(len(class_ids), bool),
+            np.zeros(len(class_ids), bool) if ignore is None else np.asarray(ignore, bool),
         )
 
 
@@ -116,7 +120,6 @@ class RecordingInfo:
     rate_hz: float = 1.0
     simulated: bool = False
     licence: str = "unknown: treat as research use"
-    notes: str = field(default="")
     labels_of: str = ""
 
     def __post_init__(self) -> None:

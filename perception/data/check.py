@@ -46,12 +46,8 @@ class Finding:
     message: str
 
 
-def _no_progress(items: Iterable[int]) -> Iterable[int]:
-    return items
-
-
 def check_folder(
-    root: Path, progress: Callable[[Iterable[int]], Iterable[int]] = _no_progress
+    root: Path, progress: Callable[[Iterable[int]], Iterable[int]] = lambda items: items
 ) -> list[Finding]:
     """Check every file of a recording in the folder format; one that is wrong does not end it.
 
@@ -230,7 +226,7 @@ class _FolderCheck:
 
     def _remarks(self, sample: Sample, name: str) -> None:
         """What is to be known of a file that is right, once for all files of which it is true."""
-        path = self.recording.path(sample.sensor, name)
+        path = self.recording.files[sample.sensor].find(name)
         if path is None:
             return
         for text in file_remarks(path, sample.kind):

@@ -67,9 +67,7 @@ def read_yolo_boxes(path: Path, size: tuple[int, int], ids: Sequence[int]) -> Bo
         content = line.partition("#")[0].split()
         if content:
             rows.append(_yolo_row(content, f"{path}:{number}", position))
-    if not rows:
-        return Boxes.empty()
-    table = np.array(rows, np.float64)
+    table = np.array(rows, np.float64).reshape(-1, 5)
     height, width = size
     half = table[:, 3:5] / 2
     corners = np.concatenate([table[:, 1:3] - half, table[:, 1:3] + half], axis=1)

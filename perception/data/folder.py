@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from perception.adapters.files import CLOUD_SUFFIXES, load_depth, load_lidar, load_rgb, load_thermal
 from perception.data.base import Boxes, Recording, RecordingInfo, Truth
-from perception.data.classes import ClassTable
 from perception.data.files import read_labels, read_yolo_boxes
 from perception.data.layout import (
     DESCRIPTION,
@@ -76,10 +75,7 @@ class FolderRecording(Recording):
         cut = len(rows) - len(rows) // _VALIDATION_EVERY
         rows = {"all": rows, "train": rows[:cut], "val": rows[cut:]}[split]
         self._rows = {row.name: row for row in rows}
-        self.seg_table, self.det_table = (
-            ClassTable.of([c.info() for c in classes])
-            for classes in (self.layout.seg_classes, self.layout.det_classes)
-        )
+        self.seg_table, self.det_table = self.layout.tables
         info = RecordingInfo(
             "folder",
             self.layout.name,
@@ -127,14 +123,6 @@ class FolderRecording(Recording):
     def stamp_ns(self, index: int) -> int:
         return self._rows[self.ids[index]].stamp_ns
 
-    def path(self, sensor: str, name: str) -> Path | None:
-        """The file of a sample, None when the frame lacks it.
-
-        Raises:
-            DataError: there are two.
-        """
-        return self.files[sensor].find(name)
-
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
         found = {sensor: self.sample(sensor, name, stamp) for sensor in self.sensors}
@@ -145,7 +133,7 @@ class FolderRecording(Recording):
 
     def sample(self, sensor: str, name: str, stamp_ns: int) -> Sample | None:
         """One sensor's sample of a frame, None when the frame lacks it."""
-        path = self.path(sensor, name)
+        path = self.files[sensor].find(name)
         if path is None:
             return None
         loaded = self._load(self.sensors[sensor], path)
@@ -250,10 +238,7 @@ class FolderWriter:
             raise DataError(what, where=str(root))
         self.info = info
         self._sensors = {name: info.of(name) for name in info.sensors}
-        self._seg, self._det = (
-            ClassTable.of([c.info() for c in classes])
-            for classes in (info.seg_classes, info.det_classes)
-        )
+        self._seg, self._det = info.tables
         self._names: set[str] = set()
         folders = [*info.sensors, *(["labels"] if info.seg_classes else [])]
         folders += ["boxes", "boxes3d"] if info.det_classes else []

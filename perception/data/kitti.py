@@ -134,11 +134,4 @@ class KITTI(Recording):
                 box = np.concatenate([low, high])
                 kinds = sorted(set(KIND_TO_CLASS.values())) if kind is None else [kind]
                 found += [(box, k, kind is None) for k in kinds]
-        if not found:
-            return Truth(boxes=Boxes.empty())
-        xyxy, classes, ignore = zip(*found, strict=True)
-        return Truth(
-            boxes=Boxes(
-                np.array(xyxy, np.float32), np.array(classes, np.int64), np.array(ignore, bool)
-            )
-        )
+        return Truth(boxes=Boxes.of(*zip(*found, strict=True)) if found else Boxes.empty())

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perception.adapters.headerless import COLUMNS
 from perception.data.base import ClassInfo, first_reference, named_sensors
-from perception.data.classes import table_faults
+from perception.data.classes import ClassTable, table_faults
 from perception.errors import DataError
 from perception.files.fields import check_fields
 from perception.files.limits import check_pixels
@@ -119,6 +119,12 @@ class FolderInfo(BaseModel):
         own = self.sensors[sensor]
         bare = [field for field in SensorInfo.model_fields if getattr(own, field) is None]
         return own.model_copy(update={field: getattr(self, field) for field in bare})
+
+    @property
+    def tables(self) -> tuple[ClassTable, ClassTable]:
+        """Of the semantic classes and of those of boxes."""
+        seg, det = ([c.info() for c in own] for own in (self.seg_classes, self.det_classes))
+        return ClassTable.of(seg), ClassTable.of(det)
 
     def to_dict(self) -> dict[str, Any]:
         """As `dataset.yaml` holds it."""

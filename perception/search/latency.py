@@ -34,7 +34,7 @@ from perception.models.anyfuse import AnyFuse
 from perception.models.elastic import blank
 from perception.runtime.engines.base import Engine
 from perception.runtime.engines.registry import BACKENDS
-from perception.search.space import Candidate, SearchSpace, precisions_of, units_of
+from perception.search.space import Candidate, SearchSpace, precisions_of, units_of, watched
 
 Shape = tuple[int, ...]
 Progress = Callable[[str, int, int], None]
@@ -69,26 +69,13 @@ def time_engines(engines: Sequence[Engine], seconds: float) -> float:
     return 1e3 * float(np.percentile(times[2:], 10))
 
 
+@torch.no_grad()
 def block_calls(model: AnyFuse, images: Mapping[str, Tensor]) -> dict[str, list[Shape]]:
     """By block, the input shape of each of its calls in one forward pass, counted on shapes alone."""
-    shapes = model
     calls: dict[str, list[Shape]] = defaultdict(list)
-    hooks = []
-    for name, unit in units_of(shapes).items():
-
-        def note(module: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-            calls[name].append(tuple(args[0].shape))
-
-        hooks.append(unit.register_forward_pre_hook(note))
-    with torch.no_grad():
-        shapes.eval()({m: x.to("meta") for m, x in images.items()})
-    for hook in hooks:
-        hook.remove()
+    with watched(units_of(model), lambda name, x: calls[name].append(tuple(x.shape))):
+        model.eval()({m: x.to("meta") for m, x in images.items()})
     return dict(calls)
-
-
-def _is_meta(model: nn.Module) -> bool:
-    return next(model.parameters()).is_meta
 
 
 def signature(unit: nn.Module, shape: Shape, precision: Sequence[str]) -> str:
@@ -185,14 +172,12 @@ def _export_blocks(wanted: Sequence[tuple[nn.Module, Shape]]) -> list[onnx.Model
     """One graph for each block; weights are drawn at random where a block has none."""
     units = []
     for unit, _ in wanted:
-        if not _is_meta(unit):
-            units.append(fold_batch_norm(unit))
-            continue
-        real = unit.to_empty(device="cpu")
-        for tensor in (*real.parameters(), *real.buffers()):
-            if tensor.is_floating_point():
-                nn.init.uniform_(tensor, 0.01, 0.1)
-        units.append(fold_batch_norm(real))
+        if next(unit.parameters()).is_meta:
+            unit.to_empty(device="cpu")
+            for tensor in (*unit.parameters(), *unit.buffers()):
+                if tensor.is_floating_point():
+                    nn.init.uniform_(tensor, 0.01, 0.1)
+        units.append(fold_batch_norm(unit))
     names = [f"block{i}" for i in range(len(units))]
     inputs = {f"in_{n}": torch.randn(shape) for n, (_, shape) in zip(names, wanted, strict=True)}
     with scratch_folder("search") as folder:

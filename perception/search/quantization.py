@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from export.calibration_ranges import Histogram
 from export.qdq import quantize_weights
 from perception.errors import ConfigError
+from perception.search.space import watched
 
 _LEVELS = 127
 
@@ -48,17 +49,9 @@ def fake_quantize(
     """
     chosen = _convolutions(model, layers)
     histograms = {name: Histogram() for name in chosen}
-    hooks = []
-    for name, conv in chosen.items():
-
-        def observe(module: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-            histograms[name].add(args[0].float().numpy())
-
-        hooks.append(conv.register_forward_pre_hook(observe))
-    for _ in passes:
-        pass
-    for hook in hooks:
-        hook.remove()
+    with watched(chosen, lambda name, x: histograms[name].add(x.float().numpy())):
+        for _ in passes:
+            pass
     unseen = [name for name, h in histograms.items() if not h.counts.any() and not h.top]
     assert not unseen, f"{unseen} are not called as modules"
     thresholds = {name: h.threshold("mse") for name, h in histograms.items()}

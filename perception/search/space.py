@@ -5,11 +5,12 @@ After Sridhar et al., "SimQ-NAS: Simultaneous Quantization Policy and Neural Arc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from perception.models.anyfuse import LATE, AnyFuse
 from perception.models.efficientnet_lite import MBConv, Stem
@@ -35,6 +36,20 @@ def units_of(model: nn.Module) -> dict[str, nn.Module]:
                 yield from below(inner, f"{name}.{child}" if name else child)
 
     return dict(below(model, ""))
+
+
+@contextmanager
+def watched(units: Mapping[str, nn.Module], note: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `note` with the name and the input of each of these modules whenever one is called."""
+    hooks = [
+        unit.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
+        for name, unit in units.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def precisions_of(unit: nn.Module) -> tuple[tuple[str, ...], ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 from perception.sim.scene import (
@@ -63,11 +65,10 @@ def vehicle(rng: Rng, position: Vector, yaw: float, speed: float, weather: Weath
     """A car or van; one that moves is warm at its wheels, hood and exhaust."""
     van = rng.random() < 0.25
     length = float(rng.uniform(4.6, 5.6) if van else rng.uniform(3.8, 4.8))
-    width, height = (
-        float(rng.uniform(1.7, 2.0)),
-        float(rng.uniform(1.9, 2.4) if van else rng.uniform(1.4, 1.6)),
-    )
+    width = float(rng.uniform(1.7, 2.0))
+    height = float(rng.uniform(1.9, 2.4) if van else rng.uniform(1.4, 1.6))
     running = speed > 0
+    lit = weather.headlights and running
     air = weather.air_k + (4 * weather.daylight if not running else 6)
     paint = Material(
         _color(rng, 0.08, 0.95), 0.03, temperature_k=air, emissivity=0.85, reflectivity=0.5
@@ -79,44 +80,21 @@ def vehicle(rng: Rng, position: Vector, yaw: float, speed: float, weather: Weath
     tire = Material(
         (0.05, 0.05, 0.05), 0.1, temperature_k=air + (14 if running else 0), reflectivity=0.1
     )
-    lamp = Material(
-        (0.9, 0.9, 0.8),
-        0,
-        temperature_k=air + 10,
-        glow=2.5 if weather.headlights and running else 0,
-    )
-    rear = Material(
-        (0.8, 0.05, 0.05), 0, temperature_k=air, glow=1.2 if weather.headlights and running else 0
-    )
+    lamp = Material((0.9, 0.9, 0.8), 0, temperature_k=air + 10, glow=2.5 if lit else 0)
+    rear = Material((0.8, 0.05, 0.05), 0, temperature_k=air, glow=1.2 if lit else 0)
     half, side, belt = length / 2, width / 2, 0.55 * height if not van else 0.5 * height
     cabin = (-0.06 * length, 0.28 * length) if not van else (-0.08 * length, 0.4 * length)
-    wheels = tuple(
-        Geom(
-            "cylinder", (0.32, 0.1), (sx * 0.31 * length, sy * (side - 0.08), 0.32), tire, axis="y"
-        )
-        for sx in (-1, 1)
-        for sy in (-1, 1)
-    )
-    lamps = tuple(
-        Geom(
-            "box",
-            (0.03, 0.14, 0.08),
-            (sx * (half + 0.01), sy * 0.33 * width, 0.62),
-            lamp if sx > 0 else rear,
-        )
-        for sx in (-1, 1)
-        for sy in (-1, 1)
-    )
-    middle, rise = (0.28 + belt) / 2, (belt - 0.28) / 2
+    wheels, lamps = [], []
+    for sx, sy in product((-1, 1), (-1, 1)):
+        at = (sx * 0.31 * length, sy * (side - 0.08), 0.32)
+        wheels.append(Geom("cylinder", (0.32, 0.1), at, tire, axis="y"))
+        at = (sx * (half + 0.01), sy * 0.33 * width, 0.62)
+        lamps.append(Geom("box", (0.03, 0.14, 0.08), at, lamp if sx > 0 else rear))
+    middle, upper, rise = (0.28 + belt) / 2, (height + belt) / 2, (belt - 0.28) / 2
     geoms = (
         Geom("box", (half, side, rise), (0, 0, middle), paint),
         Geom("box", (0.2 * length, side - 0.03, 0.03), (0.28 * length, 0, belt + 0.02), hood),
-        Geom(
-            "box",
-            (cabin[1], side - 0.08, (height - belt) / 2),
-            (cabin[0], 0, (height + belt) / 2),
-            glass,
-        ),
+        Geom("box", (cabin[1], side - 0.08, (height - belt) / 2), (cabin[0], 0, upper), glass),
         Geom("box", (cabin[1] - 0.12, side - 0.12, 0.03), (cabin[0], 0, height), paint),
         *wheels,
         *lamps,
@@ -139,12 +117,7 @@ def tree(rng: Rng, position: Vector, weather: Weather) -> Body:
         (green * 0.55, green, green * 0.3), 0.5, temperature_k=weather.air_k - 0.5, reflectivity=0.6
     )
     crown = tuple(
-        Geom(
-            "ellipsoid",
-            tuple(rng.uniform(0.7, 1.6, 3)),
-            _crown_place(rng, height),
-            leaves,
-        )
+        Geom("ellipsoid", tuple(rng.uniform(0.7, 1.6, 3)), _crown_place(rng, height), leaves)
         for _ in range(int(rng.integers(3, 6)))
     )
     trunk = Geom(
@@ -159,11 +132,8 @@ def bush(rng: Rng, position: Vector, weather: Weather) -> Body:
     leaves = Material(
         (green * 0.6, green, green * 0.35), 0.5, temperature_k=weather.air_k, reflectivity=0.6
     )
-    size = (
-        float(rng.uniform(0.5, 1.8)),
-        float(rng.uniform(0.4, 0.8)),
-        float(rng.uniform(0.4, 0.9)),
-    )
+    x, y, z = rng.uniform((0.5, 0.4, 0.4), (1.8, 0.8, 0.9))
+    size = (float(x), float(y), float(z))
     return Body(VEGETATION, (Geom("ellipsoid", size, (0, 0, size[2] * 0.7), leaves),), position)
 
 

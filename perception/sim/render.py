@@ -123,10 +123,8 @@ def _depth(
             np.nan_to_num(depth, posinf=99), cv2.MORPH_GRADIENT, np.ones((3, 3))
         )
         bad |= (jump > 0.5 + 0.3 * depth) & (rng.random(size) < 0.5)
-        bad |= (
-            rng.random(size)
-            < 0.002 + 0.1 * (np.nan_to_num(depth, posinf=40.0, neginf=0.0) / 40) ** 2
-        )
+        away = np.nan_to_num(depth, posinf=40.0, neginf=0.0) / 40
+        bad |= rng.random(size) < 0.002 + 0.1 * away**2
     depth[bad] = np.nan
     return depth
 
@@ -182,9 +180,7 @@ def _boxes(body: NDArray[np.int64], label_of_body: NDArray[np.uint8]) -> Boxes:
         if len(x) >= MIN_BOX_PIXELS:
             rows.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
             kinds.append(DETECTED[label])
-    if not rows:
-        return Boxes.empty()
-    return Boxes.of(np.array(rows, np.float32), np.array(kinds, np.int64))
+    return Boxes.of(rows, kinds)
 
 
 def _boxes3d(scene: Scene, own: Mounted) -> list[dict[str, Any]]:

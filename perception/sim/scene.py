@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from perception.data.base import ClassInfo
@@ -91,11 +91,8 @@ class Body:
 
     def at(self, seconds: float) -> Body:
         """The body after it has moved for some time."""
-        if self.velocity == (0.0, 0.0):
-            return self
-        x, y, z = self.position
-        moved = (x + self.velocity[0] * seconds, y + self.velocity[1] * seconds, z)
-        return Body(self.label, self.geoms, moved, self.yaw, self.velocity, self.extent)
+        (x, y, z), (along, across) = self.position, self.velocity
+        return replace(self, position=(x + along * seconds, y + across * seconds, z))
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ class Scene:
     lights: tuple[Light, ...] = ()
     ego_position: Vector = (0.0, 0.0, 0.0)
     ego_yaw: float = 0.0
-    seed: int = field(default=0)
+    seed: int = 0
 
     @property
     def geoms(self) -> list[tuple[int, Geom]]:

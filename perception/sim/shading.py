@@ -46,21 +46,13 @@ class Surface:
     @staticmethod
     def of(scene: Scene, hits: Hits, eye: Float64, rays: Float64) -> Surface:
         """Look up the materials of what was hit."""
-        materials = [g.material for _, g in scene.geoms]
-        table = np.array(
-            [
-                (
-                    *m.albedo,
-                    PATTERNS.index(m.pattern),
-                    m.temperature_k,
-                    m.emissivity,
-                    m.glow,
-                    m.texture,
-                )
-                for m in materials
-            ]
-            + [(0,) * 8]
-        )[hits.geom]
+        rows: list[tuple[float, ...]] = []
+        for _, geom in scene.geoms:
+            m = geom.material
+            look = (*m.albedo, PATTERNS.index(m.pattern))
+            rows.append((*look, m.temperature_k, m.emissivity, m.glow, m.texture))
+        table = np.array([*rows, (0,) * 8])[hits.geom]
+        kelvin, emissivity, glow, texture = table[:, 4:].T
         hit = hits.geom >= 0
         distance = np.where(hit, hits.distance, 1.0)
         point = eye + rays * distance[:, None]
@@ -72,10 +64,10 @@ class Surface:
             rays,
             table[:, :3],
             table[:, 3].astype(np.int64),
-            table[:, 4],
-            table[:, 5],
-            table[:, 6],
-            table[:, 7],
+            kelvin,
+            emissivity,
+            glow,
+            texture,
             _surface_noise(point),
         )
 

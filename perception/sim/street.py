@@ -14,10 +14,8 @@ SIDEWALK_WIDTH = 3.0
 EGO_LANE_Y = -1.9
 
 
-def random_weather(rng: Rng, night: bool | None = None) -> Weather:
-    """Day or night (even odds when not given), with sun, temperature and headlights to match."""
-    if night is None:
-        night = bool(rng.random() < 0.5)
+def random_weather(rng: Rng, night: bool) -> Weather:
+    """Day or night, with sun, temperature and headlights to match."""
     if night:
         daylight, air = float(rng.uniform(0.0, 0.06)), float(rng.uniform(272, 289))
     else:
@@ -147,17 +145,12 @@ def _people(rng: Rng, length: float, weather: Weather, crowd: float) -> list[Bod
     return bodies
 
 
-def at_time(street: Scene, seconds: float, speed: float, daylight: float | None = None) -> Scene:
+def at_time(street: Scene, seconds: float, speed: float) -> Scene:
     """The street after `seconds`, the ego vehicle driving at `speed` m/s."""
     x, y, z = street.ego_position
-    weather = street.weather
-    if daylight is not None:
-        weather = replace(weather, daylight=daylight, headlights=daylight < 0.3)
-    bodies = tuple(body.at(seconds) for body in street.bodies)
     return replace(
         street,
-        bodies=bodies,
-        weather=weather,
+        bodies=tuple(body.at(seconds) for body in street.bodies),
         ego_position=(x + speed * seconds, y, z),
         seed=street.seed * 100003 + round(seconds * 1000),
     )
