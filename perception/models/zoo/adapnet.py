@@ -185,25 +185,43 @@ class AdapNetDecoder(nn.Module):
 
 
 class MultiresolutionSupervision(FusionModel):
-    """What AdapNet++ and SSMA share: encoders, decoder and its two auxiliary heads."""
+    """What AdapNet++ and SSMA share: encoders, decoder and its two auxiliary heads.
+
+    Args:
+        modalities, seg_classes, det_classes: see `FusionModel`; no detection head.
+        pretrained: must be False, there are no published weights in a form that is read here; an SSMA
+            may start from trained experts with `model.start_from`.
+        width: channel multiplier; 1.0 is the publication's size.
+    """
 
     feature_names = ("context", "skip8", "skip4")
+    reweigh = False  # see `AdapNetDecoder`
 
-    def _add_encoders(self, width: float) -> None:
+    def __init__(
+        self,
+        modalities: Inputs,
+        seg_classes: int = 0,
+        det_classes: int = 0,
+        pretrained: bool = False,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__(modalities, seg_classes, det_classes)
+        refuse_pretrained(pretrained, type(self).__name__)
+        context, skip = scaled(CONTEXT_WIDTH, width), scaled(SKIP_WIDTH, width)
         self.encoders = nn.ModuleDict(
             {e: AdapNetEncoder(n, width) for e, n in self.encoder_channels.items()}
         )
-
-    def _add_decoder(self, width: float, *, reweigh: bool = False) -> None:
-        """Make the decoder and its auxiliary heads, and give all layers their first weights."""
-        self.decoder = AdapNetDecoder(self.seg_classes, width, reweigh=reweigh)
-        context = scaled(CONTEXT_WIDTH, width)
+        self.add_fusion(context, skip)
+        self.decoder = AdapNetDecoder(seg_classes, width, reweigh=self.reweigh)
         self.aux_heads = nn.ModuleDict(
-            {name: nn.Conv2d(context, self.seg_classes, 1) for name in AUX_WEIGHTS}
+            {name: nn.Conv2d(context, seg_classes, 1) for name in AUX_WEIGHTS}
         )
         he_initialize(self)
         # Start near equal probabilities, whatever the depth has made of the scale.
         nn.init.normal_(self.decoder.classify.weight, std=0.01)
+
+    def add_fusion(self, context: int, skip: int) -> None:
+        """Make what fuses maps with so many channels; one modality needs nothing."""
 
     def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
         """Logits behind both upsampling steps."""
@@ -220,13 +238,7 @@ class MultiresolutionSupervision(FusionModel):
 
 
 class AdapNet(MultiresolutionSupervision):
-    """AdapNet++ for one modality.
-
-    Args:
-        modalities, seg_classes, det_classes: see `FusionModel`; one modality, no detection head.
-        pretrained: must be False, there are no published weights in a form that is read here.
-        width: channel multiplier; 1.0 is the publication's size.
-    """
+    """AdapNet++ for one modality."""
 
     card = ModelCard(
         kind="unimodal convolutional",
@@ -236,19 +248,6 @@ class AdapNet(MultiresolutionSupervision):
         published_parameters=30.2,
         published_result="mIoU 50.3, ScanNet test, RGB",
     )
-
-    def __init__(
-        self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
-        width: float = 1.0,
-    ) -> None:
-        super().__init__(modalities, seg_classes, det_classes)
-        refuse_pretrained(pretrained, "AdapNet++")
-        self._add_encoders(width)
-        self._add_decoder(width)
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None

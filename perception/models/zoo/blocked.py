@@ -49,12 +49,7 @@ class BlockedAnyFuse(AnyFuse):
         block: str = "lka",
     ) -> None:
         super().__init__(
-            modalities,
-            seg_classes,
-            det_classes,
-            width=width,
-            decoder_width=decoder_width,
-            pretrained=pretrained,
+            modalities, seg_classes, det_classes, width, decoder_width, pretrained=pretrained
         )
         for encoder in self.encoder_channels:
             self.encoders[encoder] = BlockedEncoder(self._encoder(encoder), block)

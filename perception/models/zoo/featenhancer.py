@@ -134,11 +134,6 @@ class EnhancedAnyFuse(AnyFuse):
         half: bool = True,
     ) -> None:
         super().__init__(
-            modalities,
-            seg_classes,
-            det_classes,
-            width=width,
-            decoder_width=decoder_width,
-            pretrained=pretrained,
+            modalities, seg_classes, det_classes, width, decoder_width, pretrained=pretrained
         )
         enhance_rgb(self, half=half)

@@ -11,14 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, gather
-from perception.models.zoo.adapnet import (
-    CONTEXT_WIDTH,
-    SKIP_WIDTH,
-    SOURCE,
-    MultiresolutionSupervision,
-)
-from perception.models.zoo.blocks import refuse_pretrained, scaled
+from perception.models.interface import Features, ModelCard, ModelOutput, gather
+from perception.models.zoo.adapnet import SOURCE, MultiresolutionSupervision
 
 CONTEXT_BOTTLENECK, SKIP_BOTTLENECK = 16, 6
 
@@ -54,13 +48,7 @@ class SSMABlock(nn.Module):
 
 
 class SSMA(MultiresolutionSupervision):
-    """Experts and fusion; see docs/zoo/ssma.md for the stages of its training.
-
-    Args:
-        modalities, seg_classes, det_classes: see `FusionModel`; two or more modalities.
-        pretrained: must be False; start from trained experts with `model.start_from`.
-        width: channel multiplier; 1.0 is the publication's size.
-    """
+    """Experts and fusion of two or more modalities; see docs/zoo/ssma.md for its training in stages."""
 
     card = ModelCard(
         kind="expert fusion, convolutional",
@@ -71,19 +59,10 @@ class SSMA(MultiresolutionSupervision):
         published_result="mIoU 57.7, ScanNet test, RGB-D",
     )
 
-    def __init__(
-        self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
-        width: float = 1.0,
-    ) -> None:
-        super().__init__(modalities, seg_classes, det_classes)
-        refuse_pretrained(pretrained, "SSMA")
+    reweigh = True
+
+    def add_fusion(self, context: int, skip: int) -> None:
         count = len(self.modalities)
-        context, skip = scaled(CONTEXT_WIDTH, width), scaled(SKIP_WIDTH, width)
-        self._add_encoders(width)
         self.fusion = nn.ModuleDict(
             {
                 "context": SSMABlock(context, count, CONTEXT_BOTTLENECK, 1, norm=True),
@@ -91,7 +70,6 @@ class SSMA(MultiresolutionSupervision):
                 "skip4": SSMABlock(skip, count, SKIP_BOTTLENECK, 3, norm=False),
             }
         )
-        self._add_decoder(width, reweigh=True)
 
     def fuse(
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
