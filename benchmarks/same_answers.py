@@ -189,18 +189,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made:
         work = Path(made)
         cli = ("-m", "perception.cli.main")
-        frames = ("--frames", args.frames, "--seed", 5)
-        run(
-            args.before,
-            *cli,
-            "data",
-            "make-sim",
-            "--kind",
-            "drive",
-            *frames,
-            "--out",
-            work / "drive",
-        )
+        make = f"data make-sim --kind drive --frames {args.frames} --seed 5 --out".split()
+        run(args.before, *cli, *make, work / "drive")
         if "replay" in args.roads:
             data = f"folder:{work / 'drive'}"
             run(args.before, *cli, "record", "--data", data, "--out", work / "bag")

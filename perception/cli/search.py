@@ -77,18 +77,10 @@ def run(args: argparse.Namespace) -> int:
     if args.backend:
         backend = backend_names(args.backend)[0]
     torch.set_num_threads(args.threads)
-    options = SearchOptions(
-        tuple(dict.fromkeys(args.objectives.split(","))),
-        tuple(sorted(args.budget_ms)),
-        backend,
-        args.threads,
-        args.initial,
-        args.rounds,
-        args.per_round,
-        args.verify,
-        args.held_out,
-        args.seed,
-    )
+    objectives = tuple(dict.fromkeys(args.objectives.split(",")))
+    same = ("threads", "initial", "rounds", "per_round", "verify", "held_out", "seed")
+    plain = {name: getattr(args, name) for name in same}
+    options = SearchOptions(objectives, tuple(sorted(args.budget_ms)), backend, **plain)
     out = output_folder(args.out)
     with step_progress() as show:
         search = Search(args.source, open_data(args), out, options, show)

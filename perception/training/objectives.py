@@ -16,6 +16,7 @@ from perception.training.losses import (
     segmentation_loss,
 )
 
+Tensors = dict[str, Tensor]
 TASKS = ("segmentation", "detection")
 """Names of the terms that belong to a task; the others support them."""
 
@@ -26,7 +27,7 @@ def loss_terms(
     batch: Batch,
     spec: LossSpec,
     class_weights: Tensor | None,
-) -> dict[str, Tensor]:
+) -> Tensors:
     """Weighted terms: one per task, `auxiliary`, and the model's own.
 
     A task of which the batch holds no truth, not one labeled pixel or not one image with known boxes,
@@ -39,7 +40,7 @@ def loss_terms(
         spec: weights of the terms.
         class_weights: (K,) of the semantic classes, or None.
     """
-    terms: dict[str, Tensor] = {}
+    terms: Tensors = {}
     labels = None
     semantic = output.seg_logits is not None
     boxed = any(kept is not None for kept in batch.boxes)
@@ -66,6 +67,6 @@ def has_labels(labels: Tensor | None) -> bool:
     return labels is not None and bool((labels != IGNORE_LABEL).any())
 
 
-def total(terms: dict[str, Tensor]) -> Tensor:
+def total(terms: Tensors) -> Tensor:
     """The sum of all terms."""
     return torch.stack([term.float() for term in terms.values()]).sum()

@@ -18,7 +18,7 @@ from perception.training.config import LossSpec
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
 from perception.training.methods.gradients import kept_statistics, scale_encoder_gradients
-from perception.training.objectives import TASKS, has_labels, loss_terms
+from perception.training.objectives import TASKS, Tensors, has_labels, loss_terms
 
 
 class AdaptiveGradientModulation(TrainingMethod):
@@ -49,11 +49,7 @@ class AdaptiveGradientModulation(TrainingMethod):
         self._generator = torch.Generator().manual_seed(0)
 
     def backward(
-        self,
-        terms: dict[str, Tensor],
-        inputs: dict[str, Tensor],
-        output: ModelOutput,
-        batch: Batch,
+        self, terms: Tensors, inputs: Tensors, output: ModelOutput, batch: Batch
     ) -> Tensor:
         """Plain backward, then modulation where two or more modalities took part.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from perception.data.base import RecordingInfo
 from perception.models.interface import FusionModel, ModelOutput
 from perception.training.dataset import Batch
-from perception.training.objectives import total
+from perception.training.objectives import Tensors, total
 from perception.training.precision import Precision
 
 
@@ -46,9 +46,7 @@ class TrainingMethod:
     def begin(self) -> None:
         """Called once, before the first step of a new run, when the model has its first weights."""
 
-    def extra_terms(
-        self, inputs: dict[str, Tensor], output: ModelOutput, batch: Batch
-    ) -> dict[str, Tensor]:
+    def extra_terms(self, inputs: Tensors, output: ModelOutput, batch: Batch) -> Tensors:
         """Further loss terms of this batch.
 
         Args:
@@ -59,11 +57,7 @@ class TrainingMethod:
         return {}
 
     def backward(
-        self,
-        terms: dict[str, Tensor],
-        inputs: dict[str, Tensor],
-        output: ModelOutput,
-        batch: Batch,
+        self, terms: Tensors, inputs: Tensors, output: ModelOutput, batch: Batch
     ) -> Tensor:
         """Leave the gradients of the step in the parameters; returns the loss to be logged."""
         loss = total(terms)

@@ -22,6 +22,7 @@ from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import load_checkpoint, load_weights
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
+from perception.training.objectives import Tensors
 from perception.training.precision import autocast
 
 
@@ -82,9 +83,7 @@ class Distillation(TrainingMethod):
         device = next(self.model.parameters()).device
         return teacher.to(device).eval().requires_grad_(False)
 
-    def extra_terms(
-        self, inputs: dict[str, Tensor], output: ModelOutput, batch: Batch
-    ) -> dict[str, Tensor]:
+    def extra_terms(self, inputs: Tensors, output: ModelOutput, batch: Batch) -> Tensors:
         """`distill_segmentation` and `distill_detection`, for the heads that both sides have."""
         device = next(iter(inputs.values())).device
         lessons: dict[str, ModelOutput] = {}
@@ -93,7 +92,7 @@ class Distillation(TrainingMethod):
             if seen:
                 with torch.no_grad(), autocast(device, self.precision):
                     lessons[name] = teacher(seen)
-        terms: dict[str, Tensor] = {}
+        terms: Tensors = {}
         maps = {n: o.seg_logits.float() for n, o in lessons.items() if o.seg_logits is not None}
         if output.seg_logits is not None and maps:
             terms["distill_segmentation"] = self.weight * self._segmentation(

@@ -21,7 +21,7 @@ from perception.training.methods.gradients import (
     norm_of,
     scale_encoder_gradients,
 )
-from perception.training.objectives import TASKS, total
+from perception.training.objectives import TASKS, Tensors, total
 
 LIMIT = 10.0
 
@@ -62,11 +62,7 @@ class GradientCalibration(TrainingMethod):
         self.tasks, self.branches, self.momentum = tasks, branches, momentum
 
     def backward(
-        self,
-        terms: dict[str, Tensor],
-        inputs: dict[str, Tensor],
-        output: ModelOutput,
-        batch: Batch,
+        self, terms: Tensors, inputs: Tensors, output: ModelOutput, batch: Batch
     ) -> Tensor:
         """Weigh the tasks, go backward, scale the branches."""
         shown = total(terms).detach()

@@ -18,6 +18,7 @@ from perception.models.interface import FusionModel, ModelOutput
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
 from perception.training.methods.distill import detection_distance
+from perception.training.objectives import Tensors
 from perception.training.precision import autocast
 
 
@@ -44,11 +45,7 @@ class Sandwich(TrainingMethod):
         sort_channels(self.model)
 
     def backward(
-        self,
-        terms: dict[str, Tensor],
-        inputs: dict[str, Tensor],
-        output: ModelOutput,
-        batch: Batch,
+        self, terms: Tensors, inputs: Tensors, output: ModelOutput, batch: Batch
     ) -> Tensor:
         """Gradients of the largest, the smallest and the drawn networks, summed."""
         loss = super().backward(terms, inputs, output, batch)
