@@ -15,7 +15,6 @@ from perception.cli.arguments import engine_choices, output_folder
 from perception.cli.console import say, warn
 from perception.cli.replay_arguments import (
     add_arguments,
-    check_sensors,
     health_of,
     ns_of,
     policy_of,
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     policy, health = policy_of(args), health_of(args.health)
     manifest = Bundle.open(find_bundle(args.bundle), verify=False).manifest
     topics, inputs, kinds = sensors_of(args, manifest)
-    check_sensors(policy, topics)
+    policy.check(topics, ("--require", "--minimum"))
     out = output_folder(args.out)
     choices = {**engine_choices(args), "policy": policy, "health": health, "sensors": inputs}
     pipeline = Pipeline.load(args.bundle, args.device, **choices)

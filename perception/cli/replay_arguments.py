@@ -159,20 +159,6 @@ def policy_of(args: argparse.Namespace) -> Policy:
     return Policy(tuple(args.require), args.minimum, derating=args.derating, **chosen)
 
 
-def check_sensors(policy: Policy, inputs: Iterable[str]) -> None:
-    """Refuse rules that the sensors of the recording can never fulfil.
-
-    Raises:
-        ConfigError: a required sensor is not among them, or there are too few.
-    """
-    there = tuple(inputs)
-    for name in policy.required:
-        if name not in there:
-            raise ConfigError(f"'{name}' is not among {', '.join(there)}", where="--require")
-    if policy.minimum > len(there):
-        raise ConfigError(f"there are only {len(there)} sensors", where="--minimum")
-
-
 def health_of(given: Iterable[str]) -> HealthConfig:
     """`--health`.
 

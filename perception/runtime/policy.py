@@ -9,6 +9,8 @@ from perception.errors import ConfigError
 from perception.frame import check_name
 from perception.runtime.result import PipelineState
 
+WHERE = "policy.required", "policy.minimum"
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -38,16 +40,22 @@ class Policy:
         if not 0 < self.derating <= 1:
             raise ConfigError("derating must be in (0, 1]", where="policy")
 
-    def check(self, sensors: Collection[str]) -> None:
-        """Refuse to require what is not among these: there would never be an output.
+    def check(self, sensors: Collection[str], where: tuple[str, str] = WHERE) -> None:
+        """Refuse to require what is not among these, or more than there are: no output would ever come.
+
+        Args:
+            sensors: their names.
+            where: what the user calls `required` and `minimum`.
 
         Raises:
-            ConfigError: the first that is not.
+            ConfigError: the first that is not, or how many there are.
         """
         for name in self.required:
             if name not in sensors:
-                known = ", ".join(sensors)
-                raise ConfigError(f"'{name}' is not among {known}", where="policy.required")
+                raise ConfigError(f"'{name}' is not among {', '.join(sensors)}", where=where[0])
+        if self.minimum > len(sensors):
+            there = "is only 1 sensor" if len(sensors) == 1 else f"are only {len(sensors)} sensors"
+            raise ConfigError(f"there {there}", where=where[1])
 
     def enough(self, usable: Collection[str]) -> bool:
         """Whether these suffice for an output."""

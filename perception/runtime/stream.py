@@ -390,7 +390,7 @@ class Stream:
         kind = self.core.pipeline.kinds[sensor]
         if isinstance(data, np.ndarray):
             return sample_of(kind, data, sensor=sensor, **hints)
-        sample = to_sample(kind, data, **hints).named(sensor)
+        sample = to_sample(kind, data, sensor=sensor, **hints)
         return sample if sample.stamp_ns else replace(sample, stamp_ns=None)
 
     def _complain(self, error: Exception) -> None:

@@ -104,3 +104,16 @@ def test_rules_that_make_no_sense_are_refused(bad: dict[str, float], message: st
 def test_an_unknown_sensor_cannot_be_required() -> None:
     with pytest.raises(InputError, match="policy.required: .*'so nar'"):
         Policy(required=("rgb", "so nar"))
+
+
+def test_more_sensors_than_there_are_cannot_be_required() -> None:
+    policy = Policy(required=("rgb",), minimum=2)
+    policy.check(("rgb", "depth"))
+    for sensors, line in (
+        (("rgb",), "policy.minimum: there is only 1 sensor"),
+        (("depth", "lidar"), "policy.required: 'rgb' is not among depth, lidar"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{line}$"):
+            policy.check(sensors)
+    with pytest.raises(ConfigError, match=r"^--minimum: there are only 2 sensors$"):
+        Policy(minimum=3).check(("rgb", "depth"), ("--require", "--minimum"))

@@ -421,6 +421,23 @@ def test_sensors_may_be_called_otherwise_than_inputs(tiny_bundle: Path) -> None:
     assert set(result.samples) == {"head", "belly"}
 
 
+def test_what_is_wrong_with_a_message_is_told_by_the_sensors_name(tiny_bundle: Path) -> None:
+    """Once, and not by its kind: a robot may have several of a kind."""
+    header = SimpleNamespace(frame_id="", stamp=SimpleNamespace(sec=1, nanosec=0))
+    bad = SimpleNamespace(header=header, encoding="sonar", data=b"", height=1, width=1, step=1)
+    bad.is_bigendian = 0
+    names = {"head": "rgb", "belly": "depth"}
+    with Stream.open(tiny_bundle, {"head": 30, "belly": 15}, inputs=names, device="cpu") as stream:
+        stream.push("head", bad)
+        end = time.monotonic() + PATIENCE_S
+        lines: list[str] = []
+        while time.monotonic() < end and not lines:
+            stream.push("belly", picture("depth")[0], encoding="16UC1")
+            result = stream.get(0.5)
+            lines = [] if result is None else [s for s in result.lines if "sonar" in s]
+    assert lines and lines[0].startswith("head: ") and "rgb" not in lines[0].split(" (")[0]
+
+
 def test_timeouts_follow_the_rates_that_are_observed() -> None:
     settings, rates = settings_for({"slow": 30, "fast": None, "fixed": LONG})
     for step in range(40):

@@ -231,12 +231,6 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
     if manifest is not None:
         kinds = {n: manifest.inputs[inputs[n]].kind for n in names}
     _refuse_other_kinds(values, kinds)
-    required = tuple(n for n in values["policy.required"] if n)
-    missing = [n for n in required if n not in names]
-    if missing:
-        raise ConfigError(f"'{missing[0]}' is not among the inputs", where="policy.required")
-    if values["policy.minimum"] > len(names):
-        raise ConfigError(f"there are only {len(names)} inputs", where="policy.minimum")
     timing = {
         m: SensorTiming(
             *(round(values[f"{m}.{n}_ms"] * 1e6) for n in ("offset", "window", "timeout")),
@@ -245,12 +239,13 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
         for m in names
     }
     policy = Policy(
-        required,
+        tuple(n for n in values["policy.required"] if n),
         values["policy.minimum"],
         values["policy.max_age_ms"],
         values["policy.hold_ms"],
         values["policy.derating"],
     )
+    policy.check(names)
     health = HealthConfig(**{f.name: values[f"health.{f.name}"] for f in fields(HealthConfig)})
     return Settings(dict(values), kinds, inputs, timing, policy, health)
 

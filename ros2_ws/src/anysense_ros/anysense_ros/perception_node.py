@@ -315,7 +315,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         assert stream is not None and stream.core is not None and calibration is not None
         least = s.get(f"{name}.least_range_m", LEAST_RANGE_M)
         kind, unit = self.settings.kinds[name], s.get(f"{name}.unit", "auto")
-        sample = to_sample(kind, message, unit, least_range_m=least).named(name)
+        sample = to_sample(kind, message, unit, least_range_m=least, sensor=name)
         if sample.stamp_ns:
             return calibration.attach(sample)
         # Without a stamp (0): the stream gives it one, its place is that of the present.
