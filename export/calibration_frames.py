@@ -30,15 +30,14 @@ def network_inputs(frame: Frame, contract: PreprocessContract) -> Tensors:
     return inputs
 
 
-def require_sensors(recording: Recording, names: Sequence[str]) -> None:
-    """Refuse a recording that says itself that it lacks a sensor.
+def require_sensors(recording: Recording, contract: PreprocessContract) -> None:
+    """Refuse a recording that says itself that it lacks a sensor, or has one of another kind.
 
     Raises:
         ConfigError: names the sensor.
     """
-    lacking = [n for n in names if n not in recording.info.sensors]
-    if lacking:
-        raise ConfigError(f"has no {lacking[0]}, which the bundle takes", where="--calib-data")
+    if lacking := recording.info.lacking(contract.kinds):
+        raise ConfigError(f"has {lacking}, which the bundle takes", where="--calib-data")
 
 
 def usual_frames(available: int) -> int:

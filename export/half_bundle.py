@@ -127,7 +127,7 @@ def _choose(
     if recording is None:
         inputs = iter([probe_inputs(contract)])
     else:
-        require_sensors(recording, bundle.manifest.inputs.names)
+        require_sensors(recording, contract)
         if frames < 1 or not len(recording):
             raise ConfigError("has no frame to measure on", where="--calib-data")
         count = min(frames, len(recording))

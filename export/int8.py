@@ -84,7 +84,7 @@ class Quantizer:
         options: Int8Options,
         progress: Progress = lambda what, done, total: None,
     ) -> None:
-        require_sensors(recording, bundle.manifest.inputs.names)
+        require_sensors(recording, bundle.manifest.inputs)
         self.options, self.recording = options, recording
         self.calibrated, self._checked = pick_frames(
             recording, options.frames, options.check_frames

@@ -22,6 +22,7 @@ from perception.files.text import html_text
 from perception.files.writing import write_json, write_text
 from perception.frame import subset_name
 from perception.metrics.backends import changes, largest_loss, score_pipeline
+from perception.metrics.evaluate import judged_subsets
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.engines.probe import probe_inputs, relative_error
@@ -75,21 +76,21 @@ def make_report(
 
     Raises:
         EngineError: a backend cannot be used here, or (`NonFiniteError`) gives NaN or infinity.
-        ConfigError: bundle and recording share no class.
+        ConfigError: bundle and recording share no class, or no sensor.
     """
     from perception.runtime.benchmark import measure
 
+    opened = Bundle.open(bundle, verify=False)
+    subsets = opened.manifest.subsets
+    usable = [] if recording is None else judged_subsets(opened.manifest, recording.info)
     base = Pipeline.load(reference, REFERENCE, threads=options.threads)
     pipelines = {
         n: Pipeline.load(bundle, n, threads=options.threads, trust_plans=options.trust_plans)
         for n in options.backends
     }
-    opened = Bundle.open(bundle, verify=False)
-    subsets = opened.manifest.subsets
     wanted = _outputs(base.engines, base)
     scores = None
     if recording is not None:
-        usable = [s for s in subsets if set(s) <= set(recording.info.sensors)]
         scores = _scores(base, recording, usable, "onnxruntime float32", progress)
     rows: dict[str, dict[str, Any]] = {}
     for name, pipeline in pipelines.items():

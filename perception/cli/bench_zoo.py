@@ -47,19 +47,17 @@ def run(args: argparse.Namespace) -> int:
     output_file(args.out)
     recording = open_data(args)
     pipelines = {b: Pipeline.load(b, args.device, **engine_choices(args)) for b in args.bundles}
-    usable = {}
     for name, pipeline in pipelines.items():
         _ = evaluate.Scorer(
             pipeline, recording
         ).lacking  # refuses what cannot be compared, before any work
-        usable[name] = evaluate.shared_sensors(pipeline.kinds, recording.info)
-        if not usable[name]:
+        if not recording.info.shared(pipeline.kinds):
             raise ConfigError(f"takes none of the sensors of {args.data}", where=name)
     with counted("timing", args.frames + 3) as advance:
         times = measure(pipelines, args.frames, 3, advance)
     rows: list[ZooRow] = []
     for name, pipeline in pipelines.items():
-        subsets = evaluate.judged_subsets(pipeline.manifest, usable[name])
+        subsets = evaluate.judged_subsets(pipeline.manifest, recording.info)
         pipeline.min_score = evaluate.LOW_SCORE
         with counted(name, len(subsets) * len(recording)) as advance:
             scores = evaluate.evaluate_subsets(pipeline, recording, subsets, advance)

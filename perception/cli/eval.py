@@ -65,14 +65,14 @@ def _subsets(
     args: argparse.Namespace, manifest: BundleManifest, recording: Recording, *, every: bool
 ) -> list[tuple[str, ...]]:
     """The subsets that are asked for, of the sensors that both bundle and data have."""
-    from perception.metrics.evaluate import judged_subsets, shared_sensors
+    from perception.metrics.evaluate import judged_subsets
 
-    usable = shared_sensors(manifest.inputs.kinds, recording.info)
+    usable = recording.info.shared(manifest.inputs.kinds)
     if not usable:
         takes = ", ".join(manifest.inputs.names)
         raise ConfigError(f"the bundle takes none of the sensors of {args.data}", hint=takes)
     if not args.subset:
-        return judged_subsets(manifest, usable) if every else [usable]
+        return judged_subsets(manifest, recording.info) if every else [usable]
     wanted = [name.strip() for name in args.subset.replace("+", ",").split(",")]
     missing = [name for name in wanted if name not in usable]
     if missing:

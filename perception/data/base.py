@@ -144,6 +144,20 @@ class RecordingInfo:
         """The sensors' names."""
         return tuple(self.sensors)
 
+    def shared(self, kinds: Mapping[str, Kind]) -> tuple[str, ...]:
+        """Those of a pipeline's, bundle's or model's sensors, kinds by name, that there are here, too."""
+        return tuple(name for name, kind in kinds.items() if self.sensors.get(name) == kind)
+
+    def lacking(self, kinds: Mapping[str, Kind]) -> str:
+        """The others in words, as in "no depth, rgb left (it is thermal)"; empty where there are none."""
+        own, shared = self.sensors, self.shared(kinds)
+        names = [
+            f"{kind} {name} (it is {own[name]})" if name in own else name
+            for name, kind in kinds.items()
+            if name not in shared
+        ]
+        return f"no {', '.join(names)}" if names else ""
+
 
 class Recording(ABC):
     """A labeled or unlabeled sequence of frames of several sensors on disk."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perception.data.base import RecordingInfo
 from perception.errors import AnySenseError, ConfigError
-from perception.metrics.evaluate import BACKGROUND, shared_sensors
+from perception.metrics.evaluate import BACKGROUND
 from perception.runtime.bundle import Bundle, bundle_folders
 from perception.runtime.manifest import BundleManifest
 
@@ -71,7 +71,7 @@ def fit(path: Path, manifest: BundleManifest, info: RecordingInfo) -> Fit:
     ):
         names = {c.name for c in own} - {BACKGROUND}
         shared |= dict.fromkeys(c.name for c in theirs if c.name in names)
-    sensors = shared_sensors(manifest.inputs.kinds, info)
+    sensors = info.shared(manifest.inputs.kinds)
     trained_on = str(manifest.training.get("data", "")).split(" (")[0]
     return Fit(
         path.name,

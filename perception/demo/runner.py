@@ -17,7 +17,7 @@ from perception.demo.scenario import FaultInjector, Phase, make_scenario, sensor
 from perception.errors import ConfigError
 from perception.files.writing import write_image, writing
 from perception.frame import Frame
-from perception.metrics.evaluate import LOW_SCORE, Scorer, shared_sensors
+from perception.metrics.evaluate import LOW_SCORE, Scorer
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Detections, Result
 from perception.viz.overlay import draw_result, draw_sample
@@ -68,7 +68,7 @@ def run_demo(
     Raises:
         ConfigError: bundle and recording have no sensor in common.
     """
-    sensors = shared_sensors(pipeline.kinds, recording.info)
+    sensors = recording.info.shared(pipeline.kinds)
     if not sensors:
         raise ConfigError("bundle and recording have no sensor in common")
     scenario = make_scenario(sensors, len(recording))

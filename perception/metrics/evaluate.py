@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from perception.data.base import (
     Truth,
 )
 from perception.errors import ConfigError
-from perception.frame import Frame, Kind, subset_name
+from perception.frame import Frame, subset_name
 from perception.metrics.detection import average_precision
 from perception.metrics.segmentation import ConfusionMatrix
 from perception.preprocess.sample import source_size
@@ -166,13 +166,16 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def shared_sensors(kinds: Mapping[str, Kind], info: RecordingInfo) -> tuple[str, ...]:
-    """Those of a pipeline's or bundle's sensors, kinds by name, that a recording has, too."""
-    return tuple(name for name, kind in kinds.items() if info.sensors.get(name) == kind)
+def judged_subsets(manifest: BundleManifest, info: RecordingInfo) -> list[tuple[str, ...]]:
+    """The subsets of a bundle that accuracy is told of, where only a recording's sensors are there.
 
-
-def judged_subsets(manifest: BundleManifest, sensors: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The subsets of a bundle that accuracy is told of, where only these sensors are there."""
+    Raises:
+        ConfigError: these are none of the bundle's.
+    """
+    sensors = info.shared(manifest.inputs.kinds)
+    if not sensors:
+        lacks = info.lacking(manifest.inputs.kinds)
+        raise ConfigError(f"{info.name} has {lacks}", where=f"bundle {manifest.name}")
     listed = [subset for subset in manifest.subsets if set(subset) <= set(sensors)]
     return listed if sensors in listed else [sensors, *listed]
 

@@ -150,9 +150,8 @@ class Search:
         model = model_from_checkpoint(self.checkpoint)
         self.space = SearchSpace(model)  # type: ignore[arg-type]
         assert isinstance(model, AnyFuse)
-        lacking = [m for m in model.modalities if m not in recording.info.modalities]
-        if lacking:
-            raise ConfigError(f"has no {lacking[0]}, which the model takes", where="--data")
+        if lacking := recording.info.lacking(model.kinds):
+            raise ConfigError(f"has {lacking}, which the model takes", where="--data")
         trained = recording_info(self.checkpoint.progress)
         require_same_classes(trained, recording.info, config.tasks, what="the run", where="--data")
         self.model, self.out, self.options, self.progress = model, out, options, progress

@@ -200,9 +200,8 @@ class Adapter:
             require_same_classes(tables[known], tables[name], tasks, what=known, where=name)
             if self.checkpoints[name].config.preprocess.grid != grid:
                 raise ConfigError("was trained on another grid", where=name)
-            missing = [m for m in model.modalities if m not in target.info.modalities]
-            if missing:
-                raise ConfigError(f"the target has no {', '.join(missing)}", where=name)
+            if lacking := target.info.lacking(model.kinds):
+                raise ConfigError(f"the target has {lacking}", where=name)
         require_same_classes(tables[known], target.info, tasks, what=known, where="--data")
 
     @property

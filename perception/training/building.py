@@ -78,15 +78,8 @@ def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: b
                 where="tasks",
                 hint=f"name them in the data, or take {task} out of tasks",
             )
-    missing = [m for m in config.preprocess.modalities if m not in info.modalities]
-    if missing:
-        raise ConfigError(f"{info.kind} data has no {', '.join(missing)}", where="preprocess")
-    for name, spec in config.preprocess.items():
-        if info.sensors[name] != spec.kind:
-            raise ConfigError(
-                f"is {spec.kind}, but {info.sensors[name]} in the {info.kind} data",
-                where=f"preprocess.{name}",
-            )
+    if lacking := info.lacking(config.preprocess.kinds):
+        raise ConfigError(f"{info.kind} data has {lacking}", where="preprocess")
     return build_model(
         config.model.name,
         config.preprocess,

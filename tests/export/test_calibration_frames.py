@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from export.calibration_frames import inputs_of, network_inputs, pick_frames, usual_frames
+from export.calibration_frames import (
+    inputs_of,
+    network_inputs,
+    pick_frames,
+    require_sensors,
+    usual_frames,
+)
 from export.half_bundle import choose_float_layers
 from export.int8 import Int8Options, Quantizer
 from perception.cli.main import main
@@ -18,6 +25,7 @@ from perception.data.base import Recording
 from perception.data.registry import open_recording
 from perception.errors import ConfigError
 from perception.frame import MODALITIES, Frame
+from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.runtime.bundle import Bundle
 
 
@@ -178,3 +186,24 @@ def test_a_sensor_that_no_frame_has_is_one_line(
     warning, error = error.splitlines()  # of a recording without what it lists
     assert status == 2 and "depth" in warning and "depth" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_sensors_of_another_kind_are_none_to_calibrate_on(whole: Recording) -> None:
+    contract = PreprocessContract({"left": InputSpec(kind="rgb"), "depth": InputSpec(kind="depth")})
+    for sensors, line in (
+        ({"left": "rgb", "depth": "depth", "rear": "rgb"}, ""),
+        (
+            {"left": "thermal", "depth": "depth"},
+            "has no rgb left (it is thermal), which the bundle",
+        ),
+        ({"left": "thermal"}, "has no depth, rgb left (it is thermal), which the bundle takes"),
+        ({"rgb": "rgb", "depth": "depth"}, "has no left, which the bundle takes"),
+    ):
+        recording = Lacking(whole, lambda i, m: False)
+        recording.info = replace(whole.info, sensors=sensors, labels_of="")
+        if not line:
+            require_sensors(recording, contract)
+            continue
+        with pytest.raises(ConfigError) as caught:
+            require_sensors(recording, contract)
+        assert str(caught.value).startswith(f"--calib-data: {line}")

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_bundles import GRID, SmallBundles
 
+from export.report import ReportOptions, make_report
 from perception.cli.main import main
-from perception.data.base import Boxes
+from perception.data.base import Boxes, RecordingInfo
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
 from perception.data.layout import FolderInfo
-from perception.frame import Frame, Sample
+from perception.data.registry import open_recording
+from perception.errors import ConfigError
+from perception.frame import Frame, Kind, Sample
 from perception.geometry.rig import Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
-from perception.metrics.evaluate import Scorer, evaluate_subsets, judged_subsets, shared_sensors
-from perception.runtime.bundle import Bundle
+from perception.metrics.evaluate import Scorer, evaluate_subsets, judged_subsets
+from perception.runtime.bundle import Bundle, write_bundle
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Detections, Result
 from perception.sim.sensors import about_z, mount_sensors
@@ -146,24 +151,57 @@ def test_results_are_drawn_on_the_picture_that_they_are_of(pipeline: Pipeline) -
 
 
 def test_only_sensors_of_the_same_name_and_kind_are_shared(pipeline: Pipeline) -> None:
-    from perception.data.base import RecordingInfo
-
     for sensors, shared in (
         ({"front": "rgb", "rear": "rgb"}, CAMERAS),
         ({"front": "thermal", "rear": "rgb"}, ("rear",)),
         ({"rgb": "rgb"}, ()),
     ):
         info = RecordingInfo("folder", "x", sensors)  # type: ignore[arg-type]
-        assert shared_sensors(pipeline.kinds, info) == shared
+        assert info.shared(pipeline.kinds) == shared
 
 
 def test_subsets_are_those_that_the_bundle_lists(bundle: Path) -> None:
     manifest = Bundle.open(bundle).manifest
-    assert judged_subsets(manifest, CAMERAS) == [CAMERAS, ("front",), ("rear",)]
-    assert judged_subsets(manifest, ("rear",)) == [("rear",)]
+
+    def data(**sensors: Kind) -> RecordingInfo:
+        return RecordingInfo("folder", "data", sensors)
+
+    both, front = data(front="rgb", rear="rgb"), data(front="rgb", rear="thermal")
+    assert judged_subsets(manifest, both) == [CAMERAS, ("front",), ("rear",)]
+    assert judged_subsets(manifest, data(rear="rgb")) == [("rear",)]
     few = manifest.model_copy(update={"judged": ("front+rear", "rear")})
-    assert judged_subsets(few, CAMERAS) == [CAMERAS, ("rear",)]
-    assert judged_subsets(few, ("front",)) == [("front",)]
+    assert judged_subsets(few, both) == [CAMERAS, ("rear",)]
+    assert judged_subsets(few, front) == [("front",)]
+    wrong = data(front="thermal", rgb="rgb")
+    with pytest.raises(ConfigError, match=r": data has no rgb front \(it is thermal\), rear$"):
+        judged_subsets(manifest, wrong)
+
+
+def test_a_report_judges_the_subsets_whose_sensors_are_of_the_bundles_kinds(
+    bundle: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    _recording(tmp_path / "r", pipeline, 180, "front")
+    recording = open_recording("folder", tmp_path / "r")
+    options = ReportOptions(("onnxruntime",), frames=1, threads=1)
+    few = tmp_path / "few"
+    manifest = Bundle.open(bundle).manifest.model_copy(update={"judged": ("front+rear", "rear")})
+    shutil.copytree(bundle, few)
+    write_bundle(few, manifest)
+    for folder, names in ((bundle, ["front+rear", "front", "rear"]), (few, ["front+rear", "rear"])):
+        found = make_report(folder, folder, recording, options)
+        (row,) = found["backends"].values()
+        assert list(row["accuracy"]) == names == list(row["parity"])
+    for sensors, names in (
+        ({"front": "rgb", "rear": "thermal"}, ["front"]),
+        ({"front": "thermal", "rear": "thermal"}, []),
+    ):
+        recording.info = replace(recording.info, sensors=sensors)
+        if names:
+            found = make_report(bundle, bundle, recording, options)
+            assert list(found["reference"]["accuracy"]) == names
+        else:
+            with pytest.raises(ConfigError, match=r"has no rgb front \(it is thermal\), rgb rear"):
+                make_report(bundle, bundle, recording, options)
 
 
 def test_eval_takes_names_and_records_beside_the_bundle(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from perception.data.registry import open_recording
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS, Frame, Kind, Sample
 from perception.preprocess import GridSpec, PreprocessContract
+from perception.search.search import Search, SearchOptions
 from perception.training.adapt import Adapter, AdaptOptions
 from perception.training.augment import OnGrid, RawSample, augment
-from perception.training.building import build_from_config, recording_info
-from perception.training.checkpoint import BEST, load_checkpoint, load_weights
+from perception.training.building import build_from_config, describe_recording, recording_info
+from perception.training.checkpoint import BEST, load_checkpoint, load_weights, save_checkpoint
 from perception.training.config import CorruptionSpec, ResolutionPhase, TrainConfig, load_config
 from perception.training.dataset import FusionDataset, load_raw, network_inputs
 from perception.training.loop import Trainer
@@ -196,7 +198,7 @@ def test_a_sensor_of_another_kind_than_its_input_is_left_out_with_the_reason() -
         ({"left": CAMERA, "rear": CAMERA}, "preprocess: folder data has no rear"),
         (
             {"left": {"kind": "depth", "view": VIEW}},
-            "preprocess.left: is depth, but rgb in the folder data",
+            "preprocess: folder data has no depth left (it is rgb)",
         ),
     ],
 )
@@ -208,6 +210,28 @@ def test_inputs_that_the_data_lack_are_named(
     with pytest.raises(ConfigError) as caught:
         build_from_config(config, open_recording("folder", root).info, pretrained=False)
     assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+
+
+def test_neither_adaptation_nor_search_takes_sensors_of_another_kind(
+    record: Record, configure: Configure, tmp_path: Path
+) -> None:
+    root = record(3, sensors=SENSORS)
+    target = open_recording("folder", root)
+    runs = [tmp_path / name for name in ("left", "right")]
+    for run in runs:
+        config = configure(root, preprocess={run.name: CAMERA})
+        model = build_from_config(config, target.info, pretrained=False)
+        run.mkdir()
+        state, progress = model.state_dict(), {"recording": describe_recording(target.info)}
+        save_checkpoint(run / BEST, config, model, dict(state), None, progress)
+    target.info = replace(target.info, sensors={"left": "thermal", "depth": "depth"})
+    said = r"has no rgb left \(it is thermal\)"
+    with pytest.raises(ConfigError, match=f"^left: the target {said}$"):
+        Adapter(runs, target, AdaptOptions())
+    with pytest.raises(ConfigError, match=f"^--data: {said}, which the model takes"):
+        Search(runs[0], target, tmp_path / "out", SearchOptions())
+    with pytest.raises(ConfigError, match="^--data: has no right, which the model takes"):
+        Search(runs[1], target, tmp_path / "out", SearchOptions())
 
 
 @pytest.mark.parametrize(
