@@ -22,6 +22,7 @@ from perception.frame import KINDS
 
 PACKAGE = Path(__file__).parent / "src" / "anysense_ros"
 SECONDS = 31.0
+PATIENCE_S = 120.0
 PICTURES = 5
 COLORS = {
     "used": "#2a9d4a",
@@ -113,10 +114,8 @@ def _run(bundle: str, source: str, out: Path, seconds: float) -> None:
         log.close()
 
 
-def _wait_for_output(
-    status: Path, processes: list[subprocess.Popen[bytes]], out: Path, patience_s: float = 120.0
-) -> None:
-    end = time.monotonic() + patience_s
+def _wait_for_output(status: Path, processes: list[subprocess.Popen[bytes]], out: Path) -> None:
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         _check(processes, out)
         if status.is_file() and any(row["used"] for row in _read(status)):

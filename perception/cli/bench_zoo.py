@@ -48,9 +48,7 @@ def run(args: argparse.Namespace) -> int:
     recording = open_data(args)
     pipelines = {b: Pipeline.load(b, args.device, **engine_choices(args)) for b in args.bundles}
     for name, pipeline in pipelines.items():
-        _ = evaluate.Scorer(
-            pipeline, recording
-        ).lacking  # refuses what cannot be compared, before any work
+        evaluate.Scorer(pipeline, recording)  # refuses what cannot be compared, before any work
         if not recording.info.shared(pipeline.kinds):
             raise ConfigError(f"takes none of the sensors of {args.data}", where=name)
     with counted("timing", args.frames + 3) as advance:

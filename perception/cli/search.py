@@ -11,6 +11,7 @@ from perception.cli.arguments import (
     backend_names,
     open_data,
     output_folder,
+    write_json,
 )
 from perception.cli.console import Table, say, step_progress
 from perception.cli.parsing import MAX_SEED, MAX_THREADS, positive, real, whole
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from perception.runtime.engines.registry import BACKENDS, REFERENCE
-    from perception.search.report import plot, report_content, write_json
+    from perception.search.report import plot, report_content
     from perception.search.search import Search, SearchOptions
 
     _check(args)
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     with step_progress() as show:
         search = Search(args.source, open_data(args), out, options, show)
         report = search.run()
-    write_json(report_content(report, search.space, backend), out / "pareto.json")
+    write_json(out / "pareto.json", report_content(report, search.space, backend))
     plot(report, out / "pareto.png", f"{search.checkpoint.config.name}, {backend}")
     _print(report, search.space)
     say(f"wrote {out}")

@@ -74,7 +74,8 @@ class ClassTable:
         """
         table = np.full(256, IGNORE_LABEL, np.uint8)
         table[list(self.ids)] = np.arange(len(self.ids))
-        wrong = self.unknown(labels)
+        seen = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
+        wrong = sorted(set(seen.tolist()) - {*self.ids, IGNORE_LABEL})
         if wrong:
             raise DataError(
                 f"label {', '.join(map(str, wrong[:5]))} is no class id of the table",
@@ -82,11 +83,6 @@ class ClassTable:
                 hint=f"{self.described()}, or {IGNORE_LABEL} = ignore",
             )
         return table[labels]
-
-    def unknown(self, labels: NDArray[np.uint8]) -> list[int]:
-        """The ids in `labels` that are in no row of the table, 255 aside."""
-        seen = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
-        return sorted(set(seen.tolist()) - {*self.ids, IGNORE_LABEL})
 
     def labels(self, positions: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Positions (any shape, uint8) as ids of the file; what is no position becomes 255."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from perception.errors import ConfigError
-from perception.files.writing import write_text, writing
+from perception.files.writing import writing
 from perception.search.search import Found, SearchReport
 from perception.search.space import SearchSpace
 
@@ -37,25 +36,12 @@ def report_content(report: SearchReport, space: SearchSpace, backend: str) -> di
     return {
         "backend": backend,
         "latency_fit": dict(zip(("float", "int8", "constant_ms"), report.fit, strict=True)),
-        "predictors": report.errors,
+        # A correlation that is not defined becomes null.
+        "predictors": {k: v if v == v else None for k, v in report.errors.items()},
         "whole": described(report.whole),
         "front": [described(f) for f in report.front],
         "others": [described(f) for f in report.found if f not in report.front],
     }
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write a report's content; a correlation that is not defined becomes null.
-
-    Raises:
-        ConfigError: the disk is full, or the place cannot be written.
-    """
-    cleaned = {
-        **content,
-        "predictors": {k: v if v == v else None for k, v in content["predictors"].items()},
-    }
-    text = json.dumps(cleaned, indent=1, allow_nan=False) + "\n"
-    write_text(path, text, error=ConfigError)
 
 
 def plot(report: SearchReport, path: Path, title: str) -> None:

@@ -114,10 +114,8 @@ def make_recording(
         scenes = makers[kind](frames, seed)
         steps = track(scenes, "simulating", frames) if progress else scenes
         for index, scene in enumerate(steps):
-            changes = kind == "scenes" and len(patterns) > 1
-            name = (
-                patterns[index % len(patterns)] if changes else patterns[min(1, len(patterns) - 1)]
-            )
+            turn = index if kind == "scenes" else 1  # a drive is of one LiDAR
+            name = patterns[turn % len(patterns)]
             frame = render(scene, mounted, BEAM_PATTERNS[name], labels_of)
             tags = ("night" if scene.weather.night else "day", name)
             writer.add(
