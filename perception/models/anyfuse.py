@@ -28,6 +28,7 @@ from perception.models.interface import (
     Inputs,
     ModelCard,
     ModelOutput,
+    Present,
     gather,
 )
 from perception.models.layers import SeparableBlock
@@ -215,9 +216,7 @@ class AnyFuse(FusionModel):
         maps: Maps = self.encoders[self.encoder_of[modality]](image)
         return {f"{k}{s}": t for s, pair in maps.items() for k, t in zip("fs", pair, strict=True)}
 
-    def fuse(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
+    def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; absent modalities take no part in the softmax, or are predicted."""
         if self.predictor is not None and len(self.modalities) > 1:
             maps: list[Maps] = [{} for _ in self.modalities]

@@ -25,6 +25,9 @@ Features = dict[str, Tensor]
 Inputs = Sequence[str] | PreprocessContract
 """A model's inputs: kinds, one input each, or named inputs with their kinds and encoders."""
 
+Present = Mapping[str, Tensor] | None
+"""By input, a boolean that is False where it is absent, whatever is given; None = all present."""
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -169,9 +172,7 @@ class FusionModel(nn.Module):
         features: Features = self.encoders[self.encoder_of[modality]](image)
         return features
 
-    def fuse(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
+    def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """Fuse the features of some modalities and run the heads.
 
         Args:
@@ -193,9 +194,7 @@ class FusionModel(nn.Module):
         """
         return {}
 
-    def forward(
-        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
+    def forward(self, inputs: Mapping[str, Tensor], present: Present = None) -> ModelOutput:
         """Run the modalities given in `inputs` ((N, C, H, W) float32 each); others are absent.
 
         Args:
@@ -235,7 +234,7 @@ class Gathered:
 def gather(
     modalities: Sequence[str],
     features: Mapping[str, Features],
-    present: Mapping[str, Tensor] | None,
+    present: Present,
     name: str,
 ) -> Gathered:
     """Feature `name` of every modality, for fusers whose layers have a place for each.

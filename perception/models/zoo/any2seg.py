@@ -18,7 +18,7 @@ from perception.files.arrays import read_npy
 from perception.models.efficientnet_lite import SCALES, LitePyramid, share_convolutions
 from perception.models.fusion import ABSENT_SCORE
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, gather
+from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, Present, gather
 from perception.models.layers import SeparableBlock
 from perception.models.supervision import sample_labels
 from perception.models.zoo.backbone import PyramidModel
@@ -193,9 +193,7 @@ class Any2Seg(PyramidModel):
                 features["teacher"] = seen
         return features
 
-    def fuse(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
+    def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; weights are shared out among those present."""
         pyramid: Pyramid = {}
         for s in SCALES:

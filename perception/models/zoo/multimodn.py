@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from perception.models.efficientnet_lite import SCALES
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, Inputs, ModelCard, ModelOutput
+from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, Present
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.backbone import PyramidModel
 from perception.models.zoo.blocks import ConvNorm
@@ -77,9 +77,7 @@ class MultiModN(PyramidModel):
         )
         self.add_heads(dict.fromkeys(SCALES, state), decoder_width)
 
-    def fuse(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
+    def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; an absent modality leaves the state as it is."""
         states = self.states(features, present)
         output = self.read(states[-1])
@@ -93,9 +91,7 @@ class MultiModN(PyramidModel):
             output.taps["change"] = torch.stack(changes).mean()
         return output
 
-    def states(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> list[Pyramid]:
+    def states(self, features: Mapping[str, Features], present: Present = None) -> list[Pyramid]:
         """The first state and the one after each modality in `features`, by stride."""
         sample = next(iter(features.values()))
         state: Pyramid = {

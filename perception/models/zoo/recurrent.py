@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from perception.models.efficientnet_lite import SCALES
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, gather
+from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, Present, gather
 from perception.models.zoo.backbone import PyramidModel
 
 
@@ -92,9 +92,7 @@ class RecurrentMixer(PyramidModel):
         self.mix = nn.ModuleDict({str(s): RecurrentMix(c) for s, c in channels.items()})
         self.add_heads(channels, decoder_width)
 
-    def fuse(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
+    def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; an absent modality leaves the state alone and completes nobody."""
         pyramid: Pyramid = {}
         for s in SCALES:

@@ -20,6 +20,7 @@ from perception.models.interface import (
     Inputs,
     ModelCard,
     ModelOutput,
+    Present,
     gather,
 )
 from perception.models.layers import upsample
@@ -150,9 +151,7 @@ class SegMiF(FusionModel):
             "chroma": chroma,
         }
 
-    def fuse(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
+    def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; an absent modality's features are zero and it adds no brightness."""
         details = gather(self.modalities, features, present, "detail").maps
         lumas = gather(self.modalities, features, present, "luma")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from perception.models.interface import Features, ModelCard, ModelOutput, gather
+from perception.models.interface import Features, ModelCard, ModelOutput, Present, gather
 from perception.models.zoo.adapnet import SOURCE, MultiresolutionSupervision
 
 CONTEXT_BOTTLENECK, SKIP_BOTTLENECK = 16, 6
@@ -71,9 +71,7 @@ class SSMA(MultiresolutionSupervision):
             }
         )
 
-    def fuse(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
+    def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; an absent expert's maps are zeros."""
         fused = [
             self.fusion[name](gather(self.modalities, features, present, name).maps)

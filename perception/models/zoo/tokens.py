@@ -19,6 +19,7 @@ from perception.models.interface import (
     Inputs,
     ModelCard,
     ModelOutput,
+    Present,
     gather,
 )
 from perception.models.layers import ConvBNReLU, SeparableBlock, upsample
@@ -143,9 +144,7 @@ class SharedTokens(FusionModel):
         self.transformer = Transformer(channels, depth, heads)
         self.decoder = TokenDecoder(channels, seg_classes, decoder_width)
 
-    def fuse(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
-    ) -> ModelOutput:
+    def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; tokens of absent modalities get no weight in any attention."""
         got = gather(self.modalities, features, present, "tokens")
         each = got.maps[0].shape[2] * got.maps[0].shape[3]
