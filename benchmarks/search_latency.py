@@ -98,8 +98,7 @@ def main() -> None:
     args = parser.parse_args()
     bench = Bench(args)
     space, rng, other = bench.space, np.random.default_rng(0), np.random.default_rng(1)
-    networks = [space.corner(large=a, int8=b) for a in (True, False) for b in (False, True)]
-    networks += [space.draw(rng) for _ in range(MIXED)]
+    networks = [*space.corners(), *(space.draw(rng) for _ in range(MIXED))]
     drawn = [space.draw(other) for _ in range(args.networks)]
     sizes = len(space.sizes) - len(space.blocks)  # every other one as small as can be
     drawn[1::2] = [space.repair((*[0] * sizes, *one[sizes:])) for one in drawn[1::2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -146,16 +147,12 @@ def folder_info(
     **fields: Any,
 ) -> FolderInfo:
     """A `FolderInfo` from `ClassInfo` tables and an image size (height, width)."""
-
-    def specs(classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:
-        return [{"id": c.id, "name": c.name, "color": c.color} for c in classes]
-
     return FolderInfo.model_validate(
         {
             "height": size[0],
             "width": size[1],
-            "seg_classes": specs(seg_classes),
-            "det_classes": specs(det_classes),
+            "seg_classes": list(map(asdict, seg_classes)),
+            "det_classes": list(map(asdict, det_classes)),
             **fields,
         }
     )

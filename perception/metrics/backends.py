@@ -120,10 +120,8 @@ def judge_backends(
         raise DataError("has no labels to judge by", where=recording.info.name)
     judged: dict[str, Judgement] = {}
     for name, pipeline in others.items():
-        if pipeline.backend == REFERENCE and reference_bundle is None:
-            scores = wanted
-        else:
-            scores = score_pipeline(pipeline, recording, subsets, on_result)
+        same = pipeline.backend == REFERENCE and reference_bundle is None
+        scores = wanted if same else score_pipeline(pipeline, recording, subsets, on_result)
         change = changes(scores, wanted)
         lost = largest_loss(change)
         error = relative_error(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,12 @@ from perception.search.evolution import (
     pareto_fronts,
     rank_correlation,
 )
-from perception.search.latency import LatencyModel, LatencyTables, time_network
+from perception.search.latency import LatencyModel, LatencyTables, Progress, time_network
 from perception.search.space import Candidate, SearchSpace
 from perception.training.building import open_splits, recording_info
 from perception.training.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from perception.training.config import MethodSpec
 from perception.training.dataset import FusionDataset
-
-Progress = Callable[[str, int, int], None]
 
 OBJECTIVES = ("latency", "size")
 """What is minimized while accuracy is maximized."""
@@ -194,11 +192,7 @@ class Search:
             ConfigError: nothing that was found is within a budget.
         """
         self.latency.prepare(self.model, self.images, self.progress)
-        corners = [
-            self.space.corner(large=large, int8=int8)
-            for large in (True, False)
-            for int8 in (False, True)
-        ]
+        corners = self.space.corners()
         # Mixed ones as well: a backend may save nothing where float and int8 take turns.
         rng = np.random.default_rng(self.options.seed)
         whole_networks = [*corners, *(self.space.draw(rng) for _ in range(MIXED))]

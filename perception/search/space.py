@@ -157,6 +157,10 @@ class SearchSpace:
         genes += [size - 1 if int8 else 0 for size in self.sizes[len(self._levels) :]]
         return self.repair(tuple(genes))
 
+    def corners(self) -> list[Candidate]:
+        """The largest in float and in int8, and the smallest."""
+        return [self.corner(large=a, int8=b) for a in (True, False) for b in (False, True)]
+
     def draw(self, rng: np.random.Generator) -> Candidate:
         """One at random; how large it is and how much of it is in int8 are drawn first."""
         largeness, share = rng.random(2)
