@@ -23,19 +23,19 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or a backend (default: auto)"
     )
-    parser.add_argument(
-        "--threads",
-        type=whole(1, MAX_THREADS),
-        help="CPU threads within an operator (default: all)",
-    )
-    add_plan_trust(parser)
+    add_engine_limits(parser)
     parser.add_argument(
         "--no-tf32", action="store_true", help="CUDA: products in full float32, slower"
     )
 
 
-def add_plan_trust(parser: argparse.ArgumentParser) -> None:
-    """`--trust-plans`."""
+def add_engine_limits(parser: argparse.ArgumentParser) -> None:
+    """`--threads` and `--trust-plans`."""
+    parser.add_argument(
+        "--threads",
+        type=whole(1, MAX_THREADS),
+        help="CPU threads within an operator (default: all)",
+    )
     parser.add_argument(
         "--trust-plans",
         action="store_true",

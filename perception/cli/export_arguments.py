@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.arguments import add_plan_trust
-from perception.cli.parsing import MAX_THREADS, positive, real, whole
+from perception.cli.arguments import add_engine_limits
+from perception.cli.parsing import positive, real, whole
 from perception.errors import ConfigError
 
 ENGINES = ("onnx", "openvino", "tensorrt", "tensorrt-rtx")
@@ -50,12 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEVICE",
         help="cpu, or the GPU to build for, such as cuda:1 (tensorrt, tensorrt-rtx; default: cuda:0)",
     )
-    parser.add_argument(
-        "--threads",
-        type=whole(1, MAX_THREADS),
-        help="CPU threads within an operator (default: all)",
-    )
-    add_plan_trust(parser)
+    add_engine_limits(parser)
     parser.add_argument(
         "--serve",
         choices=("triton", "isaac-ros"),
