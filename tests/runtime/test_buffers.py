@@ -147,7 +147,7 @@ def test_features_stay_where_they_are_and_absent_ones_are_not_copied(
         wanted.reset()
         result, expected = pipeline(given_frame), wanted(given_frame)
         assert np.array_equal(result.labels, expected.labels)  # type: ignore[arg-type]
-        assert {n.split("_")[0] for n in linking["fuser"].ignored[-1]} == absent
+        assert {n.split(".")[0] for n in linking["fuser"].ignored[-1]} == absent
 
 
 def test_another_backend_takes_over_features_that_lie_on_a_device(
