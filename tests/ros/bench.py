@@ -56,7 +56,8 @@ class Bench:
     `changes[sensor]` may alter or drop that sensor's messages, `delay_s[sensor]` hold them back,
     `jitter_ns[sensor]` is added to every other stamp, `repeat[sensor]` multiplies the rate.  All
     sensors are driven together, but for those that `pace` gives a rhythm of their own.  `kinds` says of
-    which kind sensors are that are not called so.
+    which kind sensors are that are not called so, `topics` where they publish (`front`, `front/camera_info`)
+    if not where the node listens.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Bench:
         rate_hz: float = 5.0,
         sensors: Sequence[str] = KINDS,
         kinds: Mapping[str, str] | None = None,
+        topics: Mapping[str, str] | None = None,
     ) -> None:
+        self._topics = topics or {}
         self.sensors = list(sensors)
         self.kinds = {**{k: k for k in KINDS}, **(kinds or {})}
         self.period_s = 1 / rate_hz
@@ -107,12 +110,12 @@ class Bench:
         root = f"/{self.name}"
         self._publishers = {
             name: node.create_publisher(
-                PointCloud2 if kind == "lidar" else Image, f"{root}/input/{name}", sensor
+                PointCloud2 if kind == "lidar" else Image, self._topic(name), sensor
             )
             for name, kind in self.kinds.items()
         }
         self._infos = {
-            name: node.create_publisher(CameraInfo, f"{root}/input/{name}/camera_info", sensor)
+            name: node.create_publisher(CameraInfo, self._topic(f"{name}/camera_info"), sensor)
             for name, kind in self.kinds.items()
             if kind != "lidar"
         }
@@ -123,6 +126,9 @@ class Bench:
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         rosout = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         node.create_subscription(Log, "/rosout", self._on_log, rosout)
+
+    def _topic(self, name: str) -> str:
+        return self._topics.get(name, f"/{self.name}/input/{name}")
 
     def place_lidar(self, mount: RigidTransform) -> None:
         """Say over /tf_static where the LiDAR sits in the camera's frame."""

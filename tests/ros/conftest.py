@@ -57,6 +57,12 @@ def domain() -> Iterator[int]:
     yield 1 + next(_DOMAINS) % 100
 
 
+@pytest.fixture(scope="module")
+def second_domain() -> int:
+    """A ROS domain for a second group of processes of a file."""
+    return 1 + next(_DOMAINS) % 100
+
+
 @pytest.fixture
 def own_domain() -> int:
     """A ROS domain that no other test uses."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from anysense_msgs.msg import PerceptionStatus
@@ -18,7 +23,8 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 pytestmark = pytest.mark.slow
 
-STEREO = Path(__file__).parents[2] / "ros2_ws/.colcon/tiny/stereo"
+ROOT = Path(__file__).parents[2]
+STEREO = ROOT / "ros2_ws/.colcon/tiny/stereo"
 KINDS = {"cam_a": "rgb", "cam_b": "rgb", "roof": "lidar"}
 CAMERAS = ("cam_a", "cam_b")
 PARAMETERS = {
@@ -195,3 +201,126 @@ def test_the_injector_knows_kinds_by_name(bench: Bench, domain: int, tmp_path: P
         assert not fails("cam_b", "black") and not fails("rgb", "black")
     finally:
         assert injector.stop() == 0, injector.log
+
+
+def documented() -> dict[str, str]:
+    """The arguments of the launch command for two cameras in docs/ros.md."""
+    page = (ROOT / "docs/ros.md").read_text(encoding="utf-8")
+    lines = page[page.index("ros2 launch anysense_ros perception.launch.py bundle:=sim-stereo") :]
+    command = re.sub(r"\\\n\s*", " ", lines).splitlines()[0]
+    command = command.replace("$(ros2 pkg prefix --share anysense_ros)", str(_share()))
+    return dict(word.split(":=", 1) for word in shlex.split(command)[4:])
+
+
+def _share() -> Path:
+    found = importlib.util.find_spec("anysense_ros")
+    assert found is not None and found.origin is not None
+    return (
+        next(p for p in Path(found.origin).parents if (p / "share").is_dir()) / "share/anysense_ros"
+    )
+
+
+class Configuration(str):
+    """The value of an argument of a launch file, by name."""
+
+    def perform(self, context: dict[str, str]) -> str:
+        return context[self]
+
+
+def launched(given: dict[str, str]) -> list[str]:
+    """What the launch file has the node started with; `launch` itself has no wheels."""
+    parts: dict[str, dict[str, Any]] = {
+        "launch": {"LaunchContext": dict, "LaunchDescription": list},
+        "launch.actions": {
+            "DeclareLaunchArgument": lambda name, default_value, description: (name, default_value),
+            "OpaqueFunction": lambda function: function,
+            "SetEnvironmentVariable": lambda name, value: None,
+        },
+        "launch.substitutions": {
+            "EnvironmentVariable": lambda name, default_value: None,
+            "LaunchConfiguration": Configuration,
+        },
+        "launch_ros": {},
+        "launch_ros.actions": {"LifecycleNode": SimpleNamespace},
+        "launch_ros.parameter_descriptions": {"ParameterValue": lambda name, value_type: name},
+        "ament_index_python": {},
+        "ament_index_python.packages": {"get_package_share_directory": lambda name: str(_share())},
+    }
+    modules = {name: ModuleType(name) for name in parts}
+    for name, content in parts.items():
+        vars(modules[name]).update(content)
+    spec = importlib.util.spec_from_file_location("f", _share() / "launch/perception.launch.py")
+    assert spec is not None and spec.loader is not None
+    with patch.dict("sys.modules", modules):
+        file = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(file)
+    described = file.generate_launch_description()
+    arguments = dict(x for x in described if isinstance(x, tuple))
+    assert set(given) <= set(arguments)
+    context = {**arguments, **given}
+
+    def text(value: Any) -> str:
+        if isinstance(value, list):
+            return "".join(text(v) for v in value)
+        return value.perform(context) if isinstance(value, Configuration) else value
+
+    (node,) = described[-1](context)
+    words = [*map(text, node.arguments), "--ros-args"]
+    for source in node.parameters:
+        if isinstance(source, dict):
+            words += [w for k, v in source.items() for w in ("-p", f"{k}:={text(v)}")]
+        else:
+            words += ["--params-file", text(source)]
+    return words + [w for old, new in node.remappings for w in ("-r", f"{old}:={text(new)}")]
+
+
+@pytest.fixture(scope="module")
+def rig(second_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The node as docs/ros.md has it started for two cameras, with the bundle trained for them."""
+    folder, given = tmp_path_factory.mktemp("rig"), documented()
+    topics = dict(t.split("=") for t in given["topics"].split())
+    assert set(topics) == {"front", "front/camera_info", "rear", "rear/camera_info"}
+    said = Path(given["params_file"]).read_text(encoding="utf-8")
+    assert all(f"{name}={topic}" in said for name, topic in topics.items())
+    own = {"diagnostics.period_s": 0.3, "threads": 1}
+    node = NodeProcess("perception_node", folder, second_domain, own, *launched(given))
+    cameras = {"front": "rgb", "rear": "rgb"}
+    bench = Bench(second_domain, rate_hz=15.0, sensors=tuple(cameras), kinds=cameras, topics=topics)
+    try:
+        bench.alive = lambda: node.process.poll() is None
+        bench.drive()
+        bench.wait_full(2)
+        yield bench
+        assert bench.alive() and "Traceback" not in node.log, node.log
+    finally:
+        bench.close()
+        assert node.stop() == 0, node.log
+
+
+@pytest.mark.parametrize("change", [drop, black], ids=["drop", "black"])
+@pytest.mark.parametrize("dead", ["front", "rear"])
+def test_the_trained_bundle_as_documented(rig: Bench, dead: str, change: Any) -> None:
+    (alive,) = {"front", "rear"} - {dead}
+    masks = rig.listen(Image, "segmentation/mask")
+    both = rig.wait_full(2)
+    assert list(both.used) == ["front", "rear"] and both.state == PerceptionStatus.FULL
+    found = [(s.name, s.kind, s.input) for s in both.sensors]
+    assert found == [("front", "rgb", "left"), ("rear", "rgb", "right")]
+    rig.changes[dead] = change
+    health = "lost" if change is drop else "dark"
+    try:
+        gone = rig.wait_status(
+            lambda s: list(s.used) == [alive] and _sensor(s, dead).health == health and s.warnings,
+            f"{dead} gone",
+        )
+        assert gone.state == PerceptionStatus.DEGRADED
+        assert [w.split(":")[0] for w in gone.warnings] == [dead]
+        rig.wait_diagnostic(dead, lambda d: d.level == DiagnosticStatus.WARN, f"{dead} named")
+        masks.clear()
+        wait_until(lambda: len(masks) > 3, f"masks of {alive}")
+        assert len({bytes(masks[-1].data)[i] for i in range(0, len(masks[-1].data), 7)}) > 1
+    finally:
+        rig.mend()
+    again = rig.wait_full(2)
+    assert again.state == PerceptionStatus.FULL and not again.warnings
+    rig.wait_diagnostic(dead, lambda d: d.level == DiagnosticStatus.OK, f"{dead} is back")
