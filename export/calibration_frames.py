@@ -90,9 +90,9 @@ def inputs_of(
     Raises:
         ConfigError: no frame of the recording has one of the sensors.
     """
-    lacking = set(contract.names)
+    lacking, views = set(contract.names), contract.views()
     for index in picked:
-        inputs = network_inputs(recording.frame(index), contract)
+        inputs = network_inputs(recording.seen(index, views), contract)
         lacking -= set(inputs)
         if inputs:
             yield index, inputs
@@ -102,7 +102,7 @@ def inputs_of(
         if not lacking:
             return
         progress(f"looking for frames with {sorted(lacking)[0]}", done, len(others))
-        frame = recording.frame(index)
+        frame = recording.seen(index, views)
         if lacking & set(frame):
             inputs = network_inputs(frame, contract)
             lacking -= set(inputs)

@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     oldest = found.transform_age_ns if given is None else given or None
     known = {k: kinds[k] for k in topics}
     known |= {k: kind for k, kind in kinds.items() if k == kind and k not in known.values()}
-    calibration = MessageCalibration(args.extrinsics, args.reference_frame, oldest, known)
+    views = manifest.inputs.views(inputs)
+    calibration = MessageCalibration(args.extrinsics, args.reference_frame, oldest, known, views)
     calibration.load(args.rig)
     most = round(pipeline.policy.max_age_ms * 1e6)
     timing = found.timing({m: calibration.offset_ns(m) for m in topics}, most)

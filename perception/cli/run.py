@@ -108,8 +108,8 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
         for text in file_remarks(path, samples[name].kind):
             note(f"{path} {text}")
     if args.rig:
-        rig = load_rig(args.rig)
-        samples = {name: rig.attach(sample.named(name)) for name, sample in samples.items()}
+        rig, views = load_rig(args.rig), contract.views()
+        samples = {n: rig.attach(s.named(n), views.get(n, "")) for n, s in samples.items()}
     return Frame(samples)
 
 

@@ -273,9 +273,9 @@ class RerunViewer:
 def _play(recording: Any, pipeline: Any, viewer: Viewer, *, live: bool) -> None:
     from perception.viz.overlay import draw_result, draw_sample
 
-    due = time.monotonic()
+    due, views = time.monotonic(), pipeline.manifest.inputs.views(pipeline.inputs)
     for index in range(len(recording)):
-        frame = recording.frame(index)
+        frame = recording.seen(index, views)
         result = pipeline(frame)
         stamp = recording.stamp_ns(index)
         for sensor, sample in frame.items():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from perception.errors import DataError, InputError
 from perception.frame import KINDS, Frame, Kind, as_kind, check_name, in_order
+from perception.geometry.rig import Rig
 
 IGNORE_LABEL = 255
 """Label id of pixels that count neither in training nor in evaluation."""
@@ -160,7 +161,9 @@ class RecordingInfo:
 
 
 class Recording(ABC):
-    """A labeled or unlabeled sequence of frames of several sensors on disk."""
+    """A labeled or unlabeled sequence of frames of several sensors on disk; `rig` is their calibration."""
+
+    rig = Rig({})
 
     def __init__(self, root: Path, info: RecordingInfo, ids: list[str]) -> None:
         self.root = root
@@ -173,6 +176,20 @@ class Recording(ABC):
     @abstractmethod
     def frame(self, index: int) -> Frame:
         """The decoded sensor data of frame `index`."""
+
+    def seen(self, index: int, views: Mapping[str, str]) -> Frame:
+        """Frame `index` with LiDARs projected into the cameras that a bundle or model wants.
+
+        Args:
+            index: of the frame.
+            views: these cameras by LiDAR, see `PreprocessContract.views`.
+
+        Raises:
+            CalibrationError: the rig knows the LiDAR, but not the camera, its intrinsics or its place.
+        """
+        frame = self.frame(index)
+        found = {n: self.rig.project(s, views[n]) for n, s in frame.items() if n in views}
+        return Frame({**frame, **found}, frame.stamp_ns) if found else frame
 
     @abstractmethod
     def truth(self, index: int) -> Truth:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,10 @@ def run_demo(
     pictures = out / "overlays"
     pictures.mkdir(parents=True, exist_ok=True)
     rows, mosaics = [], []
-    _warm_up(pipeline, recording, sensors)
+    views = pipeline.manifest.inputs.views(pipeline.inputs)
+    _warm_up(pipeline, recording, sensors, views)
     for index in range(len(recording)):
-        clean = _restricted(recording.frame(index), sensors)
+        clean = _restricted(recording.seen(index, views), sensors)
         frame = injector.apply(index, clean)
         result = pipeline(frame)
         record = next(p for p in phases if p.phase.start <= index < p.phase.stop)
@@ -113,11 +114,13 @@ def _restricted(frame: Frame, sensors: tuple[str, ...]) -> Frame:
     return Frame({name: s for name, s in frame.items() if name in sensors}, frame.stamp_ns)
 
 
-def _warm_up(pipeline: Pipeline, recording: Recording, sensors: tuple[str, ...]) -> None:
+def _warm_up(
+    pipeline: Pipeline, recording: Recording, sensors: tuple[str, ...], views: Mapping[str, str]
+) -> None:
     """Let memory be allocated before anything is timed."""
     for _ in range(3):
         pipeline.reset()
-        pipeline(_restricted(recording.frame(0), sensors))
+        pipeline(_restricted(recording.seen(0, views), sensors))
     pipeline.reset()
     pipeline.counters.clear()
 

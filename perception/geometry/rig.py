@@ -208,19 +208,29 @@ class Rig:
         if sample.kind != (kind := _kind(sample.sensor, own)):
             raise CalibrationError(f"{kind} in the rig, not {sample.kind}", where=sample.sensor)
         camera, extrinsics = own.camera, own.extrinsics
-        if kind == "lidar" and into:
-            extrinsics, camera = self.between(sample.sensor, into), self.sensors[into].camera
-            if camera is None:
-                raise CalibrationError("the rig has no intrinsics of it", where=into)
-        elif kind == "lidar" and self.reference:
+        if kind == "lidar" and not into and self.reference:
             camera = camera or self.sensors[self.reference].camera
-        return replace(
+        found = replace(
             sample,
             camera=camera or sample.camera,
             extrinsics=extrinsics or sample.extrinsics,
             frame_id=sample.frame_id or own.frame_id,
             stamp_ns=None if sample.stamp_ns is None else sample.stamp_ns + own.time_offset_ns,
         )
+        return self.project(found, into) if into else found
+
+    def project(self, sample: Sample, into: str) -> Sample:
+        """`sample` with what projects it into a camera; what is of no LiDAR of this rig, as it is.
+
+        Raises:
+            CalibrationError: the rig lacks the camera, its intrinsics, or the place of either.
+        """
+        if sample.kind != "lidar" or sample.sensor not in self.sensors:
+            return sample
+        extrinsics, camera = self.between(sample.sensor, into), self.sensors[into].camera
+        if camera is None:
+            raise CalibrationError("the rig has no intrinsics of it", where=into)
+        return replace(sample, camera=camera, extrinsics=extrinsics)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML, of the newest schema; what is not known is left out."""

@@ -54,6 +54,7 @@ class Scorer:
     def __init__(self, pipeline: Pipeline, recording: Recording) -> None:
         manifest, info = pipeline.manifest, recording.info
         self._sees_labels = recording.sees_labels
+        self._views = manifest.inputs.views(pipeline.inputs)
         self.seg_names = [c.name for c in info.seg_classes]
         self.det_names = [c.name for c in info.det_classes]
         self.seg_map = _name_map([c.info() for c in manifest.seg_classes], self.seg_names)
@@ -84,7 +85,8 @@ class Scorer:
 
     def add(self, result: Result, truth: Truth) -> None:
         """Count one frame; a result in the pixels of a camera that looks elsewhere is not judged."""
-        if result.reference is not None and not self._sees_labels(result.reference):
+        shown = result.reference
+        if shown is not None and not self._sees_labels(self._views.get(shown, shown)):
             truth = Truth()
         self.frames += 1
         self.answered += bool(result.used)
@@ -200,8 +202,9 @@ def evaluate_subsets(
         `Scorer.scores()` by name of the subset.
     """
     scorers = {subset: Scorer(pipeline, recording) for subset in subsets}
+    views = pipeline.manifest.inputs.views(pipeline.inputs)
     for index in range(len(recording)):
-        frame, truth = recording.frame(index), recording.truth(index)
+        frame, truth = recording.seen(index, views), recording.truth(index)
         for subset, scorer in scorers.items():
             if not set(subset) <= set(frame):
                 on_result()

@@ -250,8 +250,10 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
                 raise ValueError(str(error)) from error
             if name in KINDS and name != spec.kind:
                 raise ValueError(f"{name}: an input of another kind cannot be called so")
-            if spec.view.into is not None and spec.view.into not in self.root:
-                raise ValueError(f"{name}.view.into: there is no input '{spec.view.into}'")
+            if (into := spec.view.into) is not None and into not in self.root:
+                raise ValueError(f"{name}.view.into: there is no input '{into}'")
+            if into is not None and (spec.kind != "lidar" or self.root[into].kind == "lidar"):
+                raise ValueError(f"{name}.view.into: only a lidar is projected, into a camera")
             if spec.encoder in RESERVED:
                 raise ValueError(f"{name}: no encoder can be called '{spec.encoder}'")
             spec = spec if spec.encoder else spec.model_copy(update={"encoder": name})
@@ -319,6 +321,16 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
     def input_shape(self, name: str) -> tuple[int, int, int, int]:
         """Shape (1, C, H, W) of the network input called `name`."""
         return self.root[name].shape
+
+    def views(self, sensors: Mapping[str, str] | None = None) -> dict[str, str]:
+        """By LiDAR that is projected into the picture of a certain camera (`ViewSpec.into`), that camera.
+
+        Args:
+            sensors: by name of a sensor, its input; those of other inputs are called as these.
+        """
+        named = {name: sensor for sensor, name in (sensors or {}).items()}
+        into = {name: spec.view.into for name, spec in self.root.items()}
+        return {named.get(n, n): named.get(camera, camera) for n, camera in into.items() if camera}
 
     def only(self, names: Iterable[str]) -> PreprocessContract:
         """These inputs alone."""

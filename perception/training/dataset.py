@@ -47,7 +47,7 @@ def load_raw(recording: Recording, index: int, contract: PreprocessContract) -> 
     Raises:
         CalibrationError: calibration is missing or does not fit, as it then will in every frame.
     """
-    frame, truth = recording.frame(index), recording.truth(index)
+    frame, truth = recording.seen(index, contract.views()), recording.truth(index)
     sensors: dict[str, OnGrid] = {}
     unusable: dict[str, str] = {}
     for name, spec in contract.items():

@@ -19,7 +19,8 @@ from perception.data.folder import FolderRecording, FolderWriter
 from perception.data.layout import FolderInfo
 from perception.errors import ConfigError, DataError
 from perception.geometry.camera import CameraModel
-from perception.geometry.rig import Rig, SensorCalibration, save_rig
+from perception.geometry.rig import Pose, Rig, SensorCalibration, save_rig
+from perception.geometry.transforms import RigidTransform
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.wiring import match_inputs
 
@@ -207,6 +208,38 @@ def test_a_lidar_by_any_name_is_projected_into_a_camera_by_any_name(
     given = ("--rig", str(tmp_path / "rig.yaml"), "--extrinsics", "tf")
     done = replay(bag, "--bundle", str(bundle), *TOPICS, "--topic", "roof=/points", *given)
     assert {used for _, used in done.states()} <= {"left+right+roof", "left+right"}
+
+
+@pytest.mark.parametrize("into", ["left", "right"])
+def test_a_cloud_is_projected_into_the_camera_of_the_input_that_the_bundle_says(
+    kit: Any, replay: Any, tmp_path: Path, into: str
+) -> None:
+    """The rig knows one camera: into another, the cloud cannot be projected."""
+
+    def edit(content: dict[str, Any]) -> None:
+        roof = content["inputs"]["roof"]
+        roof["view"] = {**roof["view"], "type": "projection", "into": into}
+
+    inputs = {**STEREO, "roof": ("lidar", "cloud")}
+    bundle = SmallBundles(tmp_path).named(inputs, name="rig", edit=edit)
+    times = [kit.start + i * 100 * MS for i in range(4)]
+    pairs = [("/near", kit.image(t), t) for t in times]
+    bag = kit.write(
+        sorted(pairs + [("/points", kit.cloud(t), t) for t in times], key=lambda m: m[2])
+    )
+    place = RigidTransform.from_quaternion_xyzw((0.5, -0.5, 0.5, 0.5), (0, 0, 0))
+    camera = CameraModel(64, 48, 50.0, 50.0, 31.5, 23.5)
+    known = {
+        "near": SensorCalibration(camera, kind="rgb"),
+        "roof": SensorCalibration(kind="lidar", pose=Pose(place)),
+    }
+    save_rig(Rig(known), tmp_path / "rig.yaml")
+    given = ("--topic", "near=/near", "--input", "near=left", "--topic", "roof=/points")
+    done = replay(bag, "--bundle", str(bundle), *given, "--rig", str(tmp_path / "rig.yaml"))
+    assert done.status == 0
+    assert {used for _, used in done.states()} == {"near+roof" if into == "left" else "near"}
+    told = any("right has no intrinsics" in line for row in done.rows for line in row["warnings"])
+    assert told == (into == "right")
 
 
 @pytest.mark.parametrize(

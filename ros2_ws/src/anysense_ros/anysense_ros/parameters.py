@@ -164,12 +164,6 @@ class Settings:
         """Their names, in order."""
         return tuple(self.kinds)
 
-    def views(self, manifest: BundleManifest) -> dict[str, str]:
-        """By sensor that is projected into another one's picture as the bundle wants it, that one."""
-        named = {wanted: name for name, wanted in self.inputs.items()}
-        into = {name: manifest.inputs[own].view.into for name, own in self.inputs.items()}
-        return {name: named[camera] for name, camera in into.items() if camera in named}
-
     def stream(self, offset_ns: Callable[[str], int]) -> StreamSettings:
         """What a stream takes of them; `offset_ns` is by sensor, to be added to its own."""
         return StreamSettings(

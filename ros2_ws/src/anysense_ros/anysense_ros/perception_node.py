@@ -90,7 +90,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
                 self.settings["reference_frame"],
                 self.settings.ns("tf.max_age_ms") or None,
                 self.settings.kinds,
-                self.settings.views(bundle.manifest),
+                bundle.manifest.inputs.views(self.settings.inputs),
             )
             calibration.load(self.settings["calibration_file"])
             calibration.on_missing = self._tf_wanted.trigger
