@@ -19,6 +19,7 @@ from perception.runtime.core import StreamSettings
 from perception.runtime.health import HealthConfig
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
+from perception.runtime.wiring import match_inputs
 
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable", "system_default")
@@ -247,28 +248,23 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
 def _inputs(
     values: Mapping[str, Any], kinds: Mapping[str, str], manifest: BundleManifest
 ) -> dict[str, str]:
-    """By sensor, the bundle's input that it is."""
-    takes = manifest.inputs
-    hint = "it takes " + ", ".join(n if n == k else f"{n} ({k})" for n, k in takes.kinds.items())
-    found: dict[str, str] = {}
-    for name, kind in kinds.items():
+    """By sensor, the bundle's input that it is; see `match_inputs`."""
+    takes = manifest.inputs.kinds
+    given = {n: wanted for n in kinds if (wanted := values[f"{n}.input"])}
+    known = {n: kind or takes.get(given.get(n, n), "") for n, kind in kinds.items()}
+    found = match_inputs(known, takes, given)
+    for name, kind in known.items():
         where = "inputs" if name in KINDS else f"{name}.input"
-        alike = [n for n, k in takes.kinds.items() if k == kind]
-        wanted = values[f"{name}.input"]
-        if not wanted:
-            wanted = alike[0] if name not in takes and len(alike) == 1 else name
-        if wanted not in takes:
-            line = f"bundle {manifest.name} takes no {wanted}"
+        hint = "it takes " + ", ".join(n if n == k else f"{n} ({k})" for n, k in takes.items())
+        if name not in found:
+            other = next((n for n, own in found.items() if own == name), None)
+            line = f"{name} of bundle {manifest.name} is {other}'s already"
+            line = line if other else f"bundle {manifest.name} takes no {name}"
             raise ConfigError(line, where=where, hint=hint)
-        if kind not in ("", takes[wanted].kind):
-            line = f"{name} is {kind}, and {wanted} of bundle {manifest.name} is not"
+        if kind != takes[found[name]]:
+            line = f"{name} is {kind}, and {found[name]} of bundle {manifest.name} is not"
             raise ConfigError(line, where=where, hint=hint)
-        other = next((n for n, i in found.items() if i == wanted), None)
-        if other is not None:
-            line = f"{wanted} of bundle {manifest.name} is {other}'s already"
-            raise ConfigError(line, where=where, hint=hint)
-        found[name] = wanted
-    return found
+    return {name: found[name] for name in kinds}
 
 
 def _refuse_other_kinds(values: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
