@@ -11,13 +11,15 @@ its samples give no output of their own: what came in them takes part in the nex
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass, replace
 
-from perception.errors import ConfigError
+from perception.errors import AnySenseError, ConfigError
 from perception.frame import Sample
 from perception.runtime.arrival import Arrival, Group, SensorTiming
 from perception.runtime.arrival_health import ArrivalHealth
@@ -50,6 +52,9 @@ class StreamSettings:
         jump_ns, max_skew_ns: as for `Collector`.
         max_lead_ns: as for `SensorClocks`.
         policy, health: None leaves the pipeline's.
+
+    Raises:
+        ConfigError: a time is not positive.
     """
 
     sensors: Mapping[str, SensorTiming]
@@ -60,6 +65,11 @@ class StreamSettings:
     max_lead_ns: int = 50_000_000
     policy: Policy | None = None
     health: HealthConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("deadline_ns", "heartbeat_ns", "jump_ns"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive", where="stream")
 
 
 @dataclass(eq=False)
@@ -231,6 +241,12 @@ class StreamCore:
             self._stalled[sensor] = pending
             line = f"{sensor}: its encoder has not answered for {patience:.2g} s"
             self._say(sensor, SensorWarning(sensor, "stalled", line))
+        except AnySenseError:
+            raise
+        except Exception as error:  # one sensor's sample must not cost those of the others
+            logging.getLogger("anysense.stream").error("%s", error, exc_info=error)
+            waiting.fate, line = "unusable", f"{sensor}: {type(error).__name__}: {error}"
+            self._say(sensor, self.pipeline.reject(sensor, "malformed", line.splitlines()[0]))
         finally:
             if waiting.fate:
                 self._forget(sensor)
@@ -264,8 +280,11 @@ class StreamCore:
 
     def close(self) -> None:
         """End the threads that encode, but for one that does not answer."""
+        for thread in self._threads.values():
+            thread.close()
+        end = time.monotonic() + _PATIENCE_S
         for sensor, thread in self._threads.items():
-            thread.close(wait=not self._is_stalled(sensor))
+            thread.join(0 if self._is_stalled(sensor) else end - time.monotonic())
 
     def reject(self, sensor: str, line: str, now_ns: int) -> None:
         """Count a message that could not be decoded: its sensor is malformed until it recovers.
@@ -354,6 +373,8 @@ class StreamCore:
 
     def _supersede(self, arrival: Arrival) -> None:
         """Count a sample that the collector let go of, unless it was counted as rejected before."""
+        if arrival.payload.pending is not None:
+            arrival.payload.pending.cancel()  # unless it has begun
         if not arrival.payload.fate:
             self._settle_fate(arrival.payload, "superseded")
 

@@ -25,17 +25,20 @@ class Lane(Generic[T]):
         self._work.put((future, lambda: call(*arguments, **named)))
         return future
 
-    def close(self, *, wait: bool = True) -> None:
-        """End when the work is done; `wait` for that."""
+    def close(self) -> None:
+        """End when the work is done; returns at once."""
         self._work.put(None)
-        if wait:
-            self._thread.join()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end, no longer than that."""
+        self._thread.join(max(0.0, timeout_s))
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             future, call = work
             try:
-                future.set_result(call())
+                if future.set_running_or_notify_cancel():
+                    future.set_result(call())
             except BaseException as error:
                 future.set_exception(error)
             del work, future, call  # samples and features are large

@@ -273,14 +273,16 @@ class BundleManifest(Spec):
             raise ValueError(
                 "graphs.separator '_' is of bundles in which no input shares an encoder"
             )
-        if not set(self.reference) <= set(names):
-            raise ValueError("reference names what is no input")
+        if not set(self.reference) <= set(names) or len(set(self.reference)) < len(self.reference):
+            raise ValueError("reference names what is no input, or one twice")
         segmentation = self.tasks.segmentation
         for where, listed in (
             ("graphs.subsets", graphs.subsets),
             ("judged", self.judged),
             ("temperatures", segmentation.temperatures if segmentation is not None else ()),
         ):
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{where}: a subset is given twice")
             for name in listed:
                 wanted = name.split("+")
                 if wanted != [n for n in names if n in wanted]:

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from perception.errors import AnySenseError
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import EngineEvent
 
@@ -60,7 +59,7 @@ class Recovery:
     def _reload(self, pipeline: Pipeline) -> None:
         try:
             pipeline.use_device("cpu", self._threads)
-        except AnySenseError as error:
+        except Exception as error:  # whatever it is, it must not keep the stream from trying again
             self._tell(EngineEvent("failed", str(error), pipeline.backend))
             self._rest(pipeline, error)
             return

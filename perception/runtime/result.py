@@ -177,7 +177,7 @@ class SensorReport:
         used: samples that a result was computed from.
         superseded: samples that a newer one replaced, or whose group gave no result.
         rejected: late, duplicate, skewed, malformed, dark, frozen or otherwise unusable samples,
-            and those that were lost to a failing engine.
+            and those that were lost to a failing engine or had not been looked at by the end.
         waiting: encoded samples in open groups, or of groups that gave no output of their own.
         line: what there is to say about it; empty when all is well.
         offset_ms: how far its stamps lie ahead of the receiver's clock when they arrive (behind it

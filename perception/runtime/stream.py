@@ -16,11 +16,12 @@ import logging
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, deque, namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,6 +43,8 @@ __all__ = ["Clock", "Listener", "Moment", "Stream", "StreamSettings"]
 
 _LOG = logging.getLogger("anysense.stream")
 _SIMULATED_STEP_S = 0.02
+T = TypeVar("T")
+_Hinted = namedtuple("_Hinted", "data hints")
 
 
 class Listener:
@@ -138,7 +141,8 @@ class Stream:
         self._collected = _Collected(kept, on_result)
         self._listener = listener or self._collected
         self._lease_s, self._rates = lease_s, rates
-        self._recovery = Recovery(threads, self.counters, self._listener.event)
+        self._event = partial(self._safely, self._listener.event)
+        self._recovery = Recovery(threads, self.counters, self._event)
         self._told = 0.0
         if pipeline is not None:
             self._begin(pipeline)
@@ -213,20 +217,14 @@ class Stream:
         if sensor not in self.settings.sensors:
             known = ", ".join(self.settings.sensors)
             raise InputError(f"no sensor '{sensor}' in this stream", hint=f"it has {known}")
-        if self._inbox.closed:
-            raise InputError("the stream is closed", where=sensor)
-        self.counters[f"received_{sensor}"] += 1
         moment = self.clock.reading()
+        if isinstance(data, np.ndarray):
+            data = data.copy()  # drivers fill the same array again
+        replaced = self._inbox.put(sensor, _Hinted(data, hints) if hints else data, moment)
+        self.counters.update([f"received_{sensor}", f"dropped_{sensor}"][: 1 + replaced])
         core = self.core
         if core is not None:
             core.hear(sensor, moment.now_ns)
-        if isinstance(data, np.ndarray):
-            data = data.copy()  # drivers fill the same array again
-        if hints:
-            data = (data, hints)
-        if self._inbox.put(sensor, data, moment):
-            self.counters[f"dropped_{sensor}"] += 1
-            self._inbox.call(lambda: self._skip(sensor))
 
     def use(self, pipeline: Pipeline) -> None:
         """Begin to run a pipeline, or go over to it."""
@@ -255,7 +253,10 @@ class Stream:
         """The next result; None when none came in time, or the stream has ended."""
         box = self._collected
         with box.changed:
-            box.changed.wait_for(lambda: box.results or self._inbox.closed, timeout_s)
+            box.changed.wait_for(
+                lambda: box.results or self._inbox.closed,
+                timeout_s if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX),
+            )
             return box.results.popleft() if box.results else None
 
     def __iter__(self) -> Iterator[Result]:
@@ -274,8 +275,6 @@ class Stream:
         self.end()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
-        if self.core is not None:
-            self.core.close()
 
     def __enter__(self) -> Stream:
         return self
@@ -286,11 +285,14 @@ class Stream:
     # -- the stream's thread -----------------------------------------------------------------
 
     def _begin(self, pipeline: Pipeline) -> None:
-        if self.core is not None:
-            self.core.close()
+        core, before = StreamCore(pipeline, self.settings, parallel=True), self.core
+        if before is not None:  # one that does not fit has left it as it was
+            before.close()
         pipeline.reset()
-        pipeline.on_event(self._listener.event)
-        self.core = StreamCore(pipeline, self.settings, parallel=True)
+        pipeline.on_event(self._event)
+        self._recovery.error = ""
+        self._recovery.worked()
+        self.core = core
         for sensor in self.core.collector.sensors:
             if early := self.counters[f"early_{sensor}"]:
                 self.core.refuse(sensor, "early", early)
@@ -300,25 +302,30 @@ class Stream:
             self.core.configure(settings)
         self.settings = settings
 
-    def _skip(self, sensor: str) -> None:
-        if self.core is None:
-            self.counters[f"early_{sensor}"] += 1
-        else:
-            self.core.skip(sensor)
-
     def _run(self) -> None:
-        while not self._inbox.closed:
-            items, calls = self._inbox.take(min(self._patience(), self._lease_s / 4))
-            now = self.clock.now_ns()
-            try:
-                self._listener.alive()
-                for call in calls:
-                    call()
-                self._work(items, now)
-            except Exception as error:  # a robot must not go blind of one message
-                self._complain(error)
+        try:
+            while not self._inbox.closed:
+                items, calls = self._inbox.take(min(self._patience(), self._lease_s / 4))
+                now = self.clock.now_ns()
+                for call in (self._listener.alive, *calls):
+                    self._safely(call)
+                self._safely(self._work, items, now)
+        finally:  # however it ends, nobody must wait for results that cannot come
+            self.end()
+            for sensor, _, _, replaced in self._inbox.take(0)[0]:
+                self._refuse(sensor, "closed", replaced)
+            if self.core is not None:
+                self.core.close()
 
-    def _work(self, items: list[tuple[str, Any, Moment]], now_ns: int) -> None:
+    def _refuse(self, sensor: str, reason: str, replaced: int) -> None:
+        """Count a message that nobody looks at, and those that it replaced."""
+        if self.core is None:
+            self.counters[f"early_{sensor}"] += 1 + replaced
+        else:
+            self.core.refuse(sensor, reason)
+            self.core.skip(sensor, replaced)
+
+    def _work(self, items: list[tuple[str, Any, Moment, int]], now_ns: int) -> None:
         """Take in what has arrived, then let leave what is due at `now_ns`.
 
         Deadlines are judged by the time before the work began: encoding may take longer than the
@@ -326,26 +333,24 @@ class Stream:
         """
         core = self.core
         if core is None or self._recovery.resting(core.pipeline):
-            for sensor, _, _ in items:
-                if core is None:
-                    self.counters[f"early_{sensor}"] += 1
-                else:
-                    core.refuse(sensor, "failed")
+            for sensor, _, _, replaced in items:
+                self._refuse(sensor, "failed", replaced)
             self._tell_waiting()
             return
-        for sensor, message, moment in items:
+        for sensor, message, moment, replaced in items:
             if self._recovery.error:
-                core.refuse(sensor, "failed")
+                self._refuse(sensor, "failed", replaced)
             else:
+                core.skip(sensor, replaced)
                 self._take(core, sensor, message, moment)
-        wanted = self._listener.wanted()
+        wanted = self._safely(self._listener.wanted)
         if wanted is not None:
             core.pipeline.wanted = wanted
         try:
             for result in core.poll(now_ns):
                 if result.used:
                     self._recovery.worked()
-                self._listener.result(result)
+                self._safely(self._listener.result, result)
         except EngineError as error:
             self._recovery.failed(core.pipeline, error)
         if self._rates is not None and (adapted := self._rates.adapt(self.settings)) is not None:
@@ -377,15 +382,23 @@ class Stream:
 
     def _taken(self, sensor: str, message: Any, moment: Moment) -> Sample:
         """A sample of an array, a message or a sample."""
-        data, hints = message if isinstance(message, tuple) else (message, {})
+        data, hints = message if isinstance(message, _Hinted) else (message, {})
         if isinstance(data, Sample):
             return replace(data.named(sensor), **hints)
         assert self.core is not None
         kind = self.core.pipeline.kinds[sensor]
-        if isinstance(data, np.ndarray):
+        if isinstance(data, np.ndarray) or not hasattr(data, "data"):  # as all messages have
             return sample_of(kind, data, sensor=sensor, **hints)
         sample = to_sample(kind, data, sensor=sensor, **hints)
         return sample if sample.stamp_ns else replace(sample, stamp_ns=None)
+
+    def _safely(self, call: Callable[..., T], *arguments: Any) -> T | None:
+        """What a call gives; what it raises is told: a robot must not go blind of that."""
+        try:
+            return call(*arguments)
+        except Exception as error:
+            self._complain(error)
+            return None
 
     def _complain(self, error: Exception) -> None:
         self.counters["errors"] += 1
@@ -399,7 +412,7 @@ class Stream:
         now = time.monotonic()
         if now - self._told >= self.settings.heartbeat_ns / 1e9:
             self._told = now
-            self._listener.waiting()
+            self._safely(self._listener.waiting)
 
     def _patience(self) -> float:
         """Seconds until something is due without a message."""
