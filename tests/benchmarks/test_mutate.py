@@ -64,7 +64,7 @@ def test_every_operator_and_number_is_changed_once() -> None:
 def test_a_files_tests_are_those_named_after_it_or_its_folders() -> None:
     named, folder = mutate.tests_of("perception/runtime/collector.py")
     assert "tests/runtime/test_collector.py" in named and folder == "tests/runtime"
-    assert mutate.tests_of("perception/cli/run.py") == ([], "tests/cli")
+    assert mutate.tests_of("perception/cli/record.py") == ([], "tests/cli")
     assert mutate.tests_of("export/parity.py") == ([], "tests/export")
     assert mutate.tests_of("perception/frame.py") == ([], "tests")
 

@@ -193,7 +193,7 @@ def test_shipped_bundles_name_the_configuration_that_made_them(path: Path) -> No
     assert config.method.name == training.get("method", "plain")
     assert config.model.name == manifest.model["name"]
     assert config.preprocess == manifest.inputs
-    assert training["licence"] and training["data"]
+    assert manifest.licence.data and training["data"]
 
 
 @pytest.mark.parametrize(
