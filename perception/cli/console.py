@@ -13,7 +13,7 @@ import select
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -74,8 +74,10 @@ def _to_stderr(line: str) -> None:
     """Print a line there, if that is possible: where it is not, nobody can be told so."""
     if sys.stderr is None:  # for which `print` would take stdout
         return
-    with suppress(OSError, ValueError):
-        print(printable(line), file=sys.stderr)  # noqa: T201
+    try:
+        print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
+    except (OSError, ValueError):
+        _give_up(sys.stderr)
 
 
 class Table(RichTable):
@@ -205,9 +207,13 @@ def reader_is_gone() -> bool:
 
 def give_up_output() -> None:
     """Throw away what stdout still holds, so that the interpreter does not fail on it at its end."""
+    _give_up(sys.stdout)
+
+
+def _give_up(stream: TextIO | None) -> None:
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
         os.close(nowhere)
     except (AttributeError, OSError, ValueError):
         return

@@ -237,7 +237,10 @@ class OutOfMemoryError(RuntimeError):
 
 def _shell(line: str) -> subprocess.CompletedProcess[str]:
     command = f"exec {sys.executable} -m perception.cli.main {line}"
-    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300)
+    # Buffered, as where nobody asked for anything else.
+    plain = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    run = ["sh", "-c", command]
+    return subprocess.run(run, capture_output=True, text=True, timeout=300, env=plain)
 
 
 def test_help_without_stdout_goes_nowhere_else() -> None:

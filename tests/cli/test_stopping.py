@@ -144,8 +144,7 @@ def _export(place: Place) -> list[object]:
 
 
 def _graphs(place: Place) -> list[object]:
-    shutil.copytree(place.bundle, place.out)
-    return ["export", place.out, "--subset", "rgb", "--threads", 1]
+    return ["export", place.bundle, "--subset", "rgb", "--out", place.out, "--threads", 1]
 
 
 def _serve(place: Place) -> list[object]:
@@ -207,7 +206,7 @@ PART = r"\.part(/|\.|$)"
 HALTS: dict[str, tuple[Callable[[Place], list[object]], str, str]] = {
     "export, a graph": (_export, "open", PART),
     "export, the swap": (_export, "os.rename", r"/\.out\.[0-9a-f]{8}\.part$"),
-    "export, what is unpacked": (_graphs, "open", r"bundle\.yaml\..*part|\.bundle\..*part"),
+    "export, more graphs": (_graphs, "open", PART),
     "export --serve": (_serve, "open", "anysense-serve-.*/"),
     "eval --record": (_eval, "open", PART),
     "eval --record, the swap": (_eval, "os.rename", PART),

@@ -128,7 +128,7 @@ def test_a_bundle_is_quantized_halved_served_and_reported(
     for arguments in (
         ["--precision", "int8", "--max-error", "0.5", *calibration, "--out", tmp_path / "int8"],
         ["--precision", "fp16", "--out", tmp_path / "half", "--subset", "rgb"],
-        ["--subset", "rgb,depth", "single"],
+        ["--subset", "rgb,depth", "single", "--out", tmp_path / "more"],
         ["--serve", "triton", "--uint8-rgb", "--out", tmp_path / "triton"],
         ["--serve", "isaac-ros", "--out", tmp_path / "isaac"],
         ["--report", tmp_path / "report", "--data", f"folder:{simulated}", "--limit", "1"]

@@ -19,6 +19,7 @@ from perception.models.efficientnet_lite import make_stages
 from perception.models.elastic import ElasticSpace, extract, sort_channels
 from perception.models.interface import ModelOutput
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from perception.runtime.wiring import Wiring
 from perception.search.quantization import fake_quantize
 from perception.search.space import SearchSpace, units_of
 from perception.training.config import MethodSpec
@@ -140,7 +141,8 @@ def run_exported(
     int8: tuple[str, ...],
     steps: dict[str, float],
 ) -> np.ndarray:
-    feeds: dict[str, np.ndarray] = {"presence": np.array([1, 1, 0, 0], np.float32)}
+    wiring = Wiring.of(model.encoder_of)
+    feeds: dict[str, np.ndarray] = {"presence": wiring.present(inputs)}
     for spec in graph_specs(fold_batch_norm(model), inputs):
         path = folder / spec.file
         write_onnx(spec, path, half_storage=False)
@@ -149,8 +151,11 @@ def run_exported(
         thresholds = {layer.activation: steps[layer.module] for layer in chosen}
         onnx.save(quantize(graph, thresholds, [layer.name for layer in chosen]), path)
         engine = OnnxRuntimeEngine(path, "cpu", 1)
-        own = {m: x.numpy() for m, x in inputs.items()} | feeds
-        feeds |= engine.run({i.name: own[i.name] for i in engine.inputs})
+        served = [m for m in inputs if spec.file == f"encoder_{wiring.encoders[m]}.onnx"]
+        for m in served:
+            feeds |= wiring.features(m, engine.run({wiring.image(m): inputs[m].numpy()}))
+        if not served:
+            feeds |= engine.run({i.name: feeds[i.name] for i in engine.inputs})
     return feeds["seg_logits"]
 
 
