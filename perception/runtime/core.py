@@ -25,12 +25,13 @@ from perception.runtime.arrival import Arrival, Group, SensorTiming
 from perception.runtime.arrival_health import ArrivalHealth
 from perception.runtime.clocks import OutputStamps
 from perception.runtime.collector import Collector
-from perception.runtime.health import HealthConfig
 from perception.runtime.lane import Lane
 from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.policy import Policy
 from perception.runtime.result import HealthState, Result, SensorReport, SensorWarning
+from perception.runtime.settings import StreamSettings
+
+__all__ = ["StreamCore", "StreamSettings"]
 
 _Found = Encoded | SensorWarning | None
 _PATIENCE_S = 5.0
@@ -38,38 +39,6 @@ _PATIENCE_S = 5.0
 
 _USUAL = 20
 """Once it has answered, no longer than this many times as long, but at least for a second."""
-
-
-@dataclass(frozen=True)
-class StreamSettings:
-    """How a stream behaves; all times in nanoseconds.
-
-    Attributes:
-        sensors: timing by sensor.
-        deadline_ns: longest wait of any sample for the others.
-        heartbeat_ns: while no sensor gives anything to make an output of, a result in state hold or
-            stop comes this often.
-        jump_ns, max_skew_ns: as for `Collector`.
-        max_lead_ns: as for `SensorClocks`.
-        policy, health: None leaves the pipeline's.
-
-    Raises:
-        ConfigError: a time is not positive.
-    """
-
-    sensors: Mapping[str, SensorTiming]
-    deadline_ns: int = 80_000_000
-    heartbeat_ns: int = 200_000_000
-    jump_ns: int = 1_000_000_000
-    max_skew_ns: int | None = None
-    max_lead_ns: int = 50_000_000
-    policy: Policy | None = None
-    health: HealthConfig | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("deadline_ns", "heartbeat_ns", "jump_ns"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive", where="stream")
 
 
 @dataclass(eq=False)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from perception.errors import ConfigError
 from perception.runtime.arrival import SensorTiming
-from perception.runtime.core import StreamSettings
 from perception.runtime.policy import Policy
+from perception.runtime.settings import StreamSettings
 
 _PERIODS_LOST = 5
 _TIMEOUT_NS = (300_000_000, 10_000_000_000)

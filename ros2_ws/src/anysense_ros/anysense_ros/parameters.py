@@ -15,10 +15,10 @@ from perception.adapters.thermal import UNITS
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS, check_name, in_order
 from perception.runtime.arrival import SensorTiming
-from perception.runtime.core import StreamSettings
 from perception.runtime.health import HealthConfig
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
+from perception.runtime.settings import StreamSettings
 from perception.runtime.wiring import match_inputs
 
 TRANSPORTS = ("raw", "compressed")

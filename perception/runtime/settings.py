@@ -1,0 +1,43 @@
+"""How a stream behaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from perception.errors import ConfigError
+from perception.runtime.arrival import SensorTiming
+from perception.runtime.health import HealthConfig
+from perception.runtime.policy import Policy
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a stream behaves; all times in nanoseconds.
+
+    Attributes:
+        sensors: timing by sensor.
+        deadline_ns: longest wait of any sample for the others.
+        heartbeat_ns: while no sensor gives anything to make an output of, a result in state hold or
+            stop comes this often.
+        jump_ns, max_skew_ns: as for `Collector`.
+        max_lead_ns: as for `SensorClocks`.
+        policy, health: None leaves the pipeline's.
+
+    Raises:
+        ConfigError: a time is not positive.
+    """
+
+    sensors: Mapping[str, SensorTiming]
+    deadline_ns: int = 80_000_000
+    heartbeat_ns: int = 200_000_000
+    jump_ns: int = 1_000_000_000
+    max_skew_ns: int | None = None
+    max_lead_ns: int = 50_000_000
+    policy: Policy | None = None
+    health: HealthConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("deadline_ns", "heartbeat_ns", "jump_ns"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive", where="stream")
