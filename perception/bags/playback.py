@@ -177,9 +177,7 @@ class Playback:
                 sample = sample if fits else replace(sample, camera=None)
         except AnySenseError as error:
             self.counters[f"malformed_{sensor}"] += 1
-            line = str(error)
-            named = line if line.startswith(sensor) else f"{sensor}: {line}"
-            self.stream.reject(sensor, named, now)
+            self.stream.reject(sensor, str(error), now)
             return
         self.stream.push(sample, now)
 

@@ -260,9 +260,10 @@ class StreamCore:
 
         Args:
             sensor: its name.
-            line: what is wrong with it.
+            line: what is wrong with it; the sensor's name is put before it where it is not there.
             now_ns: when it arrived.
         """
+        line = line if line.startswith(sensor) else f"{sensor}: {line}"
         self.collector.hear(sensor, now_ns)
         self.counts[sensor].update(("received", "undecodable"))
         self._forget(sensor)
@@ -441,8 +442,7 @@ class StreamCore:
         self, group: Group, parts: Mapping[str, _Waiting], stamps: OutputStamps, now_ns: int
     ) -> Result:
         encoded = {m: w.encoded for m, w in parts.items() if w.encoded is not None}
-        enough = self.pipeline.policy.enough(tuple(encoded))
-        used = {m: parts[m] for m in self.pipeline.sensors if enough and m in encoded}
+        used = {m: parts[m] for m in self.pipeline.usable(encoded)}
         fresh = {m: w for m, w in parts.items() if not w.fate}
         weights = self.collector.sensors
         about = Result(

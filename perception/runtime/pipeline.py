@@ -239,7 +239,7 @@ class Pipeline:
             if encoded:
                 break
         watch.timings.pop("wait", None)
-        used = self._usable(encoded)
+        used = self.usable(encoded)
         stamps = {s: encoded[s].stamp_ns for s in used}
         about = Result(
             present=tuple(frame),
@@ -283,8 +283,9 @@ class Pipeline:
 
         Args:
             encoded: by sensor; may be empty, which gives a result in state hold or stop.
-            about: what else the result shall say; its `stamp_ns` is the present time on the samples'
-                clock, `timings` are of their encoding, and `output_ns` is for want of output.
+            about: what else the result shall say, of the samples those that are `usable`; its `stamp_ns`
+                is the present time on the samples' clock, `timings` are of their encoding, and
+                `output_ns` is for want of output.
 
         Raises:
             EngineError: the backend failed.
@@ -355,7 +356,7 @@ class Pipeline:
         grid = GridMap.fit(source_size(sample), spec.view)
         return Encoded(features, grid, sample.time_ns)
 
-    def _usable(self, encoded: Mapping[str, Encoded]) -> tuple[str, ...]:
+    def usable(self, encoded: Mapping[str, Encoded]) -> tuple[str, ...]:
         """The sensors that a result from these features is computed from: none where they do not do."""
         there = tuple(s for s in self.sensors if s in encoded)
         return there if self.policy.enough(there) else ()
@@ -365,7 +366,7 @@ class Pipeline:
         last = self._last
         since_ms = (about.stamp_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
         state = self.policy.state(there, self.expected, since_ms)
-        used = self._usable(encoded)
+        used = self.usable(encoded)
         reference = self.reference(used)
         found, stamp, output_ns = Interpreted(), about.stamp_ns, about.output_ns
         if reference is not None:
@@ -386,7 +387,6 @@ class Pipeline:
             ages_ns={s: stamp - encoded[s].stamp_ns for s in used},
             timings=timings,
             backend=self.backend,
-            samples={s: about.samples[s] for s in used},
             reference=reference,
             output_ns=output_ns,
         )

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from perception.runtime.engines.base import first_line
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import EngineEvent
 
@@ -73,6 +74,5 @@ class Recovery:
         self._rests += 1
         self._failures = _MOST_FAILURES  # one more failure after the attempt means rest again
         self._until = time.monotonic() + pause
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        self.error = f"{line}; next attempt in {pause:.0f} s"
+        self.error = f"{first_line(error)}; next attempt in {pause:.0f} s"
         self._tell(EngineEvent("resting", self.error, pipeline.backend))

@@ -31,6 +31,7 @@ from perception.errors import AnySenseError, EngineError, InputError
 from perception.frame import Sample
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
+from perception.runtime.engines.base import first_line
 from perception.runtime.health import HealthConfig
 from perception.runtime.inbox import Inbox
 from perception.runtime.pipeline import Pipeline
@@ -365,9 +366,7 @@ class Stream:
         except Exception as error:
             if not isinstance(error, AnySenseError):
                 self._complain(error)
-            line = (str(error) or type(error).__name__).splitlines()[0]
-            named = line if line.startswith(sensor) else f"{sensor}: {line}"
-            core.reject(sensor, named, moment.now_ns)
+            core.reject(sensor, first_line(error), moment.now_ns)
             self.counters[f"malformed_{sensor}"] += 1
             return
         try:
