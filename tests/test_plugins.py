@@ -1,0 +1,94 @@
+"""The registry of what is chosen by name, against distributions as installers leave them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from perception import plugins
+from perception.errors import ConfigError
+from perception.plugins import PluginError, Registry
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the path, in which distributions can be made."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins.plugins.cache_clear()
+    yield tmp_path
+    plugins.plugins.cache_clear()
+    for name in [n for n in sys.modules if n.startswith("brought_")]:
+        del sys.modules[name]
+
+
+def distribute(site: Path, name: str, group: str, entries: dict[str, str], code: str = "") -> None:
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    (site / f"brought_{name}.py").write_text(code)
+
+
+def _is_int(name: str, thing: object) -> None:
+    if not isinstance(thing, int):
+        raise TypeError(f"is a {type(thing).__name__}, not an int")
+
+
+def registry() -> Registry[int]:
+    return Registry("models", "model", {"one": 1, "length": "math:pi"}, _is_int)
+
+
+def test_ours_come_first_and_only_what_is_asked_for_is_imported(site: Path) -> None:
+    distribute(
+        site,
+        "a",
+        "anysense.models",
+        {"zwei": "brought_a:TWO", "drei": "brought_broken:X"},
+        "TWO = 2",
+    )
+    found = registry()
+    assert list(found) == ["one", "length", "drei", "zwei"]
+    assert "brought_a" not in sys.modules
+    assert found["zwei"] == 2 and found.named("one") == 1
+    assert found["length"] == pytest.approx(3.14159, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('no radar here')", "RuntimeError: no radar here"),
+        ("TWO = 'two'", "is a str, not an int"),
+        ("", "has no attribute 'TWO'"),
+        ("import absent_package_of_nobody", "No module named 'absent_package_of_nobody'"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_with_its_distribution(
+    site: Path, code: str, said: str
+) -> None:
+    distribute(site, "a", "anysense.models", {"zwei": "brought_a:TWO"}, code)
+    with pytest.raises(PluginError) as caught:
+        registry().named("zwei")
+    assert said in str(caught.value) and "model 'zwei' of a 1.0" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_is_answered_with_the_closest_and_all(site: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown model 'lenght' \(did you mean 'length'"):
+        registry().named("lenght")
+    assert "lenght" not in registry()
+    with pytest.raises(KeyError):
+        registry()["lenght"]
+
+
+def test_a_plugin_does_not_replace_ours_and_the_first_of_two_counts(site: Path) -> None:
+    distribute(site, "b", "anysense.models", {"one": "brought_b:X", "zwei": "brought_b:X"}, "X = 9")
+    distribute(site, "a", "anysense.models", {"zwei": "brought_a:TWO"}, "TWO = 2")
+    with pytest.warns(UserWarning, match=r"models 'zwei' of b 1.0 is left aside: a 1.0"):
+        found = registry()
+        assert found.named("zwei") == 2
+    assert found["one"] == 1
+    assert plugins.installed() == [("models", "one", "b 1.0"), ("models", "zwei", "a 1.0")]
