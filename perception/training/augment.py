@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 from perception.data.base import IGNORE_LABEL, Boxes
 from perception.frame import KINDS, Kind, in_order
+from perception.sensors.depth import faults as depth
+from perception.sensors.lidar import faults as lidar
+from perception.sensors.rgb import faults as rgb
+from perception.sensors.thermal import faults as thermal
 from perception.training.config import CorruptionSpec, ResolutionPhase
 
 MIN_BOX_PX = 4.0
@@ -137,8 +141,9 @@ def augment(
         name: replace(own, values=_WARP[own.kind](own.values, shifted.get(name, geometry)))
         for name, own in sample.sensors.items()
     }
+    chances = spec.model_dump()
     for name, own in sensors.items():
-        sensors[name] = replace(own, values=_CORRUPT[own.kind](own.values, spec, rng))
+        sensors[name] = replace(own, values=_CORRUPT[own.kind](own.values, chances, rng))
     labels = sample.labels
     return replace(
         sample,
@@ -166,94 +171,6 @@ def _jittered(geometry: _Geometry, spec: CorruptionSpec, rng: np.random.Generato
     return replace(geometry, jitter=(float(x), float(y)))
 
 
-def _blocks(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A mask with a few random rectangles or a random share of single pixels set."""
-    if rng.random() < 0.5:
-        share = rng.uniform(0.05, 0.4)
-        return rng.random(size, dtype=np.float32) < share
-    mask = np.zeros(size, bool)
-    for _ in range(int(rng.integers(1, 5))):
-        h, w = (int(rng.integers(s // 16, s // 3)) for s in size)
-        y, x = int(rng.integers(0, size[0] - h)), int(rng.integers(0, size[1] - w))
-        mask[y : y + h, x : x + w] = True
-    return mask
-
-
-def _corrupt_rgb(
-    image: NDArray[np.uint8], spec: CorruptionSpec, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    x = image.astype(np.float32)
-    gain, offset = rng.uniform(0.65, 1.35), rng.uniform(-25, 25)
-    gray = x.mean(axis=2, keepdims=True)
-    x = (x - gray) * rng.uniform(0.5, 1.5) + gray
-    x = (x - 128) * rng.uniform(0.75, 1.25) + 128
-    x = x * gain * rng.uniform(0.92, 1.08, 3).astype(np.float32) + offset
-    if rng.random() < spec.exposure:
-        dark = rng.random() < 0.7
-        x = x * rng.uniform(0.05, 0.5) if dark else x * rng.uniform(1.5, 2.5) + 30
-    if rng.random() < spec.noise:
-        x += rng.standard_normal(x.shape, dtype=np.float32) * rng.uniform(3, 15)
-    if rng.random() < spec.pixel_dropout:
-        x[_blocks(x.shape[:2], rng)] = 0.0
-    return x.clip(0, 255).astype(np.uint8)
-
-
-def _corrupt_depth(
-    depth: NDArray[np.float32], spec: CorruptionSpec, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    depth = depth * np.float32(rng.uniform(0.85, 1.15))
-    if rng.random() < spec.noise:
-        # Structured-light and stereo noise grows with the square of the distance.
-        noise = rng.standard_normal(depth.shape, dtype=np.float32)
-        depth = depth + noise * depth**2 * np.float32(rng.uniform(0.002, 0.01))
-    if rng.random() < spec.pixel_dropout:
-        depth = depth.copy()
-        depth[_blocks(depth.shape, rng)] = np.nan
-    return depth
-
-
-def _corrupt_thermal(
-    values: NDArray[np.float32], spec: CorruptionSpec, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    if not np.isfinite(values).any():
-        return values  # a view of the padding alone
-    spread = np.float32(np.nanstd(values) + 1e-3)
-    center = np.float32(np.nanmean(values))
-    values = (values - center) * np.float32(rng.uniform(0.7, 1.3)) + center
-    values = values + spread * np.float32(rng.uniform(-0.4, 0.4))
-    if rng.random() < spec.noise:
-        values = values + rng.standard_normal(values.shape, dtype=np.float32) * spread * np.float32(
-            rng.uniform(0.05, 0.25)
-        )
-    if rng.random() < spec.pixel_dropout:
-        values = values.copy()
-        values[_blocks(values.shape, rng)] = center
-    return values
-
-
-def _corrupt_lidar(
-    image: NDArray[np.float32], spec: CorruptionSpec, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    image = image.copy()
-    if rng.random() < spec.beam_reduction:
-        image[_dropped_beams(image, rng)] = 0.0
-    if rng.random() < spec.noise:
-        image[..., 0] += rng.normal(0, 0.05, image.shape[:2]) * image[..., 3]
-        image[..., 1] *= np.float32(rng.uniform(0.7, 1.3))
-    if rng.random() < spec.pixel_dropout:
-        image[_blocks(image.shape[:2], rng)] = 0.0
-    return image
-
-
-def _dropped_beams(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Pixels of a random share of the beams; a beam is a band of elevation 0.4 degrees high."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.nan_to_num(image[..., 2] / image[..., 0])
-    beam = np.floor(np.degrees(np.arcsin(slope.clip(-1, 1))) / 0.4).astype(np.int64)
-    beam -= beam.min()
-    return (rng.random(int(beam.max()) + 1) < rng.uniform(0.2, 0.75))[beam]
-
-
 _WARP: dict[Kind, Callable[[NDArray[Any], _Geometry], NDArray[Any]]] = {
     "rgb": lambda values, geometry: geometry.warp(values, False, 114),
     "depth": lambda values, geometry: geometry.warp(values, True, np.nan),
@@ -261,8 +178,8 @@ _WARP: dict[Kind, Callable[[NDArray[Any], _Geometry], NDArray[Any]]] = {
     "lidar": lambda values, geometry: geometry.warp(values, True, 0.0),
 }
 _CORRUPT: dict[Kind, Callable[..., NDArray[Any]]] = {
-    "rgb": _corrupt_rgb,
-    "depth": _corrupt_depth,
-    "thermal": _corrupt_thermal,
-    "lidar": _corrupt_lidar,
+    "rgb": rgb.augment,
+    "depth": depth.augment,
+    "thermal": thermal.augment,
+    "lidar": lidar.augment,
 }
