@@ -73,7 +73,7 @@ class PlainNode(Node):  # type: ignore[misc]
                     return
 
     def _run(self, rgb: Image, depth: Image) -> None:
-        from perception.preprocess.grid import GridMap
+        from perception.geometry.grid import GridMap
         from perception.preprocess.sample import preprocess_sample
         from perception.runtime.postprocess import segment
 
@@ -82,8 +82,10 @@ class PlainNode(Node):  # type: ignore[misc]
         feeds: dict[str, Any] = {
             name: np.zeros(spec.shape, np.float32) for name, spec in self._contract.items()
         }
-        feeds["rgb"] = preprocess_sample(Sample("rgb", color), self._contract["rgb"])
-        feeds["depth"] = preprocess_sample(Sample("depth", meters), self._contract["depth"])
+        feeds["rgb"] = preprocess_sample(Sample("rgb", color), self._contract["rgb"])["image"]
+        feeds["depth"] = preprocess_sample(Sample("depth", meters), self._contract["depth"])[
+            "image"
+        ]
         feeds["presence"] = self._wiring.present(("rgb", "depth"))
         names = [i.name for i in self._session.get_inputs()]
         outputs = dict(

@@ -134,7 +134,7 @@ def _take_turns(run: Path, bundle: Path, backend: str, frames: int) -> dict[str,
         # As the pipeline runs them, features staying on the GPU, and nothing around it.
         feeds: dict[str, Any] = {PRESENCE: presence}
         for name, image in images.items():
-            given = pipeline.engines[name].run_linked({wiring.image(name): image})
+            given = pipeline.engines[name].run_linked(wiring.feeds(name, image))
             feeds |= wiring.features(name, given)
         pipeline.engines[FUSER].run(feeds)
 

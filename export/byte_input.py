@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perception.preprocess.contract import RgbSpec
+from perception.sensors.rgb import RgbSpec
 
 
 def take_bytes(model: onnx.ModelProto, name: str, spec: RgbSpec) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from export.modular import Tensors
 from perception.data.base import Recording
 from perception.errors import ConfigError
 from perception.frame import Frame
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.sample import preprocess_sample
+from perception.runtime.wiring import IMAGE
 
 Progress = Callable[[str, int, int], None]
 
@@ -21,13 +19,11 @@ _MOST, _LEAST_CHECKED = 24, 3
 
 def network_inputs(frame: Frame, contract: PreprocessContract) -> Tensors:
     """Preprocessed inputs (1, C, H, W) of those of the contract's that the frame has."""
-    inputs: Tensors = {}
-    for name, spec in contract.items():
-        if name in frame:
-            buffer: NDArray[np.float32] = np.empty(spec.shape, np.float32)
-            preprocess_sample(frame[name], spec, buffer)
-            inputs[name] = buffer
-    return inputs
+    return {
+        name: preprocess_sample(frame[name], spec)[IMAGE]
+        for name, spec in contract.items()
+        if name in frame
+    }
 
 
 def require_sensors(recording: Recording, contract: PreprocessContract) -> None:

@@ -73,7 +73,7 @@ def compose(
         for value in encoder.input:
             graph.input.add().CopyFrom(value)
             graph.input[-1].name = name
-        border = {wiring.image(name): name} | outputs
+        border = wiring.feeds(name, name) | outputs
         _append(graph, encoder, name, border, first.setdefault(wiring.encoders[name], name))
     own = {v.name: v.name for v in (*fuser.graph.input, *fuser.graph.output)}
     _append(graph, fuser.graph, FUSER, own, FUSER)

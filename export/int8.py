@@ -161,7 +161,7 @@ class Quantizer:
             self.calibrated.append(frame)
             features = self.measure.blanks(images)
             for name, image in images.items():
-                encoder, feeds = wiring.encoders[name], {wiring.image(name): image}
+                encoder, feeds = wiring.encoders[name], wiring.feeds(name, image)
                 found = engines[encoder].run(feeds)
                 features[name] = wiring.features(name, {n: found[n] for n in names[encoder]})
                 _count(histograms[encoder], {**found, **feeds})

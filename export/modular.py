@@ -25,7 +25,7 @@ def features_of(
         images: by input.
     """
     return {
-        name: wiring.features(name, engines[wiring.encoders[name]].run({wiring.image(name): image}))
+        name: wiring.features(name, engines[wiring.encoders[name]].run(wiring.feeds(name, image)))
         for name, image in images.items()
     }
 

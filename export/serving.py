@@ -17,8 +17,8 @@ from export.onnx_files import graph_problems, load_model
 from perception.errors import BundleError, ConfigError, EngineError
 from perception.files.folders import writing_folder
 from perception.files.writing import write_text, write_yaml, writing
-from perception.preprocess.contract import RgbSpec
 from perception.runtime.bundle import Bundle, GraphSource
+from perception.sensors.rgb import RgbSpec
 
 _TRITON_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",

@@ -10,21 +10,23 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import InputError
+from perception.sensors.names import OURS, is_kind, kinds
 
 if TYPE_CHECKING:
     from perception.geometry.camera import CameraModel
     from perception.geometry.transforms import RigidTransform
 
-Kind = Literal["rgb", "depth", "thermal", "lidar"]
+Kind = str
+"""Name of a kind of sensor; `perception.sensors.names.kinds` lists them."""
 
-KINDS: tuple[Kind, ...] = ("rgb", "depth", "thermal", "lidar")
-"""All kinds of sensors, in canonical order."""
+KINDS: tuple[Kind, ...] = OURS
+"""Our own kinds of sensors, in canonical order."""
 
 # Their names before sensors had names of their own.
 Modality = Kind
@@ -55,8 +57,8 @@ _ALL_SUBSETS = 4
 
 def as_kind(name: str) -> Kind:
     """Return `name` as a `Kind`, or raise `InputError` for an unknown one."""
-    if name not in KINDS:
-        raise InputError(f"unknown kind of sensor '{name}'", hint=f"one of {', '.join(KINDS)}")
+    if not is_kind(name):
+        raise InputError(f"unknown kind of sensor '{name}'", hint=f"one of {', '.join(kinds())}")
     return name
 
 
@@ -179,7 +181,7 @@ def shape_hint(shape: tuple[int, ...], channels: int = 1) -> str:
     return ""
 
 
-def check_array(data: Any, kind: Kind, where: str) -> None:
+def check_array(data: Any, where: str, points: bool = False) -> None:
     """Refuse what is no array, or one whose mask would be lost.
 
     Raises:
@@ -189,7 +191,7 @@ def check_array(data: Any, kind: Kind, where: str) -> None:
         raise InputError(f"data is a {type(data).__name__}, expected a numpy array", where=where)
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         cloud = "data[~data.mask.any(axis=1)].data"
-        hint = cloud if kind == "lidar" else "data.filled(numpy.nan)"
+        hint = cloud if points else "data.filled(numpy.nan)"
         raise InputError("data is a masked array, whose mask would be lost", where=where, hint=hint)
 
 
@@ -300,7 +302,7 @@ class Frame(Mapping[str, Sample]):
                     where="frame",
                     hint="perception.sample_of(kind, array, encoding) makes a sample of an array",
                 )
-            if sample.sensor != key and (sample.sensor != sample.kind or key in KINDS):
+            if sample.sensor != key and (sample.sensor != sample.kind or is_kind(key)):
                 raise InputError(f"a {sample.sensor} sample is filed under '{key}'", where="frame")
         named = {check_name(key, "frame"): s.named(key) for key, s in self.samples.items()}
         object.__setattr__(self, "samples", named)

@@ -55,7 +55,7 @@ def sample_of(
     """
     kind = as_kind(kind)
     name = sensor or kind
-    check_array(array, kind, name)
+    check_array(array, name, points=kind == "lidar")
     encoding = encoding or _DEFAULTS[kind]
     try:
         data, found = _decoded(kind, array, encoding, unit)

@@ -1,7 +1,7 @@
 """The preprocessing contract and the code that carries it out."""
 
-from perception.preprocess.contract import CHANNELS, GridSpec, PreprocessContract
-from perception.preprocess.grid import GridMap
+from perception.geometry.grid import GridMap, GridSpec
+from perception.preprocess.contract import CHANNELS, PreprocessContract
 from perception.preprocess.sample import preprocess_sample, source_size
 
 __all__ = [

@@ -81,7 +81,8 @@ def check_modular(
     wiring, features = manifest.wiring, dict[str, Shape | None]()
     for name, spec in manifest.inputs.items():
         encoder = encoders[spec.encoder]
-        _check_inputs(encoder, {wiring.image(name): spec.shape})
+        tensors = {tensor: (1, *own.shape) for tensor, own in spec.tensors.items()}
+        _check_inputs(encoder, wiring.feeds(name, tensors))
         if not encoder.outputs:
             raise BundleError("gives nothing", where=encoder.where)
         own = wiring.features(name, encoder.outputs)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import EngineError
-from perception.preprocess.grid import GridMap
+from perception.geometry.grid import GridMap
 from perception.runtime.engines.base import Tensor
 from perception.runtime.graph_check import expected_outputs, fits
 from perception.runtime.manifest import BundleManifest

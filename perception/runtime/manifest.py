@@ -335,7 +335,8 @@ class BundleManifest(Spec):
         """All inputs, the one first in whose pixels results are given if it was used."""
         kinds = self.inputs.kinds
         rest = [n for n in self.inputs.names if n not in self.reference]
-        return (*self.reference, *sorted(rest, key=lambda n: KINDS.index(kinds[n])))
+        order = {kind: place for place, kind in enumerate(KINDS)}  # others last, as they are listed
+        return (*self.reference, *sorted(rest, key=lambda n: order.get(kinds[n], len(order))))
 
     def graph_files(self) -> list[str]:
         """Paths of all graphs inside the bundle."""
@@ -378,12 +379,9 @@ def check_manifest(content: Any, where: str) -> BundleManifest:
             hint="upgrade anysense",
         )
 
-    def place(loc: list[str]) -> list[str]:
-        if "preprocess" in loc:  # pydantic says which kind's values they are, the file does not
-            del loc[loc.index("preprocess") + 1 : loc.index("preprocess") + 2]
-        return in_schema_1(loc) if old else loc
-
-    return validated(BundleManifest, content, where, "manifest", place)
+    return validated(
+        BundleManifest, content, where, "manifest", in_schema_1 if old else lambda loc: loc
+    )
 
 
 def validated(

@@ -6,12 +6,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import EngineError
-from perception.preprocess.grid import GridMap
+from perception.geometry.grid import GridMap
+from perception.preprocess.sample import empty_tensors
 from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
 from perception.runtime.interpret import check_outputs
 from perception.runtime.manifest import BundleManifest
@@ -64,7 +66,7 @@ class Networks:
         self._absent = {
             spec.name: np.zeros([d or 1 for d in spec.shape], spec.dtype) for spec in fuser.inputs
         }
-        self._buffers: dict[str, deque[NDArray[np.float32]]] = {m: deque() for m in encoders}
+        self._buffers: dict[str, deque[dict[str, NDArray[Any]]]] = {m: deque() for m in encoders}
 
     def use(self, encoders: Mapping[str, Engine], fuser: Engine) -> None:
         """Take other engines of the same bundle from now on."""
@@ -78,30 +80,30 @@ class Networks:
         return "+".join(dict.fromkeys(e.backend for e in self.engines.values()))
 
     @contextmanager
-    def buffer(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """An array of an input's shape that is nobody else's meanwhile."""
+    def buffer(self, name: str) -> Iterator[dict[str, NDArray[Any]]]:
+        """Arrays for an input's tensors, by name, that are nobody else's meanwhile."""
         free = self._buffers[name]
         try:
             taken = free.pop()
         except IndexError:
-            taken = np.empty(self._manifest.inputs.input_shape(name), np.float32)
+            taken = empty_tensors(self._manifest.inputs[name])
         try:
             yield taken
         finally:
             free.append(taken)
 
-    def encode(self, name: str, image: Tensor) -> Mapping[str, Feed]:
-        """The features of a network input, by the fuser's names for them.
+    def encode(self, name: str, tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, Feed]:
+        """The features of one input, by the fuser's names for them.
 
         Args:
             name: of the bundle's input.
-            image: (1, C, H, W) float32.
+            tensors: (1, ...) by name, as `InputSpec.tensors` says.
 
         Raises:
             EngineError: the backend failed.
         """
         with self._counted():
-            outputs = self.engines[name].run_linked({self._wiring.image(name): image})
+            outputs = self.engines[name].run_linked(self._wiring.feeds(name, tensors))
         return self._wiring.features(name, outputs)
 
     def fuse(self, encoded: Mapping[str, Encoded]) -> dict[str, Tensor]:

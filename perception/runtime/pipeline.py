@@ -11,7 +11,7 @@ from pathlib import Path
 
 from perception.errors import AnySenseError, BlindError, EngineError, InputError
 from perception.frame import Frame, Kind, Sample
-from perception.preprocess.grid import GridMap
+from perception.geometry.grid import GridMap
 from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import Engine
@@ -181,8 +181,10 @@ class Pipeline:
         encoded = {}
         for name in self.inputs.values():
             with self._networks.buffer(name) as buffer:
-                buffer.fill(0)
-                grid = GridMap.fit(buffer.shape[2:], self.manifest.inputs[name].view)
+                for array in buffer.values():
+                    array.fill(0)
+                view = self.manifest.inputs[name].view
+                grid = GridMap.fit((view.height, view.width), view)
                 encoded[name] = Encoded(self._networks.encode(name, buffer), grid, 0)
         self._networks.fuse(encoded)
 
@@ -353,7 +355,7 @@ class Pipeline:
                 return None
             features = self._networks.encode(name, buffer)
             watch.lap(f"encode_{sensor}")
-        grid = GridMap.fit(source_size(sample), spec.view)
+        grid = GridMap.fit(source_size(sample, spec), spec.view)
         return Encoded(features, grid, sample.time_ns)
 
     def usable(self, encoded: Mapping[str, Encoded]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.preprocess.grid import GridMap
+from perception.geometry.grid import GridMap
 from perception.runtime.result import Detections
 
 Float32 = NDArray[np.float32]

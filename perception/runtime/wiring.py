@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ConfigError
-from perception.frame import KINDS, check_name
+from perception.frame import check_name
+from perception.sensors.names import is_kind
 
 FUSER, PRESENCE, IMAGE = "fuser", "presence", "image"
 
@@ -22,9 +23,10 @@ V = TypeVar("V")
 class Wiring:
     """The names of what goes from input to encoder to fuser.
 
-    An encoder takes `image` and gives features by bare names, such as `f4`; the fuser takes
-    `<input>.<feature>`.  Bundles of schema 1, whose separator is `_`, have one encoder for each input,
-    whose tensors bear its name in the encoder already: it takes `rgb` and gives `rgb_f4`.
+    An encoder takes the tensors of its kind, `image` for most, and gives features by bare names, such
+    as `f4`; the fuser takes `<input>.<feature>`.  Bundles of schema 1, whose separator is `_`, have one
+    encoder for each input, whose tensors bear its name in the encoder already: it takes `rgb` and gives
+    `rgb_f4`.
 
     Attributes:
         encoders: by input, the name of its encoder graph.
@@ -51,9 +53,14 @@ class Wiring:
         """The same where engines are by input, as a pipeline has them, and not by encoder."""
         return replace(self, encoders={name: name for name in self.encoders})
 
-    def image(self, name: str) -> str:
-        """What an input's encoder calls what it takes."""
-        return IMAGE if self.separator == "." else self.encoders[name]
+    def tensor(self, name: str, tensor: str = IMAGE) -> str:
+        """What an input's encoder calls one of the tensors that it takes."""
+        return tensor if self.separator == "." else self.encoders[name]
+
+    def feeds(self, name: str, given: V | Mapping[str, V]) -> dict[str, V]:
+        """What an input's encoder takes, by its names: its tensors by name, or its `image` alone."""
+        tensors = given if isinstance(given, Mapping) else {IMAGE: given}
+        return {self.tensor(name, tensor): value for tensor, value in tensors.items()}
 
     def feature(self, name: str, output: str) -> str:
         """What the fuser calls an output of an input's encoder."""
@@ -89,7 +96,7 @@ def wired_inputs(inputs: Mapping[str, str], sensors: Mapping[str, str] | None) -
                 where=sensor,
                 hint=f"it takes {', '.join(inputs)}",
             )
-        if sensor in KINDS and sensor != inputs[name]:
+        if sensor != inputs[name] and is_kind(sensor):
             raise ConfigError(f"is for an input of kind {inputs[name]}", where=sensor)
         other = next(s for s, n in sensors.items() if n == name)
         if other != sensor:

@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 from perception.data.base import IGNORE_LABEL, Boxes, Recording, Truth
 from perception.errors import InputError
 from perception.frame import Frame
-from perception.geometry.projection import LidarImage
+from perception.geometry.grid import GridMap
 from perception.preprocess.contract import CHANNELS, InputSpec, PreprocessContract
-from perception.preprocess.grid import GridMap
-from perception.preprocess.sample import normalize, on_grid, refuse_blind, source_size
+from perception.preprocess.sample import on_grid, source_size
+from perception.sensors.kind import Grid
 from perception.training.augment import OnGrid, RawSample, augment
 from perception.training.config import CorruptionSpec, ResolutionPhase
 
@@ -53,10 +53,10 @@ def load_raw(recording: Recording, index: int, contract: PreprocessContract) -> 
     for name, spec in contract.items():
         if name in frame:
             try:
-                values = on_grid(frame[name], spec)
-                array = _stacked(values) if isinstance(values, LidarImage) else values
+                found = on_grid(frame[name], spec)
+                array = found.image if spec.sensor.has_picture else _stacked(found)
                 own = OnGrid(spec.kind, array, frame[name].unit)
-                refuse_blind(_normalized(own, spec), spec, name)
+                spec.sensor.refuse_blind({"image": _normalized(own, spec)}, spec, name)
                 sensors[name] = own
             except InputError as error:
                 unusable[name] = str(error)
@@ -80,18 +80,19 @@ def _labeled_size(frame: Frame, truth: Truth, labels_of: str) -> tuple[int, int]
     return source_size(sample)
 
 
-def _stacked(image: LidarImage) -> np.ndarray[Any, Any]:
-    layers = (image.range_m, image.intensity, image.height_m, image.valid)
-    return np.stack([np.where(image.valid, x, 0) for x in layers], axis=-1).astype(np.float32)
+def _stacked(grid: Grid) -> np.ndarray[Any, Any]:
+    return np.stack([layer.astype(np.float32) for layer in grid.layers.values()], axis=-1)
 
 
 def _normalized(own: OnGrid, spec: InputSpec) -> np.ndarray[Any, Any]:
     out = np.empty((CHANNELS[spec.kind], *own.values.shape[:2]), np.float32)
     values: Any = np.ascontiguousarray(own.values)
+    grid = Grid({"image": values}, own.unit)
     if own.kind == "lidar":
         range_m, intensity, height_m, valid = np.moveaxis(values, -1, 0)
-        values = LidarImage(range_m, intensity, height_m, np.zeros(0, np.int32), valid > 0.5)
-    normalize(values, spec, out, unit=own.unit)
+        layers = {"range_m": range_m, "intensity": intensity, "height_m": height_m}
+        grid = Grid({**layers, "valid": valid > 0.5})
+    spec.sensor.normalize(grid, spec, {"image": out})
     return out
 
 

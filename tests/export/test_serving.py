@@ -147,7 +147,7 @@ def test_bytes_in_give_what_preprocessed_floats_give(
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (grid.height, grid.width, 3), dtype=np.uint8)
     floats = probe_inputs(contract)
-    floats["rgb"] = preprocess_sample(Sample("rgb", image), contract["rgb"])
+    floats["rgb"] = preprocess_sample(Sample("rgb", image), contract["rgb"])["image"]
     outputs = []
     for flag in (True, False):
         folder = write_triton(copy, tmp_path / str(flag), graph, uint8_rgb=flag)

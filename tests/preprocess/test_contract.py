@@ -12,13 +12,14 @@ from pydantic import ValidationError
 
 from perception.frame import MODALITIES
 from perception.preprocess import CHANNELS, GridSpec, PreprocessContract
-from perception.preprocess.contract import DepthSpec, LidarSpec, RgbSpec, ThermalRule, ThermalSpec
-from perception.preprocess.normalize import (
-    normalize_depth,
-    normalize_lidar,
-    normalize_rgb,
-    normalize_thermal,
-)
+from perception.sensors.depth import DepthSpec
+from perception.sensors.depth.preprocess import normalize_depth
+from perception.sensors.lidar import LidarSpec
+from perception.sensors.lidar.preprocess import normalize_lidar
+from perception.sensors.rgb import RgbSpec
+from perception.sensors.rgb.preprocess import normalize_rgb
+from perception.sensors.thermal import ThermalRule, ThermalSpec
+from perception.sensors.thermal.preprocess import normalize_thermal
 
 
 def _taken(spec: type, **fields: object) -> bool:

@@ -22,7 +22,7 @@ METERS = np.random.default_rng(0).uniform(1, 5, (16, 24)).astype(np.float32)
 
 
 def made(sample: Sample) -> np.ndarray:
-    return preprocess_sample(sample, CONTRACT[sample.kind])
+    return preprocess_sample(sample, CONTRACT[sample.kind])["image"]
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint64, np.int32, np.uint32, int])

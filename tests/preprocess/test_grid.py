@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception.errors import InputError
-from perception.preprocess.contract import GridSpec
-from perception.preprocess.grid import GridMap
+from perception.geometry.grid import GridMap, GridSpec
 
 STRETCH = GridSpec(height=64, width=96, fit="stretch")
 LETTERBOX = GridSpec(height=64, width=96, fit="letterbox")

@@ -23,14 +23,14 @@ from perception.preprocess import (
     preprocess_sample,
     source_size,
 )
-from perception.preprocess.contract import DepthSpec, LidarSpec, RgbSpec, ThermalRule, ThermalSpec
-from perception.preprocess.normalize import (
-    dilate_nearest,
-    normalize_depth,
-    normalize_lidar,
-    normalize_rgb,
-    normalize_thermal,
-)
+from perception.sensors.depth import DepthSpec
+from perception.sensors.depth.preprocess import normalize_depth
+from perception.sensors.lidar import LidarSpec
+from perception.sensors.lidar.preprocess import dilate_nearest, normalize_lidar
+from perception.sensors.rgb import RgbSpec
+from perception.sensors.rgb.preprocess import normalize_rgb
+from perception.sensors.thermal import ThermalRule, ThermalSpec
+from perception.sensors.thermal.preprocess import normalize_thermal
 
 CONTRACT = PreprocessContract(
     modalities=("rgb", "depth", "thermal", "lidar"), grid=GridSpec(height=64, width=96)
@@ -40,7 +40,8 @@ CONTRACT = PreprocessContract(
 def made(
     sample: Sample, contract: PreprocessContract = CONTRACT, out: np.ndarray | None = None
 ) -> np.ndarray:
-    return preprocess_sample(sample, contract[sample.kind], out)
+    given = None if out is None else {"image": out}
+    return preprocess_sample(sample, contract[sample.kind], given)["image"]
 
 
 def test_rgb_is_standardized_per_channel() -> None:

@@ -106,7 +106,7 @@ def _tensors(
 ) -> dict[str, Tensor]:
     feeds: dict[str, Tensor] = {"presence": wiring.present(images)}
     for sensor, image in images.items():
-        given = engines[sensor].run({wiring.image(sensor): image})
+        given = engines[sensor].run({wiring.tensor(sensor): image})
         feeds.update(wiring.features(sensor, given))
     return feeds
 
@@ -129,7 +129,7 @@ def test_tensors_have_the_names_and_shapes_of_the_graph(
         }
         assert [s.name for s in engine.outputs] == [s.name for s in reference[graph].outputs]
     for engine, feeds in (
-        (engines["rgb"], {wiring.image("rgb"): images["rgb"]}),
+        (engines["rgb"], {wiring.tensor("rgb"): images["rgb"]}),
         (engines["fuser"], _tensors(engines, images, wiring)),
     ):
         found = engine.run(feeds)
@@ -188,11 +188,11 @@ def test_linked_engines_compute_what_separate_ones_do(
     ):  # a GPU backend records a graph in its second run, and launches it in the next
         feeds: dict[str, object] = {"presence": wiring.present(images)}
         for sensor, image in images.items():
-            given = engines[sensor].run_linked({wiring.image(sensor): image})
+            given = engines[sensor].run_linked({wiring.tensor(sensor): image})
             feeds.update(wiring.features(sensor, given))
         # What the next frame brings must not reach the features of this one.
         for sensor, image in images.items():
-            engines[sensor].run_linked({wiring.image(sensor): -image})
+            engines[sensor].run_linked({wiring.tensor(sensor): -image})
         found = engines["fuser"].run(feeds)  # type: ignore[arg-type]
         assert relative_error(found, wanted) < 1e-3
 
@@ -212,13 +212,13 @@ def test_results_are_the_callers_to_keep(
     wiring: Wiring, engines: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:
     engine, image = engines["rgb"], images["rgb"]
-    first = engine.run({wiring.image("rgb"): image})
+    first = engine.run({wiring.tensor("rgb"): image})
     kept = {n: v.copy() for n, v in first.items()}
-    engine.run({wiring.image("rgb"): -image})
+    engine.run({wiring.tensor("rgb"): -image})
     assert all(np.array_equal(first[n], kept[n]) for n in kept)
     for value in first.values():
         value[:] = 0
-    again = engine.run({wiring.image("rgb"): image})
+    again = engine.run({wiring.tensor("rgb"): image})
     assert all(np.array_equal(again[n], kept[n]) for n in kept)
 
 
@@ -227,9 +227,9 @@ def test_inputs_are_left_as_they_are_and_may_be_views(
 ) -> None:
     image = images["rgb"].copy()
     image.flags.writeable = False
-    wanted = engines["rgb"].run({wiring.image("rgb"): image})
+    wanted = engines["rgb"].run({wiring.tensor("rgb"): image})
     view = np.ascontiguousarray(image.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    got = engines["rgb"].run({wiring.image("rgb"): view})
+    got = engines["rgb"].run({wiring.tensor("rgb"): view})
     assert all(np.array_equal(got[n], wanted[n]) for n in wanted)
     assert np.array_equal(image, images["rgb"])
 
@@ -238,12 +238,12 @@ def test_threads_get_their_own_results(
     wiring: Wiring, engines: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:
     inputs = [images["rgb"] * factor for factor in (0.5, 1.0, 2.0)]
-    wanted = [engines["rgb"].run({wiring.image("rgb"): x}) for x in inputs]
+    wanted = [engines["rgb"].run({wiring.tensor("rgb"): x}) for x in inputs]
     failures: list[str] = []
 
     def work(index: int) -> None:
         for _ in range(10):
-            found = engines["rgb"].run({wiring.image("rgb"): inputs[index]})
+            found = engines["rgb"].run({wiring.tensor("rgb"): inputs[index]})
             if not all(np.array_equal(found[n], wanted[index][n]) for n in found):
                 failures.append(f"thread {index}")
 
@@ -272,7 +272,7 @@ def test_threads_get_their_own_results(
 def test_wrong_input_is_an_engine_error_in_one_line(
     wiring: Wiring, engines: dict[str, Engine], feeds: dict[str, Tensor], message: str
 ) -> None:
-    own = wiring.image("rgb")  # "rgb" stands for it
+    own = wiring.tensor("rgb")  # "rgb" stands for it
     feeds, message = (
         {own if n == "rgb" else n: v for n, v in feeds.items()},
         message.replace("rgb:", f"{own}:"),
@@ -323,10 +323,10 @@ def test_the_next_backend_takes_over_when_one_fails(
 ) -> None:
     path = bundle.file("encoder_rgb.onnx")
     engine = FallbackEngine(_Dying(path, lives=1), [REFERENCE], path, 1)
-    wanted = engine.run({wiring.image("rgb"): images["rgb"]})
+    wanted = engine.run({wiring.tensor("rgb"): images["rgb"]})
     assert engine.backend == "dying"
     with caplog.at_level(logging.WARNING):
-        got = engine.run({wiring.image("rgb"): images["rgb"]})
+        got = engine.run({wiring.tensor("rgb"): images["rgb"]})
     assert engine.backend == REFERENCE
     assert all(np.array_equal(got[n], wanted[n]) for n in wanted)
     assert [r.getMessage() for r in caplog.records] == [
@@ -348,7 +348,7 @@ def test_without_a_reserve_the_failure_comes_out(
     path = bundle.file("encoder_rgb.onnx")
     engine = FallbackEngine(_Dying(path, lives=0), [], path, 1)
     with pytest.raises(EngineError, match="device lost"):
-        engine.run({wiring.image("rgb"): images["rgb"]})
+        engine.run({wiring.tensor("rgb"): images["rgb"]})
 
 
 def test_a_pipeline_goes_on_and_says_so_when_an_engine_fails(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_bundles import GRID, SmallBundles
 
 from perception.errors import EngineError
-from perception.preprocess.grid import GridMap
+from perception.geometry.grid import GridMap
 from perception.runtime.bundle import Bundle
 from perception.runtime.graph_check import expected_outputs
 from perception.runtime.interpret import PARTS, Interpreted, check_outputs, interpret

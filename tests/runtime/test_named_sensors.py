@@ -18,7 +18,6 @@ from small_bundles import GRID, SmallBundles
 
 from perception.errors import ConfigError, InputError
 from perception.frame import Frame, Sample
-from perception.preprocess.contract import DepthSpec
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.engines.base import Engine, Tensor
@@ -26,6 +25,7 @@ from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.result import Result, SensorWarning
 from perception.runtime.stream import Stream
+from perception.sensors.depth import DepthSpec
 
 MS, S = 10**6, 10**9
 PATIENCE_S = 60.0

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.preprocess.contract import GridSpec
-from perception.preprocess.grid import GridMap
+from perception.geometry.grid import GridMap, GridSpec
 from perception.runtime.postprocess import (
     as_picture,
     decode_detections,

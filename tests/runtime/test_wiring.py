@@ -18,7 +18,7 @@ names = st.from_regex(NAME_PATTERN, fullmatch=True).filter(lambda n: n not in RE
 
 def test_graphs_of_schema_1_bear_the_kinds_name() -> None:
     assert OLD.names == ("rgb", "thermal")
-    assert (OLD.image("rgb"), OLD.image("thermal")) == ("rgb", "thermal")
+    assert (OLD.tensor("rgb"), OLD.tensor("thermal")) == ("rgb", "thermal")
     assert OLD.feature("rgb", "rgb_f4") == "rgb_f4"
     assert OLD.feature("thermal", "thermal_rgb_f4") == "thermal_rgb_f4"
     assert OLD.features("rgb", {"rgb_f4": 1, "rgb_f8": 2}) == {"rgb_f4": 1, "rgb_f8": 2}
@@ -30,7 +30,7 @@ def test_graphs_of_schema_1_bear_the_kinds_name() -> None:
 def test_new_graphs_have_bare_names_and_the_fuser_those_of_inputs() -> None:
     new = Wiring.of({"left": "color", "right": "color", "depth": "depth"})
     assert (new.separator, new.presence) == (".", ("left", "right", "depth"))
-    assert {new.image(n) for n in new.names} == {"image"}
+    assert {new.tensor(n) for n in new.names} == {"image"}
     assert new.features("left", {"f4": 1, "f8": 2}) == {"left.f4": 1, "left.f8": 2}
     assert new.feature("right", "f4") == "right.f4"
     assert new.present({"depth": 1, "left": 2}).tolist() == [1, 0, 1]

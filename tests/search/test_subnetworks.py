@@ -153,7 +153,7 @@ def run_exported(
         engine = OnnxRuntimeEngine(path, "cpu", 1)
         served = [m for m in inputs if spec.file == f"encoder_{wiring.encoders[m]}.onnx"]
         for m in served:
-            feeds |= wiring.features(m, engine.run({wiring.image(m): inputs[m].numpy()}))
+            feeds |= wiring.features(m, engine.run({wiring.tensor(m): inputs[m].numpy()}))
         if not served:
             feeds |= engine.run({i.name: feeds[i.name] for i in engine.inputs})
     return feeds["seg_logits"]

@@ -93,7 +93,7 @@ def test_training_inputs_equal_those_of_serving(
     got = network_inputs(raw, rules)
     for modality, sample in frame.items():
         try:
-            wanted = preprocess_sample(sample, rules[modality])[0]
+            wanted = preprocess_sample(sample, rules[modality])["image"][0]
         except InputError as error:
             assert modality not in got
             assert raw.unusable[modality] == str(error)
@@ -116,7 +116,7 @@ def test_a_whole_view_without_corruption_is_what_serving_sees(fit: str) -> None:
         got = network_inputs(view, rules)
         for modality in ("thermal", "lidar"):
             # rgb and depth are always changed in brightness and scale
-            wanted = preprocess_sample(frame[modality], rules[modality])[0]
+            wanted = preprocess_sample(frame[modality], rules[modality])["image"][0]
             if modality == "thermal":
                 assert np.array_equal(
                     got[modality][1], wanted[1, :, ::-1] if mirrored else wanted[1]
@@ -125,7 +125,7 @@ def test_a_whole_view_without_corruption_is_what_serving_sees(fit: str) -> None:
                 assert np.array_equal(got[modality], wanted)
         depth = preprocess_sample(
             frame["depth"], contract(fit, depth={"min_m": 0.01, "max_m": 1e3})["depth"]
-        )
+        )["image"]
         known = np.isfinite(view.sensors["depth"].values)
         assert np.array_equal(known, depth[0, 1, :, ::-1] > 0 if mirrored else depth[0, 1] > 0)
         seen += mirrored

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from perception.preprocess.contract import RgbSpec
+from perception.sensors.rgb import RgbSpec
 
 _RGB = RgbSpec()
 _LUMA = (0.299, 0.587, 0.114)

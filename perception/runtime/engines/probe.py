@@ -51,7 +51,7 @@ def run_all(
     """
     feeds: dict[str, Tensor] = {PRESENCE: wiring.present(inputs)}
     for name, image in inputs.items():
-        given = engines[wiring.encoders[name]].run({wiring.image(name): image})
+        given = engines[wiring.encoders[name]].run(wiring.feeds(name, image))
         feeds.update(wiring.features(name, given))
     return engines[FUSER].run(feeds)
 

@@ -16,7 +16,7 @@ from perception.models.zoo.featenhancer import EnhancedAnyFuse, FeatEnHancer, en
 from perception.models.zoo.multimodn import MultiModN
 from perception.models.zoo.picture import picture_of, to_rgb
 from perception.models.zoo.segmif import SegMiF
-from perception.preprocess.contract import RgbSpec
+from perception.sensors.rgb import RgbSpec
 
 
 def test_multimodn_reads_every_state_and_skips_absent_modalities() -> None:

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from perception.preprocess.contract import DepthSpec, LidarSpec, RgbSpec, ThermalRule, ThermalSpec
-from perception.preprocess.normalize import (
-    dilate_nearest,
-    normalize_depth,
-    normalize_lidar,
-    normalize_rgb,
-    normalize_thermal,
-)
+from perception.sensors.depth import DepthSpec
+from perception.sensors.depth.preprocess import normalize_depth
+from perception.sensors.lidar import LidarSpec
+from perception.sensors.lidar.preprocess import dilate_nearest, normalize_lidar
+from perception.sensors.rgb import RgbSpec
+from perception.sensors.rgb.preprocess import normalize_rgb
+from perception.sensors.thermal import ThermalRule, ThermalSpec
+from perception.sensors.thermal.preprocess import normalize_thermal
 
 
 def _dirty(channels: int, *size: int) -> np.ndarray:

@@ -1,16 +1,46 @@
-"""The mapping between a source image and the reference grid, in both directions."""
+"""The grid that a sensor's sample is brought to, and the mapping between it and a source image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from perception.errors import InputError
-from perception.preprocess.contract import GridSpec
+
+
+class GridSpec(BaseModel):
+    """The reference image grid that all inputs are brought to, in pixels.
+
+    `fit` says how an image of another aspect ratio is brought there: `stretch` scales both axes on
+    their own, `letterbox` keeps the ratio and pads right and bottom.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    height: int = Field(480, ge=32, le=4096, multiple_of=32)
+    width: int = Field(640, ge=32, le=4096, multiple_of=32)
+    fit: Literal["stretch", "letterbox"] = "stretch"
+
+
+class ViewSpec(GridSpec):
+    """What an input's grid means in space.
+
+    `image`: the grid is the sensor's own picture.  `projection`: points are projected into the picture
+    of a camera, that of the input `into`, or else the first whose intrinsics are known.
+    """
+
+    type: Literal["image", "projection"] = "image"
+    into: str | None = None
+
+    @property
+    def grid(self) -> GridSpec:
+        """Its pixels alone."""
+        return GridSpec(height=self.height, width=self.width, fit=self.fit)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,24 @@
+"""Depth cameras."""
+
+from perception.sensors.depth.preprocess import (
+    DepthSpec,
+    normalize,
+    refuse_blind,
+    resample,
+    tensors,
+    validate,
+)
+from perception.sensors.kind import SensorKind
+
+__all__ = ["DEPTH", "DepthSpec"]
+
+DEPTH = SensorKind(
+    name="depth",
+    title="Depth",
+    spec=DepthSpec,
+    tensors=tensors,
+    validate=validate,
+    resample=resample,
+    normalize=normalize,
+    refuse_blind=refuse_blind,
+)

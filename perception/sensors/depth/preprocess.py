@@ -1,0 +1,92 @@
+"""Depth to the network's input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from perception.errors import BlindError
+from perception.frame import Sample
+from perception.geometry.grid import ViewSpec
+from perception.sensors.images import check_image, on_grid, one_image
+from perception.sensors.kind import Grid, KindSpec, Scale, Tensors, TensorSpec
+
+if TYPE_CHECKING:
+    from perception.preprocess.contract import InputSpec
+
+Float = NDArray[np.float32]
+
+
+class DepthSpec(KindSpec):
+    """Depth becomes inverse depth, (1/z - 1/max_m) / (1/min_m - 1/max_m), and a validity mask.
+
+    Depths outside [min_m, max_m] and non-finite ones are invalid; both channels are 0 there.
+    `m_per_count8` is what a step of an 8 bit depth file is worth, in metres, when nothing else says
+    so: such files carry no scale of their own.
+    """
+
+    min_m: Scale = 0.4
+    max_m: Scale = 20.0
+    m_per_count8: Scale | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DepthSpec:
+        if self.min_m >= self.max_m:
+            raise ValueError("depth: min_m must be below max_m")
+        return self
+
+
+def tensors(spec: DepthSpec, view: ViewSpec) -> dict[str, TensorSpec]:
+    """`image` (2, H, W)."""
+    return one_image(2, view)
+
+
+def validate(sample: Sample) -> None:
+    """Refuse what is not (H, W) float32."""
+    check_image(
+        sample,
+        np.float32,
+        1,
+        "metres as float32; perception.adapters.depth scales what cameras send",
+    )
+
+
+def resample(sample: Sample, input: InputSpec) -> Grid:
+    """`image` (H, W) float32 metres, NaN in the padding."""
+    return on_grid(sample, input, nearest=True, fill=np.nan)
+
+
+def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
+    """See `DepthSpec`."""
+    normalize_depth(grid.image, input.preprocess, out["image"])
+
+
+def refuse_blind(out: Tensors, input: InputSpec, sensor: str) -> None:
+    """Refuse an input in which no pixel is valid.
+
+    Raises:
+        BlindError: it is one.
+    """
+    if not out["image"][1].any():
+        own = input.preprocess
+        raise BlindError(
+            f"no pixel between {own.min_m:g} and {own.max_m:g} m",
+            where=sensor,
+            hint="is the sensor blind, or are the values not in metres?",
+        )
+
+
+def normalize_depth(depth_m: Float, spec: DepthSpec, out: Float | None = None) -> Float:
+    """(H, W) metres to (2, H, W): scaled inverse depth in 0..1, and validity."""
+    out = np.empty((2, *depth_m.shape), np.float32) if out is None else out
+    valid = (depth_m >= spec.min_m) & (depth_m <= spec.max_m)  # False for NaN and infinities
+    near, far = 1.0 / spec.min_m, 1.0 / spec.max_m
+    with np.errstate(all="ignore"):
+        np.divide(1.0 / (near - far), depth_m, out=out[0])
+    out[0] -= far / (near - far)
+    out[1] = valid
+    np.copyto(out[0], 0.0, where=~valid)
+    return out

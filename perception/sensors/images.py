@@ -1,0 +1,70 @@
+"""What the kinds of pictures share: the check of an array, and the way to the grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perception.errors import CalibrationError, InputError
+from perception.frame import Sample, shape_hint
+from perception.geometry.grid import GridMap, ViewSpec
+from perception.sensors.kind import Grid, TensorSpec, size_of_picture
+
+if TYPE_CHECKING:
+    from perception.preprocess.contract import InputSpec
+
+
+def one_image(channels: int, view: ViewSpec) -> dict[str, TensorSpec]:
+    """The tensors of a kind that has one, of float32 (C, H, W)."""
+    return {"image": TensorSpec((channels, view.height, view.width))}
+
+
+def on_grid(sample: Sample, input: InputSpec, **resampled: Any) -> Grid:
+    """A picture on the grid of its input; see `GridMap.to_grid` for `resampled`."""
+    grid = GridMap.fit(size_of_picture(sample), input.view)
+    return Grid({"image": grid.to_grid(sample.data, **resampled)}, sample.unit)
+
+
+def check_image(sample: Sample, dtype: type[np.generic], channels: int, integers: str = "") -> None:
+    """Refuse what is no picture of this type, or not of its camera's size.
+
+    Args:
+        sample: its `data` is an array.
+        dtype, channels: what it must have.
+        integers: what to do about integers where floats are expected.
+
+    Raises:
+        InputError: the shape or dtype is another.
+        CalibrationError: the camera is calibrated for another size.
+    """
+    data = sample.data
+    shape_ok = data.ndim == (3 if channels > 1 else 2) and data.size > 0
+    if not shape_ok or (channels > 1 and data.shape[2] != channels):
+        want = f"(H, W, {channels})" if channels > 1 else "(H, W)"
+        raise InputError(
+            f"shape {data.shape}, expected {want}",
+            where=sample.sensor,
+            hint=shape_hint(data.shape, channels),
+        )
+    if data.dtype != dtype:
+        raise InputError(
+            f"dtype {data.dtype}, expected {np.dtype(dtype).name}",
+            where=sample.sensor,
+            hint=_dtype_hint(data.dtype, integers),
+        )
+    camera = sample.camera
+    if camera is not None and (camera.height, camera.width) != data.shape[:2]:
+        raise CalibrationError(
+            f"camera is calibrated for {camera.width}x{camera.height} pixels, "
+            f"image has {data.shape[1]}x{data.shape[0]}",
+            where=sample.sensor,
+        )
+
+
+def _dtype_hint(dtype: np.dtype[np.generic], integers: str) -> str:
+    if not dtype.isnative:
+        return "not this machine's byte order: data.astype(data.dtype.newbyteorder('='))"
+    if integers and np.issubdtype(dtype, np.integer):
+        return integers
+    return "decode the message with perception.adapters first"

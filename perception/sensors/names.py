@@ -1,0 +1,18 @@
+"""Which kinds of sensors there are, by name alone: nothing is imported to tell."""
+
+from __future__ import annotations
+
+from perception.plugins import plugins
+
+OURS = ("rgb", "depth", "thermal", "lidar")
+"""Those that come with AnySense, in canonical order."""
+
+
+def kinds() -> tuple[str, ...]:
+    """All of them: ours, then those of other distributions by name."""
+    return (*OURS, *(name for name in plugins("sensors") if name not in OURS))
+
+
+def is_kind(name: object) -> bool:
+    """Whether there is a kind of that name."""
+    return isinstance(name, str) and (name in OURS or name in plugins("sensors"))

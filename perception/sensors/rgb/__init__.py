@@ -1,0 +1,16 @@
+"""Color cameras."""
+
+from perception.sensors.kind import SensorKind
+from perception.sensors.rgb.preprocess import RgbSpec, normalize, resample, tensors, validate
+
+__all__ = ["RGB", "RgbSpec"]
+
+RGB = SensorKind(
+    name="rgb",
+    title="RGB",
+    spec=RgbSpec,
+    tensors=tensors,
+    validate=validate,
+    resample=resample,
+    normalize=normalize,
+)

@@ -1,0 +1,24 @@
+"""Thermal cameras."""
+
+from perception.sensors.kind import SensorKind
+from perception.sensors.thermal.preprocess import (
+    ThermalRule,
+    ThermalSpec,
+    normalize,
+    resample,
+    tensors,
+    validate,
+)
+
+__all__ = ["THERMAL", "ThermalRule", "ThermalSpec"]
+
+THERMAL = SensorKind(
+    name="thermal",
+    title="Thermal",
+    spec=ThermalSpec,
+    tensors=tensors,
+    validate=validate,
+    resample=resample,
+    normalize=normalize,
+    units=("counts8", "counts16", "kelvin"),
+)
