@@ -14,13 +14,17 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from traceback import walk_tb
 from typing import Any, Generic, Literal, TypeVar
 
 from perception.errors import AnySenseError, ConfigError
+from perception.extras import explain
 
 Group = Literal["sensors", "tasks", "models", "methods", "backends", "datasets"]
 
@@ -33,6 +37,15 @@ GROUPS: dict[Group, str] = {
     "datasets": "anysense.datasets",
 }
 """Entry point group of each."""
+
+REGISTRIES: dict[Group, str] = {
+    "models": "perception.models.registry:MODELS",
+    "methods": "perception.training.methods:METHODS",
+    "datasets": "perception.data.registry:READERS",
+}
+"""Where the registry of each lies, to be imported by who looks at all of them."""
+
+_OURS = frozenset(("perception", "export", "calibration", "anysense_ros"))
 
 T = TypeVar("T")
 
@@ -60,8 +73,9 @@ class Registry(Mapping[str, T], Generic[T]):
         check: Callable[[str, Any], object] = lambda name, thing: None,
     ) -> None:
         self.group, self.what = group, what
-        self._own, self._check = dict(own), check
-        self._loaded: dict[str, T] = {n: t for n, t in own.items() if not isinstance(t, str)}
+        self.own: dict[str, T | str] = dict(own)
+        self._check = check
+        self._loaded: dict[str, T] = {}
         self._lock = threading.RLock()
 
     def __getitem__(self, name: str) -> T:
@@ -71,21 +85,24 @@ class Registry(Mapping[str, T], Generic[T]):
             KeyError: there is none.
             PluginError: it is a plug-in's and cannot be used.
         """
+        own = self.own.get(name)
+        if own is not None and not isinstance(own, str):
+            return own
         with self._lock:
             if name not in self._loaded:
-                own = self._own.get(name)
-                if isinstance(own, str):
-                    self._loaded[name] = _imported(own)
-                else:
-                    self._loaded[name] = self._from_plugin(name, plugins(self.group)[name])
+                self._loaded[name] = (
+                    self._from_plugin(name, plugins(self.group)[name])
+                    if own is None
+                    else _imported(own)
+                )
             return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._own or name in plugins(self.group)
+        return name in self.own or name in plugins(self.group)
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._own
-        yield from (name for name in plugins(self.group) if name not in self._own)
+        yield from self.own
+        yield from (name for name in plugins(self.group) if name not in self.own)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -104,19 +121,40 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ConfigError(f"unknown {self.what} '{str(name)[:80]}'", where=where, hint=hint)
         return self[name]
 
+    def place(self, name: str) -> str:
+        """What `name` is in words, with the distribution that brings it if it is none of ours."""
+        entry = None if name in self.own else plugins(self.group).get(name)
+        of = f" of {_distribution(entry)}" if entry is not None else ""
+        return f"{self.what} '{name}'{of}"
+
+    @contextmanager
+    def guarding(self, name: str) -> Iterator[None]:
+        """Within, whatever a plug-in's `name` raises is one line that names it; ours is left alone.
+
+        Raises:
+            PluginError: instead of what is no `AnySenseError` or `ImportError`.
+        """
+        try:
+            yield
+        except (AnySenseError, ImportError, MemoryError):
+            raise
+        except Exception as error:
+            if name in self.own:
+                raise
+            raise PluginError(_said(error), where=self.place(name)) from error
+
     def _from_plugin(self, name: str, entry: EntryPoint) -> T:
-        place = f"{self.what} '{name}' of {_distribution(entry)}"
+        place = self.place(name)
         try:
             thing: T = entry.load()
             self._check(name, thing)
         except AnySenseError as error:
             raise PluginError(error.message, where=place, hint=error.hint) from error
         except Exception as error:  # another's code: whatever it raises
-            line = next(iter(str(error).splitlines()), "")
+            missing = explain(error) if isinstance(error, ImportError) else None
+            hint = f"its entry point is {entry.value}; uninstall or repair it"
             raise PluginError(
-                f"{type(error).__name__}: {line}",
-                where=place,
-                hint=f"its entry point is {entry.value}; uninstall or repair it",
+                missing or _said(error), where=place, hint="" if missing else hint
             ) from error
         return thing
 
@@ -146,13 +184,66 @@ def plugins(group: Group) -> dict[str, EntryPoint]:
     return found
 
 
-def installed() -> list[tuple[Group, str, str]]:
-    """All plug-ins: group, name, and the distribution with its version."""
+@dataclass(frozen=True)
+class Installed:
+    """A plug-in that is installed; `problem` says why it cannot be used, empty where it can."""
+
+    group: Group
+    name: str
+    distribution: str
+    problem: str = ""
+
+
+def installed() -> list[Installed]:
+    """All plug-ins by group and name; none is imported."""
     return [
-        (group, name, _distribution(entry))
+        Installed(group, name, _distribution(entry))
         for group in GROUPS
         for name, entry in plugins(group).items()
     ]
+
+
+def examined() -> list[Installed]:
+    """All plug-ins by group and name; each was imported and looked at, and says what is wrong."""
+    return [replace(found, problem=_problem(found)) for found in installed()]
+
+
+def _problem(found: Installed) -> str:
+    try:
+        registry: Registry[Any] = _imported(REGISTRIES[found.group])
+        if found.name in registry.own:
+            return f"AnySense has a {registry.what} of that name"
+        registry.named(found.name)
+    except PluginError as error:
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    except ImportError as error:  # such as PyTorch, which the registry needs
+        return explain(error) or _said(error)
+    return ""
+
+
+def brought_by(module: str) -> str:
+    """The distribution whose plug-in the module belongs to, with its version; empty if to none."""
+    top = module.partition(".")[0]
+    if top in _OURS:
+        return ""
+    entries = [entry for group in GROUPS for entry in plugins(group).values()]
+    own = [e for e in entries if e.module == module]
+    own += [e for e in entries if e.module.partition(".")[0] == top]
+    return _distribution(own[0]) if own else ""
+
+
+def blamed(error: BaseException) -> PluginError | None:
+    """The error as one line that names the plug-in whose code it came out of; None if of none."""
+    names = [f.f_globals.get("__name__", "") for f, _ in walk_tb(error.__traceback__)]
+    for name in reversed(names):
+        if distribution := brought_by(name):
+            return PluginError(_said(error), where=f"{name} of {distribution}")
+    return None
+
+
+def _said(error: BaseException) -> str:
+    line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _distribution(entry: EntryPoint) -> str:

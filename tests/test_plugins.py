@@ -91,4 +91,5 @@ def test_a_plugin_does_not_replace_ours_and_the_first_of_two_counts(site: Path) 
         found = registry()
         assert found.named("zwei") == 2
     assert found["one"] == 1
-    assert plugins.installed() == [("models", "one", "b 1.0"), ("models", "zwei", "a 1.0")]
+    found_now = [(p.group, p.name, p.distribution) for p in plugins.installed()]
+    assert found_now == [("models", "one", "b 1.0"), ("models", "zwei", "a 1.0")]

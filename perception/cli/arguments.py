@@ -12,7 +12,7 @@ from typing import Any
 
 from perception.cli.parsing import MAX_THREADS, real, whole
 from perception.data.base import Recording
-from perception.data.registry import SPLITS, open_recording, parse_data_argument
+from perception.data.registry import READERS, SPLITS, open_recording, parse_data_argument
 from perception.errors import ConfigError
 from perception.files import writing as files
 from perception.frame import LEAST_RANGE_M
@@ -71,14 +71,11 @@ def backend_names(argument: str) -> list[str]:
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """`--data`, `--split`, `--only`, `--labels` and `--limit`."""
-    parser.add_argument(
-        "--data", required=required, metavar="KIND:DIR", help="recording, e.g. nyuv2:DIR"
-    )
+    kinds = f"recording; KIND is one of {', '.join(READERS)}, with its options: msrs,labels=visible"
+    parser.add_argument("--data", required=required, metavar="KIND:DIR", help=kinds)
     parser.add_argument("--split", choices=SPLITS, default="all", help="part (default: all)")
-    parser.add_argument("--only", choices=("day", "night"), help="only frames with this tag")
-    parser.add_argument(
-        "--labels", choices=("fusion", "visible", "infrared"), help="msrs: which boxes"
-    )
+    parser.add_argument("--only", metavar="TAG", help="only frames with this tag, e.g. night")
+    parser.add_argument("--labels", help="msrs: which boxes: fusion, visible or infrared")
     parser.add_argument(
         "--limit", type=whole(1, 10**9), help="only this many frames, evenly spread"
     )

@@ -83,9 +83,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _published(model: str) -> str:
-    """The publication's number of a model; empty without PyTorch, which the registry needs."""
+    """The publication's number of a model; empty without PyTorch, which models need."""
+    from perception.models.registry import MODELS
+
     try:
-        from perception.models.registry import MODELS
+        return MODELS[model].card.published_result if model in MODELS else ""
     except ImportError:
         return ""
-    return MODELS[model].card.published_result if model in MODELS else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from perception.cli.console import Table, plain, say, tracked
 from perception.cli.parsing import MAX_SEED, Size, real, whole
+from perception.data.registry import READERS
 from perception.errors import ConfigError
 
 _SHOWN_FINDINGS = 50
@@ -17,8 +18,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Register the command."""
     parser = commands.add_parser("data", help="check, simulate or describe recordings")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="find mistakes in a folder recording")
-    check.add_argument("folder", type=Path, help="recording in the folder format")
+    check = actions.add_parser("check", help="find mistakes in a recording")
+    check.add_argument(
+        "data", metavar="FOLDER|KIND:DIR", help="recording in the folder format, or of any kind"
+    )
     sim = actions.add_parser("make-sim", help="simulate a recording with all four sensors")
     sim.add_argument("--out", type=Path, required=True, help="folder to write")
     sim.add_argument("--kind", choices=("drive", "scenes"), default="drive")
@@ -40,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     sim.add_argument("--labels-of", default="", metavar="NAME", help="the camera that is labeled")
     info = actions.add_parser("info", help="say what a recording holds")
-    info.add_argument("data", metavar="KIND:DIR")
+    info.add_argument("data", metavar="KIND:DIR", help=f"KIND is one of {', '.join(READERS)}")
     parser.set_defaults(run=run)
 
 
@@ -72,9 +75,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from perception.data.check import check_folder
+    from perception.data.check import check_folder, check_recording
+    from perception.data.registry import kind_name, open_recording, parse_data_argument
 
-    findings = check_folder(args.folder, lambda items: tracked(items, "checking"))
+    kind, root = "folder", Path(args.data)
+    if kind_name(args.data.partition(":")[0]) in READERS and not root.exists():
+        kind, root = parse_data_argument(args.data)
+    findings = (
+        check_folder(root, lambda items: tracked(items, "checking"))
+        if kind == "folder"
+        else check_recording(open_recording(kind, root), lambda items: tracked(items, "checking"))
+    )
     errors = [f for f in findings if f.severity == "error"]
     if findings:
         table = Table("severity", "where", "finding")
@@ -85,7 +96,7 @@ def _check(args: argparse.Namespace) -> int:
         table.show()
         if len(findings) > _SHOWN_FINDINGS:
             say(f"... and {len(findings) - _SHOWN_FINDINGS} more")
-    say(f"{args.folder}: {len(errors)} errors, {len(findings) - len(errors)} warnings")
+    say(f"{args.data}: {len(errors)} errors, {len(findings) - len(errors)} warnings")
     return 2 if errors else 0
 
 

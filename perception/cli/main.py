@@ -24,6 +24,7 @@ from perception.errors import AnySenseError, MissingDependencyError
 from perception.extras import explain
 from perception.files.stderr import native_lines_caught
 from perception.files.stopping import Stopped, stoppable
+from perception.plugins import blamed
 
 COMMANDS = (
     "run",
@@ -132,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # panics of Rust extensions are no `Exception`
-        return _broken(error)
+        plugin = None if isinstance(error, MemoryError) else blamed(error)
+        return _broken(error) if plugin is None else _fail(str(plugin))
 
 
 def _run(arguments: list[str]) -> int:

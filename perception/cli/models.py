@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from perception.cli.arguments import command_line, output_file, write_json
-from perception.cli.console import Table, say
+from perception.cli.console import Table, note, say
 from perception.cli.parsing import whole
 from perception.errors import ConfigError
 from perception.extras import require
+from perception.plugins import PluginError
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,7 +39,13 @@ def run(args: argparse.Namespace) -> int:
     output_file(args.json)
     if any(side % 32 for side in args.size):
         raise ConfigError("sides must be positive multiples of 32", where="--size")
-    rows = describe_models(MODELS, args.classes, tuple(args.size))
+    rows: list[dict[str, Any]] = []
+    for name in MODELS:
+        try:
+            with MODELS.guarding(name):
+                rows += describe_models({name: MODELS[name]}, args.classes, tuple(args.size))
+        except PluginError as error:
+            note(str(error))
     table = Table("name", "kind", "counted for", "takes", "tasks")
     for column in ("parameters M", "published M", "GMAC"):
         table.add_column(column, justify="right")

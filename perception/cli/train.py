@@ -78,10 +78,11 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
 
 def _take_data(config: TrainConfig, argument: str) -> None:
     """Train on `argument` instead; reader options that belong to another kind of data go."""
-    from perception.data.registry import parse_data_argument
+    from perception.data.registry import kind_name, parse_data_argument
 
-    kind, _ = parse_data_argument(argument)
-    configured, _ = parse_data_argument(config.data.source)
+    kind, configured = (
+        kind_name(parse_data_argument(source)[0]) for source in (argument, config.data.source)
+    )
     if kind != configured and config.data.options:
         names = ", ".join(config.data.options)
         note(f"data.options ({names}) are for {configured} data and left aside")

@@ -6,17 +6,19 @@ Readers need no torch: the same ones feed training, evaluation, the demo and sen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import DataError, InputError
+from perception.errors import AnySenseError, DataError, InputError
 from perception.frame import KINDS, Frame, Kind, as_kind, check_name, in_order
 from perception.geometry.rig import Rig
+from perception.plugins import brought_by
 
 IGNORE_LABEL = 255
 """Label id of pixels that count neither in training nor in evaluation."""
@@ -69,11 +71,38 @@ class Truth:
     """Labels of one frame: `labels` (H, W) uint8 with 255 = ignore, and 2D boxes; None = unlabeled.
 
     `size` is the (height, width) of the picture that boxes are in, where it may differ from others.
+    `values` are, by task, the truth of tasks that other distributions bring.
     """
 
     labels: NDArray[np.uint8] | None = None
     boxes: Boxes | None = None
     size: tuple[int, int] | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def refuse_others(self, info: RecordingInfo, where: str) -> None:
+        """Refuse labels and boxes that are none, or of classes that are not listed.
+
+        Raises:
+            DataError: some are.
+        """
+        labels, boxes = self.labels, self.boxes
+        if labels is not None:
+            fits = isinstance(labels, np.ndarray) and labels.ndim == 2 and labels.dtype == np.uint8
+            if not fits:
+                raise DataError("labels are no (H, W) array of uint8", where=where)
+            _refuse_ids(labels[labels != IGNORE_LABEL], info.seg_classes, "labels", where)
+        if boxes is not None:
+            count = len(boxes.class_ids)
+            if boxes.xyxy.shape != (count, 4) or boxes.ignore.shape != (count,):
+                raise DataError("boxes, class_ids and ignore differ in number", where=where)
+            _refuse_ids(boxes.class_ids, info.det_classes, "boxes", where)
+
+
+def _refuse_ids(ids: NDArray[Any], classes: tuple[ClassInfo, ...], what: str, where: str) -> None:
+    wrong = ids[(ids < 0) | (ids >= len(classes))]
+    if wrong.size:
+        known = f"the classes are 0..{len(classes) - 1}" if classes else "there are no classes"
+        raise DataError(f"{what} hold class {wrong[0]}", where=where, hint=known)
 
 
 def named_sensors(sensors: Mapping[str, Kind] | Iterable[Kind], where: str) -> dict[str, Kind]:
@@ -145,6 +174,17 @@ class RecordingInfo:
         """The sensors' names."""
         return tuple(self.sensors)
 
+    def refuse_others(self, frame: Frame, where: str) -> None:
+        """Refuse a frame with a sensor that is not listed, or is of another kind.
+
+        Raises:
+            DataError: it has one.
+        """
+        for name, sample in frame.items():
+            if self.sensors.get(name) != sample.kind:
+                listed = self.sensors.get(name, "not listed")
+                raise DataError(f"has {sample.kind} {name}, which is {listed}", where=where)
+
     def shared(self, kinds: Mapping[str, Kind]) -> tuple[str, ...]:
         """Those of a pipeline's, bundle's or model's sensors, kinds by name, that there are here, too."""
         return tuple(name for name, kind in kinds.items() if self.sensors.get(name) == kind)
@@ -160,10 +200,43 @@ class RecordingInfo:
         return f"no {', '.join(names)}" if names else ""
 
 
+def _giving(
+    kind: type[Frame] | type[Truth], method: Callable[[Any, int], Any], distribution: str
+) -> Callable[[Any, int], Any]:
+    """A plug-in's `frame` or `truth`, of which nothing else than that comes, and one line of error."""
+
+    @wraps(method)
+    def checked(self: Recording, index: int) -> Any:
+        where = f"{self.info.kind} data of {distribution}, {method.__name__}({index})"
+        try:
+            given = method(self, index)
+        except (AnySenseError, ImportError, MemoryError):
+            raise
+        except Exception as error:
+            line = next(iter(str(error).splitlines()), "")
+            raise DataError(f"{type(error).__name__}: {line}", where=where) from error
+        if not isinstance(given, kind):
+            what = f"gave a {type(given).__name__}, not a {kind.__name__}"
+            raise DataError(what, where=where)
+        if isinstance(given, Frame):
+            self.info.refuse_others(given, where)
+        else:
+            given.refuse_others(self.info, where)
+        return given
+
+    return checked
+
+
 class Recording(ABC):
     """A labeled or unlabeled sequence of frames of several sensors on disk; `rig` is their calibration."""
 
     rig = Rig({})
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, kind in (("frame", Frame), ("truth", Truth)):
+            if distribution := name in vars(cls) and brought_by(cls.__module__):
+                setattr(cls, name, _giving(kind, vars(cls)[name], distribution))
 
     def __init__(self, root: Path, info: RecordingInfo, ids: list[str]) -> None:
         self.root = root

@@ -1,4 +1,4 @@
-"""Finding mistakes in a folder recording before training on it."""
+"""Finding mistakes in a recording before training on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from perception.adapters.files import file_remarks
-from perception.data.base import IGNORE_LABEL
+from perception.data.base import IGNORE_LABEL, Recording
 from perception.data.files import BLACK_AND_WHITE, is_black_and_white, read_labels
 from perception.data.folder import RIG, FolderRecording
 from perception.data.layout import FRAMES, parse_frames
@@ -89,14 +89,76 @@ def _fault(error: AnySenseError, root: Path, where: str) -> Finding:
     return Finding("error", place, " ".join(f"{error.message}{hint}".split()))
 
 
-class _FolderCheck:
+class _Findings:
     """Collects the findings of one recording."""
 
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.findings: list[Finding] = []
+
+    def add(self, severity: Literal["error", "warning"], where: str, message: str) -> None:
+        self.findings.append(Finding(severity, where, message))
+
+    @contextmanager
+    def reported(self, where: str) -> Iterator[None]:
+        """Turn what is raised into a finding, so that the next file gets its turn."""
+        try:
+            yield
+        except AnySenseError as error:
+            self.findings.append(_fault(error, self.root, where))
+        except Exception as error:  # a checker goes on whatever a decoder thinks of a file
+            self.add("error", where, f"cannot be read: {type(error).__name__}: {error}")
+
+
+def check_recording(
+    recording: Recording, progress: Callable[[Iterable[int]], Iterable[int]] = lambda items: items
+) -> list[Finding]:
+    """Check what a reader of any kind of data gives; a frame that is wrong does not end it.
+
+    Looks for frames and truth that cannot be read, samples that no network could use, sensors that no
+    frame has, frames without any sample, stamps that do not rise, and truth that is never there.
+    """
+    found = _Findings(recording.root)
+    seen: set[str] = set()
+    before: int | None = None
+    labeled, boxes = False, False
+    for index in progress(range(len(recording))):
+        name = recording.ids[index]
+        with found.reported(name):
+            frame = recording.frame(index)
+            seen |= set(frame)
+            if not len(frame):
+                found.add("error", name, "no sensor has a sample of this frame")
+            if before is not None and frame.stamp_ns is not None and frame.stamp_ns <= before:
+                found.add("error", name, "stamp does not rise")
+            before = frame.stamp_ns
+            for sensor, sample in frame.items():
+                with found.reported(f"{sensor}/{name}"):
+                    for text in _CHECKS[sample.kind](sample):
+                        found.add("error", f"{sensor}/{name}", text)
+        with found.reported(f"truth of {name}"):
+            truth = recording.truth(index)
+            labeled |= truth.labels is not None and bool((truth.labels != IGNORE_LABEL).any())
+            boxes |= truth.boxes is not None
+    info = recording.info
+    for sensor in info.sensors.keys() - seen:
+        found.add("error", sensor, "no frame has a sample")
+    for classes, there, what in (
+        (info.seg_classes, labeled, "a labeled pixel"),
+        (info.det_classes, boxes, "boxes"),
+    ):
+        if classes and not there:
+            found.add("error", info.name, f"there are classes, but no frame has {what}")
+    return found.findings
+
+
+class _FolderCheck(_Findings):
+    """Collects the findings of a recording in the folder format."""
+
     def __init__(self, recording: FolderRecording) -> None:
+        super().__init__(recording.root)
         self.recording = recording
         self.layout = recording.layout
-        self.root = recording.root
-        self.findings: list[Finding] = []
         self.medians: dict[str, list[float]] = {}
         self.floats: set[str] = set()
         self.labeled = False
@@ -104,9 +166,6 @@ class _FolderCheck:
         self.black_and_white: list[str] = []
         self.remarks: dict[tuple[str, str], list[str]] = {}
         self.cameras: set[str] = set()
-
-    def add(self, severity: Literal["error", "warning"], where: str, message: str) -> None:
-        self.findings.append(Finding(severity, where, message))
 
     def index(self, *, complete: bool) -> None:
         """What the table of frames, if `complete`, and the lists of files tell."""
@@ -174,7 +233,7 @@ class _FolderCheck:
         name, stamp = self.recording.ids[index], self.recording.stamp_ns(index)
         missing = 0
         for sensor in self.recording.sensors:
-            with self._reported(f"{sensor}/{name}"):
+            with self.reported(f"{sensor}/{name}"):
                 sample = self.recording.sample(sensor, name, stamp)
                 if sample is not None:
                     self._sample(f"{sensor}/{name}", sample)
@@ -184,20 +243,10 @@ class _FolderCheck:
                     self.add("warning", f"{sensor}/{name}", "sample is missing")
         if missing == len(self.recording.sensors):
             self.add("error", name, "no sensor has a sample of this frame")
-        with self._reported(f"labels/{name}"):
+        with self.reported(f"labels/{name}"):
             self._labels(name)
-        with self._reported(f"boxes/{name}"):
+        with self.reported(f"boxes/{name}"):
             self._boxes(name)
-
-    @contextmanager
-    def _reported(self, where: str) -> Iterator[None]:
-        """Turn what is raised into a finding, so that the next file gets its turn."""
-        try:
-            yield
-        except AnySenseError as error:
-            self.findings.append(_fault(error, self.root, where))
-        except Exception as error:  # a checker goes on whatever a decoder thinks of a file
-            self.add("error", where, f"cannot be read: {type(error).__name__}: {error}")
 
     def _sample(self, where: str, sample: Sample) -> None:
         own, sensor = self.recording.sensors[sample.sensor], sample.sensor

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.errors import AnySenseError, ConfigError
-from perception.models.anyfuse import AnyFuse
-from perception.models.interface import FusionModel, Inputs
-from perception.models.zoo.adapnet import AdapNet
-from perception.models.zoo.any2seg import Any2Seg
-from perception.models.zoo.blocked import BlockedAnyFuse
-from perception.models.zoo.featenhancer import EnhancedAnyFuse
-from perception.models.zoo.multimae import MultiMAE
-from perception.models.zoo.multimodn import MultiModN
-from perception.models.zoo.recurrent import RecurrentMixer
-from perception.models.zoo.segmif import SegMiF
-from perception.models.zoo.ssma import SSMA
-from perception.models.zoo.tokens import SharedTokens
+from perception.plugins import Registry
 
-MODELS: dict[str, type[FusionModel]] = {
-    "anyfuse": AnyFuse,
-    "adapnet++": AdapNet,
-    "ssma": SSMA,
-    "multimodn": MultiModN,
-    "featenhancer": EnhancedAnyFuse,
-    "segmif": SegMiF,
-    "any2seg": Any2Seg,
-    "tokens": SharedTokens,
-    "multimae": MultiMAE,
-    "mixer": RecurrentMixer,
-    "blocked": BlockedAnyFuse,
-}
+if TYPE_CHECKING:
+    from perception.models.interface import FusionModel, Inputs
+
+
+def _check(name: str, model: Any) -> None:
+    from perception.models.interface import FusionModel, ModelCard
+
+    if not (isinstance(model, type) and issubclass(model, FusionModel)):
+        raise TypeError("is no subclass of FusionModel")
+    if not isinstance(getattr(model, "card", None), ModelCard):
+        raise TypeError("has no card, which is a ModelCard")
+    features = getattr(model, "feature_names", ())
+    if isinstance(features, str) or not features:
+        raise TypeError("has no feature_names, a tuple of what encode gives")
+
+
+MODELS: Registry[type[FusionModel]] = Registry(
+    "models",
+    "model",
+    {
+        "anyfuse": "perception.models.anyfuse:AnyFuse",
+        "adapnet++": "perception.models.zoo.adapnet:AdapNet",
+        "ssma": "perception.models.zoo.ssma:SSMA",
+        "multimodn": "perception.models.zoo.multimodn:MultiModN",
+        "featenhancer": "perception.models.zoo.featenhancer:EnhancedAnyFuse",
+        "segmif": "perception.models.zoo.segmif:SegMiF",
+        "any2seg": "perception.models.zoo.any2seg:Any2Seg",
+        "tokens": "perception.models.zoo.tokens:SharedTokens",
+        "multimae": "perception.models.zoo.multimae:MultiMAE",
+        "mixer": "perception.models.zoo.recurrent:RecurrentMixer",
+        "blocked": "perception.models.zoo.blocked:BlockedAnyFuse",
+    },
+    _check,
+)
 
 
 def build_model(
@@ -47,10 +57,9 @@ def build_model(
     Raises:
         ConfigError: unknown name or option, or the model does not take these modalities or tasks.
     """
-    if name not in MODELS:
-        raise ConfigError(f"unknown model '{name}'", hint=", ".join(MODELS))
+    kind = MODELS.named(name, "model.name")
     try:
-        return MODELS[name](
+        return kind(
             modalities,
             seg_classes=seg_classes,
             det_classes=det_classes,
@@ -61,4 +70,4 @@ def build_model(
         raise
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         # Options of any type reach layers whose own errors say little: a negative width, for example.
-        raise ConfigError(f"model '{name}': {error}", where="model.options") from error
+        raise ConfigError(f"{MODELS.place(name)}: {error}", where="model.options") from error

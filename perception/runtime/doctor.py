@@ -16,6 +16,7 @@ import numpy as np
 
 from perception.errors import EngineError
 from perception.files.folders import scratch_folder
+from perception.plugins import examined
 from perception.runtime.engines.cuda_driver import Driver, examine_driver
 from perception.runtime.engines.measured import cpu_name
 from perception.runtime.engines.probe import TINY_GRAPH
@@ -60,7 +61,7 @@ class Check:
     """One finding.
 
     Attributes:
-        group: system, gpu, backend, training or robot.
+        group: system, gpu, backend, training, robot or plug-in.
         name: what was looked at.
         status: `ok`, `missing` (not there, nothing wrong) or `broken` (there, but does not work).
         detail: version, model or reason.
@@ -100,7 +101,7 @@ def examine(root: Path = Path("/")) -> list[Check]:
     checks = [*_system(root, jetson), *_gpu(driver, jetson)]
     checks.append(_package("gpu", "pycuda", "pycuda", f"{build}pip install pycuda"))
     checks += [_on_jetson(try_backend(name), jetson) for name in BACKENDS]
-    return [*checks, *_training(driver), _robot(root)]
+    return [*checks, *_training(driver), _robot(root), *_plugins()]
 
 
 def report(checks: list[Check]) -> dict[str, Any]:
@@ -251,6 +252,16 @@ def _robot(root: Path) -> Check:
         fix = f"source /opt/ros/{installed[-1]}/setup.bash"
         return Check("robot", "ROS 2", "missing", f"{installed[-1]} is not sourced", fix)
     return Check("robot", "ROS 2", "missing", "not installed", _ROS_INSTALL)
+
+
+def _plugins() -> list[Check]:
+    """What other distributions bring, each imported: one that cannot be is broken, and says why."""
+    return [
+        Check("plug-in", f"{p.group} {p.name}", "broken", f"{p.distribution}: {p.problem}")
+        if p.problem
+        else Check("plug-in", f"{p.group} {p.name}", "ok", p.distribution)
+        for p in examined()
+    ]
 
 
 def _version(module: str) -> str:

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from perception.data.base import Recording, RecordingInfo
 from perception.data.classes import require_same_classes
-from perception.data.registry import open_recording, parse_data_argument
+from perception.data.registry import kind_name, open_recording, parse_data_argument
 from perception.errors import ConfigError, DataError
 from perception.models.interface import FusionModel
 from perception.models.registry import build_model
@@ -49,8 +49,9 @@ def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
     else:
         val_kind, val_root = parse_data_argument(config.data.val_source)
         train = open_recording(kind, root, **options)
+        same = kind_name(val_kind) == kind_name(kind)
         # Options are those of the configured kind: another kind's reader does not know them.
-        val = open_recording(val_kind, val_root, **(options if val_kind == kind else {}))
+        val = open_recording(val_kind, val_root, **(options if same else {}))
         require_same_classes(
             train.info, val.info, config.tasks, what="data.source", where="data.val_source"
         )

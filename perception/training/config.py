@@ -62,7 +62,7 @@ class DataSpec(_Spec):
 
     source: str
     val_source: str | None = None
-    only: Literal["day", "night"] | None = None
+    only: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     sampling: Literal["uniform", "rare_classes"] = "uniform"
 

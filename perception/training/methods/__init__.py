@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from perception.errors import AnySenseError, ConfigError
 from perception.models.interface import FusionModel
+from perception.plugins import Registry
 from perception.training.config import MethodSpec
-from perception.training.methods.agm import AdaptiveGradientModulation
 from perception.training.methods.base import TrainingMethod
-from perception.training.methods.distill import Distillation
-from perception.training.methods.fuller import GradientCalibration
-from perception.training.methods.sandwich import Sandwich
 
-METHODS: dict[str, type[TrainingMethod]] = {
-    "plain": TrainingMethod,
-    "agm": AdaptiveGradientModulation,
-    "fuller": GradientCalibration,
-    "distill": Distillation,
-    "sandwich": Sandwich,
-}
+
+def _check(name: str, method: Any) -> None:
+    if not (isinstance(method, type) and issubclass(method, TrainingMethod)):
+        raise TypeError("is no subclass of TrainingMethod")
+
+
+METHODS: Registry[type[TrainingMethod]] = Registry(
+    "methods",
+    "method",
+    {
+        "plain": TrainingMethod,
+        "agm": "perception.training.methods.agm:AdaptiveGradientModulation",
+        "fuller": "perception.training.methods.fuller:GradientCalibration",
+        "distill": "perception.training.methods.distill:Distillation",
+        "sandwich": "perception.training.methods.sandwich:Sandwich",
+    },
+    _check,
+)
 
 
 def build_method(spec: MethodSpec, model: FusionModel) -> TrainingMethod:
@@ -26,16 +36,13 @@ def build_method(spec: MethodSpec, model: FusionModel) -> TrainingMethod:
     Raises:
         ConfigError: unknown name or option.
     """
-    if spec.name not in METHODS:
-        raise ConfigError(
-            f"unknown method '{spec.name}'", where="method.name", hint=", ".join(METHODS)
-        )
+    method = METHODS.named(spec.name, "method.name")
     try:
-        return METHODS[spec.name](model, **spec.options)
+        return method(model, **spec.options)
     except AnySenseError:
         raise
     except (TypeError, ValueError, LookupError) as error:
-        raise ConfigError(f"method '{spec.name}': {error}", where="method.options") from error
+        raise ConfigError(f"{METHODS.place(spec.name)}: {error}", where="method.options") from error
 
 
 __all__ = ["METHODS", "TrainingMethod", "build_method"]

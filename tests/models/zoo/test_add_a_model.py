@@ -26,7 +26,7 @@ def test_the_documented_example_builds_and_exports(
     module = types.ModuleType("documented_example")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(code, str(PAGE), "exec"), module.__dict__)
-    monkeypatch.setitem(MODELS, "mean", module.MeanFusion)
+    monkeypatch.setitem(MODELS.own, "mean", module.MeanFusion)
     model = build_model("mean", ("rgb", "depth"), 5, 0, pretrained=False, options={"width": 8})
     images = {"rgb": torch.randn(1, 3, 32, 64), "depth": torch.randn(1, 2, 32, 64)}
     for spec in graph_specs(model, images):

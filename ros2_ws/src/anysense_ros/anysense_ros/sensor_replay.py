@@ -23,7 +23,7 @@ from anysense_ros.conversions import to_stamp
 from perception.adapters.messages import TF
 from perception.bags.files import messages_of, read_bag
 from perception.bags.messages import BagMessage
-from perception.data.registry import KINDS, open_recording, parse_data_argument
+from perception.data.registry import READERS, kind_name, open_recording, parse_data_argument
 from perception.errors import AnySenseError, ConfigError
 
 _AHEAD = 32
@@ -84,7 +84,7 @@ class SensorReplay(Node):  # type: ignore[misc]
 
     def _messages(self) -> Iterator[BagMessage]:
         kind, colon, _ = self._source.partition(":")
-        if colon and kind in KINDS:
+        if colon and kind_name(kind) in READERS:
             return messages_of(open_recording(*parse_data_argument(self._source)), RosCodec())
         return read_bag(Path(self._source))
 
