@@ -75,7 +75,7 @@ class PlainNode(Node):  # type: ignore[misc]
     def _run(self, rgb: Image, depth: Image) -> None:
         from perception.geometry.grid import GridMap
         from perception.preprocess.sample import preprocess_sample
-        from perception.runtime.postprocess import segment
+        from perception.tasks.segmentation import label_confidence, label_pixels
 
         color = np.frombuffer(rgb.data, np.uint8).reshape(rgb.height, rgb.width, 3).copy()
         meters = np.frombuffer(depth.data, np.float32).reshape(depth.height, depth.width).copy()
@@ -96,7 +96,9 @@ class PlainNode(Node):  # type: ignore[misc]
             )
         )
         grid = GridMap.fit((rgb.height, rgb.width), self._contract.grid)
-        labels, _ = segment(grid.crop(outputs["seg_logits"][0]), grid.source)
+        logits = grid.crop(outputs["seg_logits"][0])
+        labels = label_pixels(logits, grid.source)
+        label_confidence(logits, grid.source)
         self._publisher.publish(image(labels, rgb.header))
 
 

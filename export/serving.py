@@ -1,7 +1,7 @@
 """Graphs for other runtimes: a Triton model repository, parameters for Isaac ROS's TensorRT node.
 
 Both run the graph alone.  What is around it, preprocessing by the bundle's contract and decoding of the
-outputs, stays with the caller: `perception.preprocess` and `perception.runtime.postprocess`.
+outputs, stays with the caller: `perception.preprocess` and `perception.tasks`.
 """
 
 from __future__ import annotations

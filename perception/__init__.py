@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from perception.runtime.collector import SensorTiming as SensorTiming
     from perception.runtime.pipeline import Pipeline as Pipeline
     from perception.runtime.policy import Policy as Policy
-    from perception.runtime.result import Detections as Detections
     from perception.runtime.result import Result as Result
     from perception.runtime.result import SensorWarning as SensorWarning
     from perception.runtime.stream import Listener as Listener
     from perception.runtime.stream import Stream as Stream
     from perception.runtime.stream import StreamSettings as StreamSettings
+    from perception.tasks.boxes2d import Detections as Detections
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ _EXPORTS = {
     "AnySenseError": "perception.errors",
     "Bundle": "perception.runtime.bundle",
     "Collector": "perception.runtime.collector",
-    "Detections": "perception.runtime.result",
+    "Detections": "perception.tasks.boxes2d",
     "Frame": "perception.frame",
     "KINDS": "perception.frame",
     "Listener": "perception.runtime.stream",

@@ -138,7 +138,8 @@ def _load(args: argparse.Namespace, name: str, path: Path, contract: PreprocessC
 def run(args: argparse.Namespace) -> int:
     """Run one frame; writes result.json, overlay.png, by task labels and confidence, and image_*.png."""
     from perception.runtime.pipeline import Pipeline
-    from perception.viz.overlay import colorize_labels, draw_result
+    from perception.tasks.registry import TASKS
+    from perception.viz.overlay import draw_result
 
     pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args))
     frame = load_frame(args, pipeline.manifest.inputs)
@@ -148,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
             f"bundle {pipeline.manifest.name} takes {', '.join(pipeline.sensors)}, "
             f"not {', '.join(foreign)}"
         )
+    pipeline.wanted, specs = pipeline.parts, pipeline.manifest.tasks.every
     result = pipeline(frame)
     for line in result.lines:
         warn(line)
@@ -156,14 +158,9 @@ def run(args: argparse.Namespace) -> int:
     if not result.used:
         raise ConfigError("no sensor was usable", hint="see the warnings above")
     write_image(args.out / "overlay.png", draw_result(pipeline.manifest, frame, result))
-    if result.labels is not None and result.confidence is not None:
-        write_image(args.out / "labels.png", result.labels)
-        colors = colorize_labels(result.labels, pipeline.manifest.seg_classes)
-        write_image(args.out / "labels_color.png", colors)
-        confidence = (result.confidence * 255).round().astype("uint8")
-        write_image(args.out / "confidence.png", confidence)
-    for name, picture in result.images.items():
-        write_image(args.out / f"image_{name}.png", picture)
+    for name, value in result.values.items():
+        for file, picture in TASKS[name].files(value, specs[name]).items():
+            write_image(args.out / f"{file}.png", picture)
     used = ", ".join(result.used)
     say(
         f"{result.state}: used {used}; {result.total_ms:.1f} ms on {result.backend}; wrote {args.out}"
@@ -173,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
 
 def result_fields(pipeline: Any, result: Any) -> dict[str, Any]:
     """A result as plain values."""
-    import numpy as np
+    from perception.tasks.registry import TASKS
 
     manifest = pipeline.manifest
     out: dict[str, Any] = {
@@ -186,25 +183,7 @@ def result_fields(pipeline: Any, result: Any) -> dict[str, Any]:
         "warnings": list(result.lines),
         "timings_ms": {k: round(v, 3) for k, v in result.timings.items()},
     }
-    if result.labels is not None:
-        ids, counts = np.unique(result.labels, return_counts=True)
-        names = {c.id: c.name for c in manifest.seg_classes}
-        shares = {
-            names.get(int(i), str(i)): float(n / counts.sum())
-            for i, n in zip(ids, counts, strict=True)
-        }
-        out["segmentation"] = dict(sorted(shares.items(), key=lambda item: -item[1]))
-        out["mean_confidence"] = float(result.confidence.mean())
-    if result.boxes is not None:
-        names = {c.id: c.name for c in manifest.det_classes}
-        out["boxes"] = [
-            {
-                "class": names.get(int(k), str(k)),
-                "score": round(float(s), 4),
-                "xyxy": [round(float(v), 1) for v in box],
-            }
-            for box, s, k in zip(
-                result.boxes.xyxy, result.boxes.scores, result.boxes.class_ids, strict=True
-            )
-        ]
+    specs = manifest.tasks.every
+    for name, value in result.values.items():
+        out |= TASKS[name].to_dict(value, specs[name])
     return out

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from perception.data.base import RecordingInfo
 from perception.errors import AnySenseError, ConfigError
-from perception.metrics.evaluate import BACKGROUND
 from perception.runtime.bundle import Bundle, bundle_folders
 from perception.runtime.manifest import BundleManifest
+from perception.tasks.matching import BACKGROUND
 
 
 @dataclass(frozen=True)

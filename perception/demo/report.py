@@ -14,6 +14,7 @@ from perception.demo.runner import DemoRecord, PhaseRecord
 from perception.demo.scenario import sensor_title
 from perception.files.text import html_text
 from perception.files.writing import write_text
+from perception.tasks.registry import judged
 
 _STYLE = Path(__file__).with_name("report.css")
 
@@ -88,11 +89,10 @@ def _header(record: DemoRecord) -> str:
 
 
 def _score_name(record: DemoRecord) -> tuple[str, str] | None:
-    scorers = [p.scorer for p in record.phases if p.scorer is not None]
-    if any(s.segments and s.confusion.truth_pixels.sum() for s in scorers):
-        return "miou", "mIoU"
-    if any(s.detects and s.boxes for s in scorers):
-        return "ap50", "AP50"
+    scores = [p.scorer.scores() for p in record.phases if p.scorer is not None]
+    for name, title in judged(record.pipeline.manifest.tasks).items():
+        if any(row.get(name) is not None for row in scores):
+            return name, title
     return None
 
 
@@ -189,7 +189,7 @@ def _gallery(record: DemoRecord) -> str:
 
 def _legend(record: DemoRecord) -> str:
     manifest = record.pipeline.manifest
-    classes = manifest.seg_classes or manifest.det_classes
+    classes = next((spec.labels for spec in manifest.tasks.root.values() if spec.labels), ())
     keys = "".join(
         f"<span class='key'><i style='background:rgb{tuple(c.color)}'></i>{html_text(c.name)}</span>"
         for c in classes

@@ -19,7 +19,9 @@ from perception.files.writing import write_image, writing
 from perception.frame import Frame
 from perception.metrics.evaluate import LOW_SCORE, Scorer
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.result import Detections, Result
+from perception.runtime.result import Result
+from perception.tasks.registry import TASKS, parts_of
+from perception.tasks.spec import TaskSpec
 from perception.viz.overlay import draw_result, draw_sample
 
 TILE_WIDTH = 320
@@ -77,13 +79,11 @@ def run_demo(
         PhaseRecord(p, _scorer(pipeline, recording), _scorer(reference, recording))
         for p in scenario
     ]
-    before = pipeline.min_score
-    boxes = pipeline.manifest.tasks.boxes2d
-    usual = boxes.score_threshold if boxes is not None else 0.0
-    shown_score = usual if before is None else before
+    before, specs = pipeline.min_score, pipeline.manifest.tasks.every
     for each in (pipeline, reference):
         each.min_score = LOW_SCORE
         each.expected = sensors  # a sensor that the recording never had is not missed
+        each.wanted = parts_of(specs, lambda task: task.draw or task.meter)
     pictures = out / "overlays"
     pictures.mkdir(parents=True, exist_ok=True)
     rows, mosaics = [], []
@@ -98,7 +98,7 @@ def run_demo(
         rows.append(_row(index, sensors, record.phase, result, accuracy))
         if result.used:
             record.latencies.append(result.total_ms)
-        mosaic = draw_mosaic(pipeline, clean, frame, _above(result, shown_score), record.phase)
+        mosaic = draw_mosaic(pipeline, clean, frame, _above(result, specs, before), record.phase)
         mosaics.append(mosaic)
         if index in _showcase(record.phase):
             path = pictures / f"{index:05d}.jpg"
@@ -149,24 +149,16 @@ def _score(
     if record.phase.faults:
         reference.reset()
         record.reference.add(reference(clean), truth)
-    out: dict[str, float] = {}
-    if scorer.segments and truth.labels is not None:
-        labels = scorer.labels(result, truth.labels.shape)
-        known = truth.labels != 255
-        if known.any():
-            out["pixel_accuracy"] = float((labels == truth.labels)[known].mean())
-    return out
+    return scorer.of_frame(result, truth)
 
 
-def _above(result: Result, threshold: float) -> Result:
-    """The result with only the boxes that a user would be shown."""
-    if result.boxes is None:
-        return result
-    keep = result.boxes.scores >= threshold
-    kept = Detections(
-        result.boxes.xyxy[keep], result.boxes.scores[keep], result.boxes.class_ids[keep]
-    )
-    return replace(result, boxes=kept)
+def _above(result: Result, specs: Mapping[str, TaskSpec], score: float | None) -> Result:
+    """The result with only what a user would be shown."""
+    values = {
+        name: value if (above := TASKS[name].above) is None else above(value, specs[name], score)
+        for name, value in result.values.items()
+    }
+    return replace(result, values=values)
 
 
 def _row(

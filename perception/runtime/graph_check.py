@@ -6,7 +6,7 @@ understood it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from perception.errors import BundleError
@@ -14,9 +14,8 @@ from perception.files.limits import MAX_TENSOR_BYTES
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.onnx_file import FLOAT32, GraphInfo, size_of
 from perception.runtime.wiring import PRESENCE
-
-Shape = tuple[int | None, ...]
-"""A dimension that varies is None."""
+from perception.tasks.registry import TASKS
+from perception.tasks.task import Shape
 
 
 @dataclass(frozen=True)
@@ -107,19 +106,17 @@ def check_composed(
     _check_outputs(manifest, graph)
 
 
-def expected_outputs(manifest: BundleManifest) -> dict[str, Shape]:
-    """What a fuser gives by the manifest; sizes that it leaves open are None."""
-    wanted: dict[str, Shape] = {}
-    if manifest.tasks.segmentation is not None:
-        wanted["seg_logits"] = (1, len(manifest.seg_classes), None, None)
-    if manifest.tasks.boxes2d is not None:
-        grid, count = manifest.inputs.grid, len(manifest.det_classes)
-        for stride in manifest.tasks.boxes2d.strides:
-            exact = grid.height % stride == 0 and grid.width % stride == 0
-            cells = (grid.height // stride, grid.width // stride) if exact else (None, None)
-            wanted[f"det_cls_{stride}"] = (1, count, *cells)
-            wanted[f"det_box_{stride}"] = (1, 4, *cells)
-    return wanted | {f"image_{name}": (1, None, None, None) for name in manifest.images}
+def expected_outputs(manifest: BundleManifest, found: Collection[str] = ()) -> dict[str, Shape]:
+    """What a fuser gives by the manifest; sizes that it leaves open are None.
+
+    Args:
+        manifest: the bundle's.
+        found: names of the graph's outputs, which say which form of each task it has.
+    """
+    grid, wanted = manifest.inputs.grid, dict[str, Shape]()
+    for name, spec in manifest.tasks.items():
+        wanted |= TASKS[name].form(spec, (grid.height, grid.width), found)
+    return wanted
 
 
 def _check_inputs(graph: Signature, wanted: Mapping[str, Shape | None]) -> None:
@@ -136,7 +133,7 @@ def _check_inputs(graph: Signature, wanted: Mapping[str, Shape | None]) -> None:
 
 
 def _check_outputs(manifest: BundleManifest, graph: Signature) -> None:
-    for name, shape in expected_outputs(manifest).items():
+    for name, shape in expected_outputs(manifest, graph.outputs).items():
         if name not in graph.outputs:
             raise BundleError(f"has no output {name}", where=graph.where)
         if not fits(graph.outputs[name], shape):

@@ -6,29 +6,27 @@ It is written once and never again; what is measured of a bundle later lies besi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
-    WrapSerializer,
     model_validator,
 )
 
-from perception.data.base import ClassInfo
 from perception.errors import BundleError
 from perception.files.containers import stays_inside
 from perception.files.limits import MAX_ARCHIVE_FILES
-from perception.frame import KINDS, subset_name, subsets_of
+from perception.frame import KINDS, subsets_of
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.schema1 import SCHEMA_1, from_schema_1, in_schema_1
 from perception.runtime.wiring import Wiring
+from perception.tasks.spec import ClassSpec, Frozen, Label, Spec
+from perception.tasks.specs import TaskSpecs
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -38,36 +36,11 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _DEEPEST_RECORD = 16
 DIGEST = r"^[0-9a-f]{64}$"
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-def _write_plain(value: Any, handler: Any) -> Any:
-    return handler(dict(value))
-
-
-Frozen = Annotated[
-    Mapping[K, V],
-    AfterValidator(lambda found: MappingProxyType(dict(found))),
-    WrapSerializer(_write_plain),
-]
-"""A mapping that cannot be changed, written as a plain one."""
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable() or text != text.strip():
-        raise ValueError("must be printable text without spaces at its ends")
-    return text
-
 
 def _no_control(text: str) -> str:
     if not all(c.isprintable() or c in "\n\t" for c in text):
         raise ValueError("must not hold control characters")
     return text
-
-
-Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
-"""A short name for people, of any script."""
 
 
 def _inside(name: str) -> str:
@@ -99,98 +72,7 @@ Notes = Annotated[Mapping[str, Any], BeforeValidator(_plain)]
 """What is kept for people and tools: numbers, text, lists and mappings."""
 
 
-_Channel = Annotated[int, Field(ge=0, le=255)]
-
-
-class Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
-
-
 S = TypeVar("S", bound=Spec)
-
-
-class ClassSpec(Spec):
-    """One class: its id in the output, name and RGB color."""
-
-    id: int = Field(ge=0, le=254)
-    name: Label
-    color: tuple[_Channel, _Channel, _Channel]
-
-    def info(self) -> ClassInfo:
-        """As a `ClassInfo`."""
-        return ClassInfo(self.id, self.name, self.color)
-
-
-def _by_id(classes: tuple[ClassSpec, ...]) -> tuple[ClassSpec, ...]:
-    """The classes in the order of the network's outputs, whatever order they are listed in."""
-    ordered = tuple(sorted(classes, key=lambda c: c.id))
-    for wanted, found in enumerate(ordered):
-        if found.id != wanted:
-            what = f"id {found.id} is given twice" if found.id < wanted else f"no id {wanted}"
-            raise ValueError(f"{what}: ids must be 0 to {len(classes) - 1}, each once")
-    return ordered
-
-
-Classes = Annotated[tuple[ClassSpec, ...], AfterValidator(_by_id)]
-
-
-class SegmentationSpec(Spec):
-    """Semantic classes, in the order of the network's outputs.
-
-    `temperatures` are by subset, such as `rgb+depth`: logits are divided by it where confidence is
-    computed; 1 where none is given.
-    """
-
-    classes: Classes = Field(min_length=1)
-    temperatures: Frozen[str, Annotated[float, Field(gt=0, le=1e3)]] = Field(
-        default_factory=lambda: MappingProxyType({})
-    )
-
-
-class Boxes2dSpec(Spec):
-    """Classes of boxes, and how boxes are decoded."""
-
-    classes: Classes = Field(min_length=1)
-    strides: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
-        (8, 16, 32), min_length=1, max_length=16
-    )
-    score_threshold: float = Field(0.3, gt=0, lt=1)
-    nms_iou: float = Field(0.6, gt=0, le=1)
-    max_detections: int = Field(100, ge=1, le=100_000)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Boxes2dSpec:
-        if len(set(self.strides)) < len(self.strides):
-            raise ValueError("a stride is given twice")
-        return self
-
-
-class PicturesSpec(Spec):
-    """Names of the pictures that the model makes besides, see `Result.images`."""
-
-    names: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], ...] = Field(
-        min_length=1
-    )
-
-    @model_validator(mode="after")
-    def _distinct(self) -> PicturesSpec:
-        if len(set(self.names)) < len(self.names):
-            raise ValueError("an image is given twice")
-        return self
-
-
-class Tasks(Spec):
-    """What comes out, by task."""
-
-    segmentation: SegmentationSpec | None = None
-    boxes2d: Boxes2dSpec | None = None
-    pictures: PicturesSpec | None = None
-
-    @model_validator(mode="after")
-    def _some(self) -> Tasks:
-        if self.segmentation is None and self.boxes2d is None:
-            raise ValueError("needs segmentation or boxes2d")
-        return self
 
 
 class GraphFile(Spec):
@@ -252,7 +134,7 @@ class BundleManifest(Spec):
     inputs: PreprocessContract
     reference: tuple[str, ...] = ()
     judged: tuple[str, ...] = ()
-    tasks: Tasks
+    tasks: TaskSpecs
     graphs: Graphs
     training: Notes = Field(default_factory=dict)
     model: Notes = Field(default_factory=dict)
@@ -275,12 +157,9 @@ class BundleManifest(Spec):
             )
         if not set(self.reference) <= set(names) or len(set(self.reference)) < len(self.reference):
             raise ValueError("reference names what is no input, or one twice")
-        segmentation = self.tasks.segmentation
-        for where, listed in (
-            ("graphs.subsets", graphs.subsets),
-            ("judged", self.judged),
-            ("temperatures", segmentation.temperatures if segmentation is not None else ()),
-        ):
+        for spec in self.tasks.root.values():
+            spec.check(names)
+        for where, listed in (("graphs.subsets", graphs.subsets), ("judged", self.judged)):
             if len(set(listed)) < len(listed):
                 raise ValueError(f"{where}: a subset is given twice")
             for name in listed:
@@ -323,13 +202,6 @@ class BundleManifest(Spec):
     def subsets(self) -> list[tuple[str, ...]]:
         """The subsets that accuracy is told of, larger ones first."""
         return [tuple(n.split("+")) for n in self.judged] or subsets_of(self.inputs.names)
-
-    def temperature(self, names: Iterable[str]) -> float:
-        """What logits are divided by where the confidence of a result from these inputs is computed."""
-        spec = self.tasks.segmentation
-        if spec is None or not spec.temperatures:
-            return 1.0
-        return spec.temperatures.get(subset_name(names), 1.0)
 
     def reference_order(self) -> tuple[str, ...]:
         """All inputs, the one first in whose pixels results are given if it was used."""

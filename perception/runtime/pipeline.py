@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from perception.errors import AnySenseError, BlindError, EngineError, InputError
 from perception.frame import Frame, Kind, Sample
@@ -16,13 +17,14 @@ from perception.preprocess.sample import preprocess_sample, source_size
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import Engine
 from perception.runtime.health import HealthConfig, HealthMonitor
-from perception.runtime.interpret import PARTS, Interpreted, interpret
+from perception.runtime.interpret import interpret
 from perception.runtime.loading import load_pipeline_engines
 from perception.runtime.networks import Encoded, Networks
 from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
 from perception.runtime.wiring import wired_inputs
+from perception.tasks.registry import parts_of
 
 
 class Pipeline:
@@ -36,11 +38,14 @@ class Pipeline:
     Attributes:
         sensors: their names, in the order of the bundle's inputs.
         inputs: by sensor, the bundle's input that it is for.
+        parts: what results may hold, of all tasks of the bundle and of those that follow from them.
         expected: the sensors that state `full` and the confidence are measured against; all of
             `sensors` unless fewer are built in.
-        wanted: which of `PARTS` results hold; those that nobody reads need not be computed.
+        wanted: which of `parts` results hold; those that nobody reads need not be computed.  At first
+            all but those that are computed on request only, such as `points`.
         min_score: least score of a box; None for what the bundle says.  Average precision wants a
             lower one than a display.
+        points_stride: where points are made of a depth image, every such row and column is taken.
         clock: the time that samples without a stamp get, in nanoseconds; the system's.
     """
 
@@ -66,8 +71,10 @@ class Pipeline:
         self.sensors = tuple(self.inputs)
         self.expected = self.sensors
         policy.check(self.sensors)
-        self.wanted = PARTS
+        self.parts = parts_of(self.manifest.tasks.every, lambda task: True)
+        self.wanted = parts_of(self.manifest.tasks.every, lambda task: not task.on_request)
         self.min_score = min_score
+        self.points_stride = 2
         self._trust_plans, self._tf32 = trust_plans, tf32
         self.clock: Callable[[], int] = time.time_ns
         self.counters: Counter[str] = Counter()
@@ -370,19 +377,19 @@ class Pipeline:
         state = self.policy.state(there, self.expected, since_ms)
         used = self.usable(encoded)
         reference = self.reference(used)
-        found, stamp, output_ns = Interpreted(), about.stamp_ns, about.output_ns
+        values: Mapping[str, Any] = {}
+        stamp, output_ns = about.stamp_ns, about.output_ns
         if reference is not None:
-            found = self._answer(used, encoded, reference, watch)
+            values = self._answer(encoded, replace(about, used=used, reference=reference), watch)
             stamp = max(encoded[s].stamp_ns for s in used)
             output_ns = about.source_ns[reference]
         elif last is not None and state == "hold":
-            found = Interpreted(last.labels, last.confidence, last.boxes, dict(last.images))
-            stamp = last.stamp_ns
+            values, stamp = last.values, last.stamp_ns
         timings = watch.stop()
         timings.pop("wait", None)
         result = replace(
             about,
-            **vars(found),
+            values=values,
             used=used,
             state=state,
             stamp_ns=stamp,
@@ -399,23 +406,24 @@ class Pipeline:
         return result
 
     def _answer(
-        self,
-        used: tuple[str, ...],
-        encoded: Mapping[str, Encoded],
-        reference: str,
-        watch: Stopwatch,
-    ) -> Interpreted:
+        self, encoded: Mapping[str, Encoded], about: Result, watch: Stopwatch
+    ) -> dict[str, Any]:
         watch.lap("wait")
+        used = about.used
         outputs = self._networks.fuse({self.inputs[s]: encoded[s] for s in used})
         watch.lap("fuse")
         found = interpret(
             self.manifest,
             outputs,
-            encoded[reference].grid,
-            wanted=self.wanted,
-            factor=self.policy.confidence_factor(used, self.expected),
-            temperature=self.manifest.temperature(self.inputs[s] for s in used),
+            self.wanted,
+            reference=about.reference,
+            grids={s: encoded[s].grid for s in used},
+            samples={s: sample for s in used if (sample := about.samples.get(s)) is not None},
+            fresh=about.fresh,
+            inputs=tuple(self.inputs[s] for s in used),
+            confidence=self.policy.confidence_factor(used, self.expected),
             min_score=self.min_score,
+            stride=self.points_stride,
         )
         watch.lap("postprocess")
         return found

@@ -19,8 +19,9 @@ from perception.files.containers import Container, Folder
 from perception.files.limits import MAX_TEXT_BYTES
 from perception.files.text import decode_text, parse_yaml
 from perception.files.writing import write_yaml
-from perception.runtime.manifest import DIGEST, Frozen, Notes, Spec, validated
+from perception.runtime.manifest import DIGEST, Notes, validated
 from perception.runtime.schema1 import RECORDS as SCHEMA_1_FIELDS
+from perception.tasks.spec import Frozen, Spec
 
 MANIFEST, RECORDS = "bundle.yaml", "records.yaml"
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from perception.frame import Sample
+from perception.tasks.values import TaskValues
 
 PipelineState = Literal["full", "degraded", "hold", "stop"]
 """full: all expected sensors; degraded: some; hold: the last result goes on being given because
@@ -57,39 +55,12 @@ class EngineEvent:
 
 
 @dataclass(frozen=True)
-class Detections:
-    """2D boxes of one image, best first.
-
-    Attributes:
-        xyxy: (N, 4) float32, left, top, right, bottom in source pixels.
-        scores: (N,) float32 in 0..1.
-        class_ids: (N,) int64, indices into the bundle's detection classes.
-    """
-
-    xyxy: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    class_ids: NDArray[np.int64]
-
-    @staticmethod
-    def empty() -> Detections:
-        """No box."""
-        return Detections(
-            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-        )
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-
-@dataclass(frozen=True)
-class Result:
+class Result(TaskValues):
     """The answer for one frame.  Sensors are named in the order of the bundle's inputs.
 
     Attributes:
-        labels: (H, W) uint8 class ids in the source image's size, or None without segmentation.
-            This and the next two are None also where `Pipeline.wanted` leaves them out.
-        confidence: (H, W) float32 in 0..1, the probability of the label, derated when degraded.
-        boxes: detections, or None without a detection head.
+        values: by task, what it gives, where the bundle has it and `Pipeline.wanted` does not leave it
+            out; `labels`, `confidence`, `boxes`, `boxes3d`, `points` and `images` are of it.
         used: sensors that this result was computed from.
         present: sensors of which a sample came with the frame, usable or not.
         state: see `PipelineState`.
@@ -102,8 +73,6 @@ class Result:
         backend: name of the inference backend that ran; several joined by '+' when another had to
             take over some of the graphs.
         warnings: for every sensor with which something is wrong.
-        images: by name, (H, W, C) uint8 pictures that the model makes besides, in the source image's
-            size; `fused` is RGB.
         samples: those used, by sensor; of a stream with stamps on the reference clock.
         reference: the sensor whose pixels the result is given in; None without output.
         output_ns: that sample's stamp on its own clock, which rises from result to result of an
@@ -119,9 +88,7 @@ class Result:
         epoch: rises at every jump of the sensors' clock.
     """
 
-    labels: NDArray[np.uint8] | None = None
-    confidence: NDArray[np.float32] | None = None
-    boxes: Detections | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
     used: tuple[str, ...] = ()
     present: tuple[str, ...] = ()
     state: PipelineState = "stop"
@@ -131,7 +98,6 @@ class Result:
     timings: Mapping[str, float] = field(default_factory=dict)
     backend: str = ""
     warnings: tuple[SensorWarning, ...] = ()
-    images: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     samples: Mapping[str, Sample] = field(default_factory=dict)
     reference: str | None = None
     output_ns: int = 0

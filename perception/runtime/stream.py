@@ -61,7 +61,7 @@ class Listener:
         """Before each piece of work, and several times a lease without any."""
 
     def wanted(self) -> frozenset[str] | None:
-        """Which parts of results somebody listens to, of `perception.runtime.interpret.PARTS`."""
+        """Which parts of results somebody listens to, of `Pipeline.parts`."""
         return None
 
     def event(self, event: EngineEvent) -> None:

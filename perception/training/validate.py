@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from perception.data.base import IGNORE_LABEL, Boxes
 from perception.frame import subset_name, subsets_of
 from perception.metrics.detection import ScoredBoxes, average_precision
-from perception.runtime.postprocess import decode_detections
+from perception.tasks.boxes2d import decode_detections
 from perception.training.config import TrainConfig
 from perception.training.dataset import FusionDataset, network_inputs
 from perception.training.precision import autocast

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +9,10 @@ from numpy.typing import NDArray
 from perception.frame import Frame, Sample
 from perception.geometry.projection import project_lidar
 from perception.preprocess.sample import source_size
-from perception.runtime.manifest import BundleManifest, ClassSpec
-from perception.runtime.result import Detections, Result
-
-Image = NDArray[np.uint8]
-"""(H, W, 3) uint8 RGB."""
-
-
-def colorize_labels(labels: NDArray[np.uint8], classes: Sequence[ClassSpec]) -> Image:
-    """Label ids (H, W) as colors; ids without a class are black."""
-    table = np.zeros((256, 3), np.uint8)
-    for entry in classes:
-        table[entry.id] = entry.color
-    return table[labels]
+from perception.runtime.manifest import BundleManifest
+from perception.runtime.result import Result
+from perception.tasks.registry import TASKS
+from perception.tasks.task import Image
 
 
 def _mapped(values: NDArray[np.float32], low: float, high: float, colormap: int) -> Image:
@@ -74,37 +63,12 @@ def background(frame: Frame, reference: str | None) -> Image:
     return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
-def draw_boxes(image: Image, boxes: Detections, classes: Sequence[ClassSpec]) -> Image:
-    """Boxes with class name and score on a copy of `image`."""
-    image = np.ascontiguousarray(image).copy()
-    by_id = {c.id: c for c in classes}
-    thick = max(1, round(image.shape[1] / 400))
-    size = max(0.35, image.shape[1] / 1600)
-    for box, score, kind in zip(boxes.xyxy, boxes.scores, boxes.class_ids, strict=True):
-        entry = by_id.get(int(kind))
-        color = entry.color if entry else (255, 255, 255)
-        left, top, right, bottom = (int(v) for v in box)
-        cv2.rectangle(image, (left, top), (right, bottom), color, thick, cv2.LINE_AA)
-        text = f"{entry.name if entry else kind} {score:.2f}"
-        (wide, high), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-        y = max(top, high + base)
-        cv2.rectangle(image, (left, y - high - base), (left + wide, y), color, -1)
-        cv2.putText(
-            image, text, (left, y - base), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA
-        )
-    return image
-
-
 def draw_result(
     manifest: BundleManifest, frame: Frame, result: Result, opacity: float = 0.55
 ) -> Image:
-    """Labels blended over the picture, then boxes."""
-    image = background(frame, result.reference)
-    if result.labels is not None:
-        colors = colorize_labels(result.labels, manifest.seg_classes)
-        if colors.shape[:2] != image.shape[:2]:
-            image = cv2.resize(image, colors.shape[1::-1])
-        image = cv2.addWeighted(colors, opacity, image, 1 - opacity, 0)
-    if result.boxes is not None:
-        image = draw_boxes(image, result.boxes, manifest.det_classes)
+    """What each task draws, one over the other: labels blended over the picture, then boxes."""
+    image, specs = background(frame, result.reference), manifest.tasks.every
+    for name, value in result.values.items():
+        if (draw := TASKS[name].draw) is not None:
+            image = draw(image, value, specs[name], opacity)
     return image

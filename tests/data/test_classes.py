@@ -21,7 +21,9 @@ from perception.data.folder import FolderRecording, FolderWriter, folder_info
 from perception.errors import ConfigError, DataError
 from perception.metrics.evaluate import Scorer
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.result import Detections, Result
+from perception.runtime.result import Result
+from perception.tasks.boxes2d import Detections
+from perception.tasks.segmentation import Segmentation
 
 tables = st.lists(st.integers(0, 254), min_size=1, max_size=20, unique=True)
 
@@ -205,9 +207,7 @@ def test_scores_do_not_hang_on_the_numbering(
                 truth.boxes.xyxy, np.ones(len(truth.boxes.xyxy), np.float32), truth.boxes.class_ids
             )
             result = Result(
-                labels=truth.labels,
-                confidence=np.ones(truth.labels.shape, np.float32),
-                boxes=boxes,
+                values={"segmentation": Segmentation(truth.labels), "boxes2d": boxes},
                 used=("rgb",),
                 present=("rgb",),
                 state="full",

@@ -11,8 +11,8 @@ import torch
 from export.bundle_writer import ExportOptions, export_bundle
 from perception.cli.main import main
 from perception.data import open_recording
-from perception.runtime.pipeline import PARTS, Pipeline
-from perception.runtime.postprocess import as_picture
+from perception.runtime.pipeline import Pipeline
+from perception.tasks.pictures import as_picture
 from perception.training.building import build_from_config, describe_recording
 from perception.training.checkpoint import save_checkpoint
 from perception.training.config import TrainConfig
@@ -62,7 +62,7 @@ def test_segmif_runs_in_the_pipeline_and_gives_the_fused_picture(
     frame = recording.frame(0)
     pipeline.wanted = frozenset({"labels"})
     assert pipeline(frame).images == {}, "nobody reads them"
-    pipeline.wanted = PARTS
+    pipeline.wanted = pipeline.parts
     pipeline.reset()
     for subset in (("rgb", "thermal"), ("thermal",)):
         result = pipeline(frame.without(*(m for m in frame if m not in subset)))

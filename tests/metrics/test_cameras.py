@@ -24,8 +24,9 @@ from perception.geometry.transforms import RigidTransform
 from perception.metrics.evaluate import Scorer, evaluate_subsets, judged_subsets
 from perception.runtime.bundle import Bundle, write_bundle
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.result import Detections, Result
+from perception.runtime.result import Result
 from perception.sim.sensors import about_z, mount_sensors
+from perception.tasks.boxes2d import Detections
 from perception.viz.overlay import draw_result
 
 CAMERAS = ("front", "rear")
@@ -123,9 +124,7 @@ def test_boxes_are_brought_to_the_labeled_picture(small: SmallBundles, tmp_path:
     one = np.ones(1, np.float32), np.ones(1, np.int64)
     sample = Sample("rgb", np.zeros((20, 30, 3), np.uint8), sensor="rear")
     result = Result(
-        None,
-        None,
-        Detections(np.array([[10, 10, 20, 20]], np.float32), *one),
+        {"boxes2d": Detections(np.array([[10, 10, 20, 20]], np.float32), *one)},
         ("rear",),
         ("rear",),
         "full",
@@ -134,8 +133,9 @@ def test_boxes_are_brought_to_the_labeled_picture(small: SmallBundles, tmp_path:
         samples={"rear": sample},
         reference="rear",
     )
-    assert scorer.detections(result, (60, 60)).xyxy.tolist() == [[20, 30, 40, 60]]
-    assert scorer.detections(result).xyxy.tolist() == [[10, 10, 20, 20]]
+    meter = scorer.meters["boxes2d"]
+    assert meter.detections(result.boxes, (60, 60), (20, 30)).xyxy.tolist() == [[20, 30, 40, 60]]
+    assert meter.detections(result.boxes).xyxy.tolist() == [[10, 10, 20, 20]]
     scorer.add(result, recording.truth(0))
     assert scorer.scores()["ap50"] == pytest.approx(1)
 

@@ -17,7 +17,9 @@ from perception.data.base import Boxes, Truth
 from perception.errors import ConfigError
 from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.result import Detections, Result
+from perception.runtime.result import Result
+from perception.tasks.boxes2d import Detections
+from perception.tasks.segmentation import Segmentation
 
 NAMES = ["road", "wall", "background", "car", "tree"]
 
@@ -53,7 +55,9 @@ def _load(folder: Path, seg: Sequence[str], det: Sequence[str] = ()) -> Pipeline
 
 
 def _result(labels: Any = None, boxes: Detections | None = None, used: bool = True) -> Result:
-    return Result(labels, None, boxes, ("rgb",) if used else (), ("rgb",), "full", {}, 0)
+    values = {} if labels is None else {"segmentation": Segmentation(labels)}
+    values |= {} if boxes is None else {"boxes2d": boxes}
+    return Result(values, ("rgb",) if used else (), ("rgb",), "full", {}, 0)
 
 
 tables = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)
@@ -111,9 +115,9 @@ def _found(kinds: Sequence[int]) -> Detections:
 def test_boxes_are_compared_by_the_names_of_their_classes(folder: Path) -> None:
     pipeline = _load(folder, ["road"], ["car", "tree", "wall"])
     scorer = Scorer(pipeline, make_recording([], ["tree", "person", "car"]))
-    assert scorer.detects and not scorer.segments
+    assert [*scorer.meters] == ["boxes2d"]
     assert scorer.lacking == ["person"]
-    kept = scorer.detections(_result(boxes=_found([1, 1, 2, 0])))
+    kept = scorer.meters["boxes2d"].detections(_found([1, 1, 2, 0]))
     assert kept.class_ids.tolist() == [0, 0, 2]
     assert np.array_equal(kept.xyxy, _boxes([1, 1, 2, 0]).xyxy[[0, 1, 3]])
     # Two trees, a person and a car are there; what is called a wall is none of the recording's classes.
@@ -185,11 +189,12 @@ def test_without_an_answer_everything_is_missed(folder: Path) -> None:
 @given(st.integers(1, 4), st.integers(1, 4))
 def test_labels_of_another_size_are_brought_to_the_truths(folder: Path, fy: int, fx: int) -> None:
     scorer = Scorer(_load(folder, ["road", "wall"]), make_recording(["wall", "road"]))
+    meter = scorer.meters["segmentation"]
     labels = np.random.default_rng(0).integers(0, 2, (3, 5)).astype(np.uint8)
     large = np.repeat(np.repeat(labels, fy, axis=0), fx, axis=1)
-    got = scorer.labels(_result(labels), (3 * fy, 5 * fx))
+    got = meter.labels(Segmentation(labels), (3 * fy, 5 * fx))
     assert np.array_equal(got, 1 - large)
-    assert np.array_equal(scorer.labels(_result(large), (3, 5)), 1 - labels)
+    assert np.array_equal(meter.labels(Segmentation(large), (3, 5)), 1 - labels)
 
 
 def test_a_class_that_cannot_be_learned_is_left_out_of_the_mean(folder: Path) -> None:

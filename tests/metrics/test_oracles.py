@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 from perception.data.base import Boxes
 from perception.metrics import ConfusionMatrix, average_precision
 from perception.metrics.detection import MAX_PER_IMAGE
-from perception.runtime.result import Detections
+from perception.tasks.boxes2d import Detections
 
 CLASSES = 3
 Scene = list[tuple[Detections, Boxes]]

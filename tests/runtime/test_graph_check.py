@@ -18,8 +18,10 @@ from perception.frame import Sample
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import Bundle
 from perception.runtime.graph_check import Signature, check_modular, expected_outputs
-from perception.runtime.manifest import BundleManifest, PicturesSpec
+from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
+from perception.tasks.pictures import PicturesSpec
+from perception.tasks.specs import TaskSpecs
 
 
 def test_good_bundles_are_taken(small: Any, rgb: Sample) -> None:
@@ -239,7 +241,7 @@ def _strided(manifest: BundleManifest, stride: int, **tasks: Any) -> BundleManif
     assert manifest.tasks.boxes2d is not None
     boxes = manifest.tasks.boxes2d.model_copy(update={"strides": (stride,)})
     update = {"boxes2d": boxes, **tasks}
-    return manifest.model_copy(update={"tasks": manifest.tasks.model_copy(update=update)})
+    return manifest.model_copy(update={"tasks": TaskSpecs({**manifest.tasks.root, **update})})
 
 
 def test_a_stride_that_does_not_divide_the_grid_leaves_sizes_open(small: Any) -> None:

@@ -20,7 +20,7 @@ from perception.geometry.transforms import RigidTransform
 from perception.runtime.collector import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.networks import Encoded
-from perception.runtime.pipeline import PARTS, Pipeline
+from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.result import Result
 
@@ -305,7 +305,7 @@ def test_parts_that_nobody_wants_are_not_computed(pipeline: Pipeline) -> None:
     try:
         (output,) = _tick(stream, 0, "rgb")
     finally:
-        pipeline.wanted = PARTS
+        pipeline.wanted = pipeline.parts
     assert output.labels is not None
     assert output.confidence is None
     assert output.boxes is None
@@ -636,7 +636,7 @@ def test_random_patterns_of_drivers(
             outputs += stream.poll(now * MS)
             assert _accounted(stream)
     finally:
-        pipeline.wanted = PARTS
+        pipeline.wanted = pipeline.parts
     assert _rising(outputs)
     stamps = [o.output_ns for o in outputs]
     assert len(set(stamps)) == len(stamps)

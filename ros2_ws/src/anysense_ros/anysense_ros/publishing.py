@@ -29,10 +29,13 @@ from anysense_ros.conversions import from_camera, header, image, labeled_cloud
 from anysense_ros.parameters import Settings
 from perception.frame import Frame, Kind, Sample
 from perception.preprocess.sample import source_size
-from perception.runtime.lift import lift_boxes, pixel_points
 from perception.runtime.manifest import BundleManifest
-from perception.runtime.result import Detections, Result, SensorReport
-from perception.viz.overlay import colorize_labels, draw_result
+from perception.runtime.result import Result, SensorReport
+from perception.tasks.boxes2d import Detections
+from perception.tasks.boxes3d import lift_boxes
+from perception.tasks.segmentation import colorize_labels
+from perception.tasks.spatial import pixel_points
+from perception.viz.overlay import draw_result
 
 UNLABELED = 255
 SPATIAL: tuple[Kind, ...] = ("lidar", "depth")
@@ -82,7 +85,7 @@ class Outputs:
         topics = {
             name: kind
             for name, (kind, task) in TOPICS.items()
-            if not task or getattr(manifest.tasks, task) is not None
+            if not task or task in manifest.tasks
         }
         topics |= {f"{PICTURES}{name}": Image for name in manifest.images}
         self._publishers = {
@@ -161,7 +164,7 @@ class Outputs:
                 self._send(name, message)
 
     def needed(self, settings: Settings) -> frozenset[str]:
-        """What results must hold for those who listen, of `perception.runtime.pipeline.PARTS`."""
+        """What results must hold for those who listen, of `Pipeline.parts`."""
         heard = {name for name in self._publishers if self._wanted(name)}
         pictures = {name for name in heard if name.startswith(PICTURES)}
         heard -= {*pictures, *_INFOS}

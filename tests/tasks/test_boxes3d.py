@@ -8,8 +8,9 @@ import pytest
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
-from perception.runtime.lift import lift_boxes, pixel_points
-from perception.runtime.result import Detections
+from perception.tasks.boxes2d import Detections
+from perception.tasks.boxes3d import lift_boxes
+from perception.tasks.spatial import pixel_points
 
 CAMERA = CameraModel(128, 96, 100.0, 100.0, 63.5, 47.5)
 TO_OPTICAL = RigidTransform(

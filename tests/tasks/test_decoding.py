@@ -6,22 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.geometry.grid import GridMap, GridSpec
-from perception.runtime.postprocess import (
-    as_picture,
-    decode_detections,
-    label_confidence,
-    label_pixels,
-    pictures,
-    segment,
-    suppress,
-)
+from perception.tasks.boxes2d import decode_detections, suppress
+from perception.tasks.pictures import PICTURES, PicturesSpec, as_picture
+from perception.tasks.segmentation import label_confidence, label_pixels
+from perception.tasks.task import TaskContext
 
 
 def test_labels_are_the_argmax_of_the_interpolated_logits() -> None:
     import cv2
 
     logits = np.random.default_rng(0).normal(size=(7, 12, 16)).astype(np.float32)
-    labels, confidence = segment(logits, (24, 32))
+    labels, confidence = label_pixels(logits, (24, 32)), label_confidence(logits, (24, 32))
     fine = np.stack([cv2.resize(x, (32, 24)) for x in logits])
     assert np.array_equal(labels, fine.argmax(0))
     assert confidence.shape == (24, 32)
@@ -30,7 +25,7 @@ def test_labels_are_the_argmax_of_the_interpolated_logits() -> None:
 def test_confidence_is_the_softmax_probability() -> None:
     logits = np.zeros((4, 8, 8), np.float32)
     logits[2] = 1.0
-    labels, confidence = segment(logits, (32, 32))
+    labels, confidence = label_pixels(logits, (32, 32)), label_confidence(logits, (32, 32))
     assert (labels == 2).all()
     assert np.allclose(confidence, np.e / (np.e + 3), atol=1e-5)
 
@@ -218,13 +213,12 @@ def test_pictures_are_the_values_in_bytes(channels: int, size: tuple[int, int], 
     assert np.array_equal(picture, wanted)
 
 
-def test_only_outputs_called_pictures_are_pictures_cropped_to_the_source() -> None:
+def test_pictures_are_cropped_to_the_source() -> None:
     grid = GridMap.fit((4, 8), GridSpec(height=32, width=32, fit="letterbox"))
-    outputs = {
-        "image_fused": np.zeros((1, 3, 8, 8), np.float32),
-        "seg_logits": np.zeros((1, 3, 8, 8), np.float32),
-    }
-    outputs["image_fused"][:, :, :4] = 1.0  # the upper half is the source, the rest padding
-    found = pictures(outputs, grid)
+    fused = np.zeros((1, 3, 8, 8), np.float32)
+    fused[:, :, :4] = 1.0  # the upper half is the source, the rest padding
+    about = {"samples": {}, "fresh": frozenset(), "inputs": (), "values": {}, "parts": frozenset()}
+    ctx = TaskContext(PicturesSpec(names=("fused",)), "rgb", {"rgb": grid}, **about)
+    found = PICTURES.decode({"image_fused": fused}, ctx)
     assert set(found) == {"fused"} and found["fused"].shape == (4, 8, 3)
     assert (found["fused"] == 255).all()

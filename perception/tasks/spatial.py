@@ -1,4 +1,4 @@
-"""From pixels to space: labeled points and 3D boxes, from the points that LiDAR or depth measured."""
+"""Points that LiDAR or depth measured, in the pixels of the picture that a result is given in."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 
 from perception.frame import Sample, is_return
 from perception.geometry.camera import CameraModel
-from perception.runtime.result import Detections
+from perception.tasks.task import TaskContext
 
 Float32 = NDArray[np.float32]
 
-_LEAST_POINTS = 3
-_CORE = 0.6  # share of a box's width and height whose points say how far away it is
-_BIN_M = 0.5
-_LEAST_SIZE_M = 0.1
+SPATIAL = ("lidar", "depth")
+"""The kinds of sensors whose points are taken, of the first that there is."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +33,14 @@ class PixelPoints:
     row: NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class Boxes3d:
-    """Boxes in the reference camera's optical frame, axes along its axes.
+def spatial_sensor(ctx: TaskContext) -> str | None:
+    """The sensor whose points are taken: the first that has the calibration; None for none."""
+    ordered = (n for kind in SPATIAL for n, s in ctx.samples.items() if s.kind == kind)
+    return next((name for name in ordered if _calibrated(ctx.samples[name])), None)
 
-    Attributes:
-        center: (N, 3) float32 metres.
-        size: (N, 3) float32 metres along x, y, z.
-        index: (N,) int64, which 2D box each one was lifted from.
-    """
 
-    center: Float32
-    size: Float32
-    index: NDArray[np.int64]
+def _calibrated(sample: Sample) -> bool:
+    return sample.camera is not None and (sample.kind == "depth" or sample.extrinsics is not None)
 
 
 def pixel_points(sample: Sample, size: tuple[int, int], stride: int = 1) -> PixelPoints | None:
@@ -108,46 +101,3 @@ def _pixel(values: Float32, source: int, target: int) -> NDArray[np.int32]:
     """Pixel coordinates of an image `source` wide in one `target` wide, edges on edges."""
     scaled = (values + np.float32(0.5)) * np.float32(target / source)
     return np.floor(scaled).astype(np.int32).clip(0, target - 1)
-
-
-def lift_boxes(points: PixelPoints, boxes: Detections, camera: CameraModel) -> Boxes3d:
-    """3D boxes from 2D ones and the points within.
-
-    The distance is that of the fullest half-metre among the points in the box's core; width and
-    height follow from the 2D box at that distance, length from the points near it.  A box without
-    three points is left out.
-
-    Args:
-        points: measured points.
-        boxes: 2D boxes in the result's pixels.
-        camera: intrinsics of the result's image.
-    """
-    centers, sizes, index = [], [], []
-    for i, (left, top, right, bottom) in enumerate(boxes.xyxy):
-        dx, dy = (right - left) * (1 - _CORE) / 2, (bottom - top) * (1 - _CORE) / 2
-        inside = (points.column >= left + dx) & (points.column < right - dx)
-        inside &= (points.row >= top + dy) & (points.row < bottom - dy)
-        z = points.optical[inside, 2]
-        if len(z) < _LEAST_POINTS:
-            continue
-        near = _densest(z)
-        middle, length = float(np.median(near)), float(np.ptp(near))
-        corners = camera.unproject([[left, top], [right, bottom]], middle)
-        if not np.isfinite(corners).all():
-            continue
-        wide, high = corners[1, 0] - corners[0, 0], corners[1, 1] - corners[0, 1]
-        centers.append([*(corners.mean(axis=0)[:2]), middle])
-        sizes.append([max(v, _LEAST_SIZE_M) for v in (wide, high, length)])
-        index.append(i)
-    return Boxes3d(
-        np.array(centers, np.float32).reshape(-1, 3),
-        np.array(sizes, np.float32).reshape(-1, 3),
-        np.array(index, np.int64),
-    )
-
-
-def _densest(z: Float32) -> Float32:
-    """The distances in and next to the fullest bin; of equals the nearest."""
-    bins = np.floor(z / _BIN_M).astype(np.int64)
-    values, counts = np.unique(bins, return_counts=True)
-    return z[np.abs(bins - values[counts.argmax()]) <= 1]

@@ -1,0 +1,1 @@
+"""Tasks: what comes out, one file each; `registry.TASKS` holds ours and those of plug-ins."""

@@ -1,0 +1,276 @@
+"""2D boxes of objects in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from perception.data.base import Boxes, RecordingInfo, Truth
+from perception.metrics.detection import average_precision
+from perception.tasks.matching import class_map, number
+from perception.tasks.spec import Classes, ClassSpec, TaskSpec, class_name
+from perception.tasks.task import Form, Image, Meter, Task, TaskContext
+
+Float32 = NDArray[np.float32]
+
+
+class Boxes2dSpec(TaskSpec):
+    """Classes of boxes, and how boxes are decoded."""
+
+    classes: Classes = Field(min_length=1)
+    strides: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
+        (8, 16, 32), min_length=1, max_length=16
+    )
+    score_threshold: float = Field(0.3, gt=0, lt=1)
+    nms_iou: float = Field(0.6, gt=0, le=1)
+    max_detections: int = Field(100, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Boxes2dSpec:
+        if len(set(self.strides)) < len(self.strides):
+            raise ValueError("a stride is given twice")
+        return self
+
+
+@dataclass(frozen=True)
+class Detections:
+    """2D boxes of one image, best first.
+
+    Attributes:
+        xyxy: (N, 4) float32, left, top, right, bottom in source pixels.
+        scores: (N,) float32 in 0..1.
+        class_ids: (N,) int64, indices into the bundle's detection classes.
+    """
+
+    xyxy: Float32
+    scores: Float32
+    class_ids: NDArray[np.int64]
+
+    @staticmethod
+    def empty() -> Detections:
+        """No box."""
+        return Detections(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def where(self, keep: NDArray[Any]) -> Detections:
+        """Those of a mask or of indices."""
+        return Detections(self.xyxy[keep], self.scores[keep], self.class_ids[keep])
+
+
+def decode_detections(
+    maps: Mapping[int, tuple[Float32, Float32]],
+    *,
+    score_threshold: float = 0.3,
+    nms_iou: float = 0.6,
+    max_detections: int = 100,
+    candidates: int = 1000,
+) -> Detections:
+    """Boxes from the anchor-free head's maps.
+
+    Args:
+        maps: by stride s, (C, H/s, W/s) class logits and (4, H/s, W/s) distances left, top, right,
+            bottom in stride units.
+        score_threshold: least score of a box.
+        nms_iou: boxes of one class that overlap a better one by more are dropped.
+        max_detections: most boxes to return.
+        candidates: most boxes to enter non-maximum suppression.
+
+    Returns:
+        Boxes in grid pixels, best first.
+    """
+    threshold = np.float32(np.log(score_threshold / (1 - score_threshold)))
+    parts = [_decode_level(s, c, b, threshold) for s, (c, b) in sorted(maps.items())]
+    xyxy = np.concatenate([p[0] for p in parts])
+    scores = np.concatenate([p[1] for p in parts])
+    kinds = np.concatenate([p[2] for p in parts])
+    order = np.argsort(-scores, kind="stable")[:candidates]
+    xyxy, scores, kinds = xyxy[order], scores[order], kinds[order]
+    keep = suppress(xyxy, kinds, nms_iou)[:max_detections]
+    return Detections(xyxy[keep], scores[keep], kinds[keep])
+
+
+def _decode_level(
+    stride: int, logits: Float32, sides: Float32, threshold: np.float32
+) -> tuple[Float32, Float32, NDArray[np.int64]]:
+    kind, y, x = np.nonzero(logits > threshold)
+    left, top, right, bottom = sides[:, y, x] * np.float32(stride)
+    cx, cy = (x + np.float32(0.5)) * stride, (y + np.float32(0.5)) * stride
+    xyxy = np.stack([cx - left, cy - top, cx + right, cy + bottom], axis=1)
+    scores = 1.0 / (1.0 + np.exp(-logits[kind, y, x]))
+    return xyxy.astype(np.float32), scores.astype(np.float32), kind.astype(np.int64)
+
+
+def suppress(xyxy: Float32, class_ids: NDArray[np.int64], iou: float) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression within each class.
+
+    Args:
+        xyxy: (N, 4), best first.
+        class_ids: (N,).
+        iou: largest overlap with a better box of the same class.
+
+    Returns:
+        Indices of the boxes kept, best first.
+    """
+    left = np.arange(len(xyxy))
+    keep = []
+    with np.errstate(over="ignore", invalid="ignore"):  # boxes may be larger than any image
+        area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+        while left.size:
+            first, left = left[0], left[1:]
+            keep.append(first)
+            low = np.maximum(xyxy[first, :2], xyxy[left, :2])
+            high = np.minimum(xyxy[first, 2:], xyxy[left, 2:])
+            overlap = (high - low).clip(0).prod(axis=1)
+            union = area[first] + area[left] - overlap
+            left = left[(overlap <= iou * union) | (class_ids[left] != class_ids[first])]
+    return np.array(keep, np.int64)
+
+
+def _names(stride: int) -> tuple[str, str]:
+    return f"det_cls_{stride}", f"det_box_{stride}"
+
+
+def _forms(spec: Boxes2dSpec, grid: tuple[int, int]) -> tuple[Form, ...]:
+    form: dict[str, tuple[int | None, ...]] = {}
+    for stride in spec.strides:
+        exact = grid[0] % stride == 0 and grid[1] % stride == 0
+        cells = (grid[0] // stride, grid[1] // stride) if exact else (None, None)
+        kinds, sides = _names(stride)
+        form |= {kinds: (1, len(spec.classes), *cells), sides: (1, 4, *cells)}
+    return (form,)
+
+
+def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Detections:
+    spec: Boxes2dSpec = ctx.spec
+    pairs = {stride: _names(stride) for stride in spec.strides}
+    found = decode_detections(
+        {
+            stride: (tensors[kinds][0], tensors[sides][0])
+            for stride, (kinds, sides) in pairs.items()
+        },
+        score_threshold=spec.score_threshold if ctx.min_score is None else ctx.min_score,
+        nms_iou=spec.nms_iou,
+        max_detections=spec.max_detections,
+    )
+    scores = found.scores * np.float32(ctx.confidence)
+    return Detections(ctx.grid.boxes_to_source(found.xyxy), scores, found.class_ids)
+
+
+class BoxesMeter(Meter):
+    """Average precision: `ap50` at IoU 0.5, `ap` over 0.5 to 0.95.
+
+    Args:
+        spec: the bundle's.
+        info: of the recording.
+    """
+
+    def __init__(self, spec: Boxes2dSpec, info: RecordingInfo) -> None:
+        self.names = [c.name for c in info.det_classes]
+        self.map = class_map(spec.classes, self.names)
+        self.lacking = tuple(n for i, n in enumerate(self.names) if i not in self.map)
+        self.frames: list[tuple[Detections, Boxes]] = []
+
+    def add(self, value: Detections | None, truth: Truth, size: tuple[int, int] | None) -> bool:
+        """Keep one frame's boxes; without an answer there are none."""
+        if truth.boxes is None:
+            return False
+        self.frames.append((self.detections(value, truth.size, size), truth.boxes))
+        return True
+
+    def detections(
+        self,
+        value: Detections | None,
+        wanted: tuple[int, int] | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Detections:
+        """Boxes with class ids of the recording, from a picture of a (height, width) in a wanted one."""
+        if value is None:
+            return Detections.empty()
+        kinds = self.map[value.class_ids]
+        keep = kinds < 255
+        xyxy = value.xyxy[keep]
+        if wanted is not None and size is not None and size != wanted:
+            (height, width), (h, w) = size, wanted
+            xyxy = xyxy * np.array([w / width, h / height] * 2, np.float32)
+        return Detections(xyxy, value.scores[keep], kinds[keep].astype(np.int64))
+
+    def scores(self) -> dict[str, float | None]:
+        """See the class."""
+        score = average_precision(self.frames, len(self.names))
+        return {"ap50": number(score.ap50), "ap": number(score.ap)}
+
+    def per_class(self) -> dict[str, dict[str, float | None]]:
+        """`ap50` and `ap` by name of a class, of those in the truth."""
+        found = average_precision(self.frames, len(self.names)).per_class
+        return {self.names[k]: {"ap50": ap50, "ap": ap} for k, (ap50, ap) in found.items()}
+
+
+def _meter(spec: Boxes2dSpec, info: RecordingInfo) -> BoxesMeter | None:
+    meter = BoxesMeter(spec, info)
+    return meter if (meter.map < 255).any() else None
+
+
+def draw_boxes(image: Image, boxes: Detections, classes: Sequence[ClassSpec]) -> Image:
+    """Boxes with class name and score on a copy of `image`."""
+    image = np.ascontiguousarray(image).copy()
+    by_id = {c.id: c for c in classes}
+    thick = max(1, round(image.shape[1] / 400))
+    size = max(0.35, image.shape[1] / 1600)
+    for box, score, kind in zip(boxes.xyxy, boxes.scores, boxes.class_ids, strict=True):
+        entry = by_id.get(int(kind))
+        color = entry.color if entry else (255, 255, 255)
+        left, top, right, bottom = (int(v) for v in box)
+        cv2.rectangle(image, (left, top), (right, bottom), color, thick, cv2.LINE_AA)
+        text = f"{entry.name if entry else kind} {score:.2f}"
+        (wide, high), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        y = max(top, high + base)
+        cv2.rectangle(image, (left, y - high - base), (left + wide, y), color, -1)
+        cv2.putText(
+            image, text, (left, y - base), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    return image
+
+
+def _to_dict(value: Detections, spec: Boxes2dSpec) -> dict[str, Any]:
+    return {
+        "boxes": [
+            {
+                "class": class_name(spec.classes, int(kind)),
+                "score": round(float(score), 4),
+                "xyxy": [round(float(v), 1) for v in box],
+            }
+            for box, score, kind in zip(value.xyxy, value.scores, value.class_ids, strict=True)
+        ]
+    }
+
+
+def _above(value: Detections, spec: Boxes2dSpec, score: float | None) -> Detections:
+    return value.where(value.scores >= (spec.score_threshold if score is None else score))
+
+
+BOXES2D = Task(
+    name="boxes2d",
+    spec=Boxes2dSpec,
+    parts=("boxes",),
+    forms=_forms,
+    decode=_decode,
+    meter=_meter,
+    judged={"ap50": "AP50"},
+    shown=("ap",),
+    to_dict=_to_dict,
+    summary=lambda value, spec: {"boxes": len(value)},
+    draw=lambda picture, value, spec, opacity: draw_boxes(picture, value, spec.classes),
+    above=_above,
+    training="perception.training.tasks.boxes2d:BOXES2D",
+    publisher="anysense_ros.publishing.boxes2d:Boxes2dPublisher",
+)

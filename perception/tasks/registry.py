@@ -1,0 +1,84 @@
+"""All tasks by name: those that come with AnySense, and those of plug-ins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from perception.plugins import Registry
+from perception.tasks.spec import TaskSpec
+from perception.tasks.task import Task
+
+OURS = ("segmentation", "boxes2d", "pictures", "points", "boxes3d")
+"""The tasks that come with AnySense, in the order in which they are decoded, written and drawn."""
+
+
+def _check(name: str, thing: Any) -> None:
+    if not isinstance(thing, Task):
+        raise TypeError(f"is a {type(thing).__name__}, not a perception.tasks.task.Task")
+    if thing.name != name or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"its name is '{thing.name}': the entry point's, of a-z, 0-9 and _")
+    taken = {part for own in OURS for part in TASKS[own].parts} & set(thing.parts)
+    if taken:
+        raise ValueError(f"part {min(taken)} is that of another task")
+
+
+TASKS: Registry[Task] = Registry(
+    "tasks", "task", {n: f"perception.tasks.{n}:{n.upper()}" for n in OURS}, _check
+)
+"""Tasks by name."""
+
+
+def with_implied(specs: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
+    """A bundle's tasks and those that follow from them, each after those whose values it needs.
+
+    Raises:
+        ValueError: a task needs one that is not there, or itself.
+    """
+    found = dict(specs)
+    for name in OURS:
+        if name not in found and (spec := TASKS[name].implied(found)) is not None:
+            found[name] = spec
+    listed = [*(n for n in OURS if n in found), *(n for n in found if n not in OURS)]
+    for name in listed:
+        for needed in TASKS[name].after:
+            if needed not in found:
+                raise ValueError(f"{name} needs {needed}")
+    ordered: dict[str, TaskSpec] = {}
+    while len(ordered) < len(listed):
+        ready = (n for n in listed if n not in ordered and set(TASKS[n].after) <= ordered.keys())
+        if (first := next(ready, None)) is None:
+            rest = ", ".join(n for n in listed if n not in ordered)
+            raise ValueError(f"{rest} need each other")
+        ordered[first] = found[first]
+    return ordered
+
+
+def parts_of(specs: Iterable[str], which: Callable[[Task], object]) -> frozenset[str]:
+    """The parts of those tasks for which something holds."""
+    tasks = [TASKS[name] for name in specs]
+    return frozenset(part for task in tasks if which(task) for part in task.parts)
+
+
+def judged(specs: Iterable[str]) -> dict[str, str]:
+    """The scores by which bundles with these tasks are compared, with their titles."""
+    return {score: title for n in specs for score, title in TASKS[n].judged.items()}
+
+
+def closure(specs: Mapping[str, TaskSpec], wanted: Collection[str]) -> dict[str, frozenset[str]]:
+    """By task, the parts of it that must be computed for those that are wanted.
+
+    Args:
+        specs: tasks in an order in which each comes after those that it needs.
+        wanted: parts; those of no task are left aside.
+    """
+    found: dict[str, frozenset[str]] = {}
+    needed: set[str] = set()
+    for name in reversed(list(specs)):
+        task = TASKS[name]
+        parts = frozenset(task.parts) if name in needed else frozenset(wanted) & {*task.parts}
+        if parts:
+            found[name] = parts
+            needed.update(task.after)
+    return {name: found[name] for name in specs if name in found}

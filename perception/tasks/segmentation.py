@@ -1,0 +1,239 @@
+"""Semantic segmentation: a class for every pixel, and how sure the network is of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from perception.data.base import IGNORE_LABEL, RecordingInfo, Truth
+from perception.frame import subset_name
+from perception.metrics.segmentation import ConfusionMatrix
+from perception.tasks.matching import class_map, number
+from perception.tasks.spec import Classes, ClassSpec, Frozen, TaskSpec, class_name
+from perception.tasks.task import Form, Image, Meter, Task, TaskContext
+
+Float32 = NDArray[np.float32]
+
+LOGITS = "seg_logits"
+
+UNLEARNABLE: dict[str, tuple[str, ...]] = {"nyuv2": ("otherprop",)}
+"""Classes, by kind of data, that the training labels do not tell from unlabeled pixels.
+
+No model can learn them, so `miou` leaves them and their pixels out; the mean over all classes
+counts them as 0 and charges what was said there instead.
+"""
+
+
+class SegmentationSpec(TaskSpec):
+    """Semantic classes, in the order of the network's outputs.
+
+    `temperatures` are by subset, such as `rgb+depth`: logits are divided by it where confidence is
+    computed; 1 where none is given.
+    """
+
+    classes: Classes = Field(min_length=1)
+    temperatures: Frozen[str, Annotated[float, Field(gt=0, le=1e3)]] = Field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+    def check(self, inputs: Sequence[str]) -> None:
+        """Refuse a temperature of no subset of the inputs."""
+        for name in self.temperatures:
+            wanted = name.split("+")
+            if wanted != [n for n in inputs if n in wanted]:
+                raise ValueError(f"temperatures: '{name}' is no subset of the inputs")
+
+    def temperature(self, names: Iterable[str]) -> float:
+        """What logits are divided by where the confidence of a result from these inputs is computed."""
+        return self.temperatures.get(subset_name(names), 1.0) if self.temperatures else 1.0
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Classes of the pixels of the picture that a result is given in.
+
+    Attributes:
+        labels: (H, W) uint8 class ids; None where nobody wants them.
+        confidence: (H, W) float32 in 0..1, the probability of the label, derated when sensors are
+            missing; None where nobody wants it.
+    """
+
+    labels: NDArray[np.uint8] | None = None
+    confidence: Float32 | None = None
+
+
+def label_pixels(logits: Float32, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Labels from class logits.
+
+    Classes are compared at twice the logits' resolution after bilinear interpolation, one class at
+    a time so that the working set stays in cache; the winner is then brought to `size`.
+
+    Args:
+        logits: (K, h, w) float32.
+        size: (height, width) of the result in pixels.
+
+    Returns:
+        (H, W) uint8 class ids.
+    """
+    classes, height, width = logits.shape
+    fine = (width * 2, height * 2)
+    best = cv2.resize(logits[0], fine, interpolation=cv2.INTER_LINEAR)
+    labels = np.zeros(best.shape, np.uint8)
+    plane = np.empty_like(best)
+    wins = np.empty(best.shape, np.uint8)
+    for index in range(1, classes):
+        cv2.resize(logits[index], fine, plane, interpolation=cv2.INTER_LINEAR)
+        cv2.compare(plane, best, cv2.CMP_GT, wins)
+        cv2.max(plane, best, best)
+        labels[wins.view(bool)] = index
+    return cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST).astype(
+        np.uint8, copy=False
+    )
+
+
+def label_confidence(logits: Float32, size: tuple[int, int]) -> Float32:
+    """(H, W) float32 softmax probabilities of the labels that `label_pixels` gives."""
+    peak = logits.max(axis=0)
+    confidence = (1.0 / np.exp(logits - peak).sum(axis=0)).astype(np.float32)
+    out: Float32 = cv2.resize(confidence, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return out
+
+
+def _forms(spec: SegmentationSpec, grid: tuple[int, int]) -> tuple[Form, ...]:
+    return ({LOGITS: (1, len(spec.classes), None, None)},)
+
+
+def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Segmentation:
+    logits, size = ctx.grid.crop(tensors[LOGITS][0]), ctx.grid.source
+    labels = label_pixels(logits, size) if "labels" in ctx.parts else None
+    if "confidence" not in ctx.parts:
+        return Segmentation(labels)
+    temperature = ctx.spec.temperature(ctx.inputs)
+    if temperature != 1.0:
+        logits = np.divide(logits, np.float32(temperature), dtype=np.float32)
+    confidence = label_confidence(logits, size)
+    if ctx.confidence != 1.0:
+        confidence *= np.float32(ctx.confidence)
+    return Segmentation(labels, confidence)
+
+
+class SegmentationMeter(Meter):
+    """Intersection over union: `miou` over the classes in the truth without `UNLEARNABLE` ones,
+    `miou_<K>` over all K (0 for those without truth), and `pixel_accuracy`.
+
+    Args:
+        spec: the bundle's.
+        info: of the recording, whose class ids are the matrix's.
+    """
+
+    def __init__(self, spec: SegmentationSpec, info: RecordingInfo) -> None:
+        self.names = [c.name for c in info.seg_classes]
+        self.map = class_map(spec.classes, self.names)
+        self.lacking = tuple(n for i, n in enumerate(self.names) if i not in self.map)
+        self.confusion = ConfusionMatrix(len(self.names))
+        hidden = UNLEARNABLE.get(info.kind, ())
+        self._unlearnable = [i for i, name in enumerate(self.names) if name in hidden]
+
+    def add(self, value: Segmentation | None, truth: Truth, size: tuple[int, int] | None) -> bool:
+        """Count one frame's pixels; without an answer all of them are wrong."""
+        if truth.labels is None:
+            return False
+        self.confusion.add(truth.labels, self.labels(value, truth.labels.shape))
+        return bool((truth.labels != IGNORE_LABEL).any())
+
+    def labels(self, value: Segmentation | None, size: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The value's labels as ids of the recording, 255 where it has none."""
+        if value is None or value.labels is None:
+            return np.full(size, IGNORE_LABEL, np.uint8)
+        labels = value.labels
+        if labels.shape != size:
+            labels = cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)  # type: ignore[assignment]
+        return self.map[labels]
+
+    def scores(self) -> dict[str, float | None]:
+        """See the class."""
+        learnable = self.confusion.without(self._unlearnable)
+        labeled = bool(self.confusion.truth_pixels.sum())
+        return {
+            "miou": number(learnable.miou()),
+            f"miou_{len(self.names)}": self.confusion.miou_all() if labeled else None,
+            "pixel_accuracy": number(learnable.pixel_accuracy()),
+        }
+
+    def per_class(self) -> dict[str, dict[str, float | None]]:
+        """`iou` by name of a class."""
+        iou = self.confusion.without(self._unlearnable).iou()
+        return {n: {"iou": number(value)} for n, value in zip(self.names, iou, strict=True)}
+
+
+def _meter(spec: SegmentationSpec, info: RecordingInfo) -> SegmentationMeter | None:
+    meter = SegmentationMeter(spec, info)
+    return meter if (meter.map < IGNORE_LABEL).any() else None
+
+
+def colorize_labels(labels: NDArray[np.uint8], classes: Sequence[ClassSpec]) -> Image:
+    """Label ids (H, W) as colors; ids without a class are black."""
+    table = np.zeros((256, 3), np.uint8)
+    for entry in classes:
+        table[entry.id] = entry.color
+    return table[labels]
+
+
+def _draw(picture: Image, value: Segmentation, spec: SegmentationSpec, opacity: float) -> Image:
+    if value.labels is None:
+        return picture
+    colors = colorize_labels(value.labels, spec.classes)
+    if colors.shape[:2] != picture.shape[:2]:
+        picture = cv2.resize(picture, colors.shape[1::-1])  # type: ignore[assignment]
+    return cv2.addWeighted(colors, opacity, picture, 1 - opacity, 0)  # type: ignore[return-value]
+
+
+def _to_dict(value: Segmentation, spec: SegmentationSpec) -> dict[str, Any]:
+    """Shares of the classes, largest first, and the mean confidence."""
+    out: dict[str, Any] = {}
+    if value.labels is not None:
+        ids, counts = np.unique(value.labels, return_counts=True)
+        shares = {
+            class_name(spec.classes, int(i)): float(n / counts.sum())
+            for i, n in zip(ids, counts, strict=True)
+        }
+        out["segmentation"] = dict(sorted(shares.items(), key=lambda item: -item[1]))
+    if value.confidence is not None:
+        out["mean_confidence"] = float(value.confidence.mean())
+    return out
+
+
+def _files(value: Segmentation, spec: SegmentationSpec) -> dict[str, NDArray[np.uint8]]:
+    found = {}
+    if value.labels is not None:
+        found["labels"] = value.labels
+        found["labels_color"] = colorize_labels(value.labels, spec.classes)
+    if value.confidence is not None:
+        found["confidence"] = (value.confidence * 255).round().astype(np.uint8)
+    return found
+
+
+SEGMENTATION = Task(
+    name="segmentation",
+    spec=SegmentationSpec,
+    parts=("labels", "confidence"),
+    forms=_forms,
+    decode=_decode,
+    meter=_meter,
+    judged={"miou": "mIoU"},
+    shown=("pixel_accuracy",),
+    frame_score="pixel_accuracy",
+    to_dict=_to_dict,
+    summary=lambda value, spec: {},
+    draw=_draw,
+    files=_files,
+    training="perception.training.tasks.segmentation:SEGMENTATION",
+    publisher="anysense_ros.publishing.segmentation:SegmentationPublisher",
+)

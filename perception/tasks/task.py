@@ -1,0 +1,151 @@
+"""What a task is: everything that the rest of AnySense wants to know of one, in one record."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.data.base import RecordingInfo, Truth
+from perception.frame import Sample
+from perception.geometry.grid import GridMap
+from perception.tasks.spec import TaskSpec
+
+Shape = tuple[int | None, ...]
+"""A dimension that varies is None."""
+
+Form = Mapping[str, Shape]
+"""A set of graph outputs, float32, by name; their shapes."""
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What a task knows when it decodes the outputs for one frame.
+
+    Attributes:
+        spec: what the bundle says of the task.
+        reference: the sensor in whose pixels the result is given.
+        grids: by sensor used, how its picture lies on its grid; `grid` is the reference's.
+        samples: by sensor used.
+        fresh: the sensors whose sample was in no result before.
+        inputs: names of the bundle's inputs that were used.
+        values: of the tasks decoded before.
+        parts: those of the task's parts that somebody wants.
+        confidence: factor on confidences and scores, below 1 where sensors are missing.
+        min_score: least score of a box before that; None for the bundle's.
+        stride: where points are made of a depth image, every such row and column is taken.
+    """
+
+    spec: Any
+    reference: str
+    grids: Mapping[str, GridMap]
+    samples: Mapping[str, Sample]
+    fresh: frozenset[str]
+    inputs: tuple[str, ...]
+    values: Mapping[str, Any]
+    parts: frozenset[str]
+    confidence: float = 1.0
+    min_score: float | None = None
+    stride: int = 1
+
+    @property
+    def grid(self) -> GridMap:
+        """How the picture that the result is given in lies on the reference grid."""
+        return self.grids[self.reference]
+
+
+class Meter(ABC):
+    """Holds a task's values against the truth of a recording's frames.
+
+    Attributes:
+        lacking: classes of the recording that the bundle does not know, so that they score 0.
+    """
+
+    lacking: tuple[str, ...] = ()
+
+    @abstractmethod
+    def add(self, value: Any, truth: Truth, size: tuple[int, int] | None) -> bool:
+        """Count one frame.
+
+        Args:
+            value: the task's, None where there is none.
+            truth: of the frame.
+            size: (height, width) of the picture that the value is in, None without output.
+
+        Returns:
+            Whether there was truth to judge by.
+        """
+
+    @abstractmethod
+    def scores(self) -> dict[str, float | None]:
+        """The numbers so far, 0 to 1, by name; None where there is no truth to judge by."""
+
+    def per_class(self) -> dict[str, dict[str, float | None]]:
+        """By name of a class, its own numbers."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task.  A plug-in brings one by an entry point of `anysense.tasks`, with nothing else to register.
+
+    Attributes:
+        name: `[a-z][a-z0-9_]*`; in `tasks` of bundle.yaml and of `Result.values`.
+        spec: what a bundle says of it.
+        forms: alternative sets of graph outputs for a spec and the (height, width) of the grid, best
+            first; `({},)` for a task that is made of others' values.
+        decode: its value from the tensors of the form that the bundle's fuser has; None for no value.
+        parts: of it, what somebody may want on its own; its name alone unless it says otherwise.
+        after: tasks whose values it needs, all parts of them.
+        implied: the spec that a bundle with these tasks has though it does not name this one; None for
+            none.  Asked of our own tasks only: a plug-in's must be named.
+        on_request: not computed unless somebody asks for it.
+        alone: a bundle may consist of it.
+        meter: holds it against a recording's truth; None where they have no class in common.
+        judged: scores by which backends and bundles are compared, with their titles.
+        shown: further scores that are shown beside them.
+        frame_score: name of the score that is given for every single frame of a demo, if any.
+        to_dict: its value as plain numbers and text, by key of the whole result.
+        summary: the same for one line of many, by default the whole.
+        draw: its value drawn on a picture, with an opacity for what covers areas.
+        files: pictures that `anysense run` writes, by name without suffix.
+        above: the value without what scores below a threshold, None for the bundle's own.
+        training: `module:attribute` of its half in PyTorch, where it can be trained.
+        publisher: `module:attribute` of its publisher in ROS 2; without one its value goes out as JSON.
+    """
+
+    name: str
+    spec: type[TaskSpec]
+    forms: Callable[[Any, tuple[int, int]], tuple[Form, ...]]
+    decode: Callable[[Mapping[str, NDArray[Any]], TaskContext], Any]
+    parts: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    implied: Callable[[Mapping[str, TaskSpec]], TaskSpec | None] = lambda tasks: None
+    on_request: bool = False
+    alone: bool = True
+    meter: Callable[[Any, RecordingInfo], Meter | None] | None = None
+    judged: Mapping[str, str] = field(default_factory=dict)
+    shown: tuple[str, ...] = ()
+    frame_score: str = ""
+    to_dict: Callable[[Any, Any], dict[str, Any]] = lambda value, spec: {}
+    summary: Callable[[Any, Any], dict[str, Any]] | None = None
+    draw: Callable[[Image, Any, Any, float], Image] | None = None
+    files: Callable[[Any, Any], dict[str, NDArray[np.uint8]]] = lambda value, spec: {}
+    above: Callable[[Any, Any, float | None], Any] | None = None
+    training: str | None = None
+    publisher: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", self.parts or (self.name,))
+
+    def form(self, spec: Any, grid: tuple[int, int], outputs: Collection[str]) -> Form:
+        """The form that a graph with these outputs has; the first where it has none whole."""
+        forms = self.forms(spec, grid)
+        return next((form for form in forms if all(name in outputs for name in form)), forms[0])
