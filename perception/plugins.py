@@ -39,6 +39,7 @@ GROUPS: dict[Group, str] = {
 """Entry point group of each."""
 
 REGISTRIES: dict[Group, str] = {
+    "tasks": "perception.tasks.registry:TASKS",
     "models": "perception.models.registry:MODELS",
     "methods": "perception.training.methods:METHODS",
     "datasets": "perception.data.registry:READERS",
