@@ -31,6 +31,18 @@ Float = NDArray[np.float32]
 LAYERS = ("range_m", "intensity", "height_m", "valid")
 """Of the grid, in this order."""
 
+_FEW = 1024
+"""Points among which, in a sound cloud, there is a return: the others need not be looked at for one."""
+
+_ALL, _FIRST, _LAST = slice(None), slice(1, None), slice(None, -1)
+_NEIGHBOURS: tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...] = (
+    ((_FIRST, _ALL), (_LAST, _ALL)),
+    ((_LAST, _ALL), (_FIRST, _ALL)),
+    ((_ALL, _FIRST), (_ALL, _LAST)),
+    ((_ALL, _LAST), (_ALL, _FIRST)),
+)
+"""The pixels that have a neighbour above, below, left or right, and these neighbours."""
+
 _MOST_INTENSITY = 1.5
 """What exceeds this is no share of 1 that was rounded or calibrated, but counts."""
 
@@ -63,7 +75,7 @@ def validate(sample: Sample) -> None:
             where=sample.sensor,
             hint=_cloud_hint(points),
         )
-    if not is_return(points).any():
+    if not (is_return(points[:_FEW]).any() or is_return(points).any()):
         raise BlindError("empty cloud: no return", where=sample.sensor)
     if sample.camera is None or sample.extrinsics is None:
         raise CalibrationError(
@@ -140,24 +152,29 @@ def normalize_lidar(
     out = np.empty((4, *range_m.shape), np.float32) if out is None else out
     keep = valid & (range_m <= spec.max_range_m)
     out[:] = 0.0
-    out[0][keep] = range_m[keep] / spec.max_range_m
-    out[1][keep] = intensity[keep]
-    out[2][keep] = height_m[keep] / spec.height_scale_m
+    at = np.nonzero(keep)
+    out[0][at] = range_m[at] / spec.max_range_m
+    out[1][at] = intensity[at]
+    out[2][at] = height_m[at] / spec.height_scale_m
     out[3] = keep
     return dilate_nearest(out, spec.dilate_px)
 
 
 def dilate_nearest(channels: Float, radius: int) -> Float:
     """Grow returns of a (4, H, W) LiDAR image by `radius` pixels; the nearest return wins."""
+    if not radius:
+        return channels
+    # Only range and origin of a pixel's return are moved about; the rest is fetched once, at the end.
+    near = np.where(channels[3] > 0, channels[0], np.float32(np.inf))
+    origin = np.arange(near.size, dtype=np.int32).reshape(near.shape)
     for _ in range(radius):
-        for axis, step in ((1, 1), (1, -1), (2, 1), (2, -1)):
-            moved = _shift(channels, axis, step)
-            better = (moved[3] > 0) & ((channels[3] == 0) | (moved[0] < channels[0]))
-            channels[:, better] = moved[:, better]
+        for to, of in _NEIGHBOURS:
+            better = near[of] < near[to]  # of equals each keeps its own
+            moved, fetched = near.copy(), origin.copy()
+            np.minimum(near[of], near[to], out=moved[to])
+            fetched[to] = np.where(better, origin[of], origin[to])
+            near, origin = moved, fetched
+    channels[1], channels[2] = (layer.take(origin) for layer in channels[1:3])
+    seen = near < np.inf
+    channels[0], channels[3] = np.where(seen, near, 0), seen
     return channels
-
-
-def _shift(channels: Float, axis: int, step: int) -> Float:
-    moved = np.roll(channels, step, axis)
-    np.moveaxis(moved, axis, 0)[0 if step > 0 else -1] = 0
-    return moved
