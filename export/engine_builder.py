@@ -33,7 +33,6 @@ from perception.runtime.engines.plans import (
     FOLDER,
     PlanFile,
     PlanHeader,
-    PlanKind,
     keep_built,
     locked,
     plans_for,
@@ -70,7 +69,7 @@ class BuildOptions:
         keep_float: layers that stay in float32, as `GRAPH/NAME`.
     """
 
-    kind: PlanKind
+    kind: str
     precision: Literal["fp32", "fp16", "mixed"] = "fp16"
     compute_capabilities: tuple[str, ...] = ()
     workspace_mib: int | None = None
@@ -136,7 +135,7 @@ def build_plans(
 class _Estimate:
     """How long all that is left to build will take, from earlier plans and from those done now."""
 
-    def __init__(self, bundle: Bundle, kind: PlanKind, files: Sequence[str]) -> None:
+    def __init__(self, bundle: Bundle, kind: str, files: Sequence[str]) -> None:
         self.sizes = {f: bundle.size(f) for f in files}
         self.known: dict[str, float] = {}
         self.rates: list[float] = []
@@ -185,7 +184,7 @@ def check_options(bundle: Bundle, options: BuildOptions) -> Any:
     return trt
 
 
-def load_module(kind: PlanKind) -> Any:
+def load_module(kind: str) -> Any:
     """TensorRT's Python module.
 
     Raises:

@@ -42,6 +42,7 @@ REGISTRIES: dict[Group, str] = {
     "tasks": "perception.tasks.registry:TASKS",
     "models": "perception.models.registry:MODELS",
     "methods": "perception.training.methods:METHODS",
+    "backends": "perception.runtime.engines.registry:BACKENDS",
     "datasets": "perception.data.registry:READERS",
 }
 """Where the registry of each lies, to be imported by who looks at all of them."""

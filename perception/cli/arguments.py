@@ -21,7 +21,7 @@ from perception.frame import LEAST_RANGE_M
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """`--device`, `--threads`, `--trust-plans` and `--no-tf32`; see `engine_choices`."""
     parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda or a backend (default: auto)"
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or a backend (default: auto)"
     )
     add_engine_limits(parser)
     parser.add_argument(
@@ -55,18 +55,17 @@ def backend_names(argument: str) -> list[str]:
     Raises:
         ConfigError: a name is not that of a backend.
     """
-    from perception.runtime.engines.registry import ALIASES, BACKENDS, canonical
+    from perception.runtime.engines.registry import FAMILIES, device_of, known_devices
 
-    names = [canonical(name.strip()) for name in argument.split(",") if name.strip()]
-    families = [name for name in names if name not in BACKENDS]
-    if families or not names:
-        known = ", ".join([*ALIASES, *BACKENDS])
+    named = [device_of(name.strip()) for name in argument.split(",") if name.strip()]
+    families = [device.name for device in named if device.name in FAMILIES]
+    if families or not named:
         raise ConfigError(
             f"'{families[0] if families else argument}' is not a backend",
             where="--backends",
-            hint=known,
+            hint=", ".join(n for n in known_devices() if n not in FAMILIES),
         )
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(map(str, named)))
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:

@@ -16,10 +16,10 @@ from perception.cli.arguments import (
 )
 from perception.cli.console import Table, complain, note, say, status, step_progress
 from perception.cli.export_arguments import (
-    PLAN_ENGINES,
     add_arguments,
     check_arguments,
     gpu_number,
+    has_plans,
     makes_bundle,
 )
 from perception.cli.export_precision import (
@@ -124,7 +124,7 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
         with status("comparing graphs"):
             errors = compare_graphs(bundle, choice, args.threads)
         _say_errors(bundle, errors, bundle.path)
-    if args.engine in PLAN_ENGINES:
+    if has_plans(args.engine):
         _build(args, bundle, choice)
     elif args.engine == "openvino":
         _compile(bundle, choice, args.threads)
@@ -288,7 +288,9 @@ def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
 
 def _build(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> None:
     from export.engine_builder import BuildOptions, build_plans, check_options
+    from perception.runtime.engines.registry import BACKENDS
 
+    build = BACKENDS[args.engine].builder()
     # What an INT8 or mixed bundle says is not int8 is float16, unless float32 is asked for.
     precision: Literal["fp32", "fp16", "mixed"] = "fp16"
     if args.precision == "fp32":
@@ -307,13 +309,14 @@ def _build(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> Non
         gpu_number(args),
         args.rebuild,
     )
-    check_options(bundle, options)
+    if build is build_plans:  # another's says itself what does not fit
+        check_options(bundle, options)
     if options.precision == "mixed":
         options = options.keeping(float_layers(args, bundle))
     elif options.precision == "fp16" and bundle.manifest.precision == "fp32":
         check_float16(args, bundle)
     with step_progress() as show:
-        built = build_plans(
+        built = build(
             bundle,
             options,
             lambda graph, what, share: show(f"{graph}: {what}", round(100 * share), 100),
@@ -327,18 +330,20 @@ def _build(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> Non
             f"{', '.join(header.compute_capabilities)}): {how}"
         )
     if not args.build_only:
-        _load(bundle, args.engine, choice, args.threads)
+        _load(bundle, args.engine, choice, args.threads, options.device)
 
 
 def _compile(bundle: Bundle, choice: GraphChoice, threads: int | None) -> None:
     _load(bundle, "openvino", choice, threads)
 
 
-def _load(bundle: Bundle, backend: str, choice: GraphChoice, threads: int | None) -> None:
+def _load(
+    bundle: Bundle, backend: str, choice: GraphChoice, threads: int | None, device: int = 0
+) -> None:
     """Load the chosen graphs on a backend, so that what cannot run is known now."""
     from export.bundle_graphs import graph_files
     from perception.runtime.engines.registry import BACKENDS
 
     files = graph_files(bundle, choice)
-    engines = [BACKENDS[backend].load(bundle.source(file), threads) for file in files]
+    engines = [BACKENDS[backend].load(bundle.source(file), threads, device) for file in files]
     say(f"{bundle.path}: {', '.join(files)} load on {engines[0].backend}")

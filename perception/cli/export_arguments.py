@@ -9,8 +9,9 @@ from perception.cli.arguments import add_engine_limits
 from perception.cli.parsing import positive, real, whole
 from perception.errors import ConfigError
 
-ENGINES = ("onnx", "openvino", "tensorrt", "tensorrt-rtx")
-PLAN_ENGINES = ("tensorrt", "tensorrt-rtx")
+GRAPH_ENGINES = ("onnx", "openvino")
+"""What `--engine` takes besides the backends that run what is built for them."""
+
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 
 INT8_ERROR, MIXED_ERROR, MIXED_LAYER_ERROR, HALF_ERROR = 0.06, 0.04, 0.01, 0.02
@@ -42,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="bundle folder to write")
     parser.add_argument("--subset", nargs="+", default=[], metavar="WHICH", help=_SUBSET_HELP)
     parser.add_argument(
-        "--engine", choices=ENGINES, default="onnx", help="what to build for (default: onnx)"
+        "--engine",
+        type=_engine,
+        default="onnx",
+        metavar="ENGINE",
+        help="what to build for: onnx, openvino, tensorrt, tensorrt-rtx (default: onnx)",
     )
     parser.add_argument("--precision", choices=PRECISIONS, help=_PRECISION_HELP)
     parser.add_argument(
@@ -177,6 +182,24 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _engine(text: str) -> str:
+    if text not in GRAPH_ENGINES and not has_plans(text):
+        from perception.runtime.engines.registry import with_plans
+
+        known = ", ".join((*GRAPH_ENGINES, *with_plans()))
+        raise argparse.ArgumentTypeError(f"invalid choice: '{text}' (choose from {known})")
+    return text
+
+
+def has_plans(engine: str) -> bool:
+    """Whether something is built for this engine that is kept in the bundle."""
+    if engine in GRAPH_ENGINES:
+        return False
+    from perception.runtime.engines.registry import with_plans
+
+    return engine in with_plans()
+
+
 def makes_bundle(engine: str, precision: str | None, source: str = "fp32") -> bool:
     """Whether the precision changes the graphs, so that there is a new bundle.
 
@@ -184,7 +207,7 @@ def makes_bundle(engine: str, precision: str | None, source: str = "fp32") -> bo
         engine, precision: as given.
         source: precision of the source.
     """
-    if engine in PLAN_ENGINES:
+    if has_plans(engine):
         return precision == "int8" and source == "fp32"
     return precision in ("fp16", "int8", "mixed")
 
@@ -199,7 +222,7 @@ def check_arguments(args: argparse.Namespace, source: str | None) -> None:
     Raises:
         ConfigError: says in one line what does not fit.
     """
-    plans = args.engine in PLAN_ENGINES
+    plans = has_plans(args.engine)
     changes = makes_bundle(args.engine, args.precision, source or "fp32")
     if changes and source not in (None, "fp32"):
         raise ConfigError(
@@ -239,10 +262,10 @@ def _check_measuring(args: argparse.Namespace, source: str | None) -> None:
     measured = args.precision in ("int8", "mixed") and source in (None, "fp32")
     if measured and not args.calib_data:
         raise ConfigError(f"--precision {args.precision} needs --calib-data KIND:DIR")
-    halves = args.precision == "fp16" and args.engine not in PLAN_ENGINES
+    halves = args.precision == "fp16" and not has_plans(args.engine)
     if args.calib_data and not measured and not halves:
         raise ConfigError("is for --precision int8, mixed and fp16", where="--calib-data")
-    if args.layer_error is not None and (args.precision != "mixed" or args.engine in PLAN_ENGINES):
+    if args.layer_error is not None and (args.precision != "mixed" or has_plans(args.engine)):
         raise ConfigError("is for --precision mixed with onnx and openvino", where="--layer-error")
 
 
@@ -257,7 +280,7 @@ def gpu_number(args: argparse.Namespace) -> int:
     kind, _, number = args.device.partition(":")
     if kind not in ("cpu", "cuda") or (kind == "cpu" and number) or not (number or "0").isdecimal():
         raise ConfigError(f"unknown device '{args.device}'", where="--device", hint="cpu, cuda:0")
-    plans = args.engine in PLAN_ENGINES
+    plans = has_plans(args.engine)
     if plans and kind == "cpu" and not args.compute_capability:
         raise ConfigError(
             "plans run on GPUs", where="--device", hint="cuda:0, or --compute-capability"

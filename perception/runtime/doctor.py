@@ -16,7 +16,7 @@ import numpy as np
 
 from perception.errors import EngineError
 from perception.files.folders import scratch_folder
-from perception.plugins import examined
+from perception.plugins import PluginError, examined
 from perception.runtime.engines.cuda_driver import Driver, examine_driver
 from perception.runtime.engines.measured import cpu_name
 from perception.runtime.engines.probe import TINY_GRAPH
@@ -131,7 +131,10 @@ def find_jetson(root: Path = Path("/")) -> Jetson | None:
 
 def try_backend(name: str) -> Check:
     """Run a graph of one operator on a backend."""
-    backend = BACKENDS[name]
+    try:
+        backend = BACKENDS[name]
+    except PluginError as error:
+        return Check("backend", name, "broken", str(error), error.hint)
     if not backend.installed:
         return Check("backend", name, "missing", "not installed", backend.install)
     with scratch_folder("doctor") as folder:
@@ -139,7 +142,7 @@ def try_backend(name: str) -> Check:
         path.write_bytes(TINY_GRAPH)
         x = np.array([[[[-1, 0], [1, 2]]]], np.float32)
         try:
-            engine = backend.load(path, 1)
+            engine = backend.load(path, 1, 0)
             y = engine.run({"x": x})["y"]
         except EngineError as error:
             return Check("backend", name, "missing", error.message, error.hint)

@@ -149,7 +149,7 @@ class LatencyTables:
             for index, graph in enumerate(graphs):
                 path = folder / f"{index}.onnx"
                 onnx.save(graph, path)
-                engines.append(BACKENDS[self.backend].load(path, self.threads))
+                engines.append(BACKENDS[self.backend].load(path, self.threads, 0))
         return engines
 
     def _save(self) -> None:

@@ -16,7 +16,12 @@ import pytest
 from onnx import TensorProto
 
 from export.bundle_graphs import GraphChoice, add_graphs, parse_choice, with_graphs
-from perception.cli.export_arguments import ENGINES, PRECISIONS, add_arguments, check_arguments
+from perception.cli.export_arguments import (
+    GRAPH_ENGINES,
+    PRECISIONS,
+    add_arguments,
+    check_arguments,
+)
 from perception.cli.main import main
 from perception.errors import ConfigError, EngineError, ParityError
 from perception.frame import MODALITIES, subset_name, subsets_of
@@ -25,6 +30,7 @@ from perception.runtime.engines.cuda_driver import examine_driver
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.engines.plans import all_plans
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
+from perception.runtime.engines.registry import with_plans
 from perception.runtime.engines.selection import load_engines
 
 rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="no TensorRT for RTX")
@@ -67,7 +73,8 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize(
-    ("engine", "precision"), [*itertools.product(ENGINES, (None, *PRECISIONS))]
+    ("engine", "precision"),
+    [*itertools.product((*GRAPH_ENGINES, *with_plans()), (None, *PRECISIONS))],
 )
 def test_the_matrix_is_the_one_that_the_page_states(engine: str, precision: str | None) -> None:
     kind = "plan" if engine.startswith("tensorrt") else "graph"

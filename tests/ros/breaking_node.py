@@ -30,7 +30,7 @@ RUNS = 20
 class WornOut(OnnxRuntimeEngine):
     """Runs for a while on the CPU under the first backend's name, then fails for good."""
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, device: int) -> None:
         super().__init__(path, "cpu", threads)
         self.backend = FIRST
 
@@ -45,7 +45,7 @@ class Switched(OnnxRuntimeEngine):
 
     switch = Path()
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, device: int) -> None:
         if self.switch.exists():
             raise EngineError("device is gone", where=str(path))
         super().__init__(path, "cpu", threads)
@@ -61,7 +61,7 @@ class Slow(OnnxRuntimeEngine):
 
     seconds = 0.0
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, device: int) -> None:
         super().__init__(path, "cpu", threads)
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ class Hanging(OnnxRuntimeEngine):
 
     switch = Path()
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, device: int) -> None:
         super().__init__(path, "cpu", threads)
         self._hangs = path.name == "encoder_rgb.onnx"
 
@@ -84,7 +84,7 @@ class Hanging(OnnxRuntimeEngine):
         return super().infer(feeds)
 
 
-def cut_off(path: Path, threads: int | None) -> Engine:
+def cut_off(path: Path, threads: int | None, device: int) -> Engine:
     """Load half of a graph's file."""
     with tempfile.TemporaryDirectory() as folder:
         half = Path(folder) / path.name
@@ -96,18 +96,18 @@ def cut_off(path: Path, threads: int | None) -> Engine:
 def arrange(how: str) -> None:
     """Replace backends in this process."""
     if how == "load":
-        BACKENDS[FIRST] = replace(BACKENDS[FIRST], load=cut_off)
+        BACKENDS.own[FIRST] = replace(BACKENDS[FIRST], load=cut_off)
     elif how == "run":
-        BACKENDS[FIRST] = replace(BACKENDS[FIRST], load=WornOut)
+        BACKENDS.own[FIRST] = replace(BACKENDS[FIRST], load=WornOut)
     elif how.startswith("slow:"):
         Slow.seconds = float(how.removeprefix("slow:"))
-        BACKENDS[CPU] = replace(BACKENDS[CPU], load=Slow)
+        BACKENDS.own[CPU] = replace(BACKENDS[CPU], load=Slow)
     elif how.startswith("hang:"):
         Hanging.switch = Path(how.removeprefix("hang:"))
-        BACKENDS[CPU] = replace(BACKENDS[CPU], load=Hanging)
+        BACKENDS.own[CPU] = replace(BACKENDS[CPU], load=Hanging)
     else:
         Switched.switch = Path(how.removeprefix("switch:"))
-        BACKENDS[CPU] = replace(BACKENDS[CPU], load=Switched)
+        BACKENDS.own[CPU] = replace(BACKENDS[CPU], load=Switched)
 
 
 if __name__ == "__main__":

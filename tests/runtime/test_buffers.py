@@ -29,7 +29,7 @@ from perception.runtime.engines.buffers import ALIGNMENT, Pool, lay_out
 from perception.runtime.engines.cuda_driver import examine_driver
 from perception.runtime.engines.cuda_memory import LAYERS, cuda_memory, open_memory
 from perception.runtime.engines.fallback import FallbackEngine
-from perception.runtime.engines.registry import BACKENDS, DEVICES, REFERENCE
+from perception.runtime.engines.registry import BACKENDS, REFERENCE, candidates
 from perception.runtime.pipeline import Pipeline
 
 shapes = st.lists(st.integers(1, 7), max_size=4).map(tuple)
@@ -169,7 +169,7 @@ def test_another_backend_takes_over_features_that_lie_on_a_device(
 
 
 def test_a_device_tensor_of_another_shape_is_refused(tiny_bundle: Path) -> None:
-    engine = BACKENDS[REFERENCE].load(tiny_bundle / "encoder_rgb.onnx", 1)
+    engine = BACKENDS[REFERENCE].load(tiny_bundle / "encoder_rgb.onnx", 1, 0)
     (taken,) = (spec.name for spec in engine.inputs)
     with pytest.raises(EngineError, match=f"{taken}: input is"):
         engine.run({taken: _Far(np.zeros((1, 3, 8, 8), np.float32))})
@@ -194,11 +194,11 @@ def test_the_first_memory_layer_that_works_is_taken_and_the_others_reasons_are_k
 
 
 def test_backends_are_tried_plans_first_and_the_cpu_last() -> None:
-    order = DEVICES["cuda"]
+    order = candidates("cuda")
     assert order[:2] == ("tensorrt", "tensorrt-rtx") and order[-1] == "onnxruntime-cpu"
     assert order.index("onnxruntime-tensorrt") < order.index("onnxruntime-cuda")
     assert set(order) <= set(BACKENDS)
-    assert DEVICES["auto"] == order[:-1]  # after which comes the fastest on the CPU
+    assert candidates("auto") == order[:-1]  # after which comes the fastest on the CPU
 
 
 def test_without_a_driver_its_calls_are_an_error_in_one_line() -> None:

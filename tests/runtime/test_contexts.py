@@ -47,7 +47,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("fallback", [False, True])
 def test_contexts_give_the_same_and_run_at_once(graph: Path, backend: str, fallback: bool) -> None:
-    engine = BACKENDS[backend].load(graph, 1)
+    engine = BACKENDS[backend].load(graph, 1, 0)
     if fallback:
         engine = FallbackEngine(engine, [REFERENCE], graph, 1)
     contexts = [engine, engine.context(), engine.context().context()]
@@ -87,7 +87,7 @@ class Waiting(Engine):
 
 def test_one_that_hangs_does_not_keep_the_other(graph: Path, backend: str) -> None:
     go = threading.Event()
-    first = FallbackEngine(Waiting(BACKENDS[backend].load(graph, 1), go), [], graph, 1)
+    first = FallbackEngine(Waiting(BACKENDS[backend].load(graph, 1, 0), go), [], graph, 1)
     second = first.context()
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(first.run, {"rgb": _image(0)})
@@ -109,7 +109,7 @@ class Dead(Engine):
 
 
 def test_each_context_goes_over_to_the_reserve(graph: Path) -> None:
-    engine = BACKENDS[REFERENCE].load(graph, 1)
+    engine = BACKENDS[REFERENCE].load(graph, 1, 0)
     wanted = engine.run({"rgb": _image(1)})
     first = FallbackEngine(Dead(engine), [REFERENCE], graph, 1)
     second = first.context()
@@ -138,7 +138,7 @@ def test_inputs_are_of_the_type_that_the_graph_says(
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
     )
-    engine = BACKENDS[backend].load(path, 1)
+    engine = BACKENDS[backend].load(path, 1, 0)
     assert engine.inputs == (TensorSpec("x", (2, 3), dtype),)
     assert engine.outputs == (TensorSpec("y", (2, 3), "float32"),)
     array: Any = np.arange(6).reshape(2, 3)

@@ -10,10 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from backends import register
 
 from perception.errors import EngineError
 from perception.runtime import doctor
 from perception.runtime.engines import registry
+from perception.runtime.engines.backend import Backend
 from perception.runtime.engines.base import Engine
 from perception.runtime.engines.cuda_driver import examine_driver
 
@@ -42,30 +44,30 @@ def test_a_backend_that_lies_or_breaks_is_found(monkeypatch: pytest.MonkeyPatch)
 
     class Wrong(Engine):
         def __init__(self, path: Path) -> None:
-            self._inner = genuine.load(path, 1)
+            self._inner = genuine.load(path, 1, 0)
             self.backend, self.inputs = "wrong", self._inner.inputs
             self.outputs = self._inner.outputs
 
         def infer(self, feeds):  # type: ignore[no-untyped-def]
             return {n: v + 1 for n, v in self._inner.infer(feeds).items()}
 
-    def absent(path: Path, threads: int | None) -> Engine:
+    def absent(path: Path, threads: int | None, device: int) -> Engine:
         raise EngineError("no device", hint="buy one")
 
-    def crash(path: Path, threads: int | None) -> Engine:
+    def crash(path: Path, threads: int | None, device: int) -> Engine:
         raise OSError("libfoo.so: undefined symbol\nmore")
 
     for load, status, detail in (
-        (lambda path, _: Wrong(path), "broken", "computes wrong numbers"),
+        (lambda path, *_: Wrong(path), "broken", "computes wrong numbers"),
         (absent, "missing", "no device"),
         (crash, "broken", "libfoo.so: undefined symbol"),
     ):
-        monkeypatch.setitem(registry.BACKENDS, "x", registry.Backend(load, "numpy", "install x"))
+        register(monkeypatch, "x", Backend(load, "numpy", "install x"))
         check = doctor.try_backend("x")
         assert (check.status, check.detail) == (status, detail)
         assert check.fix in ("buy one", "install x")
-    missing = registry.Backend(crash, "no_such_module_at_all", "pip install it")
-    monkeypatch.setitem(registry.BACKENDS, "x", missing)
+    missing = Backend(crash, "no_such_module_at_all", "pip install it")
+    register(monkeypatch, "x", missing)
     assert doctor.try_backend("x").fix == "pip install it"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backends import register
 
 from perception.data import open_recording
 from perception.errors import ConfigError, EngineError
@@ -19,11 +20,12 @@ from perception.frame import KINDS, Frame, subset_name, subsets_of
 from perception.runtime.bundle import Bundle
 from perception.runtime.bundle import record as add_records
 from perception.runtime.engines import measured, registry, selection
+from perception.runtime.engines.backend import Backend
 from perception.runtime.engines.base import BackendMissingError, Engine, Tensor
 from perception.runtime.engines.cuda_driver import examine_driver
 from perception.runtime.engines.fallback import FallbackEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
-from perception.runtime.engines.registry import BACKENDS, DEVICES, PLAN_BACKENDS, REFERENCE
+from perception.runtime.engines.registry import BACKENDS, REFERENCE, with_plans
 from perception.runtime.engines.selection import load_engines
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.records import BackendRecord
@@ -38,11 +40,15 @@ TF32_LIMITS = dict.fromkeys(("onnxruntime-cuda", "onnxruntime-tensorrt"), 1e-3)
 
 
 def _parameters() -> list[object]:
-    gpu = [n for n in BACKENDS if any(k in n for k in ("cuda", "tensorrt"))]
-    marks = dict.fromkeys(gpu, pytest.mark.gpu)
-    marks |= {n: needs_openvino for n in BACKENDS if n.startswith("openvino")}
-    names = [n for n in BACKENDS if n not in ("openvino-bf16", "openvino-f16")]  # one is native
-    return [pytest.param(n, marks=marks[n]) if n in marks else n for n in names]
+    found: list[object] = []
+    for name, backend in registry.records():
+        if name in ("openvino-bf16", "openvino-f16"):  # one is native
+            continue
+        absent = pytest.mark.skipif(not backend.installed, reason=f"no {backend.module}")
+        found.append(
+            pytest.param(name, marks=(pytest.mark.gpu,) * (backend.kind == "gpu") + (absent,))
+        )
+    return found
 
 
 @pytest.fixture(scope="module", params=_parameters())
@@ -58,7 +64,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def home(tiny_bundle: Path, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle, with plans built in a copy of it for the backends that run these."""
-    if backend not in PLAN_BACKENDS:
+    if backend not in with_plans():
         return tiny_bundle
     if not examine_driver().gpus:
         pytest.skip("no NVIDIA GPU")
@@ -289,7 +295,7 @@ def test_a_file_that_is_no_graph_is_an_engine_error_in_one_line(
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"not a graph")
     with pytest.raises(EngineError) as caught:
-        BACKENDS[backend].load(path, 1)
+        BACKENDS[backend].load(path, 1, 0)
     assert "broken.onnx" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -306,7 +312,7 @@ class _Dying(Engine):
     """A real engine that stops working after some runs, as a GPU that falls off the bus."""
 
     def __init__(self, path: Path, lives: int) -> None:
-        self._inner = BACKENDS[REFERENCE].load(path, 1)
+        self._inner = BACKENDS[REFERENCE].load(path, 1, 0)
         self.backend = "dying"
         self.inputs, self.outputs = self._inner.inputs, self._inner.outputs
         self._lives = lives
@@ -366,14 +372,13 @@ def test_a_pipeline_goes_on_and_says_so_when_an_engine_fails(
 def test_a_device_passes_over_backends_that_cannot_load(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(path: Path, threads: int | None) -> Engine:
+    def broken(path: Path, threads: int | None, device: int) -> Engine:
         raise EngineError("driver too old", where=path.name)
 
-    monkeypatch.setitem(BACKENDS, "broken", registry.Backend(broken, "numpy", "nothing"))
-    monkeypatch.setitem(DEVICES, "cpu", ("broken", REFERENCE))
-    monkeypatch.setitem(DEVICES, "auto", ("broken",))
-    monkeypatch.setattr(selection, "CPU_BACKENDS", (REFERENCE,))
-    for device in ("cpu", "auto"):
+    register(monkeypatch, "broken", Backend(broken, "numpy", "nothing", kind="gpu"))
+    monkeypatch.setattr(registry, "ranked", lambda kind: ("broken",))
+    monkeypatch.setattr(selection, "ranked", lambda kind: (REFERENCE,))
+    for device in ("cuda", "auto"):
         caplog.clear()
         assert load_engines(bundle, device, 1)["rgb"].backend == REFERENCE
         assert [r.getMessage() for r in caplog.records] == [
@@ -470,13 +475,13 @@ def test_a_backend_that_computes_something_else_is_left_out(
 
     class Off(Engine):
         def __init__(self, path: Path) -> None:
-            self._inner = genuine.load(path, 1)
+            self._inner = genuine.load(path, 1, 0)
             self.backend = self._inner.backend
             self.inputs, self.outputs = self._inner.inputs, self._inner.outputs
 
         def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {n: v + np.float32(0.5) for n, v in self._inner.infer(feeds).items()}
 
-    broken = registry.Backend(lambda path, _: Off(path), "openvino", "")
-    monkeypatch.setitem(BACKENDS, "openvino-f32", broken)
+    broken = Backend(lambda path, *_: Off(path), "openvino", "", rank=20)
+    register(monkeypatch, "openvino-f32", broken)
     assert _ranking(bundle) == [REFERENCE]

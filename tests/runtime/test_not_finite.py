@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from backends import register
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -17,6 +18,7 @@ from onnx import helper, numpy_helper
 from perception.errors import EngineError
 from perception.frame import Sample
 from perception.runtime.engines import registry
+from perception.runtime.engines.backend import Backend
 from perception.runtime.engines.base import (
     DeviceTensor,
     Engine,
@@ -121,10 +123,12 @@ def test_the_next_backend_takes_over(
     folder = small()
     wanted = Pipeline.load(folder, REFERENCE, threads=1)({"rgb": rgb})
     genuine = BACKENDS[REFERENCE]
-    broken = registry.Backend(lambda g, t: Broken(genuine.load(g, t), after=1), "numpy", "")
-    monkeypatch.setitem(BACKENDS, "broken", broken)
-    monkeypatch.setitem(registry.DEVICES, "cpu", ("broken", REFERENCE))
-    pipeline = Pipeline.load(folder, "cpu", threads=1)
+    broken = Backend(
+        lambda g, t, d: Broken(genuine.load(g, t, d), after=1), "numpy", "", kind="gpu"
+    )
+    register(monkeypatch, "broken", broken)
+    monkeypatch.setattr(registry, "ranked", lambda kind: ("broken",))
+    pipeline = Pipeline.load(folder, "cuda", threads=1)
     with caplog.at_level(logging.WARNING):
         first, second = (pipeline({"rgb": rgb}) for _ in range(2))
     assert (first.backend, second.backend) == ("broken", REFERENCE)
@@ -183,7 +187,7 @@ def test_features_on_a_device_are_blamed_on_the_encoder_that_made_them(
 
 def test_absent_inputs_may_hold_nan(small: Any, rgb: Sample, tmp_path: Path) -> None:
     folder = small(("rgb", "depth"))
-    fuser = BACKENDS[REFERENCE].load(folder / "fuser.onnx", 1)
+    fuser = BACKENDS[REFERENCE].load(folder / "fuser.onnx", 1, 0)
     feeds = {s.name: np.ones(s.shape, np.float32) for s in fuser.inputs}  # type: ignore[arg-type]
     feeds["presence"] = np.array([1, 0, 0, 0], np.float32)
     wanted = fuser.run(feeds)["seg_logits"]

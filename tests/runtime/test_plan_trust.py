@@ -20,14 +20,20 @@ import pytest
 from perception.errors import BundleError, EngineError
 from perception.frame import Sample
 from perception.runtime.bundle import Bundle, GraphSource
-from perception.runtime.engines import built_here, measured, selection, tensorrt
+from perception.runtime.engines import (
+    built_here,
+    cuda_driver,
+    cuda_engine,
+    measured,
+    selection,
+    tensorrt,
+)
 from perception.runtime.engines.base import UntrustedPlanError
 from perception.runtime.engines.built_here import Note
 from perception.runtime.engines.cuda_driver import Driver, Gpu
 from perception.runtime.engines.plans import (
     FOLDER,
     PlanHeader,
-    PlanKind,
     all_plans,
     keep_built,
     plan_file,
@@ -54,7 +60,7 @@ def another_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: built_here._known.clear()
 
 
-def _header(folder: Path, file: str, small: Any, kind: PlanKind = "tensorrt", **more: Any) -> Any:
+def _header(folder: Path, file: str, small: Any, kind: str = "tensorrt", **more: Any) -> Any:
     return PlanHeader(
         kind=kind,
         graph=file,
@@ -255,7 +261,7 @@ def _fake(monkeypatch: pytest.MonkeyPatch, gpus: int) -> list[Any]:
     """As if TensorRT and a GPU were here; what would be loaded is noted instead."""
     gpu = Gpu(0, "RTX 3060", "8.6", 1, False)
     driver = Driver("13.0", (gpu,) * gpus, "" if gpus else "no NVIDIA driver")
-    for module in (tensorrt, selection):
+    for module in (cuda_driver, selection):
         monkeypatch.setattr(module, "examine_driver", lambda: driver)
     monkeypatch.setattr(tensorrt, "find_spec", lambda name: object())
     monkeypatch.setattr(tensorrt, "import_module", lambda name: SimpleNamespace(__version__="10.0"))
@@ -269,7 +275,7 @@ def _fake(monkeypatch: pytest.MonkeyPatch, gpus: int) -> list[Any]:
         loaded.append(device)
         return Memory()
 
-    monkeypatch.setattr(tensorrt, "cuda_memory", memory)
+    monkeypatch.setattr(cuda_engine, "cuda_memory", memory)
     return loaded
 
 

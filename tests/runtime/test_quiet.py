@@ -94,9 +94,9 @@ def test_the_real_one_is_quiet(capfd: pytest.CaptureFixture[str], small: Any) ->
 
 def test_tf32_is_a_choice_for_cuda_alone(small: Any) -> None:
     source = GraphSource.of(small() / "fuser.onnx")
-    assert engine._options("CUDAExecutionProvider", source) == {"use_tf32": "1"}
+    assert engine._options("CUDAExecutionProvider", source)["use_tf32"] == "1"
     exact = GraphSource(source.files, source.name, tf32=False)
-    assert engine._options("CUDAExecutionProvider", exact) == {"use_tf32": "0"}
+    assert engine._options("CUDAExecutionProvider", exact)["use_tf32"] == "0"
     assert engine._options("CPUExecutionProvider", exact) == {}
 
 
@@ -117,7 +117,7 @@ def test_engines_that_onnx_runtime_builds_are_kept_by_content_not_by_name(
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", nobody)
-    assert engine._options("TensorrtExecutionProvider", sources[0]) == {}
+    assert engine._options("TensorrtExecutionProvider", sources[0]) == {"device_id": "0"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from perception.errors import EngineError
 from perception.runtime.engines.base import Engine
-from perception.runtime.engines.registry import BACKENDS, CPU_BACKENDS
+from perception.runtime.engines.registry import BACKENDS, ranked
 
 SHAPE = [1, 2]
 WEIGHT = np.array([[5.0, -7.0]], np.float32)
@@ -47,7 +47,7 @@ CASES: dict[str, tuple[Nodes, list[str], list[str]]] = {
 }
 
 
-@pytest.fixture(params=CPU_BACKENDS)
+@pytest.fixture(params=ranked("cpu"))
 def backend(request: pytest.FixtureRequest) -> str:
     if "openvino" in request.param and find_spec("openvino") is None:
         pytest.skip("no OpenVINO")
@@ -100,7 +100,7 @@ def _hold_to(engine: Engine, nodes: Nodes, inputs: list[str], outputs: list[str]
 @pytest.mark.parametrize("case", CASES)
 def test_names_are_those_that_the_graph_declares(backend: str, case: str, tmp_path: Path) -> None:
     nodes, inputs, outputs = CASES[case]
-    engine = BACKENDS[backend].load(_file(tmp_path, nodes, inputs, outputs), 1)
+    engine = BACKENDS[backend].load(_file(tmp_path, nodes, inputs, outputs), 1, 0)
     _hold_to(engine, nodes, inputs, outputs)
 
 
@@ -123,5 +123,5 @@ def _graphs(draw: st.DrawFn) -> tuple[Nodes, list[str], list[str]]:
 def test_chains_of_names(
     backend: str, graph: tuple[Nodes, list[str], list[str]], tmp_path: Path
 ) -> None:
-    engine = BACKENDS[backend].load(_file(tmp_path, *graph), 1)
+    engine = BACKENDS[backend].load(_file(tmp_path, *graph), 1, 0)
     _hold_to(engine, *graph)

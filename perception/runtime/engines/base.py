@@ -122,8 +122,10 @@ class Engine(ABC):
         self._check_outputs(outputs)
         return outputs
 
-    def run_linked(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
-        """Run once, for outputs that another engine takes.
+    def run_linked(
+        self, feeds: Mapping[str, Feed], ignored: Collection[str] = ()
+    ) -> Mapping[str, Feed]:
+        """Run once, for outputs that another engine takes; `feeds` and `ignored` as for `run`.
 
         On a GPU they stay there, and this may return before they are computed: that engine waits for
         them, not the CPU.  Nor are they looked at there; what comes of them is.  Otherwise as `run`.
@@ -131,7 +133,8 @@ class Engine(ABC):
         _check_feeds(self.inputs, feeds)
         self.runs += 1
         with self._failures():
-            outputs = self.infer_linked(feeds)
+            takes = self.takes_device
+            outputs = self.infer_linked(feeds if takes else on_host(feeds), ignored)
         self._check_outputs(outputs)
         return outputs
 
@@ -161,9 +164,11 @@ class Engine(ABC):
         """What `run` does where `takes_device` is set."""
         return self.infer(on_host(feeds))
 
-    def infer_linked(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
+    def infer_linked(
+        self, feeds: Mapping[str, Feed], ignored: Collection[str]
+    ) -> Mapping[str, Feed]:
         """What `run_linked` does once the feeds are known to fit."""
-        return self.infer(feeds)
+        return self.infer_some(feeds, ignored)
 
     @abstractmethod
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
+from perception.runtime.engines.base import BackendMissingError
+
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CUdevice_attribute
 
 
@@ -61,6 +63,25 @@ def examine_driver(library: str = "libcuda.so.1") -> Driver:
     cuda.cuDeviceGetCount(ctypes.byref(value))
     gpus = tuple(_gpu(cuda, index) for index in range(value.value))
     return Driver(version, gpus, "" if gpus else "the NVIDIA driver sees no GPU")
+
+
+def gpu(index: int, where: str) -> Gpu:
+    """A GPU by its number.
+
+    Args:
+        index: its number, as CUDA counts.
+        where: what wants it, for the message.
+
+    Raises:
+        BackendMissingError: there is no driver, or no such GPU.
+    """
+    found = examine_driver()
+    if found.problem:
+        raise BackendMissingError(found.problem, where=where)
+    if index >= len(found.gpus):
+        there = ", ".join(f"{g.index} ({g.name})" for g in found.gpus)
+        raise BackendMissingError(f"there is no GPU {index}", where=where, hint=f"here is {there}")
+    return found.gpus[index]
 
 
 def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:

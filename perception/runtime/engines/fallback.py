@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from perception.errors import BundleError, EngineError
+from perception.runtime.engines.backend import Graph
 from perception.runtime.engines.base import (
     Engine,
     Feed,
@@ -16,7 +17,7 @@ from perception.runtime.engines.base import (
     not_finite,
     on_host,
 )
-from perception.runtime.engines.registry import BACKENDS, Graph
+from perception.runtime.engines.registry import BACKENDS
 from perception.runtime.result import EngineEvent
 
 _LOG = logging.getLogger("anysense.engines")
@@ -35,19 +36,26 @@ class FallbackEngine(Engine):
         reserve: names of the backends to go on with, in order.
         graph: the ONNX graph.
         threads: CPU threads within an operator, None for all.
+        device: number of the GPU.
     """
 
     def __init__(
-        self, engine: Engine, reserve: Sequence[str], graph: Graph, threads: int | None = None
+        self,
+        engine: Engine,
+        reserve: Sequence[str],
+        graph: Graph,
+        threads: int | None = None,
+        device: int = 0,
     ) -> None:
         self._engine = engine
         self._reserve = list(reserve)
-        self._graph, self._threads = graph, threads
+        self._graph, self._threads, self._device = graph, threads, device
         self._lock = threading.Lock()
         self.inputs, self.outputs = engine.inputs, engine.outputs
 
     def context(self) -> Engine:
-        return FallbackEngine(self._engine.context(), self._reserve, self._graph, self._threads)
+        inner = self._engine.context()
+        return FallbackEngine(inner, self._reserve, self._graph, self._threads, self._device)
 
     @property
     def backend(self) -> str:  # type: ignore[override]
@@ -74,11 +82,13 @@ class FallbackEngine(Engine):
             except EngineError as error:
                 self._replace(engine, error)
 
-    def infer_linked(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
+    def infer_linked(
+        self, feeds: Mapping[str, Feed], ignored: Collection[str]
+    ) -> Mapping[str, Feed]:
         while True:
             engine = self._engine
             try:
-                return engine.run_linked(feeds)
+                return engine.run_linked(feeds, ignored)
             except EngineError as error:
                 self._replace(engine, error)
 
@@ -93,7 +103,7 @@ class FallbackEngine(Engine):
             while self._reserve:
                 name = self._reserve.pop(0)
                 try:
-                    self._engine = BACKENDS[name].load(self._graph, self._threads)
+                    self._engine = BACKENDS[name].load(self._graph, self._threads, self._device)
                 except (EngineError, BundleError) as error:  # its file may be gone, or changed
                     _LOG.warning("%s: %s", self._graph.name, error)
                     continue

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from perception.errors import AnySenseError
@@ -28,12 +28,14 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "anysense"
 
 
-def key(files: Mapping[str, str], names: Sequence[str], threads: int | None, extra: str) -> str:
-    """The key of a measurement: these graphs, this CPU, these versions of the backends."""
+def key(
+    files: Mapping[str, str], backends: Mapping[str, str], threads: int | None, extra: str
+) -> str:
+    """The key of a measurement: these graphs, this CPU, these backends, whose modules are given."""
     parts = [
         *(f"{n}={h}" for n, h in sorted(files.items())),
-        *names,
-        *(f"{package}={_version(package)}" for package in ("onnxruntime", "openvino")),
+        *backends,
+        *(f"{module}={_version(module)}" for module in sorted(set(backends.values()))),
         cpu_name(),
         str(os.cpu_count()),
         str(threads),
@@ -96,8 +98,11 @@ def _read() -> dict[str, dict[str, float]]:
     }
 
 
-def _version(package: str) -> str:
+def _version(module: str) -> str:
+    package = module.split(".")[0]
     try:
         return version(package)
     except PackageNotFoundError:
-        return "-"
+        pass  # its distribution is called otherwise, as `onnxruntime-gpu` is
+    names = packages_distributions().get(package, ())
+    return ",".join(f"{name} {version(name)}" for name in sorted(set(names))) or "-"

@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import onnxruntime as ort
 
 from perception.errors import EngineError
 from perception.runtime.bundle import GraphSource
+from perception.runtime.engines.backend import Backend, Graph
 from perception.runtime.engines.base import (
     BackendMissingError,
     Engine,
@@ -19,6 +21,7 @@ from perception.runtime.engines.base import (
     TensorSpec,
     first_line,
 )
+from perception.runtime.engines.cuda_driver import gpu
 from perception.runtime.engines.measured import cache_folder
 from perception.runtime.engines.probe import TINY_GRAPH
 from perception.runtime.engines.quiet import silenced
@@ -32,10 +35,10 @@ _PROVIDERS = {
 }
 
 
-def _options(provider: str, source: GraphSource) -> dict[str, str]:
+def _options(provider: str, source: GraphSource, number: int = 0) -> dict[str, str]:
     """What a provider is told besides its name."""
     if provider == "CUDAExecutionProvider":
-        return {"use_tf32": "1" if source.tf32 else "0"}
+        return {"device_id": str(number), "use_tf32": "1" if source.tf32 else "0"}
     if provider != "TensorrtExecutionProvider":
         return {}
     # It builds when it loads, which takes minutes: once, not at every start.  It knows a graph by names
@@ -43,8 +46,9 @@ def _options(provider: str, source: GraphSource) -> dict[str, str]:
     try:
         folder = str(cache_folder() / "onnxruntime-tensorrt" / source.sha256[:32])
     except RuntimeError:  # no home: it is built at every start
-        return {}
+        return {"device_id": str(number)}
     return {
+        "device_id": str(number),
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": folder,
         "trt_timing_cache_enable": "1",
@@ -59,42 +63,88 @@ class OnnxRuntimeEngine(Engine):
         graph: the ONNX graph.
         device: `cpu`, `cuda` or `tensorrt` (ONNX Runtime's TensorRT provider).
         threads: threads within an operator; None leaves it to ONNX Runtime (all cores).
+        number: of the GPU.
 
     Raises:
-        BackendMissingError: the provider is not installed, or finds no device.
+        BackendMissingError: the provider is not installed, or finds no such device.
         EngineError: the graph cannot be loaded.
         BundleError: the graph is one of a bundle, and is damaged.
     """
 
     def __init__(
-        self, graph: Path | GraphSource, device: str = "cpu", threads: int | None = None
+        self,
+        graph: Path | GraphSource,
+        device: str = "cpu",
+        threads: int | None = None,
+        number: int = 0,
     ) -> None:
-        source, providers = GraphSource.of(graph), _PROVIDERS[device]
-        where = str(source)
-        if providers[0] not in ort.get_available_providers():
-            raise BackendMissingError(
-                f"this ONNX Runtime has no {providers[0]}", where=where, hint=GPU_INSTALL
-            )
-        if device != "cpu" and not _starts(providers[0]):
-            raise BackendMissingError(f"{providers[0]} did not start here", where=where)
-        options = _session_options(threads)
-        content = source.read_bytes()
-        try:
-            told = [(name, _options(name, source)) for name in providers]
-            self._session = _session(content, options, told)
-        except Exception as error:  # ONNX Runtime raises types of its own without a public base
-            raise EngineError(f"cannot be loaded: {_reason(error)}", where=where) from error
-        if providers[0] not in self._session.get_providers():
-            # ONNX Runtime itself goes on with the CPU where a GPU provider cannot start.
-            raise BackendMissingError(f"{providers[0]} did not start here", where=where)
+        self._session = open_session(GraphSource.of(graph), device, threads, number)
         self.backend = f"onnxruntime-{device}"
-        self.inputs = tuple(_spec(v) for v in self._session.get_inputs())
-        self.outputs = tuple(_spec(v) for v in self._session.get_outputs())
+        self.inputs, self.outputs = tensors_of(self._session)
         self._names = [o.name for o in self.outputs]
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         values = self._session.run(self._names, feeds)
         return dict(zip(self._names, values, strict=True))
+
+
+def open_session(
+    source: GraphSource,
+    device: str,
+    threads: int | None,
+    number: int = 0,
+    told: Mapping[str, str] = MappingProxyType({}),
+) -> ort.InferenceSession:
+    """A session on exactly this provider.
+
+    Args:
+        source: the graph.
+        device, threads, number: as for `OnnxRuntimeEngine`.
+        told: what CUDA's provider is told besides.
+
+    Raises:
+        BackendMissingError, EngineError, BundleError: as `OnnxRuntimeEngine`.
+    """
+    where, providers = str(source), _PROVIDERS[device]
+    check_provider(device, number, where)
+    options = _session_options(threads)
+    content = source.read_bytes()
+    try:
+        with_options = [(name, _options(name, source, number)) for name in providers]
+        for name, its_options in with_options:
+            its_options |= told if name == "CUDAExecutionProvider" else {}
+        session = _session(content, options, with_options)
+    except Exception as error:  # ONNX Runtime raises types of its own without a public base
+        raise EngineError(f"cannot be loaded: {_reason(error)}", where=where) from error
+    if providers[0] not in session.get_providers():
+        # ONNX Runtime itself goes on with the CPU where a GPU provider cannot start.
+        raise BackendMissingError(f"{providers[0]} did not start here", where=where)
+    return session
+
+
+def check_provider(device: str, number: int, where: str) -> None:
+    """Refuse a device on which nothing can run, before anything is loaded.
+
+    Raises:
+        BackendMissingError: the provider is not installed, or finds no such device.
+    """
+    provider = _PROVIDERS[device][0]
+    if provider not in ort.get_available_providers():
+        raise BackendMissingError(
+            f"this ONNX Runtime has no {provider}", where=where, hint=GPU_INSTALL
+        )
+    if device != "cpu":
+        if not _starts(provider):
+            raise BackendMissingError(f"{provider} did not start here", where=where)
+        gpu(number, where)
+
+
+def tensors_of(
+    session: ort.InferenceSession,
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """A session's inputs and outputs."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    return tuple(map(_spec, inputs)), tuple(map(_spec, outputs))
 
 
 def check_loads(content: bytes, *, where: str) -> dict[str, tuple[int | None, ...]]:
@@ -177,3 +227,16 @@ def _spec(value: Any) -> TensorSpec:
     shape = tuple(d if isinstance(d, int) else None for d in value.shape)
     kind = value.type.removeprefix("tensor(").removesuffix(")")
     return TensorSpec(value.name, shape, {"float": "float32", "double": "float64"}.get(kind, kind))
+
+
+def backend(device: str, install: str = GPU_INSTALL, **about: Any) -> Backend:
+    """The record of ONNX Runtime on `cpu`, `cuda` or `tensorrt`."""
+
+    def load(graph: Graph, threads: int | None, number: int) -> Engine:
+        return OnnxRuntimeEngine(graph, device, threads, number)
+
+    return Backend(load, "onnxruntime", install, **about)
+
+
+CPU = backend("cpu", "pip install onnxruntime", rank=30, aliases=("onnxruntime",))
+TENSORRT = backend("tensorrt", kind="gpu", rank=30)

@@ -14,6 +14,7 @@ import numpy as np
 from perception.errors import EngineError
 from perception.runtime.bundle import GraphSource
 from perception.runtime.engines import openvino_guard
+from perception.runtime.engines.backend import Backend, Graph
 from perception.runtime.engines.base import (
     BackendMissingError,
     Engine,
@@ -206,3 +207,16 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [x for x in lines if not x.startswith(("Exception from", "Check '"))]
     return telling[0] if telling else first_line(error)
+
+
+def _backend(precision: str, *, rank: int | None = None, exact: bool = False) -> Backend:
+    def load(graph: Graph, threads: int | None, device: int) -> Engine:
+        return OpenVinoEngine(graph, precision, threads)
+
+    return Backend(load, "openvino", INSTALL, rank=rank, exact=exact)
+
+
+NATIVE = _backend("native", rank=10)
+BFLOAT16 = _backend("bf16")
+FLOAT16 = _backend("f16")
+FLOAT32 = _backend("f32", rank=20, exact=True)

@@ -28,7 +28,6 @@ from perception.runtime.bundle import Bundle, GraphSource
 from perception.runtime.engines import built_here
 
 FOLDER, SUFFIX = "engines", ".plan"
-PlanKind = Literal["tensorrt", "tensorrt-rtx"]
 
 _LOG = logging.getLogger("anysense.engines")
 
@@ -40,7 +39,7 @@ class PlanHeader(BaseModel):
     """What a plan was built from and for.
 
     Attributes:
-        kind: which TensorRT built it.
+        kind: the backend that it was built for.
         graph: file name of the ONNX graph.
         onnx_sha256: of that file.
         precision: fp32, fp16, int8 or mixed.
@@ -56,7 +55,7 @@ class PlanHeader(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: PlanKind
+    kind: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     graph: str
     onnx_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     precision: Literal["fp32", "fp16", "int8", "mixed"]
@@ -177,7 +176,7 @@ def _split(where: str, content: bytes) -> tuple[PlanHeader, bytes]:
     return header, content[start + size :]
 
 
-def plans_for(graph: Path | GraphSource, kind: PlanKind) -> list[PlanFile]:
+def plans_for(graph: Path | GraphSource, kind: str) -> list[PlanFile]:
     """Plan files beside a graph, newest first.
 
     Raises:

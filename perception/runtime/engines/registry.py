@@ -1,111 +1,124 @@
-"""The backends by name, and the families that `--device` also takes."""
+"""The backends by name, the families that `--device` also takes, and what is said of GPUs by number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
+from typing import Literal
 
 from perception.errors import ConfigError
-from perception.runtime.bundle import GraphSource
-from perception.runtime.engines.base import Engine
-from perception.runtime.engines.onnxruntime import GPU_INSTALL, OnnxRuntimeEngine
-from perception.runtime.engines.openvino import INSTALL as OPENVINO_INSTALL
-from perception.runtime.engines.openvino import OpenVinoEngine
-from perception.runtime.engines.plans import PlanKind
-from perception.runtime.engines.tensorrt import INSTALL as TENSORRT_INSTALL
-from perception.runtime.engines.tensorrt import MODULES as TENSORRT_MODULES
-from perception.runtime.engines.tensorrt import TensorRtEngine, fitting_plans
+from perception.plugins import PluginError, Registry
+from perception.runtime.engines.backend import Backend, check_backend
 
-Graph = Path | GraphSource
-"""An ONNX graph: of a bundle, or a file that stands alone."""
-
-Loader = Callable[[Graph, int | None], Engine]
+_LOG = logging.getLogger("anysense.engines")
+_ENGINES = "perception.runtime.engines"
+_broken: set[str] = set()  # of which it has been said
 
 REFERENCE = "onnxruntime-cpu"
 """The backend that every other one is compared with, in float32."""
 
+BACKENDS: Registry[Backend] = Registry(
+    "backends",
+    "backend",
+    {
+        "tensorrt": f"{_ENGINES}.tensorrt:TENSORRT",
+        "tensorrt-rtx": f"{_ENGINES}.tensorrt:TENSORRT_RTX",
+        "onnxruntime-tensorrt": f"{_ENGINES}.onnxruntime:TENSORRT",
+        "onnxruntime-cuda": f"{_ENGINES}.onnxruntime_cuda:CUDA",
+        "openvino": f"{_ENGINES}.openvino:NATIVE",
+        "openvino-bf16": f"{_ENGINES}.openvino:BFLOAT16",
+        "openvino-f16": f"{_ENGINES}.openvino:FLOAT16",
+        "openvino-f32": f"{_ENGINES}.openvino:FLOAT32",
+        REFERENCE: f"{_ENGINES}.onnxruntime:CPU",
+    },
+    check_backend,
+)
+
+FAMILIES = ("auto", "cuda", "cpu")
+"""What `--device` takes besides the name of a backend."""
+
 
 @dataclass(frozen=True)
-class Backend:
-    """A backend.
+class Device:
+    """What is meant by a device's name.
 
     Attributes:
-        load: loads a graph, given it and the number of threads (None = all).
-        module: what must be importable.
-        install: the command that brings it.
-        exact: whether it computes in float32.
-        check: raises what is wrong with the files for a graph, before anything is loaded.
+        name: a family, or a backend.
+        index: number of the GPU.
     """
 
-    load: Loader
-    module: str
-    install: str
-    exact: bool = True
-    check: Callable[[Graph], object] = lambda graph: None
+    name: str
+    index: int = 0
 
-    @property
-    def installed(self) -> bool:
-        """Whether the package is there; its device may still be missing."""
-        return find_spec(self.module) is not None
+    def __str__(self) -> str:
+        return f"{self.name}:{self.index}" if self.index else self.name
 
 
-def _onnxruntime(device: str, install: str = GPU_INSTALL) -> Backend:
-    return Backend(lambda g, threads: OnnxRuntimeEngine(g, device, threads), "onnxruntime", install)
+def records() -> Iterator[tuple[str, Backend]]:
+    """All backends that can be used at all; one that cannot be imported is passed over with a line."""
+    for name in BACKENDS:
+        try:
+            yield name, BACKENDS[name]
+        except PluginError as error:
+            if name not in _broken:
+                _LOG.warning("%s", error)
+                _broken.add(name)
 
 
-def _openvino(precision: str, exact: bool = False) -> Backend:
-    def load(graph: Graph, threads: int | None) -> Engine:
-        return OpenVinoEngine(graph, precision, threads)
-
-    return Backend(load, "openvino", OPENVINO_INSTALL, exact)
-
-
-def _tensorrt(kind: PlanKind) -> Backend:
-    module, install = TENSORRT_MODULES[kind], TENSORRT_INSTALL[kind]
-    return Backend(
-        lambda graph, threads: TensorRtEngine(graph, kind),
-        module,
-        install,
-        exact=False,
-        check=lambda graph: fitting_plans(graph, kind),
-    )
+def ranked(kind: Literal["cpu", "gpu"]) -> tuple[str, ...]:
+    """The backends that `auto` knows for CPU or GPU, by rank."""
+    found = [(b.rank, n) for n, b in records() if b.kind == kind and b.rank is not None]
+    return tuple(name for _, name in sorted(found))
 
 
-BACKENDS: dict[str, Backend] = {
-    "tensorrt": _tensorrt("tensorrt"),
-    "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
-    "onnxruntime-tensorrt": _onnxruntime("tensorrt"),
-    "onnxruntime-cuda": _onnxruntime("cuda"),
-    "openvino": _openvino("native"),
-    "openvino-bf16": _openvino("bf16"),
-    "openvino-f16": _openvino("f16"),
-    "openvino-f32": _openvino("f32", exact=True),
-    "onnxruntime-cpu": _onnxruntime("cpu", "pip install onnxruntime"),
-}
-
-ALIASES = {"onnxruntime": "onnxruntime-cpu"}
-
-_ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
-DEVICES = {"auto": _ON_GPU, "cuda": (*_ON_GPU, REFERENCE), "cpu": (REFERENCE,)}
-"""Backends to try for each device, in order.  `auto` goes on with the fastest on the CPU."""
-
-PLAN_BACKENDS = ("tensorrt", "tensorrt-rtx")
-"""Those that run plans out of the bundle: where there is none, they are no choice."""
-
-CPU_BACKENDS = ("openvino", "openvino-f32", "onnxruntime-cpu")
-"""Those among which `auto` looks for the fastest."""
+def with_plans() -> tuple[str, ...]:
+    """The backends that run what was built for them before: where nothing was, they are no choice."""
+    return tuple(name for name, backend in records() if backend.build is not None)
 
 
-def canonical(device: str) -> str:
-    """A device or backend by the name that the tables use.
+def candidates(name: str) -> tuple[str, ...]:
+    """The backends to try for a family or a backend's name, in order.
+
+    After those of `auto` comes the fastest on the CPU, see
+    `perception.runtime.engines.selection.ranking`.
+    """
+    families = {
+        "auto": lambda: ranked("gpu"),
+        "cuda": lambda: (*ranked("gpu"), REFERENCE),
+        "cpu": lambda: (REFERENCE,),
+    }
+    return families[name]() if name in families else (name,)
+
+
+def device_of(text: str) -> Device:
+    """What `auto`, `cpu`, `cuda`, `cuda:1`, a backend's name or `onnxruntime-cuda:1` means.
 
     Raises:
-        ConfigError: there is no such device or backend.
+        ConfigError: there is no such device or backend, or it takes no number.
     """
-    name = ALIASES.get(device, device)
-    if name not in DEVICES and name not in BACKENDS:
-        known = ", ".join([*DEVICES, *ALIASES, *BACKENDS])
-        raise ConfigError(f"unknown device '{device}'", hint=known)
-    return name
+    name, colon, number = text.partition(":")
+    if name not in FAMILIES and name not in BACKENDS:
+        name = _aliases().get(name, name)
+    if name not in FAMILIES and name not in BACKENDS:
+        raise ConfigError(f"unknown device '{text}'", hint=", ".join(known_devices()))
+    if not colon:
+        return Device(name)
+    if name != "cuda" and (name in FAMILIES or BACKENDS[name].kind != "gpu"):
+        raise ConfigError(
+            f"{name} takes no number", where=f"device '{text}'", hint="such as cuda:1"
+        )
+    if not (number.isascii() and number.isdecimal() and len(number) <= 4):
+        raise ConfigError(
+            "expected the number of a GPU", where=f"device '{text}'", hint="such as cuda:1"
+        )
+    return Device(name, int(number))
+
+
+def known_devices() -> list[str]:
+    """All that `--device` takes, but for numbers."""
+    return [*FAMILIES, *_aliases(), *BACKENDS]
+
+
+def _aliases() -> dict[str, str]:
+    return {alias: name for name, backend in records() for alias in backend.aliases}

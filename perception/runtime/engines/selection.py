@@ -10,18 +10,17 @@ import numpy as np
 from perception.errors import EngineError
 from perception.runtime.bundle import Bundle, GraphSource
 from perception.runtime.engines import measured
+from perception.runtime.engines.backend import Graph
 from perception.runtime.engines.base import BackendMissingError, Engine, UntrustedPlanError
 from perception.runtime.engines.cuda_driver import examine_driver
 from perception.runtime.engines.fallback import FallbackEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all, time_all
 from perception.runtime.engines.registry import (
     BACKENDS,
-    CPU_BACKENDS,
-    DEVICES,
-    PLAN_BACKENDS,
     REFERENCE,
-    Graph,
-    canonical,
+    candidates,
+    device_of,
+    ranked,
 )
 from perception.runtime.records import BackendRecord
 
@@ -55,9 +54,10 @@ def load_engines(
 
     Args:
         bundle: an opened bundle.
-        device: name of a backend, which is then the only one; or a family of `DEVICES`, in which
-            a backend that cannot be used is passed over with a line of warning and those after it
-            are kept in reserve.  `auto` passes over silently what this machine does not have, and
+        device: name of a backend, which is then the only one; or a family (`auto`, `cuda`, `cpu`), in
+            which a backend that cannot be used is passed over with a line of warning and those after
+            it are kept in reserve.  `cuda:1` and a GPU backend's name with a number mean that GPU.
+            `auto` passes over silently what this machine does not have, and
             on the CPU takes the fastest backend that passes the bundle's parity (see `ranking`).
         threads: CPU threads within an operator, None for all.
         progress: called with a line before each graph.
@@ -73,10 +73,10 @@ def load_engines(
         BundleError: a file is missing, changed or a link.
     """
     graphs = sources(bundle, trust_plans=trust_plans, tf32=tf32)
-    name = canonical(device)
-    if name != "auto":
-        return load_graphs(graphs, DEVICES.get(name, (name,)), threads, progress)
-    for candidate in DEVICES["auto"]:
+    wanted = device_of(device)
+    if wanted.name != "auto":
+        return load_graphs(graphs, candidates(wanted.name), threads, progress, wanted.index)
+    for candidate in candidates("auto"):
         try:
             engines = _load_on(candidate, graphs, threads, progress)
         except BackendMissingError:
@@ -88,7 +88,7 @@ def load_engines(
         except EngineError as error:
             _LOG.warning("%s; trying the next backend", error)
             continue
-        if candidate in PLAN_BACKENDS and not _agrees(bundle, engines, graphs, threads):
+        if not BACKENDS[candidate].exact and not _agrees(bundle, engines, graphs, threads):
             _LOG.warning("%s computes something else; trying the next backend", candidate)
             continue
         return _with_reserve(engines, (REFERENCE,), graphs, threads)
@@ -114,22 +114,29 @@ def load_graphs(
     names: Sequence[str],
     threads: int | None = None,
     progress: Progress | None = None,
+    index: int = 0,
 ) -> Engines:
     """Load graphs on the first backend of `names` that can load all of them.
+
+    Args:
+        graphs: by encoder, and `fuser`.
+        names: the backends.
+        threads, progress: as for `load_engines`.
+        index: number of the GPU.
 
     Raises:
         EngineError: none could; the message is that of the last one.
     """
-    for index, name in enumerate(names):
+    for place, name in enumerate(names):
         try:
-            engines = _load_on(name, graphs, threads, progress)
+            engines = _load_on(name, graphs, threads, progress, index)
         except EngineError as error:
-            if index + 1 == len(names):
+            if place + 1 == len(names):
                 raise
-            if not (isinstance(error, BackendMissingError) and name in PLAN_BACKENDS):
+            if not (isinstance(error, BackendMissingError) and BACKENDS[name].build):
                 _LOG.warning("%s; trying the next backend", error)
         else:
-            return _with_reserve(engines, names[index + 1 :], graphs, threads)
+            return _with_reserve(engines, names[place + 1 :], graphs, threads, index)
     raise EngineError("no backend to load it on")
 
 
@@ -138,16 +145,17 @@ def _load_on(
     graphs: Mapping[str, Graph],
     threads: int | None,
     progress: Progress | None = None,
+    index: int = 0,
 ) -> Engines:
     backend = BACKENDS[name]
     for graph in graphs.values():
         # All first: a damaged file is told even where the others could not be loaded anyway.
         backend.check(graph)
     engines: Engines = {}
-    for index, (name_of, graph) in enumerate(graphs.items()):
+    for number, (name_of, graph) in enumerate(graphs.items(), 1):
         if progress is not None:
-            progress(f"{name}: loading graph {index + 1} of {len(graphs)}: {name_of}")
-        engines[name_of] = backend.load(graph, threads)
+            progress(f"{name}: loading graph {number} of {len(graphs)}: {name_of}")
+        engines[name_of] = backend.load(graph, threads, index)
     return engines
 
 
@@ -167,11 +175,15 @@ def _agrees(
 
 
 def _with_reserve(
-    engines: Engines, reserve: Sequence[str], graphs: Mapping[str, Graph], threads: int | None
+    engines: Engines,
+    reserve: Sequence[str],
+    graphs: Mapping[str, Graph],
+    threads: int | None,
+    index: int = 0,
 ) -> Engines:
     if not reserve:
         return engines
-    return {g: FallbackEngine(e, reserve, graphs[g], threads) for g, e in engines.items()}
+    return {g: FallbackEngine(e, reserve, graphs[g], threads, index) for g, e in engines.items()}
 
 
 def ranking(bundle: Bundle, graphs: Mapping[str, Graph], threads: int | None) -> list[str]:
@@ -183,10 +195,11 @@ def ranking(bundle: Bundle, graphs: Mapping[str, Graph], threads: int | None) ->
     was then.  All that pass are timed in turn.  The outcome is remembered per bundle, machine and
     versions, see `measured`.
     """
-    names = [n for n in CPU_BACKENDS if BACKENDS[n].installed]
+    names = [n for n in ranked("cpu") if BACKENDS[n].installed]
     if names == [REFERENCE]:
         return names
-    key = measured.key(bundle.manifest.files, names, threads, _records(bundle))
+    modules = {n: BACKENDS[n].module for n in names}
+    key = measured.key(bundle.manifest.files, modules, threads, _records(bundle))
     known = measured.recall(key)
     if known is None:
         known = _measure(bundle, graphs, names, threads)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,79 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perception.errors import EngineError
 from perception.runtime.bundle import GraphSource
 from perception.runtime.engines import built_here
-from perception.runtime.engines import cuda_driver_calls as driver
+from perception.runtime.engines.backend import Backend, Graph
 from perception.runtime.engines.base import (
     BackendMissingError,
-    DeviceTensor,
     Engine,
-    Feed,
-    Tensor,
     TensorSpec,
     UntrustedPlanError,
     first_line,
 )
-from perception.runtime.engines.buffers import Lease, Place, Pool, lay_out
-from perception.runtime.engines.cuda_driver import Gpu, examine_driver
-from perception.runtime.engines.cuda_driver_calls import Event, Graph
-from perception.runtime.engines.cuda_memory import cuda_memory
-from perception.runtime.engines.plans import PlanHeader, PlanKind, plans_for
+from perception.runtime.engines.cuda_driver import Gpu, gpu
+from perception.runtime.engines.cuda_engine import CudaEngine, Slot
+from perception.runtime.engines.plans import PlanHeader, plans_for
 
-_LOG = logging.getLogger("anysense.engines")
-
-MODULES: dict[PlanKind, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-INSTALL: dict[PlanKind, str] = {k: f"pip install 'anysense[{k}]'" for k in MODULES}
+MODULES: dict[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+INSTALL: dict[str, str] = {k: f"pip install 'anysense[{k}]'" for k in MODULES}
 
 
-@dataclass
-class _Slot:
-    """Memory of one run: every tensor on the device, and in page-locked memory beside it.
-
-    Attributes:
-        host: page-locked memory, laid out as the device's.
-        device: owns the device's memory.
-        address: where that begins.
-        done: behind the last work that used the slot.
-        graph: what TensorRT queues for this slot's addresses, once recorded.
-        runs: how often it was used.
-    """
-
-    host: NDArray[np.uint8]
-    device: Any
-    address: int
-    done: Event
-    graph: Graph | None = None
-    runs: int = 0
-
-
-class _OnDevice(DeviceTensor):
-    """An output in a slot, which stays taken as long as somebody holds on to this."""
-
-    def __init__(self, engine: TensorRtEngine, lease: Lease[_Slot], place: Place) -> None:
-        self.engine, self.lease, self.place = engine, lease, place
-        self.shape = place.shape
-
-    @property
-    def address(self) -> int:
-        """Where it lies."""
-        return self.lease.item.address + self.place.offset
-
-    def numpy(self) -> Tensor:
-        return self.engine.fetch(self)
-
-
-class TensorRtEngine(Engine):
-    """A plan from the bundle's `engines/` folder, on a stream of its own.
+class TensorRtEngine(CudaEngine):
+    """A plan from the bundle's `engines/` folder.
 
     Plans are checked before anything else, so that a damaged one is told even where no GPU is.
-
-    Outputs of `run_linked` stay on the GPU: the engine that takes them lets its stream wait for an event
-    of this one's, and copies within the device.  What TensorRT queues is recorded once as a CUDA graph
-    for each slot of memory, and launched with one call after that.
 
     Args:
         graph: the ONNX graph that the plan was built from.
@@ -98,22 +45,15 @@ class TensorRtEngine(Engine):
         EngineError: the newest plan is damaged or stale, or TensorRT refuses it.
     """
 
-    takes_device = True
-
-    def __init__(self, graph: Path | GraphSource, kind: PlanKind, device: int = 0) -> None:
+    def __init__(self, graph: Path | GraphSource, kind: str, device: int = 0) -> None:
         source = GraphSource.of(graph)
         fitting = fitting_plans(source, kind)
         if find_spec(MODULES[kind]) is None:
             raise BackendMissingError(f"{kind} is not installed", hint=INSTALL[kind])
         trt = import_module(MODULES[kind])
-        found = examine_driver()
-        if found.problem:
-            raise BackendMissingError(found.problem, where=kind)
-        chosen = choose_plan(fitting, trt.__version__, found.gpus[device], str(source))
+        chosen = choose_plan(fitting, trt.__version__, gpu(device, kind), str(source))
         self.backend = f"{kind}-{chosen.header.precision}"
-        self._device = device
-        self._memory = cuda_memory(device)
-        self._lock = threading.Lock()
+        self._open(device)
         with self._memory.current():
             self._load(trt, chosen, str(source))
 
@@ -141,9 +81,7 @@ class TensorRtEngine(Engine):
         self.inputs = tuple(self._spec(n) for n in names if modes[n])
         self.outputs = tuple(self._spec(n) for n in names if not modes[n])
         shapes = {n: tuple(self._engine.get_tensor_shape(n)) for n in names}
-        self._layout = lay_out({n: (shapes[n], np.dtype(self._dtype(n))) for n in names})
-        self._stream, self._handle = self._memory.stream()
-        self._pool = Pool(self._make_slot)
+        self._lay_out(shapes)
 
     def _make_context(self, trt: Any) -> Any:
         if self._own_graphs:
@@ -156,106 +94,12 @@ class TensorRtEngine(Engine):
         shape = tuple(self._engine.get_tensor_shape(name))
         return TensorSpec(name, shape, np.dtype(self._dtype(name)).name)
 
-    def _make_slot(self) -> _Slot:
-        size = self._layout.size
-        device, address = self._memory.allocate(size)
-        slot = _Slot(self._memory.pinned(size), device, address, Event())
-        # Inputs that are ignored are never written: they shall hold numbers all the same.
-        driver.clear(address, size, self._handle)
-        return slot
+    def _bind(self, slot: Slot) -> None:
+        """Nothing is kept: addresses belong to the context, of which there is one."""
 
-    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.infer_some(feeds, ())
-
-    def infer_some(self, feeds: Mapping[str, Feed], ignored: Collection[str]) -> dict[str, Tensor]:
-        with self._working():
-            lease = self._pool.take()
-            slot = lease.item
-            self._queue(slot, feeds, ignored)
-            for spec in self.outputs:
-                place = self._layout.places[spec.name]
-                host = slot.host.ctypes.data + place.offset
-                driver.download(host, slot.address + place.offset, place.size, self._handle)
-            driver.wait(self._handle)
-            return {spec.name: self._host(slot, spec.name).copy() for spec in self.outputs}
-
-    def infer_linked(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
-        with self._working():
-            lease = self._pool.take()
-            self._queue(lease.item, feeds, ())
-            return {
-                spec.name: _OnDevice(self, lease, self._layout.places[spec.name])
-                for spec in self.outputs
-            }
-
-    def fetch(self, tensor: _OnDevice) -> Tensor:
-        """Copy an output of this engine to the CPU.
-
-        Raises:
-            EngineError: the device failed.
-        """
-        with self._working():
-            slot, place = tensor.lease.item, tensor.place
-            host = slot.host.ctypes.data + place.offset
-            driver.download(host, tensor.address, place.size, self._handle)
-            driver.wait(self._handle)
-            part = slot.host[place.offset : place.offset + place.size]
-            return part.view(place.dtype).reshape(place.shape).copy()
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """One run at a time, in this GPU's context; whatever goes wrong is an `EngineError`."""
-        with self._lock, self._memory.current():
-            try:
-                yield
-            except EngineError as error:
-                raise EngineError(f"{self.backend} failed: {error.message}") from error
-            except Exception as error:
-                raise EngineError(f"{self.backend} failed: {first_line(error)}") from error
-
-    def _host(self, slot: _Slot, name: str) -> Any:
-        return self._layout.view(slot.host, name)
-
-    def _queue(self, slot: _Slot, feeds: Mapping[str, Feed], ignored: Collection[str]) -> None:
-        """Queue copies of the inputs and the network, and mark the end."""
-        # Page-locked memory is written by the CPU: its last copy to the device must be over.
-        slot.done.wait()
-        for spec in self.inputs:
-            if spec.name in ignored:
-                continue
-            feed, place = feeds[spec.name], self._layout.places[spec.name]
-            address = slot.address + place.offset
-            if isinstance(feed, _OnDevice) and feed.engine._device == self._device:
-                feed.lease.item.done.hold(self._handle)
-                driver.copy(address, feed.address, place.size, self._handle)
-                continue
-            array = feed.numpy() if isinstance(feed, DeviceTensor) else feed
-            np.copyto(self._host(slot, spec.name), array)
-            host = slot.host.ctypes.data + place.offset
-            driver.upload(address, host, place.size, self._handle)
-        self._execute(slot)
-        slot.done.record(self._handle)
-        slot.runs += 1
-
-    def _execute(self, slot: _Slot) -> None:
-        if slot.graph is not None:
-            slot.graph.launch(self._handle)
-            return
-        for name, place in self._layout.places.items():
-            self._context.set_tensor_address(name, slot.address + place.offset)
-        # The first run of a context prepares things that cannot be recorded.
-        if self._own_graphs and slot.runs == 1:
-            try:
-                slot.graph = Graph(self._handle, self._enqueue)
-            except EngineError as error:
-                _LOG.info("%s: runs without a CUDA graph: %s", self.backend, error.message)
-                self._own_graphs = False
-        if slot.graph is not None:
-            slot.graph.launch(self._handle)
-        else:
-            self._enqueue()
-
-    def _enqueue(self) -> None:
+    def _enqueue(self, slot: Slot) -> None:
+        for name, address in self._addresses(slot):
+            self._context.set_tensor_address(name, address)
         if not self._context.execute_async_v3(self._handle):
             raise EngineError("TensorRT gave no reason")
 
@@ -275,7 +119,7 @@ class FittingPlan:
     host_code: bool = False
 
 
-def fitting_plans(graph: Path | GraphSource, kind: PlanKind) -> list[FittingPlan]:
+def fitting_plans(graph: Path | GraphSource, kind: str) -> list[FittingPlan]:
     """Whole plans that were built from a graph as it is now and that may be run, newest first.
 
     Args:
@@ -321,7 +165,7 @@ def fitting_plans(graph: Path | GraphSource, kind: PlanKind) -> list[FittingPlan
     return fitting
 
 
-def choose_plan(plans: list[FittingPlan], version: str, gpu: Gpu, where: str) -> FittingPlan:
+def choose_plan(plans: list[FittingPlan], version: str, here: Gpu, where: str) -> FittingPlan:
     """The newest plan that this version on this GPU can run.
 
     Raises:
@@ -333,11 +177,30 @@ def choose_plan(plans: list[FittingPlan], version: str, gpu: Gpu, where: str) ->
         any_gpu = "hardware_compatible" in header.options
         if header.builder != version and "version_compatible" not in header.options:
             reason = f"plan was built by TensorRT {header.builder}, here is {version}"
-        elif header.gpu and header.gpu != gpu.name and not any_gpu:
-            reason = f"plan was built for {header.gpu}, here is {gpu.name}"
-        elif gpu.compute_capability not in header.compute_capabilities and not any_gpu:
+        elif header.gpu and header.gpu != here.name and not any_gpu:
+            reason = f"plan was built for {header.gpu}, here is {here.name}"
+        elif here.compute_capability not in header.compute_capabilities and not any_gpu:
             built = ", ".join(header.compute_capabilities)
-            reason = f"plan is for compute capability {built}, here is {gpu.compute_capability}"
+            reason = f"plan is for compute capability {built}, here is {here.compute_capability}"
         else:
             return found
     raise EngineError(reason, where=where, hint="build it here with anysense export --engine")
+
+
+def _backend(kind: str, rank: int) -> Backend:
+    def load(graph: Graph, threads: int | None, device: int) -> Engine:
+        return TensorRtEngine(graph, kind, device)
+
+    return Backend(
+        load,
+        MODULES[kind],
+        INSTALL[kind],
+        kind="gpu",
+        rank=rank,
+        exact=False,
+        check=lambda graph: fitting_plans(graph, kind),
+        build="export.engine_builder:build_plans",
+    )
+
+
+TENSORRT, TENSORRT_RTX = _backend("tensorrt", 10), _backend("tensorrt-rtx", 20)

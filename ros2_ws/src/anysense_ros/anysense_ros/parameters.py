@@ -66,7 +66,7 @@ WHICH = (
 
 COMMON = (
     Spec("bundle", "", "folder, zip or name of the bundle to run", read_only=True),
-    Spec("device", "auto", "auto, cpu, cuda or the name of a backend", read_only=True),
+    Spec("device", "auto", "auto, cpu, cuda, cuda:1 or the name of a backend", read_only=True),
     Spec("threads", 0, "CPU threads within an operator, 0 = all cores", 0, 256, read_only=True),
     Spec("trust_plans", False, "run TensorRT plans that came with the bundle", read_only=True),
     Spec("autostart", False, "configure and activate without being asked", read_only=True),

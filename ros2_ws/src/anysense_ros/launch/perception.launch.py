@@ -70,7 +70,7 @@ def generate_launch_description() -> LaunchDescription:
         "namespace": ("", "namespace of the node"),
         "params_file": (str(SHARE / "config" / "perception.yaml"), "parameters, see config/rig_*"),
         "bundle": ("", f"folder, zip or name of the bundle; {fallback}, else sim-rgbdtl"),
-        "device": ("", f"auto, cpu, cuda or the name of a backend; {fallback}, else auto"),
+        "device": ("", f"auto, cpu, cuda, cuda:1 or the name of a backend; {fallback}, else auto"),
         "use_sim_time": ("", f"take the time from /clock; {fallback}, else false"),
         "autostart": ("", f"configure and activate at every start; {fallback}, else true"),
         "topics": (
