@@ -24,6 +24,7 @@ from perception.runtime.engines.base import (
     Engine,
     Feed,
     Tensor,
+    on_host,
 )
 from perception.runtime.engines.buffers import ALIGNMENT, Pool, lay_out
 from perception.runtime.engines.cuda_driver import examine_driver
@@ -112,8 +113,10 @@ class _Linking(Engine):
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self._inner.infer(feeds)
 
-    def infer_linked(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
-        return {n: _Far(v) for n, v in self._inner.infer(feeds).items()}
+    def infer_linked(
+        self, feeds: Mapping[str, Feed], ignored: Collection[str]
+    ) -> Mapping[str, Feed]:
+        return {n: _Far(v) for n, v in self._inner.infer(on_host(feeds)).items()}
 
     def infer_some(self, feeds: Mapping[str, Feed], ignored: Collection[str]) -> dict[str, Tensor]:
         if self.dead:

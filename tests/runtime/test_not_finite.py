@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from perception.runtime.engines.base import (
     NonFiniteError,
     Tensor,
     not_finite,
+    on_host,
 )
 from perception.runtime.engines.fallback import FallbackEngine
 from perception.runtime.engines.registry import BACKENDS, REFERENCE
@@ -154,8 +155,10 @@ class BrokenFar(Broken):
 
     takes_device = True
 
-    def infer_linked(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
-        return {n: _Far(v) for n, v in self.infer(feeds).items()}
+    def infer_linked(
+        self, feeds: Mapping[str, Feed], ignored: Collection[str]
+    ) -> Mapping[str, Feed]:
+        return {n: _Far(v) for n, v in self.infer(on_host(feeds)).items()}
 
 
 def test_features_on_a_device_are_blamed_on_the_encoder_that_made_them(

@@ -282,9 +282,9 @@ def test_two_sensors_are_encoded_at_the_same_time(
     for sensor in ("rgb", "depth"):
         engine = pipeline.engines[sensor]
 
-        def infer(feeds: Any, inner: Any = engine.infer_linked) -> Any:
+        def infer(feeds: Any, ignored: Any, inner: Any = engine.infer_linked) -> Any:
             barrier.wait()
-            return inner(feeds)
+            return inner(feeds, ignored)
 
         monkeypatch.setattr(engine, "infer_linked", infer)
     with stream_of(pipeline) as stream:
