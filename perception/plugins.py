@@ -15,12 +15,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isfunction
 from traceback import walk_tb
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
 from perception.errors import AnySenseError, ConfigError
@@ -65,6 +67,8 @@ class Registry(Mapping[str, T], Generic[T]):
         own: ours: the thing, or `module:attribute` to be imported when it is asked for.
         check: raises what is wrong with a plug-in's thing; `TypeError` and `ValueError` become a
             `PluginError` that names the distribution.
+        gives: of a thing that is a record of functions, what some of them return: of a plug-in's record,
+            every function is one that raises nothing but an `AnySenseError` and gives nothing else.
     """
 
     def __init__(
@@ -73,10 +77,11 @@ class Registry(Mapping[str, T], Generic[T]):
         what: str,
         own: Mapping[str, T | str],
         check: Callable[[str, Any], object] = lambda name, thing: None,
+        gives: Mapping[str, type] = MappingProxyType({}),
     ) -> None:
         self.group, self.what = group, what
         self.own: dict[str, T | str] = dict(own)
-        self._check = check
+        self._check, self._gives = check, gives
         self._loaded: dict[str, T] = {}
         self._lock = threading.RLock()
 
@@ -158,7 +163,33 @@ class Registry(Mapping[str, T], Generic[T]):
             raise PluginError(
                 missing or _said(error), where=place, hint="" if missing else hint
             ) from error
-        return thing
+        return self._guarded(name, thing)
+
+    def _guarded(self, name: str, thing: T) -> T:
+        """A plug-in's record with functions that are guarded; what is none, as it is."""
+        if not is_dataclass(thing) or isinstance(thing, type):
+            return thing
+        foreign = {
+            f.name: self._guard(name, f.name, value)
+            for f in fields(thing)
+            if isfunction(value := getattr(thing, f.name))
+            and value.__module__.partition(".")[0] not in _OURS
+        }
+        return replace(thing, **foreign)
+
+    def _guard(self, name: str, attribute: str, function: Callable[..., Any]) -> Any:
+        wanted = self._gives.get(attribute, object)
+
+        @wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with self.guarding(name):
+                given = function(*args, **kwargs)
+            if not isinstance(given, wanted):
+                what = f"{attribute} gave {type(given).__name__}, not {wanted.__name__}"
+                raise PluginError(what, where=self.place(name))
+            return given
+
+        return guarded
 
 
 def _imported(target: str) -> Any:
