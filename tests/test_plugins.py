@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from perception import plugins
-from perception.errors import ConfigError
+from perception.errors import ConfigError, InputError
 from perception.plugins import PluginError, Registry
 
 
@@ -93,3 +95,44 @@ def test_a_plugin_does_not_replace_ours_and_the_first_of_two_counts(site: Path) 
     assert found["one"] == 1
     found_now = [(p.group, p.name, p.distribution) for p in plugins.installed()]
     assert found_now == [("models", "one", "b 1.0"), ("models", "zwei", "a 1.0")]
+
+
+RECORD = """
+from dataclasses import dataclass
+from collections.abc import Callable
+from perception.errors import InputError
+from perception.test_record import Record
+
+def wild(text):
+    if text == "refused":
+        raise InputError("not this", where="text")
+    return int(text)
+
+TWO = Record("zwei", wild)
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    name: str
+    number: Callable[[str], int]
+    other: Callable[[], int] = lambda: 1 // 0
+
+
+def test_the_functions_of_a_plugins_record_raise_one_line_and_give_what_they_must(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = types.ModuleType("perception.test_record")
+    Record.other.__module__, ours.Record = "perception.test_record", Record  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, ours.__name__, ours)
+    distribute(site, "a", "anysense.models", {"zwei": "brought_a:TWO"}, RECORD)
+    found: Registry[Record] = Registry("models", "model", {}, gives={"number": bool})
+    record = found.named("zwei")
+    with pytest.raises(PluginError, match=r"model 'zwei' of a 1.0: ValueError: invalid literal"):
+        record.number("one")
+    with pytest.raises(InputError, match="text: not this"):
+        record.number("refused")
+    with pytest.raises(PluginError, match=r"number gave int, not bool"):
+        record.number("1")
+    with pytest.raises(ZeroDivisionError):  # ours: a fault of ours stays one
+        record.other()

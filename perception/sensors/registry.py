@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from perception.frame import check_name
+import numpy as np
+
+from perception.frame import Sample, check_name
 from perception.plugins import Registry
-from perception.sensors.kind import SensorKind
+from perception.sensors.kind import Grid, SensorKind
 from perception.sensors.names import OURS
 
 
@@ -22,6 +25,16 @@ KINDS: Registry[SensorKind] = Registry(
     "kind of sensor",
     {name: f"perception.sensors.{name}:{name.upper()}" for name in OURS},
     _check,
+    {
+        "tensors": Mapping,
+        "resample": Grid,
+        "warp": Grid,
+        "from_array": Sample,
+        "from_message": Sample,
+        "from_file": Sample,
+        "example": Sample,
+        "draw": np.ndarray,
+    },
 )
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from perception.plugins import Registry
 from perception.tasks.spec import TaskSpec
 from perception.tasks.task import Task
@@ -25,7 +27,11 @@ def _check(name: str, thing: Any) -> None:
 
 
 TASKS: Registry[Task] = Registry(
-    "tasks", "task", {n: f"perception.tasks.{n}:{n.upper()}" for n in OURS}, _check
+    "tasks",
+    "task",
+    {n: f"perception.tasks.{n}:{n.upper()}" for n in OURS},
+    _check,
+    {"forms": tuple, "to_dict": dict, "files": Mapping, "draw": np.ndarray},
 )
 """Tasks by name."""
 

@@ -10,6 +10,7 @@ from typing import Literal
 from perception.errors import ConfigError
 from perception.plugins import PluginError, Registry
 from perception.runtime.engines.backend import Backend, check_backend
+from perception.runtime.engines.base import Engine
 
 _LOG = logging.getLogger("anysense.engines")
 _ENGINES = "perception.runtime.engines"
@@ -33,6 +34,7 @@ BACKENDS: Registry[Backend] = Registry(
         REFERENCE: f"{_ENGINES}.onnxruntime:CPU",
     },
     check_backend,
+    {"load": Engine},
 )
 
 FAMILIES = ("auto", "cuda", "cpu")
