@@ -81,9 +81,7 @@ def to_dict(value: Heights, spec: HeightSpec) -> dict[str, Any]:
     return {"height": {"free_columns": free, "highest_m": float(value.columns.max())}}
 
 
-def draw(
-    picture: np.ndarray, value: Heights, spec: HeightSpec, opacity: float
-) -> np.ndarray:
+def draw(picture: np.ndarray, value: Heights, spec: HeightSpec, opacity: float) -> np.ndarray:
     """The higher, the redder."""
     share = (value.metres / spec.max_m).clip(0, 1)[..., None] * opacity
     if share.shape[:2] != picture.shape[:2]:
