@@ -2,8 +2,10 @@
 
 A page is Markdown.  A block of code after a line that ends in "`path`:" is that file.  Lines that are
 indented by four spaces are commands.  "goes on from [other](other.md)" means that what that page has up
-to its first "##" heading after its first commands was done before.  A file `anysense-NAME/...` is the one of the
-distribution in `tests/plugins/NAME`; `python tests/walkthrough.py` brings the pages up to date with these.
+to its first "##" heading after its first commands was done before.
+
+A file `anysense-NAME/...` is the one of the distribution in `tests/plugins/NAME`; `python
+tests/walkthrough.py` brings the pages up to date with these.
 """
 
 from __future__ import annotations
