@@ -22,6 +22,7 @@ from perception.cli.replay_arguments import (
     timing_of,
 )
 from perception.errors import DataError
+from perception.tasks.registry import TASKS
 
 _DEADLINE_NS = 80_000_000
 
@@ -90,7 +91,7 @@ def _play(args: argparse.Namespace, playback: Any, out: Path, manifest: Any) -> 
     with _reporting(path), path.open("wb", buffering=0) as file:
         for number, result in enumerate(playback.run(args.bag)):
             states[result.state] += 1
-            fields = {**_fields(result), "warnings": playback.lines(result)}
+            fields = {**_fields(manifest, result), "warnings": playback.lines(result)}
             file.write(f"{json.dumps(fields, allow_nan=False)}\n".encode())
             if args.overlays and result.samples:
                 _save(out / f"overlay_{number:05d}.png", manifest, result)
@@ -136,7 +137,11 @@ def _warn(playback: Any) -> None:
         warn(f"{line}: long gaps are cut short")
 
 
-def _fields(result: Any) -> dict[str, Any]:
+def _fields(manifest: Any, result: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {"boxes": 0}
+    for name, value in result.values.items():
+        task, spec = TASKS[name], manifest.tasks.every[name]
+        fields |= (task.summary or task.to_dict)(value, spec)
     return {
         "stamp_ns": result.output_ns,
         "used": list(result.used),
@@ -145,7 +150,7 @@ def _fields(result: Any) -> dict[str, Any]:
         "health": result.health,
         "ages_ms": {m: age / 1e6 for m, age in result.ages_ns.items()},
         "steps_ms": {k: v for k, v in result.timings.items() if math.isfinite(v)},
-        "boxes": 0 if result.boxes is None else len(result.boxes),
+        **fields,
     }
 
 

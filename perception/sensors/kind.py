@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perception.errors import CalibrationError
 from perception.frame import LEAST_RANGE_M, Sample
+from perception.geometry.measured import PixelPoints, cloud_points
 
 if TYPE_CHECKING:
     from perception.geometry.grid import ViewSpec
@@ -148,7 +149,8 @@ class SensorKind:
         apply: (fault, sample or grid, layer, severity, rng) -> the same, spoilt; severity 1 to 5.
         faults: names of those that `apply` knows.
         points: (sample, size, stride) -> the measured points with their pixels in a picture of that size,
-            for sensors that measure distances.
+            for sensors that measure distances; None of a sample that lacks the calibration.  By default
+            those of `points` projected, and none of pictures.
         example: (size, rng) -> a random but plausible sample, for benchmarks; (height, width).
     """
 
@@ -179,7 +181,7 @@ class SensorKind:
     warp: Callable[[Grid, Any], Grid] | None = None
     apply: Callable[[str, Any, Layer, int, np.random.Generator], Any] | None = None
     faults: tuple[str, ...] = ()
-    points: Callable[..., Any] | None = None
+    points: Callable[[Sample, tuple[int, int], int], PixelPoints | None] | None = None
     example: Callable[[tuple[int, int], np.random.Generator], Sample] | None = None
 
     def __post_init__(self) -> None:
@@ -187,6 +189,8 @@ class SensorKind:
             points = size_of_camera if self.projected else _no_size
             size = size_of_picture if self.has_picture else points
             object.__setattr__(self, "source_size", size)
+        if self.points is None and not self.has_picture:
+            object.__setattr__(self, "points", cloud_points)
 
     @property
     def called(self) -> str:

@@ -1,4 +1,4 @@
-"""3D boxes, lifted from 2D ones by the points that LiDAR or depth measured within them."""
+"""3D boxes, lifted from 2D ones by the points that LiDAR, depth or the like measured within them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.geometry.camera import CameraModel
+from perception.geometry.measured import PixelPoints
 from perception.tasks.boxes2d import Detections
-from perception.tasks.spatial import PixelPoints, pixel_points, spatial_sensor
+from perception.tasks.spatial import pixel_points, spatial_sensor
 from perception.tasks.spec import Classes, TaskSpec, class_name
 from perception.tasks.task import Task, TaskContext
 

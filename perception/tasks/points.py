@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.geometry.measured import PixelPoints
 from perception.tasks.segmentation import Segmentation
-from perception.tasks.spatial import PixelPoints, pixel_points, spatial_sensor
+from perception.tasks.spatial import pixel_points, spatial_sensor
 from perception.tasks.spec import Classes, TaskSpec, class_name
 from perception.tasks.task import Task, TaskContext
 

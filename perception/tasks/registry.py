@@ -44,7 +44,8 @@ def with_implied(specs: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
     """
     found = dict(specs)
     for name in OURS:
-        if name not in found and (spec := TASKS[name].implied(found)) is not None:
+        spec = TASKS[name].implied(found)
+        if spec is not None and not (name in found and found[name].labels):
             found[name] = spec
     listed = [*(n for n in OURS if n in found), *(n for n in found if n not in OURS)]
     for name in listed:

@@ -104,8 +104,8 @@ class Task:
         decode: its value from the tensors of the form that the bundle's fuser has; None for no value.
         parts: of it, what somebody may want on its own; its name alone unless it says otherwise.
         after: tasks whose values it needs, all parts of them.
-        implied: the spec that a bundle with these tasks has though it does not name this one; None for
-            none.  Asked of our own tasks only: a plug-in's must be named.
+        implied: the spec that a bundle with these tasks has though it does not name this one, or names it
+            without classes; None for none.  Asked of our own tasks only: a plug-in's must be named.
         on_request: not computed unless somebody asks for it.
         alone: a bundle may consist of it.
         meter: holds it against a recording's truth; None where they have no class in common.

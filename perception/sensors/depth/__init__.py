@@ -1,5 +1,6 @@
 """Depth cameras."""
 
+from perception.geometry.measured import depth_points
 from perception.sensors.depth.preprocess import (
     DepthSpec,
     normalize,
@@ -21,4 +22,5 @@ DEPTH = SensorKind(
     resample=resample,
     normalize=normalize,
     refuse_blind=refuse_blind,
+    points=depth_points,
 )
