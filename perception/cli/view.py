@@ -271,7 +271,7 @@ class RerunViewer:
 
 
 def _play(recording: Any, pipeline: Any, viewer: Viewer, *, live: bool) -> None:
-    from perception.viz.overlay import draw_result, draw_sample
+    from perception.viz.overlay import draw_result, draw_sample, is_drawn
 
     due, views = time.monotonic(), pipeline.manifest.inputs.views(pipeline.inputs)
     for index in range(len(recording)):
@@ -279,7 +279,7 @@ def _play(recording: Any, pipeline: Any, viewer: Viewer, *, live: bool) -> None:
         result = pipeline(frame)
         stamp = recording.stamp_ns(index)
         for sensor, sample in frame.items():
-            if sample.kind != "lidar" or sample.camera is not None:
+            if is_drawn(sample):
                 viewer.image(f"/sensors/{sensor}", draw_sample(sample), stamp)
         viewer.image("/overlay", draw_result(pipeline.manifest, frame, result), stamp)
         status = {

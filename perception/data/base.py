@@ -19,6 +19,7 @@ from perception.errors import AnySenseError, DataError, InputError
 from perception.frame import KINDS, Frame, Kind, as_kind, check_name, in_order
 from perception.geometry.rig import Rig
 from perception.plugins import brought_by
+from perception.sensors.registry import kind_of
 
 IGNORE_LABEL = 255
 """Label id of pixels that count neither in training nor in evaluation."""
@@ -123,8 +124,9 @@ def named_sensors(sensors: Mapping[str, Kind] | Iterable[Kind], where: str) -> d
 
 
 def first_reference(sensors: Mapping[str, Kind]) -> str:
-    """The sensor in whose pixels labels are unless it is said: the first RGB camera, else the first."""
-    return next((name for name, kind in sensors.items() if kind == "rgb"), next(iter(sensors), ""))
+    """The sensor in whose pixels labels are unless it is said: the first color camera, else the first."""
+    colored = (name for name, kind in sensors.items() if kind_of(kind).colors)
+    return next(colored, next(iter(sensors), ""))
 
 
 @dataclass(frozen=True)

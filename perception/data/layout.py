@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from perception.adapters.headerless import COLUMNS
 from perception.data.base import ClassInfo, first_reference, named_sensors
@@ -17,8 +18,9 @@ from perception.files.fields import check_fields
 from perception.files.limits import check_pixels
 from perception.files.listing import same_name
 from perception.files.text import read_csv, read_yaml
-from perception.frame import KINDS, LEAST_RANGE_M, Kind
+from perception.frame import KINDS, LEAST_RANGE_M
 from perception.runtime.manifest import ClassSpec
+from perception.sensors.names import is_kind, kinds
 
 DESCRIPTION, FRAMES = "dataset.yaml", "frames.csv"
 SCHEMA = 2
@@ -30,12 +32,18 @@ _Columns = Annotated[int, Field(ge=COLUMNS[0], le=COLUMNS[-1])]
 _Range = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+def _known(kind: str) -> str:
+    if not is_kind(kind):
+        raise PydanticCustomError("kind", f"expected one of {', '.join(kinds())}")
+    return kind
+
+
 class SensorInfo(BaseModel):
     """A sensor of `dataset.yaml`, its kind alone or with what is otherwise than the recording says."""
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Kind
+    kind: Annotated[str, AfterValidator(_known)]
     height: _Pixels | None = None
     width: _Pixels | None = None
     depth_scale: _Scale | None = None

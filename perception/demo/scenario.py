@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 
 from perception.frame import Frame, Sample
+from perception.sensors.names import is_kind
+from perception.sensors.registry import kind_of
 
 Fault = Literal["lost", "frozen", "dark"]
 
@@ -30,12 +32,9 @@ class Phase:
     faults: dict[str, Fault] = field(default_factory=dict)
 
 
-_NAMES = {"rgb": "RGB", "depth": "Depth", "thermal": "Thermal", "lidar": "LiDAR"}
-
-
 def sensor_title(sensor: str) -> str:
     """The name to show to people."""
-    return _NAMES.get(sensor, sensor)
+    return kind_of(sensor).called if is_kind(sensor) else sensor
 
 
 def make_scenario(sensors: Sequence[str], frames: int) -> list[Phase]:

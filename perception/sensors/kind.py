@@ -124,6 +124,8 @@ class SensorKind:
         resample: (sample, input) -> `Grid`, of a sample that was validated.
         normalize: (grid, input, out); fills `out`, arrays of `tensors`' shapes.
         title: for people, such as `LiDAR`; `name` where it is empty.
+        colors: its pictures show colors as eyes see them: results are drawn on them, and labels are in
+            their pixels unless it is said.
         layout: of `Sample.data`: `image` (H, W) or (H, W, C), or `points` (N, C >= 3) whose first columns
             are x, y, z in metres.
         views: types of views that its inputs may have, the usual one first.  `projection` needs a camera
@@ -144,7 +146,7 @@ class SensorKind:
         health: thresholds of its own.
         to_file: (sample, path), the inverse of `from_file`.
         to_message: (sample, types) -> the inverse of `from_message`.
-        draw: (sample) -> (H, W, 3) uint8 RGB for people.
+        draw: (sample) -> (H, W, 3) uint8 RGB for people; by default see `sensors.drawing`.
         warp: (grid, geometry) -> `Grid`, how training moves it.
         apply: (fault, sample or grid, layer, severity, rng) -> the same, spoilt; severity 1 to 5.
         faults: names of those that `apply` knows.
@@ -161,6 +163,7 @@ class SensorKind:
     resample: Callable[[Sample, InputSpec], Grid]
     normalize: Callable[[Grid, InputSpec, Tensors], None]
     title: str = ""
+    colors: bool = False
     layout: Literal["image", "points"] = "image"
     views: tuple[Literal["image", "projection"], ...] = ("image",)
     refuse_blind: Callable[[Tensors, InputSpec, str], None] = _nothing

@@ -1,6 +1,7 @@
 """Depth cameras."""
 
 from perception.geometry.measured import depth_points
+from perception.sensors.depth.picture import draw
 from perception.sensors.depth.preprocess import (
     DepthSpec,
     normalize,
@@ -23,4 +24,5 @@ DEPTH = SensorKind(
     normalize=normalize,
     refuse_blind=refuse_blind,
     points=depth_points,
+    draw=draw,
 )

@@ -1,5 +1,6 @@
 """LiDARs."""
 
+from perception.sensors.drawing import draw_projected
 from perception.sensors.kind import SensorKind
 from perception.sensors.lidar.preprocess import (
     LidarSpec,
@@ -23,4 +24,5 @@ LIDAR = SensorKind(
     layout="points",
     views=("projection",),
     refuse_blind=refuse_blind,
+    draw=draw_projected,
 )

@@ -1,5 +1,6 @@
 """Color cameras."""
 
+from perception.sensors.drawing import draw_picture
 from perception.sensors.kind import SensorKind
 from perception.sensors.rgb.preprocess import RgbSpec, normalize, resample, tensors, validate
 
@@ -8,9 +9,11 @@ __all__ = ["RGB", "RgbSpec"]
 RGB = SensorKind(
     name="rgb",
     title="RGB",
+    colors=True,
     spec=RgbSpec,
     tensors=tensors,
     validate=validate,
     resample=resample,
     normalize=normalize,
+    draw=draw_picture,
 )

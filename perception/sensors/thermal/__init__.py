@@ -1,6 +1,7 @@
 """Thermal cameras."""
 
 from perception.sensors.kind import SensorKind
+from perception.sensors.thermal.picture import draw
 from perception.sensors.thermal.preprocess import (
     ThermalRule,
     ThermalSpec,
@@ -21,4 +22,5 @@ THERMAL = SensorKind(
     resample=resample,
     normalize=normalize,
     units=("counts8", "counts16", "kelvin"),
+    draw=draw,
 )
