@@ -65,11 +65,10 @@ class Severity:
         return self.amounts[int(severity) - 1]
 
 
-def always(text: str, source: str = "") -> Severity:
+def always(text: str, layers: Agreement = "equal") -> Severity:
     """A fault that is there or is not, at all severities alike."""
-    return Severity(
-        (1.0, 1.0, 1.0, 1.0, 1.0), "", text, source or "health state of this name", still=True
-    )
+    amounts = (1.0, 1.0, 1.0, 1.0, 1.0)
+    return Severity(amounts, "", text, "the health state of this name", layers, still=True)
 
 
 @dataclass(frozen=True)
@@ -131,16 +130,16 @@ def largest_share(field: Float, share: float) -> NDArray[np.bool_]:
     return field >= np.quantile(field, 1 - min(share, 1.0))
 
 
-def hit_pixels(pixels: Pixels, share: float, rng: Rng) -> NDArray[np.bool_]:
-    """Single pixels of the sensor, each with probability `share`, here."""
-    drawn: NDArray[np.bool_] = rng.random(pixels.source, dtype=np.float32) < share
-    return pixels.field(drawn, nearest=True)
+def single_pixels(size: tuple[int, int], share: float, rng: Rng) -> NDArray[np.bool_]:
+    """Pixels of a sensor (H, W), each with probability `share`."""
+    drawn: NDArray[np.bool_] = rng.random(size, dtype=np.float32) < share
+    return drawn
 
 
-def hit_blocks(pixels: Pixels, share: float, rng: Rng, count: int = 12) -> NDArray[np.bool_]:
-    """Rectangles that together cover about `share` of the picture, here; more of them the larger it is."""
-    height, width = pixels.source
-    mask = np.zeros(pixels.source, bool)
+def blocks(size: tuple[int, int], share: float, rng: Rng, count: int = 12) -> NDArray[np.bool_]:
+    """Rectangles that together cover about `share` of a sensor's pixels (H, W)."""
+    height, width = size
+    mask = np.zeros(size, bool)
     drawn = rng.random((count, 4))
     side = np.sqrt(share / 0.8 / count) * (1 + share)  # what overlaps is made up for
     for y, x, taller, _ in drawn:
@@ -149,7 +148,16 @@ def hit_blocks(pixels: Pixels, share: float, rng: Rng, count: int = 12) -> NDArr
         top, left = y * height - tall / 2, x * width - wide / 2
         rows = slice(max(0, round(top)), max(0, round(top + tall)))
         mask[rows, max(0, round(left)) : max(0, round(left + wide))] = True
-    return pixels.field(mask, nearest=True)
+    return mask
+
+
+def covered(values: NDArray[Any], mask: NDArray[np.bool_], fill: float, pixels: Pixels) -> Float:
+    """Values with `fill` where the sensor's pixels are masked, and a mixture where these are resampled."""
+    share = pixels.field(mask.astype(np.float32))
+    share = share.reshape(*share.shape, *(1,) * (values.ndim - 2))
+    with np.errstate(invalid="ignore"):  # of an infinite value nothing is left, too
+        mixed = np.where(share > 0, values * (1 - share) + np.float32(fill) * share, values)
+    return np.asarray(np.where(share < 1, mixed, np.float32(fill)), np.float32)
 
 
 MASKED = Severity(

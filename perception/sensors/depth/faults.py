@@ -15,9 +15,9 @@ from perception.sensors.faults import (
     Rng,
     Severity,
     always,
-    hit_pixels,
     largest_share,
     on_pictures,
+    single_pixels,
     smooth_field,
     streams,
     training_mask,
@@ -80,7 +80,9 @@ def holed(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
 
 def dead_pixels(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """Pixels that never have a return."""
-    return _without(depth, hit_pixels(pixels, amount, rng))
+    return _without(
+        depth, pixels.field(single_pixels(pixels.source, amount, rng), nearest=True)
+    )
 
 
 def foggy(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:

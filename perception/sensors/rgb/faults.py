@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,8 +18,9 @@ from perception.sensors.faults import (
     Rng,
     Severity,
     always,
-    hit_pixels,
+    covered,
     on_pictures,
+    single_pixels,
     smooth_field,
     streams,
     training_mask,
@@ -212,9 +214,7 @@ def rainy(image: Image, amount: float, pixels: Pixels, rng: Rng) -> Image:
 
 def dead_pixels(image: Image, amount: float, pixels: Pixels, rng: Rng) -> Image:
     """Pixels that stay black."""
-    out = image.copy()
-    out[hit_pixels(pixels, amount, rng)] = 0
-    return out
+    return _counts(covered(image, single_pixels(pixels.source, amount, rng), 0.0, pixels))
 
 
 FAULTS = ContentFaults(
@@ -227,7 +227,7 @@ FAULTS = ContentFaults(
         "occlusion": ContentFault(OCCLUSION, occluded),
         "fog": ContentFault(FOG, foggy),
         "rain": ContentFault(RAIN, rainy),
-        "dead_pixels": ContentFault(MASKED, dead_pixels),
+        "dead_pixels": ContentFault(replace(MASKED, layers="near"), dead_pixels),
         "saturated": ContentFault(
             always("the whole picture is white"), lambda image, *_: np.full_like(image, 255)
         ),

@@ -7,6 +7,7 @@ picture's values.  In a street that is some 5 K.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from perception.sensors.faults import (
     Rng,
     Severity,
     always,
-    hit_blocks,
-    hit_pixels,
+    blocks,
+    covered,
     on_pictures,
+    single_pixels,
     smooth_field,
     streams,
     training_mask,
@@ -125,12 +127,14 @@ def crossed_over(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Floa
 
 def dead_pixels(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """Pixels that read the mean, as cameras fill them in."""
-    return np.where(hit_pixels(pixels, amount, rng), _center(values)[0], values)
+    return covered(
+        values, single_pixels(pixels.source, amount, rng), _center(values)[0], pixels
+    )
 
 
 def dead_blocks(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """Rectangles that read the mean."""
-    return np.where(hit_blocks(pixels, amount, rng), _center(values)[0], values)
+    return covered(values, blocks(pixels.source, amount, rng), _center(values)[0], pixels)
 
 
 def uniform(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
@@ -151,9 +155,9 @@ FAULTS = ContentFaults(
         "flat_field": ContentFault(FLAT_FIELD, unevened),
         "noise": ContentFault(NOISE, noisy),
         "crossover": ContentFault(CROSSOVER, crossed_over),
-        "dead_pixels": ContentFault(MASKED, dead_pixels),
+        "dead_pixels": ContentFault(replace(MASKED, layers="near"), dead_pixels),
         "dead_blocks": ContentFault(DEAD_BLOCKS, dead_blocks),
-        "dark": ContentFault(always("one temperature everywhere"), uniform),
+        "dark": ContentFault(always("one temperature everywhere", "near"), uniform),
     }
 )
 
