@@ -1,9 +1,9 @@
 """Sensors that fail on purpose: content faults by severity, delivery faults, and schedules of both.
 
-    from perception.corruptions import FaultSchedule, FaultInjector, corrupt, faults_of
+from perception.corruptions import FaultSchedule, FaultInjector, corrupt, faults_of
 
-    spoilt = corrupt(sample, "motion_blur", severity=3, seed=0)
-    schedule = FaultSchedule.read("faults.yaml").check(recording.info.kinds)
+spoilt = corrupt(sample, "motion_blur", severity=3, seed=0)
+schedule = FaultSchedule.read("faults.yaml").check(recording.info.kinds)
 """
 
 from perception.corruptions.content import corrupt, corrupt_grid, faults_of, severity_of

@@ -99,7 +99,7 @@ class FaultSchedule:
     def active(self, sensor: str, time_s: float) -> tuple[Event, ...]:
         """The faults that a sensor has at a time, in the order of `events`, each but once."""
         at = time_s % self.loop_s if self.loop_s > 0 else time_s
-        found = {}
+        found: dict[str, Event] = {}
         for event in self.events:
             if event.sensor == sensor and event.start_s <= at < event.stop_s:
                 found.pop(event.fault, None)

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import ConfigError
+from perception.sensors.kind import Grid, Layer
 
 Float = NDArray[np.float32]
 Rng = np.random.Generator
 S = TypeVar("S", bound=np.generic)
-Layer = Literal["sample", "grid"]
 SEVERITIES = (1, 2, 3, 4, 5)
 
 Agreement = Literal["equal", "near", "distribution", "sample"]
@@ -151,7 +151,9 @@ def blocks(size: tuple[int, int], share: float, rng: Rng, count: int = 12) -> ND
     return mask
 
 
-def covered(values: NDArray[Any], mask: NDArray[np.bool_], fill: float, pixels: Pixels) -> Float:
+def covered(
+    values: NDArray[Any], mask: NDArray[np.bool_], fill: float | np.float32, pixels: Pixels
+) -> Float:
     """Values with `fill` where the sensor's pixels are masked, and a mixture where these are resampled."""
     share = pixels.field(mask.astype(np.float32))
     share = share.reshape(*share.shape, *(1,) * (values.ndim - 2))
@@ -243,3 +245,14 @@ def on_pictures(
         return replace(value, layers={**value.layers, "image": out})
 
     return apply
+
+
+def augmenting(
+    change: Callable[[NDArray[Any], Mapping[str, float], Rng], NDArray[Any]],
+) -> Callable[[Grid, Mapping[str, float], Rng], Grid]:
+    """`SensorKind.augment` of a kind of pictures, from what it does to the values."""
+
+    def augment(grid: Grid, chances: Mapping[str, float], rng: Rng) -> Grid:
+        return replace(grid, layers={**grid.layers, "image": change(grid.image, chances, rng)})
+
+    return augment

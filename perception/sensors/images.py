@@ -23,7 +23,7 @@ def one_image(channels: int, view: ViewSpec) -> dict[str, TensorSpec]:
 def on_grid(sample: Sample, input: InputSpec, **resampled: Any) -> Grid:
     """A picture on the grid of its input; see `GridMap.to_grid` for `resampled`."""
     grid = GridMap.fit(size_of_picture(sample), input.view)
-    return Grid({"image": grid.to_grid(sample.data, **resampled)}, sample.unit)
+    return Grid({"image": grid.to_grid(sample.data, **resampled)}, sample.unit, grid)
 
 
 def check_image(sample: Sample, dtype: type[np.generic], channels: int, integers: str = "") -> None:

@@ -6,7 +6,7 @@ A sample takes this road: `from_array`, `from_message` or `from_file` -> `valida
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -57,10 +57,13 @@ class Grid:
     Attributes:
         layers: by name, (H, W) or (H, W, C) of one size; a picture's is called `image`.
         unit: of its values, where the kind has several.
+        own: what the kind's faults need to know of how it was made, such as a picture's `GridMap`; None
+            once it has been moved.
     """
 
     layers: Mapping[str, NDArray[Any]]
     unit: str = ""
+    own: Any = None
 
     @property
     def image(self) -> NDArray[Any]:
@@ -149,7 +152,9 @@ class SensorKind:
         draw: (sample) -> (H, W, 3) uint8 RGB for people; by default see `sensors.drawing`.
         warp: (grid, geometry) -> `Grid`, how training moves it.
         apply: (fault, sample or grid, layer, severity, rng) -> the same, spoilt; severity 1 to 5.
-        faults: names of those that `apply` knows.
+        faults: names of those that `apply` knows; a mapping to `Severity` says how much there is of each.
+        augment: (grid, chances, rng) -> `Grid`, random corruption in training; `chances` are those of
+            `CorruptionSpec`.
         points: (sample, size, stride) -> the measured points with their pixels in a picture of that size,
             for sensors that measure distances; None of a sample that lacks the calibration.  By default
             those of `points` projected, and none of pictures.
@@ -183,7 +188,8 @@ class SensorKind:
     draw: Callable[[Sample], NDArray[np.uint8]] | None = None
     warp: Callable[[Grid, Any], Grid] | None = None
     apply: Callable[[str, Any, Layer, int, np.random.Generator], Any] | None = None
-    faults: tuple[str, ...] = ()
+    faults: Collection[str] = ()
+    augment: Callable[[Grid, Mapping[str, float], np.random.Generator], Grid] | None = None
     points: Callable[[Sample, tuple[int, int], int], PixelPoints | None] | None = None
     example: Callable[[tuple[int, int], np.random.Generator], Sample] | None = None
 

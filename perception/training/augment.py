@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from perception.data.base import IGNORE_LABEL, Boxes
 from perception.frame import KINDS, Kind, in_order
-from perception.sensors.depth import faults as depth
-from perception.sensors.lidar import faults as lidar
-from perception.sensors.rgb import faults as rgb
-from perception.sensors.thermal import faults as thermal
+from perception.sensors.kind import Grid
+from perception.sensors.lidar.preprocess import LAYERS
+from perception.sensors.registry import kind_of
 from perception.training.config import CorruptionSpec, ResolutionPhase
 
 MIN_BOX_PX = 4.0
@@ -143,7 +142,7 @@ def augment(
     }
     chances = spec.model_dump()
     for name, own in sensors.items():
-        sensors[name] = replace(own, values=_CORRUPT[own.kind](own.values, chances, rng))
+        sensors[name] = replace(own, values=_corrupted(own, chances, rng))
     labels = sample.labels
     return replace(
         sample,
@@ -164,6 +163,16 @@ def _warp_thermal(values: NDArray[np.float32], geometry: _Geometry) -> NDArray[n
     return np.divide(mixed, share, out=np.full_like(mixed, np.nan), where=kept)
 
 
+def _corrupted(own: OnGrid, chances: Mapping[str, float], rng: np.random.Generator) -> NDArray[Any]:
+    kind = kind_of(own.kind)
+    if kind.augment is None:
+        return own.values
+    if kind.has_picture:
+        return kind.augment(Grid({"image": own.values}, own.unit), chances, rng).image
+    layers = dict(zip(LAYERS, np.moveaxis(own.values, -1, 0), strict=True))
+    return np.stack(list(kind.augment(Grid(layers), chances, rng).layers.values()), axis=-1)
+
+
 def _jittered(geometry: _Geometry, spec: CorruptionSpec, rng: np.random.Generator) -> _Geometry:
     if rng.random() >= spec.misalignment:
         return geometry
@@ -176,10 +185,4 @@ _WARP: dict[Kind, Callable[[NDArray[Any], _Geometry], NDArray[Any]]] = {
     "depth": lambda values, geometry: geometry.warp(values, True, np.nan),
     "thermal": _warp_thermal,
     "lidar": lambda values, geometry: geometry.warp(values, True, 0.0),
-}
-_CORRUPT: dict[Kind, Callable[..., NDArray[Any]]] = {
-    "rgb": rgb.augment,
-    "depth": depth.augment,
-    "thermal": thermal.augment,
-    "lidar": lidar.augment,
 }

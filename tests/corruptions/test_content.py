@@ -47,15 +47,16 @@ def _numbered(sample: Sample) -> Sample:
     return replace(sample, data=np.hstack([sample.data[:, :4], number]))
 
 
-def _with_a_direction(sample: Sample, fault: str) -> Sample:
-    """One in which all that the fault changes shows: extrinsics to be wrong, and slopes to be moved."""
+def _telling(sample: Sample, fault: str) -> list[Sample]:
+    """Samples in which all that the fault changes shows: extrinsics to be wrong, slopes to be moved."""
+    sample = _numbered(sample)
     if sample.extrinsics is None:
         sample = replace(sample, extrinsics=RigidTransform.identity())
-    if fault == "misalignment" and sample.kind != "lidar":
-        y, x = np.mgrid[: sample.data.shape[0], : sample.data.shape[1]]
-        slopes = np.stack([x, y, x * 0], -1) if sample.data.ndim == 3 else x + 1000 * y
-        sample = replace(sample, data=slopes.astype(sample.data.dtype))
-    return sample
+    if fault != "misalignment" or sample.kind == "lidar":
+        return [sample]
+    slopes = np.mgrid[: sample.data.shape[0], : sample.data.shape[1]].astype(sample.data.dtype)
+    pictures = [np.stack([s] * 3, -1) if sample.data.ndim == 3 else s for s in slopes]
+    return [replace(sample, data=picture) for picture in pictures]
 
 
 def _distance(clean: Sample, spoilt: Sample) -> float:
@@ -68,7 +69,9 @@ def _distance(clean: Sample, spoilt: Sample) -> float:
     if clean.extrinsics is not None and spoilt.extrinsics is not None:
         moved += float(np.abs(clean.extrinsics.rotation - spoilt.extrinsics.rotation).max())
     if clean.camera is not None and spoilt.camera is not None:
-        moved += float(np.hypot(clean.camera.cx - spoilt.camera.cx, clean.camera.cy - spoilt.camera.cy))
+        moved += float(
+            np.hypot(clean.camera.cx - spoilt.camera.cx, clean.camera.cy - spoilt.camera.cy)
+        )
     a, b = clean.data.astype(np.float64), spoilt.data.astype(np.float64)
     if clean.kind == "lidar":
         far = np.linalg.norm(a[:, :3], axis=1)
@@ -107,8 +110,13 @@ def test_the_same_seed_gives_the_same_and_nothing_else_changes(
 def test_a_higher_severity_is_farther_from_clean(
     kind: str, fault: str, seed: int, frame: Frame
 ) -> None:
-    clean = _with_a_direction(_numbered(frame[kind]), fault)
-    found = [_distance(clean, corrupt(clean, fault, s, seed)) for s in SEVERITIES]
+    found = [
+        sum(
+            _distance(clean, corrupt(clean, fault, s, seed))
+            for clean in _telling(frame[kind], fault)
+        )
+        for s in SEVERITIES
+    ]
     assert found[0] > 0
     severity = severity_of(kind, fault)
     assert severity is not None
@@ -137,13 +145,17 @@ def test_what_is_spoilt_can_be_read_as_before(kind: str, fault: str, frame: Fram
 
 def _degenerate(kind: str) -> list[NDArray[Any]]:
     if kind == "rgb":
-        return [np.full(s, 7, np.uint8) for s in ((1, 1, 3), (1, 5, 3), (3, 1, 3), (0, 0, 3), (0, 4, 3))]
+        return [
+            np.full(s, 7, np.uint8) for s in ((1, 1, 3), (1, 5, 3), (3, 1, 3), (0, 0, 3), (0, 4, 3))
+        ]
     if kind == "lidar":
         nothing, far = np.zeros((3, 4), np.float32), np.full((2, 4), 1e30, np.float32)
         clouds = [np.zeros((0, 4)), np.full((5, 3), np.nan), nothing, far, far.astype(np.float64)]
         return [*clouds, np.ones((1, 3)), np.full((2, 4), np.inf), np.zeros((0, 3))]
     shapes = ((1, 1), (1, 5), (3, 1), (0, 0), (4, 0), (33, 47))
-    return [np.full(s, v, np.float32) for s in shapes for v in (np.nan, np.inf, -np.inf, 0.0, 300.0)]
+    return [
+        np.full(s, v, np.float32) for s in shapes for v in (np.nan, np.inf, -np.inf, 0.0, 300.0)
+    ]
 
 
 @pytest.mark.parametrize(("kind", "fault"), ALL)
@@ -202,7 +214,7 @@ def _at_one_place(cloud: Sample) -> Sample:
 
 
 def _one_a_pixel(cloud: Sample, grid: dict[str, Any]) -> Sample:
-    index = kind_of(cloud.kind).resample(cloud, _spec(cloud.kind, grid)).layers["index"]
+    index = kind_of(cloud.kind).resample(cloud, _spec(cloud.kind, grid)).own.index
     return replace(cloud, data=cloud.data[np.sort(index[index >= 0])])
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from perception.sensors.kind import Grid
+from perception.sensors.registry import kind_of
 
 CHANCES = {"pixel_dropout": 0.5, "noise": 0.5, "exposure": 0.5, "beam_reduction": 0.5}
 
@@ -62,11 +64,17 @@ def _values() -> dict[str, NDArray[Any]]:
 
 @pytest.mark.parametrize("kind", RECORDED)
 def test_the_same_draws_in_the_same_order_give_the_same_values(kind: str) -> None:
-    augment = import_module(f"perception.sensors.{kind}.faults").augment
+    augment = kind_of(kind).augment
+    assert augment is not None
     for seed, (weighted, lost, following) in enumerate(RECORDED[kind]):
         rng, given = np.random.default_rng(seed), _values()[kind]
         before = given.copy()
-        out = augment(given, CHANCES, rng)
+        layers = {"image": given}
+        if kind == "lidar":
+            names = ("range_m", "intensity", "height_m", "valid")
+            layers = dict(zip(names, np.moveaxis(given, -1, 0), strict=True))
+        found_layers = augment(Grid(layers), CHANCES, rng).layers
+        out = np.stack(list(found_layers.values()), axis=-1).reshape(given.shape)
         np.testing.assert_array_equal(given, before)
         assert out.dtype == given.dtype and out.shape == given.shape
         found = np.nansum(out.astype(np.float64).ravel() * (np.arange(out.size) % 97)) / 1e3

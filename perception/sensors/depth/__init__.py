@@ -2,6 +2,7 @@
 
 from perception.geometry.measured import depth_points
 from perception.sensors.depth.picture import draw
+from perception.sensors.depth.faults import FAULTS, apply, augment
 from perception.sensors.depth.preprocess import (
     DepthSpec,
     normalize,
@@ -25,4 +26,7 @@ DEPTH = SensorKind(
     refuse_blind=refuse_blind,
     points=depth_points,
     draw=draw,
+    apply=apply,
+    faults=FAULTS,
+    augment=augment,
 )

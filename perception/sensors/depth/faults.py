@@ -15,6 +15,7 @@ from perception.sensors.faults import (
     Rng,
     Severity,
     always,
+    augmenting,
     largest_share,
     on_pictures,
     single_pixels,
@@ -80,9 +81,7 @@ def holed(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
 
 def dead_pixels(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """Pixels that never have a return."""
-    return _without(
-        depth, pixels.field(single_pixels(pixels.source, amount, rng), nearest=True)
-    )
+    return _without(depth, pixels.field(single_pixels(pixels.source, amount, rng), nearest=True))
 
 
 def foggy(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
@@ -125,7 +124,7 @@ FAULTS = ContentFaults(
 apply = on_pictures(FAULTS)
 
 
-def augment(depth: Float, chances: Mapping[str, float], rng: Rng) -> Float:
+def _augmented(depth: Float, chances: Mapping[str, float], rng: Rng) -> Float:
     """Random corruption in training: scale, noise and lost pixels."""
     low, high = SCALE.training
     depth = depth * np.float32(rng.uniform(1 + low, 1 + high))
@@ -136,3 +135,6 @@ def augment(depth: Float, chances: Mapping[str, float], rng: Rng) -> Float:
         depth = depth.copy()
         depth[training_mask(depth.shape, rng)] = np.nan
     return depth
+
+
+augment = augmenting(_augmented)

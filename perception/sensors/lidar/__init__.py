@@ -2,6 +2,7 @@
 
 from perception.sensors.drawing import draw_projected
 from perception.sensors.kind import SensorKind
+from perception.sensors.lidar.faults import FAULTS, apply, augment
 from perception.sensors.lidar.preprocess import (
     LidarSpec,
     normalize,
@@ -25,4 +26,7 @@ LIDAR = SensorKind(
     views=("projection",),
     refuse_blind=refuse_blind,
     draw=draw_projected,
+    apply=apply,
+    faults=FAULTS,
+    augment=augment,
 )

@@ -28,6 +28,7 @@ from perception.sensors.faults import (
     streams,
     training_mask,
 )
+from perception.sensors.kind import Grid
 
 DONG = "Dong et al., CVPR 2023"
 
@@ -236,18 +237,16 @@ def _on_cloud(sample: Sample, change: Callable[[Returns], Returns]) -> Sample:
     return replace(sample, data=np.ascontiguousarray(out[now.kept]))
 
 
-def _on_grid(grid: Any, change: Callable[[Returns], Returns]) -> Any:
+def _on_grid(grid: Grid, change: Callable[[Returns], Returns]) -> Grid:
     layers = dict(grid.layers)
     valid = layers["valid"] > 0
     if not valid.any():
         return grid
     range_m, height_m = layers["range_m"][valid], layers["height_m"][valid]
-    mount = np.float32(grid.own or 0.0)
-    row = layers["index"][valid] if "index" in layers else np.arange(len(range_m))
+    mount = np.float32(0 if grid.own is None else grid.own.sensor_height_m)
+    row = np.arange(len(range_m)) if grid.own is None else grid.own.index[valid].astype(np.int64)
     up = (height_m - mount) / range_m
-    was = Returns(
-        range_m, up, layers["intensity"][valid], row.astype(np.int64), np.ones(len(row), bool)
-    )
+    was = Returns(range_m, up, layers["intensity"][valid], row, np.ones(len(row), bool))
     now = change(was)
     assert now.intensity is not None
     found = {
@@ -255,32 +254,35 @@ def _on_grid(grid: Any, change: Callable[[Returns], Returns]) -> Any:
         "intensity": now.intensity,
         "height_m": up * now.range_m + mount if now.range_m is not was.range_m else height_m,
         "valid": now.kept,
-        "index": row,
     }
     for name, values in found.items():
-        if name in layers:
-            nothing = -1 if name == "index" else 0
-            layers[name] = layers[name].copy()
-            layers[name][valid] = np.where(now.kept, values, nothing)
+        layers[name] = layers[name].copy()
+        layers[name][valid] = np.where(now.kept, values, 0)
     return replace(grid, layers=layers)
 
 
-def augment(image: Float, chances: Mapping[str, float], rng: Rng) -> Float:
-    """Random corruption in training of (H, W, 4) range, intensity, height and validity."""
-    image = image.copy()
+def augment(grid: Grid, chances: Mapping[str, float], rng: Rng) -> Grid:
+    """Random corruption in training: beams, noise and lost pixels."""
+    layers = {name: layer.copy() for name, layer in grid.layers.items()}
+    range_m, intensity, valid = (layers[name] for name in ("range_m", "intensity", "valid"))
     if rng.random() < chances["beam_reduction"]:
-        image[_dropped_beams(image, rng)] = 0.0
+        _clear(layers, _dropped_beams(range_m, layers["height_m"], rng))
     if rng.random() < chances["noise"]:
-        image[..., 0] += rng.normal(0, RANGE_NOISE.training[0], image.shape[:2]) * image[..., 3]
-        image[..., 1] *= np.float32(rng.uniform(*INTENSITY_GAIN.training))
+        range_m += rng.normal(0, RANGE_NOISE.training[0], range_m.shape) * valid
+        intensity *= np.float32(rng.uniform(*INTENSITY_GAIN.training))
     if rng.random() < chances["pixel_dropout"]:
-        image[training_mask(image.shape[:2], rng)] = 0.0
-    return image
+        _clear(layers, training_mask(range_m.shape, rng))
+    return replace(grid, layers=layers)
 
 
-def _dropped_beams(image: Float, rng: Rng) -> NDArray[np.bool_]:
+def _clear(layers: Mapping[str, NDArray[Any]], where: NDArray[np.bool_]) -> None:
+    for layer in layers.values():
+        layer[where] = 0
+
+
+def _dropped_beams(range_m: Float, height_m: Float, rng: Rng) -> NDArray[np.bool_]:
     """Pixels of a random share of the beams."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        beam = bands(np.nan_to_num(image[..., 2] / image[..., 0]))
+        beam = bands(np.nan_to_num(height_m / range_m))
     beam -= beam.min()
     return (rng.random(int(beam.max()) + 1) < rng.uniform(*BEAM_LOSS.training))[beam]

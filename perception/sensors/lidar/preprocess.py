@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,19 @@ _NEIGHBOURS: tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...] = (
 
 _MOST_INTENSITY = 1.5
 """What exceeds this is no share of 1 that was rounded or calibrated, but counts."""
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Where returns on a grid come from.
+
+    Attributes:
+        index: (H, W) int32, row of the return in the cloud, -1 where there is none.
+        sensor_height_m: what heights above ground have been raised by.
+    """
+
+    index: NDArray[np.int32]
+    sensor_height_m: float
 
 
 class LidarSpec(KindSpec):
@@ -98,7 +112,8 @@ def resample(sample: Sample, input: InputSpec) -> Grid:
         sensor_height_m=input.preprocess.sensor_height_m,
     )
     layers = (found.range_m, found.intensity, found.height_m, found.valid)
-    return Grid(dict(zip(LAYERS, layers, strict=True)))
+    own = Projected(found.index, input.preprocess.sensor_height_m)
+    return Grid(dict(zip(LAYERS, layers, strict=True)), own=own)
 
 
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:

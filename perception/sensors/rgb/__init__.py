@@ -2,6 +2,7 @@
 
 from perception.sensors.drawing import draw_picture
 from perception.sensors.kind import SensorKind
+from perception.sensors.rgb.faults import FAULTS, apply, augment
 from perception.sensors.rgb.preprocess import RgbSpec, normalize, resample, tensors, validate
 
 __all__ = ["RGB", "RgbSpec"]
@@ -16,4 +17,7 @@ RGB = SensorKind(
     resample=resample,
     normalize=normalize,
     draw=draw_picture,
+    apply=apply,
+    faults=FAULTS,
+    augment=augment,
 )

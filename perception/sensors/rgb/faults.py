@@ -18,6 +18,7 @@ from perception.sensors.faults import (
     Rng,
     Severity,
     always,
+    augmenting,
     covered,
     on_pictures,
     single_pixels,
@@ -240,7 +241,7 @@ FAULTS = ContentFaults(
 apply = on_pictures(FAULTS)
 
 
-def augment(image: Image, chances: Mapping[str, float], rng: Rng) -> Image:
+def _augmented(image: Image, chances: Mapping[str, float], rng: Rng) -> Image:
     """Random corruption in training: colours, exposure, noise and lost pixels."""
     x = image.astype(np.float32)
     gain, offset = rng.uniform(0.65, 1.35), rng.uniform(-25, 25)
@@ -258,3 +259,6 @@ def augment(image: Image, chances: Mapping[str, float], rng: Rng) -> Image:
     if rng.random() < chances["pixel_dropout"]:
         x[training_mask(x.shape[:2], rng)] = 0.0
     return x.clip(0, 255).astype(np.uint8)
+
+
+augment = augmenting(_augmented)

@@ -2,6 +2,7 @@
 
 from perception.sensors.kind import SensorKind
 from perception.sensors.thermal.picture import draw
+from perception.sensors.thermal.faults import FAULTS, apply, augment
 from perception.sensors.thermal.preprocess import (
     ThermalRule,
     ThermalSpec,
@@ -23,4 +24,7 @@ THERMAL = SensorKind(
     normalize=normalize,
     units=("counts8", "counts16", "kelvin"),
     draw=draw,
+    apply=apply,
+    faults=FAULTS,
+    augment=augment,
 )

@@ -20,6 +20,7 @@ from perception.sensors.faults import (
     Rng,
     Severity,
     always,
+    augmenting,
     blocks,
     covered,
     on_pictures,
@@ -127,9 +128,7 @@ def crossed_over(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Floa
 
 def dead_pixels(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """Pixels that read the mean, as cameras fill them in."""
-    return covered(
-        values, single_pixels(pixels.source, amount, rng), _center(values)[0], pixels
-    )
+    return covered(values, single_pixels(pixels.source, amount, rng), _center(values)[0], pixels)
 
 
 def dead_blocks(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
@@ -173,7 +172,7 @@ def _readable(values: Float, unit: str) -> Float:
 apply = on_pictures(FAULTS, _readable)
 
 
-def augment(values: Float, chances: Mapping[str, float], rng: Rng) -> Float:
+def _augmented(values: Float, chances: Mapping[str, float], rng: Rng) -> Float:
     """Random corruption in training: drift, noise and lost pixels."""
     if not np.isfinite(values).any():
         return values  # a view of the padding alone
@@ -190,3 +189,6 @@ def augment(values: Float, chances: Mapping[str, float], rng: Rng) -> Float:
         values = values.copy()
         values[training_mask(values.shape, rng)] = center
     return values
+
+
+augment = augmenting(_augmented)
