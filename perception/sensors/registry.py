@@ -29,6 +29,7 @@ KINDS: Registry[SensorKind] = Registry(
         "tensors": Mapping,
         "resample": Grid,
         "warp": Grid,
+        "augment": Grid,
         "from_array": Sample,
         "from_message": Sample,
         "from_file": Sample,

@@ -241,8 +241,7 @@ def test_a_kind_from_elsewhere_brings_its_own(monkeypatch: pytest.MonkeyPatch) -
 
     depth = kind_of("depth")
     radar: SensorKind = replace(depth, name="radar", apply=apply, faults=("clutter",))
-    monkeypatch.setitem(KINDS._own, "radar", radar)
-    monkeypatch.setitem(KINDS._loaded, "radar", radar)
+    monkeypatch.setitem(KINDS.own, "radar", radar)
     assert faults_of("radar")[0] == "clutter"
     sample = Sample("radar", np.zeros((2, 2), np.float32))
     assert corrupt(sample, "clutter", 2, seed=1).data[0, 0] == pytest.approx(
