@@ -1,8 +1,8 @@
 """Depth cameras."""
 
 from perception.geometry.measured import depth_points
-from perception.sensors.depth.picture import draw
 from perception.sensors.depth.faults import FAULTS, apply, augment
+from perception.sensors.depth.picture import draw
 from perception.sensors.depth.preprocess import (
     DepthSpec,
     normalize,

@@ -1,8 +1,8 @@
 """Thermal cameras."""
 
 from perception.sensors.kind import SensorKind
-from perception.sensors.thermal.picture import draw
 from perception.sensors.thermal.faults import FAULTS, apply, augment
+from perception.sensors.thermal.picture import draw
 from perception.sensors.thermal.preprocess import (
     ThermalRule,
     ThermalSpec,
