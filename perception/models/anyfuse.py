@@ -25,6 +25,7 @@ from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
 from perception.models.interface import (
     Features,
     FusionModel,
+    Group,
     Inputs,
     ModelCard,
     ModelOutput,
@@ -134,6 +135,7 @@ class AnyFuse(FusionModel):
         reference=("rgb", "depth"),
     )
     shared_part = "trunk.late"
+    head_parts = ("trunk.segmentation", "trunk.detection")
 
     def __init__(
         self,
@@ -210,6 +212,12 @@ class AnyFuse(FusionModel):
             if parts[0] == "stages" and int(parts[1]) >= ENCODER_STAGES:
                 late[".".join([str(int(parts[1]) - ENCODER_STAGES), *parts[2:]])] = value
         self.trunk.late.load_state_dict(late)
+
+    def group_of(self, name: str) -> Group:
+        """The late stages belong to the backbone, the score maps to fusion."""
+        if name.startswith("encoders.") and ".score." in name:
+            return "fusion"
+        return "backbone" if name.startswith("trunk.late.") else super().group_of(name)
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Feature maps `f<s>` and score maps `s<s>` at strides s."""

@@ -13,13 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import CHANNELS
 
-TRAINING_ONLY = ("aux_heads", "teacher")
-"""Names of submodules that inference does not use."""
 
-
-def count_parameters(model: nn.Module, *, without: tuple[str, ...] = TRAINING_ONLY) -> int:
-    """Trainable parameters used at inference: those of training-only parts are left out."""
-    return sum(p.numel() for n, p in model.named_parameters() if n.split(".")[0] not in without)
+def count_parameters(model: nn.Module) -> int:
+    """Trainable parameters used at inference: those of a model's training-only parts are left out."""
+    groups = model.parameter_groups() if isinstance(model, FusionModel) else {}
+    spared = sum(p.numel() for p in groups.get("training", {}).values())
+    return sum(p.numel() for p in model.parameters()) - spared
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ Features = dict[str, Tensor]
 
 Inputs = Sequence[str] | PreprocessContract
 """A model's inputs: kinds, one input each, or named inputs with their kinds and encoders."""
+
+Group = Literal["backbone", "fusion", "heads", "training"]
+"""What a parameter is for: seeing an input by itself, mixing what was seen, answering, or training alone."""
 
 Present = Mapping[str, Tensor] | None
 """By input, a boolean that is False where it is absent, whatever is given; None = all present."""
@@ -142,6 +145,11 @@ class FusionModel(nn.Module):
     card: ClassVar[ModelCard]
     feature_names: tuple[str, ...]
     shared_part: ClassVar[str] = ""  # name of the last part that all tasks go through
+    head_parts: ClassVar[tuple[str, ...]] = ("decoder",)  # where heads are
+    training_parts: ClassVar[tuple[str, ...]] = (
+        "aux_heads",
+        "teacher",
+    )  # neither counted nor exported
 
     def __init__(
         self,
@@ -166,6 +174,33 @@ class FusionModel(nn.Module):
         self.encoder_channels = {e: CHANNELS[kinds[m]] for m, e in self.encoder_of.items()}
         self.seg_classes, self.det_classes = seg_classes, det_classes
         self.encoders = nn.ModuleDict()
+
+    def group_of(self, name: str) -> Group:
+        """What a parameter is for, by its name."""
+
+        def within(parts: Sequence[str]) -> bool:
+            return any(name.startswith(f"{part}.") for part in parts)
+
+        if within(self.training_parts):
+            return "training"
+        if within(self.head_parts):
+            return "heads"
+        return "backbone" if within(["encoders"]) else "fusion"
+
+    def parameter_groups(self) -> dict[Group, dict[str, nn.Parameter]]:
+        """All parameters by what they are for and by name; see `group_of`.
+
+        Those of the backbone may start from published weights, and then learn more slowly.
+        """
+        groups: dict[Group, dict[str, nn.Parameter]] = {
+            "backbone": {},
+            "fusion": {},
+            "heads": {},
+            "training": {},
+        }
+        for name, parameter in self.named_parameters():
+            groups[self.group_of(name)][name] = parameter
+        return groups
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Features of one modality's (N, C, H, W) float32 input, by `feature_names`."""
@@ -216,6 +251,17 @@ class FusionModel(nn.Module):
         if self.training:
             self.supervise(output, features)
         return output
+
+
+@runtime_checkable
+class Pretrainable(Protocol):
+    """A model that `anysense pretrain` trains without labels; it takes the option `pretraining`."""
+
+    def reconstruction_loss(
+        self, inputs: Mapping[str, Tensor], generator: torch.Generator
+    ) -> Tensor:
+        """How badly the inputs, (N, C, H, W) by name, are rebuilt from a random part of them."""
+        ...
 
 
 @dataclass

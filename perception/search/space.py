@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from perception.models.anyfuse import LATE, AnyFuse
 from perception.models.efficientnet_lite import MBConv, Stem
 from perception.models.elastic import Architecture, ElasticSpace
+from perception.models.interface import FusionModel
 from perception.models.layers import ConvBNReLU, GlobalContext, SeparableBlock
 
 Candidate = tuple[int, ...]
 """For each gene, the index of its value."""
 
 _UNITS = (Stem, MBConv, ConvBNReLU, SeparableBlock, GlobalContext, nn.Conv2d)
-_TRAINING_ONLY = "aux_heads"
 
 
 def units_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -32,7 +32,7 @@ def units_of(model: nn.Module) -> dict[str, nn.Module]:
             yield name, module
             return
         for child, inner in module.named_children():
-            if child != _TRAINING_ONLY:
+            if child not in FusionModel.training_parts:
                 yield from below(inner, f"{name}.{child}" if name else child)
 
     return dict(below(model, ""))

@@ -132,13 +132,13 @@ class Trainer:
         train, val = open_splits(config)
         self.train_set = FusionDataset(train, config.preprocess, config.corruption, config.seed)
         self.val_set = FusionDataset(val, config.preprocess, config.corruption, config.seed)
-        self.model = self._build(train.info)
+        self.model = self.build(train.info)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
         self.method = build_method(config.method, self.model)
         self.method.check(train.info, config.tasks)
         self.method.precision = config.precision
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.optimizer.lr)
+        self.optimizer = torch.optim.AdamW(self.optimizer_groups(), lr=config.optimizer.lr)
         self.weights: Tensor | None = None
         if "segmentation" in config.tasks and config.loss.class_balance > 0:
             self.weights = class_weights(
@@ -148,16 +148,17 @@ class Trainer:
         self.best = -math.inf
         self.log: list[dict[str, Any]] = []
 
-    def _build(self, info: RecordingInfo) -> FusionModel:
+    def build(self, info: RecordingInfo) -> FusionModel:
+        """The model to be trained, for data of this kind; a kind of training may build another."""
         return build_from_config(self.config, info, pretrained=True)
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
+    def optimizer_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer takes: parameters by how fast they learn, and whether they decay."""
         spec = self.config.optimizer
+        backbone = self.model.parameter_groups()["backbone"]
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
-            pretrained = self.config.model.pretrained and (
-                (name.startswith("encoders.") and ".score." not in name) or ".late." in name
-            )
+            pretrained = self.config.model.pretrained and name in backbone
             groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
         return [
             {
@@ -262,17 +263,23 @@ class Trainer:
         self.train_set.preload()
         require_sensors(self.train_set, source)
         notes = sensor_notes(self.train_set, "training")
-        notes += self._truth_notes()
+        notes += self.truth_notes()
         self.val_set.preload()
         notes += sensor_notes(self.val_set, "validation")
-        if not self._can_be_judged():
+        if not self.can_be_judged():
             notes.append("validation has no truth: there is no best epoch, export takes the last")
         return notes
 
-    def _can_be_judged(self) -> bool:
+    def can_be_judged(self) -> bool:
+        """Whether validation frames have what `judge` needs."""
         return any(labeled_frames(self.val_set, task, objects=True) for task in self.config.tasks)
 
-    def _truth_notes(self) -> list[str]:
+    def truth_notes(self) -> list[str]:
+        """What is to be said of what there is to learn.
+
+        Raises:
+            ConfigError: there is nothing.
+        """
         return truth_notes(self.train_set, self.config.tasks, self.config.data.source)
 
     def _loader(self, epoch: int) -> Iterable[Batch]:
@@ -321,7 +328,7 @@ class Trainer:
         for step, batch in enumerate(self._loader(self.epoch)):
             rate = self._set_rate(self.epoch + step / self.steps_per_epoch)
             with within_memory("one training step", "resolution", "a smaller batch or crop"):
-                loss = self._step(batch, self._draw_subset(rng, tuple(batch.inputs)))
+                loss = self.step(batch, self._draw_subset(rng, tuple(batch.inputs)))
             if loss is not None and not math.isfinite(loss):
                 raise self._not_finite(batch, step)
             losses += [] if loss is None else [loss]
@@ -355,8 +362,22 @@ class Trainer:
         values = network_inputs(self.train_set.raw(index), self.config.preprocess).get(modality)
         return values is not None and not np.isfinite(values).all()
 
-    def _step(self, batch: Batch, subset: tuple[str, ...]) -> float | None:
+    def step(self, batch: Batch, subset: tuple[str, ...]) -> float | None:
         """One step; its loss, or None for a batch that there is nothing to learn from."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.learn(batch, subset)
+        if loss is None:
+            return None
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        self.optimizer.step()
+        self.average.update(self.model)
+        return float(loss)
+
+    def learn(self, batch: Batch, subset: tuple[str, ...]) -> Tensor | None:
+        """Leave the gradients of a step in the parameters, of these inputs of a batch; returns its loss.
+
+        None, and no gradients, for a batch that there is nothing to learn from.
+        """
         inputs: dict[str, Tensor] = {
             m: batch.inputs[m].to(self.device, memory_format=torch.channels_last, non_blocking=True)
             for m in subset
@@ -365,21 +386,34 @@ class Trainer:
             output = self.model(inputs)
         terms = loss_terms(self.model, output, batch, self.config.loss, self.weights)
         terms |= self.method.extra_terms(inputs, output, batch)
-        if not terms:
-            return None
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.method.backward(terms, inputs, output, batch)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        self.optimizer.step()
-        self.average.update(self.model)
-        return float(loss)
+        return self.method.backward(terms, inputs, output, batch) if terms else None
 
     def _validate(self) -> dict[str, Any]:
+        """Judge the averaged weights, and keep them where none were better; returns what to log."""
         own = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.average.state)
         with within_memory("a frame of validation", "preprocess.grid", "a smaller grid"):
-            scores = validate(self.model, self.val_set, self.config, self.device)
+            quality, row, known = self.judge()
         self.model.load_state_dict(own)
+        if quality > self.best:
+            self.best = quality
+            progress = {
+                "epoch": self.epoch,
+                "best": quality,
+                **known,
+                "recording": describe_recording(self.train_set.recording.info),
+            }
+            save_checkpoint(
+                self.out / BEST, self.config, self.model, self.average.state, None, progress
+            )
+        return row
+
+    def judge(self) -> tuple[float, dict[str, Any], dict[str, Any]]:
+        """How good the model is, by which the best checkpoint is chosen, NaN where nothing can be said.
+
+        Besides, what is to be logged of it, and what the checkpoint is to tell.
+        """
+        scores = validate(self.model, self.val_set, self.config, self.device)
         keys = ["miou"] if "segmentation" in self.config.tasks else []
         keys += ["ap50"] if "detection" in self.config.tasks else []
         known = [s[k] for s in scores.values() for k in keys if math.isfinite(s[k])]
@@ -389,20 +423,8 @@ class Trainer:
             name: {k: v if math.isfinite(v) else None for k, v in s.items()}
             for name, s in scores.items()
         }
-        if quality > self.best:
-            self.best = quality
-            progress = {
-                "epoch": self.epoch,
-                "best": quality,
-                "scores": plain,
-                "recording": describe_recording(self.train_set.recording.info),
-            }
-            save_checkpoint(
-                self.out / BEST, self.config, self.model, self.average.state, None, progress
-            )
-        return {
-            f"{name}/{k}": v for name, s in plain.items() for k, v in s.items() if k != "frames"
-        }
+        row = {f"{n}/{k}": v for n, s in plain.items() for k, v in s.items() if k != "frames"}
+        return quality, row, {"scores": plain}
 
     def _save(self) -> None:
         progress = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from perception.errors import ConfigError
+from perception.models.interface import FusionModel
 from perception.training.checkpoint import load_checkpoint
 from perception.training.config import FreezeSpec
 
@@ -44,6 +45,8 @@ def start_from(model: nn.Module, runs: Sequence[str]) -> int:
 def freeze(model: nn.Module, specs: Sequence[FreezeSpec], epoch: int) -> list[str]:
     """Freeze the parts that `specs` name for this epoch, and thaw all others.
 
+    A part is a module, or a group of `FusionModel.parameter_groups`.
+
     A frozen part gets no gradient, and its normalizations keep their running statistics.  Call it
     after `model.train()`.
 
@@ -55,19 +58,33 @@ def freeze(model: nn.Module, specs: Sequence[FreezeSpec], epoch: int) -> list[st
     """
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    modules = dict(model.named_modules())
     frozen = []
     for spec in specs:
         for name in spec.parts:
-            if name not in modules:
+            modules = _part(model, name)
+            if not modules:
                 raise ConfigError(
                     f"the model has no part '{name}'",
                     where="model.freeze",
                     hint=", ".join(n for n, _ in model.named_children()),
                 )
             if epoch < spec.epochs:
-                modules[name].requires_grad_(False).eval()
+                for module in modules:
+                    module.requires_grad_(False).eval()
                 frozen.append(name)
     if frozen and not any(p.requires_grad for p in model.parameters()):
         raise ConfigError("everything is frozen", where="model.freeze")
     return frozen
+
+
+def _part(model: nn.Module, name: str) -> list[nn.Module]:
+    """The module of that name; else those whose own parameters all belong to the group of that name."""
+    if name in (modules := dict(model.named_modules())):
+        return [modules[name]]
+    groups = model.parameter_groups() if isinstance(model, FusionModel) else {}
+    wanted = {id(p) for group, own in groups.items() if group == name for p in own.values()}
+    return [
+        module
+        for module in modules.values()
+        if (own := {id(p) for p in module.parameters(recurse=False)}) and own <= wanted
+    ]

@@ -271,7 +271,7 @@ def test_a_batch_without_truth_teaches_agm_nothing(record: Record, configure: Co
     trainer = Trainer(config, root.parent / "run")
     trainer.method.state = {"reference_rgb": 3.0, "reference_depth": 0.2}
     batch = _loaded(trainer, root)
-    assert trainer._step(batch, FULL) is None
+    assert trainer.step(batch, FULL) is None
     assert trainer.method.state == {"reference_rgb": 3.0, "reference_depth": 0.2}
 
 

@@ -46,7 +46,7 @@ def test_training_goes_on_with_either_camera_missing(
     config = configure(root, preprocess=STEREO, tasks=["segmentation", "detection"], epochs=2)
     trainer = Trainer(config, tmp_path / "run")
     learned: dict[tuple[str, ...], bool] = {}
-    step = trainer._step
+    step = trainer.step
 
     def watched(batch, subset):  # type: ignore[no-untyped-def]
         before = trainer.model.encoders["camera"].stem.conv.weight.detach().clone()  # type: ignore[union-attr]
@@ -55,7 +55,7 @@ def test_training_goes_on_with_either_camera_missing(
         learned[tuple(batch.inputs)] = loss is not None and not after.equal(before)
         return loss
 
-    trainer._step = watched  # type: ignore[method-assign]
+    trainer.step = watched  # type: ignore[method-assign]
     trainer.config.full_set_probability = 1.0
     trainer.fit()
     assert learned == {

@@ -16,6 +16,7 @@ class PyramidModel(FusionModel):
     """
 
     feature_names = tuple(f"f{s}" for s in SCALES)
+    head_parts = ("segmentation", "detection")
 
     def add_encoders(self, width: float, *, pretrained: bool) -> dict[int, int]:
         """Make the encoders; returns the channels of their maps by stride."""

@@ -119,6 +119,7 @@ class SegMiF(FusionModel):
         published_result="mIoU +7.66 % over the best before, FMB and others, RGB-T",
     )
     feature_names = ("detail", "luma", "chroma")
+    head_parts = ("segmentation",)
 
     def __init__(
         self,

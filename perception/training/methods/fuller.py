@@ -80,7 +80,8 @@ class GradientCalibration(TrainingMethod):
             terms = {k: v * weights.get(k, 1.0) for k, v in terms.items()}
         total(terms).backward()  # type: ignore[no-untyped-call]
         if self.branches and len(inputs) > 1:
-            norms = {m: gradient_norm(self.model.encoders[m].parameters()) for m in inputs}
+            of = self.model.encoder_of
+            norms = {m: gradient_norm(self.model.encoders[of[m]].parameters()) for m in inputs}
             scale_encoder_gradients(self.model, self._balance(norms, "branch"))
         return shown
 
