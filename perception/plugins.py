@@ -67,8 +67,9 @@ class Registry(Mapping[str, T], Generic[T]):
         own: ours: the thing, or `module:attribute` to be imported when it is asked for.
         check: raises what is wrong with a plug-in's thing; `TypeError` and `ValueError` become a
             `PluginError` that names the distribution.
-        gives: of a thing that is a record of functions, what some of them return: of a plug-in's record,
-            every function is one that raises nothing but an `AnySenseError` and gives nothing else.
+        gives: of a thing that is a record of functions, what some of them return, or what raises for
+            what they must not: of a plug-in's record, every function is one that raises nothing but an
+            `AnySenseError` and gives nothing else.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Registry(Mapping[str, T], Generic[T]):
         what: str,
         own: Mapping[str, T | str],
         check: Callable[[str, Any], object] = lambda name, thing: None,
-        gives: Mapping[str, type] = MappingProxyType({}),
+        gives: Mapping[str, type | Callable[[Any], object]] = MappingProxyType({}),
     ) -> None:
         self.group, self.what = group, what
         self.own: dict[str, T | str] = dict(own)
@@ -184,7 +185,9 @@ class Registry(Mapping[str, T], Generic[T]):
         def guarded(*args: Any, **kwargs: Any) -> Any:
             with self.guarding(name):
                 given = function(*args, **kwargs)
-            if not isinstance(given, wanted):
+                if not isinstance(wanted, type):
+                    wanted(given)
+            if isinstance(wanted, type) and not isinstance(given, wanted):
                 what = f"{attribute} gave {type(given).__name__}, not {wanted.__name__}"
                 raise PluginError(what, where=self.place(name))
             return given

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from distributions import anysense, written
 
 from perception import plugins
 from perception.cli.main import main
-from perception.data.registry import READERS, open_recording, parse_data_argument
+from perception.data.registry import open_recording, parse_data_argument
 from perception.errors import ConfigError
 
 READER = """
@@ -34,18 +32,6 @@ class Made(Recording):
         return Truth(np.zeros((32, 32), np.uint8), Boxes.of([[0, 0, 9, 9]], [0]))
 """
 """A reader without fault; each case below changes one thing."""
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(READERS, "_loaded", {})
-    plugins.plugins.cache_clear()
-    yield folder
-    plugins.plugins.cache_clear()
-    sys.modules.pop("brought_sets", None)
 
 
 def bring(site: Path, *changes: tuple[str, str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from perception.errors import EngineError
 from perception.runtime.bundle import GraphSource
-from perception.runtime.engines.base import Engine
+from perception.runtime.engines.base import Engine, TensorSpec
 
 Graph = Path | GraphSource
 """An ONNX graph: of a bundle, or a file that stands alone."""
@@ -87,3 +87,19 @@ def check_backend(name: str, thing: Any) -> None:
         raise ValueError("a backend's name is small letters, digits, '-' and '_'")
     if thing.kind not in ("cpu", "gpu"):
         raise ValueError(f"kind is {thing.kind!r}, not cpu or gpu")
+
+
+def check_engine(engine: Any) -> None:
+    """Refuse what is no engine, or does not say what it takes and gives.
+
+    Raises:
+        TypeError: says what is wrong.
+    """
+    if not isinstance(engine, Engine):
+        raise TypeError(f"load gave {type(engine).__name__}, not an Engine")
+    if not isinstance(getattr(engine, "backend", None), str):
+        raise TypeError(f"{type(engine).__name__} has no backend, its name")
+    for name in ("inputs", "outputs"):
+        specs = getattr(engine, name, None)
+        if not isinstance(specs, tuple) or not all(isinstance(s, TensorSpec) for s in specs):
+            raise TypeError(f"{type(engine).__name__} has no {name}, a tuple of TensorSpec")

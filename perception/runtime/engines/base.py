@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +148,7 @@ class Engine(ABC):
 
     def _check_outputs(self, outputs: Mapping[str, Feed]) -> None:
         if self.checks_outputs:
+            _refuse_others(self.backend, self.outputs, outputs)
             for name in not_finite(outputs):
                 raise NonFiniteError(f"{self.backend} gave NaN or infinity", where=name)
 
@@ -193,6 +195,25 @@ def not_finite(tensors: Mapping[str, Feed]) -> list[str]:
             and not np.isfinite(np.einsum("i->", value.reshape(-1)))
             and not np.isfinite(value).all()
         ]
+
+
+def _refuse_others(backend: str, specs: tuple[TensorSpec, ...], outputs: Any) -> None:
+    """Refuse what a backend gave if it is not all outputs, as arrays of the shapes that it told."""
+    if not isinstance(outputs, Mapping):
+        raise EngineError(f"{backend} gave {type(outputs).__name__}, not a mapping of outputs")
+    for spec in specs:
+        if spec.name not in outputs:
+            raise EngineError(f"{backend} gave no such output", where=spec.name)
+        value = outputs[spec.name]
+        if isinstance(value, DeviceTensor):
+            continue
+        if not isinstance(value, np.ndarray):
+            what = f"{backend} gave {type(value).__name__}, not an array"
+            raise EngineError(what, where=spec.name)
+        if value.dtype != spec.dtype or not fits(value.shape, spec.shape):
+            wanted = f"{spec.dtype} {shape_text(spec.shape)}"
+            what = f"{backend} gave {value.dtype} {value.shape}, not {wanted}"
+            raise EngineError(what, where=spec.name)
 
 
 def _check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, Feed]) -> None:

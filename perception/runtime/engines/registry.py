@@ -9,8 +9,7 @@ from typing import Literal
 
 from perception.errors import ConfigError
 from perception.plugins import PluginError, Registry
-from perception.runtime.engines.backend import Backend, check_backend
-from perception.runtime.engines.base import Engine
+from perception.runtime.engines.backend import Backend, check_backend, check_engine
 
 _LOG = logging.getLogger("anysense.engines")
 _ENGINES = "perception.runtime.engines"
@@ -34,7 +33,7 @@ BACKENDS: Registry[Backend] = Registry(
         REFERENCE: f"{_ENGINES}.onnxruntime:CPU",
     },
     check_backend,
-    {"load": Engine},
+    {"load": check_engine},
 )
 
 FAMILIES = ("auto", "cuda", "cpu")
