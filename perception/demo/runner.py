@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.data.base import Recording
-from perception.demo.scenario import FaultInjector, Phase, make_scenario, sensor_title
+from perception.demo.scenario import Phase, Script, make_scenario, sensor_title
 from perception.errors import ConfigError
 from perception.files.writing import write_image, writing
 from perception.frame import Frame
@@ -73,8 +73,8 @@ def run_demo(
     sensors = recording.info.shared(pipeline.kinds)
     if not sensors:
         raise ConfigError("bundle and recording have no sensor in common")
-    scenario = make_scenario(sensors, len(recording))
-    injector = FaultInjector(scenario)
+    scenario = make_scenario(sensors, len(recording), pipeline.kinds)
+    script = Script(scenario)
     phases = [
         PhaseRecord(p, _scorer(pipeline, recording), _scorer(reference, recording))
         for p in scenario
@@ -91,7 +91,7 @@ def run_demo(
     _warm_up(pipeline, recording, sensors, views)
     for index in range(len(recording)):
         clean = _restricted(recording.seen(index, views), sensors)
-        frame = injector.apply(index, clean)
+        frame = script.apply(index, clean)
         result = pipeline(frame)
         record = next(p for p in phases if p.phase.start <= index < p.phase.stop)
         accuracy = _score(record, reference, clean, recording, index, result)

@@ -1,19 +1,20 @@
-"""Scripts of sensor faults, and what each fault does to a sample."""
+"""Scripts of sensor faults: which sensor fails in which frames, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Literal
+from types import MappingProxyType
 
 import numpy as np
 
-from perception.frame import Frame, Sample
+from perception.corruptions import DELIVERY, Event, FaultInjector, FaultSchedule, faults_of
+from perception.frame import Frame
 from perception.sensors.names import is_kind
 from perception.sensors.registry import kind_of
 
-Fault = Literal["lost", "frozen", "dark"]
+_FRAME_NS = 1_000_000_000  # a script counts frames, a schedule seconds
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class Phase:
     Attributes:
         name: for the report.
         start, stop: frame indices, stop excluded.
-        faults: what is wrong with which sensor.
+        faults: what is wrong with which sensor, see `perception.corruptions`.
     """
 
     name: str
     start: int
     stop: int
-    faults: dict[str, Fault] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 def sensor_title(sensor: str) -> str:
@@ -37,27 +38,32 @@ def sensor_title(sensor: str) -> str:
     return kind_of(sensor).called if is_kind(sensor) else sensor
 
 
-def make_scenario(sensors: Sequence[str], frames: int) -> list[Phase]:
+def make_scenario(
+    sensors: Sequence[str], frames: int, kinds: Mapping[str, str] = MappingProxyType({})
+) -> list[Phase]:
     """A script for these sensors: each fails in its own way, alone and together, and comes back.
 
     The first sensor (RGB) goes dark, the second dies, the third freezes, and so on; with three
-    sensors or more all but one die at once; at the end everything is back.  One sensor alone dies and
-    comes back.
+    sensors or more all but one die at once, with four or more also all but another one; at the end
+    everything is back.  One sensor alone dies and comes back.
+
+    Args:
+        sensors: their names, in order.
+        frames: how many there are.
+        kinds: of those sensors that are not called as their kind.
     """
-    steps: list[tuple[str, dict[str, Fault]]] = [("All sensors", {})]
-    ways: tuple[Fault, ...] = ("dark", "lost", "frozen", "lost")
+    steps: list[tuple[str, dict[str, str]]] = [("All sensors", {})]
     words = {"dark": "goes dark", "lost": "is lost", "frozen": "freezes"}
     if len(sensors) > 1:
-        for sensor, fault in zip(sensors, cycle(ways), strict=False):
+        for sensor, way in zip(sensors, cycle(("dark", "lost", "frozen", "lost")), strict=False):
+            known = way in DELIVERY or way in faults_of(kinds.get(sensor, sensor))
+            fault = way if known else "lost"
             steps.append((f"{sensor_title(sensor)} {words[fault]}", {sensor: fault}))
     if len(sensors) <= 2:
         steps.append((f"{sensor_title(sensors[0])} is lost", {sensors[0]: "lost"}))
-    else:
-        gone: dict[str, Fault] = dict.fromkeys(sensors[:-1], "lost")
-        steps.append((f"Only {sensor_title(sensors[-1])} left", gone))
-        if "rgb" in sensors and "thermal" in sensors:
-            most: dict[str, Fault] = {s: "lost" for s in sensors if s != "thermal"}
-            steps.append(("Only Thermal left", most))
+    for left in sensors[: -3 if len(sensors) > 3 else -2 : -1] if len(sensors) > 2 else ():
+        gone = {sensor: "lost" for sensor in sensors if sensor != left}
+        steps.append((f"Only {sensor_title(left)} left", gone))
     steps.append(("All sensors back", {}))
     edges = np.linspace(0, frames, len(steps) + 1).round().astype(int)
     phases = []
@@ -67,40 +73,17 @@ def make_scenario(sensors: Sequence[str], frames: int) -> list[Phase]:
     return phases
 
 
-class FaultInjector:
-    """Applies a phase's faults to frames, remembering what a frozen sensor last showed."""
+class Script:
+    """Phases, put on frames one after the other."""
 
     def __init__(self, phases: Sequence[Phase]) -> None:
-        self.phases = phases
-        self._last: dict[str, Sample] = {}
-
-    def phase(self, index: int) -> Phase:
-        """The phase of frame `index`."""
-        return next(p for p in self.phases if p.start <= index < p.stop)
+        events = [
+            Event(sensor, fault, phase.start, phase.stop)
+            for phase in phases
+            for sensor, fault in phase.faults.items()
+        ]
+        self._injector = FaultInjector(FaultSchedule(tuple(events)), start_ns=0)
 
     def apply(self, index: int, frame: Frame) -> Frame:
-        """The frame as the pipeline gets it."""
-        faults = self.phase(index).faults
-        samples: dict[str, Sample] = {}
-        for sensor, sample in frame.items():
-            fault = faults.get(sensor)
-            if fault == "lost":
-                continue
-            if fault == "frozen":
-                before = self._last.get(sensor, sample)
-                samples[sensor] = replace(before, stamp_ns=sample.stamp_ns)
-                continue
-            self._last[sensor] = sample
-            samples[sensor] = darken(sample) if fault == "dark" else sample
-        return Frame(samples, frame.stamp_ns)
-
-
-def darken(sample: Sample) -> Sample:
-    """What a covered or blinded sensor gives: black, no depth, one temperature, no points."""
-    if sample.kind == "rgb":
-        return replace(sample, data=np.zeros_like(sample.data))
-    if sample.kind == "depth":
-        return replace(sample, data=np.full_like(sample.data, np.nan))
-    if sample.kind == "thermal":
-        return replace(sample, data=np.full_like(sample.data, np.nanmedian(sample.data)))
-    return replace(sample, data=sample.data[:0])
+        """Frame `index` as the pipeline gets it."""
+        return self._injector.frame(frame, index * _FRAME_NS)
