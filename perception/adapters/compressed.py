@@ -13,83 +13,70 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.adapters.depth import depth_from_array
 from perception.adapters.image import Bytes, RawImage, byte_view, decode_compressed, decode_rgb
 from perception.adapters.pictures import single_channel
 from perception.adapters.rvl import decode_rvl
-from perception.adapters.thermal import thermal_from_array
 from perception.errors import EncodingError
 from perception.files.limits import check_pixels
-from perception.frame import Kind
 
 _MAGICS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 _DEPTH_HEADER = struct.Struct("<iff")  # which coding; the two parameters of inverse depth
 _RVL_SIZE = struct.Struct("<II")  # width, height
 
 
-def decode_compressed_image(
-    kind: Kind, data: Bytes, format: str, *, thermal_unit: str = "auto"
-) -> tuple[NDArray[Any], str]:
-    """Decode the bytes of a `CompressedImage`.
+def is_depth_transport(format: str) -> bool:
+    """Whether a `CompressedImage` of this format came by the `compressedDepth` transport."""
+    return "compresseddepth" in format.lower()
 
-    Args:
-        kind: rgb, depth or thermal.
-        data: its data.
-        format: its format.
-        thermal_unit: see `decode_thermal`.
+
+def decode_compressed_image(data: Bytes, format: str) -> NDArray[Any]:
+    """Decode the bytes of a `CompressedImage` of any format.
 
     Returns:
-        rgb (H, W, 3) uint8; depth (H, W) float32 metres; thermal (H, W) float32; and the unit of
-        thermal, else an empty string.
+        (H, W) or (H, W, 3) R, G, B, with 8 or 16 bit as stored; (H, W) float32 metres where a depth
+        transport's source was `32FC1`.
 
     Raises:
-        EncodingError: neither JPEG, PNG nor compressedDepth, cut off, or false colors for depth or thermal.
-        InputError: a dtype whose scale is not known.
+        EncodingError: neither JPEG, PNG nor compressedDepth, or cut off.
     """
     flat = byte_view(data, "compressed image")
-    if "compresseddepth" in format.lower():
-        if kind == "rgb":
-            raise EncodingError(f"format '{format}' is depth, expected colors", where=kind)
-        image = _decode_depth_transport(flat, format)
-    else:
-        _check_magic(flat, format, kind)
-        image = decode_compressed(flat, format)
-    if kind == "rgb":
-        mosaic = format.partition(";")[0].strip()
-        if image.ndim == 2 and mosaic.startswith("bayer_"):  # compressed as the camera sent it
-            return _demosaic(image, mosaic), ""
-        if image.dtype != np.uint8:
-            image = (image >> 8).astype(np.uint8)
-        return (image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)), ""
-    image = _gray(image, kind)
-    if kind == "depth":
-        return depth_from_array(image), ""
-    return thermal_from_array(image, unit=thermal_unit)
+    if is_depth_transport(format):
+        return _decode_depth_transport(flat, format)
+    _check_magic(flat, format)
+    return decode_compressed(flat, format)
 
 
-def _demosaic(image: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
-    pattern = encoding.rstrip("0123456789")
-    raw = np.ascontiguousarray(image, image.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
-    height, width = image.shape
-    return decode_rgb(RawImage(height, width, f"{pattern}{8 * image.dtype.itemsize}", raw))
+def colors_of(image: NDArray[Any], format: str) -> NDArray[np.uint8]:
+    """A decoded `CompressedImage` as (H, W, 3) uint8 RGB; mosaics as the camera sent them, too."""
+    mosaic = format.partition(";")[0].strip()
+    if image.ndim == 2 and mosaic.startswith("bayer_"):
+        pattern = mosaic.rstrip("0123456789")
+        raw = np.ascontiguousarray(image, image.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+        height, width = image.shape
+        return decode_rgb(RawImage(height, width, f"{pattern}{8 * image.dtype.itemsize}", raw))
+    if image.dtype != np.uint8:
+        image = (image >> 8).astype(np.uint8)
+    return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
 
-def _gray(image: NDArray[Any], where: str) -> NDArray[Any]:
+def gray_of(image: NDArray[Any]) -> NDArray[Any]:
+    """A decoded `CompressedImage` as (H, W).
+
+    Raises:
+        EncodingError: it has colors.
+    """
     try:
         return single_channel(image)
     except EncodingError as error:
-        raise EncodingError(
-            f"compressed image {error.message}", where=where, hint=error.hint
-        ) from error
+        raise EncodingError(f"compressed image {error.message}", hint=error.hint) from error
 
 
-def _check_magic(flat: NDArray[np.uint8], format: str, where: str) -> str:
+def _check_magic(flat: NDArray[np.uint8], format: str) -> str:
     start = flat[:8].tobytes()
     found = next((name for magic, name in _MAGICS.items() if start.startswith(magic)), "")
     if not found:
         raise EncodingError(
             f"compressed image of format '{format}' is neither JPEG nor PNG",
-            where=where,
             hint="record or subscribe to the raw topic",
         )
     return found
@@ -98,31 +85,31 @@ def _check_magic(flat: NDArray[np.uint8], format: str, where: str) -> str:
 def _decode_depth_transport(flat: NDArray[np.uint8], format: str) -> NDArray[Any]:
     """(H, W) uint16 as stored, or float32 metres where the source was 32FC1."""
     if flat.size < _DEPTH_HEADER.size:
-        raise EncodingError(f"{flat.size} bytes are no compressedDepth", where="depth")
+        raise EncodingError(f"{flat.size} bytes are no compressedDepth")
     _, scale, offset = _DEPTH_HEADER.unpack(flat[: _DEPTH_HEADER.size].tobytes())
     source, _, coding = format.partition(";")
     payload = flat[_DEPTH_HEADER.size :]
     if coding.lower().split()[-1:] == ["rvl"]:
         if payload.size < _RVL_SIZE.size:
-            raise EncodingError("compressedDepth rvl ends before its size", where="depth")
+            raise EncodingError("compressedDepth rvl ends before its size")
         width, height = _RVL_SIZE.unpack(payload[: _RVL_SIZE.size].tobytes())
-        check_pixels(width, height, where="depth", error=EncodingError)
+        check_pixels(width, height, error=EncodingError)
         stored: NDArray[Any] = decode_rvl(payload[_RVL_SIZE.size :], width, height)
     else:
-        if _check_magic(payload, format, "depth") != "png":
-            raise EncodingError(f"format '{format}' holds a JPEG, expected PNG", where="depth")
+        if _check_magic(payload, format) != "png":
+            raise EncodingError(f"format '{format}' holds a JPEG, expected PNG")
         stored = decode_compressed(payload)
     if source.strip() != "32FC1":
         return stored
     if stored.dtype != np.uint16 or stored.ndim != 2:
-        raise EncodingError("inverse depth must be one channel of 16 bit", where="depth")
+        raise EncodingError("inverse depth must be one channel of 16 bit")
     return _from_inverse(stored, scale, offset)
 
 
 def _from_inverse(stored: NDArray[np.uint16], scale: float, offset: float) -> NDArray[np.float32]:
     """Metres from quantized inverse depth, 0 = no return."""
     if not (np.isfinite([scale, offset]).all() and scale > 0):
-        raise EncodingError(f"inverse depth with parameters {scale:g}, {offset:g}", where="depth")
+        raise EncodingError(f"inverse depth with parameters {scale:g}, {offset:g}")
     with np.errstate(divide="ignore"):
         meters = np.float32(scale) / (stored.astype(np.float32) - np.float32(offset))
     meters[(stored == 0) | ~(meters > 0)] = np.nan

@@ -209,7 +209,7 @@ def decode_rgb(raw: RawImage) -> NDArray[np.uint8]:
     decoder = RGB_DECODERS.get(raw.encoding)
     if decoder is None:
         raise EncodingError(
-            f"unknown color encoding '{raw.encoding}'", where="rgb", hint=", ".join(RGB_DECODERS)
+            f"unknown color encoding '{raw.encoding}'", hint=", ".join(RGB_DECODERS)
         )
     return decoder(raw)
 

@@ -5,19 +5,21 @@ The one conversion layer: bags and nodes both read messages through it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from perception.adapters.compressed import decode_compressed_image
-from perception.adapters.depth import decode_depth
-from perception.adapters.image import RawImage, decode_rgb
+from perception.adapters.image import RawImage
 from perception.adapters.pointcloud import PointField, decode_pointcloud2
-from perception.adapters.thermal import decode_thermal
 from perception.errors import EncodingError, InputError
 from perception.frame import LEAST_RANGE_M, Kind, Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
+from perception.sensors.kind import Hints
+from perception.sensors.registry import kind_of
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -25,69 +27,70 @@ CLOUD = "sensor_msgs/msg/PointCloud2"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF = "tf2_msgs/msg/TFMessage"
 
-SENSOR_TYPES: dict[Kind, tuple[str, ...]] = {
-    "rgb": (IMAGE, COMPRESSED),
-    "depth": (IMAGE, COMPRESSED),
-    "thermal": (IMAGE, COMPRESSED),
-    "lidar": (CLOUD,),
-}
-"""The message types that a sensor may come as."""
-
 _MARKS = {"point_step": CLOUD, "encoding": IMAGE, "format": COMPRESSED}
 
 
 def to_sample(
     kind: Kind,
     message: Any,
-    thermal_unit: str = "auto",
+    unit: str = "auto",
     *,
     least_range_m: float = LEAST_RANGE_M,
     sensor: str = "",
 ) -> Sample:
-    """Decode a parsed `Image`, `CompressedImage`, or for lidar `PointCloud2`.
+    """Decode a parsed message of a type that its kind takes (`SensorKind.ros_types`).
 
     Args:
         kind: what the topic is declared as.
         message: the message.
-        thermal_unit: see `decode_thermal`.
-        least_range_m: the LiDAR's least range; what is nearer, (0, 0, 0) too, is no return.
+        unit: of its values, where the kind has several (`Hints.unit`).
+        least_range_m: a range sensor's least range; what is nearer, (0, 0, 0) too, is no return.
         sensor: the sensor's name, if not its kind.
 
     Raises:
         EncodingError: another type of message, or an encoding or layout that is unknown.
         InputError: fields contradict each other.
     """
+    own = kind_of(kind)
     try:
-        values, encoding, unit = _decode(kind, message, thermal_unit, least_range_m)
+        if own.from_message is None:
+            raise EncodingError("is not read from messages")
+        check_type(message, own.ros_types, kind)
+        sample = own.from_message(message, Hints(unit=unit, least_range_m=least_range_m))
     except InputError as error:
-        if sensor in ("", kind):
-            raise
-        raise type(error)(error.message, where=sensor, hint=error.hint) from error
-    stamp, frame = stamp_of(message), message.header.frame_id
-    return Sample(kind, values, stamp, frame, encoding, unit, sensor=sensor)
+        raise type(error)(error.message, where=sensor or kind, hint=error.hint) from error
+    about = {"stamp_ns": stamp_of(message), "frame_id": message.header.frame_id}
+    return replace(sample, **about, sensor=sensor or kind)
 
 
-def _decode(
-    kind: Kind, message: Any, thermal_unit: str, least_range_m: float
-) -> tuple[NDArray[Any], str, str]:
-    """A message's data, encoding and unit."""
+def type_of(message: Any) -> str:
+    """The name of a message's type, as `package/msg/Name`; told by its fields where it does not say."""
     found = next((name for mark, name in _MARKS.items() if hasattr(message, mark)), "")
-    if found not in SENSOR_TYPES[kind]:
-        name = found or getattr(message, "__msgtype__", type(message).__name__)
-        wanted = " or ".join(SENSOR_TYPES[kind])
-        raise EncodingError(f"a {name} is no {kind}", where=kind, hint=f"needs {wanted}")
-    if found == CLOUD:
-        return _points(message, least_range_m), "xyzi", ""
-    if found == COMPRESSED:
-        values, unit = decode_compressed_image(
-            kind, message.data, message.format, thermal_unit=thermal_unit
-        )
-        return values, message.format, unit
-    values, unit = _pixels(kind, message, thermal_unit)
-    return values, message.encoding, unit
+    return found or _declared(message)
 
 
-def _points(message: Any, least_range_m: float) -> NDArray[Any]:
+def _declared(message: Any) -> str:
+    """What its class says: of `rosbags`, of ROS's generators (`sensor_msgs.msg._range.Range`), or another."""
+    own = type(message)
+    if found := getattr(message, "__msgtype__", ""):
+        return str(found)
+    package, _, rest = own.__module__.partition(".")
+    return f"{package}/msg/{own.__name__}" if rest.split(".")[0] == "msg" else own.__name__
+
+
+def check_type(message: Any, wanted: Sequence[str], kind: Kind) -> None:
+    """Refuse a message of a type that a kind does not take.
+
+    Raises:
+        EncodingError: it is one.
+    """
+    found = type_of(message)
+    if found not in wanted and _declared(message) not in wanted:
+        raise EncodingError(f"a {found} is no {kind}", hint=f"needs {' or '.join(wanted)}")
+
+
+def cloud_of(message: Any, least_range_m: float) -> NDArray[np.float32]:
+    """The points of a `PointCloud2`, see `decode_pointcloud2`."""
     fields = [PointField(f.name, f.offset, f.datatype, f.count) for f in message.fields]
     return decode_pointcloud2(
         fields,
@@ -101,8 +104,9 @@ def _points(message: Any, least_range_m: float) -> NDArray[Any]:
     )
 
 
-def _pixels(kind: Kind, message: Any, thermal_unit: str) -> tuple[NDArray[Any], str]:
-    raw = RawImage(
+def raw_of(message: Any) -> RawImage:
+    """The pixels of an `Image`, not yet decoded."""
+    return RawImage(
         message.height,
         message.width,
         message.encoding,
@@ -110,11 +114,6 @@ def _pixels(kind: Kind, message: Any, thermal_unit: str) -> tuple[NDArray[Any], 
         message.step,
         bool(message.is_bigendian),
     )
-    if kind == "rgb":
-        return decode_rgb(raw), ""
-    if kind == "depth":
-        return decode_depth(raw), ""
-    return decode_thermal(raw, unit=thermal_unit)
 
 
 def to_ns(stamp: Any) -> int:

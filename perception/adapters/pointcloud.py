@@ -68,9 +68,9 @@ def decode_pointcloud2(
     row_step = row_step or width * point_step
     flat = byte_view(data, "cloud")
     if min(width, height, point_step) < 0 or row_step < width * point_step:
-        raise InputError(f"cloud of {width}x{height} points with step {point_step}", where="lidar")
-    check_points(count, where="lidar")
-    check_bytes(count * point_step, where="lidar")
+        raise InputError(f"cloud of {width}x{height} points with step {point_step}")
+    check_points(count)
+    check_bytes(count * point_step)
     if flat.size == count * point_step:
         row_step = width * point_step
     if count == 0:
@@ -78,14 +78,12 @@ def decode_pointcloud2(
     if point_step == 0 or flat.size < row_step * (height - 1) + width * point_step:
         raise InputError(
             f"cloud of {width}x{height} points of {point_step} bytes has {flat.size} bytes",
-            where="lidar",
         )
     wanted = [_field(fields, name) for name in "xyz"]
     for field in wanted:
         if field.datatype in DATATYPES and field.datatype not in _FLOATS:
             raise EncodingError(
                 f"field {field.name} is an integer, its scale is not known",
-                where="lidar",
                 hint="x, y, z must be float32 or float64 in metres",
             )
     known = {f.name.lower() for f in fields}
@@ -115,12 +113,12 @@ def _field(fields: Sequence[PointField], name: str) -> PointField:
     """The one field of a name, in any case of letters."""
     found = {(f.offset, f.datatype): f for f in fields if f.name.lower() == name}
     if not found:
-        raise EncodingError(f"cloud has no field {name}", where="lidar")
+        raise EncodingError(f"cloud has no field {name}")
     field = next(iter(found.values()))
     if len(found) > 1:
-        raise EncodingError(f"cloud has several fields {name}", where="lidar")
+        raise EncodingError(f"cloud has several fields {name}")
     if field.count > 1:
-        raise EncodingError(f"field {field.name} has {field.count} values a point", where="lidar")
+        raise EncodingError(f"field {field.name} has {field.count} values a point")
     return field
 
 
@@ -132,11 +130,9 @@ def _returns(points: NDArray[np.float32], least_range_m: float) -> NDArray[np.fl
 def _format(field: PointField, point_step: int, is_bigendian: bool) -> str:
     code = DATATYPES.get(field.datatype)
     if code is None:
-        raise EncodingError(
-            f"field {field.name} has unknown datatype {field.datatype}", where="lidar"
-        )
+        raise EncodingError(f"field {field.name} has unknown datatype {field.datatype}")
     if field.offset < 0 or field.offset + np.dtype(code).itemsize > point_step:
-        raise EncodingError(f"field {field.name} lies outside the point", where="lidar")
+        raise EncodingError(f"field {field.name} lies outside the point")
     return (">" if is_bigendian else "<") + code
 
 
@@ -151,9 +147,9 @@ def points_from_array(
         InputError: another shape or dtype.
     """
     if array.ndim != 2 or not 3 <= array.shape[1] <= 5:
-        raise InputError(f"shape {array.shape}, expected (N, 3), (N, 4) or (N, 5)", where="lidar")
+        raise InputError(f"shape {array.shape}, expected (N, 3), (N, 4) or (N, 5)")
     if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
-        raise InputError(f"dtype {array.dtype}, expected numbers", where="lidar")
+        raise InputError(f"dtype {array.dtype}, expected numbers")
     out = np.zeros((len(array), 4), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         out[:, :3] = array[:, :3]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from perception.adapters.messages import SENSOR_TYPES, TF
+from perception.adapters.messages import TF
 from perception.bags.messages import (
     ROSBAGS,
     BagMessage,
@@ -22,6 +22,7 @@ from perception.data.base import Recording
 from perception.errors import DataError
 from perception.files.writing import writing_folder
 from perception.frame import KINDS, Kind
+from perception.sensors.registry import kind_of
 
 TF_STATIC = "/tf_static"
 REFERENCE_FRAME = "camera_optical"
@@ -211,7 +212,7 @@ def sensor_topics(
         )
     for sensor, topic in found.items():
         kind = kinds[sensor]
-        if not set(known[topic]) & set(SENSOR_TYPES[kind]):
+        if not set(known[topic]) & set(kind_of(kind).ros_types):
             raise DataError(
                 f"topic {topic} is {' and '.join(known[topic])}, which is no {kind}",
                 where=str(path),
@@ -222,7 +223,7 @@ def sensor_topics(
 
 def _fitting(known: dict[str, tuple[str, ...]], kind: Kind) -> str:
     """The topics that could be a sensor of this kind."""
-    wanted = SENSOR_TYPES[kind]
+    wanted = kind_of(kind).ros_types
     fitting = sorted(topic for topic, types in known.items() if set(types) & set(wanted))
     if not fitting:
         return f"the bag has no {' or '.join(wanted)}"

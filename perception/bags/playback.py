@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from perception.adapters.calibration import MessageCalibration
-from perception.adapters.messages import CAMERA_INFO, SENSOR_TYPES, TF, to_sample
+from perception.adapters.messages import CAMERA_INFO, TF, to_sample
 from perception.bags.files import info_topic, messages_in
 from perception.bags.messages import BagMessage, parse
 from perception.bags.storage import Bag, open_bag
@@ -19,6 +19,7 @@ from perception.files.limits import MAX_STEPS
 from perception.frame import LEAST_RANGE_M, check_least_range
 from perception.runtime.core import StreamCore
 from perception.runtime.result import Result
+from perception.sensors.registry import kind_of
 
 _MOST_BEATS = 3000
 """Times that a gap in the recording is looked into: ten minutes of heartbeats."""
@@ -152,7 +153,7 @@ class Playback:
     def _take(self, message: BagMessage, recorded: int, now: int) -> None:
         sensor = self.topics.get(message.topic)
         if sensor is not None:
-            if message.type in SENSOR_TYPES[self.kinds[sensor]]:
+            if message.type in kind_of(self.kinds[sensor]).ros_types:
                 self._sample(sensor, message, recorded, now)
         elif message.type == CAMERA_INFO:
             for sensor in self._infos.get(message.topic, ()):

@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from perception.adapters.thermal import UNITS
 from perception.cli.arguments import add_engine_arguments, add_lidar_least_range
 from perception.cli.parsing import Real, Whole, real, whole
 from perception.errors import ConfigError
@@ -18,6 +17,7 @@ from perception.runtime.health import HealthConfig
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
 from perception.runtime.wiring import match_inputs
+from perception.sensors.thermal.decode import UNITS
 
 _MOST_MS = 1e9
 _LEAST_MS = 1e-3  # a time that must not be nothing

@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from perception.adapters.thermal import UNITS
 from perception.cli.arguments import (
     add_engine_arguments,
     add_lidar_least_range,
@@ -22,6 +21,8 @@ from perception.files.writing import write_image
 from perception.frame import KINDS, Frame, Sample
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.wiring import match_inputs
+from perception.sensors.kind import Hints
+from perception.sensors.registry import kind_of
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--thermal-unit",
         default="auto",
-        choices=UNITS,
+        choices=kind_of("thermal").units,
         help="what the thermal file's values mean",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
@@ -114,24 +115,25 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
 
 
 def _load(args: argparse.Namespace, name: str, path: Path, contract: PreprocessContract) -> Sample:
-    from perception.adapters.files import load_depth, load_lidar, load_rgb, load_thermal
+    from perception.adapters.files import load_sample
 
     kind = contract[name].kind if name in contract else name
+    spec = contract[name].preprocess if name in contract else None
+    hints = Hints(
+        unit=args.thermal_unit,
+        least_range_m=args.lidar_least_range,
+        columns=args.lidar_columns,
+        scale=args.depth_scale,
+        m_per_count8=getattr(spec, "m_per_count8", None),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are notes
-        if kind == "rgb":
-            return load_rgb(path)
-        if kind == "thermal":
-            return load_thermal(path, args.thermal_unit)
-        if kind == "lidar":
-            return load_lidar(path, args.lidar_columns, least_range_m=args.lidar_least_range)
-        spec = contract[name].preprocess if name in contract else None
-        step = getattr(spec, "m_per_count8", None)
-        sample = load_depth(path, args.depth_scale, step)
-    if args.depth_scale is None and sample.encoding == "8UC1":
-        note(f"8 bit depth, read as {step:.4g} m per step")
-    elif args.depth_scale is not None and "FC1" in sample.encoding:
-        note("depth of floats is read as metres; --depth-scale is for integers")
+        sample = load_sample(kind, path, hints)
+    if "scale" in kind_of(kind).hints:
+        if hints.scale is None and sample.encoding == "8UC1":
+            note(f"8 bit {kind}, read as {hints.m_per_count8:.4g} m per step")
+        elif hints.scale is not None and "FC1" in sample.encoding:
+            note(f"{kind} of floats is read as metres; --depth-scale is for integers")
     return sample
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.adapters.files import CLOUD_SUFFIXES, load_depth, load_lidar, load_rgb, load_thermal
+from perception.adapters.files import CLOUD_SUFFIXES, load_sample
 from perception.data.base import Boxes, Recording, RecordingInfo, Truth
 from perception.data.files import read_labels, read_yolo_boxes
 from perception.data.layout import (
@@ -34,6 +34,7 @@ from perception.files.listing import SampleFolder, same_name
 from perception.files.writing import AppendedFile, write_image, write_text, write_yaml, writing
 from perception.frame import LEAST_RANGE_M, Frame, Kind, Sample
 from perception.geometry.rig import Rig, load_rig, save_rig
+from perception.sensors.kind import Hints
 
 RIG = "rig.yaml"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -164,14 +165,14 @@ class FolderRecording(Recording):
 
     @staticmethod
     def _load(own: SensorInfo, path: Path) -> Sample:
-        if own.kind == "rgb":
-            return load_rgb(path)
-        if own.kind == "depth":
-            return load_depth(path, own.depth_scale)
-        if own.kind == "thermal":
-            return load_thermal(path, own.thermal_unit or "auto")
         least = LEAST_RANGE_M if own.lidar_least_range_m is None else own.lidar_least_range_m
-        return load_lidar(path, own.lidar_columns, least_range_m=least)
+        hints = Hints(
+            unit=own.thermal_unit or "auto",
+            least_range_m=least,
+            columns=own.lidar_columns,
+            scale=own.depth_scale,
+        )
+        return load_sample(own.kind, path, hints)
 
     def truth(self, index: int) -> Truth:
         name = self.ids[index]

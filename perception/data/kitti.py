@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from calibration.kitti import rig_from_kitti
-from perception.adapters.files import load_lidar, load_rgb
 from perception.data.base import Boxes, Recording, RecordingInfo, Truth
 from perception.data.msrs import CLASSES
 from perception.data.tracklets import read_tracklets
@@ -20,6 +19,8 @@ from perception.errors import DataError
 from perception.files.listing import SampleFolder, list_ids
 from perception.files.text import read_text
 from perception.frame import Frame, Sample
+from perception.sensors.lidar.decode import load_lidar
+from perception.sensors.rgb.decode import load_rgb
 
 KIND_TO_CLASS = {
     "Pedestrian": 0,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perception.adapters.files import load_rgb, load_thermal
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
 from perception.data.files import read_yolo_boxes
 from perception.errors import ConfigError, DataError
 from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
+from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.thermal.decode import load_thermal
 
 CLASSES = (
     ClassInfo(0, "person", (230, 60, 70)),

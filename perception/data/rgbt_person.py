@@ -7,11 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from perception.adapters.files import load_rgb, load_thermal
 from perception.data.base import Boxes, ClassInfo, Recording, RecordingInfo, Truth
 from perception.data.files import read_labels
 from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
+from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.thermal.decode import load_thermal
 
 BACKGROUND = ClassInfo(0, "background", (40, 40, 40))
 PERSON = ClassInfo(1, "person", (230, 60, 70))

@@ -1,4 +1,4 @@
-"""Is a sensor's sample worth using?  Cheap checks on content, with hysteresis."""
+"""Is a sensor's sample worth using?  Its kind's check of the content, frozen ones, and hysteresis."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perception.frame import Sample, is_return
+from perception.frame import Sample
 from perception.runtime.result import HealthState
+from perception.sensors.registry import kind_of
 
 __all__ = ["HealthConfig", "HealthMonitor", "HealthState"]
 
@@ -19,7 +20,7 @@ _CHECKSUM_STEP = 61
 
 @dataclass(frozen=True)
 class HealthConfig:
-    """Thresholds of the content checks.
+    """Thresholds of the content checks of our kinds, and of frozen ones of all; others bring their own.
 
     Attributes:
         dark_level: an image whose `dark_percentile` gray value (0..255) is below this is dark.
@@ -69,7 +70,8 @@ class HealthMonitor:
     def check(self, sample: Sample) -> HealthState:
         """The sensor's state after this sample; a bad state holds until it has recovered."""
         track = self._tracks.setdefault(sample.sensor, _Track())
-        found = self._content(sample)
+        kind = kind_of(sample.kind)
+        found: HealthState = kind.check(sample, self.config if kind.health is None else kind.health)
         with track.lock:
             if found == "ok" and self._frozen(sample, track):
                 found = "frozen"
@@ -119,33 +121,3 @@ class HealthMonitor:
         track.repeats += 1
         long_enough = stamp - track.since_ns >= self.config.frozen_ms * 1e6
         return track.repeats >= self.config.frozen_after and long_enough
-
-    def _content(self, sample: Sample) -> HealthState:
-        if sample.kind == "rgb":
-            return self._rgb(sample)
-        if sample.kind == "depth":
-            valid = np.isfinite(sample.data[::8, ::8]) & (sample.data[::8, ::8] > 0)
-            return "ok" if valid.mean() >= self.config.min_valid_share else "dark"
-        if sample.kind == "thermal":
-            return self._thermal(sample)
-        return (
-            "ok" if np.count_nonzero(is_return(sample.data)) >= self.config.min_points else "dark"
-        )
-
-    def _rgb(self, sample: Sample) -> HealthState:
-        green = sample.data[::8, ::8, 1]
-        # The percentile is dark when at least that share of the pixels is; counting needs no sorting.
-        bright_enough = np.count_nonzero(green >= self.config.dark_level)
-        if bright_enough <= green.size * (1 - self.config.dark_percentile / 100):
-            return "dark"
-        bright = (green >= self.config.saturated_level).mean()
-        return "saturated" if bright > self.config.saturated_share else "ok"
-
-    def _thermal(self, sample: Sample) -> HealthState:
-        values = sample.data[::8, ::8]
-        values = values[np.isfinite(values)]
-        if values.size == 0 or float(values.max() - values.min()) <= self.config.min_thermal_spread:
-            return "dark"
-        top = {"counts8": 254.0, "counts16": 65534.0}.get(sample.unit, np.inf)
-        share = float((values >= top).mean())
-        return "saturated" if share > self.config.saturated_share else "ok"

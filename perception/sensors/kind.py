@@ -137,7 +137,7 @@ class SensorKind:
         source_size: (sample) -> (height, width) of the picture that results are given in, None for the
             input's grid; by default a picture's own, projected points' camera's.
         hints: fields of `Hints` that mean something to it.
-        units: that its values may be given in; none where there is but one.
+        units: that its values may be said to be in, `auto` first; none where there is but one.
         from_array: (array, hints) -> `Sample`, of what drivers hand out.
         from_message: (message, hints) -> `Sample`, of a parsed ROS message.
         from_file: (path, hints) -> `Sample`.

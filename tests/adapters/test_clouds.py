@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.adapters import PointField, decode_pointcloud2, points_from_array
-from perception.adapters.files import load_depth, load_lidar, load_rgb, load_thermal
 from perception.adapters.pointcloud import DATATYPES
 from perception.errors import AnySenseError, DataError, EncodingError, InputError
+from perception.sensors.depth.decode import load_depth
+from perception.sensors.lidar.decode import load_lidar
+from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.thermal.decode import load_thermal
 
 FLOATS = {7: "f4", 8: "f8"}
 

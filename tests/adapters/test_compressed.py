@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,15 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from perception.adapters.compressed import decode_compressed_image
+from perception.adapters.messages import to_sample
 from perception.adapters.rvl import decode_rvl
 from perception.errors import AnySenseError, EncodingError, InputError
 from perception.files.limits import MAX_PIXELS
 
+HEADER = SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0), frame_id="")
 RANDOM = np.random.default_rng(0)
 COLOR = RANDOM.integers(0, 256, (6, 8, 3), dtype=np.uint8)
 MILLIMETERS = RANDOM.integers(0, 6000, (6, 8), dtype=np.uint16)
 MILLIMETERS[2, 3:] = 0
+
+
+def _decoded(kind: str, data: bytes, format: str, unit: str = "auto") -> tuple[np.ndarray, str]:
+    sample = to_sample(kind, SimpleNamespace(data=data, format=format, header=HEADER), unit)
+    return sample.data, sample.unit
 
 
 def _encoded(suffix: str, image: np.ndarray) -> bytes:
@@ -78,31 +85,29 @@ def _rvl(image: np.ndarray) -> bytes:
 )
 def test_png_colors_whatever_the_source_was(format: str) -> None:
     data = _encoded(".png", COLOR[..., ::-1])
-    values, unit = decode_compressed_image("rgb", data, format)
+    values, unit = _decoded("rgb", data, format)
     assert np.array_equal(values, COLOR) and unit == ""
 
 
 def test_jpeg_and_gray_and_sixteen_bit_as_rgb() -> None:
     flat = np.full((16, 16, 3), (200, 90, 30), np.uint8)
     data = _encoded(".jpg", flat[..., ::-1])
-    values, _ = decode_compressed_image("rgb", data, "rgb8; jpeg compressed bgr8")
+    values, _ = _decoded("rgb", data, "rgb8; jpeg compressed bgr8")
     assert np.abs(values.astype(int) - flat).max() <= 4
-    gray, _ = decode_compressed_image("rgb", _encoded(".png", COLOR[..., 0]), "mono8; png")
+    gray, _ = _decoded("rgb", _encoded(".png", COLOR[..., 0]), "mono8; png")
     assert np.array_equal(gray, np.dstack([COLOR[..., 0]] * 3))
-    wide, _ = decode_compressed_image(
-        "rgb", _encoded(".png", COLOR[..., 0] * np.uint16(256)), "png"
-    )
+    wide, _ = _decoded("rgb", _encoded(".png", COLOR[..., 0] * np.uint16(256)), "png")
     assert np.array_equal(wide, gray)
 
 
 def test_sixteen_bit_png_is_depth_in_millimetres_or_thermal_counts() -> None:
     data = _encoded(".png", MILLIMETERS)
-    depth, _ = decode_compressed_image("depth", data, "16UC1; png compressed ")
+    depth, _ = _decoded("depth", data, "16UC1; png compressed ")
     meters = np.where(MILLIMETERS > 0, MILLIMETERS / np.float32(1000), np.nan)
     assert np.allclose(depth, meters, equal_nan=True)
-    counts, unit = decode_compressed_image("thermal", data, "mono16; png")
+    counts, unit = _decoded("thermal", data, "mono16; png")
     assert unit == "counts16" and np.array_equal(counts, MILLIMETERS)
-    kelvin, unit = decode_compressed_image("thermal", data, "png", thermal_unit="centikelvin")
+    kelvin, unit = _decoded("thermal", data, "png", "centikelvin")
     assert unit == "kelvin" and kelvin[0, 0] == np.float32(MILLIMETERS[0, 0]) * np.float32(0.01)
 
 
@@ -115,7 +120,7 @@ def test_sixteen_bit_png_is_depth_in_millimetres_or_thermal_counts() -> None:
     ],
 )
 def test_compressed_depth_of_millimetres(format: str, payload: bytes) -> None:
-    depth, _ = decode_compressed_image("depth", _transport(payload), format)
+    depth, _ = _decoded("depth", _transport(payload), format)
     meters = np.where(MILLIMETERS > 0, MILLIMETERS / np.float32(1000), np.nan)
     assert depth.dtype == np.float32 and np.allclose(depth, meters, equal_nan=True)
 
@@ -130,7 +135,7 @@ def test_compressed_depth_of_metres_is_inverse_depth(coding: str) -> None:
     stored = np.nan_to_num(scale / meters + offset).round().astype(np.uint16)
     payload = _rvl(stored) if coding == "rvl" else _encoded(".png", stored)
     data = _transport(payload, scale, offset)
-    depth, _ = decode_compressed_image("depth", data, f"32FC1; compressedDepth {coding}")
+    depth, _ = _decoded("depth", data, f"32FC1; compressedDepth {coding}")
     assert np.isnan(depth[1, 2])
     assert np.allclose(depth, meters, rtol=0, atol=0.01, equal_nan=True)
 
@@ -254,7 +259,7 @@ def test_any_rvl_is_an_image_or_a_typed_error(
 )
 def test_what_is_no_such_image(modality: str, format: str, data: bytes, word: str) -> None:
     with pytest.raises(InputError, match=word) as caught:
-        decode_compressed_image(modality, data, format)
+        _decoded(modality, data, format)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -271,7 +276,7 @@ def test_flipped_bytes_give_an_image_or_a_typed_error(
     for place, value in flips:
         data[place % len(data)] = value
     try:
-        values, _ = decode_compressed_image(modality, bytes(data), format)
+        values, _ = _decoded(modality, bytes(data), format)
     except AnySenseError:
         return
     assert values.ndim == (3 if modality == "rgb" else 2)
@@ -290,7 +295,7 @@ def test_a_mosaic_that_was_compressed_as_it_is_becomes_colors(
     mosaic = np.tile(cell, (8, 8)) * (256 if dtype == np.uint16 else 1)
     bits = 8 * np.dtype(dtype).itemsize
     format = f"bayer_{pattern}{bits}; {suffix[1:]} compressed bayer_{pattern}{bits}"
-    got, _ = decode_compressed_image("rgb", _encoded(suffix, mosaic.astype(dtype)), format)
+    got, _ = _decoded("rgb", _encoded(suffix, mosaic.astype(dtype)), format)
     assert got.shape == (16, 16, 3)
     inner = got[3:-3, 3:-3].reshape(-1, 3).astype(int)
     assert np.abs(inner - [200, 100, 30]).max() <= (12 if suffix == ".jpg" else 1)

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from perception.adapters.compressed import decode_compressed_image
-from perception.adapters.files import file_remarks, load_rgb
+from perception.adapters.files import file_remarks
 from perception.errors import EncodingError
 from perception.files.stderr import native_lines, native_lines_caught
+from perception.sensors.rgb.decode import load_rgb
 
 Captured = pytest.CaptureFixture[str]
 
@@ -80,17 +81,17 @@ def test_damaged_messages_are_named_by_kind(capfd: Captured) -> None:
     with native_lines_caught(), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("default")
         for _ in range(5):
-            decode_compressed_image("rgb", _cut(), "jpeg")
+            decode_compressed_image(_cut(), "jpeg")
     assert len(told) == 1 and "damaged JPEG" in str(told[0].message)
     with native_lines_caught(), pytest.raises(EncodingError, match="the PNG is damaged"):
-        decode_compressed_image("rgb", _png(), "png")
+        decode_compressed_image(_png(), "png")
     assert capfd.readouterr().err == ""
 
 
 def test_in_a_program_that_uses_the_library_stderr_stays_its_own(capfd: Captured) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        decode_compressed_image("rgb", _cut(), "jpeg")
+        decode_compressed_image(_cut(), "jpeg")
     assert "Corrupt JPEG data" in capfd.readouterr().err
 
 
@@ -108,7 +109,7 @@ def test_what_others_write_meanwhile_appears(capfd: Captured) -> None:
         other.start()
         threads = [
             threading.Thread(
-                target=lambda: [decode_compressed_image("rgb", _cut(), "jpeg") for _ in range(30)]
+                target=lambda: [decode_compressed_image(_cut(), "jpeg") for _ in range(30)]
             )
             for _ in range(3)
         ]

@@ -10,11 +10,10 @@ import pytest
 import tifffile
 import yaml
 
-from perception.adapters.depth import depth_from_array
-from perception.adapters.files import load_depth, load_thermal
-from perception.adapters.thermal import thermal_from_array
 from perception.data import open_recording
 from perception.errors import EncodingError, InputError
+from perception.sensors.depth.decode import depth_from_array, load_depth
+from perception.sensors.thermal.decode import load_thermal, thermal_from_array
 
 STEPS = np.array([[0, 1, 500], [1234, 40000, 65535]], np.uint16)
 METERS = np.where(STEPS > 0, STEPS * 0.00025, np.nan)

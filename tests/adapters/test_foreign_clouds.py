@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.adapters.files import load_lidar
 from perception.adapters.headerless import parse_bin
 from perception.adapters.lzf import decompress_lzf
 from perception.adapters.pcd import parse_pcd
 from perception.adapters.pointcloud import PointField, decode_pointcloud2
 from perception.errors import AnySenseError, EncodingError, InputError
+from perception.sensors.lidar.decode import load_lidar
 
 XYZ = [PointField(n, o, 7) for n, o in (("x", 0), ("y", 4), ("z", 8))]
 

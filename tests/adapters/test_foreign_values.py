@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.adapters.files import file_remarks, load_depth, load_rgb, load_thermal
-from perception.adapters.thermal import thermal_from_array
+from perception.adapters.files import file_remarks
+from perception.sensors.depth.decode import load_depth
+from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.thermal.decode import load_thermal, thermal_from_array
 
 
 def png(samples: np.ndarray, bits: int) -> bytes:

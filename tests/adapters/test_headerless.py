@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.adapters.files import load_lidar
 from perception.adapters.headerless import COLUMNS, columns_of, parse_bin
 from perception.errors import EncodingError, InputError
+from perception.sensors.lidar.decode import load_lidar
 
 
 def cloud(points: int, columns: int, seed: int = 0) -> np.ndarray:

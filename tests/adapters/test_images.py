@@ -8,16 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception.adapters import (
-    RawImage,
-    decode_compressed,
-    decode_depth,
-    decode_rgb,
-    decode_thermal,
-    depth_from_array,
-)
+from perception.adapters import RawImage, decode_compressed, decode_rgb
 from perception.adapters.image import RGB_DECODERS
 from perception.errors import AnySenseError, EncodingError, InputError
+from perception.sensors.depth.decode import decode_depth, depth_from_array
+from perception.sensors.thermal.decode import decode_thermal
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from perception.adapters import decode_compressed, pictures
-from perception.adapters.files import load_depth, load_rgb, load_thermal
 from perception.adapters.pictures import decode_picture, dim_remark, format_of, single_channel
 from perception.errors import AnySenseError, EncodingError
 from perception.files.limits import MAX_JPEG_SCANS, check_bytes
+from perception.sensors.depth.decode import load_depth
+from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.thermal.decode import load_thermal
 
 SCENE = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 

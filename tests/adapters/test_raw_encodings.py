@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.adapters import RawImage, decode_depth, decode_rgb, decode_thermal
+from perception.adapters import RawImage, decode_rgb
 from perception.errors import AnySenseError, EncodingError, InputError
 from perception.files.limits import MAX_PIXELS
+from perception.sensors.depth.decode import decode_depth
+from perception.sensors.thermal.decode import decode_thermal
 
 PATTERNS = ("rggb", "bggr", "gbrg", "grbg")
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.adapters import PointField, decode_pointcloud2, points_from_array
-from perception.adapters.files import load_lidar
 from perception.adapters.messages import to_sample
 from perception.errors import InputError
 from perception.frame import LEAST_RANGE_M, Sample, is_return
@@ -21,6 +20,7 @@ from perception.geometry.projection import project_lidar
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.tasks.spatial import pixel_points
+from perception.sensors.lidar.decode import load_lidar
 
 FIELDS = [PointField(n, 4 * i, 7) for i, n in enumerate(("x", "y", "z", "intensity"))]
 BODY_TO_OPTICAL = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])

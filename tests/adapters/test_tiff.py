@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from perception.adapters.files import load_depth, load_rgb, load_thermal
 from perception.adapters.tiff import read_tiff
 from perception.errors import AnySenseError, EncodingError
+from perception.sensors.depth.decode import load_depth
+from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.thermal.decode import load_thermal
 
 COUNTS = np.random.default_rng(0).integers(4000, 7000, (50, 70)).astype(np.uint16)
 

@@ -1,10 +1,12 @@
 """Depth cameras."""
 
 from perception.geometry.measured import depth_points
+from perception.sensors.depth.decode import ROS_TYPES, from_array, from_file, from_message, remarks
 from perception.sensors.depth.faults import FAULTS, apply, augment
 from perception.sensors.depth.picture import draw
 from perception.sensors.depth.preprocess import (
     DepthSpec,
+    check,
     normalize,
     refuse_blind,
     resample,
@@ -29,4 +31,11 @@ DEPTH = SensorKind(
     apply=apply,
     faults=FAULTS,
     augment=augment,
+    hints=("scale", "m_per_count8"),
+    from_array=from_array,
+    from_message=from_message,
+    from_file=from_file,
+    remarks=remarks,
+    ros_types=ROS_TYPES,
+    check=check,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from perception.errors import BlindError
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
 from perception.sensors.images import check_image, on_grid, one_image
-from perception.sensors.kind import Grid, KindSpec, Scale, Tensors, TensorSpec
+from perception.sensors.kind import Content, Grid, KindSpec, Scale, Tensors, TensorSpec
 
 if TYPE_CHECKING:
     from perception.preprocess.contract import InputSpec
@@ -50,7 +50,7 @@ def validate(sample: Sample) -> None:
         sample,
         np.float32,
         1,
-        "metres as float32; perception.adapters.depth scales what cameras send",
+        "metres as float32; perception.sample_of scales what cameras send",
     )
 
 
@@ -77,6 +77,12 @@ def refuse_blind(out: Tensors, input: InputSpec, sensor: str) -> None:
             where=sensor,
             hint="is the sensor blind, or are the values not in metres?",
         )
+
+
+def check(sample: Sample, thresholds: Any) -> Content:
+    """Dark with too few valid pixels."""
+    valid = np.isfinite(sample.data[::8, ::8]) & (sample.data[::8, ::8] > 0)
+    return "ok" if valid.mean() >= thresholds.min_valid_share else "dark"
 
 
 def normalize_depth(depth_m: Float, spec: DepthSpec, out: Float | None = None) -> Float:

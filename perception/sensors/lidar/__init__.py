@@ -2,9 +2,11 @@
 
 from perception.sensors.drawing import draw_projected
 from perception.sensors.kind import SensorKind
+from perception.sensors.lidar.decode import ROS_TYPES, from_array, from_file, from_message
 from perception.sensors.lidar.faults import FAULTS, apply, augment
 from perception.sensors.lidar.preprocess import (
     LidarSpec,
+    check,
     normalize,
     refuse_blind,
     resample,
@@ -29,4 +31,10 @@ LIDAR = SensorKind(
     apply=apply,
     faults=FAULTS,
     augment=augment,
+    hints=("least_range_m", "columns"),
+    from_array=from_array,
+    from_message=from_message,
+    from_file=from_file,
+    ros_types=ROS_TYPES,
+    check=check,
 )

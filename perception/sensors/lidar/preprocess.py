@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from perception.geometry.grid import GridMap, ViewSpec
 from perception.geometry.projection import project_lidar
 from perception.sensors.images import one_image
 from perception.sensors.kind import (
+    Content,
     Grid,
     KindSpec,
     Scale,
@@ -153,6 +154,11 @@ def _cloud_hint(points: NDArray[np.generic]) -> str:
     if points.dtype.names:
         return "a structured array: perception.adapters.pointcloud reads its fields"
     return "one row per point: data.T" if _transposed(points) else ""
+
+
+def check(sample: Sample, thresholds: Any) -> Content:
+    """Dark with too few returns."""
+    return "ok" if np.count_nonzero(is_return(sample.data)) >= thresholds.min_points else "dark"
 
 
 def normalize_lidar(

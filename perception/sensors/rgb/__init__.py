@@ -2,8 +2,9 @@
 
 from perception.sensors.drawing import draw_picture
 from perception.sensors.kind import SensorKind
+from perception.sensors.rgb.decode import ROS_TYPES, from_array, from_file, from_message, remarks
 from perception.sensors.rgb.faults import FAULTS, apply, augment
-from perception.sensors.rgb.preprocess import RgbSpec, normalize, resample, tensors, validate
+from perception.sensors.rgb.preprocess import RgbSpec, check, normalize, resample, tensors, validate
 
 __all__ = ["RGB", "RgbSpec"]
 
@@ -20,4 +21,10 @@ RGB = SensorKind(
     apply=apply,
     faults=FAULTS,
     augment=augment,
+    from_array=from_array,
+    from_message=from_message,
+    from_file=from_file,
+    remarks=remarks,
+    ros_types=ROS_TYPES,
+    check=check,
 )

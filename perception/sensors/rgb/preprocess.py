@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
 from perception.sensors.images import check_image, on_grid, one_image
-from perception.sensors.kind import Grid, KindSpec, Scale, Tensors, TensorSpec, Value
+from perception.sensors.kind import Content, Grid, KindSpec, Scale, Tensors, TensorSpec, Value
 
 if TYPE_CHECKING:
     from perception.preprocess.contract import InputSpec
@@ -44,6 +44,17 @@ def resample(sample: Sample, input: InputSpec) -> Grid:
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
     """See `RgbSpec`."""
     normalize_rgb(grid.image, input.preprocess, out["image"])
+
+
+def check(sample: Sample, thresholds: Any) -> Content:
+    """Dark or washed out, by every 8th pixel's green."""
+    green = sample.data[::8, ::8, 1]
+    # The percentile is dark when at least that share of the pixels is; counting needs no sorting.
+    bright_enough = np.count_nonzero(green >= thresholds.dark_level)
+    if bright_enough <= green.size * (1 - thresholds.dark_percentile / 100):
+        return "dark"
+    bright = (green >= thresholds.saturated_level).mean()
+    return "saturated" if bright > thresholds.saturated_share else "ok"
 
 
 def normalize_rgb(image: NDArray[np.uint8], spec: RgbSpec, out: Float | None = None) -> Float:

@@ -1,11 +1,20 @@
 """Thermal cameras."""
 
 from perception.sensors.kind import SensorKind
+from perception.sensors.thermal.decode import (
+    ROS_TYPES,
+    UNITS,
+    from_array,
+    from_file,
+    from_message,
+    remarks,
+)
 from perception.sensors.thermal.faults import FAULTS, apply, augment
 from perception.sensors.thermal.picture import draw
 from perception.sensors.thermal.preprocess import (
     ThermalRule,
     ThermalSpec,
+    check,
     normalize,
     resample,
     tensors,
@@ -27,4 +36,12 @@ THERMAL = SensorKind(
     apply=apply,
     faults=FAULTS,
     augment=augment,
+    units=UNITS,
+    hints=("unit",),
+    from_array=from_array,
+    from_message=from_message,
+    from_file=from_file,
+    remarks=remarks,
+    ros_types=ROS_TYPES,
+    check=check,
 )

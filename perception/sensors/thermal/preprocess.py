@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from perception.errors import BlindError, InputError
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
 from perception.sensors.images import check_image, on_grid, one_image
-from perception.sensors.kind import Grid, KindSpec, Tensors, TensorSpec, Value
+from perception.sensors.kind import Content, Grid, KindSpec, Tensors, TensorSpec, Value
 
 if TYPE_CHECKING:
     from perception.preprocess.contract import InputSpec
@@ -72,6 +72,17 @@ def resample(sample: Sample, input: InputSpec) -> Grid:
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
     """See `ThermalSpec`."""
     normalize_thermal(grid.image, grid.unit, input.preprocess, out["image"])
+
+
+def check(sample: Sample, thresholds: Any) -> Content:
+    """Dark where all values are alike, washed out where too many are the largest of their unit."""
+    values = sample.data[::8, ::8]
+    values = values[np.isfinite(values)]
+    if values.size == 0 or float(values.max() - values.min()) <= thresholds.min_thermal_spread:
+        return "dark"
+    top = COUNTS[sample.unit] - 1 if sample.unit in COUNTS else np.inf
+    share = float((values >= top).mean())
+    return "saturated" if share > thresholds.saturated_share else "ok"
 
 
 def _limits(values: Float, valid: NDArray[np.bool_], rule: ThermalRule) -> tuple[float, float]:

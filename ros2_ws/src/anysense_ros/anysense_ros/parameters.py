@@ -11,7 +11,6 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
-from perception.adapters.thermal import UNITS
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS, check_name, in_order
 from perception.runtime.arrival import SensorTiming
@@ -20,6 +19,7 @@ from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
 from perception.runtime.settings import StreamSettings
 from perception.runtime.wiring import match_inputs
+from perception.sensors.thermal.decode import UNITS
 
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable", "system_default")

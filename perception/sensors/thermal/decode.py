@@ -1,16 +1,26 @@
-"""Thermal images: 8 bit pictures, raw counts, or temperatures."""
+"""Thermal values: 8 bit pictures, raw counts, or temperatures, from arrays, messages and files."""
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.adapters.arrays import check_encoding
+from perception.adapters.compressed import decode_compressed_image, gray_of
+from perception.adapters.files import array_of, encoding_of, naming, picture_of, picture_remarks
 from perception.adapters.image import RawImage
-from perception.adapters.pictures import single_channel
+from perception.adapters.messages import COMPRESSED, IMAGE, raw_of, type_of
+from perception.adapters.pictures import Picture, radiometric_remark, single_channel
 from perception.errors import EncodingError, InputError
-from perception.frame import shape_hint
+from perception.files.text import read_bytes
+from perception.frame import Sample, shape_hint
+from perception.sensors.kind import Hints
+
+ROS_TYPES = (IMAGE, COMPRESSED)
 
 UNITS = ("auto", "counts8", "counts16", "centikelvin", "kelvin")
 
@@ -101,3 +111,61 @@ def _natural_unit(dtype: np.dtype[Any]) -> str:
     if found is None:
         raise InputError(f"dtype {dtype}, expected uint8, uint16 or float", where="thermal")
     return found
+
+
+def from_array(array: NDArray[Any], hints: Hints) -> Sample:
+    """(H, W); see `thermal_from_array`."""
+    check_encoding(array, hints.encoding, DTYPES)
+    values, unit = thermal_from_array(array, unit=hints.unit or "auto")
+    return Sample("thermal", values, encoding=hints.encoding, unit=unit)
+
+
+def from_message(message: Any, hints: Hints) -> Sample:
+    """An `Image`, or a `CompressedImage` of any transport."""
+    if type_of(message) == IMAGE:
+        values, unit = decode_thermal(raw_of(message), unit=hints.unit or "auto")
+        return Sample("thermal", values, encoding=message.encoding, unit=unit)
+    image = gray_of(decode_compressed_image(message.data, message.format))
+    values, unit = thermal_from_array(image, unit=hints.unit or "auto")
+    return Sample("thermal", values, encoding=message.format, unit=unit)
+
+
+def from_file(path: Path, hints: Hints) -> Sample:
+    """See `load_thermal`."""
+    return load_thermal(path, hints.unit or "auto")
+
+
+def remarks(path: Path) -> list[str]:
+    """Turned, only a preview, or damaged."""
+    return picture_remarks(path)
+
+
+def load_thermal(path: Path, unit: str = "auto") -> Sample:
+    """A thermal picture: 8 or 16 bit PNG, JPEG or TIFF, or floats in TIFF or .npy.
+
+    It is turned upright as its EXIF or TIFF orientation says.  Of a radiometric JPEG the preview is read,
+    with a warning: its counts are no temperatures.  See `decode_thermal` for `unit`.
+
+    Raises:
+        DataError: no such file, or one of impossible size.
+        EncodingError: no picture, cut off, false colors, or values that cannot be `unit`.
+    """
+    with naming(path):
+        content = read_bytes(path)
+        array = array_of(content, path)
+        if array is None:
+            array = _thermal_picture(picture_of(content, path))
+        values, found = thermal_from_array(array, unit=unit)
+        return Sample("thermal", values, encoding=encoding_of(array), unit=found)
+
+
+def _thermal_picture(picture: Picture) -> NDArray[Any]:
+    if not picture.radiometric:
+        return single_channel(picture.upright())
+    remark = radiometric_remark(picture.radiometric)
+    try:
+        gray = single_channel(picture.upright())
+    except EncodingError as error:
+        raise EncodingError(remark) from error
+    warnings.warn(f"a thermal file {remark}", stacklevel=4)
+    return gray

@@ -1,15 +1,25 @@
-"""Depth images to metres (REP 117, REP 118)."""
+"""Depth to metres (REP 117, REP 118), from arrays, messages and files."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.adapters.arrays import check_encoding
+from perception.adapters.compressed import decode_compressed_image, gray_of
+from perception.adapters.files import array_of, encoding_of, naming, picture_of, picture_remarks
 from perception.adapters.image import RawImage
+from perception.adapters.messages import COMPRESSED, IMAGE, raw_of, type_of
+from perception.adapters.pictures import single_channel
 from perception.errors import EncodingError, InputError
-from perception.frame import shape_hint
+from perception.files.text import read_bytes
+from perception.frame import Sample, shape_hint
+from perception.sensors.kind import Hints
+
+ROS_TYPES = (IMAGE, COMPRESSED)
 
 DTYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 """Of each encoding: integers are millimetres, floats are metres."""
@@ -73,3 +83,51 @@ def _blank(meters: NDArray[np.float32], keep: NDArray[np.bool_]) -> None:
     with np.errstate(invalid="ignore"):
         meters *= keep
         meters /= keep  # 0 / 0
+
+
+def from_array(array: NDArray[Any], hints: Hints) -> Sample:
+    """(H, W); see `depth_from_array`."""
+    check_encoding(array, hints.encoding, DTYPES)
+    return Sample("depth", depth_from_array(array), encoding=hints.encoding)
+
+
+def from_message(message: Any, hints: Hints) -> Sample:
+    """An `Image`, or a `CompressedImage` of any transport."""
+    if type_of(message) == IMAGE:
+        return Sample("depth", decode_depth(raw_of(message)), encoding=message.encoding)
+    image = gray_of(decode_compressed_image(message.data, message.format))
+    return Sample("depth", depth_from_array(image), encoding=message.format)
+
+
+def from_file(path: Path, hints: Hints) -> Sample:
+    """See `load_depth`."""
+    return load_depth(path, hints.scale, hints.m_per_count8)
+
+
+def remarks(path: Path) -> list[str]:
+    """Damaged; the raster is never turned."""
+    return picture_remarks(path, turned=False)
+
+
+def load_depth(path: Path, scale: float | None = None, m_per_count8: float | None = None) -> Sample:
+    """A depth map: PNG, TIFF or .npy of integer steps, or TIFF or .npy of floats in metres.
+
+    The raster is never turned.
+
+    Args:
+        path: the file.
+        scale: metres per step of integers; 0.001 for 16 bit ones when it is not given.
+        m_per_count8: metres per step of an 8 bit file when `scale` is not given.
+
+    Raises:
+        DataError: no such file, or one of impossible size.
+        EncodingError: no depth map, cut off, or its scale is not known.
+    """
+    with naming(path):
+        content = read_bytes(path)
+        array = array_of(content, path)
+        if array is None:
+            array = single_channel(picture_of(content, path).samples())
+        if scale is None and array.dtype == np.uint8:
+            scale = m_per_count8
+        return Sample("depth", depth_from_array(array, scale), encoding=encoding_of(array))
