@@ -19,8 +19,8 @@ from perception.geometry.camera import CameraModel
 from perception.geometry.projection import project_lidar
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.health import HealthConfig, HealthMonitor
-from perception.tasks.spatial import pixel_points
 from perception.sensors.lidar.decode import load_lidar
+from perception.tasks.spatial import pixel_points
 
 FIELDS = [PointField(n, 4 * i, 7) for i, n in enumerate(("x", "y", "z", "intensity"))]
 BODY_TO_OPTICAL = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
