@@ -31,7 +31,6 @@ THERMAL = SensorKind(
     validate=validate,
     resample=resample,
     normalize=normalize,
-    units=("counts8", "counts16", "kelvin"),
     draw=draw,
     apply=apply,
     faults=FAULTS,
