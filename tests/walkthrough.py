@@ -25,7 +25,7 @@ _BLOCK = re.compile(
     r"`(?P<file>[\w./-]+)`:\n\n```\w*\n(?P<code>.*?)^```$|^(?P<commands>(?:    \S[^\n]*\n)+)",
     re.MULTILINE | re.DOTALL,
 )
-_BEFORE = re.compile(r"goes on from \[[^]]*\]\((\w+\.md)\)")
+_BEFORE = re.compile(r"goes on from\s+\[[^]]*\]\((\w+\.md)\)")
 
 
 @dataclass(frozen=True)
