@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.image import RawImage
-from perception.adapters.pointcloud import PointField, decode_pointcloud2
+from perception.adapters.pointcloud import PointField, columns_of, decode_pointcloud2
 from perception.errors import EncodingError, InputError
 from perception.frame import LEAST_RANGE_M, Kind, Sample
 from perception.geometry.camera import CameraModel
@@ -91,17 +91,31 @@ def check_type(message: Any, wanted: Sequence[str], kind: Kind) -> None:
 
 def cloud_of(message: Any, least_range_m: float) -> NDArray[np.float32]:
     """The points of a `PointCloud2`, see `decode_pointcloud2`."""
-    fields = [PointField(f.name, f.offset, f.datatype, f.count) for f in message.fields]
-    return decode_pointcloud2(
-        fields,
-        message.data,
-        width=message.width,
-        height=message.height,
-        point_step=message.point_step,
-        row_step=message.row_step,
-        is_bigendian=message.is_bigendian,
-        least_range_m=least_range_m,
-    )
+    return decode_pointcloud2(**_layout(message), least_range_m=least_range_m)
+
+
+def fields_of(message: Any, names: Sequence[str]) -> NDArray[np.float32]:
+    """Fields of a `PointCloud2` by name, (N, len(names)) float32, whatever type they have.
+
+    Raises:
+        EncodingError, InputError: see `columns_of`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.column_stack(
+            [c.astype(np.float32) for c in columns_of(**_layout(message), names=names)]
+        )
+
+
+def _layout(message: Any) -> dict[str, Any]:
+    return {
+        "fields": [PointField(f.name, f.offset, f.datatype, f.count) for f in message.fields],
+        "data": message.data,
+        "width": message.width,
+        "height": message.height,
+        "point_step": message.point_step,
+        "row_step": message.row_step,
+        "is_bigendian": message.is_bigendian,
+    }
 
 
 def raw_of(message: Any) -> RawImage:

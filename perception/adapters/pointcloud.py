@@ -64,6 +64,51 @@ def decode_pointcloud2(
             outside the point or has no known type.
         InputError: size and bytes contradict each other.
     """
+    known = {f.name.lower() for f in fields}
+    names = [*"xyz", *[n for n in INTENSITY_NAMES if n in known][:1]]
+    for field in [_field(fields, name) for name in "xyz"] if width * height else []:
+        if field.datatype in DATATYPES and field.datatype not in _FLOATS:
+            raise EncodingError(
+                f"field {field.name} is an integer, its scale is not known",
+                hint="x, y, z must be float32 or float64 in metres",
+            )
+    table = columns_of(
+        fields,
+        data,
+        names,
+        width=width,
+        height=height,
+        point_step=point_step,
+        row_step=row_step,
+        is_bigendian=is_bigendian,
+    )
+    out = np.zeros((width * height, 4), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for i, values in enumerate(table[:3]):
+            out[:, i] = values
+        if len(table) > 3:
+            out[:, 3] = scale_intensity(table[3])
+    return _returns(out, least_range_m)
+
+
+def columns_of(
+    fields: Sequence[PointField],
+    data: bytes | bytearray | memoryview | NDArray[np.uint8],
+    names: Sequence[str],
+    *,
+    width: int,
+    height: int,
+    point_step: int,
+    row_step: int = 0,
+    is_bigendian: bool = False,
+) -> list[NDArray[Any]]:
+    """Fields of a cloud by name, (N,) each, of whatever type they have; for `row_step` see above.
+
+    Raises:
+        EncodingError: a field is missing, given twice, several values, lies outside the point, or has no
+            known type.
+        InputError: size and bytes contradict each other.
+    """
     count = width * height
     row_step = row_step or width * point_step
     flat = byte_view(data, "cloud")
@@ -74,20 +119,12 @@ def decode_pointcloud2(
     if flat.size == count * point_step:
         row_step = width * point_step
     if count == 0:
-        return np.zeros((0, 4), np.float32)
+        return [np.zeros(0, np.float32) for _ in names]
     if point_step == 0 or flat.size < row_step * (height - 1) + width * point_step:
         raise InputError(
             f"cloud of {width}x{height} points of {point_step} bytes has {flat.size} bytes",
         )
-    wanted = [_field(fields, name) for name in "xyz"]
-    for field in wanted:
-        if field.datatype in DATATYPES and field.datatype not in _FLOATS:
-            raise EncodingError(
-                f"field {field.name} is an integer, its scale is not known",
-                hint="x, y, z must be float32 or float64 in metres",
-            )
-    known = {f.name.lower() for f in fields}
-    wanted += [_field(fields, n) for n in INTENSITY_NAMES if n in known][:1]
+    wanted = [_field(fields, name.lower()) for name in names]
     kind = np.dtype(
         {
             "names": [f"f{i}" for i in range(len(wanted))],
@@ -100,13 +137,7 @@ def decode_pointcloud2(
         flat, (height, width * point_step), (row_step, 1), writeable=False
     )
     table = np.ascontiguousarray(rows).reshape(-1).view(kind)
-    out = np.zeros((count, 4), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for i in range(3):
-            out[:, i] = table[f"f{i}"]
-        if len(wanted) > 3:
-            out[:, 3] = scale_intensity(table["f3"])
-    return _returns(out, least_range_m)
+    return [table[f"f{i}"] for i in range(len(wanted))]
 
 
 def _field(fields: Sequence[PointField], name: str) -> PointField:
