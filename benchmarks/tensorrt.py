@@ -162,7 +162,7 @@ def _take_turns(run: Path, bundle: Path, backend: str, frames: int) -> dict[str,
 def _lost(args: argparse.Namespace, bundle: Path, backend: str) -> float:
     """Points that the worst subset loses against ONNX Runtime float32."""
     from perception.data.registry import open_recording, parse_data_argument
-    from perception.metrics.backends import judge_backends
+    from perception.evaluation.backends import judge_backends
     from perception.runtime.bundle import Bundle
 
     kind, root = parse_data_argument(args.data)

@@ -18,17 +18,18 @@ from export.modular import features_of, feeds_for
 from export.report_style import STYLE
 from export.speed import slower
 from perception.data.base import Recording
+from perception.evaluation.backends import changes, largest_loss, score_pipeline
+from perception.evaluation.evaluate import judged_subsets
 from perception.files.text import html_text
 from perception.files.writing import write_json, write_text
 from perception.frame import subset_name
-from perception.metrics.backends import changes, largest_loss, score_pipeline
-from perception.metrics.evaluate import judged_subsets
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.engines.probe import probe_inputs, relative_error
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.wiring import FUSER
+from perception.tasks.registry import judged
 
 Steps = Callable[[str, int, int], None]
 
@@ -81,7 +82,7 @@ def make_report(
     from perception.runtime.benchmark import measure
 
     opened = Bundle.open(bundle, verify=False)
-    subsets = opened.manifest.subsets
+    subsets, tasks = opened.manifest.subsets, [*opened.manifest.tasks]
     usable = [] if recording is None else judged_subsets(opened.manifest, recording.info)
     base = Pipeline.load(reference, REFERENCE, threads=options.threads)
     pipelines = {
@@ -103,8 +104,8 @@ def make_report(
         if scores is not None and recording is not None:
             own = _scores(pipeline, recording, usable, name, progress)
             row["accuracy"] = own
-            row["change"] = changes(own, scores)
-            row["lost"] = round(largest_loss(row["change"]), 3)
+            row["change"] = changes(own, scores, tasks)
+            row["lost"] = round(largest_loss(row["change"], tasks), 3)
             if row["lost"] > options.tolerance:
                 row["reasons"].append(
                     f"loses {row['lost'] + 0.0:.2f} points, {options.tolerance:g} are allowed"
@@ -142,6 +143,7 @@ def make_report(
             row["notes"] = [*slower(opened.manifest.precision, {row["backend"]: every}).values()]
     return {
         "bundle": opened.manifest.name,
+        "tasks": tasks,
         "precision": opened.manifest.precision,
         "simulated": opened.manifest.simulated,
         "reference": {
@@ -185,7 +187,7 @@ def table_rows(content: dict[str, Any]) -> list[list[str]]:
     """Header and rows: backend, subset, parity, scores with their change, latency, speedup."""
     names = [
         n
-        for n in ("miou", "ap50")
+        for n in judged(content["tasks"])
         if any(n in r for b in content["backends"].values() for r in b.get("change", {}).values())
     ]
     rows = [["backend", "subset", "relative error", *names, "p50 ms", "p99 ms", "speedup"]]
@@ -249,9 +251,10 @@ def _size(bundle: Bundle) -> int:
 
 def _page(content: dict[str, Any], command: str) -> str:
     title = f"{content['bundle']} ({content['precision']})"
+    scores = " or ".join(judged(content["tasks"]).values())
     facts = [
         ("Verdict", "passed" if content["passed"] else "a tolerance is broken"),
-        ("Tolerance", f"{content['tolerance']:g} points of mIoU or AP50 for every subset"),
+        ("Tolerance", f"{content['tolerance']:g} points of {scores} for every subset"),
         ("Reference", f"{content['reference']['bundle']} on ONNX Runtime, float32"),
         (
             "Accuracy on",

@@ -40,7 +40,7 @@ _EXPORTS = {
     "AnySenseError": "perception.errors",
     "Bundle": "perception.runtime.bundle",
     "Collector": "perception.runtime.collector",
-    "Detections": "perception.tasks.boxes2d",
+    "Detections": "perception.tasks.values",
     "Frame": "perception.frame",
     "KINDS": "perception.frame",
     "Listener": "perception.runtime.stream",

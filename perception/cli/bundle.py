@@ -67,14 +67,8 @@ def run(args: argparse.Namespace) -> int:
     graphs = manifest.graphs
     more = [*(["single"] if graphs.single is not None else []), *graphs.subsets]
     say(f"graphs {', '.join(['modular', *more])}; opset {graphs.opset}; {manifest.precision}")
-    for task, classes in (
-        ("segmentation", manifest.seg_classes),
-        ("boxes2d", manifest.det_classes),
-    ):
-        if classes:
-            say(f"{task}: {len(classes)} classes: {', '.join(c.name for c in classes)}")
-    if manifest.images:
-        say(f"pictures: {', '.join(manifest.images)}")
+    for task, own in manifest.tasks.items():
+        say(f"{task}: {own.described()}" if own.described() else task)
     content = manifest.model_dump(mode="json") | bundle.records.model_dump(mode="json")
     for section in (
         "model", "training", "quantization", "accuracy", "parity", "backends", "speed",

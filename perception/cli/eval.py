@@ -65,7 +65,7 @@ def _subsets(
     args: argparse.Namespace, manifest: BundleManifest, recording: Recording, *, every: bool
 ) -> list[tuple[str, ...]]:
     """The subsets that are asked for, of the sensors that both bundle and data have."""
-    from perception.metrics.evaluate import judged_subsets
+    from perception.evaluation.evaluate import judged_subsets
 
     usable = recording.info.shared(manifest.inputs.kinds)
     if not usable:
@@ -86,7 +86,7 @@ def _subsets(
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
-    from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
+    from perception.evaluation.evaluate import LOW_SCORE, Scorer, evaluate_subsets
     from perception.runtime.bundle import find_bundle, record
     from perception.runtime.pipeline import Pipeline
 
@@ -145,7 +145,7 @@ def _gaps(table: dict[str, Any], frames: int) -> list[str]:
 
 
 def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
-    from perception.metrics.backends import judge_backends, record_backends
+    from perception.evaluation.backends import judge_backends, record_backends
     from perception.runtime.bundle import Bundle, find_bundle
 
     names = backend_names(args.backends)

@@ -162,7 +162,7 @@ def _int8_policy(source: Path) -> frozenset[str] | None:
 
 def _judge(args: argparse.Namespace, source: Bundle, recording: Recording) -> None:
     """Score the INT8 bundle on the CPU's backends against its source, and record the outcome."""
-    from perception.metrics.backends import judge_backends, record_backends
+    from perception.evaluation.backends import judge_backends, record_backends
 
     thin_out(recording, args.judge_frames, "--judge-frames")
     names, subsets = cpu_backends(), source.manifest.subsets

@@ -271,8 +271,10 @@ class RerunViewer:
 
 
 def _play(recording: Any, pipeline: Any, viewer: Viewer, *, live: bool) -> None:
+    from perception.tasks.registry import parts_of
     from perception.viz.overlay import draw_result, draw_sample, is_drawn
 
+    pipeline.wanted = parts_of(pipeline.manifest.tasks.every, lambda task: task.draw)
     due, views = time.monotonic(), pipeline.manifest.inputs.views(pipeline.inputs)
     for index in range(len(recording)):
         frame = recording.seen(index, views)

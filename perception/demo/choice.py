@@ -11,6 +11,7 @@ from perception.errors import AnySenseError, ConfigError
 from perception.runtime.bundle import Bundle, bundle_folders
 from perception.runtime.manifest import BundleManifest
 from perception.tasks.matching import BACKGROUND
+from perception.tasks.registry import OURS, TASKS
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,9 @@ class Fit:
 def fit(path: Path, manifest: BundleManifest, info: RecordingInfo) -> Fit:
     """Compare a bundle with a recording."""
     shared: dict[str, None] = {}
-    for own, theirs in (
-        (manifest.seg_classes, info.seg_classes),
-        (manifest.det_classes, info.det_classes),
-    ):
-        names = {c.name for c in own} - {BACKGROUND}
+    for task, spec in manifest.tasks.items():
+        names = {c.name for c in spec.labels} - {BACKGROUND}
+        theirs = TASKS[task].classes_of(info)
         shared |= dict.fromkeys(c.name for c in theirs if c.name in names)
     sensors = info.shared(manifest.inputs.kinds)
     trained_on = str(manifest.training.get("data", "")).split(" (")[0]
@@ -79,7 +78,7 @@ def fit(path: Path, manifest: BundleManifest, info: RecordingInfo) -> Fit:
         sensors,
         tuple(name for name in manifest.inputs if name not in sensors),
         tuple(shared),
-        bool(info.seg_classes or info.det_classes),
+        any(TASKS[task].classes_of(info) for task in {*OURS, *manifest.tasks}),
         trained_on == info.name,
         manifest.simulated == info.simulated,
     )

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from perception.data.base import Recording
 from perception.demo.scenario import Phase, Script, make_scenario, sensor_title
 from perception.errors import ConfigError
+from perception.evaluation.evaluate import LOW_SCORE, Scorer
 from perception.files.writing import write_image, writing
 from perception.frame import Frame
-from perception.metrics.evaluate import LOW_SCORE, Scorer
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
 from perception.tasks.registry import TASKS, parts_of

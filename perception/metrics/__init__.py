@@ -1,4 +1,4 @@
-"""Accuracy of segmentation and detection."""
+"""Arithmetic of accuracy, from arrays: confusion matrices and average precision."""
 
 from perception.metrics.detection import DetectionScore, average_precision
 from perception.metrics.segmentation import ConfusionMatrix

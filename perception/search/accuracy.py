@@ -16,6 +16,7 @@ from perception.models.elastic import extract
 from perception.models.interface import Features, FusionModel, ModelOutput
 from perception.search.quantization import fake_quantize
 from perception.search.space import Decoded
+from perception.tasks.registry import judged
 from perception.training.dataset import FusionDataset, network_inputs
 from perception.training.precision import Precision, autocast
 from perception.training.validate import Meters
@@ -96,6 +97,7 @@ class Judge:
         if len(train) < _BATCH or not len(val):
             raise ConfigError(f"needs at least {_BATCH} training frames and one to validate on")
         self.model, self.val, self.tasks = model, val, list(tasks)
+        self._judged = judged(tasks)
         self.precision = precision
         picked = _with_all_sensors(train, min(statistics, len(train)))
         count = len(picked)
@@ -147,9 +149,7 @@ class Judge:
                         meter.add(index, _one(output, place))
         found: dict[str, float] = {}
         for name, meter in meters.items():
-            known = [
-                v for k, v in meter.scores().items() if k in ("miou", "ap50") and np.isfinite(v)
-            ]
+            known = [v for k, v in meter.scores().items() if k in self._judged and np.isfinite(v)]
             if not known:
                 raise ConfigError(
                     f"none of {len(frames)} frames has truth to choose by",

@@ -27,6 +27,7 @@ from perception.search.evolution import (
 )
 from perception.search.latency import LatencyModel, LatencyTables, Progress, time_network
 from perception.search.space import Candidate, SearchSpace
+from perception.tasks.registry import judged
 from perception.training.building import open_splits, recording_info
 from perception.training.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from perception.training.config import MethodSpec
@@ -340,7 +341,7 @@ class Search:
 
     def _metric(self) -> str:
         tasks = self.checkpoint.config.tasks
-        return "mean" if len(tasks) > 1 else {"segmentation": "miou"}.get(tasks[0], "ap50")
+        return "mean" if len(tasks) > 1 else next(iter(judged(tasks)), "score")
 
     def _save(self) -> None:
         write_text(self.out / STATE, json.dumps(self._state, indent=1), error=ConfigError)

@@ -264,6 +264,7 @@ BOXES2D = Task(
     parts=("boxes",),
     forms=_forms,
     decode=_decode,
+    classes_of=lambda info: info.det_classes,
     meter=_meter,
     judged={"ap50": "AP50"},
     shown=("ap",),

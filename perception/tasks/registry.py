@@ -68,9 +68,20 @@ def parts_of(specs: Iterable[str], which: Callable[[Task], object]) -> frozenset
     return frozenset(part for task in tasks if which(task) for part in task.parts)
 
 
-def judged(specs: Iterable[str]) -> dict[str, str]:
-    """The scores by which bundles with these tasks are compared, with their titles."""
-    return {score: title for n in specs for score, title in TASKS[n].judged.items()}
+OLD_WORDS = {"detection": "boxes2d"}
+"""What tasks were called, and are in training configurations."""
+
+
+def judged(tasks: Iterable[str]) -> dict[str, str]:
+    """The scores by which what has these tasks is compared, with their titles."""
+    names = [OLD_WORDS.get(name, name) for name in tasks]
+    return {score: title for n in names for score, title in TASKS[n].judged.items()}
+
+
+def shown(tasks: Iterable[str]) -> list[str]:
+    """The scores that are shown: first those of `judged`."""
+    names = [OLD_WORDS.get(name, name) for name in tasks]
+    return [*judged(names), *(score for n in names for score in TASKS[n].shown)]
 
 
 def closure(specs: Mapping[str, TaskSpec], wanted: Collection[str]) -> dict[str, frozenset[str]]:

@@ -226,6 +226,7 @@ SEGMENTATION = Task(
     parts=("labels", "confidence"),
     forms=_forms,
     decode=_decode,
+    classes_of=lambda info: info.seg_classes,
     meter=_meter,
     judged={"miou": "mIoU"},
     shown=("pixel_accuracy",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perception.frame import Sample
 from perception.geometry.measured import PixelPoints
-from perception.sensors.registry import KINDS, kind_of
+from perception.sensors.registry import kind_of
 from perception.tasks.task import TaskContext
 
 SPATIAL = ("lidar", "depth")
@@ -36,6 +36,4 @@ def pixel_points(sample: Sample, size: tuple[int, int], stride: int = 1) -> Pixe
         None when the kind measures none, or the sample lacks the calibration.
     """
     points = kind_of(sample.kind).points
-    with KINDS.guarding(sample.kind):
-        found: PixelPoints | None = None if points is None else points(sample, size, stride)
-    return found
+    return None if points is None else points(sample, size, stride)

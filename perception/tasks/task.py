@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import RecordingInfo, Truth
+from perception.data.base import ClassInfo, RecordingInfo, Truth
 from perception.frame import Sample
 from perception.geometry.grid import GridMap
 from perception.tasks.spec import TaskSpec
@@ -108,8 +108,9 @@ class Task:
             without classes; None for none.  Asked of our own tasks only: a plug-in's must be named.
         on_request: not computed unless somebody asks for it.
         alone: a bundle may consist of it.
+        classes_of: a recording's classes for it.
         meter: holds it against a recording's truth; None where they have no class in common.
-        judged: scores by which backends and bundles are compared, with their titles.
+        judged: scores by which backends and bundles are compared, the higher the better, with titles.
         shown: further scores that are shown beside them.
         frame_score: name of the score that is given for every single frame of a demo, if any.
         to_dict: its value as plain numbers and text, by key of the whole result.
@@ -130,6 +131,7 @@ class Task:
     implied: Callable[[Mapping[str, TaskSpec]], TaskSpec | None] = lambda tasks: None
     on_request: bool = False
     alone: bool = True
+    classes_of: Callable[[RecordingInfo], tuple[ClassInfo, ...]] = lambda info: ()
     meter: Callable[[Any, RecordingInfo], Meter | None] | None = None
     judged: Mapping[str, str] = field(default_factory=dict)
     shown: tuple[str, ...] = ()

@@ -15,17 +15,18 @@ from small_bundles import SmallBundles, fuser
 
 from perception.data.base import Boxes, Recording, Truth
 from perception.errors import BundleError, DataError
-from perception.metrics.backends import (
+from perception.evaluation.backends import (
     changes,
     judge_backends,
     largest_loss,
     record_backends,
     score_pipeline,
 )
-from perception.metrics.evaluate import evaluate_subsets
+from perception.evaluation.evaluate import evaluate_subsets
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
+from perception.tasks.registry import TASKS
 
 RGB = ("rgb",)
 SHOWN = ["miou", "ap50", "pixel_accuracy", "ap"]
@@ -39,7 +40,7 @@ rows = st.dictionaries(
 def test_changes_are_in_points_of_the_scores_that_both_have(
     found: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
-    (change,) = changes({"rgb": found}, {"rgb": wanted, "depth": {}}).values()
+    (change,) = changes({"rgb": found}, {"rgb": wanted, "depth": {}}, TASKS).values()
     both = [n for n in SHOWN if found.get(n) is not None and wanted.get(n) is not None]
     assert sorted(change) == sorted(both)
     for name in both:
@@ -52,7 +53,7 @@ def test_the_largest_loss_is_that_of_miou_or_ap50(table: list[dict[str, float]])
     """Negative where all rose; pixel accuracy and the stricter AP are shown, not judged."""
     judged = [row[n] for row in table for n in ("miou", "ap50") if n in row]
     wanted = -min(judged) if judged else 0.0
-    assert largest_loss({str(i): row for i, row in enumerate(table)}) == wanted
+    assert largest_loss({str(i): row for i, row in enumerate(table)}, TASKS) == wanted
 
 
 def _recording(bundle: Path, **heads: bool) -> Recording:

@@ -18,10 +18,10 @@ from perception.data.folder import FolderRecording, FolderWriter, folder_info
 from perception.data.layout import FolderInfo
 from perception.data.registry import open_recording
 from perception.errors import ConfigError
+from perception.evaluation.evaluate import Scorer, evaluate_subsets, judged_subsets
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.rig import Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
-from perception.metrics.evaluate import Scorer, evaluate_subsets, judged_subsets
 from perception.runtime.bundle import Bundle, write_bundle
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result

@@ -15,7 +15,7 @@ from small_bundles import GRID, SmallBundles
 
 from perception.data.base import Boxes, Truth
 from perception.errors import ConfigError
-from perception.metrics.evaluate import LOW_SCORE, Scorer, evaluate_subsets
+from perception.evaluation.evaluate import LOW_SCORE, Scorer, evaluate_subsets
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
 from perception.tasks.boxes2d import Detections

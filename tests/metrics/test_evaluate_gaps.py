@@ -13,9 +13,9 @@ import pytest
 from perception.cli.main import main
 from perception.data import open_recording
 from perception.data.base import IGNORE_LABEL, Recording, Truth
+from perception.evaluation.evaluate import evaluate_subsets
+from perception.evaluation.zoo_table import make_rows, to_markdown
 from perception.frame import Frame, subset_name, subsets_of
-from perception.metrics.evaluate import evaluate_subsets
-from perception.metrics.zoo_table import make_rows, to_markdown
 from perception.runtime.pipeline import Pipeline
 
 

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from perception.cli.main import main
-from perception.metrics.zoo_table import make_rows, to_markdown
+from perception.evaluation.zoo_table import make_rows, to_markdown
 
+TASKS = ("segmentation", "boxes2d")
 MANIFEST = SimpleNamespace(
     name="zoo-x",
+    tasks=TASKS,
     modalities=("rgb", "depth"),
     model={"name": "ssma", "parameters": 1_500_000, "gmac": {"rgb+depth": 2.0, "rgb": 1.5}},
     training={"data": "streets", "epochs": 16, "start": "random"},
@@ -43,7 +45,7 @@ def _cells(table: str, start: str) -> list[str]:
 
 def test_each_metric_of_a_bundle_has_a_row_and_each_column_its_number() -> None:
     many = SimpleNamespace(
-        name="b", modalities=("rgb", "thermal"), model={"name": "m", "parameters": 10**10},
+        name="b", tasks=TASKS, modalities=("rgb", "thermal"), model={"name": "m", "parameters": 10**10},
         training={},
     )  # fmt: skip
     scores = {
@@ -81,7 +83,7 @@ def test_each_metric_of_a_bundle_has_a_row_and_each_column_its_number() -> None:
 
 
 def test_a_bundle_that_says_little_of_itself_and_was_not_judged_has_dashes() -> None:
-    bare = SimpleNamespace(name="a|<b>", modalities=("rgb",), model={}, training={})
+    bare = SimpleNamespace(name="a|<b>", tasks=TASKS, modalities=("rgb",), model={}, training={})
     assert make_rows(bare, {"rgb": {"frames": 3}}, 1.0, "") == []
     (row,) = make_rows(bare, {"rgb": {"ap50": None}}, 1.0, "")
     assert row.full is row.mean is row.minimum is row.parameters is row.gmac is None

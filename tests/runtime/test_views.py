@@ -15,11 +15,11 @@ from export.calibration_frames import inputs_of
 from perception.cli.main import main
 from perception.data.base import ClassInfo
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
+from perception.evaluation.evaluate import evaluate_subsets
 from perception.frame import Kind
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Pose, Rig, SensorCalibration, save_rig
 from perception.geometry.transforms import RigidTransform
-from perception.metrics.evaluate import evaluate_subsets
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import Bundle
 from perception.runtime.pipeline import Pipeline

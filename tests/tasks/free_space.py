@@ -34,7 +34,7 @@ def decode(tensors: dict[str, np.ndarray], ctx: TaskContext) -> np.ndarray:
 
 
 class FreeSpaceMeter(Meter):
-    """`free_error`: mean difference of the shares."""
+    """`free_agreement`: 1 - the mean difference of the shares."""
 
     def __init__(self, spec: FreeSpaceSpec, ids: list[int]) -> None:
         self._ids, self._errors = ids, list[float]()
@@ -48,7 +48,7 @@ class FreeSpaceMeter(Meter):
         return True
 
     def scores(self) -> dict[str, float | None]:
-        return {"free_error": float(np.mean(self._errors)) if self._errors else None}
+        return {"free_agreement": 1 - float(np.mean(self._errors)) if self._errors else None}
 
 
 def meter(spec: FreeSpaceSpec, info: Any) -> FreeSpaceMeter | None:
@@ -69,7 +69,7 @@ FREE_SPACE = Task(
     forms=forms,
     decode=decode,
     meter=meter,
-    judged={"free_error": "free-space error"},
+    judged={"free_agreement": "free space"},
     to_dict=lambda value, spec: {"free_space": [round(float(v), 3) for v in value]},
     draw=draw,
 )

@@ -19,8 +19,8 @@ from perception import plugins
 from perception.cli.main import main
 from perception.data.base import Truth
 from perception.errors import BundleError, EngineError
+from perception.evaluation.evaluate import Scorer, evaluate_subsets
 from perception.frame import Sample
-from perception.metrics.evaluate import Scorer, evaluate_subsets
 from perception.runtime.bundle import Bundle
 from perception.runtime.graph_check import expected_outputs
 from perception.runtime.interpret import check_outputs
@@ -154,8 +154,8 @@ def test_it_is_judged_by_its_own_meter(tmp_path: Path) -> None:
     )
     scores = evaluate_subsets(pipeline, recording, [("rgb", "depth"), ("rgb",)])
     value = pipeline(recording.frame(0)).values["free_space"]
-    assert scores["rgb+depth"]["free_error"] == pytest.approx(np.abs(value - 0.5).mean())
-    assert {"miou", "free_error"} <= scores["rgb"].keys()
+    assert scores["rgb+depth"]["free_agreement"] == pytest.approx(1 - np.abs(value - 0.5).mean())
+    assert {"miou", "free_agreement"} <= scores["rgb"].keys()
     assert [*Scorer(pipeline, make_recording(["class 1"])).meters] == ["segmentation"]
 
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from perception.files.text import printable
 from perception.frame import in_order, subset_name
-
-METRICS = {"miou": "mIoU", "ap50": "AP50"}
+from perception.tasks.registry import judged
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,8 @@ class ZooRow:
     Attributes:
         name: of the bundle.
         model: of its registry entry.
-        metric: `miou` or `ap50`.
+        metric: name of the score.
+        title: of the score.
         full: score with all sensors that the bundle takes and the data have, 0 to 1; None where it
             cannot be told.
         single: score with one sensor alone, by sensor.
@@ -36,6 +36,7 @@ class ZooRow:
     name: str
     model: str
     metric: str
+    title: str
     full: float | None
     single: dict[str, float | None]
     mean: float | None
@@ -65,7 +66,7 @@ def make_rows(
     full_name = max(scores, key=lambda name: name.count("+"))
     described = manifest.model
     gmac = described.get("gmac", {})
-    for metric in METRICS:
+    for metric, title in judged(manifest.tasks).items():
         values = {name: row.get(metric) for name, row in scores.items() if metric in row}
         if not values:
             continue
@@ -75,6 +76,7 @@ def make_rows(
                 manifest.name,
                 described.get("name", "?"),
                 metric,
+                title,
                 values.get(full_name),
                 {n: values[n] for n in in_order(values) if "+" not in n},
                 float(np.mean(known)) if known else None,
@@ -111,7 +113,7 @@ def to_markdown(rows: Sequence[ZooRow], caption: str) -> str:
     lines = [f"{caption}", "", "| " + " | ".join(heads) + " |"]
     lines.append("|" + "|".join(["---"] * len(heads)) + "|")
     for row in rows:
-        cells = [_cell(f"{row.model} ({row.name})"), METRICS[row.metric], percent(row.full)]
+        cells = [_cell(f"{row.model} ({row.name})"), row.title, percent(row.full)]
         cells += [percent(row.single[m]) if m in row.single else "" for m in singles]
         cells += [percent(row.mean), percent(row.minimum)]
         cells.append("-" if row.parameters is None else f"{row.parameters / 1e6:.2f}")

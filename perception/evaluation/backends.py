@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from perception.data.base import Recording
 from perception.errors import BundleError, DataError
-from perception.metrics.evaluate import LOW_SCORE, evaluate_subsets
+from perception.evaluation.evaluate import LOW_SCORE, evaluate_subsets
 from perception.runtime.bundle import Bundle, find_bundle, record
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.records import BackendRecord
-
-JUDGED = ("miou", "ap50")
-"""The scores whose fall is held against the tolerance."""
-
-SHOWN = (*JUDGED, "pixel_accuracy", "ap")
+from perception.tasks.registry import judged, shown
 
 Scores = dict[str, dict[str, Any]]
 """By subset, what `Scorer.scores` gives."""
@@ -54,21 +50,23 @@ def score_pipeline(
         pipeline.min_score = before
 
 
-def changes(scores: Scores, reference: Scores) -> dict[str, dict[str, float]]:
-    """By subset and score, the change against the reference in points."""
+def changes(scores: Scores, reference: Scores, tasks: Iterable[str]) -> dict[str, dict[str, float]]:
+    """By subset and score of these tasks, the change against the reference in points."""
+    names = shown(tasks)
     return {
         subset: {
             name: round(100 * (row[name] - reference[subset][name]), 3)
-            for name in SHOWN
+            for name in names
             if row.get(name) is not None and reference[subset].get(name) is not None
         }
         for subset, row in scores.items()
     }
 
 
-def largest_loss(change: dict[str, dict[str, float]]) -> float:
-    """The largest fall of a judged score, in points."""
-    return max((-row[n] for row in change.values() for n in JUDGED if n in row), default=0.0)
+def largest_loss(change: dict[str, dict[str, float]], tasks: Iterable[str]) -> float:
+    """The largest fall of a score by which these tasks are judged, in points."""
+    names = judged(tasks)
+    return max((-row[n] for row in change.values() for n in names if n in row), default=0.0)
 
 
 def judge_backends(
@@ -93,7 +91,7 @@ def judge_backends(
         subsets: sensors to give.
         reference_bundle: the float32 bundle that an INT8 one was made from, to hold it against;
             None for the bundle itself.
-        tolerance: how many points `JUDGED` scores may fall.
+        tolerance: how many points a score by which tasks are judged may fall.
         threads, trust_plans, tf32: as for `Pipeline.load`.
         on_result: called after each frame, subset and backend.
 
@@ -115,19 +113,20 @@ def judge_backends(
     inputs = probe_inputs(reference.manifest.inputs)
     own = Pipeline.load(bundle, REFERENCE, threads=threads) if reference_bundle else reference
     probed = run_all(own.engines, inputs, own.manifest.wiring.by_input())
+    tasks = [*reference.manifest.tasks]
     wanted = score_pipeline(reference, recording, subsets, on_result)
-    if not any(row.get(name) is not None for row in wanted.values() for name in JUDGED):
+    if not any(row.get(name) is not None for row in wanted.values() for name in judged(tasks)):
         raise DataError("has no labels to judge by", where=recording.info.name)
-    judged: dict[str, Judgement] = {}
+    found: dict[str, Judgement] = {}
     for name, pipeline in others.items():
         same = pipeline.backend == REFERENCE and reference_bundle is None
         scores = wanted if same else score_pipeline(pipeline, recording, subsets, on_result)
-        change = changes(scores, wanted)
-        lost = largest_loss(change)
+        change = changes(scores, wanted, tasks)
+        lost = largest_loss(change, tasks)
         error = relative_error(
             run_all(pipeline.engines, inputs, pipeline.manifest.wiring.by_input()), probed
         )
-        found = BackendRecord(
+        held = BackendRecord(
             passed=lost <= tolerance,
             lost=round(lost, 3),
             tolerance=tolerance,
@@ -136,11 +135,11 @@ def judge_backends(
             data=recording.info.name,
             change=change,
         )
-        judged[name] = Judgement(pipeline.backend, scores, found)
-    return wanted, judged
+        found[name] = Judgement(pipeline.backend, scores, held)
+    return wanted, found
 
 
-def record_backends(bundle: str | Path, judged: dict[str, Judgement]) -> Path:
+def record_backends(bundle: str | Path, scored: dict[str, Judgement]) -> Path:
     """Write the comparisons into a bundle's records, from which `auto` takes them.
 
     Returns:
@@ -153,7 +152,7 @@ def record_backends(bundle: str | Path, judged: dict[str, Judgement]) -> Path:
     if not folder.is_dir():
         raise BundleError("is a zip; only a folder can be written to", where=str(folder))
     precision = Bundle.open(folder, verify=False).manifest.precision
-    found = {j.backend: j.record for j in judged.values()}
+    found = {j.backend: j.record for j in scored.values()}
     record(
         folder, backends={n: r for n, r in found.items() if n != REFERENCE or precision != "fp32"}
     )

@@ -1,0 +1,1 @@
+"""Accuracy of a pipeline on recordings: by subset of sensors, by backend, of many bundles."""
