@@ -38,8 +38,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and time every bundle; print the table, write it where asked."""
-    from perception.evaluation.zoo_table import ZooRow, make_rows, to_markdown
     from perception.evaluation import evaluate
+    from perception.evaluation.zoo_table import ZooRow, make_rows, to_markdown
     from perception.runtime.benchmark import measure
     from perception.runtime.pipeline import Pipeline
 

@@ -19,7 +19,7 @@ from perception.data.check import check_folder
 from perception.data.classes import ClassTable, require_same_classes
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
 from perception.errors import ConfigError, DataError
-from perception.metrics.evaluate import Scorer
+from perception.evaluation.evaluate import Scorer
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
 from perception.tasks.boxes2d import Detections
