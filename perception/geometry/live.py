@@ -13,9 +13,7 @@ from perception.geometry.camera import CameraModel
 from perception.geometry.frames import FrameTree
 from perception.geometry.rig import Rig, load_rig
 from perception.geometry.transforms import RigidTransform
-
-IMAGES: tuple[Kind, ...] = ("rgb", "depth", "thermal")
-"""The kinds of sensors that have pixels."""
+from perception.sensors.names import has_picture
 
 _SAME_VIEW = 0.02
 """Largest difference of two views that pass for one, as a share of the picture's size."""
@@ -109,7 +107,7 @@ class LiveCalibration:
                 LiDAR's place is to come from TF, and TF does not say it.
         """
         sensor = sample.sensor
-        if sample.kind in IMAGES:
+        if has_picture(sample.kind):
             self._choose(sensor, sample.data.shape[:2])
             self._compare(sensor, sample.frame_id)
             return replace(sample, camera=self.camera(sensor))
@@ -151,7 +149,7 @@ class LiveCalibration:
             return None
 
     def _images(self) -> list[str]:
-        return [name for name, kind in self.kinds.items() if kind in IMAGES]
+        return [name for name, kind in self.kinds.items() if has_picture(kind)]
 
     def _choose(self, sensor: str, size: tuple[int, ...]) -> None:
         """Put those of a camera's models first that have the size (height, width) of its image."""
@@ -190,7 +188,7 @@ class LiveCalibration:
         found = []
         for name, kind in self.kinds.items():
             own = self.rig.sensors.get(name)
-            if kind not in IMAGES:
+            if not has_picture(kind):
                 if self._placed(name) is not None:
                     found.append(f"{name} rig file")
                 elif name in self._looked_up and self.tree.connects(*self._looked_up[name]):
@@ -203,8 +201,8 @@ class LiveCalibration:
 
     def needs_tree(self, sensors: Collection[str]) -> bool:
         """Whether transforms from the tree are used for any of these sensors."""
-        lidars = [name for name in sensors if self.kinds.get(name) == "lidar"]
-        return self.source != "file" and any(self._placed(name) is None for name in lidars)
+        points = [n for n in sensors if n in self.kinds and not has_picture(self.kinds[n])]
+        return self.source != "file" and any(self._placed(name) is None for name in points)
 
     def _compare(self, sensor: str, frame: str) -> None:
         """Note in `unaligned` whether a sensor's pixels are those of the first image sensor."""

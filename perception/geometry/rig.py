@@ -13,9 +13,10 @@ import numpy as np
 from perception.errors import AnySenseError, CalibrationError
 from perception.files.text import read_yaml
 from perception.files.writing import write_yaml
-from perception.frame import KINDS, Kind, Sample, as_kind, check_name
+from perception.frame import Kind, Sample, as_kind, check_name
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import Float64, RigidTransform, as_matrix, as_numbers
+from perception.sensors.names import has_picture, is_kind, kinds
 
 SCHEMA = 2
 _LARGEST_RIG_M = 100.0
@@ -69,7 +70,7 @@ class SensorCalibration:
     """Calibration of one sensor.
 
     Attributes:
-        camera: intrinsics of its image; for a LiDAR those of the camera that it is projected into,
+        camera: intrinsics of its image; for points those of the camera that they are projected into,
             None for the rig's reference.
         extrinsics: from the sensor's frame to the reference camera's optical frame; None for a
             sensor whose image is aligned with the reference.  A rig computes them from poses.
@@ -173,7 +174,7 @@ class Rig:
     @property
     def cameras(self) -> list[str]:
         """The sensors that have pixels."""
-        return [name for name, kind in self.kinds.items() if kind != "lidar"]
+        return [name for name, kind in self.kinds.items() if has_picture(kind)]
 
     def between(self, sensor: str, other: str) -> RigidTransform:
         """From the frame of a sensor to that of another; of cameras these are the optical frames.
@@ -196,7 +197,7 @@ class Rig:
 
         Args:
             sample: of any sensor.
-            into: the camera that a LiDAR is projected into, whose intrinsics the sample gets and that
+            into: the camera that points are projected into, whose intrinsics the sample gets and that
                 its extrinsics lead to; if not given, the reference.
 
         Raises:
@@ -208,7 +209,7 @@ class Rig:
         if sample.kind != (kind := _kind(sample.sensor, own)):
             raise CalibrationError(f"{kind} in the rig, not {sample.kind}", where=sample.sensor)
         camera, extrinsics = own.camera, own.extrinsics
-        if kind == "lidar" and not into and self.reference:
+        if not into and self.reference and not has_picture(kind):
             camera = camera or self.sensors[self.reference].camera
         found = replace(
             sample,
@@ -220,12 +221,12 @@ class Rig:
         return self.project(found, into) if into else found
 
     def project(self, sample: Sample, into: str) -> Sample:
-        """`sample` with what projects it into a camera; what is of no LiDAR of this rig, as it is.
+        """`sample` with what projects it into a camera; what is no points of this rig's, as it is.
 
         Raises:
             CalibrationError: the rig lacks the camera, its intrinsics, or the place of either.
         """
-        if sample.kind != "lidar" or sample.sensor not in self.sensors:
+        if sample.sensor not in self.sensors or has_picture(sample.kind):
             return sample
         extrinsics, camera = self.between(sample.sensor, into), self.sensors[into].camera
         if camera is None:
@@ -242,9 +243,9 @@ class Rig:
 def _kind(name: str, own: SensorCalibration) -> Kind:
     check_name(name, "sensors")
     kind = own.kind or name
-    if kind not in KINDS or (name in KINDS and kind != name):
+    if not is_kind(kind) or (is_kind(name) and kind != name):
         problem = f"cannot be of kind '{kind}'" if own.kind else "has no kind"
-        raise CalibrationError(problem, where=name, hint=f"kind: one of {', '.join(KINDS)}")
+        raise CalibrationError(problem, where=name, hint=f"kind: one of {', '.join(kinds())}")
     return kind
 
 

@@ -16,3 +16,10 @@ def kinds() -> tuple[str, ...]:
 def is_kind(name: object) -> bool:
     """Whether there is a kind of that name."""
     return isinstance(name, str) and (name in OURS or name in plugins("sensors"))
+
+
+def has_picture(name: str) -> bool:
+    """Whether sensors of a kind have pixels of their own; its record is imported to tell."""
+    from perception.sensors.registry import kind_of
+
+    return kind_of(name).has_picture

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from perception.adapters.calibration import MessageCalibration as Calibration
-from perception.geometry.live import IMAGES
 
-__all__ = ["IMAGES", "Calibration"]
+__all__ = ["Calibration"]
