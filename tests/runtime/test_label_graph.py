@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
-from perception.runtime.postprocess import label_confidence, label_pixels
+from perception.tasks.segmentation import label_confidence, label_pixels
 
 from perception.runtime import onnx_model
 from perception.runtime.engines.label_graph import label_graph
