@@ -339,7 +339,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
         balanced = all(
             r.received == r.used + r.superseded + r.rejected + r.waiting for r in report.values()
         )
-        found = {
+        return {
             "seconds_of_soak": time.monotonic() - begin,
             **counts,
             "longest_gap_s": max(gaps[2:] or [0.0]),
@@ -352,7 +352,6 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
             "received": {s: r.received for s, r in report.items()},
             "used": {s: r.used for s, r in report.items()},
         }
-    return found
 
 
 def _unstamped(sample: Sample) -> Sample:

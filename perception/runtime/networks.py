@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from perception.errors import EngineError
 from perception.geometry.grid import GridMap
 from perception.preprocess.sample import empty_tensors
 from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
+from perception.runtime.engines.device_form import DeviceForms
 from perception.runtime.interpret import check_outputs
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.result import EngineEvent
@@ -70,6 +71,9 @@ class Networks:
 
     def use(self, encoders: Mapping[str, Engine], fuser: Engine) -> None:
         """Take other engines of the same bundle from now on."""
+        grid = self._manifest.inputs.grid
+        specs = self._manifest.tasks.every
+        self._forms = DeviceForms(fuser, specs, (grid.height, grid.width))
         self.engines = {FUSER: fuser, **encoders}
         for engine in self.engines.values():
             engine.tell = lambda event: self.on_event(event)
@@ -106,11 +110,14 @@ class Networks:
             outputs = self.engines[name].run_linked(self._wiring.feeds(name, tensors))
         return self._wiring.features(name, outputs)
 
-    def fuse(self, encoded: Mapping[str, Encoded]) -> dict[str, Tensor]:
+    def fuse(
+        self, encoded: Mapping[str, Encoded], wanted: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
         """The fuser's outputs, which are finite and as large as the manifest says.
 
         Args:
             encoded: features by input; the other inputs are absent.
+            wanted: parts of tasks; outputs that these are not made of may be left out.  None for all.
 
         Raises:
             EngineError: they are not, or the backend failed.  The encoders whose features are to blame
@@ -121,9 +128,14 @@ class Networks:
         for one in encoded.values():
             feeds.update(one.features)
         ignored = {name for name in feeds if feeds[name] is self._absent.get(name)}
+        fuser = self.engines[FUSER]
+        if wanted is not None and self._forms.usable and fuser.links:
+            smaller = self._forms.run(fuser, feeds, ignored, tuple(encoded), wanted)
+            if smaller is not None:
+                return smaller
         with self._counted():
             try:
-                outputs = self.engines[FUSER].run(feeds, ignored)
+                outputs = fuser.run(feeds, ignored)
             except NonFiniteError as error:
                 for name, one in encoded.items():
                     if set(error.feeds) & set(one.features):

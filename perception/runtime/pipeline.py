@@ -410,7 +410,7 @@ class Pipeline:
     ) -> dict[str, Any]:
         watch.lap("wait")
         used = about.used
-        outputs = self._networks.fuse({self.inputs[s]: encoded[s] for s in used})
+        outputs = self._networks.fuse({self.inputs[s]: encoded[s] for s in used}, self.wanted)
         watch.lap("fuse")
         found = interpret(
             self.manifest,

@@ -22,6 +22,7 @@ from perception.tasks.task import Form, Image, Meter, Task, TaskContext
 Float32 = NDArray[np.float32]
 
 LOGITS = "seg_logits"
+LABELS, CONFIDENCE = "seg_labels", "seg_confidence"
 
 UNLEARNABLE: dict[str, tuple[str, ...]] = {"nyuv2": ("otherprop",)}
 """Classes, by kind of data, that the training labels do not tell from unlabeled pixels.
@@ -107,10 +108,30 @@ def label_confidence(logits: Float32, size: tuple[int, int]) -> Float32:
 
 
 def _forms(spec: SegmentationSpec, grid: tuple[int, int]) -> tuple[Form, ...]:
-    return ({LOGITS: (1, len(spec.classes), None, None)},)
+    """Logits; or what comes of them, labels (uint8) at twice the resolution of their confidence."""
+    return (
+        {LOGITS: (1, len(spec.classes), None, None)},
+        {LABELS: (1, None, None), CONFIDENCE: (1, None, None)},
+    )
+
+
+def _decode_labels(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Segmentation:
+    confidence, size = ctx.grid.crop(tensors[CONFIDENCE][0]), ctx.grid.source
+    height, width = confidence.shape
+    fine = np.ascontiguousarray(tensors[LABELS][0, : 2 * height, : 2 * width])
+    wanted, wide = ctx.parts, size[::-1]
+    labels = cv2.resize(fine, wide, interpolation=cv2.INTER_NEAREST) if "labels" in wanted else None
+    if "confidence" not in wanted:
+        return Segmentation(labels)  # type: ignore[arg-type]
+    scaled = cv2.resize(confidence, wide, interpolation=cv2.INTER_LINEAR)
+    if ctx.confidence != 1.0:
+        scaled *= np.float32(ctx.confidence)
+    return Segmentation(labels, scaled)  # type: ignore[arg-type]
 
 
 def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Segmentation:
+    if LOGITS not in tensors:
+        return _decode_labels(tensors, ctx)
     logits, size = ctx.grid.crop(tensors[LOGITS][0]), ctx.grid.source
     labels = label_pixels(logits, size) if "labels" in ctx.parts else None
     if "confidence" not in ctx.parts:
@@ -235,6 +256,7 @@ SEGMENTATION = Task(
     summary=lambda value, spec: {},
     draw=_draw,
     files=_files,
+    on_device="perception.runtime.engines.label_graph:ON_DEVICE",
     training="perception.training.tasks.segmentation:SEGMENTATION",
     publisher="anysense_ros.publishing.segmentation:SegmentationPublisher",
 )

@@ -118,6 +118,8 @@ class Task:
         draw: its value drawn on a picture, with an opacity for what covers areas.
         files: pictures that `anysense run` writes, by name without suffix.
         above: the value without what scores below a threshold, None for the bundle's own.
+        on_device: `module:attribute` of a `perception.runtime.engines.device_form.DeviceForm`, by which a GPU
+            makes a smaller form of a larger one, so that less is copied.
         training: `module:attribute` of its half in PyTorch, where it can be trained.
         publisher: `module:attribute` of its publisher in ROS 2; without one its value goes out as JSON.
     """
@@ -141,6 +143,7 @@ class Task:
     draw: Callable[[Image, Any, Any, float], Image] | None = None
     files: Callable[[Any, Any], dict[str, NDArray[np.uint8]]] = lambda value, spec: {}
     above: Callable[[Any, Any, float | None], Any] | None = None
+    on_device: str | None = None
     training: str | None = None
     publisher: str | None = None
 

@@ -19,7 +19,7 @@ from perception.runtime.engines import measured, registry, selection
 from perception.runtime.engines.backend import Backend
 from perception.runtime.engines.base import BackendMissingError, Engine, Tensor
 from perception.runtime.engines.cuda_driver import Driver, Gpu, examine_driver, gpu
-from perception.runtime.engines.onnxruntime import _options
+from perception.runtime.engines.onnxruntime import provider_options
 from perception.runtime.engines.registry import (
     BACKENDS,
     FAMILIES,
@@ -162,8 +162,8 @@ def test_numbers_are_for_gpus(tiny_bundle: Path, capsys: pytest.CaptureFixture[s
 def test_the_number_reaches_the_engines(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> None:
     source = Bundle.open(tiny_bundle).source("fuser.onnx")
     for provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider"):
-        assert _options(provider, source, 3)["device_id"] == "3"
-    assert _options("CPUExecutionProvider", source, 3) == {}
+        assert provider_options(provider, source, 3)["device_id"] == "3"
+    assert provider_options("CPUExecutionProvider", source, 3) == {}
     two = tuple(Gpu(i, f"GPU {i}", "9.0", 1, False) for i in range(2))
     monkeypatch.setattr(
         "perception.runtime.engines.cuda_driver.examine_driver", lambda: Driver("13.0", two)

@@ -94,10 +94,10 @@ def test_the_real_one_is_quiet(capfd: pytest.CaptureFixture[str], small: Any) ->
 
 def test_tf32_is_a_choice_for_cuda_alone(small: Any) -> None:
     source = GraphSource.of(small() / "fuser.onnx")
-    assert engine._options("CUDAExecutionProvider", source)["use_tf32"] == "1"
+    assert engine.provider_options("CUDAExecutionProvider", source)["use_tf32"] == "1"
     exact = GraphSource(source.files, source.name, tf32=False)
-    assert engine._options("CUDAExecutionProvider", exact)["use_tf32"] == "0"
-    assert engine._options("CPUExecutionProvider", exact) == {}
+    assert engine.provider_options("CUDAExecutionProvider", exact)["use_tf32"] == "0"
+    assert engine.provider_options("CPUExecutionProvider", exact) == {}
 
 
 def test_engines_that_onnx_runtime_builds_are_kept_by_content_not_by_name(
@@ -107,7 +107,7 @@ def test_engines_that_onnx_runtime_builds_are_kept_by_content_not_by_name(
     monkeypatch.setenv("ANYSENSE_CACHE", str(tmp_path / "cache"))
     one, other = small(name="one"), small(graphs={"fuser.onnx": small.fuser(seed=5)}, name="other")
     sources = [GraphSource.of(folder / "fuser.onnx") for folder in (one, other, one)]
-    places = [engine._options("TensorrtExecutionProvider", s) for s in sources]
+    places = [engine.provider_options("TensorrtExecutionProvider", s) for s in sources]
     assert places[0] == places[2] != places[1]
     assert all(str(tmp_path / "cache") in p["trt_engine_cache_path"] for p in places)
     for name in ("ANYSENSE_CACHE", "XDG_CACHE_HOME"):
@@ -117,7 +117,7 @@ def test_engines_that_onnx_runtime_builds_are_kept_by_content_not_by_name(
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", nobody)
-    assert engine._options("TensorrtExecutionProvider", sources[0]) == {"device_id": "0"}
+    assert engine.provider_options("TensorrtExecutionProvider", sources[0]) == {"device_id": "0"}
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,22 @@ class Engine(ABC):
         self._check_outputs(outputs)
         return outputs
 
+    @property
+    def links(self) -> bool:
+        """Whether outputs of `run_linked` stay where they are computed."""
+        return False
+
+    def companion(self, content: bytes, name: str) -> Engine | None:
+        """An engine for another ONNX graph on the same device, which takes this one's `DeviceTensor`.
+
+        Returns:
+            None where there is no such.
+
+        Raises:
+            EngineError: the graph cannot be loaded there.
+        """
+        return None
+
     def context(self) -> Engine:
         """This graph once more, to be run beside it without waiting; its weights are there once."""
         return self

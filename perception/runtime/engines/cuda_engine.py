@@ -77,6 +77,10 @@ class CudaEngine(Engine):
 
     _own_graphs = True  # False where the backend records graphs by itself, or cannot be recorded
 
+    @property
+    def links(self) -> bool:
+        return True
+
     def _open(self, device: int) -> None:
         self._device = device
         self._memory = cuda_memory(device)

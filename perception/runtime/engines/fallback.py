@@ -58,6 +58,13 @@ class FallbackEngine(Engine):
         return FallbackEngine(inner, self._reserve, self._graph, self._threads, self._device)
 
     @property
+    def links(self) -> bool:
+        return self._engine.links
+
+    def companion(self, content: bytes, name: str) -> Engine | None:
+        return self._engine.companion(content, name)
+
+    @property
     def backend(self) -> str:  # type: ignore[override]
         """Name of the backend that runs now."""
         return self._engine.backend

@@ -6,16 +6,20 @@ does: labels at twice the logits' resolution, confidence at theirs.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.runtime.engines.device_form import DeviceForm
 from perception.runtime.onnx_model import model, node, type_number
+from perception.tasks.segmentation import CONFIDENCE, LABELS, LOGITS, SegmentationSpec
 
-LOGITS, TEMPERATURE = "seg_logits", "temperature"
-LABELS, CONFIDENCE = "seg_labels", "seg_confidence"
+TEMPERATURE = "temperature"
 
 
-def label_graph(shape: tuple[int, int, int, int]) -> bytes:
+def label_graph(shape: tuple[int, ...]) -> bytes:
     """An ONNX model from logits (1, K, h, w) float32, and what they are divided by, (1,) float32.
 
     Its outputs are `seg_labels`, (1, 2h, 2w) uint8, and `seg_confidence`, (1, h, w) float32, which is NaN
@@ -69,3 +73,10 @@ def label_graph(shape: tuple[int, int, int, int]) -> bytes:
         },
         constants,
     )
+
+
+def _feeds(spec: SegmentationSpec, names: Collection[str]) -> Mapping[str, NDArray[Any]]:
+    return {TEMPERATURE: np.array([spec.temperature(names)], np.float32)}
+
+
+ON_DEVICE = DeviceForm(LOGITS, label_graph, _feeds)

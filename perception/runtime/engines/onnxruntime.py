@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import onnxruntime as ort
@@ -35,7 +34,7 @@ _PROVIDERS = {
 }
 
 
-def _options(provider: str, source: GraphSource, number: int = 0) -> dict[str, str]:
+def provider_options(provider: str, source: GraphSource, number: int = 0) -> dict[str, str]:
     """What a provider is told besides its name."""
     if provider == "CUDAExecutionProvider":
         return {"device_id": str(number), "use_tf32": "1" if source.tf32 else "0"}
@@ -78,7 +77,11 @@ class OnnxRuntimeEngine(Engine):
         threads: int | None = None,
         number: int = 0,
     ) -> None:
-        self._session = open_session(GraphSource.of(graph), device, threads, number)
+        source = GraphSource.of(graph)
+        where = str(source)
+        check_provider(device, number, where)
+        told = {p: provider_options(p, source, number) for p in _PROVIDERS[device]}
+        self._session = open_session(source.read_bytes(), where, device, threads, told)
         self.backend = f"onnxruntime-{device}"
         self.inputs, self.outputs = tensors_of(self._session)
         self._names = [o.name for o in self.outputs]
@@ -89,31 +92,29 @@ class OnnxRuntimeEngine(Engine):
 
 
 def open_session(
-    source: GraphSource,
+    content: bytes,
+    where: str,
     device: str,
     threads: int | None,
-    number: int = 0,
-    told: Mapping[str, str] = MappingProxyType({}),
+    told: Mapping[str, Mapping[str, str]],
 ) -> ort.InferenceSession:
     """A session on exactly this provider.
 
     Args:
-        source: the graph.
-        device, threads, number: as for `OnnxRuntimeEngine`.
-        told: what CUDA's provider is told besides.
+        content: the graph with all its weights.
+        where: what it is called in errors.
+        device, threads: as for `OnnxRuntimeEngine`.
+        told: options by provider.
 
     Raises:
-        BackendMissingError, EngineError, BundleError: as `OnnxRuntimeEngine`.
+        BackendMissingError: the provider did not start.
+        EngineError: the graph cannot be loaded.
     """
-    where, providers = str(source), _PROVIDERS[device]
-    check_provider(device, number, where)
-    options = _session_options(threads)
-    content = source.read_bytes()
+    providers = _PROVIDERS[device]
     try:
-        with_options = [(name, _options(name, source, number)) for name in providers]
-        for name, its_options in with_options:
-            its_options |= told if name == "CUDAExecutionProvider" else {}
-        session = _session(content, options, with_options)
+        session = _session(
+            content, _session_options(threads), [(p, dict(told.get(p, {}))) for p in providers]
+        )
     except Exception as error:  # ONNX Runtime raises types of its own without a public base
         raise EngineError(f"cannot be loaded: {_reason(error)}", where=where) from error
     if providers[0] not in session.get_providers():

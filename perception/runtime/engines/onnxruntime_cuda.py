@@ -18,6 +18,7 @@ from perception.runtime.engines.onnxruntime import (
     OnnxRuntimeEngine,
     check_provider,
     open_session,
+    provider_options,
     tensors_of,
 )
 from perception.runtime.onnx_file import describe
@@ -39,18 +40,32 @@ class BoundOnnxRuntimeEngine(CudaEngine):
 
     def __init__(self, graph: Path | GraphSource, threads: int | None, number: int = 0) -> None:
         source = GraphSource.of(graph)
+        self._start(source.read_bytes(), str(source), source, threads, number)
+
+    def companion(self, content: bytes, name: str) -> Engine:
+        other = BoundOnnxRuntimeEngine.__new__(BoundOnnxRuntimeEngine)
+        other._start(content, name, self._source, self._threads, self._device)
+        return other
+
+    def _start(
+        self, content: bytes, where: str, source: GraphSource, threads: int | None, number: int
+    ) -> None:
         self.backend = "onnxruntime-cuda"
+        self._source, self._threads = source, threads
         self._own_graphs = features().graphs
-        check_provider("cuda", number, str(source))
+        check_provider("cuda", number, where)
         self._open(number)
-        told = {"user_compute_stream": str(self._handle)}
-        self._session = open_session(source, "cuda", threads, number, told)
+        told = provider_options("CUDAExecutionProvider", source, number)
+        told["user_compute_stream"] = str(self._handle)
+        self._session = open_session(
+            content, where, "cuda", threads, {"CUDAExecutionProvider": told}
+        )
         self.inputs, self.outputs = tensors_of(self._session)
         shapes = {}
         for spec in (*self.inputs, *self.outputs):
             known = tuple(d for d in spec.shape if d is not None)
             if len(known) != len(spec.shape):
-                raise EngineError("has sizes that vary", where=str(source))
+                raise EngineError("has sizes that vary", where=where)
             shapes[spec.name] = known
         # The copies of results wait for the stream: a run need not.
         self._run_options = ort.RunOptions()
