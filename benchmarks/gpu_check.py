@@ -82,6 +82,9 @@ def main() -> int:
         results[name] = run(name, args, limit)
         failed = results[name].get("error")
         say(start, f"{name}: {failed or 'done'} in {results[name]['seconds']:.1f} s")
+        if crashed := results[name].get("crashed"):  # they would take the others along
+            kept = [f for f in args.features.split(";") if f not in crashed]
+            args.features = ";".join(kept)
         write(args.out, results)
     return 0 if all("error" not in r for r in results.values()) else 3
 
@@ -91,7 +94,8 @@ def run(name: str, args: argparse.Namespace, limit: float) -> dict[str, Any]:
     done = args.work / f"{name}.json"
     done.unlink(missing_ok=True)
     log, begun = args.out / "gpu_check.log", time.monotonic()
-    command = [sys.executable, "-u", __file__, *sys.argv[1:], "--stage", name]
+    command = [sys.executable, "-u", __file__, *sys.argv[1:]]
+    command += ["--features", args.features, "--stage", name]
     found: dict[str, Any] = {}
     with log.open("a") as file:
         file.write(f"===== {name}\n")

@@ -93,27 +93,40 @@ def half(args: argparse.Namespace) -> dict[str, Any]:
 
 def contract(args: argparse.Namespace) -> dict[str, Any]:
     """The tests that every backend is held to, on this one."""
-    summary = {}
-    for name, value in _features(args):
+    summary: dict[str, str] = {}
+    crashed: list[str] = []
+
+    def test(name: str, value: str) -> None:
         command = [
             *(sys.executable, "-m", "pytest", "-q", "-x" if args.quick else "--maxfail=30"),
             *("-p", "no:cacheprovider", "tests/runtime/test_engine_contract.py"),
             *("tests/runtime/test_buffers.py", "tests/runtime/test_quiet.py", "--tb=short"),
             *("-k", f"{args.backend} or tf32 or gpu or beside_pytorch or real_one"),
         ]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, VARIABLE: value},
+        where = {"cwd": ROOT, "env": {**os.environ, VARIABLE: value}}
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=90, check=False, **where
+            )
+        except subprocess.TimeoutExpired:
+            summary[name] = "not done within 90 s"
+            crashed.append(name)
+            return
+        print(
+            f"----- {name}: {done.returncode}", done.stdout[-9000:], done.stderr[-3000:], flush=True
         )
-        print(name, done.stdout[-9000:], done.stderr[-3000:])
         summary[name] = (done.stdout.strip().splitlines() or ["nothing"])[-1]
-        _keep(args, "contract", {"summary": summary})
-    return {"summary": summary}
+        if done.returncode < 0:
+            summary[name] += f", ended by signal {-done.returncode}"
+            crashed.append(name)
+        _keep(args, "contract", {"summary": summary, "crashed": crashed})
+
+    workers = [threading.Thread(target=test, args=one) for one in _features(args)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return {"summary": summary, "crashed": crashed}
 
 
 def parity(args: argparse.Namespace) -> dict[str, Any]:
