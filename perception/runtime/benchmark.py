@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from perception.errors import EngineError
+from perception.errors import ConfigError, EngineError
 from perception.frame import Frame, Sample, subset_name, subsets_of
-from perception.geometry.camera import CameraModel
-from perception.geometry.transforms import RigidTransform
 from perception.runtime.pipeline import Pipeline
+from perception.sensors.registry import kind_of
 
 
 def synthetic_frame(pipeline: Pipeline, seed: int) -> Frame:
     """A frame of random but plausible content for every sensor of the pipeline, at its grid's size.
 
     Inference takes as long whatever the pictures show; what follows it may not, see `measure`.
+
+    Raises:
+        ConfigError: a kind gives no example.
     """
     rng = np.random.default_rng(seed)
     grid = pipeline.manifest.inputs.grid
     size = (grid.height, grid.width)
-    camera = CameraModel(
-        grid.width, grid.height, grid.width, grid.width, grid.width / 2, grid.height / 2
-    )
     samples: dict[str, Sample] = {}
     for sensor, kind in pipeline.kinds.items():
-        about: dict[str, Any] = {}
-        if kind == "rgb":
-            data = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-        elif kind == "depth":
-            data = rng.uniform(1, 5, size).astype(np.float32)
-        elif kind == "thermal":
-            data, about = rng.integers(0, 250, size).astype(np.float32), {"unit": "counts8"}
-        else:
-            # Already in the camera's axes, spread over its field of view like a 64-beam turn.
-            data = rng.uniform((-10, -2, 2, 0), (10, 2, 40, 1), (60_000, 4)).astype(np.float32)
-            about = {"camera": camera, "extrinsics": RigidTransform.identity()}
-        samples[sensor] = Sample(kind, data, seed, **about)
+        example = kind_of(kind).example
+        if example is None:
+            raise ConfigError(f"kind '{kind}' gives no example to measure with", where=sensor)
+        samples[sensor] = replace(example(size, rng), stamp_ns=seed, sensor=sensor)
     return Frame(samples, seed)
 
 

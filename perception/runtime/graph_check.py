@@ -7,47 +7,53 @@ understood it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perception.errors import BundleError
 from perception.files.limits import MAX_TENSOR_BYTES
 from perception.runtime.manifest import BundleManifest
-from perception.runtime.onnx_file import FLOAT32, GraphInfo, size_of
-from perception.runtime.wiring import PRESENCE
+from perception.runtime.onnx_file import GraphInfo, dtype_name, size_of
+from perception.runtime.wiring import PRESENCE, composed
 from perception.tasks.registry import TASKS
 from perception.tasks.task import Shape
+
+TYPES = ("float32", "uint8", "int32")
+"""What tensors between graphs, and those that kinds of sensors make, may be."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a graph takes and gives, all float32.
+    """What a graph takes and gives.
 
     Attributes:
         inputs, outputs: shapes by name; None where the graph does not tell.
         where: names the graph in errors.
+        types: of inputs and outputs, by name; one that is not in it may be of any type.
     """
 
     inputs: Mapping[str, Shape | None]
     outputs: Mapping[str, Shape | None]
     where: str
+    types: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(info: GraphInfo, where: str) -> Signature:
         """That of a file.
 
         Raises:
-            BundleError: a tensor is not float32, has a name twice, or is impossibly large.
+            BundleError: a tensor is not of one of `TYPES`, has a name twice, or is impossibly large.
         """
         for tensors, kind in ((info.inputs, "input"), (info.outputs, "output")):
             names = [t.name for t in tensors]
             for tensor in tensors:
-                if tensor.dtype != FLOAT32:
-                    raise BundleError(f"{kind} {tensor.name} is not float32", where=where)
+                if (found := dtype_name(tensor.dtype)) not in TYPES:
+                    line = f"{kind} {tensor.name} is not float32, but {found}"
+                    raise BundleError(line, where=where, hint=f"one of {', '.join(TYPES)}")
                 if names.count(tensor.name) > 1:
                     raise BundleError(f"{kind} {tensor.name} is there twice", where=where)
-        return Signature(
-            {t.name: t.shape for t in info.inputs}, {t.name: t.shape for t in info.outputs}, where
-        ).bounded()
+        inputs, outputs = ({t.name: t.shape for t in own} for own in (info.inputs, info.outputs))
+        types = {t.name: dtype_name(t.dtype) for t in (*info.inputs, *info.outputs)}
+        return Signature(inputs, outputs, where, types).bounded()
 
     def bounded(self) -> Signature:
         """Itself.
@@ -77,18 +83,21 @@ def check_modular(
     Raises:
         BundleError: the first difference, with the graph that it is in.
     """
-    wiring, features = manifest.wiring, dict[str, Shape | None]()
+    wiring, features, types = manifest.wiring, dict[str, Shape | None](), dict[str, str]()
     for name, spec in manifest.inputs.items():
         encoder = encoders[spec.encoder]
-        tensors = {tensor: (1, *own.shape) for tensor, own in spec.tensors.items()}
-        _check_inputs(encoder, wiring.feeds(name, tensors))
+        shapes = {tensor: (1, *own.shape) for tensor, own in spec.tensors.items()}
+        dtypes = {tensor: own.dtype for tensor, own in spec.tensors.items()}
+        _check_inputs(encoder, wiring.feeds(name, shapes), wiring.feeds(name, dtypes))
         if not encoder.outputs:
             raise BundleError("gives nothing", where=encoder.where)
         own = wiring.features(name, encoder.outputs)
         for feature in sorted(own.keys() & {*features, PRESENCE}):
             raise BundleError(f"another graph gives {feature} too", where=encoder.where)
         features.update(own)
-    _check_inputs(fuser, {**features, PRESENCE: (len(wiring.presence),)})
+        given = {n: encoder.types[n] for n in encoder.outputs if n in encoder.types}
+        types.update(wiring.features(name, given))
+    _check_inputs(fuser, {**features, PRESENCE: (len(wiring.presence),)}, types)
     _check_outputs(manifest, fuser)
 
 
@@ -100,9 +109,13 @@ def check_composed(
     Raises:
         BundleError: the first difference.
     """
-    wanted: dict[str, Shape | None] = {n: manifest.inputs.input_shape(n) for n in names}
+    wanted, types = dict[str, Shape | None](), dict[str, str]()
+    for name in names:
+        for tensor, spec in manifest.inputs[name].tensors.items():
+            wanted[composed(name, tensor)] = (1, *spec.shape)
+            types[composed(name, tensor)] = spec.dtype
     count = len(manifest.graphs.presence)
-    _check_inputs(graph, {**wanted, PRESENCE: (count,)} if presence else wanted)
+    _check_inputs(graph, {**wanted, PRESENCE: (count,)} if presence else wanted, types)
     _check_outputs(manifest, graph)
 
 
@@ -119,7 +132,10 @@ def expected_outputs(manifest: BundleManifest, found: Collection[str] = ()) -> d
     return wanted
 
 
-def _check_inputs(graph: Signature, wanted: Mapping[str, Shape | None]) -> None:
+def _check_inputs(
+    graph: Signature, wanted: Mapping[str, Shape | None], types: Mapping[str, str]
+) -> None:
+    """`types` that are not given are float32."""
     for name in sorted(wanted.keys() - graph.inputs.keys()):
         raise BundleError(f"has no input {name}", where=graph.where)
     for name in sorted(graph.inputs.keys() - wanted.keys()):
@@ -130,6 +146,9 @@ def _check_inputs(graph: Signature, wanted: Mapping[str, Shape | None]) -> None:
                 f"takes {name} of shape {shape_text(graph.inputs[name])}, not {shape_text(shape)}",
                 where=graph.where,
             )
+        wanted_type = types.get(name, "float32")
+        if (found := graph.types.get(name, wanted_type)) != wanted_type:
+            raise BundleError(f"input {name} is not {wanted_type}, but {found}", where=graph.where)
 
 
 def _check_outputs(manifest: BundleManifest, graph: Signature) -> None:
@@ -142,6 +161,13 @@ def _check_outputs(manifest: BundleManifest, graph: Signature) -> None:
                 f"{shape_text(shape)}",
                 where=graph.where,
             )
+    ours = [name for name, spec in manifest.tasks.items() if name in TASKS.own]
+    grid = (manifest.inputs.grid.height, manifest.inputs.grid.width)
+    for task in ours:  # a plug-in's may decode integers, too
+        for name in TASKS[task].form(manifest.tasks[task], grid, graph.outputs):
+            if graph.types.get(name, "float32") != "float32":
+                line = f"output {name} is not float32, but {graph.types[name]}"
+                raise BundleError(line, where=graph.where)
 
 
 def fits(found: Shape | None, wanted: Shape | None) -> bool:

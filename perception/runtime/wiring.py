@@ -19,6 +19,11 @@ FUSER, PRESENCE, IMAGE = "fuser", "presence", "image"
 V = TypeVar("V")
 
 
+def composed(name: str, tensor: str = IMAGE) -> str:
+    """What one graph for several inputs calls a tensor of one of them: its `image` as the input."""
+    return name if tensor == IMAGE else f"{name}.{tensor}"
+
+
 @dataclass(frozen=True)
 class Wiring:
     """The names of what goes from input to encoder to fuser.

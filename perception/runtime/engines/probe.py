@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.preprocess.contract import PreprocessContract
+from perception.preprocess.contract import InputSpec, PreprocessContract
+from perception.preprocess.sample import preprocess_sample
 from perception.runtime.engines.base import Engine, Tensor
-from perception.runtime.wiring import FUSER, PRESENCE, Wiring
+from perception.runtime.wiring import FUSER, IMAGE, PRESENCE, Wiring
+
+Given = Any  # Tensor | Mapping[str, NDArray[Any]]; most callers know which
+"""What an input's encoder takes: its `image`, or tensors by name."""
 
 _CELL = 32
 
@@ -22,41 +27,52 @@ TINY_GRAPH = bytes.fromhex(
 """An ONNX model of one operator, Relu on float32 (1, 1, 2, 2), to try a backend with no other package."""
 
 
-def probe_inputs(contract: PreprocessContract, seed: int = 0) -> dict[str, Tensor]:
-    """Smooth random network inputs (1, C, H, W) by input, the same on every machine.
+def probe_inputs(contract: PreprocessContract, seed: int = 0) -> dict[str, Given]:
+    """Smooth random network inputs by input, the same on every machine.
 
     Blotches rather than white noise: pictures are smooth, and noise drives a network into regions
     where it never works.
+
+    Returns:
+        (1, C, H, W) of an input that takes a picture; else tensors by name, those of the kind's example.
     """
     rng = np.random.default_rng(seed)
-    inputs: dict[str, Tensor] = {}
-    for name in contract.names:
-        _, channels, height, width = contract.input_shape(name)
-        coarse = rng.normal(size=(height // _CELL + 1, width // _CELL + 1, channels))
-        fine = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-        planes = fine.reshape(height, width, channels).transpose(2, 0, 1)
-        inputs[name] = np.ascontiguousarray(planes)[None]
-    return inputs
+    return {name: _probe(spec, rng) for name, spec in contract.items()}
+
+
+def _probe(input: InputSpec, rng: np.random.Generator) -> Given:
+    tensors = input.tensors
+    if set(tensors) != {IMAGE} or tensors[IMAGE].dtype != "float32":
+        if input.sensor.example is None:
+            return {n: np.zeros((1, *t.shape), t.dtype) for n, t in tensors.items()}
+        return preprocess_sample(
+            input.sensor.example((input.view.height, input.view.width), rng), input
+        )
+    channels, height, width = tensors[IMAGE].shape
+    coarse = rng.normal(size=(height // _CELL + 1, width // _CELL + 1, channels))
+    fine = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    planes = fine.reshape(height, width, channels).transpose(2, 0, 1)
+    return np.ascontiguousarray(planes)[None]
 
 
 def run_all(
-    engines: Mapping[str, Engine], inputs: Mapping[str, Tensor], wiring: Wiring
+    engines: Mapping[str, Engine], inputs: Mapping[str, Given], wiring: Wiring
 ) -> dict[str, Tensor]:
     """The fuser's outputs for all inputs.
 
     Args:
         engines: by encoder, and `fuser`.
-        inputs: (1, C, H, W) by input.
+        inputs: by input, (1, C, H, W) or tensors by name.
         wiring: the bundle's.
     """
     feeds: dict[str, Tensor] = {PRESENCE: wiring.present(inputs)}
-    for name, image in inputs.items():
-        given = engines[wiring.encoders[name]].run(wiring.feeds(name, image))
-        feeds.update(wiring.features(name, given))
+    for name, given in inputs.items():
+        outputs = engines[wiring.encoders[name]].run(wiring.feeds(name, given))
+        feeds.update(wiring.features(name, outputs))
     return engines[FUSER].run(feeds)
 
 
-def time_all(engines: Mapping[str, Engine], inputs: Mapping[str, Tensor], wiring: Wiring) -> float:
+def time_all(engines: Mapping[str, Engine], inputs: Mapping[str, Given], wiring: Wiring) -> float:
     """Milliseconds of one `run_all`."""
     start = time.perf_counter_ns()
     run_all(engines, inputs, wiring)

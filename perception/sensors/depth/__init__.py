@@ -7,6 +7,7 @@ from perception.sensors.depth.picture import draw
 from perception.sensors.depth.preprocess import (
     DepthSpec,
     check,
+    example,
     normalize,
     refuse_blind,
     resample,
@@ -38,4 +39,5 @@ DEPTH = SensorKind(
     remarks=remarks,
     ros_types=ROS_TYPES,
     check=check,
+    example=example,
 )

@@ -85,6 +85,11 @@ def check(sample: Sample, thresholds: Any) -> Content:
     return "ok" if valid.mean() >= thresholds.min_valid_share else "dark"
 
 
+def example(size: tuple[int, int], rng: np.random.Generator) -> Sample:
+    """Random but plausible."""
+    return Sample("depth", rng.uniform(1, 5, size).astype(np.float32))
+
+
 def normalize_depth(depth_m: Float, spec: DepthSpec, out: Float | None = None) -> Float:
     """(H, W) metres to (2, H, W): scaled inverse depth in 0..1, and validity."""
     out = np.empty((2, *depth_m.shape), np.float32) if out is None else out

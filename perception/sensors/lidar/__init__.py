@@ -7,6 +7,7 @@ from perception.sensors.lidar.faults import FAULTS, apply, augment
 from perception.sensors.lidar.preprocess import (
     LidarSpec,
     check,
+    example,
     normalize,
     refuse_blind,
     resample,
@@ -37,4 +38,5 @@ LIDAR = SensorKind(
     from_file=from_file,
     ros_types=ROS_TYPES,
     check=check,
+    example=example,
 )

@@ -11,8 +11,10 @@ from pydantic import Field
 
 from perception.errors import BlindError, CalibrationError, InputError
 from perception.frame import Sample, is_return, scale_intensity
+from perception.geometry.camera import CameraModel
 from perception.geometry.grid import GridMap, ViewSpec
 from perception.geometry.projection import project_lidar
+from perception.geometry.transforms import RigidTransform
 from perception.sensors.images import one_image
 from perception.sensors.kind import (
     Content,
@@ -159,6 +161,15 @@ def _cloud_hint(points: NDArray[np.generic]) -> str:
 def check(sample: Sample, thresholds: Any) -> Content:
     """Dark with too few returns."""
     return "ok" if np.count_nonzero(is_return(sample.data)) >= thresholds.min_points else "dark"
+
+
+def example(size: tuple[int, int], rng: np.random.Generator) -> Sample:
+    """Random but plausible."""
+    # Already in the camera's axes, spread over its field of view like a 64-beam turn.
+    height, width = size
+    camera = CameraModel(width, height, width, width, width / 2, height / 2)
+    data = rng.uniform((-10, -2, 2, 0), (10, 2, 40, 1), (60_000, 4)).astype(np.float32)
+    return Sample("lidar", data, camera=camera, extrinsics=RigidTransform.identity())
 
 
 def normalize_lidar(

@@ -4,7 +4,15 @@ from perception.sensors.drawing import draw_picture
 from perception.sensors.kind import SensorKind
 from perception.sensors.rgb.decode import ROS_TYPES, from_array, from_file, from_message, remarks
 from perception.sensors.rgb.faults import FAULTS, apply, augment
-from perception.sensors.rgb.preprocess import RgbSpec, check, normalize, resample, tensors, validate
+from perception.sensors.rgb.preprocess import (
+    RgbSpec,
+    check,
+    example,
+    normalize,
+    resample,
+    tensors,
+    validate,
+)
 
 __all__ = ["RGB", "RgbSpec"]
 
@@ -27,4 +35,5 @@ RGB = SensorKind(
     remarks=remarks,
     ros_types=ROS_TYPES,
     check=check,
+    example=example,
 )

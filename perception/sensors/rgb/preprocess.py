@@ -57,6 +57,12 @@ def check(sample: Sample, thresholds: Any) -> Content:
     return "saturated" if bright > thresholds.saturated_share else "ok"
 
 
+def example(size: tuple[int, int], rng: np.random.Generator) -> Sample:
+    """Random but plausible."""
+    data = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    return Sample("rgb", data)
+
+
 def normalize_rgb(image: NDArray[np.uint8], spec: RgbSpec, out: Float | None = None) -> Float:
     """(H, W, 3) uint8 RGB to (3, H, W) float32, (value - mean) / std per channel."""
     height, width = image.shape[:2]

@@ -15,6 +15,7 @@ from perception.sensors.thermal.preprocess import (
     ThermalRule,
     ThermalSpec,
     check,
+    example,
     normalize,
     resample,
     tensors,
@@ -43,4 +44,5 @@ THERMAL = SensorKind(
     remarks=remarks,
     ros_types=ROS_TYPES,
     check=check,
+    example=example,
 )

@@ -85,6 +85,12 @@ def check(sample: Sample, thresholds: Any) -> Content:
     return "saturated" if share > thresholds.saturated_share else "ok"
 
 
+def example(size: tuple[int, int], rng: np.random.Generator) -> Sample:
+    """Random but plausible."""
+    data = rng.integers(0, 250, size).astype(np.float32)
+    return Sample("thermal", data, unit="counts8")
+
+
 def _limits(values: Float, valid: NDArray[np.bool_], rule: ThermalRule) -> tuple[float, float]:
     if rule.kind == "linear":
         return rule.low, rule.high
