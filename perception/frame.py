@@ -114,7 +114,7 @@ def check_least_range(least_range_m: float) -> None:
         InputError: it is negative or not finite.
     """
     if not 0 <= least_range_m < np.inf:
-        raise InputError(f"least range of {least_range_m} m", where="lidar")
+        raise InputError(f"least range of {least_range_m} m")
 
 
 def is_return(points: NDArray[Any], least_range_m: float = LEAST_RANGE_M) -> NDArray[np.bool_]:

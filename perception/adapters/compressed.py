@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.adapters.image import Bytes, RawImage, byte_view, decode_compressed, decode_rgb
+from perception.adapters.image import Bytes, RawImage, byte_view, decode_colors, decode_compressed
 from perception.adapters.pictures import single_channel
 from perception.adapters.rvl import decode_rvl
 from perception.errors import EncodingError
@@ -53,7 +53,7 @@ def colors_of(image: NDArray[Any], format: str) -> NDArray[np.uint8]:
         pattern = mosaic.rstrip("0123456789")
         raw = np.ascontiguousarray(image, image.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         height, width = image.shape
-        return decode_rgb(RawImage(height, width, f"{pattern}{8 * image.dtype.itemsize}", raw))
+        return decode_colors(RawImage(height, width, f"{pattern}{8 * image.dtype.itemsize}", raw))
     if image.dtype != np.uint8:
         image = (image >> 8).astype(np.uint8)
     return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)

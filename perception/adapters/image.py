@@ -195,7 +195,7 @@ RGB_DECODERS: dict[str, Decoder] = {
 }
 
 
-def decode_rgb(raw: RawImage) -> NDArray[np.uint8]:
+def decode_colors(raw: RawImage) -> NDArray[np.uint8]:
     """Decode a color or gray image to (H, W, 3) uint8 R, G, B.
 
     `rgb8` comes back as a view of the message.  `8UC3`, `8UC4` and their like of 16 bits are read in

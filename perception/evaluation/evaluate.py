@@ -8,7 +8,7 @@ from typing import Any
 from perception.data.base import Recording, RecordingInfo, Truth
 from perception.errors import ConfigError
 from perception.frame import Frame, subset_name
-from perception.preprocess.sample import source_size
+from perception.sensors.registry import kind_of
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
@@ -69,7 +69,7 @@ class Scorer:
         if shown is not None and not self._sees_labels(self._views.get(shown, shown)):
             truth = Truth()
         own = result.samples.get(shown or "")
-        size = None if own is None else source_size(own)
+        size = None if own is None else kind_of(own.kind).source_size(own)
         judged = [m.add(result.values.get(n), truth, size) for n, m in meters.items()]
         return any(judged)  # after all of them have counted it
 

@@ -14,6 +14,7 @@ from perception.geometry.frames import FrameTree
 from perception.geometry.rig import Rig, load_rig
 from perception.geometry.transforms import RigidTransform
 from perception.sensors.names import has_picture
+from perception.sensors.registry import kind_of
 
 _SAME_VIEW = 0.02
 """Largest difference of two views that pass for one, as a share of the picture's size."""
@@ -111,6 +112,16 @@ class LiveCalibration:
             self._choose(sensor, sample.data.shape[:2])
             self._compare(sensor, sample.frame_id)
             return replace(sample, camera=self.camera(sensor))
+        try:
+            return self._projected(sample)
+        except CalibrationError:
+            if kind_of(sample.kind).projected:
+                raise
+            return sample  # of points that are not projected nothing need be known
+
+    def _projected(self, sample: Sample) -> Sample:
+        """Points with the camera that they are projected into, and where they sit to it."""
+        sensor = sample.sensor
         target = self._target(sensor)
         camera = self.camera(target)
         if camera is None:

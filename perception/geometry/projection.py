@@ -60,7 +60,7 @@ def project_lidar(
         InputError: the cloud has another shape.
     """
     if points.ndim != 2 or points.shape[1] < 3:
-        raise InputError(f"cloud has shape {points.shape}, expected (N, 3 or more)", where="lidar")
+        raise InputError(f"cloud has shape {points.shape}, expected (N, 3 or more)")
     rows, flat, square = _visible(points, camera, extrinsics, height, width)
     nearest = np.full(height * width, np.inf, np.float32)
     np.minimum.at(nearest, flat, square)

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as npst
 
 import perception
 from perception import sample_of
-from perception.adapters.image import RGB_DECODERS, RawImage, decode_rgb
+from perception.adapters.image import RGB_DECODERS, RawImage, decode_colors
 from perception.errors import AnySenseError, EncodingError, InputError
 from perception.frame import KINDS, Sample
 from perception.geometry.camera import CameraModel
@@ -78,7 +78,7 @@ def test_an_array_is_what_the_message_of_its_bytes_is(encoding: str) -> None:
             assert f"is not {encoding}" in _said("rgb", array, encoding)
             continue
         tried.append(channels)
-        assert np.array_equal(found.data, decode_rgb(RawImage(6, 8, encoding, array.tobytes())))
+        assert np.array_equal(found.data, decode_colors(RawImage(6, 8, encoding, array.tobytes())))
         for other in (array.astype(array.dtype.newbyteorder(">")), np.asfortranarray(array)):
             assert np.array_equal(sample_of("rgb", other, encoding).data, found.data)
         wrong = array.astype(np.uint16 if dtype is np.uint8 else np.uint8)

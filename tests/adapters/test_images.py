@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception.adapters import RawImage, decode_compressed, decode_rgb
+from perception.adapters import RawImage, decode_colors, decode_compressed
 from perception.adapters.image import RGB_DECODERS
 from perception.errors import AnySenseError, EncodingError, InputError
 from perception.sensors.depth.decode import decode_depth, depth_from_array
@@ -31,20 +31,22 @@ def test_color_layouts_with_row_padding(encoding: str, stored: np.ndarray, paddi
     rows = np.ascontiguousarray(stored).reshape(6, -1)
     rows = np.pad(rows, ((0, 0), (0, padding)))
     raw = RawImage(6, 8, encoding, rows.tobytes(), rows.shape[1])
-    assert np.array_equal(decode_rgb(raw), PICTURE)
+    assert np.array_equal(decode_colors(raw), PICTURE)
 
 
 def test_rgb8_is_a_view() -> None:
     data = np.ascontiguousarray(PICTURE).tobytes()
-    assert np.shares_memory(decode_rgb(RawImage(6, 8, "rgb8", data)), np.frombuffer(data, np.uint8))
+    assert np.shares_memory(
+        decode_colors(RawImage(6, 8, "rgb8", data)), np.frombuffer(data, np.uint8)
+    )
 
 
 def test_gray_images() -> None:
     gray = PICTURE[..., 0].copy()
-    assert np.array_equal(decode_rgb(RawImage(6, 8, "mono8", gray.tobytes()))[..., 2], gray)
+    assert np.array_equal(decode_colors(RawImage(6, 8, "mono8", gray.tobytes()))[..., 2], gray)
     wide = (gray.astype(">u2") << 8) | 7
     raw = RawImage(6, 8, "mono16", wide.astype(">u2").tobytes(), is_bigendian=True)
-    assert np.array_equal(decode_rgb(raw)[..., 1], gray)
+    assert np.array_equal(decode_colors(raw)[..., 1], gray)
 
 
 @pytest.mark.parametrize(("encoding", "order"), [("yuv422", (1, 0)), ("yuv422_yuy2", (0, 1))])
@@ -52,7 +54,7 @@ def test_yuv_order(encoding: str, order: tuple[int, int]) -> None:
     pixels = np.empty((2, 4, 2), np.uint8)
     pixels[..., order[0]] = 200  # luma: bright
     pixels[..., order[1]] = 128  # chroma: neutral
-    got = decode_rgb(RawImage(2, 4, encoding, pixels.tobytes()))
+    got = decode_colors(RawImage(2, 4, encoding, pixels.tobytes()))
     assert np.ptp(got) <= 2
     assert got.min() > 190
 
@@ -63,7 +65,7 @@ def test_bayer_patterns_give_back_a_plain_color(pattern: str) -> None:
     mosaic = np.empty((8, 8), np.uint8)
     for i, letter in enumerate(pattern):
         mosaic[i // 2 :: 2, i % 2 :: 2] = color[letter]
-    got = decode_rgb(RawImage(8, 8, f"bayer_{pattern}8", mosaic.tobytes()))
+    got = decode_colors(RawImage(8, 8, f"bayer_{pattern}8", mosaic.tobytes()))
     assert got[4, 4].tolist() == [200, 100, 30]
 
 
@@ -107,7 +109,7 @@ def test_thermal_units() -> None:
         decode_thermal(RawImage(1, 2, "mono8", b"\1\2"), unit="centikelvin")
 
 
-@pytest.mark.parametrize("decode", [decode_rgb, decode_depth, decode_thermal])
+@pytest.mark.parametrize("decode", [decode_colors, decode_depth, decode_thermal])
 def test_unknown_encodings_are_named(decode) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(EncodingError, match="jpeg2000"):
         decode(RawImage(2, 2, "jpeg2000", b"1234"))
@@ -125,7 +127,7 @@ def test_any_message_decodes_or_gives_a_typed_error(
     encoding: str, height: int, width: int, step: int, data: bytes, big: bool
 ) -> None:
     raw = RawImage(height, width, encoding, data, step, big)
-    for decode in (decode_rgb, decode_depth, decode_thermal):
+    for decode in (decode_colors, decode_depth, decode_thermal):
         try:
             decode(raw)
         except AnySenseError as error:

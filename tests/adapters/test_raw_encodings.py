@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.adapters import RawImage, decode_rgb
+from perception.adapters import RawImage, decode_colors
 from perception.errors import AnySenseError, EncodingError, InputError
 from perception.files.limits import MAX_PIXELS
 from perception.sensors.depth.decode import decode_depth
@@ -49,11 +49,11 @@ def test_every_planar_encoding_gives_the_same_picture(
     for encoding in ("nv12", "nv21", "nv24"):
         data, step = planes(rgb, encoding, padding)
         raw = RawImage(*rgb.shape[:2], encoding, data, step)
-        got[encoding] = decode_rgb(raw).astype(int)
-        assert np.array_equal(decode_rgb(RawImage(*rgb.shape[:2], encoding, data + b"tail", step)),
+        got[encoding] = decode_colors(raw).astype(int)
+        assert np.array_equal(decode_colors(RawImage(*rgb.shape[:2], encoding, data + b"tail", step)),
                               got[encoding])  # fmt: skip
         with pytest.raises(InputError, match="bytes"):
-            decode_rgb(RawImage(*rgb.shape[:2], encoding, data[: -2 * step - 1], step))
+            decode_colors(RawImage(*rgb.shape[:2], encoding, data[: -2 * step - 1], step))
     assert np.abs(got["nv12"] - rgb).max() <= 4
     assert np.array_equal(got["nv12"], got["nv21"])
     assert np.abs(got["nv12"] - got["nv24"]).max() <= 2
@@ -61,7 +61,7 @@ def test_every_planar_encoding_gives_the_same_picture(
 
 def test_nv24_rows_have_twice_the_step_for_chroma() -> None:
     data = bytes([235] * 3 + [9] * 2) + bytes([128] * 6 + [9] * 4)
-    got = decode_rgb(RawImage(1, 3, "nv24", data, 5))
+    got = decode_colors(RawImage(1, 3, "nv24", data, 5))
     assert got.tolist() == [[[255] * 3] * 3]
 
 
@@ -70,7 +70,7 @@ def test_nv24_rows_have_twice_the_step_for_chroma() -> None:
 )
 def test_odd_sizes_have_no_chroma(encoding: str, size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="even sizes"):
-        decode_rgb(RawImage(*size, encoding, bytes(100)))
+        decode_colors(RawImage(*size, encoding, bytes(100)))
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -82,7 +82,7 @@ def test_odd_sizes_have_no_chroma(encoding: str, size: tuple[int, int]) -> None:
 def test_color_of_16_bits(encoding: str, order: tuple[int, ...], big: bool) -> None:
     rgba = np.random.default_rng(0).integers(0, 65536, (3, 5, 4)).astype(">u2" if big else "<u2")
     data = np.ascontiguousarray(rgba[..., list(order)]).tobytes()
-    got = decode_rgb(RawImage(3, 5, encoding, data, is_bigendian=big))
+    got = decode_colors(RawImage(3, 5, encoding, data, is_bigendian=big))
     assert np.array_equal(got, rgba[..., :3] // 256)
 
 
@@ -94,7 +94,7 @@ def test_mosaics_of_16_bits(pattern: str, big: bool) -> None:
     for i, letter in enumerate(pattern):
         mosaic[i // 2 :: 2, i % 2 :: 2] = color[letter] * 256 + 77
     data = mosaic.astype(">u2" if big else "<u2").tobytes()
-    got = decode_rgb(RawImage(8, 8, f"bayer_{pattern}16", data, is_bigendian=big))
+    got = decode_colors(RawImage(8, 8, f"bayer_{pattern}16", data, is_bigendian=big))
     assert got.shape == (8, 8, 3) and got.dtype == np.uint8
     assert got[4, 4].tolist() == [200, 100, 30]
 
@@ -103,14 +103,14 @@ def test_mosaics_of_16_bits(pattern: str, big: bool) -> None:
 @pytest.mark.parametrize("bits", [8, 16])
 def test_mosaics_need_neighbors(size: tuple[int, int], bits: int) -> None:
     with pytest.raises(InputError, match="too small"):
-        decode_rgb(RawImage(*size, f"bayer_rggb{bits}", bytes(64)))
-    assert decode_rgb(RawImage(4, 4, f"bayer_rggb{bits}", bytes(64))).shape == (4, 4, 3)
+        decode_colors(RawImage(*size, f"bayer_rggb{bits}", bytes(64)))
+    assert decode_colors(RawImage(4, 4, f"bayer_rggb{bits}", bytes(64))).shape == (4, 4, 3)
 
 
 @pytest.mark.parametrize("encoding", ["mono8", "rgb8", "bayer_rggb16", "nv12", "nv24", "32FC1"])
 @pytest.mark.parametrize("step", [2**31 - 1, 2**32 - 1])
 def test_a_step_of_gigabytes_costs_nothing(encoding: str, step: int) -> None:
-    decode = decode_depth if encoding == "32FC1" else decode_rgb
+    decode = decode_depth if encoding == "32FC1" else decode_colors
     if encoding in ("mono8", "rgb8", "32FC1"):
         data = b"\0\0\x80\x3f"
         got = decode(RawImage(1, 1, encoding, data, step))
@@ -121,9 +121,12 @@ def test_a_step_of_gigabytes_costs_nothing(encoding: str, step: int) -> None:
 
 def test_the_last_row_may_lack_its_padding() -> None:
     data = b"\1\2\3--\4\5\6"
-    assert decode_rgb(RawImage(2, 3, "mono8", data, 5))[..., 0].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert decode_colors(RawImage(2, 3, "mono8", data, 5))[..., 0].tolist() == [
+        [1, 2, 3],
+        [4, 5, 6],
+    ]
     with pytest.raises(InputError, match="needs 3 bytes a row, has step 5 and 7 bytes"):
-        decode_rgb(RawImage(2, 3, "mono8", data[:-1], 5))
+        decode_colors(RawImage(2, 3, "mono8", data[:-1], 5))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_the_last_row_may_lack_its_padding() -> None:
 )
 def test_impossible_sizes_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="pixels"):
-        decode_rgb(RawImage(*size, "mono8", b"\0" * 64))
+        decode_colors(RawImage(*size, "mono8", b"\0" * 64))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_any_planes_decode_or_give_one_line(
     # A mosaic of 2x2 has no neighbors to take the other colors from.
     whole = step is None and data is None and height >= 4 and width >= 4
     decoded = 0
-    for decode in (decode_rgb, decode_thermal):
+    for decode in (decode_colors, decode_thermal):
         try:
             image = decode(RawImage(height, width, encoding, content, row))
         except AnySenseError as error:
@@ -204,7 +207,7 @@ def test_the_primaries_of_bt601(
         "nv21": [y] * 4 + [v, u],
         "nv24": [y] * 4 + [u, v] * 4,
     }.get(encoding, [u, y, v, y] * 2 if encoding in ("uyvy", "yuv422") else [y, u, y, v] * 2)
-    got = decode_rgb(RawImage(2, 2, encoding, bytes(data))).astype(int)
+    got = decode_colors(RawImage(2, 2, encoding, bytes(data))).astype(int)
     assert np.abs(got - rgb).max() <= 1
 
 
@@ -221,15 +224,15 @@ def test_the_primaries_of_bt601(
     ],
 )
 def test_how_many_bytes_a_row_needs(encoding: str, packed: int) -> None:
-    assert decode_rgb(RawImage(2, 3, encoding, bytes(2 * packed))).shape == (2, 3, 3)
+    assert decode_colors(RawImage(2, 3, encoding, bytes(2 * packed))).shape == (2, 3, 3)
     for step, size in ((packed - 1, 2 * packed), (packed, 2 * packed - 1), (0, 2 * packed - 1)):
         with pytest.raises(InputError, match=f"needs {packed} bytes a row"):
-            decode_rgb(RawImage(2, 3, encoding, bytes(size), step))
+            decode_colors(RawImage(2, 3, encoding, bytes(size), step))
 
 
 def test_data_must_be_bytes() -> None:
     for data in ("text", [1, 2, 3], None, 7):
         with pytest.raises(InputError, match="expected bytes"):
-            decode_rgb(RawImage(1, 1, "mono8", data))  # type: ignore[arg-type]
+            decode_colors(RawImage(1, 1, "mono8", data))  # type: ignore[arg-type]
     for kind in (bytes, bytearray, memoryview, lambda b: np.frombuffer(b, np.uint8)):
-        assert decode_rgb(RawImage(1, 1, "mono8", kind(b"\7"))).tolist() == [[[7, 7, 7]]]
+        assert decode_colors(RawImage(1, 1, "mono8", kind(b"\7"))).tolist() == [[[7, 7, 7]]]

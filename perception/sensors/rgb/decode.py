@@ -14,7 +14,7 @@ from perception.adapters.compressed import (
     is_depth_transport,
 )
 from perception.adapters.files import naming, picture_of, picture_remarks
-from perception.adapters.image import RGB_DECODERS, RawImage, decode_rgb
+from perception.adapters.image import RGB_DECODERS, RawImage, decode_colors
 from perception.adapters.messages import COMPRESSED, IMAGE, raw_of, type_of
 from perception.errors import EncodingError, InputError
 from perception.files.text import read_bytes
@@ -33,7 +33,7 @@ def from_array(array: NDArray[Any], hints: Hints) -> Sample:
 def from_message(message: Any, hints: Hints) -> Sample:
     """An `Image` or `CompressedImage`."""
     if type_of(message) == IMAGE:
-        return Sample("rgb", decode_rgb(raw_of(message)), encoding=message.encoding)
+        return Sample("rgb", decode_colors(raw_of(message)), encoding=message.encoding)
     if is_depth_transport(message.format):
         raise EncodingError(f"format '{message.format}' is depth, expected colors")
     image = decode_compressed_image(message.data, message.format)
@@ -86,4 +86,4 @@ def _colors(array: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
     height, width = array.shape[:2]
     rows = np.ascontiguousarray(array, dtype.newbyteorder("<")).reshape(height, -1)
     raw = RawImage(height, width, encoding, rows.view(np.uint8).reshape(-1), rows.strides[0])
-    return decode_rgb(raw)
+    return decode_colors(raw)
