@@ -8,10 +8,10 @@ from typing import Any
 from perception.data.base import Recording, RecordingInfo, Truth
 from perception.errors import ConfigError
 from perception.frame import Frame, subset_name
-from perception.sensors.registry import kind_of
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
+from perception.sensors.registry import kind_of
 from perception.tasks.registry import TASKS, parts_of
 from perception.tasks.task import Meter
 

@@ -16,6 +16,10 @@ import perception
 from perception import plugins
 from perception.errors import AnySenseError, BundleError, InputError
 from perception.frame import Frame, Sample, in_order
+from perception.geometry.camera import CameraModel
+from perception.geometry.live import LiveCalibration
+from perception.geometry.rig import Rig, SensorCalibration
+from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.sample import empty_tensors, preprocess_sample
 from perception.runtime.benchmark import measure
@@ -175,6 +179,20 @@ def test_it_is_measured_and_probed_with_its_example(tmp_path: Path) -> None:
     probed = probe_inputs(pipeline.manifest.inputs)
     assert probed["left"]["place"].dtype == np.int32 and probed["left"]["strength"].any()
     assert isinstance(probed["rgb"], np.ndarray)
+
+
+@pytest.mark.usefixtures("brought")
+def test_a_rig_and_live_calibration_take_it_with_or_without_a_place() -> None:
+    sample = frame("left")["left"]
+    live = LiveCalibration(kinds={"rgb": "rgb", "left": "echoes"})
+    assert live.attach(sample) is sample  # it is not projected: nothing need be known
+    camera = CameraModel(64, 48, 50.0, 50.0, 32.0, 24.0)
+    place = RigidTransform.identity()
+    rig = Rig(
+        {"rgb": SensorCalibration(camera), "left": SensorCalibration(None, place, kind="echoes")}
+    )
+    assert rig.cameras == ["rgb"]
+    assert rig.attach(sample).extrinsics is not None
 
 
 @pytest.mark.usefixtures("brought")
