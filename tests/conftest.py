@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread per operator: tests run on shared machines, where waiting threads cost more than they give.
@@ -12,7 +13,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ANYSENSE_CACHE"] = tempfile.mkdtemp(prefix="anysense-tests-")
 
 import pytest
+from distributions import written
 from hypothesis import HealthCheck, settings
+
+from perception import plugins
+from perception.sensors.registry import KINDS
 
 # Machines that run tests are busy: how long an example takes says nothing about the code.
 settings.register_profile("anysense", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -118,3 +123,20 @@ def real_data() -> Path:
     if not (REAL_DATA / "nyuv2").is_dir():
         pytest.skip("no real recordings here; set ANYSENSE_DATA")
     return REAL_DATA
+
+
+@pytest.fixture
+def laser(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The kind `laser` of `laser_kind.py`, as if installed; the folder of its distribution."""
+    site = written(
+        tmp_path_factory.mktemp("laser"),
+        "brings_laser",
+        {"anysense.sensors": {"laser": "laser_kind:LASER"}},
+    )
+    monkeypatch.syspath_prepend(str(site))
+    plugins.plugins.cache_clear()
+    yield site
+    plugins.plugins.cache_clear()
+    KINDS._loaded.pop("laser", None)

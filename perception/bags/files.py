@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from perception.adapters.messages import TF
+from perception.adapters.outgoing import check_stamp
 from perception.bags.messages import (
     ROSBAGS,
     BagMessage,
     Codec,
     camera_message,
-    check_stamp,
     sample_message,
     transforms_message,
     typestore,
@@ -31,7 +31,7 @@ _NAMED = 12
 
 def sensor_topic(sensor: str, kind: str) -> str:
     """The topic of a sensor's samples."""
-    return f"/sensors/{sensor}/{'points' if kind == 'lidar' else 'image_raw'}"
+    return f"/sensors/{sensor}/{'image_raw' if kind_of(kind).has_picture else 'points'}"
 
 
 TOPICS: dict[Kind, str] = {kind: sensor_topic(kind, kind) for kind in KINDS}
@@ -63,7 +63,7 @@ def messages_of(recording: Recording, codec: Codec = ROSBAGS) -> Iterator[BagMes
                 mounted.add(sensor)
                 mount = (REFERENCE_FRAME, frame_id, sample.extrinsics)
                 yield transforms_message(TF_STATIC, [mount], sample.time_ns, codec)
-            if sample.camera is not None and sample.kind != "lidar":
+            if sample.camera is not None and kind_of(sample.kind).has_picture:
                 topic = info_topic(sensor)
                 yield camera_message(topic, sample.camera, sample.time_ns, frame_id, codec)
             yield sample_message(sensor_topic(sensor, sample.kind), sample, frame_id, codec)

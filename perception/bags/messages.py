@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
-from perception.adapters.messages import CAMERA_INFO, CLOUD, IMAGE, TF
+from perception.adapters.messages import CAMERA_INFO, TF
+from perception.adapters.outgoing import Types, header
 from perception.errors import DataError, EncodingError
 from perception.extras import require
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
-
-_FLOAT32 = 7
-_SECONDS = range(-(2**31), 2**31)
-_ENCODINGS = {"counts8": ("mono8", "u1"), "counts16": ("mono16", "u2")}
+from perception.sensors.registry import KINDS, kind_of
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,20 @@ def typestore() -> Any:
     return get_typestore(Stores.ROS2_HUMBLE)
 
 
-class Codec(Protocol):
-    """Makes and serializes messages: `Rosbags`, or a ROS installation's own classes."""
+def _store_of(type_name: str) -> Any:
+    """The definitions, with those of the kind that this type is of, if no standard message is."""
+    store = typestore()
+    if type_name not in store.types:
+        from rosbags.typesys import get_types_from_msg
 
-    def make(self, type_name: str, **fields: Any) -> Any:
-        """A message of a type such as `sensor_msgs/msg/Image`; arrays come as numpy arrays."""
+        for kind in KINDS.values():
+            for name, text in kind.ros_definitions.items() if type_name in kind.ros_types else ():
+                store.register(get_types_from_msg(text, name))
+    return store
+
+
+class Codec(Types, Protocol):
+    """Makes and serializes messages: `Rosbags`, or a ROS installation's own classes."""
 
     def serialize(self, message: Any, type_name: str) -> bytes:
         """The message in CDR."""
@@ -66,84 +73,28 @@ class Rosbags:
 
     def make(self, type_name: str, **fields: Any) -> Any:
         """A message with these fields."""
-        return typestore().types[type_name](**fields)
+        return _store_of(type_name).types[type_name](**fields)
 
     def serialize(self, message: Any, type_name: str) -> bytes:
         """The message in CDR."""
-        return bytes(typestore().serialize_cdr(message, type_name))
+        return bytes(_store_of(type_name).serialize_cdr(message, type_name))
 
 
 ROSBAGS = Rosbags()
 
 
-def check_stamp(stamp_ns: int, *, where: str = "") -> None:
-    """Refuse a stamp that no ROS message can have.
+def sample_message(topic: str, sample: Sample, frame_id: str, codec: Codec = ROSBAGS) -> BagMessage:
+    """A sample as its kind writes it, see `SensorKind.to_message`.
 
     Raises:
-        DataError: its seconds do not fit 32 bits.
+        DataError: its kind writes no messages, or its stamp is no time of one.
     """
-    if stamp_ns // 1_000_000_000 not in _SECONDS:
-        raise DataError(
-            f"stamp {stamp_ns} ns is no time of a ROS message",
-            where=where,
-            hint="their seconds have 32 bits: 1901 to 2038",
-        )
-
-
-def _header(codec: Codec, stamp_ns: int, frame_id: str) -> Any:
-    check_stamp(stamp_ns, where=frame_id)
-    sec, nanosec = divmod(stamp_ns, 1_000_000_000)
-    stamp = codec.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
-    return codec.make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
-
-
-def sample_message(topic: str, sample: Sample, frame_id: str, codec: Codec = ROSBAGS) -> BagMessage:
-    """A sample as `Image` or `PointCloud2`: rgb8, 32FC1 metres, mono8 / mono16 / 32FC1 kelvin, xyzi."""
-    if sample.kind == "lidar":
-        return _cloud(topic, sample, frame_id, codec)
-    encoding, kind = "32FC1", "f4"
-    if sample.kind == "rgb":
-        encoding, kind = "rgb8", "u1"
-    elif sample.kind == "thermal":
-        encoding, kind = _ENCODINGS.get(sample.unit, (encoding, kind))
-    pixels = sample.data
-    if kind != "f4" and pixels.dtype != np.dtype(kind):
-        pixels = np.nan_to_num(pixels).round().clip(0, np.iinfo(kind).max)
-    pixels = np.ascontiguousarray(pixels, kind)
-    height, width = pixels.shape[:2]
-    message = codec.make(
-        IMAGE,
-        header=_header(codec, sample.time_ns, frame_id),
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=0,
-        step=pixels.nbytes // height,
-        data=pixels.reshape(-1).view(np.uint8),
-    )
-    return BagMessage(topic, IMAGE, sample.time_ns, codec.serialize(message, IMAGE))
-
-
-def _cloud(topic: str, sample: Sample, frame_id: str, codec: Codec) -> BagMessage:
-    points = np.ascontiguousarray(sample.data[:, :4], np.float32)
-    names = ("x", "y", "z", "intensity")[: points.shape[1]]
-    fields = [
-        codec.make("sensor_msgs/msg/PointField", name=n, offset=4 * i, datatype=_FLOAT32, count=1)
-        for i, n in enumerate(names)
-    ]
-    message = codec.make(
-        CLOUD,
-        header=_header(codec, sample.time_ns, frame_id),
-        height=1,
-        width=len(points),
-        fields=fields,
-        is_bigendian=False,
-        point_step=4 * len(names),
-        row_step=4 * len(names) * len(points),
-        data=points.reshape(-1).view(np.uint8),
-        is_dense=True,
-    )
-    return BagMessage(topic, CLOUD, sample.time_ns, codec.serialize(message, CLOUD))
+    own = kind_of(sample.kind)
+    if own.to_message is None or not own.ros_types:
+        raise DataError(f"no {own.name} is written to messages", where=topic)
+    message = own.to_message(replace(sample, frame_id=frame_id), codec)
+    name = own.ros_types[0]
+    return BagMessage(topic, name, sample.time_ns, codec.serialize(message, name))
 
 
 def camera_message(
@@ -162,7 +113,7 @@ def camera_message(
     )
     message = codec.make(
         CAMERA_INFO,
-        header=_header(codec, stamp_ns, frame_id),
+        header=header(codec, stamp_ns, frame_id),
         height=camera.height,
         width=camera.width,
         distortion_model="plumb_bob" if none else camera.distortion_model,
@@ -191,7 +142,7 @@ def transforms_message(
         found.append(
             codec.make(
                 "geometry_msgs/msg/TransformStamped",
-                header=_header(codec, stamp_ns, parent),
+                header=header(codec, stamp_ns, parent),
                 child_frame_id=child,
                 transform=codec.make(
                     "geometry_msgs/msg/Transform",
@@ -210,6 +161,6 @@ def parse(message: BagMessage) -> Any:
         EncodingError: the bytes are no message of that type.
     """
     try:
-        return typestore().deserialize_cdr(message.data, message.type)
+        return _store_of(message.type).deserialize_cdr(message.data, message.type)
     except Exception as error:  # whatever cut-off bytes lead the parser to
         raise EncodingError(f"no {message.type}", where=message.topic) from error

@@ -72,7 +72,7 @@ class Playback:
         self._beats = 0
         self._infos: dict[str, list[str]] = {}
         for sensor, topic in topics.items():
-            pixels = self.kinds[sensor] != "lidar"
+            pixels = kind_of(self.kinds[sensor]).has_picture
             for info in {_info_beside(topic), info_topic(sensor)} if pixels else ():
                 self._infos.setdefault(info, []).append(sensor)
         # One camera_info beside two image topics may be of either.
@@ -86,7 +86,7 @@ class Playback:
             EngineError: the backend failed.
         """
         with open_bag(path) as bag:
-            if "lidar" in self.kinds.values():
+            if not all(kind_of(kind).has_picture for kind in self.kinds.values()):
                 self._static_transforms(bag)
             yield from self._play(bag)
 

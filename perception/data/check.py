@@ -6,9 +6,9 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,16 +19,12 @@ from perception.data.folder import RIG, FolderRecording
 from perception.data.layout import FRAMES, parse_frames
 from perception.errors import AnySenseError, DataError
 from perception.files.listing import same_name, stem_of, visible_files
-from perception.frame import Kind, Sample
+from perception.frame import Sample
 from perception.geometry.rig import Rig, load_rig
-
-PLAUSIBLE_DEPTH_M = (0.15, 150.0)
-"""Median depths outside this are taken for a wrong scale."""
+from perception.sensors.kind import Inspection
+from perception.sensors.registry import kind_of
 
 _TRUTH = ("labels", "boxes", "boxes3d")
-PLAUSIBLE_KELVIN = (220.0, 420.0)
-CENTIKELVIN = "counts look like temperatures in 0.01 K: thermal_unit: centikelvin?"
-_FARTHEST_MEDIAN_M = 400.0
 _RATES = 8.0  # by so much the frames' rate may differ from the one that is said
 _UNITS = {"nanoseconds": 1, "microseconds": 10**3, "milliseconds": 10**6, "seconds": 10**9}
 _FIT = 100.0  # and by so much if the unit is another
@@ -84,9 +80,12 @@ def check_folder(
 
 def _fault(error: AnySenseError, root: Path, where: str) -> Finding:
     """What was raised, its place told from `root` on."""
-    place = error.where.removeprefix(f"{root}/") or where
+    return Finding("error", error.where.removeprefix(f"{root}/") or where, _told(error))
+
+
+def _told(error: AnySenseError) -> str:
     hint = f" ({error.hint})" if error.hint else ""
-    return Finding("error", place, " ".join(f"{error.message}{hint}".split()))
+    return " ".join(f"{error.message}{hint}".split())
 
 
 class _Findings:
@@ -134,7 +133,7 @@ def check_recording(
             before = frame.stamp_ns
             for sensor, sample in frame.items():
                 with found.reported(f"{sensor}/{name}"):
-                    for text in _CHECKS[sample.kind](sample):
+                    for text in _inspected(sample).errors:
                         found.add("error", f"{sensor}/{name}", text)
         with found.reported(f"truth of {name}"):
             truth = recording.truth(index)
@@ -159,8 +158,7 @@ class _FolderCheck(_Findings):
         super().__init__(recording.root)
         self.recording = recording
         self.layout = recording.layout
-        self.medians: dict[str, list[float]] = {}
-        self.floats: set[str] = set()
+        self.kept: dict[str, list[Any]] = {}
         self.labeled = False
         self.label_files = 0
         self.black_and_white: list[str] = []
@@ -251,27 +249,24 @@ class _FolderCheck(_Findings):
     def _sample(self, where: str, sample: Sample) -> None:
         own, sensor = self.recording.sensors[sample.sensor], sample.sensor
         size = (own.height, own.width)
-        if sample.kind != "lidar" and sample.data.shape[:2] != size:
+        if kind_of(sample.kind).has_picture and sample.data.shape[:2] != size:
             got = f"{sample.data.shape[1]}x{sample.data.shape[0]}"
             self.add("error", where, f"image is {got}, dataset.yaml says {size[1]}x{size[0]}")
         self._camera(sample)
-        for text in _CHECKS[sample.kind](sample):
+        found = _inspected(sample)
+        for text in found.errors:
             if text != _MISSES or not self._seen_elsewhere(sample):
                 self.add("error", where, text)
-        if sample.kind == "depth":
-            finite = sample.data[np.isfinite(sample.data)]
-            if finite.size:
-                self.medians.setdefault(sensor, []).append(float(np.median(finite)))
-            self.floats |= {sensor} if "FC1" in sample.encoding else set()
-        low, high = PLAUSIBLE_KELVIN
-        if sample.unit == "counts16" and low <= 0.01 * float(np.median(sample.data)) <= high:
-            self.remarks.setdefault((sensor, CENTIKELVIN), []).append(where.rpartition("/")[2])
+        if found.kept is not None:
+            self.kept.setdefault(sensor, []).append(found.kept)
+        for text in found.remarks:
+            self.remarks.setdefault((sensor, text), []).append(where.rpartition("/")[2])
 
     def _seen_elsewhere(self, sample: Sample) -> bool:
         """Whether another camera than the labeled one sees a cloud."""
         rig = self.recording.rig
         placed = [n for n in rig.cameras if rig.sensors[n].camera and rig.sensors[n].pose]
-        return any(not _check_lidar(rig.attach(sample, into=name)) for name in placed)
+        return any(not _misses(rig.attach(sample, into=name)) for name in placed)
 
     def _remarks(self, sample: Sample, name: str) -> None:
         """What is to be known of a file that is right, once for all files of which it is true."""
@@ -287,7 +282,7 @@ class _FolderCheck(_Findings):
         if camera is None or sensor in self.cameras:
             return
         shape = (self.layout.height, self.layout.width)
-        if sample.kind != "lidar":
+        if kind_of(sample.kind).has_picture:
             shape = sample.data.shape[:2]
         if (camera.height, camera.width) != shape:
             self.cameras.add(sensor)
@@ -334,15 +329,9 @@ class _FolderCheck(_Findings):
 
     def whole(self) -> None:
         """What only all frames together tell."""
-        low, high = PLAUSIBLE_DEPTH_M
-        for sensor, medians in self.medians.items():
-            median = float(np.median(medians))
-            if low <= median <= high:
-                continue
-            why = "metres stored as millimetres?" if median < low else "too large a scale?"
-            what = "Floats must be metres" if sensor in self.floats else "Set depth_scale"
-            text = f"median depth over all frames is {median:.4g} m: {why} {what}"
-            self.add("error", sensor, text)
+        for sensor, kept in self.kept.items():
+            for text in kind_of(self.recording.info.sensors[sensor]).judge(kept):
+                self.add("error", sensor, text)
         if self.label_files and not self.labeled:
             self.add("error", "labels", f"every pixel is {IGNORE_LABEL}, which means ignore")
         if self.black_and_white and len(self.layout.seg_classes) > 1:
@@ -354,42 +343,27 @@ class _FolderCheck(_Findings):
             self.add("warning", f"{folder}/{names[0]}{more}", text)
 
 
-def _check_rgb(sample: Sample) -> list[str]:
-    return ["image is all one value"] if np.ptp(sample.data) == 0 else []
+def _inspected(sample: Sample) -> Inspection:
+    """What its kind says of a sample; if it finds no mistake, whether points meet their camera's picture."""
+    own = kind_of(sample.kind)
+    if own.inspect is None:
+        try:
+            own.validate(sample)
+        except AnySenseError as error:
+            return Inspection((_told(error),))
+        return Inspection()
+    found = own.inspect(sample)
+    if found.errors or not own.projected or not (missed := _misses(sample)):
+        return found
+    return replace(found, errors=(missed,))
 
 
-def _check_depth(sample: Sample) -> list[str]:
-    return [] if np.isfinite(sample.data).any() else ["no valid depth"]
-
-
-def _check_thermal(sample: Sample) -> list[str]:
-    finite = sample.data[np.isfinite(sample.data)]
-    if not finite.size:
-        return ["no valid value"]
-    low, high = PLAUSIBLE_KELVIN
-    if sample.unit == "kelvin" and not low <= float(np.median(finite)) <= high:
-        return [f"median temperature is {float(np.median(finite)):.1f} K: is thermal_unit right?"]
-    return []
-
-
-def _check_lidar(sample: Sample) -> list[str]:
-    if len(sample.data) == 0:
-        return ["cloud is empty"]
-    away = float(np.median(np.linalg.norm(sample.data[:, :3], axis=1)))
-    if away > _FARTHEST_MEDIAN_M:
-        return [f"median range is {away:.4g} m: are these millimetres?"]
+def _misses(sample: Sample) -> str:
+    """Why points are not seen by the camera that they are projected into; empty where they are."""
     if sample.camera is None or sample.extrinsics is None:
-        return [f"no calibration for {sample.sensor} in rig.yaml"]
+        return f"no calibration for {sample.sensor} in rig.yaml"
     optical = sample.extrinsics.apply(sample.data[:, :3])
     uv, valid = sample.camera.project(optical)
     inside = valid & (uv >= 0).all(axis=1)
     inside &= (uv[:, 0] < sample.camera.width) & (uv[:, 1] < sample.camera.height)
-    return [] if inside.any() else [_MISSES]
-
-
-_CHECKS: dict[Kind, Callable[[Sample], list[str]]] = {
-    "rgb": _check_rgb,
-    "depth": _check_depth,
-    "thermal": _check_thermal,
-    "lidar": _check_lidar,
-}
+    return "" if inside.any() else _MISSES

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.adapters.files import CLOUD_SUFFIXES, load_sample
+from perception.adapters.files import load_sample
 from perception.data.base import Boxes, Recording, RecordingInfo, Truth
 from perception.data.files import read_labels, read_yolo_boxes
 from perception.data.layout import (
@@ -23,32 +23,22 @@ from perception.data.layout import (
     FRAMES,
     FolderInfo,
     FrameRow,
-    SensorInfo,
     check_id,
     read_frames,
     read_info,
 )
 from perception.data.layout import folder_info as folder_info
-from perception.errors import CalibrationError, DataError
+from perception.errors import CalibrationError, DataError, InputError
 from perception.files.listing import SampleFolder, same_name
 from perception.files.writing import AppendedFile, write_image, write_text, write_yaml, writing
-from perception.frame import LEAST_RANGE_M, Frame, Kind, Sample
+from perception.frame import Frame, Kind, Sample
 from perception.geometry.rig import Rig, load_rig, save_rig
-from perception.sensors.kind import Hints
+from perception.sensors.registry import kind_of
 
 RIG = "rig.yaml"
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-SUFFIXES: dict[Kind, tuple[str, ...]] = {
-    "rgb": _IMAGE_SUFFIXES,
-    "depth": (".png", ".npy", ".tif", ".tiff"),
-    "thermal": (*_IMAGE_SUFFIXES, ".npy", ".tif", ".tiff"),
-    "lidar": CLOUD_SUFFIXES,
-}
 _TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), "boxes3d": (".yaml",)}
 _VALIDATION_EVERY = 5
 _SAME_VIEW = np.cos(np.radians(15.0))  # of two cameras' optical axes
-WRITTEN_UNIT: Literal["centikelvin"] = "centikelvin"
-"""What `FolderWriter` stores temperatures in, whatever else may be read."""
 
 
 class FolderRecording(Recording):
@@ -95,7 +85,8 @@ class FolderRecording(Recording):
         placed = labeled is not None and labeled.camera is not None and labeled.pose is not None
         self._into = info.labels_of if placed and info.labels_of != rig.reference else ""
         self.sensors = {name: self.layout.of(name) for name in info.sensors}
-        suffixes = {name: SUFFIXES[own.kind] for name, own in self.sensors.items()}
+        self._raw = {name: own.raw for name, own in self.sensors.items()}
+        suffixes = {name: _suffixes(own.kind) for name, own in self.sensors.items()}
         suffixes |= _TRUTH_SUFFIXES
         self.files = {folder: SampleFolder(root / folder, own) for folder, own in suffixes.items()}
         for sensor in self.silent() if opened and rows else ():
@@ -136,7 +127,7 @@ class FolderRecording(Recording):
         path = self.files[sensor].find(name)
         if path is None:
             return None
-        loaded = self._load(self.sensors[sensor], path)
+        loaded = load_sample(self.info.sensors[sensor], path, self._raw[sensor])
         return self.rig.attach(replace(loaded, sensor=sensor, stamp_ns=stamp_ns), self._into)
 
     def _refuse_other_size(self, sample: Sample, name: str) -> None:
@@ -144,35 +135,25 @@ class FolderRecording(Recording):
 
         Labels are compared with results of another size, but of another shape they cannot be.
         """
-        own = self.sensors[sample.sensor]
+        own, kind = self.sensors[sample.sensor], kind_of(sample.kind)
         assert own.height is not None and own.width is not None
-        height, width = sample.data.shape[:2]
-        if sample.kind == "lidar":
-            if sample.camera is None:
-                return
+        if kind.has_picture:
+            height, width = sample.data.shape[:2]
+        elif kind.projected and sample.camera is not None:
             height, width = sample.camera.height, sample.camera.width
+        else:
+            return
         alike = abs(height * own.width - width * own.height) <= max(height, width)
         if (height, width) == (own.height, own.width) or (alike and not self._has_boxes):
             return
         if self._has_boxes or self._has_labels:
-            what = "is projected into" if sample.kind == "lidar" else "is"
+            what = "is" if kind.has_picture else "is projected into"
             size = f"{own.width}x{own.height}"
             raise DataError(
                 f"{what} {width}x{height} pixels, labels and boxes are of {size}",
                 where=str(self.root / sample.sensor / name),
                 hint="height and width in dataset.yaml are those of all pictures without their own",
             )
-
-    @staticmethod
-    def _load(own: SensorInfo, path: Path) -> Sample:
-        least = LEAST_RANGE_M if own.lidar_least_range_m is None else own.lidar_least_range_m
-        hints = Hints(
-            unit=own.thermal_unit or "auto",
-            least_range_m=least,
-            columns=own.lidar_columns,
-            scale=own.depth_scale,
-        )
-        return load_sample(own.kind, path, hints)
 
     def truth(self, index: int) -> Truth:
         name = self.ids[index]
@@ -207,6 +188,34 @@ class FolderRecording(Recording):
         return read_yolo_boxes(self.files["boxes"].file(name), size, self.det_table.ids)
 
 
+def _suffixes(kind: Kind) -> tuple[str, ...]:
+    """Of the files of a kind."""
+    own = kind_of(kind)
+    if not own.suffixes or own.from_file is None:
+        raise DataError(f"no {kind} is read from files", where="sensors")
+    return own.suffixes
+
+
+def _in_file_units(info: FolderInfo, where: str) -> FolderInfo:
+    """What is said of the files that are to be written, in the unit that each kind writes.
+
+    Raises:
+        DataError: another unit is said, or a kind writes no files.
+    """
+    for name in dict.fromkeys(sensor.kind for sensor in info.sensors.values()):
+        kind = kind_of(name)
+        if kind.to_file is None or not kind.suffixes:
+            raise DataError(f"no {name} is written to files", where=where)
+        own = [info.of(sensor) for sensor in info.sensors if info.sensors[sensor].kind == name]
+        units = {sensor.raw.unit or "auto" for sensor in own} if kind.file_unit else set[str]()
+        if units == {"auto"}:
+            info = info.in_unit(name, kind.file_unit)
+        elif others := ", ".join(sorted(units - {kind.file_unit})):
+            what = f"{name} is written in {kind.file_unit}, {name}_unit says {others}"
+            raise DataError(what, where=where)
+    return info
+
+
 class FolderWriter:
     """Writes a recording in the folder format; use as a context manager.
 
@@ -219,8 +228,8 @@ class FolderWriter:
         rig: becomes `rig.yaml`.
 
     Raises:
-        DataError: the folder already holds files, cannot be written (also from `add`), or `info` says
-            another thermal unit than `WRITTEN_UNIT` (`auto` becomes it).
+        DataError: the folder already holds files, cannot be written (also from `add`), a kind writes no
+            files, or `info` says another unit than its (`auto` becomes it).
     """
 
     def __init__(self, root: Path, info: FolderInfo, rig: Rig | None = None) -> None:
@@ -229,13 +238,7 @@ class FolderWriter:
             raise DataError("is a file; expected a folder", where=str(root))
         if self.root.exists() and any(self.root.iterdir()):
             raise DataError("exists and is not empty", where=str(root), hint="choose another --out")
-        units = {s.thermal_unit for s in map(info.of, info.sensors) if s.kind == "thermal"}
-        if units == {"auto"}:
-            info, units = info.model_copy(update={"thermal_unit": WRITTEN_UNIT}), {WRITTEN_UNIT}
-        if units - {WRITTEN_UNIT}:
-            said = ", ".join(sorted(map(str, units)))
-            what = f"thermal is written in {WRITTEN_UNIT}, thermal_unit says {said}"
-            raise DataError(what, where=str(root))
+        info = _in_file_units(info, str(root))
         self.info = info
         self._sensors = {name: info.of(name) for name in info.sensors}
         self._seg, self._det = info.tables
@@ -295,18 +298,14 @@ class FolderWriter:
 
     def _sample(self, sensor: str, name: str, values: NDArray[Any]) -> None:
         own = self._sensors[sensor]
-        if own.kind == "rgb":
-            self._image(sensor, name, values)
-        elif own.kind == "depth":
-            steps = np.nan_to_num(values / own.depth_scale, posinf=0.0, neginf=0.0).round()
-            steps[(steps < 0) | (steps > 65535)] = 0  # what 16 bits cannot hold is no return
-            self._image(sensor, name, steps.astype(np.uint16))
-        elif own.kind == "thermal":
-            steps = np.nan_to_num(values * 100.0)
-            self._image(sensor, name, steps.round().clip(0, 65535).astype(np.uint16))
-        else:
-            with writing(self.root / sensor / f"{name}.npz", sync=False) as partial:
-                np.savez_compressed(partial, points=values.astype(np.float32))
+        kind = kind_of(own.kind)
+        assert kind.to_file is not None  # see _in_file_units
+        path = self.root / sensor / f"{name}{kind.suffixes[0]}"
+        try:
+            with writing(path, sync=False) as partial:
+                kind.to_file(Sample(kind.name, values, sensor=sensor), partial, own.raw)
+        except (DataError, InputError) as error:
+            raise DataError(error.message, where=str(path), hint=error.hint) from error
 
     def _append(self, *row: object) -> None:
         line = io.StringIO()

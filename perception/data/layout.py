@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,7 +20,9 @@ from perception.files.listing import same_name
 from perception.files.text import read_csv, read_yaml
 from perception.frame import KINDS, LEAST_RANGE_M
 from perception.runtime.manifest import ClassSpec
+from perception.sensors.kind import Hints
 from perception.sensors.names import is_kind, kinds
+from perception.sensors.registry import kind_of
 
 DESCRIPTION, FRAMES = "dataset.yaml", "frames.csv"
 SCHEMA = 2
@@ -38,6 +40,17 @@ def _known(kind: str) -> str:
     return kind
 
 
+class HintFields(BaseModel):
+    """`Hints` of a sensor whose kind has no fields of its own in `SensorInfo`, as a plug-in's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unit: str | None = None
+    least_range_m: _Range | None = None
+    columns: _Columns | None = None
+    scale: _Scale | None = None
+
+
 class SensorInfo(BaseModel):
     """A sensor of `dataset.yaml`, its kind alone or with what is otherwise than the recording says."""
 
@@ -50,6 +63,7 @@ class SensorInfo(BaseModel):
     thermal_unit: _Unit | None = None
     lidar_columns: _Columns | None = None
     lidar_least_range_m: _Range | None = None
+    hints: HintFields | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -58,11 +72,21 @@ class SensorInfo(BaseModel):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> SensorInfo:
-        for field in sorted(self.model_fields_set - {"kind"}):
-            owner = field.partition("_")[0]
-            if owner != self.kind and (owner in KINDS or self.kind == "lidar"):
-                raise ValueError(f"a {self.kind} sensor has no {field}")
+        own = kind_of(self.kind)
+        known = {f"{own.name}_{hint}" for hint in own.hints} | {"kind", "hints"}
+        known |= {"height", "width"} if own.has_picture else set()
+        given = self.hints.model_fields_set if self.hints is not None else set[str]()
+        for field in [*sorted(self.model_fields_set - known), *sorted(given - set(own.hints))]:
+            raise ValueError(f"a {self.kind} sensor has no {field}")
         return self
+
+    @property
+    def raw(self) -> Hints:
+        """What its files do not say themselves."""
+        names = {f.name for f in fields(Hints)} & set(kind_of(self.kind).hints)
+        own = {name: getattr(self, f"{self.kind}_{name}", None) for name in names}
+        own |= {} if self.hints is None else self.hints.model_dump()
+        return Hints(**{name: value for name, value in own.items() if value is not None})
 
 
 class FolderInfo(BaseModel):
@@ -127,7 +151,21 @@ class FolderInfo(BaseModel):
         """What is so of a sensor, by its own fields or else those of the recording."""
         own = self.sensors[sensor]
         bare = [field for field in SensorInfo.model_fields if getattr(own, field) is None]
-        return own.model_copy(update={field: getattr(self, field) for field in bare})
+        return own.model_copy(update={field: getattr(self, field, None) for field in bare})
+
+    def in_unit(self, kind: str, unit: str) -> FolderInfo:
+        """The same with all sensors of a kind in this unit."""
+        if f"{kind}_unit" in FolderInfo.model_fields:
+            return self.model_copy(update={f"{kind}_unit": unit})
+        sensors = {
+            name: own.model_copy(
+                update={"hints": (own.hints or HintFields()).model_copy(update={"unit": unit})}
+            )
+            if own.kind == kind
+            else own
+            for name, own in self.sensors.items()
+        }
+        return self.model_copy(update={"sensors": sensors, "schema_version": 2})
 
     @property
     def tables(self) -> tuple[ClassTable, ClassTable]:

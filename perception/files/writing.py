@@ -172,6 +172,23 @@ def write_image(
     Raises:
         AnySenseError: of the class `error`: it cannot be encoded or written.
     """
+    content = image_bytes(image, Path(path).suffix, parameters, error=error, where=str(path))
+    write_bytes(path, content, error=error, sync=sync)
+
+
+def image_bytes(
+    image: NDArray[Any],
+    suffix: str,
+    parameters: list[int] | None = None,
+    *,
+    error: type[AnySenseError] = DataError,
+    where: str = "",
+) -> bytes:
+    """A picture encoded by the suffix of its file; see `write_image`.
+
+    Raises:
+        AnySenseError: of the class `error`: it cannot be encoded.
+    """
     try:
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[..., 0]
@@ -179,15 +196,15 @@ def write_image(
             image = cv2.cvtColor(
                 image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
             )
-        done, content = cv2.imencode(Path(path).suffix, image, parameters or [])
+        done, content = cv2.imencode(suffix, image, parameters or [])
     except cv2.error as problem:
         raise error(
-            f"a {image.dtype} image of shape {image.shape} cannot be written as {Path(path).suffix}",
-            where=str(path),
+            f"a {image.dtype} image of shape {image.shape} cannot be written as {suffix}",
+            where=where,
         ) from problem
     if not done:
-        raise error("cannot be encoded", where=str(path))
-    write_bytes(path, content.tobytes(), error=error, sync=sync)
+        raise error("cannot be encoded", where=where)
+    return content.tobytes()
 
 
 class AppendedFile:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.errors import CalibrationError, InputError
+from perception.files.writing import image_bytes
 from perception.frame import Sample, shape_hint
 from perception.geometry.grid import GridMap, ViewSpec
 from perception.sensors.kind import Grid, TensorSpec, size_of_picture
 
 if TYPE_CHECKING:
     from perception.preprocess.contract import InputSpec
+
+
+def png_bytes(image: NDArray[Any]) -> bytes:
+    """A picture as PNG; (H, W) or (H, W, 3) of 8 or 16 bit."""
+    return image_bytes(image, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 3])
 
 
 def one_image(channels: int, view: ViewSpec) -> dict[str, TensorSpec]:

@@ -7,7 +7,7 @@ A sample takes this road: `from_array`, `from_message` or `from_file` -> `valida
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
@@ -98,6 +98,21 @@ class Hints:
     m_per_count8: float | None = None
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What is to be said of a sample of a recording.
+
+    Attributes:
+        errors: mistakes that make it useless.
+        remarks: what may be wrong; told once for all samples of which it is true.
+        kept: for `SensorKind.judge`; None for nothing.
+    """
+
+    errors: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    kept: Any = None
+
+
 def _by_layout(sample: Sample) -> tuple[int, int] | None:
     """Stands for one of the functions below, see `SensorKind.__post_init__`."""
     raise NotImplementedError
@@ -143,12 +158,17 @@ class SensorKind:
         from_file: (path, hints) -> `Sample`.
         remarks: (path) -> what a user should know of a file that could be read.
         ros_types: message types that `from_message` takes, the usual one first.
+        ros_definitions: texts of .msg files by type, of types that are none of ROS's common interfaces.
         suffixes: of its files, the one that is written first.
+        file_unit: in which `to_file` writes, where there are several `units`.
         check: (sample, thresholds) -> `Content`; the thresholds are `health`, or the pipeline's
             `HealthConfig` where that is None.
         health: thresholds of its own.
-        to_file: (sample, path), the inverse of `from_file`.
-        to_message: (sample, types) -> the inverse of `from_message`.
+        to_file: (sample, path, hints), the inverse of `from_file`; in `file_unit`.
+        inspect: (sample) -> `Inspection`, for `anysense data check`; what `validate` says where it is None.
+        judge: (what `inspect` kept of all samples of a sensor) -> what is wrong with the sensor.
+        to_message: (sample, types) -> the inverse of `from_message`, of the first of `ros_types`; see
+            `adapters.outgoing`.
         draw: (sample) -> (H, W, 3) uint8 RGB for people; by default see `sensors.drawing`.
         warp: (grid, geometry) -> `Grid`, how training moves it.
         apply: (fault, sample or grid, layer, severity, rng) -> the same, spoilt; severity 1 to 5.
@@ -180,10 +200,14 @@ class SensorKind:
     from_file: Callable[[Any, Hints], Sample] | None = None
     remarks: Callable[[Any], list[str]] = lambda path: []
     ros_types: tuple[str, ...] = ()
+    ros_definitions: Mapping[str, str] = field(default_factory=dict)
     suffixes: tuple[str, ...] = ()
+    file_unit: str = ""
     check: Callable[[Sample, Any], Content] = _ok
     health: Any = None
-    to_file: Callable[[Sample, Any], None] | None = None
+    to_file: Callable[[Sample, Any, Hints], None] | None = None
+    inspect: Callable[[Sample], Inspection] | None = None
+    judge: Callable[[list[Any]], list[str]] = lambda kept: []
     to_message: Callable[[Sample, Any], Any] | None = None
     draw: Callable[[Sample], NDArray[np.uint8]] | None = None
     warp: Callable[[Grid, Any], Grid] | None = None

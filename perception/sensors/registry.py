@@ -9,7 +9,7 @@ import numpy as np
 
 from perception.frame import Sample, check_name
 from perception.plugins import Registry
-from perception.sensors.kind import Grid, SensorKind
+from perception.sensors.kind import Grid, Inspection, SensorKind
 from perception.sensors.names import OURS
 
 
@@ -35,6 +35,7 @@ KINDS: Registry[SensorKind] = Registry(
         "from_file": Sample,
         "example": Sample,
         "draw": np.ndarray,
+        "inspect": Inspection,
     },
 )
 

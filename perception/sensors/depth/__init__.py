@@ -14,6 +14,7 @@ from perception.sensors.depth.preprocess import (
     tensors,
     validate,
 )
+from perception.sensors.depth.recordings import SUFFIXES, inspect, judge, to_file, to_message
 from perception.sensors.kind import SensorKind
 
 __all__ = ["DEPTH", "DepthSpec"]
@@ -40,4 +41,9 @@ DEPTH = SensorKind(
     ros_types=ROS_TYPES,
     check=check,
     example=example,
+    suffixes=SUFFIXES,
+    to_file=to_file,
+    to_message=to_message,
+    inspect=inspect,
+    judge=judge,
 )

@@ -14,6 +14,7 @@ from perception.sensors.lidar.preprocess import (
     tensors,
     validate,
 )
+from perception.sensors.lidar.recordings import SUFFIXES, inspect, to_file, to_message
 
 __all__ = ["LIDAR", "LidarSpec"]
 
@@ -39,4 +40,8 @@ LIDAR = SensorKind(
     ros_types=ROS_TYPES,
     check=check,
     example=example,
+    suffixes=SUFFIXES,
+    to_file=to_file,
+    to_message=to_message,
+    inspect=inspect,
 )

@@ -13,6 +13,7 @@ from perception.sensors.rgb.preprocess import (
     tensors,
     validate,
 )
+from perception.sensors.rgb.recordings import SUFFIXES, inspect, to_file, to_message
 
 __all__ = ["RGB", "RgbSpec"]
 
@@ -36,4 +37,8 @@ RGB = SensorKind(
     ros_types=ROS_TYPES,
     check=check,
     example=example,
+    suffixes=SUFFIXES,
+    to_file=to_file,
+    to_message=to_message,
+    inspect=inspect,
 )

@@ -21,6 +21,7 @@ from perception.sensors.thermal.preprocess import (
     tensors,
     validate,
 )
+from perception.sensors.thermal.recordings import FILE_UNIT, SUFFIXES, inspect, to_file, to_message
 
 __all__ = ["THERMAL", "ThermalRule", "ThermalSpec"]
 
@@ -45,4 +46,9 @@ THERMAL = SensorKind(
     ros_types=ROS_TYPES,
     check=check,
     example=example,
+    suffixes=SUFFIXES,
+    file_unit=FILE_UNIT,
+    to_file=to_file,
+    to_message=to_message,
+    inspect=inspect,
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from perception.adapters.outgoing import header_of
 from perception.errors import BlindError, InputError
 from perception.frame import Sample
 from perception.sensors.kind import Grid, Hints, KindSpec, Scale, SensorKind, TensorSpec
@@ -77,7 +78,7 @@ def to_message(sample: Sample, types: Any) -> Any:
     step = float(angle[1] - angle[0]) if len(angle) > 1 else 1.0
     return types.make(
         SCAN,
-        header=types.header(sample),
+        header=header_of(types, sample),
         angle_min=float(angle[0]),
         angle_max=float(angle[-1]),
         angle_increment=step,
@@ -103,6 +104,17 @@ LASER = SensorKind(
     resample=resample,
     normalize=normalize,
     layout="points",
+    hints=("least_range_m", "unit"),
+    units=("auto", "metres"),
+    from_array=from_array,
+    from_message=from_message,
+    from_file=from_file,
+    remarks=remarks,
+    ros_types=(SCAN,),
+    suffixes=(".scan", ".txt"),
+    file_unit="metres",
+    to_file=to_file,
+    to_message=to_message,
 )
 
 
