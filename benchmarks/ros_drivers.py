@@ -132,15 +132,16 @@ class Drivers:
             count = max(count + 1, int((time.monotonic() - start) * pattern.hz))
 
     def _send_faulty(self, sensor: str, message: Any, fault: Fault, faulty: FaultySensor) -> None:
-        changed, delay = faulty.apply(message, fault)
-        if changed is None:
-            return
-        if delay <= 0:
-            self._send(sensor, changed)
-            return
-        timer = threading.Timer(delay, self._send, (sensor, changed))
-        timer.daemon = True
-        timer.start()
+        faulty.push(message, time.monotonic_ns(), fault)
+        while (due := faulty.next_ns()) is not None:
+            late = (due - time.monotonic_ns()) / 1e9
+            for changed, _ in faulty.poll(due):
+                if late <= 0:
+                    self._send(sensor, changed)
+                    continue
+                timer = threading.Timer(late, self._send, (sensor, changed))
+                timer.daemon = True
+                timer.start()
 
     def _send(self, sensor: str, message: Any) -> None:
         if self._ended.is_set():

@@ -86,6 +86,7 @@ DELIVERY: dict[str, Severity] = {
 _LONGEST_HELD_NS = 1_000_000_000
 """A message that waits to come after the next one waits no longer."""
 _LONGEST_S = 1e6
+_FARTHEST_S = 1e10  # of clocks: beyond those that begin in 1970
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def check_amount(fault: str, amount: float) -> None:
     unit = DELIVERY[fault].unit
     low, high = (0.0, 1.0) if unit.startswith("share") else (0.0, _LONGEST_S)
     if fault.startswith(("stamp", "clock")) and fault != "stamp_noise":
-        low = -high
+        low, high = -_FARTHEST_S, _FARTHEST_S
     if not (math.isfinite(amount) and low <= amount <= high):
         raise ConfigError(f"amount {amount} is not within {low:g} to {high:g} {unit}", where=fault)
 

@@ -149,7 +149,6 @@ class FaultSchedule:
     def read(
         path: str | Path,
         check: Callable[[Event], object] = lambda event: None,
-        known: Callable[[str], str] = lambda fault: fault,
     ) -> FaultSchedule:
         """Read a schedule, for example:
 
@@ -164,7 +163,6 @@ class FaultSchedule:
         Args:
             path: a YAML file.
             check: refuses an event by a `ConfigError`.
-            known: by the name of a fault in the file, its name here.
 
         Raises:
             ConfigError: it cannot be read, or an event makes no sense; says which.
@@ -178,7 +176,7 @@ class FaultSchedule:
         events: list[Event] = []
         for index, entry in enumerate(content["events"]):
             try:
-                for event in _events(entry, known):
+                for event in _events(entry):
                     check(event)
                     events.append(event)
             except AnySenseError as error:
@@ -197,7 +195,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _events(entry: Any, known: Callable[[str], str]) -> list[Event]:
+def _events(entry: Any) -> list[Event]:
     if not isinstance(entry, dict):
         raise ConfigError("expected a table")
     unknown = set(entry) - {"at", "for", "sensor", "fault", "value", "severity"}
@@ -214,5 +212,5 @@ def _events(entry: Any, known: Callable[[str], str]) -> list[Event]:
         raise ConfigError("at must not be negative, for must be positive")
     amount = float(times["value"]) if "value" in times else None
     sensors = entry["sensor"] if isinstance(entry["sensor"], list) else [entry["sensor"]]
-    fault, severity = known(str(entry["fault"])), entry.get("severity", 3)
+    fault, severity = str(entry["fault"]), entry.get("severity", 3)
     return [Event(str(s), fault, at, at + span, severity, amount) for s in sensors]

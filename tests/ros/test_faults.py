@@ -51,8 +51,18 @@ def _cloud():  # type: ignore[no-untyped-def]
     return cloud(points, header(5, "lidar"))
 
 
+def _pushed(faulty: FaultySensor, message, fault):  # type: ignore[no-untyped-def]
+    """The message as it comes out, None when it does not, and how late in seconds."""
+    faulty.push(message, 0, fault)
+    due = faulty.next_ns()
+    if due is None:
+        return None, 0.0
+    [(out, arrived_ns)] = faulty.poll(due)
+    return out, arrived_ns / 1e9
+
+
 def _apply(kind: str, message, sensor: str = "rgb", value: float = 0.0):  # type: ignore[no-untyped-def]
-    return FaultySensor().apply(message, Fault(sensor, kind, value))
+    return _pushed(FaultySensor(), message, Fault(sensor, kind, value))
 
 
 def test_faults_leave_the_message_that_others_hold_alone() -> None:
@@ -80,14 +90,31 @@ def test_each_fault_of_an_image() -> None:
     assert 0.3 < np.isnan(holes.data).mean() < 0.7
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "stamp_ns"),
+    [
+        ("stamp_offset", 0.1, 100_000_005),
+        ("clock_drift", 1e-3, 5),
+        ("duplicate", 1e-9, 5),
+        ("reorder", 1e-9, 5),
+        ("burst", 1.0, 5),
+    ],
+)
+def test_faults_of_the_library_by_their_own_names(kind: str, value: float, stamp_ns: int) -> None:
+    message, late = _apply(kind, _rgb(), value=value)
+    assert to_ns(message.header.stamp) == stamp_ns and late == 0.0
+    with pytest.raises(ConfigError, match="needs a value"):
+        Fault("rgb", kind)
+
+
 def test_a_frozen_sensor_repeats_with_new_stamps() -> None:
     sensor, fault = FaultySensor(), Fault("rgb", "freeze")
-    first = sensor.apply(_rgb(), None)[0]
+    first = _pushed(sensor, _rgb(), None)[0]
     other = image(np.zeros((8, 10, 3), np.uint8), header(99, "cam"), "rgb8")
-    frozen = sensor.apply(other, fault)[0]
+    frozen = _pushed(sensor, other, fault)[0]
     assert bytes(frozen.data) == bytes(first.data)
     assert to_ns(frozen.header.stamp) == 99
-    assert sensor.apply(other, None)[0] is other
+    assert _pushed(sensor, other, None)[0] is other
 
 
 def test_each_fault_of_a_cloud() -> None:
@@ -96,7 +123,7 @@ def test_each_fault_of_a_cloud() -> None:
         to_sample("lidar", _apply("encoding", _cloud(), "lidar")[0])
     faulty = FaultySensor()
     left = [
-        to_sample("lidar", faulty.apply(_cloud(), Fault("lidar", "beam_loss", 0.5))[0]).data
+        to_sample("lidar", _pushed(faulty, _cloud(), Fault("lidar", "beam_loss", 0.5))[0]).data
         for _ in range(2)
     ]
     assert 100 < len(left[0]) < 400
@@ -129,11 +156,11 @@ def test_a_schedule(tmp_path: Path) -> None:
         "  - {at: 2, sensor: rgb, fault: delay, value: 0.1}\n"
         "loop: 10\n"
     )
-    events, loop = load_schedule(path)
-    assert active(events, loop, 0.5, "rgb") is None
-    assert active(events, loop, 1.5, "rgb").kind == "drop"  # type: ignore[union-attr]
-    assert active(events, loop, 12.5, "rgb").kind == "delay"  # type: ignore[union-attr]
-    assert active(events, loop, 3.5, "depth") is None
+    schedule = load_schedule(path)
+    assert active(schedule, 0.5, "rgb") == (None, 0.0)
+    assert active(schedule, 1.5, "rgb") == (Fault("rgb", "drop", of="rgb"), 1.0)
+    assert active(schedule, 12.5, "rgb") == (Fault("rgb", "delay", 0.1, "rgb"), 12.0)
+    assert active(schedule, 3.5, "depth") == (None, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +187,7 @@ def test_wrong_schedules(tmp_path: Path, text: str) -> None:
 
 
 def test_the_schedule_that_comes_along() -> None:
-    assert len(load_schedule(ROOT / "src/anysense_ros/config/demo_schedule.yaml")[0]) == 10
+    assert len(load_schedule(ROOT / "src/anysense_ros/config/demo_schedule.yaml").events) == 10
 
 
 def test_sensors_with_names_of_their_own(tmp_path: Path) -> None:
@@ -171,8 +198,9 @@ def test_sensors_with_names_of_their_own(tmp_path: Path) -> None:
         "events:\n  - {at: 1, sensor: [rear, rgb], fault: black}\n"
         "  - {at: 2, sensor: roof, fault: beam_loss, value: 0.5}\n"
     )
-    events, loop = load_schedule(schedule, kinds)
-    assert [active(events, loop, 3.0, s).kind for s in ("rear", "rgb", "roof")] == [  # type: ignore[union-attr]
+    events = load_schedule(schedule, kinds)
+    found = [active(events, 3.0, s, kinds)[0] for s in ("rear", "rgb", "roof")]
+    assert [fault.kind for fault in found if fault] == [
         "black",
         "black",
         "beam_loss",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import sys
 import threading
@@ -31,8 +29,10 @@ from anysense_ros.faults import (
     load_schedule,
     named_sensors,
 )
+from perception.corruptions import FaultSchedule
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS
+from perception.sensors.registry import kind_of
 
 
 class FaultInjector(Node):  # type: ignore[misc]
@@ -55,15 +55,14 @@ class FaultInjector(Node):  # type: ignore[misc]
         text = ParameterDescriptor(description="seed of random faults", read_only=True)
         seed = int(self.declare_parameter("seed", 0, text).value)
         self._kinds = {**ONE_OF_A_KIND, **kinds}  # a schedule may serve robots with more sensors
-        self._events, self._loop_s = [], 0.0
+        self._schedule = FaultSchedule()
         if schedule:
-            self._events, self._loop_s = load_schedule(Path(schedule), self._kinds)
+            self._schedule = load_schedule(Path(schedule), self._kinds)
         self._faulty = {m: FaultySensor(seed + i) for i, m in enumerate(kinds)}
-        self._set: dict[str, tuple[Fault, float]] = {}
+        self._set: dict[str, tuple[Fault, int, float]] = {}  # since when, until when
         self._known: dict[str, Fault | None] = {}
-        self._start: float | None = None
-        self._late: list[tuple[float, int, Any, Any]] = []
-        self._order = itertools.count()
+        self._start: int | None = None
+        self._sends: dict[str, Callable[[Any], None]] = {}
         self._counts: dict[str, Counter[str]] = {m: Counter() for m in kinds}
         self._diagnostics = Diagnostics(self)
         self.create_timer(1.0, self._report)
@@ -72,9 +71,10 @@ class FaultInjector(Node):  # type: ignore[misc]
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         best = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         for name, kind in kinds.items():
-            form = PointCloud2 if kind == "lidar" else Image
+            form = Image if kind_of(kind).has_picture else PointCloud2
             publisher = self.create_publisher(form, f"~/output/{name}", qos)
-            callback = partial(self._on_message, name, partial(self._send, name, publisher))
+            self._sends[name] = partial(self._send, name, publisher)
+            callback = partial(self._on_message, name, self._sends[name])
             self.create_subscription(form, f"~/input/{name}", callback, best)
         self.create_service(SetFault, "~/set_fault", self._on_set)
         self._thread = threading.Thread(target=self._deliver, name="delays", daemon=True)
@@ -100,28 +100,29 @@ class FaultInjector(Node):  # type: ignore[misc]
 
     def _on_message(self, name: str, send: Callable[[Any], None], message: Any) -> None:
         self._counts[name]["received"] += 1
-        now = time.monotonic()
+        now = time.monotonic_ns()
         if self._start is None:
             self._start = now
-        fault = self._fault(name, now)
+        fault, since = self._fault(name, now)
         if fault != self._known.get(name):
             self._known[name] = fault
             self.get_logger().info(f"{name}: {fault.kind if fault else 'no fault'}")
-        changed, delay = self._faulty[name].apply(message, fault)
-        if changed is None:
-            return
-        if delay <= 0:
-            send(changed)
-            return
         with self._changed:
-            heapq.heappush(self._late, (now + delay, next(self._order), send, changed))
+            self._faulty[name].push(message, now, fault, since)
+            due = self._faulty[name].poll(now)
             self._changed.notify()
+        for changed, _ in due:
+            send(changed)
 
-    def _fault(self, name: str, now: float) -> Fault | None:
-        fault, until = self._set.get(name, (None, 0.0))
-        if fault is not None and now < until:
-            return None if fault.kind == "none" else fault
-        return active(self._events, self._loop_s, now - (self._start or now), name)
+    def _fault(self, name: str, now: int) -> tuple[Fault | None, int]:
+        """What is wrong with a sensor, and since when."""
+        found = self._set.get(name)
+        if found is not None and now < found[2]:
+            fault, since, _ = found
+            return (None, 0) if fault.kind == "none" else (fault, since)
+        start = self._start or now
+        scheduled, began_s = active(self._schedule, (now - start) / 1e9, name, self._kinds)
+        return scheduled, start + round(began_s * 1e9)
 
     def _on_set(self, request: Any, response: Any) -> Any:
         names = list(self._faulty) if request.sensor == "all" else [request.sensor]
@@ -140,7 +141,8 @@ class FaultInjector(Node):  # type: ignore[misc]
             if fault.kind == "none" and not math.isfinite(span):
                 self._set.pop(name, None)  # mended: the schedule holds again
             else:
-                self._set[name] = (fault, time.monotonic() + span)
+                now = time.monotonic_ns()
+                self._set[name] = (fault, now, now + span * 1e9)
         response.success = True
         response.message = f"{', '.join(names)}: {request.fault}"
         return response
@@ -150,15 +152,18 @@ class FaultInjector(Node):  # type: ignore[misc]
         while True:
             with self._changed:
                 while not self._ended:
-                    wait = self._late[0][0] - time.monotonic() if self._late else None
-                    if wait is not None and wait <= 0:
+                    due = [f.next_ns() for f in self._faulty.values()]
+                    next_ns = min((ns for ns in due if ns is not None), default=None)
+                    now = time.monotonic_ns()
+                    if next_ns is not None and next_ns <= now:
                         break
-                    self._changed.wait(wait)
+                    self._changed.wait(None if next_ns is None else (next_ns - now) / 1e9)
                 if self._ended:
                     return
-                _, _, send, message = heapq.heappop(self._late)
+                late = [(n, m) for n, f in self._faulty.items() for m, _ in f.poll(now)]
             try:
-                send(message)
+                for name, message in late:
+                    self._sends[name](message)
             except RCLError:
                 if self.context.ok():  # otherwise a signal has taken the topics from under us
                     raise

@@ -1,4 +1,8 @@
-"""Sensor faults: their schedule, and what each one does to a message.  Knows messages, but no node."""
+"""Sensor faults by the injector's names: schedules, and what each one does to a message.
+
+What happens to messages on their way is `perception.corruptions.delivery`'s; here is what happens within
+them.  Knows messages, but no node.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from anysense_ros.conversions import byte_array, to_ns, to_stamp
+from perception.corruptions import Active, Channel, Delivered, Event, FaultSchedule, faults_of
 from perception.errors import ConfigError
 from perception.frame import KINDS, Kind, as_kind, check_name
+from perception.sensors.lidar.faults import dead_bands
+from perception.sensors.names import is_kind
+from perception.sensors.registry import kind_of
 
 FAULTS = (
     "none",
@@ -32,10 +39,18 @@ FAULTS = (
     "beam_loss",
     "stamp_jump",
 )
-_NEEDS_VALUE = {"delay", "jitter", "nan", "beam_loss", "stamp_jump"}
+_ON_THE_WAY = {
+    "drop": "lost",
+    "freeze": "frozen",
+    "stamp_jump": "clock_jump",
+    **{name: name for name in ("delay", "jitter", "burst", "reorder", "duplicate")},
+    **{name: name for name in ("stamp_offset", "stamp_noise", "clock_drift")},
+}
+"""Faults that leave what is in a message alone, and their names in `perception.corruptions`."""
+
+_NAMES = (*FAULTS, *(name for name in _ON_THE_WAY if name not in FAULTS))
+_NO_VALUE = ("none", "drop", "freeze", "black", "saturate", "encoding", "null")
 _SHARES = {"nan", "beam_loss"}
-_ONLY = {"beam_loss": ("lidar",), "nan": ("depth", "lidar"), "saturate": KINDS[:3]}
-_BEAM_RAD = math.radians(0.5)
 
 
 ONE_OF_A_KIND: Mapping[str, Kind] = {kind: kind for kind in KINDS}
@@ -76,137 +91,99 @@ class Fault:
 
     def __post_init__(self) -> None:
         where, of = f"fault of {self.sensor}", self.of or self.sensor
-        if of not in KINDS:
+        if not is_kind(of):
             raise ConfigError(
                 f"unknown sensor '{self.sensor}'", where="fault", hint=", ".join(KINDS)
             )
-        if self.kind not in FAULTS:
-            raise ConfigError(f"unknown fault '{self.kind}'", where=where, hint=", ".join(FAULTS))
-        if of not in _ONLY.get(self.kind, KINDS):
-            raise ConfigError(
-                f"{self.kind} makes no sense", where=where, hint=f"only {_ONLY[self.kind]}"
-            )
+        if self.kind not in _NAMES:
+            raise ConfigError(f"unknown fault '{self.kind}'", where=where, hint=", ".join(_NAMES))
+        if not _makes_sense(self.kind, of):
+            raise ConfigError(f"{self.kind} makes no sense", where=where)
         if not math.isfinite(self.value):
             raise ConfigError("value is not finite", where=where)
-        if self.kind in _NEEDS_VALUE and self.value == 0:
+        if self.kind not in _NO_VALUE and self.value == 0:
             raise ConfigError(f"{self.kind} needs a value", where=where)
         if self.kind in _SHARES and not 0 < self.value <= 1:
             raise ConfigError("value is a share in 0..1", where=where)
-        if self.kind in ("delay", "jitter") and not 0 < self.value <= 60:
+        if self.kind in ("delay", "jitter", "burst") and not 0 < self.value <= 60:
             raise ConfigError("value is a time of up to 60 s", where=where)
+        self.on_the_way()
+
+    def on_the_way(self, since_ns: int = 0) -> list[Active]:
+        """What becomes of messages on their way, since when.
+
+        Raises:
+            ConfigError: the value makes no sense.
+        """
+        name = _ON_THE_WAY.get(self.kind)
+        value = 1.0 if self.kind in _NO_VALUE else self.value
+        return [] if name is None else [Active(name, value, since_ns)]
 
 
-@dataclass(frozen=True)
-class Event:
-    """A fault from `at_s` for `for_s` seconds (infinity: to the end)."""
+def _makes_sense(fault: str, of: Kind) -> bool:
+    kind = kind_of(of)
+    if fault == "saturate":
+        return kind.has_picture
+    if fault == "nan":  # colours have no value that says nothing
+        return kind.points is not None
+    return fault != "beam_loss" or fault in faults_of(of)
 
-    at_s: float
-    for_s: float
-    fault: Fault
 
-
-def load_schedule(
-    path: Path, kinds: Mapping[str, Kind] = ONE_OF_A_KIND
-) -> tuple[list[Event], float]:
-    """Read a schedule: its events, and after how many seconds it begins anew (0 = never).
-
-    `kinds` are the sensors that it may name, for example:
-
-    events:
-      - {at: 5, for: 3, sensor: rgb, fault: black}
-      - {at: 10, sensor: [depth, lidar], fault: drop}
-    loop: 30
+def load_schedule(path: Path, kinds: Mapping[str, Kind] = ONE_OF_A_KIND) -> FaultSchedule:
+    """Read a schedule of `FAULTS` for sensors of these kinds, see `FaultSchedule.read`.
 
     Raises:
         ConfigError: it is missing, no YAML, or an event makes no sense.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError("cannot be read", where=str(path)) from error
-    except Exception as error:  # PyYAML lets more than YAMLError through
-        raise ConfigError("not YAML", where=str(path)) from error
-    if not isinstance(content, dict) or not isinstance(content.get("events"), list):
-        raise ConfigError("no list 'events'", where=str(path))
-    unknown = set(content) - {"events", "loop"}
-    if unknown:
-        raise ConfigError(f"unknown entry '{min(map(str, unknown))}'", where=str(path))
-    events = []
-    for index, entry in enumerate(content["events"]):
-        try:
-            events += _events(entry, kinds)
-        except ConfigError as error:
-            raise ConfigError(str(error), where=f"{path}: event {index + 1}") from error
-    loop = content.get("loop", 0)
-    if not isinstance(loop, int | float) or loop < 0:
-        raise ConfigError("loop must be a number of seconds", where=str(path))
-    return events, float(loop)
+    return FaultSchedule.read(path, lambda event: _fault(event, kinds))
 
 
-def _events(entry: Any, kinds: Mapping[str, Kind]) -> list[Event]:
-    if not isinstance(entry, dict):
-        raise ConfigError("expected a table")
-    unknown = set(entry) - {"at", "for", "sensor", "fault", "value"}
-    if unknown or not {"at", "sensor", "fault"} <= set(entry):
-        raise ConfigError("needs at, sensor, fault; may have for, value")
-    try:
-        at, value = float(entry["at"]), float(entry.get("value", 0.0))
-        span = float(entry.get("for", math.inf))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"not a number: {error}") from error
-    if not (math.isfinite(at) and at >= 0 and span > 0):
-        raise ConfigError("at must not be negative, for must be positive")
-    sensors = entry["sensor"] if isinstance(entry["sensor"], list) else [entry["sensor"]]
-    return [
-        Event(at, span, Fault(str(s), str(entry["fault"]), value, kinds.get(str(s), "")))
-        for s in sensors
-    ]
+def _fault(event: Event, kinds: Mapping[str, Kind]) -> Fault:
+    return Fault(event.sensor, event.fault, event.amount or 0.0, kinds.get(event.sensor, ""))
 
 
-def active(events: Sequence[Event], loop_s: float, time_s: float, sensor: str) -> Fault | None:
-    """The fault that a sensor has at a time of the schedule; of several the last one listed."""
-    at = time_s % loop_s if loop_s > 0 else time_s
-    found = [
-        e.fault for e in events if e.fault.sensor == sensor and e.at_s <= at < e.at_s + e.for_s
-    ]
-    return found[-1] if found else None
+def active(
+    schedule: FaultSchedule,
+    time_s: float,
+    sensor: str,
+    kinds: Mapping[str, Kind] = ONE_OF_A_KIND,
+) -> tuple[Fault | None, float]:
+    """The fault that a sensor has at a time of the schedule, and when it began; of several the last one."""
+    found = schedule.active(sensor, time_s)
+    if not found:
+        return None, 0.0
+    return _fault(found[-1], kinds), schedule.began_s(found[-1], time_s)
 
 
 class FaultySensor:
-    """Applies faults to the messages of one sensor, remembering what it last showed."""
+    """Applies faults to the messages of one sensor: pushed as they come in, polled as they go out."""
 
     def __init__(self, seed: int = 0) -> None:
-        self._random = np.random.default_rng(seed)
-        self._last: Any = None
+        self._seed, self._random = seed, np.random.default_rng(seed)
+        self._way: Channel[Any] = Channel(seed)
 
-    def apply(self, message: Any, fault: Fault | None) -> tuple[Any, float]:
-        """The message as the robot gets it, None when it gets none, and its delay in seconds."""
-        kind = fault.kind if fault is not None else "none"
-        value = fault.value if fault is not None else 0.0
-        if kind == "freeze":
-            frozen = copy.copy(self._last if self._last is not None else message)
-            self._last = self._last if self._last is not None else message
-            frozen.header = message.header
-            return frozen, 0.0
-        self._last = message
-        if kind == "drop":
-            return None, 0.0
-        if kind == "delay":
-            return message, value
-        if kind == "jitter":
-            return message, float(self._random.uniform(0, value))
-        return self._changed(message, kind, value), 0.0
+    def push(self, message: Any, now_ns: int, fault: Fault | None, since_ns: int = 0) -> None:
+        """A message comes in at `now_ns`, while there is a fault since `since_ns`."""
+        if fault is not None:
+            message = self._changed(message, fault.kind, fault.value)
+        met = [] if fault is None else fault.on_the_way(since_ns)
+        self._way.push(message, to_ns(message.header.stamp), now_ns, met)
+
+    def poll(self, now_ns: int) -> list[tuple[Any, int]]:
+        """The messages that go out by now, and when each does."""
+        return [(_stamped(d), d.arrived_ns) for d in self._way.poll(now_ns)]
+
+    def next_ns(self) -> int | None:
+        """When the next one goes out, if nothing more comes in; None: nothing waits."""
+        return self._way.next_ns()
 
     def _changed(self, message: Any, kind: str, value: float) -> Any:
-        if kind == "none":
+        if kind == "none" or kind in _ON_THE_WAY:
             return message
         changed = copy.copy(message)
         if kind == "null":
             changed = type(message)()
             changed.header = message.header
-        elif kind == "stamp_jump":
-            changed.header = copy.deepcopy(message.header)
-            changed.header.stamp = to_stamp(to_ns(message.header.stamp) + round(value * 1e9))
         elif hasattr(message, "fields"):
             self._change_cloud(changed, kind, value)
         else:
@@ -258,11 +235,20 @@ class FaultySensor:
             for n in "xyz"
         )
         with np.errstate(all="ignore"):
-            beam = np.nan_to_num(np.arctan2(z, np.hypot(x, y)) / _BEAM_RAD).astype(np.int64)
-        # The same beams stay dead from cloud to cloud: which ones follows from their number.
-        dead = np.array([np.random.default_rng(abs(int(b)) * 2 + (b < 0)).random() < share
-                         for b in np.unique(beam)])  # fmt: skip
-        return ~dead[np.unique(beam, return_inverse=True)[1]]
+            up = np.nan_to_num(z / np.sqrt(x * x + y * y + z * z))
+        # The same beams stay dead from cloud to cloud.
+        return ~dead_bands(up, share, np.random.default_rng(self._seed))
+
+
+def _stamped(delivered: Delivered[Any]) -> Any:
+    """The message with the stamp that it comes out with."""
+    message = delivered.payload
+    if delivered.stamp_ns is None or delivered.stamp_ns == to_ns(message.header.stamp):
+        return message
+    changed = copy.copy(message)
+    changed.header = copy.deepcopy(message.header)
+    changed.header.stamp = to_stamp(delivered.stamp_ns)
+    return changed
 
 
 def _pixels(message: Any) -> NDArray[Any]:
