@@ -85,7 +85,7 @@ BEAM_DEG = 0.4
 """A beam, where nothing tells them apart, is a band of elevation this high."""
 
 _HIGHEST_BAND = int(90 / BEAM_DEG) + 1
-_FAR_M, _DARK = 120.0, 0.1
+_FAR_M, _DARK = 60.0, 0.1
 """A LiDAR that sees something of this reflectivity up to this range sets its threshold there."""
 _UNKNOWN_INTENSITY = np.float32(0.3)
 _WORST_MARGIN = np.float32(1.5)  # what has been returned was above the threshold

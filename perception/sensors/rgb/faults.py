@@ -40,7 +40,7 @@ UNDEREXPOSURE = Severity(
     training=(0.05, 0.5),
 )
 OVEREXPOSURE = Severity(
-    (1.5, 2.0, 2.5, 3.5, 5.0),
+    (1.2, 1.5, 2.0, 3.0, 5.0),
     "factor on counts, after which 30 are added",
     "too much light",
     DELIVER,
@@ -58,7 +58,7 @@ NOISE = Severity(
 )
 MOTION_BLUR = Severity(
     (0.008, 0.015, 0.025, 0.04, 0.06),
-    "length as a share of the width",
+    "of the width",
     "movement during the exposure, in a random direction",
     f"{HENDRYCKS}, {DELIVER}: motion blur",
     "near",
