@@ -14,6 +14,7 @@ from perception.bags.files import info_topic, messages_in
 from perception.bags.messages import BagMessage, parse
 from perception.bags.storage import Bag, open_bag
 from perception.bags.survey import Survey, header_stamp
+from perception.corruptions import FaultInjector, FaultSchedule
 from perception.errors import AnySenseError
 from perception.files.limits import MAX_STEPS
 from perception.frame import LEAST_RANGE_M, check_least_range
@@ -38,6 +39,7 @@ class Playback:
         survey: what is known of the bag's timing.
         thermal_unit: see `decode_thermal`.
         least_range_m: the LiDAR's least range; what is nearer is no return.
+        faults: what sensors suffer, from the first sample on.
 
     Attributes:
         counters: messages by topic, and `malformed_<sensor>`.
@@ -57,6 +59,7 @@ class Playback:
         thermal_unit: str = "auto",
         *,
         least_range_m: float = LEAST_RANGE_M,
+        faults: FaultSchedule | None = None,
     ) -> None:
         check_least_range(least_range_m)
         self.stream = stream
@@ -65,6 +68,7 @@ class Playback:
         self.calibration = calibration
         self.thermal_unit = thermal_unit
         self.least_range_m = least_range_m
+        self.faults = FaultInjector(faults or FaultSchedule())
         self.counters: Counter[str] = Counter()
         self.stamps = survey.stamps()
         self.skipped_ns = 0
@@ -126,10 +130,25 @@ class Playback:
             now = recorded if now is None else max(now, recorded)
             self.counters[message.topic] += 1
             self._take(message, recorded, now)
-            yield from self.stream.poll(now)
-        while now is not None and (due := self.stream.collector.next_deadline_ns()) is not None:
+            yield from self._poll(now)
+        while now is not None:
+            times = (self.stream.collector.next_deadline_ns(), self.faults.next_ns())
+            due = min((t for t in times if t is not None), default=None)
+            if due is None:
+                return
             now = max(now, due)
-            yield from self.stream.poll(now)
+            yield from self._poll(now)
+
+    def _poll(self, now: int) -> Iterator[Result]:
+        """What falls due: samples that a fault held up, then results."""
+        for sample, _ in self.faults.poll(now):
+            self.stream.push(sample, now)
+        yield from self.stream.poll(now)
+
+    def _next_ns(self) -> int:
+        due = self.stream.next_deadline_ns()
+        held_up = self.faults.next_ns()
+        return due if held_up is None else min(due, held_up)
 
     def _recorded(self, message: BagMessage, now: int | None) -> int:
         """When a message was recorded, or by its stamp where the recording does not say."""
@@ -141,13 +160,13 @@ class Playback:
     def _until(self, now: int, then: int) -> Iterator[Result]:
         """What fell due before `then`, at the time when it did; of a long gap only the beginning."""
         for _ in range(min(_MOST_BEATS, MAX_STEPS - self._beats)):
-            due = self.stream.next_deadline_ns()
+            due = self._next_ns()
             if due >= then:
                 return
             now = max(now, due)
             self._beats += 1
-            yield from self.stream.poll(now)
-        if self.stream.next_deadline_ns() < then:
+            yield from self._poll(now)
+        if self._next_ns() < then:
             self.skipped_ns += then - now
 
     def _take(self, message: BagMessage, recorded: int, now: int) -> None:
@@ -180,7 +199,7 @@ class Playback:
             self.counters[f"malformed_{sensor}"] += 1
             self.stream.reject(sensor, str(error), now)
             return
-        self.stream.push(sample, now)
+        self.faults.push(sample, now)
 
     def _camera(self, sensor: str, message: BagMessage) -> None:
         try:

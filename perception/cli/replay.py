@@ -15,6 +15,7 @@ from perception.cli.arguments import engine_choices, output_folder
 from perception.cli.console import say, warn
 from perception.cli.replay_arguments import (
     add_arguments,
+    faults_of,
     health_of,
     ns_of,
     policy_of,
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     manifest = Bundle.open(find_bundle(args.bundle), verify=False).manifest
     topics, inputs, kinds = sensors_of(args, manifest)
     policy.check(topics, ("--require", "--minimum"))
+    faults = faults_of(args.faults, {sensor: kinds[sensor] for sensor in topics})
     out = output_folder(args.out)
     choices = {**engine_choices(args), "policy": policy, "health": health, "sensors": inputs}
     pipeline = Pipeline.load(args.bundle, args.device, **choices)
@@ -74,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         found,
         args.thermal_unit,
         least_range_m=args.lidar_least_range,
+        faults=faults,
     )
     try:
         states = _play(args, playback, out, manifest)

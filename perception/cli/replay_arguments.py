@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.cli.arguments import add_engine_arguments, add_lidar_least_range
 from perception.cli.parsing import Real, Whole, real, whole
@@ -18,6 +18,9 @@ from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
 from perception.runtime.wiring import match_inputs
 from perception.sensors.thermal.decode import UNITS
+
+if TYPE_CHECKING:
+    from perception.corruptions import FaultSchedule
 
 _MOST_MS = 1e9
 _LEAST_MS = 1e-3  # a time that must not be nothing
@@ -88,6 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     names = ", ".join(f.name for f in fields(HealthConfig))
     _repeated(parser, "--health", "NAME=VALUE", f"a threshold of the content checks: {names}")
+    parser.add_argument(
+        "--faults",
+        metavar="FILE",
+        help="a schedule of faults of the sensors, see docs/corruptions.md",
+    )
     parser.add_argument("--overlays", action="store_true", help="write a picture of every output")
     add_engine_arguments(parser)
 
@@ -174,6 +182,19 @@ def health_of(given: Iterable[str]) -> HealthConfig:
             )
         values[name] = _number(text, kinds[name], f"--health {name}")
     return HealthConfig(**values)
+
+
+def faults_of(path: str | None, kinds: Mapping[str, Kind]) -> FaultSchedule | None:
+    """`--faults`, for sensors of these kinds.
+
+    Raises:
+        ConfigError: the file is no schedule, or has a fault that these sensors cannot have.
+    """
+    from perception.corruptions import FaultSchedule
+
+    if path is None:
+        return None
+    return FaultSchedule.read(path, lambda event: event.check(kinds))
 
 
 def timing_of(

@@ -57,12 +57,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--loops", type=whole(0, 10**9), default=1, help="how often to play; 0 = for ever"
     )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="SENSOR:FAULT:SEVERITY",
+        help="a fault of a sensor, as rgb:motion_blur:3, see docs/corruptions.md",
+    )
     add_engine_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Stream pictures of the sensors, the overlay and the status."""
+    from perception.corruptions import FaultInjector, FaultSchedule
     from perception.runtime.pipeline import Pipeline
 
     if args.out is not None and args.out.suffix not in SUFFIXES:
@@ -74,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         os.environ.setdefault("RUST_LOG", "off")  # beside the errors that it raises
     require("the view", "rerun" if rerun else "foxglove")
     recording = open_data(args)
+    faults = FaultSchedule.parse(args.fault).check(recording.info.sensors)
     output_file(args.out)
     if args.out is not None and args.out.exists():
         raise ConfigError("exists already", where=str(args.out), hint="choose another --out")
@@ -88,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         played = 0
         while played < loops or not loops:
             played += 1
-            _play(recording, pipeline, viewer, live=args.out is None)
+            _play(recording, pipeline, viewer, FaultInjector(faults), live=args.out is None)
     if args.out is not None:
         say(f"wrote {len(recording)} frames to {args.out}")
     return 0
@@ -270,16 +279,16 @@ class RerunViewer:
         self._stream.set_time("stamp", timestamp=np.datetime64(stamp_ns, "ns"))
 
 
-def _play(recording: Any, pipeline: Any, viewer: Viewer, *, live: bool) -> None:
+def _play(recording: Any, pipeline: Any, viewer: Viewer, faults: Any, *, live: bool) -> None:
     from perception.tasks.registry import parts_of
     from perception.viz.overlay import draw_result, draw_sample, is_drawn
 
     pipeline.wanted = parts_of(pipeline.manifest.tasks.every, lambda task: task.draw)
     due, views = time.monotonic(), pipeline.manifest.inputs.views(pipeline.inputs)
     for index in range(len(recording)):
-        frame = recording.seen(index, views)
-        result = pipeline(frame)
         stamp = recording.stamp_ns(index)
+        frame = faults.frame(recording.seen(index, views), stamp)
+        result = pipeline(frame)
         for sensor, sample in frame.items():
             if is_drawn(sample):
                 viewer.image(f"/sensors/{sensor}", draw_sample(sample), stamp)

@@ -166,3 +166,26 @@ async def _listen(websockets: Any, port: int) -> tuple[dict[int, Any], dict[int,
                 wanted = [{"id": channel["id"], "channelId": channel["id"]}]
                 await link.send(json.dumps({"op": "subscribe", "subscriptions": wanted}))
     return channels, counts
+
+
+def test_sensors_that_fail_on_request(recording: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("foxglove")
+    reader = pytest.importorskip("mcap.reader")
+    out = tmp_path / "view.mcap"
+    faults = ("--fault", "depth:lost", "--fault", "rgb:noise:1")
+    assert main(_arguments(recording, tiny_bundle, "--out", str(out), *faults)) == 0
+    with out.open("rb") as file:
+        messages = [(c.topic, m.data) for _, c, m in reader.make_reader(file).iter_messages()]
+    statuses = [json.loads(data) for topic, data in messages if topic == "/status"]
+    assert [status["used"] for status in statuses] == [["rgb"]] * FRAMES
+    assert "/sensors/depth" not in {topic for topic, _ in messages}
+
+
+@pytest.mark.parametrize("fault", ["depth", "depth:melt", "sonar:lost", "rgb:noise:9"])
+def test_faults_that_make_no_sense(
+    recording: str, tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("foxglove")
+    out = str(tmp_path / "view.mcap")
+    assert main(_arguments(recording, tmp_path, "--out", out, "--fault", fault)) == 2
+    assert "Traceback" not in capsys.readouterr().err

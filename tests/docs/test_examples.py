@@ -95,3 +95,7 @@ def test_descriptions_of_the_data_page(tmp_path: Path) -> None:
     ahead = np.array([[5.0, 0, 0]])  # of the LiDAR: before the one camera, behind the other
     assert np.allclose(rig.between("lidar", "front").apply(ahead), [[0, -0.4, 4.7]])
     assert np.allclose(rig.between("lidar", "rear").apply(ahead), [[0, -0.4, -5.3]])
+
+
+def test_corruptions_page() -> None:
+    _run("docs/corruptions.md", {})

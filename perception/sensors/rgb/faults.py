@@ -67,7 +67,7 @@ LENS_DIRT = Severity(
     (0.05, 0.1, 0.2, 0.3, 0.45),
     "share of the picture",
     "patches of dirt on the lens, with soft edges",
-    "Dong et al., CVPR 2023, have no like; shares as for other losses here",
+    "Secci and Ceccarelli, ISSRE 2020: dirty lens",
     "near",
     still=True,
 )
