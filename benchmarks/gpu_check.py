@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="onnxruntime-cuda")
     parser.add_argument(
         "--features",
-        default="none;bind;bind,graphs;bind,graphs,labels",
+        default="none;bind;bind,graphs;bind,graphs,labels;bind,graphs,bytes,labels",
         help="settings of ANYSENSE_CUDA to compare, separated by semicolons",
     )
     parser.add_argument("--frames", type=int, default=30)

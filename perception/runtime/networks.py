@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import EngineError
+from perception.frame import Sample
 from perception.geometry.grid import GridMap
-from perception.preprocess.sample import empty_tensors
+from perception.preprocess.sample import empty_tensors, on_grid, preprocess_sample
 from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
-from perception.runtime.engines.device_form import DeviceForms
+from perception.runtime.engines.device_form import DeviceForms, DeviceInputs
 from perception.runtime.interpret import check_outputs
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.result import EngineEvent
 from perception.runtime.wiring import FUSER, PRESENCE
+from perception.sensors.kind import Grid
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Networks:
         grid = self._manifest.inputs.grid
         specs = self._manifest.tasks.every
         self._forms = DeviceForms(fuser, specs, (grid.height, grid.width))
+        self._inputs = DeviceInputs(encoders, self._manifest.inputs)
         self.engines = {FUSER: fuser, **encoders}
         for engine in self.engines.values():
             engine.tell = lambda event: self.on_event(event)
@@ -96,19 +99,43 @@ class Networks:
         finally:
             free.append(taken)
 
-    def encode(self, name: str, tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, Feed]:
+    def prepare(
+        self, name: str, sample: Sample, buffer: dict[str, NDArray[Any]]
+    ) -> Grid | dict[str, NDArray[Any]]:
+        """What `encode` takes of a sample: the buffer, filled; or its grid, where a GPU does the rest.
+
+        Raises:
+            InputError, CalibrationError: it cannot be used.
+        """
+        spec = self._manifest.inputs[name]
+        if self._inputs.takes(name):
+            return on_grid(sample, spec)
+        preprocess_sample(sample, spec, buffer)
+        return buffer
+
+    def encode(self, name: str, given: Grid | Mapping[str, NDArray[Any]]) -> Mapping[str, Feed]:
         """The features of one input, by the fuser's names for them.
 
         Args:
             name: of the bundle's input.
-            tensors: (1, ...) by name, as `InputSpec.tensors` says.
+            given: (1, ...) by name, as `InputSpec.tensors` says; or a grid, see `prepare`.
 
         Raises:
             EngineError: the backend failed.
         """
+        tensors = self._normalized(name, given) if isinstance(given, Grid) else given
         with self._counted():
             outputs = self.engines[name].run_linked(self._wiring.feeds(name, tensors))
         return self._wiring.features(name, outputs)
+
+    def _normalized(self, name: str, grid: Grid) -> Mapping[str, Feed]:
+        try:
+            return self._inputs.run(name, grid)
+        except EngineError:  # the encoder's own fallback is next
+            spec = self._manifest.inputs[name]
+            tensors = empty_tensors(spec)
+            spec.sensor.normalize(grid, spec, {n: array[0] for n, array in tensors.items()})
+            return tensors
 
     def fuse(
         self, encoded: Mapping[str, Encoded], wanted: Collection[str] | None = None
@@ -143,6 +170,24 @@ class Networks:
                 raise
             check_outputs(self._manifest, outputs)
         return outputs
+
+    def warm_up(self, names: Collection[str], wanted: Collection[str]) -> None:
+        """Run every graph on nothing: twice, since a GPU records what it does in the second run.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+        for _ in range(1 + self.engines[FUSER].links):
+            self._inputs.warm_up()
+            encoded = {}
+            for name in names:
+                with self.buffer(name) as buffer:
+                    for array in buffer.values():
+                        array.fill(0)
+                    view = self._manifest.inputs[name].view
+                    grid = GridMap.fit((view.height, view.width), view)
+                    encoded[name] = Encoded(self.encode(name, buffer), grid, 0)
+            self.fuse(encoded, wanted)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from typing import Any
 from perception.errors import AnySenseError, BlindError, EngineError, InputError
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.grid import GridMap
-from perception.preprocess.sample import preprocess_sample, source_size
+from perception.preprocess.sample import source_size
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import Engine
 from perception.runtime.health import HealthConfig, HealthMonitor
@@ -180,20 +180,12 @@ class Pipeline:
         return {sensor: self.manifest.inputs[name].kind for sensor, name in self.inputs.items()}
 
     def warm_up(self) -> None:
-        """Run every graph once on nothing, so that the first frame need not wait for what is made then.
+        """Run every graph on nothing, so that the first frame need not wait for what is made then.
 
         Raises:
             EngineError: the backend failed.
         """
-        encoded = {}
-        for name in self.inputs.values():
-            with self._networks.buffer(name) as buffer:
-                for array in buffer.values():
-                    array.fill(0)
-                view = self.manifest.inputs[name].view
-                grid = GridMap.fit((view.height, view.width), view)
-                encoded[name] = Encoded(self._networks.encode(name, buffer), grid, 0)
-        self._networks.fuse(encoded)
+        self._networks.warm_up(tuple(self.inputs.values()), self.wanted)
 
     def reset(self) -> None:
         """Forget health and results, as at a jump back in time."""
@@ -354,13 +346,13 @@ class Pipeline:
         spec = self.manifest.inputs[name]
         watch.lap("wait")
         with self._networks.buffer(name) as buffer:
-            preprocess_sample(sample, spec, buffer)
+            given = self._networks.prepare(name, sample, buffer)
             watch.lap(f"preprocess_{sensor}")
             healthy = trust or self.health.check(sample) == "ok"
             watch.lap(f"check_{sensor}")
             if not (healthy and admit):
                 return None
-            features = self._networks.encode(name, buffer)
+            features = self._networks.encode(name, given)
             watch.lap(f"encode_{sensor}")
         grid = GridMap.fit(source_size(sample, spec), spec.view)
         return Encoded(features, grid, sample.time_ns)

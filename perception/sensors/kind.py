@@ -178,6 +178,8 @@ class SensorKind:
         points: (sample, size, stride) -> the measured points with their pixels in a picture of that size,
             for sensors that measure distances; None of a sample that lacks the calibration.  By default
             those of `points` projected, and none of pictures.
+        on_device: `module:attribute` of a `perception.runtime.engines.device_form.DeviceInput`, by which a
+            GPU does what `normalize` does; for kinds without `refuse_blind`.
         example: (size, rng) -> a random but plausible sample, for benchmarks; (height, width).
     """
 
@@ -215,6 +217,7 @@ class SensorKind:
     faults: Collection[str] = ()
     augment: Callable[[Grid, Mapping[str, float], np.random.Generator], Grid] | None = None
     points: Callable[[Sample, tuple[int, int], int], PixelPoints | None] | None = None
+    on_device: str | None = None
     example: Callable[[tuple[int, int], np.random.Generator], Sample] | None = None
 
     def __post_init__(self) -> None:

@@ -87,6 +87,8 @@ def on_device(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
         fuser = _Device(pipeline.engines["fuser"], spoil)
         fuser.fail = fail
         encoders = {n: e for n, e in pipeline.engines.items() if n != "fuser"}
+        if features().bytes:
+            encoders = {n: _Device(e) for n, e in encoders.items()}
         pipeline._networks.use(encoders, fuser)
         return pipeline
 
@@ -118,6 +120,39 @@ def test_labels_and_confidence_are_those_of_the_cpu(
     assert (found.labels == wanted.labels).mean() >= 0.999
     assert np.abs(found.confidence - wanted.confidence).max() <= 1 / 255  # type: ignore[operator]
     assert not _Far.copied  # but what the graph made of them
+
+
+@pytest.mark.parametrize("size", [(480, 640), (360, 500)])
+def test_a_camera_s_bytes_are_normalized_on_the_device(
+    on_device,  # type: ignore[no-untyped-def]
+    size: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Path(__file__).parents[2] / "bundles" / "indoor-rgbd"
+    wanted = Pipeline.load(folder, REFERENCE, threads=1)(_scene(*size))
+    monkeypatch.setenv(VARIABLE, "bytes")
+    pipeline = on_device(folder)
+    pipeline.warm_up()
+    taken: list[np.dtype[np.generic]] = []
+    _, engine = pipeline._networks._inputs._made["rgb"]
+    linked = engine.run_linked
+
+    def note(feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
+        taken.extend(value.dtype for value in feeds.values())
+        found: Mapping[str, Feed] = linked(feeds)
+        return found
+
+    monkeypatch.setattr(engine, "run_linked", note)
+    found = pipeline(_scene(*size))
+    assert taken == [np.uint8] and set(pipeline._networks._inputs._made) == {"rgb"}
+    assert np.array_equal(found.labels, wanted.labels)  # type: ignore[arg-type]
+
+    def lost(feeds: Mapping[str, Tensor]) -> Mapping[str, Feed]:
+        raise EngineError("device lost")
+
+    monkeypatch.setattr(engine, "run_linked", lost)
+    pipeline.reset()
+    assert np.array_equal(pipeline(_scene(*size)).labels, wanted.labels)  # type: ignore[arg-type]
 
 
 def test_only_what_somebody_wants_is_copied(on_device, tiny_bundle: Path) -> None:  # type: ignore[no-untyped-def]
@@ -158,9 +193,9 @@ def test_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert features() == CudaFeatures()
     monkeypatch.setenv(VARIABLE, " bind, graphs,")
-    assert features() == CudaFeatures(bind=True, graphs=True, labels=False)
+    assert features() == CudaFeatures(bind=True, graphs=True, bytes=False, labels=False)
     monkeypatch.setenv(VARIABLE, "warp")
-    with pytest.raises(ConfigError, match=r"ANYSENSE_CUDA: 'warp'.*bind, graphs, labels"):
+    with pytest.raises(ConfigError, match=r"ANYSENSE_CUDA: 'warp'.*bind, graphs, bytes, labels"):
         features()
 
 

@@ -17,11 +17,13 @@ class CudaFeatures:
     Attributes:
         bind: ONNX Runtime runs on our stream and between our addresses, so that features stay there.
         graphs: what it queues is recorded as a CUDA graph.
+        bytes: cameras' pictures are copied as bytes, and normalized there.
         labels: labels and their confidence are computed there, and only these are copied.
     """
 
     bind: bool = False
     graphs: bool = False
+    bytes: bool = False
     labels: bool = False
 
 

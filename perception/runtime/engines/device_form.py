@@ -1,4 +1,4 @@
-"""What a GPU makes of a task's outputs before they are copied, so that less is."""
+"""What a GPU makes of inputs after, and of outputs before they are copied, so that less is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import EngineError
+from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.runtime.engines.base import Engine, Feed, not_finite, on_host
 from perception.runtime.engines.cuda_features import features
+from perception.sensors.kind import Grid
 from perception.tasks.registry import TASKS, closure
 
 _LOG = logging.getLogger("anysense.engines")
@@ -33,6 +36,68 @@ class DeviceForm:
     feeds: Callable[[Any, Collection[str]], Mapping[str, NDArray[Any]]] = lambda spec, names: {}
 
 
+@dataclass(frozen=True)
+class DeviceInput:
+    """A graph that does what `SensorKind.normalize` does, for a kind that refuses nothing by its tensors.
+
+    Attributes:
+        layers: by layer of the `Grid`, what the graph calls it; each gets a batch axis in front.
+        graph: the ONNX model for an input of a bundle; gives the network's tensors by name.
+    """
+
+    layers: Mapping[str, str]
+    graph: Callable[[InputSpec], bytes]
+
+
+class DeviceInputs:
+    """Normalizes where the encoders run, for the kinds that say how.
+
+    Args:
+        encoders: by input.
+        inputs: the bundle's.
+    """
+
+    def __init__(self, encoders: Mapping[str, Engine], inputs: PreprocessContract) -> None:
+        self._made: dict[str, tuple[DeviceInput, Engine]] = {}
+        for name, encoder in encoders.items():
+            spec = inputs[name]
+            target = spec.sensor.on_device
+            if target is None or not (features().bytes and encoder.links):
+                continue
+            form: DeviceInput = _imported(target)
+            try:
+                engine = encoder.companion(form.graph(spec), f"what leads to {name}")
+            except EngineError as error:  # then the CPU does it
+                _LOG.info("%s", error)
+                continue
+            if engine is not None:
+                self._made[name] = form, engine
+
+    def takes(self, name: str) -> bool:
+        """Whether an input's grid is normalized there."""
+        return name in self._made
+
+    def warm_up(self) -> None:
+        """Run each once on nothing.
+
+        Raises:
+            EngineError: the device failed.
+        """
+        for _, engine in self._made.values():
+            engine.run(
+                {s.name: np.zeros([d or 1 for d in s.shape], s.dtype) for s in engine.inputs}
+            )
+
+    def run(self, name: str, grid: Grid) -> Mapping[str, Feed]:
+        """The network's tensors of an input for which `takes` holds.
+
+        Raises:
+            EngineError: the device failed.
+        """
+        form, engine = self._made[name]
+        return engine.run_linked({own: grid.layers[n][None] for n, own in form.layers.items()})
+
+
 class DeviceForms:
     """The outputs of a fuser on a GPU, as much of them as somebody wants, in the smallest forms.
 
@@ -51,8 +116,7 @@ class DeviceForms:
             target = TASKS[name].on_device
             if target is None:
                 continue
-            module, _, attribute = target.partition(":")
-            form: DeviceForm = getattr(import_module(module), attribute)
+            form: DeviceForm = _imported(target)
             shape = shapes.get(form.takes, (None,))
             known = tuple(size for size in shape if size is not None)
             if len(known) < len(shape):
@@ -96,3 +160,8 @@ class DeviceForms:
             _LOG.info("%s", error)
             return None
         return None if not_finite(found) else found
+
+
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)

@@ -26,6 +26,7 @@ RGB = SensorKind(
     validate=validate,
     resample=resample,
     normalize=normalize,
+    on_device="perception.runtime.engines.byte_graph:ON_DEVICE",
     draw=draw_picture,
     apply=apply,
     faults=FAULTS,
