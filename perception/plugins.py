@@ -41,6 +41,7 @@ GROUPS: dict[Group, str] = {
 """Entry point group of each."""
 
 REGISTRIES: dict[Group, str] = {
+    "sensors": "perception.sensors.registry:KINDS",
     "tasks": "perception.tasks.registry:TASKS",
     "models": "perception.models.registry:MODELS",
     "methods": "perception.training.methods:METHODS",
@@ -193,6 +194,37 @@ class Registry(Mapping[str, T], Generic[T]):
             return given
 
         return guarded
+
+
+def check_fields(record: Any) -> None:
+    """Refuse a record (a dataclass) whose fields are plainly not of the types that it states.
+
+    Looked at are functions, classes, texts and tuples of texts.
+
+    Raises:
+        TypeError: names the first such field.
+    """
+    for own in fields(record):
+        stated, value = str(own.type), getattr(record, own.name)
+        if value is None and stated.endswith("| None"):
+            continue
+        for start, fits, what in _STATED:
+            if stated.startswith(start) and not fits(value):
+                raise TypeError(f"{own.name} is {value!r:.80}, which is no {what}")
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(v, str) for v in value)
+
+
+_STATED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("Callable[", callable, "function"),
+    ("type[", lambda value: isinstance(value, type), "class"),
+    ("str", lambda value: isinstance(value, str), "text"),
+    ("bool", lambda value: isinstance(value, bool), "bool"),
+    ("tuple[str, ...]", _texts, "tuple of texts"),
+    ("Mapping[", lambda value: isinstance(value, Mapping), "mapping"),
+)
 
 
 def _imported(target: str) -> Any:

@@ -29,19 +29,22 @@ def written(site: Path, name: str, entries: dict[str, dict[str, str]], code: str
     return site
 
 
-def installed(source: Path, site: Path) -> Path:
-    """The distribution in the folder `source`, built and installed by pip into `site`.
+def installed(site: Path, *sources: Path) -> Path:
+    """The distributions in the folders `sources`, built and installed by pip into `site`.
 
-    Nothing is fetched, and nothing is left in `source`.
+    Nothing is fetched, and nothing is left in the folders.
     """
-    copy = site.with_name(f"{site.name}-source")
+    copies = [site.with_name(f"{site.name}-sources") / source.name for source in sources]
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-    shutil.copytree(source, copy, ignore=ignored)
+    for source, copy in zip(sources, copies, strict=True):
+        shutil.copytree(source, copy, ignore=ignored)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--no-index", "--no-build-isolation", "--target", str(site), str(copy)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command += ["--no-deps", "--no-index", "--no-build-isolation", "--target", str(site)]
+    done = subprocess.run(
+        [*command, *map(str, copies)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
-    shutil.rmtree(copy)
+    shutil.rmtree(copies[0].parent)
     return site
 
 

@@ -16,7 +16,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from perception.frame import MODALITIES
-from perception.preprocess.contract import CHANNELS
+from perception.preprocess.contract import InputSpec
 from perception.runtime.wiring import IMAGE, Wiring
 
 GRID = (32, 64)
@@ -54,11 +54,12 @@ def encoder(
     """A 1x1 convolution of the sensor's channels, at an eighth of the grid."""
     image, feature = image or modality, feature or f"{modality}_f"
     rng = np.random.default_rng(seed)
-    weight = rng.normal(size=(FEATURES, CHANNELS[modality], 1, 1)) / 50  # type: ignore[index]
     height, width = GRID
+    channels = InputSpec(kind=modality, view={"height": height, "width": width}).shape[1]
+    weight = rng.normal(size=(FEATURES, channels, 1, 1)) / 50
     return model(
         [helper.make_node("Conv", [image, "w"], [feature], strides=[8, 8])],
-        {image: [1, CHANNELS[modality], height, width]},  # type: ignore[index]
+        {image: [1, channels, height, width]},
         {feature: [1, FEATURES, height // 8, width // 8]},
         {"w": weight.astype(np.float32)},
     )

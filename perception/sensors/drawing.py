@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -68,3 +70,25 @@ def draw_points(sample: Sample) -> Image:
     for x, y in (places / reach * (_SIDE / 2 - 2)).round().astype(int).tolist():
         cv2.circle(image, (_SIDE // 2 - y, _SIDE // 2 - x), 1, (255, 255, 255), -1)
     return image
+
+
+def is_picture(value: Any) -> bool:
+    """Whether it is (H, W), (H, W, 3) or (H, W, 4) uint8, not empty."""
+    return (
+        isinstance(value, np.ndarray)
+        and value.dtype == np.uint8
+        and value.size > 0
+        and (value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (3, 4)))
+    )
+
+
+def check_picture(value: Any) -> None:
+    """Refuse what is no (H, W, 3) uint8.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not is_picture(value) or value.shape[2:] != (3,):
+        shape = getattr(value, "shape", "")
+        kind = getattr(value, "dtype", type(value).__name__)
+        raise TypeError(f"draw gave {kind} {shape}, not (H, W, 3) uint8")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from pydantic import BaseModel
 
 from perception.frame import Sample, check_name
-from perception.plugins import Registry
-from perception.sensors.kind import Grid, Inspection, SensorKind
+from perception.plugins import Registry, check_fields
+from perception.sensors.drawing import check_picture
+from perception.sensors.kind import Grid, Inspection, SensorKind, TensorSpec
 from perception.sensors.names import OURS
 
 
@@ -18,6 +19,21 @@ def _check(name: str, thing: Any) -> None:
         raise TypeError(f"is a {type(thing).__name__}, not a perception.sensors.kind.SensorKind")
     if thing.name != check_name(name):
         raise ValueError(f"its record is called '{thing.name}'")
+    check_fields(thing)
+    if not issubclass(thing.spec, BaseModel):
+        raise TypeError(f"spec is {thing.spec.__name__}, which is no pydantic model")
+
+
+def _check_tensors(value: Any) -> None:
+    """Refuse what is no `TensorSpec` by name, of a shape and type that networks take."""
+    if not isinstance(value, Mapping) or not value:
+        raise TypeError(f"tensors gave {value!r:.80}, not TensorSpec by name")
+    for name, tensor in value.items():
+        fits = isinstance(name, str) and isinstance(tensor, TensorSpec)
+        if not fits or tensor.dtype not in ("float32", "uint8", "int32"):
+            raise TypeError(f"tensors gave {name} {tensor!r:.80}: float32, uint8 or int32")
+        if not tensor.shape or not all(isinstance(n, int) and n > 0 for n in tensor.shape):
+            raise TypeError(f"tensors gave {name} of shape {tensor.shape}")
 
 
 KINDS: Registry[SensorKind] = Registry(
@@ -26,7 +42,7 @@ KINDS: Registry[SensorKind] = Registry(
     {name: f"perception.sensors.{name}:{name.upper()}" for name in OURS},
     _check,
     {
-        "tensors": Mapping,
+        "tensors": _check_tensors,
         "resample": Grid,
         "warp": Grid,
         "augment": Grid,
@@ -34,7 +50,7 @@ KINDS: Registry[SensorKind] = Registry(
         "from_message": Sample,
         "from_file": Sample,
         "example": Sample,
-        "draw": np.ndarray,
+        "draw": check_picture,
         "inspect": Inspection,
     },
 )

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
-from perception.plugins import Registry
+from perception.plugins import Registry, check_fields
+from perception.sensors.drawing import check_picture
+from perception.tasks import given
 from perception.tasks.spec import TaskSpec
 from perception.tasks.task import Task
 
@@ -21,6 +21,9 @@ def _check(name: str, thing: Any) -> None:
         raise TypeError(f"is a {type(thing).__name__}, not a perception.tasks.task.Task")
     if thing.name != name or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"its name is '{thing.name}': the entry point's, of a-z, 0-9 and _")
+    check_fields(thing)
+    if not issubclass(thing.spec, TaskSpec):
+        raise TypeError(f"spec is {thing.spec.__name__}, which is no TaskSpec")
     taken = {part for own in OURS for part in TASKS[own].parts} & set(thing.parts)
     if taken:
         raise ValueError(f"part {min(taken)} is that of another task")
@@ -31,7 +34,13 @@ TASKS: Registry[Task] = Registry(
     "task",
     {n: f"perception.tasks.{n}:{n.upper()}" for n in OURS},
     _check,
-    {"forms": tuple, "to_dict": dict, "files": Mapping, "draw": np.ndarray},
+    {
+        "forms": given.check_forms,
+        "to_dict": given.check_plain,
+        "summary": given.check_plain,
+        "draw": check_picture,
+        "files": given.check_files,
+    },
 )
 """Tasks by name."""
 

@@ -36,7 +36,7 @@ def _as_spec(value: Any) -> Any:
     try:
         task = TASKS.named(value.task)
     except ConfigError as error:
-        raise ValueError(f"{error.message} ({error.hint})") from error
+        raise ValueError(str(error)) from error
     return task.spec.model_validate(value.content)
 
 

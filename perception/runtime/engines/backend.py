@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perception.errors import EngineError
+from perception.plugins import check_fields
 from perception.runtime.bundle import GraphSource
 from perception.runtime.engines.base import Engine, TensorSpec
 
@@ -83,6 +84,7 @@ def check_backend(name: str, thing: Any) -> None:
     """
     if not isinstance(thing, Backend):
         raise TypeError(f"is {type(thing).__name__}, not a Backend")
+    check_fields(thing)
     if not _NAME.fullmatch(name):
         raise ValueError("a backend's name is small letters, digits, '-' and '_'")
     if thing.kind not in ("cpu", "gpu"):

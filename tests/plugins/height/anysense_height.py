@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from perception.data.base import RecordingInfo, Truth
+from perception.geometry.grid import GridMap
 from perception.tasks.spec import TaskSpec
 from perception.tasks.task import Meter, Task, TaskContext
 
@@ -106,3 +108,71 @@ HEIGHT = Task(
     files=files,
     training="anysense_height:TRAINING",
 )
+
+
+@cache
+def training() -> Any:
+    """The half that needs PyTorch, which only those who train import."""
+    import torch
+    from perception.training.tasks.task import TrainingTask, stacked
+    from torch import nn
+    from torch.nn import functional
+
+    class Head(nn.Module):
+        """Shares of `max_m` from the map at stride 4."""
+
+        def __init__(self, channels: int, width: int) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(
+                nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 1, 1)
+            )
+
+        def forward(self, pyramid: dict[int, torch.Tensor]) -> torch.Tensor:
+            return self.layers(pyramid[4]).sigmoid()
+
+    class HeightTraining(TrainingTask):
+        """Truth is (H, W) float32 metres, NaN where nobody knows."""
+
+        name = "height"
+        strides = (4,)
+        needs = "a frame with heights", "no frame has them"
+
+        def read_truth(self, source):
+            metres = source.truth.values.get("height")
+            if metres is None:
+                return None
+            return GridMap.fit(metres.shape, source.grid).to_grid(metres, nearest=True, fill=np.nan)
+
+        def warp(self, truth, geometry):
+            return np.ascontiguousarray(geometry.warp(truth, True, np.nan))
+
+        def blank(self, size):
+            return np.full(size, np.nan, np.float32)
+
+        def collate(self, truths):
+            return stacked(truths, np.float32)
+
+        def known(self, truths):
+            return bool(truths.isfinite().any())
+
+        def has_truth(self, truth):
+            return truth is not None and bool(np.isfinite(truth).any())
+
+        def head(self, channels, spec, width):
+            return Head(channels[4], width)
+
+        def prepare(self, recording, spec, balance):
+            return spec
+
+        def loss(self, value, truths, prepared=None):
+            wanted = truths[:, None, 2::4, 2::4] / prepared.max_m
+            known = wanted.isfinite()
+            return functional.smooth_l1_loss(value.float()[known], wanted[known].clamp(0, 1))
+
+    return HeightTraining()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TRAINING":
+        return training()
+    raise AttributeError(name)
