@@ -16,6 +16,7 @@ from perception.errors import CalibrationError, InputError
 from perception.frame import Sample, check_array
 from perception.preprocess.contract import InputSpec
 from perception.sensors.kind import Grid, Tensors
+from perception.sensors.names import OURS
 from perception.sensors.registry import kind_of
 
 
@@ -45,8 +46,16 @@ def preprocess_sample(
     out = empty_tensors(input) if out is None else out
     first = {name: array[0] for name, array in out.items()}
     input.sensor.normalize(on_grid(sample, input), input, first)
+    if input.kind not in OURS:  # ours never are
+        _refuse_not_finite(first, sample.sensor)
     input.sensor.refuse_blind(first, input, sample.sensor)
     return out
+
+
+def _refuse_not_finite(tensors: Tensors, sensor: str) -> None:
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise InputError(f"the network's input '{name}' holds NaN or infinity", where=sensor)
 
 
 def on_grid(sample: Sample, input: InputSpec) -> Grid:
