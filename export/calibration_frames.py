@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from export.modular import Tensors
 from perception.data.base import Recording
@@ -18,12 +19,17 @@ _MOST, _LEAST_CHECKED = 24, 3
 
 
 def network_inputs(frame: Frame, contract: PreprocessContract) -> Tensors:
-    """Preprocessed inputs (1, C, H, W) of those of the contract's that the frame has."""
-    return {
-        name: preprocess_sample(frame[name], spec)[IMAGE]
-        for name, spec in contract.items()
-        if name in frame
-    }
+    """Preprocessed inputs of those of the contract's that the frame has.
+
+    Returns:
+        (1, C, H, W) of an input that takes a picture; else tensors by name.
+    """
+    made: dict[str, Any] = {}
+    for name, spec in contract.items():
+        if name in frame:
+            own = preprocess_sample(frame[name], spec)
+            made[name] = own[IMAGE] if set(own) == {IMAGE} else own
+    return made
 
 
 def require_sensors(recording: Recording, contract: PreprocessContract) -> None:

@@ -19,7 +19,7 @@ from export.specialize import specialize
 from perception.errors import EngineError
 from perception.frame import in_order
 from perception.runtime.bundle import GraphSource
-from perception.runtime.wiring import FUSER, PRESENCE, Wiring
+from perception.runtime.wiring import FUSER, IMAGE, PRESENCE, Wiring, composed
 
 
 def load_graph(graph: Path | GraphSource) -> onnx.ModelProto:
@@ -70,11 +70,15 @@ def compose(
         encoder = graphs[wiring.encoders[name]].graph
         outputs = {v.name: wiring.feature(name, v.name) for v in encoder.output}
         made.update(outputs.values())
+        bare = wiring.tensor(name)  # what an encoder of one tensor calls it
+        inputs = {
+            v.name: composed(name, IMAGE if v.name == bare else v.name) for v in encoder.input
+        }
         for value in encoder.input:
             graph.input.add().CopyFrom(value)
-            graph.input[-1].name = name
-        border = wiring.feeds(name, name) | outputs
-        _append(graph, encoder, name, border, first.setdefault(wiring.encoders[name], name))
+            graph.input[-1].name = inputs[value.name]
+        owner = first.setdefault(wiring.encoders[name], name)
+        _append(graph, encoder, name, inputs | outputs, owner)
     own = {v.name: v.name for v in (*fuser.graph.input, *fuser.graph.output)}
     _append(graph, fuser.graph, FUSER, own, FUSER)
     graph.output.extend(fuser.graph.output)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.frame import subset_name
 from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.manifest import Graphs
-from perception.runtime.wiring import PRESENCE, Wiring
+from perception.runtime.wiring import PRESENCE, Wiring, composed_feeds
 
 Tensors = dict[str, Tensor]
 
@@ -17,7 +19,7 @@ Tensors = dict[str, Tensor]
 def features_of(
     wiring: Wiring, engines: Mapping[str, Engine], images: Mapping[str, Tensor]
 ) -> dict[str, Tensors]:
-    """By input, what its encoder makes of its image (1, C, H, W), by the fuser's names for it.
+    """By input, what its encoder makes of its image, or of its tensors by name, by the fuser's names for it.
 
     Args:
         wiring: the bundle's.
@@ -30,11 +32,16 @@ def features_of(
     }
 
 
+def blank(tensor: NDArray[Any]) -> NDArray[Any]:
+    """What stands for an absent tensor: NaN, which must not come through; integers have none."""
+    return np.full_like(tensor, np.nan if tensor.dtype.kind == "f" else 0)
+
+
 def feeds_for(wiring: Wiring, features: Mapping[str, Tensors], there: Collection[str]) -> Tensors:
     """What the fuser takes where these inputs are there, with NaN as the features of the others."""
     feeds: Tensors = {PRESENCE: wiring.present(there)}
     for name, own in features.items():
-        feeds |= own if name in there else {n: np.full_like(v, np.nan) for n, v in own.items()}
+        feeds |= own if name in there else {n: blank(v) for n, v in own.items()}
     return feeds
 
 
@@ -62,9 +69,10 @@ def run_forms(
     for subset in subsets:
         found = {"modular": fuser.run(feeds_for(wiring, features, subset))}
         if single is not None:
-            some = {n: x if n in subset else np.full_like(x, np.nan) for n, x in images.items()}
-            found["single"] = single.run({PRESENCE: wiring.present(subset), **some})
+            there = composed_feeds({n: x for n, x in images.items() if n in subset})
+            every = {n: blank(x) for n, x in composed_feeds(images).items()}
+            found["single"] = single.run({PRESENCE: wiring.present(subset), **every, **there})
         own = graphs.subsets.get(subset_name(subset))
         if own is not None:
-            found["own graph"] = load(own.file).run({n: images[n] for n in subset})
+            found["own graph"] = load(own.file).run(composed_feeds({n: images[n] for n in subset}))
         yield subset, found

@@ -24,6 +24,15 @@ def composed(name: str, tensor: str = IMAGE) -> str:
     return name if tensor == IMAGE else f"{name}.{tensor}"
 
 
+def composed_feeds(given: Mapping[str, V | Mapping[str, V]]) -> dict[str, V]:
+    """What one graph for several inputs takes, by its names: of each, its tensors or its `image` alone."""
+    found: dict[str, V] = {}
+    for name, own in given.items():
+        tensors = own if isinstance(own, Mapping) else {IMAGE: own}
+        found |= {composed(name, tensor): value for tensor, value in tensors.items()}
+    return found
+
+
 @dataclass(frozen=True)
 class Wiring:
     """The names of what goes from input to encoder to fuser.

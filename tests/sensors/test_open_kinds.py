@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_bundles import FEATURES, GRID, SmallBundles
 
 import perception
+from export.bundle_graphs import GraphChoice, with_graphs
 from perception import plugins
 from perception.errors import AnySenseError, BundleError, InputError
 from perception.frame import Frame, Sample, in_order
@@ -23,6 +24,7 @@ from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.sample import empty_tensors, preprocess_sample
 from perception.runtime.benchmark import measure
+from perception.runtime.bundle import Bundle
 from perception.runtime.engines.probe import probe_inputs
 from perception.runtime.pipeline import Pipeline
 from perception.sensors.names import is_kind, kinds
@@ -193,6 +195,21 @@ def test_a_rig_and_live_calibration_take_it_with_or_without_a_place() -> None:
     )
     assert rig.cameras == ["rgb"]
     assert rig.attach(sample).extrinsics is not None
+
+
+@pytest.mark.usefixtures("brought")
+def test_one_graph_for_all_takes_each_tensor_by_the_inputs_name(tmp_path: Path) -> None:
+    choice = GraphChoice(single=True, subsets=(("rgb", "left"),))
+    errors = with_graphs(Bundle.open(bundle(tmp_path)), tmp_path / "more", choice, 1)
+    assert set(errors) == {"single", "rgb+left"} and max(errors.values()) < 1e-5
+    more = Bundle.open(tmp_path / "more")
+    graph = onnx.load(tmp_path / "more" / more.manifest.graphs.subsets["rgb+left"].file)
+    assert {v.name for v in graph.graph.input} == {
+        "rgb",
+        "left.strength",
+        "left.place",
+        "left.picture",
+    }
 
 
 @pytest.mark.usefixtures("brought")
