@@ -280,10 +280,10 @@ class RerunViewer:
 
 
 def _play(recording: Any, pipeline: Any, viewer: Viewer, faults: Any, *, live: bool) -> None:
-    from perception.tasks.registry import parts_of
+    from perception.tasks.registry import drawn
     from perception.viz.overlay import draw_result, draw_sample, is_drawn
 
-    pipeline.wanted = parts_of(pipeline.manifest.tasks.every, lambda task: task.draw)
+    pipeline.wanted = drawn(pipeline.manifest.tasks.every)
     due, views = time.monotonic(), pipeline.manifest.inputs.views(pipeline.inputs)
     for index in range(len(recording)):
         stamp = recording.stamp_ns(index)

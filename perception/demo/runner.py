@@ -20,7 +20,7 @@ from perception.files.writing import write_image, writing
 from perception.frame import Frame
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
-from perception.tasks.registry import TASKS, parts_of
+from perception.tasks.registry import TASKS, drawn, parts_of
 from perception.tasks.spec import TaskSpec
 from perception.viz.overlay import draw_result, draw_sample
 
@@ -83,7 +83,7 @@ def run_demo(
     for each in (pipeline, reference):
         each.min_score = LOW_SCORE
         each.expected = sensors  # a sensor that the recording never had is not missed
-        each.wanted = parts_of(specs, lambda task: task.draw or task.meter)
+        each.wanted = drawn(specs) | parts_of(specs, lambda task: task.meter)
     pictures = out / "overlays"
     pictures.mkdir(parents=True, exist_ok=True)
     rows, mosaics = [], []

@@ -77,6 +77,11 @@ def parts_of(specs: Iterable[str], which: Callable[[Task], object]) -> frozenset
     return frozenset(part for task in tasks if which(task) for part in task.parts)
 
 
+def drawn(specs: Iterable[str]) -> frozenset[str]:
+    """The parts that a picture of a result with these tasks takes."""
+    return frozenset(part for name in specs for part in TASKS[name].drawn)
+
+
 OLD_WORDS = {"detection": "boxes2d"}
 """What tasks were called, and are in training configurations."""
 

@@ -255,6 +255,7 @@ SEGMENTATION = Task(
     to_dict=_to_dict,
     summary=lambda value, spec: {},
     draw=_draw,
+    drawn=("labels",),
     files=_files,
     on_device="perception.runtime.engines.label_graph:ON_DEVICE",
     training="perception.training.tasks.segmentation:SEGMENTATION",

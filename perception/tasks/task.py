@@ -116,6 +116,7 @@ class Task:
         to_dict: its value as plain numbers and text, by key of the whole result.
         summary: the same for one line of many, by default the whole.
         draw: its value drawn on a picture, with an opacity for what covers areas.
+        drawn: the parts that drawing takes; all unless it says otherwise.
         files: pictures that `anysense run` writes, by name without suffix.
         above: the value without what scores below a threshold, None for the bundle's own.
         on_device: `module:attribute` of a `perception.runtime.engines.device_form.DeviceForm`, by which a GPU
@@ -141,6 +142,7 @@ class Task:
     to_dict: Callable[[Any, Any], dict[str, Any]] = lambda value, spec: {}
     summary: Callable[[Any, Any], dict[str, Any]] | None = None
     draw: Callable[[Image, Any, Any, float], Image] | None = None
+    drawn: tuple[str, ...] = ()
     files: Callable[[Any, Any], dict[str, NDArray[np.uint8]]] = lambda value, spec: {}
     above: Callable[[Any, Any, float | None], Any] | None = None
     on_device: str | None = None
@@ -149,6 +151,8 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", self.parts or (self.name,))
+        if self.draw is not None:
+            object.__setattr__(self, "drawn", self.drawn or self.parts)
 
     def form(self, spec: Any, grid: tuple[int, int], outputs: Collection[str]) -> Form:
         """The form that a graph with these outputs has; the first where it has none whole."""

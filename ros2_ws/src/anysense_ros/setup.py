@@ -15,7 +15,7 @@ def shared(folder: str) -> tuple[str, list[str]]:
 setup(
     name=NAME,
     version="0.1.0",
-    packages=[NAME],
+    packages=[NAME, f"{NAME}.publishing"],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -232,7 +232,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         if stream is None or outputs is None:
             return
         stream.use(pipeline)
-        outputs.announce(pipeline.manifest, self.settings["output.min_confidence"])
+        outputs.announce(self.settings)
+        pipeline.points_stride = self.settings["output.points_stride"]
         self._tell_engine()
 
     # -- topics ------------------------------------------------------------------------------
@@ -328,12 +329,12 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         if outputs is None or stream is None or stream.core is None:
             return
         manifest, settings = stream.core.pipeline.manifest, self.settings
-        head = outputs.publish(result, manifest, settings)
+        head = outputs.publish(result, settings)
         reports = stream.report()
         latency = (stream.clock.now_ns() - result.arrived_ns) / 1e6
         notes = self._reporter.unaligned.values()
-        outputs.status(head, result, reports, settings, manifest.name, latency, notes)
-        self._reporter.output(result, reports, stream, outputs.sequence)
+        outputs.status.output(head, result, reports, settings, manifest.name, latency, notes)
+        self._reporter.output(result, reports, stream, outputs.status.sequence)
 
     def wanted(self) -> frozenset[str]:
         """The parts of results that somebody listens to."""
@@ -352,7 +353,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         line = stream.engine_error or self._loading
         early = {n: stream.counters[f"early_{n}"] for n in self.settings.sensors}
         none = {n: SensorReport("lost", math.nan, c, 0, 0, c, 0) for n, c in early.items()}
-        outputs.waiting(stream.report() or none, self.settings, line)
+        outputs.status.waiting(stream.report() or none, self.settings, line)
         loading = self._loader is not None and self._loader.is_alive()
         level = WARN if loading and not stream.engine_error else ERROR
         self._reporter.no_output(f"stop: {line}", level)
@@ -411,9 +412,10 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             if self._stream is not None:
                 self._listen_to_frames()
                 self._stream.configure(settings.stream(self._calibration.offset_ns))
-        threshold = settings["output.min_confidence"]
-        if "output.min_confidence" in named and self._outputs and self._pipeline is not None:
-            self._outputs.announce(self._pipeline.manifest, threshold)
+        if self._pipeline is not None:
+            self._pipeline.points_stride = settings["output.points_stride"]
+            if "output.min_confidence" in named and self._outputs:
+                self._outputs.announce(settings)
         return SetParametersResult(successful=True)
 
     def _say(self, level: str, line: str) -> None:
