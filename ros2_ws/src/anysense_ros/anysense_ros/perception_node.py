@@ -32,6 +32,7 @@ from anysense_ros.publishing import Outputs
 from anysense_ros.reporting import Reporter
 from perception.errors import AnySenseError, InputError
 from perception.frame import LEAST_RANGE_M, Sample
+from perception.plugins import blamed
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import first_line
 from perception.runtime.manifest import BundleManifest
@@ -371,6 +372,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             elif self._stream is not None:  # a signal has taken the topics from under us
                 self._stream.end()
             return
+        error = blamed(error) or error
         prefix = "" if isinstance(error, AnySenseError) else f"unexpected {type(error).__name__}: "
         self._reporter.changes.repeat(type(error).__name__, "error", prefix + first_line(error))
 
