@@ -53,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--samples", type=Path, help="folder with real frames, NAME.npz by bundle")
     parser.add_argument("--soak", type=float, default=75, help="seconds of the soak")
+    parser.add_argument("--all-options", action="store_true", help="of ONNX Runtime, in stage raw")
     parser.add_argument("--quick", action="store_true", help="a few frames only")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     return parser.parse_args()

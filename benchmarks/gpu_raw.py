@@ -33,9 +33,9 @@ def chains(bundle: Bundle, backend: str, every: bool) -> Iterator[tuple[str, Cal
         return
     yield "session.run, arrays in between", _plain(bundle, [("CUDAExecutionProvider", {})])
     for name, options in OPTIONS.items():
-        if not every and name not in ("as it is", "NHWC"):
+        if not every and name != "as it is":
             continue
-        for way in ("bound", "bound, ORT's CUDA graphs", "bound, one CUDA graph of all"):
+        for way in ("bound", "bound, one CUDA graph of all"):
             yield f"{name}, {way}", _lazily(bundle, options, way)
 
 

@@ -101,7 +101,10 @@ def contract(args: argparse.Namespace) -> dict[str, Any]:
             *(sys.executable, "-m", "pytest", "-q", "-x" if args.quick else "--maxfail=30"),
             *("-p", "no:cacheprovider", "tests/runtime/test_engine_contract.py"),
             *("tests/runtime/test_buffers.py", "tests/runtime/test_quiet.py", "--tb=short"),
-            *("-k", f"{args.backend} or tf32 or gpu or beside_pytorch or real_one"),
+            *(
+                "-k",
+                f"({args.backend} or tf32 or gpu or beside_pytorch or real_one) and not which_backend",
+            ),
         ]
         where = {"cwd": ROOT, "env": {**os.environ, VARIABLE: value}}
         try:
@@ -205,9 +208,7 @@ def raw(args: argparse.Namespace) -> dict[str, Any]:
     for path in _bundles(args):
         for precision, folder in (("fp32", path), ("fp16", _half_of(args, path))):
             if folder.exists():
-                for name, work in chains(
-                    Bundle.open(folder), args.backend, path == _bundles(args)[0]
-                ):
+                for name, work in chains(Bundle.open(folder), args.backend, args.all_options):
                     label = f"{path.name} {precision}, {name}"
                     try:
                         rows[label] = _p50(work, 5 if args.quick else 60)
@@ -302,6 +303,11 @@ def copies(args: argparse.Namespace) -> dict[str, Any]:
 
 def soak(args: argparse.Namespace) -> dict[str, Any]:
     """A stream at full rate whose sensors die and come back, alone and together."""
+    with _set(_features(args)[-1][1]):
+        return _soak(args)
+
+
+def _soak(args: argparse.Namespace) -> dict[str, Any]:
     from perception.runtime.stream import Stream
 
     path = _bundles(args)[-1]
@@ -337,13 +343,13 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
         for driver in drivers:
             driver.start()
         dice, begin, seconds = random.Random(0), time.monotonic(), 3.0 if args.quick else args.soak
-        early = 0.0
+        early = early_gpu = 0.0
         while time.monotonic() - begin < seconds:
             time.sleep(min(1.5, seconds / 3))
             dead.clear()
             dead.update(s for s in pipeline.sensors if dice.random() < 0.4)
             if not early and time.monotonic() - begin > seconds / 4:
-                early = _memory()
+                early, early_gpu = _memory(), _gpu_memory()
         stop.set()
         for driver in drivers:
             driver.join(5)
@@ -362,6 +368,8 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
             "engine_failures": stream.counters["engine_failures"],
             "errors": stream.counters["errors"],
             "memory_mb": [early, _memory()],
+            "gpu_memory_mb": [early_gpu, _gpu_memory()],
+            "features": os.environ.get(VARIABLE, "as they are"),
             "received": {s: r.received for s, r in report.items()},
             "used": {s: r.used for s, r in report.items()},
         }
@@ -376,6 +384,16 @@ def _unstamped(sample: Sample) -> Sample:
 def _memory() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
+
+
+def _gpu_memory() -> float:
+    """Megabytes of the GPU's memory that are taken, by whomever."""
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return float(done.stdout.split()[0])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return 0.0
 
 
 def _version(package: str) -> str:

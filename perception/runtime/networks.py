@@ -16,6 +16,7 @@ from perception.frame import Sample
 from perception.geometry.grid import GridMap
 from perception.preprocess.sample import empty_tensors, on_grid, preprocess_sample
 from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
+from perception.runtime.engines.cuda_engine import RECORDED_AT
 from perception.runtime.engines.device_form import DeviceForms, DeviceInputs
 from perception.runtime.interpret import check_outputs
 from perception.runtime.manifest import BundleManifest
@@ -172,12 +173,12 @@ class Networks:
         return outputs
 
     def warm_up(self, names: Collection[str], wanted: Collection[str]) -> None:
-        """Run every graph on nothing: twice, since a GPU records what it does in the second run.
+        """Run every graph on nothing: on a GPU until what it does is recorded.
 
         Raises:
             EngineError: the backend failed.
         """
-        for _ in range(1 + self.engines[FUSER].links):
+        for _ in range(1 + RECORDED_AT if self.engines[FUSER].links else 1):
             self._inputs.warm_up()
             encoded = {}
             for name in names:

@@ -317,8 +317,8 @@ def memory(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
 def test_what_is_copied_to_the_gpu_comes_back(memory) -> None:  # type: ignore[no-untyped-def]
     calls = cuda_driver_calls
     with memory.current():
-        _, first = memory.stream()
-        _, second = memory.stream()
+        streams = [memory.stream() for _ in range(2)]  # which live as long as this
+        (_, first), (_, second) = streams
         size = 1 << 20
         owners = [memory.allocate(size) for _ in range(2)]
         (_, a), (_, b) = owners
@@ -341,6 +341,7 @@ def test_what_is_copied_to_the_gpu_comes_back(memory) -> None:  # type: ignore[n
         graph.launch(second)
         calls.download(down.ctypes.data, b, size, second)
         calls.wait(second)
+        del graph, streams, owners
     assert np.array_equal(up, down)
 
 

@@ -19,10 +19,11 @@ from perception.errors import ConfigError, EngineError
 from perception.frame import KINDS, Frame, subset_name, subsets_of
 from perception.runtime.bundle import Bundle
 from perception.runtime.bundle import record as add_records
-from perception.runtime.engines import measured, registry, selection
+from perception.runtime.engines import cuda_engine, measured, registry, selection
 from perception.runtime.engines.backend import Backend
 from perception.runtime.engines.base import BackendMissingError, Engine, Tensor
 from perception.runtime.engines.cuda_driver import examine_driver
+from perception.runtime.engines.cuda_features import VARIABLE
 from perception.runtime.engines.fallback import FallbackEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
 from perception.runtime.engines.registry import BACKENDS, REFERENCE, with_plans
@@ -185,13 +186,35 @@ def test_without_tf32_cuda_rounds_as_the_cpu_does(
     )
 
 
+@pytest.mark.gpu
+def test_what_a_gpu_cannot_record_it_runs_without(
+    bundle: Bundle,
+    reference: dict[str, Engine],
+    images: dict[str, Tensor],
+    wiring: Wiring,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The first run of a session asks for memory, so that nothing of it can be recorded."""
+    monkeypatch.setattr(cuda_engine, "RECORDED_AT", 0)
+    monkeypatch.setenv(VARIABLE, "bind,graphs")
+    try:
+        engines = load_engines(bundle, "onnxruntime-cuda", threads=1)
+    except BackendMissingError as error:
+        pytest.skip(str(error))
+    wanted = run_all(reference, images, wiring)
+    for _ in range(4):
+        assert relative_error(run_all(engines, images, wiring), wanted) < 1e-3
+    assert capfd.readouterr().err == ""
+
+
 def test_linked_engines_compute_what_separate_ones_do(
     wiring: Wiring, engines: dict[str, Engine], images: dict[str, Tensor]
 ) -> None:
     wanted = engines["fuser"].run(_tensors(engines, images, wiring))
     for _ in range(
-        4
-    ):  # a GPU backend records a graph in its second run, and launches it in the next
+        5
+    ):  # a GPU backend records a graph in its third run, and launches it from then on
         feeds: dict[str, object] = {"presence": wiring.present(images)}
         for sensor, image in images.items():
             given = engines[sensor].run_linked({wiring.tensor(sensor): image})

@@ -22,6 +22,12 @@ from perception.runtime.engines.cuda_memory import cuda_memory
 
 _LOG = logging.getLogger("anysense.engines")
 
+RECORDED_AT = 2
+"""How often a slot was used before what is queued for it is recorded: the first run prepares things, the
+second may still ask for memory, and neither can be recorded."""
+
+_ATTEMPTS = 3
+
 
 @dataclass
 class Slot:
@@ -192,14 +198,25 @@ class CudaEngine(Engine):
         slot.runs += 1
 
     def _execute(self, slot: Slot) -> None:
-        # The first run of a slot prepares things that cannot be recorded.
-        if self._own_graphs and slot.graph is None and slot.runs == 1:
+        if self._own_graphs and slot.graph is None and slot.runs >= RECORDED_AT:
             try:
                 slot.graph = Graph(self._handle, lambda: self._enqueue(slot))
             except Exception as error:  # what the backend raises while it is recorded is its own
                 _LOG.info("%s: runs without a CUDA graph: %s", self.backend, first_line(error))
                 self._own_graphs = False
+                self._enqueue_after_failure(slot)
+                return
         if slot.graph is not None:
             slot.graph.launch(self._handle)
         else:
             self._enqueue(slot)
+
+    def _enqueue_after_failure(self, slot: Slot) -> None:
+        # CUDA's runtime keeps the error of the recording, and tells the next calls, once each.
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._enqueue(slot)
+                return
+            except Exception:
+                if attempt == _ATTEMPTS:
+                    raise

@@ -135,6 +135,8 @@ def check_provider(device: str, number: int, where: str) -> None:
             f"this ONNX Runtime has no {provider}", where=where, hint=GPU_INSTALL
         )
     if device != "cpu":
+        # What goes wrong comes as an exception; the providers would write it to stderr as well.
+        ort.set_default_logger_severity(4)
         if not _starts(provider):
             raise BackendMissingError(f"{provider} did not start here", where=where)
         gpu(number, where)
