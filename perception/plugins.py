@@ -97,6 +97,8 @@ class Registry(Mapping[str, T], Generic[T]):
         own = self.own.get(name)
         if own is not None and not isinstance(own, str):
             return own
+        if name in self._loaded:  # asked for with every sample: no lock
+            return self._loaded[name]
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = (

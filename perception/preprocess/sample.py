@@ -45,10 +45,11 @@ def preprocess_sample(
     """
     out = empty_tensors(input) if out is None else out
     first = {name: array[0] for name, array in out.items()}
-    input.sensor.normalize(on_grid(sample, input), input, first)
+    kind = input.sensor
+    kind.normalize(on_grid(sample, input), input, first)
     if input.kind not in OURS:  # ours never are
         _refuse_not_finite(first, sample.sensor)
-    input.sensor.refuse_blind(first, input, sample.sensor)
+    kind.refuse_blind(first, input, sample.sensor)
     return out
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from perception.frame import Sample
 from perception.runtime.result import HealthState
-from perception.sensors.registry import kind_of
+from perception.sensors.registry import KINDS
 
 __all__ = ["HealthConfig", "HealthMonitor", "HealthState"]
 
@@ -70,7 +70,7 @@ class HealthMonitor:
     def check(self, sample: Sample) -> HealthState:
         """The sensor's state after this sample; a bad state holds until it has recovered."""
         track = self._tracks.setdefault(sample.sensor, _Track())
-        kind = kind_of(sample.kind)
+        kind = KINDS[sample.kind]
         found: HealthState = kind.check(sample, self.config if kind.health is None else kind.health)
         with track.lock:
             if found == "ok" and self._frozen(sample, track):
