@@ -20,7 +20,7 @@ from perception.tasks.boxes2d import Boxes2dSpec
 from perception.tasks.pictures import PicturesSpec
 from perception.tasks.registry import OURS, TASKS, with_implied
 from perception.tasks.segmentation import SegmentationSpec
-from perception.tasks.spec import ClassSpec, TaskSpec
+from perception.tasks.spec import TaskSpec
 
 
 class _Named:
@@ -103,7 +103,3 @@ class TaskSpecs(RootModel[Mapping[str, Annotated[TaskSpec, BeforeValidator(_as_s
         """That of the pictures that the model makes besides."""
         found = self.root.get("pictures")
         return found if isinstance(found, PicturesSpec) else None
-
-    def classes(self, task: str) -> tuple[ClassSpec, ...]:
-        """The classes of a task by id; empty without it."""
-        return self.root[task].labels if task in self.root else ()

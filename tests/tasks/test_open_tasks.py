@@ -17,7 +17,8 @@ from small_bundles import fuser as small_fuser
 
 from perception import plugins
 from perception.cli.main import main
-from perception.data.base import Truth
+from perception.data.base import ClassInfo, Truth
+from perception.data.folder import FolderWriter, folder_info
 from perception.errors import BundleError, EngineError
 from perception.evaluation.evaluate import Scorer, evaluate_subsets
 from perception.frame import Sample
@@ -182,3 +183,43 @@ def test_run_writes_it(tmp_path: Path) -> None:
     said = json.loads((out / "result.json").read_text())
     assert len(said["free_space"]) == GRID[1] and "segmentation" in said
     assert (out / "overlay.png").is_file() and (out / "labels.png").is_file()
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    """A recording whose lower half is free."""
+    info = folder_info(
+        size=GRID,
+        seg_classes=tuple(ClassInfo(i, f"class {i}", (i, 0, 0)) for i in range(3)),
+        det_classes=(),
+        name="drive",
+        modalities=("rgb", "depth"),
+        rate_hz=10.0,
+    )
+    labels = np.zeros(GRID, np.uint8)
+    labels[: GRID[0] // 2] = 1
+    with FolderWriter(tmp_path / "drive", info) as out:
+        for index in range(12):
+            rng = np.random.default_rng(index)
+            depth = rng.uniform(1, 9, GRID).astype(np.float32)
+            rgb = rng.integers(0, 256, (*GRID, 3), np.uint8)
+            out.add(f"{index:02}", stamp_ns=index * 10**8, labels=labels, rgb=rgb, depth=depth)
+    return tmp_path / "drive"
+
+
+def test_commands_know_it(tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, scores = _bundle(tmp_path / "b", "free_logits"), tmp_path / "scores.json"
+    data = f"folder:{drive}"
+    line = ["eval", str(path), "--data", data, "--all-subsets", "--json", str(scores), "--record"]
+    assert main(line) == 0
+    for row in json.loads(scores.read_text())["subsets"].values():
+        assert row["judged"] == 12 and 0.3 < row["free_agreement"] < 1 and "miou" in row
+    (kept,) = Bundle.open(path).records.accuracy.values()
+    assert {"free_agreement", "miou"} <= kept["subsets"]["rgb+depth"].keys()
+    assert main(["bundle", "info", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "segmentation: 3 classes: class 0, class 1, class 2" in said and "free_space\n" in said
+    out = tmp_path / "demo"
+    assert main(["demo", "--data", data, "--bundle", str(path), "--out", str(out)]) == 0
+    assert "free_agreement" not in (out / "frames.csv").read_text()
+    assert "pixel_accuracy" in (out / "frames.csv").read_text()
