@@ -107,6 +107,49 @@ def test_faults_of_the_library_by_their_own_names(kind: str, value: float, stamp
         Fault("rgb", kind)
 
 
+@pytest.mark.parametrize(
+    ("sensor", "kind"),
+    [("rgb", "motion_blur"), ("depth", "holes"), ("thermal", "noise"), ("lidar", "rain")],
+)
+def test_content_faults_of_the_library_by_severity(sensor: str, kind: str) -> None:
+    values = np.random.default_rng(0)
+    messages = {
+        "rgb": _rgb(),
+        "depth": image(values.uniform(1, 9, (24, 30)).astype(np.float32), header(5, "cam")),
+        "thermal": image(
+            values.integers(0, 9999, (24, 30)).astype(np.uint16), header(5, "cam"), "mono16"
+        ),
+        "lidar": _cloud(),
+    }
+    message = messages[sensor]
+    clean = to_sample(sensor, message)
+    spoilt, late = _apply(kind, message, sensor, 4.0)
+    found = to_sample(sensor, spoilt)
+    assert late == 0.0 and spoilt.header == message.header and found.unit == clean.unit
+    assert found.data.shape != clean.data.shape or not np.array_equal(found.data, clean.data)
+    again = to_sample(sensor, _apply(kind, message, sensor, 4.0)[0])
+    np.testing.assert_array_equal(found.data, again.data)
+    for value in (0.0, 6.0, 2.5):
+        with pytest.raises(ConfigError, match="severity"):
+            Fault(sensor, kind, value)
+    broken = _rgb()
+    broken.encoding = "unknown8"
+    if sensor == "rgb":  # no content to spoil
+        assert _apply(kind, broken, sensor, 4.0)[0] is broken
+
+
+def test_severities_in_a_schedule(tmp_path: Path) -> None:
+    path = tmp_path / "schedule.yaml"
+    path.write_text(
+        "events:\n  - {at: 0, for: 1, sensor: rgb, fault: rain, severity: 5}\n"
+        "  - {at: 1, for: 1, sensor: rgb, fault: rain}\n"
+        "  - {at: 2, sensor: rgb, fault: rain, value: 1}\n"
+    )
+    schedule = load_schedule(path)
+    found = [active(schedule, t, "rgb")[0] for t in (0.5, 1.5, 2.5)]
+    assert [fault.severity for fault in found if fault] == [5, 3, 1]
+
+
 def test_a_frozen_sensor_repeats_with_new_stamps() -> None:
     sensor, fault = FaultySensor(), Fault("rgb", "freeze")
     first = _pushed(sensor, _rgb(), None)[0]

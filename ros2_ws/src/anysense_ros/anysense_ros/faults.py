@@ -17,10 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anysense_ros.conversions import byte_array, to_ns, to_stamp
-from perception.corruptions import Active, Channel, Delivered, Event, FaultSchedule, faults_of
-from perception.errors import ConfigError
+from anysense_ros.codec import RosCodec
+from anysense_ros.conversions import byte_array, to_ns, to_sample, to_stamp
+from perception.adapters.messages import CLOUD, IMAGE
+from perception.corruptions import (
+    Active,
+    Channel,
+    Delivered,
+    Event,
+    FaultSchedule,
+    corrupt,
+    faults_of,
+    severity_of,
+)
+from perception.corruptions.content import check_fault
+from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS, Kind, as_kind, check_name
+from perception.sensors.faults import SEVERITIES
 from perception.sensors.lidar.faults import dead_bands
 from perception.sensors.names import is_kind
 from perception.sensors.registry import kind_of
@@ -51,6 +64,7 @@ _ON_THE_WAY = {
 _NAMES = (*FAULTS, *(name for name in _ON_THE_WAY if name not in FAULTS))
 _NO_VALUE = ("none", "drop", "freeze", "black", "saturate", "encoding", "null")
 _SHARES = {"nan", "beam_loss"}
+_IN_BYTES = {"black", "saturate", "encoding", "nan", "beam_loss"}
 
 
 ONE_OF_A_KIND: Mapping[str, Kind] = {kind: kind for kind in KINDS}
@@ -73,7 +87,7 @@ def named_sensors(names: Sequence[str]) -> dict[str, Kind]:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of one sensor: `value` in seconds, or a share in 0..1, by kind of fault.
+    """A fault of one sensor: `value` in seconds, a share in 0..1, or a severity of 1 to 5, by kind of fault.
 
     Attributes:
         sensor: its name.
@@ -95,8 +109,12 @@ class Fault:
             raise ConfigError(
                 f"unknown sensor '{self.sensor}'", where="fault", hint=", ".join(KINDS)
             )
+        if self.content:
+            check_fault(of, self.kind, self.severity)
+            return
         if self.kind not in _NAMES:
-            raise ConfigError(f"unknown fault '{self.kind}'", where=where, hint=", ".join(_NAMES))
+            hint = ", ".join((*_NAMES, *kind_of(of).faults))
+            raise ConfigError(f"unknown fault '{self.kind}'", where=where, hint=hint)
         if not _makes_sense(self.kind, of):
             raise ConfigError(f"{self.kind} makes no sense", where=where)
         if not math.isfinite(self.value):
@@ -108,6 +126,16 @@ class Fault:
         if self.kind in ("delay", "jitter", "burst") and not 0 < self.value <= 60:
             raise ConfigError("value is a time of up to 60 s", where=where)
         self.on_the_way()
+
+    @property
+    def content(self) -> bool:
+        """Whether it is one of the kind's own, by severity, see `perception.corruptions`."""
+        return self.kind not in _NAMES and self.kind in kind_of(self.of or self.sensor).faults
+
+    @property
+    def severity(self) -> int:
+        """Of a content fault; 0 when the value is none."""
+        return int(self.value) if self.value in SEVERITIES else 0
 
     def on_the_way(self, since_ns: int = 0) -> list[Active]:
         """What becomes of messages on their way, since when.
@@ -122,6 +150,8 @@ class Fault:
 
 def _makes_sense(fault: str, of: Kind) -> bool:
     kind = kind_of(of)
+    if fault in _IN_BYTES and not {IMAGE, CLOUD}.intersection(kind.ros_types[:1]):
+        return False
     if fault == "saturate":
         return kind.has_picture
     if fault == "nan":  # colours have no value that says nothing
@@ -139,7 +169,11 @@ def load_schedule(path: Path, kinds: Mapping[str, Kind] = ONE_OF_A_KIND) -> Faul
 
 
 def _fault(event: Event, kinds: Mapping[str, Kind]) -> Fault:
-    return Fault(event.sensor, event.fault, event.amount or 0.0, kinds.get(event.sensor, ""))
+    of = kinds.get(event.sensor, "")
+    own = is_kind(of) and event.fault not in _NAMES and event.fault in kind_of(of).faults
+    if own and event.amount is None:
+        return Fault(event.sensor, event.fault, event.severity, of)
+    return Fault(event.sensor, event.fault, event.amount or 0.0, of)
 
 
 def active(
@@ -161,10 +195,14 @@ class FaultySensor:
     def __init__(self, seed: int = 0) -> None:
         self._seed, self._random = seed, np.random.default_rng(seed)
         self._way: Channel[Any] = Channel(seed)
+        self._count = 0
 
     def push(self, message: Any, now_ns: int, fault: Fault | None, since_ns: int = 0) -> None:
         """A message comes in at `now_ns`, while there is a fault since `since_ns`."""
-        if fault is not None:
+        self._count += 1
+        if fault is not None and fault.content:
+            message = self._spoilt(message, fault)
+        elif fault is not None:
             message = self._changed(message, fault.kind, fault.value)
         met = [] if fault is None else fault.on_the_way(since_ns)
         self._way.push(message, to_ns(message.header.stamp), now_ns, met)
@@ -176,6 +214,22 @@ class FaultySensor:
     def next_ns(self) -> int | None:
         """When the next one goes out, if nothing more comes in; None: nothing waits."""
         return self._way.next_ns()
+
+    def _spoilt(self, message: Any, fault: Fault) -> Any:
+        """Decoded, spoilt, and encoded anew; what cannot be decoded goes on as it is."""
+        kind = kind_of(fault.of or fault.sensor)
+        if kind.from_message is None or kind.to_message is None:
+            return message
+        severity = severity_of(kind.name, fault.kind)
+        still = severity is not None and severity.still
+        seed = (self._seed,) if still else (self._seed, self._count)
+        try:
+            sample = to_sample(kind.name, message)
+        except AnySenseError:
+            return message
+        spoilt = kind.to_message(corrupt(sample, fault.kind, fault.severity, seed), RosCodec())
+        spoilt.header = message.header
+        return spoilt
 
     def _changed(self, message: Any, kind: str, value: float) -> Any:
         if kind == "none" or kind in _ON_THE_WAY:
