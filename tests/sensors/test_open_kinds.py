@@ -213,6 +213,24 @@ def test_one_graph_for_all_takes_each_tensor_by_the_inputs_name(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("brought")
+@pytest.mark.parametrize(("device", "most"), [("openvino-f32", 1e-5), ("openvino", 0.01)])
+def test_another_backend_takes_integers_as_well(tmp_path: Path, device: str, most: float) -> None:
+    pytest.importorskip("openvino")
+    made, given = bundle(tmp_path), frame("left", "right")
+    wanted = Pipeline.load(made, "onnxruntime-cpu")(given)
+    pipeline = Pipeline.load(made, device, trust_plans=True)
+    assert {s.name: s.dtype for s in pipeline.engines["left"].inputs} == {
+        "strength": "float32",
+        "place": "int32",
+        "picture": "uint8",
+    }
+    got = pipeline(given)
+    assert got.used == wanted.used and got.confidence is not None
+    assert wanted.confidence is not None
+    assert np.abs(got.confidence - wanted.confidence).max() < most
+
+
+@pytest.mark.usefixtures("brought")
 def test_arrays_pushed_into_a_stream(tmp_path: Path) -> None:
     with perception.Stream.open(bundle(tmp_path), device="cpu") as stream:
         rng = np.random.default_rng(0)
