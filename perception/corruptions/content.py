@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.corruptions.delivery import DELIVERY
 from perception.errors import ConfigError
 from perception.frame import Sample
 from perception.geometry.transforms import RigidTransform
@@ -140,6 +141,10 @@ def check_fault(kind: str, fault: str, severity: int = 3) -> None:
         close = get_close_matches(str(fault), known, 1)
         meant = f"did you mean '{close[0]}'? " if close else ""
         hint = f"{meant}one of {', '.join(known)}"
+        if fault in DELIVERY:
+            hint = (
+                "it befalls messages on their way, not a sample alone: FaultSchedule, FaultInjector"
+            )
         raise ConfigError(f"{kind} has no fault '{str(fault)[:40]}'", where="fault", hint=hint)
     if isinstance(severity, bool) or severity not in SEVERITIES:
         raise ConfigError(f"severity {str(severity)[:20]} is none of 1 to 5", where="fault")

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from perception.corruptions import corrupt, corrupt_grid, faults_of, severity_of
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import Frame, Sample
+from perception.geometry.grid import GridMap
 from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import InputSpec
 from perception.sensors.faults import SEVERITIES
@@ -169,6 +172,87 @@ def test_degenerate_samples_come_back_as_such(kind: str, fault: str, severity: i
             assert kind == "lidar" or out.data.shape == data.shape
 
 
+@st.composite
+def _any_sample(draw: st.DrawFn) -> Sample:
+    """Any values in any layout, as drivers and slices of arrays give them."""
+    kind = draw(st.sampled_from(OURS))
+    height, width = draw(st.integers(0, 40)), draw(st.integers(0, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    dtype = np.uint8 if kind == "rgb" else draw(st.sampled_from([np.float32, np.float64]))
+    dtype = np.float32 if kind in ("depth", "thermal") else dtype
+    shape = {"rgb": (height, width, 3), "lidar": (height * width, draw(st.integers(3, 6)))}
+    data = rng.integers(0, 256, shape.get(kind, (height, width))).astype(dtype)
+    if kind != "rgb":
+        strange = draw(st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -1.0, 1e38, 1e-38]))
+        data[rng.random(data.shape) < draw(st.sampled_from([0.0, 0.1, 0.9]))] = strange
+    layout = draw(st.sampled_from(["as it is", "turned", "every other", "Fortran", "read-only"]))
+    if layout == "turned":
+        data = data[::-1]
+    elif layout == "every other":
+        data = np.repeat(data, 2, axis=0)[::2]
+    elif layout == "Fortran":
+        data = np.asfortranarray(data)
+    elif layout == "read-only":
+        data.setflags(write=False)
+    return Sample(kind, data, unit="counts8" if kind == "thermal" else "")
+
+
+@given(_any_sample(), st.data(), st.integers(1, 5), st.integers(0, 2**40))
+@settings(max_examples=400)
+def test_any_values_in_any_layout(
+    sample: Sample, data: st.DataObject, severity: int, seed: int
+) -> None:
+    fault = data.draw(st.sampled_from(faults_of(sample.kind)))
+    before = sample.data.copy()
+    with np.errstate(all="ignore"):
+        first, again = (corrupt(sample, fault, severity, seed) for _ in range(2))
+    np.testing.assert_array_equal(sample.data, before)
+    np.testing.assert_array_equal(first.data, again.data)
+    assert first.data.dtype == before.dtype and first.data.shape[1:] == before.shape[1:]
+    if sample.kind == "thermal" and fault in KINDS["thermal"].faults:
+        known = first.data[np.isfinite(first.data)]
+        assert not known.size or 0 <= known.min() <= known.max() <= 255
+
+
+def _degenerate_grids(kind: str) -> list[Grid]:
+    """Nothing known, and a picture of one row in a grid that is mostly padding."""
+    if kind == "lidar":
+        nothing = np.zeros((32, 32), np.float32)
+        names = ("range_m", "intensity", "height_m")
+        layers = {**dict.fromkeys(names, nothing), "valid": nothing > 0}
+        one = {n: layer.copy() for n, layer in layers.items()}
+        for layer in one.values():
+            layer[3, 4] = 1
+        return [Grid(layers), Grid(one)]
+    shape, dtype = ((32, 64, 3), np.uint8) if kind == "rgb" else ((32, 64), np.float32)
+    values = np.full(shape, 9 if kind == "rgb" else np.nan).astype(dtype)
+    maps = (None, GridMap((1, 500), (32, 64), (1, 64)), GridMap((700, 1), (32, 64), (32, 1)))
+    return [Grid({"image": values}, "kelvin", own) for own in maps]
+
+
+@pytest.mark.parametrize(("kind", "fault"), OWN)
+@pytest.mark.filterwarnings("error")
+def test_degenerate_grids(kind: str, fault: str) -> None:
+    for grid in _degenerate_grids(kind):
+        for severity in (1, 5):
+            out = corrupt_grid(kind, grid, fault, severity)
+            assert set(out.layers) == set(grid.layers) and out.unit == grid.unit
+            for name, layer in grid.layers.items():
+                assert out.layers[name].dtype == layer.dtype
+                assert out.layers[name].shape == layer.shape
+
+
+def test_intensities_stay_in_the_sensors_own_counts() -> None:
+    cloud = np.random.default_rng(0).uniform(1, 60, (200, 4)).astype(np.float32)
+    cloud[:, 3] = np.arange(200)
+    weaker = corrupt(Sample("lidar", cloud), "intensity_gain", 2)
+    np.testing.assert_allclose(weaker.data[:, 3], 0.6 * cloud[:, 3], rtol=1e-5)
+    cloud[7, 3] = np.nan
+    known = np.arange(200) != 7
+    weaker = corrupt(Sample("lidar", cloud), "intensity_gain", 2)
+    np.testing.assert_allclose(weaker.data[known, 3], 0.6 * cloud[known, 3], rtol=1e-5)
+
+
 def _both_ways(clean: Sample, fault: str, grid: dict[str, Any]) -> tuple[Grid, Grid, Grid]:
     """On the grid: clean, spoilt as a sample, and spoilt there."""
     own, spec = kind_of(clean.kind), _spec(clean.kind, grid)
@@ -297,6 +381,8 @@ def test_what_is_refused(frame: Frame) -> None:
     with pytest.raises(ConfigError, match="motion_blur") as caught:
         corrupt(frame["rgb"], "motion_blurr")
     assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="on their way"):
+        corrupt(frame["rgb"], "frozen")
     for severity in (0, 6, True, 2.5):
         with pytest.raises(AnySenseError, match="1 to 5"):
             corrupt(frame["rgb"], "noise", severity)  # type: ignore[arg-type]

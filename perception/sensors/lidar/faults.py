@@ -231,7 +231,8 @@ def _on_cloud(sample: Sample, change: Callable[[Returns], Returns]) -> Sample:
     if known is not None and intensity is not None and now.intensity is not intensity:
         # In the sensor's own counts, where it gives counts.
         top = float(np.max(intensity, initial=0.0))
-        unit = float(np.max(known, initial=0.0)) / top if top > 0 else 1.0
+        most = float(np.max(known, initial=0.0, where=np.isfinite(known)))
+        unit = most / top if top > 0 else 1.0
         assert now.intensity is not None
         out[:, 3] = now.intensity * unit
     return replace(sample, data=np.ascontiguousarray(out[now.kept]))
