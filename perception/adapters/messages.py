@@ -37,6 +37,7 @@ def to_sample(
     *,
     least_range_m: float = LEAST_RANGE_M,
     sensor: str = "",
+    hints: Hints | None = None,
 ) -> Sample:
     """Decode a parsed message of a type that its kind takes (`SensorKind.ros_types`).
 
@@ -46,6 +47,7 @@ def to_sample(
         unit: of its values, where the kind has several (`Hints.unit`).
         least_range_m: a range sensor's least range; what is nearer, (0, 0, 0) too, is no return.
         sensor: the sensor's name, if not its kind.
+        hints: all that is known beside the message, instead of `unit` and `least_range_m`.
 
     Raises:
         EncodingError: another type of message, or an encoding or layout that is unknown.
@@ -56,7 +58,8 @@ def to_sample(
         if own.from_message is None:
             raise EncodingError("is not read from messages")
         check_type(message, own.ros_types, kind)
-        sample = own.from_message(message, Hints(unit=unit, least_range_m=least_range_m))
+        hints = Hints(unit=unit, least_range_m=least_range_m) if hints is None else hints
+        sample = own.from_message(message, hints)
     except InputError as error:
         raise type(error)(error.message, where=sensor or kind, hint=error.hint) from error
     about = {"stamp_ns": stamp_of(message), "frame_id": message.header.frame_id}

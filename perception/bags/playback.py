@@ -17,9 +17,10 @@ from perception.bags.survey import Survey, header_stamp
 from perception.corruptions import FaultInjector, FaultSchedule
 from perception.errors import AnySenseError
 from perception.files.limits import MAX_STEPS
-from perception.frame import LEAST_RANGE_M, check_least_range
+from perception.frame import check_least_range
 from perception.runtime.core import StreamCore
 from perception.runtime.result import Result
+from perception.sensors.kind import Hints
 from perception.sensors.registry import kind_of
 
 _MOST_BEATS = 3000
@@ -37,8 +38,7 @@ class Playback:
         calibration: where the samples' calibration comes from; camera_info and TF of the bag are
             added to it.
         survey: what is known of the bag's timing.
-        thermal_unit: see `decode_thermal`.
-        least_range_m: the LiDAR's least range; what is nearer is no return.
+        hints: by sensor, what its messages do not say.
         faults: what sensors suffer, from the first sample on.
 
     Attributes:
@@ -56,19 +56,18 @@ class Playback:
         topics: Mapping[str, str],
         calibration: MessageCalibration,
         survey: Survey,
-        thermal_unit: str = "auto",
+        hints: Mapping[str, Hints] | None = None,
         *,
-        least_range_m: float = LEAST_RANGE_M,
         faults: FaultSchedule | None = None,
     ) -> None:
-        check_least_range(least_range_m)
         self.stream = stream
         self.topics = {topic: sensor for sensor, topic in topics.items()}
         self.kinds = {sensor: stream.pipeline.kinds[sensor] for sensor in topics}
         self.calibration = calibration
-        self.thermal_unit = thermal_unit
-        self.least_range_m = least_range_m
         self.faults = FaultInjector(faults or FaultSchedule())
+        self.hints = {sensor: Hints() for sensor in topics} | dict(hints or {})
+        for own in self.hints.values():
+            check_least_range(own.least_range_m)
         self.counters: Counter[str] = Counter()
         self.stamps = survey.stamps()
         self.skipped_ns = 0
@@ -182,13 +181,8 @@ class Playback:
 
     def _sample(self, sensor: str, message: BagMessage, recorded: int, now: int) -> None:
         try:
-            sample = to_sample(
-                self.kinds[sensor],
-                parse(message),
-                self.thermal_unit,
-                least_range_m=self.least_range_m,
-                sensor=sensor,
-            )
+            kind, hints = self.kinds[sensor], self.hints[sensor]
+            sample = to_sample(kind, parse(message), sensor=sensor, hints=hints)
             stamp = self.stamps.mend(sensor, sample.time_ns, recorded)
             sample = self.calibration.attach(replace(sample, stamp_ns=stamp))
             camera = sample.camera

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perception.cli.parsing import MAX_THREADS, real, whole
+from perception.cli.parsing import MAX_THREADS, whole
 from perception.data.base import Recording
 from perception.data.registry import READERS, SPLITS, open_recording, parse_data_argument
 from perception.errors import ConfigError
 from perception.files import writing as files
-from perception.frame import LEAST_RANGE_M
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,17 +76,6 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> No
     parser.add_argument("--labels", help="msrs: which boxes: fusion, visible or infrared")
     parser.add_argument(
         "--limit", type=whole(1, 10**9), help="only this many frames, evenly spread"
-    )
-
-
-def add_lidar_least_range(parser: argparse.ArgumentParser) -> None:
-    """Register `--lidar-least-range`."""
-    parser.add_argument(
-        "--lidar-least-range",
-        type=real(0),
-        default=LEAST_RANGE_M,
-        metavar="M",
-        help="nearer than this, in metres, is no return",
     )
 
 

@@ -104,9 +104,9 @@ def _make_sim(args: argparse.Namespace) -> int:
     from perception.sim.generate import make_recording
 
     options: dict[str, Any] = {"labels_of": args.labels_of, "size": args.size[::-1]}
-    options |= {"lidar": args.lidar, "yaw_deg": _degrees(args.yaw) if args.yaw else None}
+    options["yaw_deg"] = _degrees(args.yaw) if args.yaw else None
     options["sensors"] = _named(args.sensors, "--sensors") if args.sensors else None
-    make_recording(args.out, args.kind, args.frames, args.seed, **options)
+    make_recording(args.out, args.kind, args.frames, args.seed, lidar=args.lidar, **options)
     say(f"wrote {args.frames} simulated frames to {args.out}")
     return 0
 

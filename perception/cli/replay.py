@@ -13,6 +13,7 @@ from typing import Any
 
 from perception.cli.arguments import engine_choices, output_folder
 from perception.cli.console import say, warn
+from perception.cli.hints import hints_of
 from perception.cli.replay_arguments import (
     add_arguments,
     faults_of,
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     topics, inputs, kinds = sensors_of(args, manifest)
     policy.check(topics, ("--require", "--minimum"))
     faults = faults_of(args.faults, {sensor: kinds[sensor] for sensor in topics})
+    hints = hints_of(args, {sensor: kinds[sensor] for sensor in topics})
     out = output_folder(args.out)
     choices = {**engine_choices(args), "policy": policy, "health": health, "sensors": inputs}
     pipeline = Pipeline.load(args.bundle, args.device, **choices)
@@ -69,15 +71,7 @@ def run(args: argparse.Namespace) -> int:
     }
     stream = StreamCore(pipeline, StreamSettings(timing_of(args, timing), deadline, **times))
     say(_described(found, stream))
-    playback = Playback(
-        stream,
-        topics,
-        calibration,
-        found,
-        args.thermal_unit,
-        least_range_m=args.lidar_least_range,
-        faults=faults,
-    )
+    playback = Playback(stream, topics, calibration, found, hints, faults=faults)
     try:
         states = _play(args, playback, out, manifest)
     finally:

@@ -8,7 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception.cli.arguments import add_engine_arguments, add_lidar_least_range
+from perception.cli.arguments import add_engine_arguments
+from perception.cli.hints import OF_MESSAGES, add_hints
 from perception.cli.parsing import Real, Whole, real, whole
 from perception.errors import ConfigError
 from perception.frame import KINDS, Kind, check_name
@@ -17,7 +18,6 @@ from perception.runtime.health import HealthConfig
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
 from perception.runtime.wiring import match_inputs
-from perception.sensors.thermal.decode import UNITS
 
 if TYPE_CHECKING:
     from perception.corruptions import FaultSchedule
@@ -66,10 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="optical frame of the reference camera (default: the first camera's)",
     )
-    parser.add_argument(
-        "--thermal-unit", default="auto", choices=UNITS, help="what 16 bit values mean"
-    )
-    add_lidar_least_range(parser)
+    add_hints(parser, OF_MESSAGES)
     for name, text in _TIMES.items():
         least = 0 if name in _MAY_BE_ZERO else _LEAST_MS
         parser.add_argument(f"--{name}-ms", type=real(least, _MOST_MS), help=text)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from perception.cli.arguments import (
     add_engine_arguments,
-    add_lidar_least_range,
     engine_choices,
     output_folder,
     write_json,
 )
 from perception.cli.console import note, say, warn
-from perception.cli.parsing import positive, whole
+from perception.cli.hints import OF_FILES, add_hints, hints_of
 from perception.errors import ConfigError
 from perception.files.writing import write_image
 from perception.frame import KINDS, Frame, Sample
@@ -29,17 +29,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Register the command."""
     parser = commands.add_parser("run", help="run a bundle on the files of one frame")
     parser.add_argument("--bundle", required=True, help="folder, zip or name of a bundle")
-    parser.add_argument("--rgb", type=Path, metavar="FILE", help="picture")
-    parser.add_argument(
-        "--depth",
-        type=Path,
-        metavar="FILE",
-        help="16 bit PNG in mm, metres as .npy/.tiff, or 8 bit where the bundle says its scale",
-    )
-    parser.add_argument("--thermal", type=Path, metavar="FILE", help="8 or 16 bit picture, or .npy")
-    parser.add_argument(
-        "--lidar", type=Path, metavar="FILE", help=".npy, .npz, .pcd, .bin, .pcd.bin"
-    )
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=kind_of(kind).files)
     parser.add_argument(
         "--sensor",
         action="append",
@@ -48,22 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="of an input of the bundle, as where it takes several of a kind; any number",
     )
     parser.add_argument("--rig", type=Path, metavar="FILE", help="calibration, see docs/data.md")
-    parser.add_argument(
-        "--depth-scale", type=positive(), help="metres per step of integer depth; floats are metres"
-    )
-    parser.add_argument(
-        "--lidar-columns",
-        type=whole(3, 16),
-        metavar="N",
-        help="float32 a point of .bin (4; .pcd.bin 5)",
-    )
-    add_lidar_least_range(parser)
-    parser.add_argument(
-        "--thermal-unit",
-        default="auto",
-        choices=kind_of("thermal").units,
-        help="what the thermal file's values mean",
-    )
+    add_hints(parser, OF_FILES)
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     add_engine_arguments(parser)
     parser.set_defaults(run=run)
@@ -89,8 +65,8 @@ def sensor_files(args: argparse.Namespace, contract: PreprocessContract) -> dict
             raise ConfigError(f"'{name}' is given twice", where="--sensor")
         files[name] = Path(file)
     if not files:
-        hint = "--rgb, --depth, --thermal, --lidar or --sensor NAME=FILE"
-        raise ConfigError("no sensor file given", hint=hint)
+        options = ", ".join(f"--{kind}" for kind in KINDS)
+        raise ConfigError("no sensor file given", hint=f"{options} or --sensor NAME=FILE")
     return files
 
 
@@ -104,7 +80,11 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
     from perception.geometry.rig import load_rig
 
     files = sensor_files(args, contract)
-    samples = {name: _load(args, name, path, contract) for name, path in files.items()}
+    kinds = {name: contract[name].kind if name in contract else name for name in files}
+    samples = {
+        name: _load(path, kinds[name], _with_scale(hints, name, contract))
+        for (name, path), hints in zip(files.items(), hints_of(args, kinds).values(), strict=True)
+    }
     for name, path in files.items():
         for text in file_remarks(path, samples[name].kind):
             note(f"{path} {text}")
@@ -114,26 +94,23 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
     return Frame(samples)
 
 
-def _load(args: argparse.Namespace, name: str, path: Path, contract: PreprocessContract) -> Sample:
+def _with_scale(hints: Hints, name: str, contract: PreprocessContract) -> Hints:
+    """With the scale of 8 bit files that the bundle's input says, if it does."""
+    spec = contract[name].preprocess if name in contract else None
+    return replace(hints, m_per_count8=getattr(spec, "m_per_count8", None))
+
+
+def _load(path: Path, kind: str, hints: Hints) -> Sample:
     from perception.adapters.files import load_sample
 
-    kind = contract[name].kind if name in contract else name
-    spec = contract[name].preprocess if name in contract else None
-    hints = Hints(
-        unit=args.thermal_unit,
-        least_range_m=args.lidar_least_range,
-        columns=args.lidar_columns,
-        scale=args.depth_scale,
-        m_per_count8=getattr(spec, "m_per_count8", None),
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are notes
         sample = load_sample(kind, path, hints)
-    if "scale" in kind_of(kind).hints:
+    if "m_per_count8" in kind_of(kind).hints:
         if hints.scale is None and sample.encoding == "8UC1":
             note(f"8 bit {kind}, read as {hints.m_per_count8:.4g} m per step")
         elif hints.scale is not None and "FC1" in sample.encoding:
-            note(f"{kind} of floats is read as metres; --depth-scale is for integers")
+            note(f"{kind} of floats is read as metres; --{kind}-scale is for integers")
     return sample
 
 

@@ -160,6 +160,7 @@ class SensorKind:
         ros_types: message types that `from_message` takes, the usual one first.
         ros_definitions: texts of .msg files by type, of types that are none of ROS's common interfaces.
         suffixes: of its files, the one that is written first.
+        files: what they may be, in words.
         file_unit: in which `to_file` writes, where there are several `units`.
         check: (sample, thresholds) -> `Content`; the thresholds are `health`, or the pipeline's
             `HealthConfig` where that is None.
@@ -204,6 +205,7 @@ class SensorKind:
     ros_types: tuple[str, ...] = ()
     ros_definitions: Mapping[str, str] = field(default_factory=dict)
     suffixes: tuple[str, ...] = ()
+    files: str = ""
     file_unit: str = ""
     check: Callable[[Sample, Any], Content] = _ok
     health: Any = None

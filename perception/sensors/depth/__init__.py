@@ -42,6 +42,7 @@ DEPTH = SensorKind(
     check=check,
     example=example,
     suffixes=SUFFIXES,
+    files="16 bit PNG in mm, metres as .npy/.tiff, or 8 bit where the bundle says its scale",
     to_file=to_file,
     to_message=to_message,
     inspect=inspect,

@@ -41,6 +41,7 @@ LIDAR = SensorKind(
     check=check,
     example=example,
     suffixes=SUFFIXES,
+    files=".npy, .npz, .pcd, .bin, .pcd.bin",
     to_file=to_file,
     to_message=to_message,
     inspect=inspect,

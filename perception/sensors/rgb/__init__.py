@@ -39,6 +39,7 @@ RGB = SensorKind(
     check=check,
     example=example,
     suffixes=SUFFIXES,
+    files="picture",
     to_file=to_file,
     to_message=to_message,
     inspect=inspect,

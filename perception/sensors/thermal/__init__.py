@@ -47,6 +47,7 @@ THERMAL = SensorKind(
     check=check,
     example=example,
     suffixes=SUFFIXES,
+    files="8 or 16 bit picture, or .npy",
     file_unit=FILE_UNIT,
     to_file=to_file,
     to_message=to_message,
