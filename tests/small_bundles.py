@@ -187,6 +187,7 @@ class SmallBundles:
         made = {
             f"encoder_{own}.onnx": encoder(kind, i, IMAGE, "f")
             for i, (own, kind) in enumerate(kinds.items())
+            if f"encoder_{own}.onnx" not in (graphs or {})
         }
         order = wiring.presence
         made["fuser.onnx"] = fuser(

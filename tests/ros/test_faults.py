@@ -348,4 +348,4 @@ def test_launch_files_name_what_exists(name: str) -> None:
         if "/" not in file and " " not in file:
             assert list(package.glob(f"*/{file}")), file
     imports = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert imports <= {"launch", "launch_ros", "ament_index_python", "pathlib"}
+    assert imports <= {"launch", "launch_ros", "ament_index_python", "pathlib", "perception"}

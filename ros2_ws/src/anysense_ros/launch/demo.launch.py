@@ -13,8 +13,11 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from perception.bags.files import sensor_topic
+from perception.frame import KINDS
+
 SHARE = Path(get_package_share_directory("anysense_ros"))
-SENSORS = ("rgb", "depth", "thermal", "lidar")
+SENSORS = KINDS
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -30,7 +33,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("rate", default_value="1.0"),
         DeclareLaunchArgument("out", default_value="out/ros_demo"),
     ]
-    topics = {s: f"/sensors/{s}/" + ("points" if s == "lidar" else "image_raw") for s in SENSORS}
+    topics = {s: sensor_topic(s, s) for s in SENSORS}
     replay = Node(
         package="anysense_ros",
         executable="sensor_replay",

@@ -10,8 +10,13 @@ from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
+from perception.bags.files import info_topic, sensor_topic
+from perception.frame import KINDS
+from perception.sensors.registry import kind_of
+
 SHARE = Path(get_package_share_directory("anysense_ros"))
-SENSORS = ("rgb", "depth", "thermal", "lidar")
+SENSORS = KINDS
+CAMERAS = [s for s in SENSORS if kind_of(s).has_picture]
 # Fast DDS renamed the variable after Jazzy.
 OLD = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
 PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE" if OLD else "FASTDDS_DEFAULT_PROFILES_FILE"
@@ -40,11 +45,9 @@ def perception_node(context: LaunchContext) -> list[LifecycleNode]:
     defaults = [word for name, value in DEFAULTS.items() for word in ("-p", f"{name}:={value}")]
     remappings = [(f"~/input/{s}", LaunchConfiguration(s)) for s in SENSORS]
     remappings += [
-        (f"~/input/{s}/compressed", [LaunchConfiguration(s), "/compressed"]) for s in SENSORS[:3]
+        (f"~/input/{s}/compressed", [LaunchConfiguration(s), "/compressed"]) for s in CAMERAS
     ]
-    remappings += [
-        (f"~/input/{s}/camera_info", LaunchConfiguration(f"{s}_info")) for s in SENSORS[:3]
-    ]
+    remappings += [(f"~/input/{s}/camera_info", LaunchConfiguration(f"{s}_info")) for s in CAMERAS]
     own = LaunchConfiguration("topics").perform(context).split()
     remappings += [(f"~/input/{name}", topic) for name, _, topic in (t.partition("=") for t in own)]
     node = LifecycleNode(
@@ -81,10 +84,9 @@ def generate_launch_description() -> LaunchDescription:
         "use_respawn": ("false", "start the node again when it ends"),
     }
     for sensor in SENSORS:
-        topic = f"/sensors/{sensor}/" + ("points" if sensor == "lidar" else "image_raw")
-        defaults[sensor] = (topic, f"topic of the {sensor} input")
-        if sensor != "lidar":
-            info = f"/sensors/{sensor}/camera_info"
+        defaults[sensor] = (sensor_topic(sensor, sensor), f"topic of the {sensor} input")
+        if sensor in CAMERAS:
+            info = info_topic(sensor)
             defaults[f"{sensor}_info"] = (info, f"camera_info of the {sensor} input")
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=text)
