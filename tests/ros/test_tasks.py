@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from std_msgs.msg import Float32, String
 
 from perception.runtime.bundle import Bundle
 
+NAMES = ("share", "own", "bad", "none", "taken")
 PLUGIN = """
 from perception.tasks.spec import TaskSpec
 from perception.tasks.task import Task
@@ -45,6 +47,8 @@ def task(name, publisher=None):
 SHARE = task("share")
 OWN = task("own", "brought_share.publisher:Own")
 BAD = task("bad", "brought_share.publisher:Bad")
+NONE = task("none", "brought_share.no_such:Own")
+TAKEN = task("taken", "brought_share.publisher:Taken")
 """
 PUBLISHER = """
 from std_msgs.msg import Float32
@@ -62,6 +66,12 @@ class Own(TaskPublisher):
             out.send("own/share", Float32(data=value))
 
 
+class Taken(TaskPublisher):
+    @property
+    def topics(self):
+        return {"overlay": Float32}
+
+
 class Bad(TaskPublisher):
     def publish(self, value, out):
         if value is not None:
@@ -69,32 +79,39 @@ class Bad(TaskPublisher):
 """
 
 
+Named = Callable[[dict[str, Any]], Path]
+
+
 @pytest.fixture
-def brought(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The distribution on the nodes' path, and a bundle that names its tasks."""
+def named(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Named:
+    """With the distribution on the nodes' path, makes bundles that name some of its tasks."""
     site = tmp_path / "site"
     info = site / "brings_share-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brings-share\nVersion: 1.0\n")
-    entries = [f"{n} = brought_share:{n.upper()}" for n in ("share", "own", "bad")]
+    entries = [f"{n} = brought_share:{n.upper()}" for n in NAMES]
     (info / "entry_points.txt").write_text("\n".join(["[anysense.tasks]", *entries, ""]))
     (site / "brought_share").mkdir()
     (site / "brought_share" / "__init__.py").write_text(PLUGIN)
     (site / "brought_share" / "publisher.py").write_text(PUBLISHER)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
-    out = tmp_path / "named"
-    shutil.copytree(bundle, out)
-    (out / "records.yaml").unlink(missing_ok=True)
-    manifest = Bundle.open(bundle, verify=False).manifest
-    content = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
-    content["tasks"] |= {"share": {"of": 1}, "own": {}, "bad": {}}
-    (out / "bundle.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    return out
+
+    def make(tasks: dict[str, Any]) -> Path:
+        out = tmp_path / "named"
+        shutil.copytree(bundle, out)
+        (out / "records.yaml").unlink(missing_ok=True)
+        manifest = Bundle.open(bundle, verify=False).manifest
+        content = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
+        content["tasks"] |= tasks
+        (out / "bundle.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        return out
+
+    return make
 
 
-def test_each_goes_out_as_it_says_and_none_stops_the_others(starter: Any, brought: Path) -> None:
+def test_each_goes_out_as_it_says_and_none_stops_the_others(starter: Any, named: Named) -> None:
     parameters = {
-        "bundle": str(brought),
+        "bundle": str(named({"share": {"of": 1}, "own": {}, "bad": {}})),
         "device": "cpu",
         "threads": 1,
         "autostart": True,
@@ -125,3 +142,16 @@ def test_each_goes_out_as_it_says_and_none_stops_the_others(starter: Any, brough
     assert not bad
     assert "no share today" in node.log and "of brings-share 1.0" in node.log
     assert bench.statuses[-1].used
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("none", "brought_share.no_such"), ("taken", "topic ~/overlay is another's")],
+)
+def test_a_publisher_that_cannot_be_is_one_line(
+    starter: Any, named: Named, task: str, said: str
+) -> None:
+    node, _ = starter({"bundle": str(named({task: {}})), "device": "cpu", "autostart": True})
+    line = f"task '{task}' of brings-share 1.0: "
+    wait_until(lambda: line in node.log, "the line")
+    assert said in node.log and node.process.poll() is None

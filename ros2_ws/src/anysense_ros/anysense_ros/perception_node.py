@@ -95,6 +95,12 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             )
             calibration.load(self.settings["calibration_file"])
             calibration.on_missing = self._tf_wanted.trigger
+            # Every event handler costs the executor time at each message: only those that tell something.
+            events = PublisherEventCallbacks(
+                incompatible_qos=partial(self._on_incompatible, "output"),
+                use_default_callbacks=False,
+            )
+            self._outputs = Outputs(self, bundle.manifest, self.settings, events)
         except AnySenseError as error:
             self._say("error", str(error))
             self._reporter.diagnostics.set("engine", ERROR, str(error), {})
@@ -102,11 +108,6 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             return _FAILURE
         self._manifest, self._calibration = bundle.manifest, calibration
         self._reporter.unaligned = calibration.unaligned
-        # Every event handler costs the executor time at each message: only those that tell something.
-        events = PublisherEventCallbacks(
-            incompatible_qos=partial(self._on_incompatible, "output"), use_default_callbacks=False
-        )
-        self._outputs = Outputs(self, bundle.manifest, self.settings, events)
         self._reporter.no_output("inactive")
         self._begin_loading(bundle)
         return super().on_configure(state)

@@ -19,6 +19,7 @@ from anysense_ros.parameters import Settings
 from anysense_ros.publishing.status import TOPIC, Status
 from anysense_ros.publishing.topics import LATCHED, Output, TaskPublisher, Topics
 from perception.frame import Frame, Sample
+from perception.plugins import PluginError
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.result import Result
 from perception.sensors.registry import kind_of
@@ -39,6 +40,9 @@ class Outputs:
 
     Attributes:
         status: publishes ~/status.
+
+    Raises:
+        PluginError: a plug-in's publisher cannot be made, or wants a topic that there is.
     """
 
     def __init__(
@@ -47,16 +51,23 @@ class Outputs:
         self._node, self._manifest = node, manifest
         self._topics = Topics(node, events)
         qos = _watched(settings, 1, ReliabilityPolicy[settings["qos.outputs"].upper()])
-        self._tasks = {name: _publisher(name, spec) for name, spec in manifest.tasks.every.items()}
-        for name, kind in ((OVERLAY, Image), (CAMERA, CameraInfo)):
-            self._topics.add(name, kind, qos)
-        for publisher in self._tasks.values():
-            for name, kind in publisher.topics.items():
-                self._topics.add(name, kind, qos)
-            for name, kind in publisher.latched.items():
-                self._topics.add(name, kind, LATCHED)
         reliable = _watched(settings, 10, ReliabilityPolicy.RELIABLE)
-        self._topics.add(TOPIC, PerceptionStatus, reliable)
+        topics: dict[str, tuple[Any, QoSProfile]] = {
+            OVERLAY: (Image, qos),
+            CAMERA: (CameraInfo, qos),
+            TOPIC: (PerceptionStatus, reliable),
+        }
+        self._tasks: dict[str, TaskPublisher] = {}
+        for name, spec in manifest.tasks.every.items():
+            with TASKS.guarding(name):
+                self._tasks[name] = made = _publisher(name, spec)
+                own = {t: (kind, qos) for t, kind in made.topics.items()}
+                own |= {t: (kind, LATCHED) for t, kind in made.latched.items()}
+            if taken := own.keys() & {*topics, "input"}:
+                raise PluginError(f"topic ~/{min(taken)} is another's", where=TASKS.place(name))
+            topics |= own
+        for topic, (kind, of) in topics.items():
+            self._topics.add(topic, kind, of)
         self.status = Status(node, self._topics)
         self._lease_s = settings["qos.lease_ms"] / 1e3
         self._alive_at = 0.0
@@ -111,8 +122,12 @@ class Outputs:
 
 def _publisher(name: str, spec: Any) -> TaskPublisher:
     module, _, attribute = (TASKS[name].publisher or "").partition(":")
-    made: TaskPublisher
-    made = (getattr(import_module(module), attribute) if module else TaskPublisher)(name, spec)
+    if not module:
+        return TaskPublisher(name, spec)
+    try:
+        made: TaskPublisher = getattr(import_module(module), attribute)(name, spec)
+    except ImportError as error:
+        raise PluginError(f"its publisher: {error}", where=TASKS.place(name)) from error
     return made
 
 
