@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -17,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from perception.adapters.messages import CLOUD, fields_of
+from perception.adapters.outgoing import Types, cloud_message
 from perception.errors import BlindError, CalibrationError, EncodingError, InputError
 from perception.files.arrays import read_npy
 from perception.frame import Sample, is_return
@@ -33,7 +33,6 @@ from perception.sensors.kind import (
 )
 
 COLUMNS = ("x", "y", "z", "doppler", "rcs")
-FLOAT32 = 7  # of sensor_msgs/msg/PointField
 LAYERS = ("nearness", "speed_mps", "rcs_dbsm", "hit")
 
 
@@ -75,28 +74,13 @@ def from_file(path: Path, hints: Hints) -> Sample:
 
 
 def to_file(sample: Sample, path: Path, hints: Hints) -> None:
+    """What `from_file` reads."""
     with open(path, "wb") as file:
         np.save(file, sample.data.astype(np.float32))
 
 
-def to_message(sample: Sample, types: Any = None) -> Any:
-    """The cloud's fields; `types` makes messages by name, without it they are plain values."""
-    points = np.ascontiguousarray(sample.data, np.float32)
-    make = SimpleNamespace if types is None else types
-    fields = [
-        SimpleNamespace(name=name, offset=4 * i, datatype=FLOAT32, count=1)
-        for i, name in enumerate(COLUMNS)
-    ]
-    return make(
-        height=1,
-        width=len(points),
-        fields=fields,
-        is_bigendian=False,
-        point_step=20,
-        row_step=20 * len(points),
-        data=points.view(np.uint8).reshape(-1),
-        is_dense=True,
-    )
+def to_message(sample: Sample, types: Types) -> Any:
+    return cloud_message(types, sample, sample.data, COLUMNS)
 
 
 def tensors(spec: RadarSpec, view: ViewSpec) -> dict[str, TensorSpec]:
