@@ -17,9 +17,9 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image, PointCloud2
 
 from anysense_ros import processes
+from anysense_ros.codec import message_class
 from anysense_ros.diagnostics import OK, Diagnostics
 from anysense_ros.faults import (
     ONE_OF_A_KIND,
@@ -71,7 +71,7 @@ class FaultInjector(Node):  # type: ignore[misc]
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         best = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         for name, kind in kinds.items():
-            form = Image if kind_of(kind).has_picture else PointCloud2
+            form = message_class(kind_of(kind).ros_types[0])
             publisher = self.create_publisher(form, f"~/output/{name}", qos)
             self._sends[name] = partial(self._send, name, publisher)
             callback = partial(self._on_message, name, self._sends[name])

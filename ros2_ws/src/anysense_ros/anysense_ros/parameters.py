@@ -12,14 +12,15 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from perception.errors import AnySenseError, ConfigError
-from perception.frame import KINDS, check_name, in_order
+from perception.frame import check_name, in_order
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
 from perception.runtime.settings import StreamSettings
 from perception.runtime.wiring import match_inputs
-from perception.sensors.thermal.decode import UNITS
+from perception.sensors.names import OURS, is_kind, kinds
+from perception.sensors.registry import kind_of
 
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable", "system_default")
@@ -102,7 +103,10 @@ def sensor_specs(name: str, kind: str) -> tuple[Spec, ...]:
     timing = SensorTiming()
     ms = 1e-6
     text = "the bundle's input that it is; '' = of its name, else the only one of its kind"
-    unit = Spec(f"{name}.unit", "auto", "what 16 bit values are", choices=UNITS)
+    known = kinds()
+    records = [kind_of(own) for own in ([kind] if kind else OURS)]
+    units = tuple(dict.fromkeys(unit for record in records for unit in record.units))
+    unit = Spec(f"{name}.unit", "auto", "what 16 bit values are", choices=units)
     least = Spec(f"{name}.least_range_m", 0.01, "nearer than this is no return", 0.0, 1000.0)
     return (
         Spec(
@@ -110,7 +114,7 @@ def sensor_specs(name: str, kind: str) -> tuple[Spec, ...]:
             "",
             "'' = its name, else its input's",
             read_only=True,
-            choices=("", *KINDS),
+            choices=("", *known),
         ),
         Spec(f"{name}.input", "", text, read_only=True),
         Spec(f"{name}.transport", "raw", "topic type", read_only=True, choices=TRANSPORTS),
@@ -118,8 +122,8 @@ def sensor_specs(name: str, kind: str) -> tuple[Spec, ...]:
         Spec(f"{name}.window_ms", timing.window_ns * ms, "matching window", 0.0, _MS),
         Spec(f"{name}.timeout_ms", timing.timeout_ns * ms, "silence = lost", 1.0, _MS),
         Spec(f"{name}.weight", timing.weight, "share in coverage", 1e-6, 1e6),
-        *([unit] if kind in ("", "thermal") else []),
-        *([least] if kind in ("", "lidar") else []),
+        *([unit] if units else []),
+        *([least] if any("least_range_m" in r.hints for r in records) else []),
     )
 
 
@@ -198,8 +202,8 @@ def sensors_of(inputs: Sequence[str], sensors: Sequence[str]) -> tuple[str, ...]
     if named := [check_name(n, "sensors") for n in sensors if n]:
         return in_order(named)
     for name in filter(None, inputs):
-        if name not in KINDS:
-            hint = f"{', '.join(KINDS)}; names of your own go into sensors"
+        if not is_kind(name):
+            hint = f"{', '.join(kinds())}; names of your own go into sensors"
             raise ConfigError(f"unknown kind of sensor '{name}'", where="inputs", hint=hint)
     if not any(inputs):
         raise ConfigError("needs at least one sensor", where="inputs")
@@ -217,15 +221,15 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
         ConfigError, InputError: a value that its range does not rule out, but that makes no sense.
     """
     names = sensors_of(values["inputs"], values["sensors"])
-    kinds = {n: n if n in KINDS else values[f"{n}.kind"] for n in names}
-    for name, spec in specs_for(kinds).items():
+    own = {n: n if is_kind(n) else values[f"{n}.kind"] for n in names}
+    for name, spec in specs_for(own).items():
         if spec.choices and values[name] not in spec.choices:
             choices = ", ".join(filter(None, spec.choices))
             raise ConfigError(f"'{values[name]}' is unknown", where=name, hint=choices)
-    inputs = _inputs(values, kinds, manifest) if manifest is not None else {}
+    inputs = _inputs(values, own, manifest) if manifest is not None else {}
     if manifest is not None:
-        kinds = {n: manifest.inputs[inputs[n]].kind for n in names}
-    _refuse_other_kinds(values, kinds)
+        own = {n: manifest.inputs[inputs[n]].kind for n in names}
+    _refuse_other_kinds(values, own)
     timing = {
         m: SensorTiming(
             *(round(values[f"{m}.{n}_ms"] * 1e6) for n in ("offset", "window", "timeout")),
@@ -242,7 +246,7 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
     )
     policy.check(names)
     health = HealthConfig(**{f.name: values[f"health.{f.name}"] for f in fields(HealthConfig)})
-    return Settings(dict(values), kinds, inputs, timing, policy, health)
+    return Settings(dict(values), own, inputs, timing, policy, health)
 
 
 def _inputs(
@@ -254,7 +258,7 @@ def _inputs(
     known = {n: kind or takes.get(given.get(n, n), "") for n, kind in kinds.items()}
     found = match_inputs(known, takes, given)
     for name, kind in known.items():
-        where = "inputs" if name in KINDS else f"{name}.input"
+        where = "inputs" if is_kind(name) else f"{name}.input"
         hint = "it takes " + ", ".join(n if n == k else f"{n} ({k})" for n, k in takes.items())
         if name not in found:
             other = next((n for n, own in found.items() if own == name), None)
@@ -290,31 +294,31 @@ def declare(node: Node) -> Settings:
         raise ConfigError("is given beside inputs", where="sensors", hint="one of the two says all")
     for spec in WHICH:
         _declare(node, spec)
-    kinds: dict[str, str] = {}
+    found: dict[str, str] = {}
     for name in sensors_of(*(node.get_parameter(spec.name).value for spec in WHICH)):
         own = given.get(f"{name}.kind")
-        kinds[name] = name if name in KINDS or own is None else str(own.value)
-        kinds[name] = kinds[name] if kinds[name] in KINDS else ""
-    _refuse_unknown(given, kinds)
-    for spec in specs_for(kinds).values():
+        kind = name if is_kind(name) or own is None else str(own.value)
+        found[name] = kind if is_kind(kind) else ""
+    _refuse_unknown(given, found)
+    for spec in specs_for(found).values():
         _declare(node, spec)
     return check(current(node))
 
 
-def _refuse_unknown(given: Collection[str], kinds: Mapping[str, str]) -> None:
+def _refuse_unknown(given: Collection[str], sensors: Mapping[str, str]) -> None:
     """Refuse what the command line or a parameter file sets and no parameter is called.
 
     Parameters of kinds that are not among the inputs are known: one file may serve several robots.
     """
-    known = specs_for({**dict(zip(KINDS, KINDS, strict=True)), **kinds})
+    known = specs_for({**{kind: kind for kind in OURS}, **sensors})
     for name in given:
         if name in known or name in _ROS_OWN or name.startswith("qos_overrides."):
             continue
         near = get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]}?" if near else "ros2 param list shows all"
         sensor, _, rest = name.partition(".")
-        if sensor not in kinds and any(s.name == f"x.{rest}" for s in sensor_specs("x", "")):
-            hint += f"; the sensors are {', '.join(kinds)}"
+        if sensor not in sensors and any(s.name == f"x.{rest}" for s in sensor_specs("x", "")):
+            hint += f"; the sensors are {', '.join(sensors)}"
         raise ConfigError("there is no such parameter", where=f"parameter {name}", hint=hint)
 
 

@@ -20,17 +20,19 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
 from anysense_ros import parameters, processes
 from anysense_ros.calibration import Calibration
 from anysense_ros.clocks import ForwardClock
+from anysense_ros.codec import message_class
 from anysense_ros.conversions import to_sample
 from anysense_ros.diagnostics import ERROR, WARN
 from anysense_ros.publishing import Outputs
 from anysense_ros.reporting import Reporter
-from perception.errors import AnySenseError, InputError
+from perception.adapters.messages import COMPRESSED
+from perception.errors import AnySenseError, ConfigError, InputError
 from perception.frame import LEAST_RANGE_M, Sample
 from perception.plugins import blamed
 from perception.runtime.bundle import Bundle, find_bundle
@@ -39,6 +41,8 @@ from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import EngineEvent, Result, SensorReport
 from perception.runtime.stream import Listener, Moment, Stream
+from perception.sensors.names import has_picture
+from perception.sensors.registry import kind_of
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -250,7 +254,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         for name, kind in s.kinds.items():
             form, topic = _input_topic(name, kind, s[f"{name}.transport"])
             self._listen(form, topic, partial(self._on_message, name), qos, name)
-            if kind != "lidar":
+            if has_picture(kind):
                 on_info = partial(self._on_camera, name)
                 topic = f"~/input/{name}/camera_info"
                 best = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -433,11 +437,20 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
 
 
 def _input_topic(name: str, kind: str, transport: str) -> tuple[Any, str]:
-    if kind == "lidar":
-        return PointCloud2, f"~/input/{name}"
-    if transport == "compressed":
-        return CompressedImage, f"~/input/{name}/compressed"
-    return Image, f"~/input/{name}"
+    """The type and topic of a sensor's messages.
+
+    Raises:
+        ConfigError: its kind is not read from messages, or this ROS lacks their type.
+    """
+    types = kind_of(kind).ros_types
+    if not types:
+        raise ConfigError(f"{kind} is not read from messages", where=name)
+    compressed = transport == "compressed" and COMPRESSED in types
+    form = COMPRESSED if compressed else types[0]
+    try:
+        return message_class(form), f"~/input/{name}{'/compressed' * compressed}"
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"this ROS has no {form}", where=name) from error
 
 
 def main(args: list[str] | None = None) -> int:
