@@ -255,19 +255,20 @@ class StreamCore:
         for sensor, thread in self._threads.items():
             thread.join(0 if self._is_stalled(sensor) else end - time.monotonic())
 
-    def reject(self, sensor: str, line: str, now_ns: int) -> None:
+    def reject(self, sensor: str, line: str, now_ns: int, broken: bool = False) -> None:
         """Count a message that could not be decoded: its sensor is malformed until it recovers.
 
         Args:
             sensor: its name.
             line: what is wrong with it; the sensor's name is put before it where it is not there.
             now_ns: when it arrived.
+            broken: see `SensorWarning`.
         """
         line = line if line.startswith(sensor) else f"{sensor}: {line}"
         self.collector.hear(sensor, now_ns)
         self.counts[sensor].update(("received", "undecodable"))
         self._forget(sensor)
-        self._say(sensor, self.pipeline.reject(sensor, "malformed", line))
+        self._say(sensor, self.pipeline.reject(sensor, "malformed", line, broken))
 
     def skip(self, sensor: str, count: int = 1) -> None:
         """Count messages that newer ones replaced before they were decoded."""
@@ -338,6 +339,7 @@ class StreamCore:
                 waiting[sensor],
                 "" if warning is None else warning.text,
                 math.nan if offset is None else offset / 1e6,
+                warning is not None and warning.broken,
             )
         return reports
 

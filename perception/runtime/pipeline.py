@@ -13,6 +13,7 @@ from typing import Any
 from perception.errors import AnySenseError, BlindError, EngineError, InputError
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.grid import GridMap
+from perception.plugins import PluginError
 from perception.preprocess.sample import source_size
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import Engine
@@ -293,16 +294,19 @@ class Pipeline:
         """
         return self._finish(encoded, about, Stopwatch(about.timings))
 
-    def reject(self, sensor: str, state: HealthState, line: str) -> SensorWarning:
+    def reject(
+        self, sensor: str, state: HealthState, line: str, broken: bool = False
+    ) -> SensorWarning:
         """Note that a sample's content is of no use, as only the caller could see.
 
         Args:
             sensor: its name.
             state: its state until it has recovered.
             line: what results say about it.
+            broken: see `SensorWarning`.
         """
         self.health.mark(sensor, state)
-        return self._warn(sensor, state, line)
+        return self._warn(sensor, state, line, broken)
 
     def _note_time(self, stamp_ns: int) -> None:
         with self._lock:
@@ -323,8 +327,8 @@ class Pipeline:
         except AnySenseError as error:
             if self.strict:
                 raise
-            blind = isinstance(error, BlindError)
-            return self.reject(sensor, "dark" if blind else "malformed", str(error))
+            blind, broken = isinstance(error, BlindError), isinstance(error, PluginError)
+            return self.reject(sensor, "dark" if blind else "malformed", str(error), broken)
         if encoded is not None:
             with self._lock:
                 self.counters[f"encoded_{sensor}"] += 1
@@ -335,10 +339,12 @@ class Pipeline:
         why = ": every sample the same; frozen_after 0 allows it" if state == "frozen" else ""
         return self._warn(sensor, state, f"{sensor}: sensor is {state}{why}")
 
-    def _warn(self, sensor: str, state: HealthState, line: str) -> SensorWarning:
+    def _warn(
+        self, sensor: str, state: HealthState, line: str, broken: bool = False
+    ) -> SensorWarning:
         with self._lock:
             self.counters[f"{state}_{sensor}"] += 1
-        return SensorWarning(sensor, state, line)
+        return SensorWarning(sensor, state, line, broken)
 
     def _encode(self, sample: Sample, watch: Stopwatch, trust: bool, admit: bool) -> Encoded | None:
         sensor = sample.sensor

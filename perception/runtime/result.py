@@ -27,11 +27,13 @@ class SensorWarning:
         sensor: its name.
         state: its health.
         text: one line for people, which names the sensor.
+        broken: it is not the sensor but the plug-in for its kind that fails.
     """
 
     sensor: str
     state: HealthState
     text: str
+    broken: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -148,6 +150,7 @@ class SensorReport:
         line: what there is to say about it; empty when all is well.
         offset_ms: how far its stamps lie ahead of the receiver's clock when they arrive (behind it
             when negative), NaN when that is not known.
+        broken: see `SensorWarning.broken`.
     """
 
     health: HealthState
@@ -159,3 +162,4 @@ class SensorReport:
     waiting: int
     line: str = ""
     offset_ms: float = math.nan
+    broken: bool = False

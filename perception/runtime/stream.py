@@ -29,6 +29,7 @@ from perception.adapters.arrays import sample_of
 from perception.adapters.messages import to_sample
 from perception.errors import AnySenseError, EngineError, InputError
 from perception.frame import Sample
+from perception.plugins import PluginError
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.engines.base import first_line
@@ -366,7 +367,8 @@ class Stream:
         except Exception as error:
             if not isinstance(error, AnySenseError):
                 self._complain(error)
-            core.reject(sensor, first_line(error), moment.now_ns)
+            broken = isinstance(error, PluginError)
+            core.reject(sensor, first_line(error), moment.now_ns, broken)
             self.counters[f"malformed_{sensor}"] += 1
             return
         try:

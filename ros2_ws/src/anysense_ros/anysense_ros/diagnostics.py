@@ -170,4 +170,5 @@ def sensor_condition(name: str, report: SensorReport, extra: Mapping[str, Any]) 
     }
     if report.health == "ok" and not report.line:
         return Condition(OK, "ok", values)
-    return Condition(WARN, report.line or f"{name}: sensor is {report.health}", values)
+    level = ERROR if report.broken else WARN
+    return Condition(level, report.line or f"{name}: sensor is {report.health}", values)

@@ -104,7 +104,7 @@ def sensor_specs(name: str, kind: str) -> tuple[Spec, ...]:
     ms = 1e-6
     text = "the bundle's input that it is; '' = of its name, else the only one of its kind"
     known = kinds()
-    records = [kind_of(own) for own in ([kind] if kind else OURS)]
+    records = [kind_of(own) for own in ([kind] if is_kind(kind) else OURS)]
     units = tuple(dict.fromkeys(unit for record in records for unit in record.units))
     unit = Spec(f"{name}.unit", "auto", "what 16 bit values are", choices=units)
     least = Spec(f"{name}.least_range_m", 0.01, "nearer than this is no return", 0.0, 1000.0)
