@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from perception.frame import Kind
 from perception.models.efficientnet_lite import LitePyramid
+from perception.models.heads import specs_for
 from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput, gather
 from perception.models.zoo.blocks import ConvNorm
 from perception.models.zoo.multimodn import MultiModN
@@ -29,6 +30,7 @@ from perception.preprocess.contract import CHANNELS
 
 SENSORS: tuple[Kind, ...] = ("rgb", "thermal")
 SIZE, BATCH, TESTED = 32, 24, 600
+CLASSES = specs_for(segmentation=2)
 
 
 class ParallelFusion(FusionModel):
@@ -37,13 +39,12 @@ class ParallelFusion(FusionModel):
     card = ModelCard(kind="concatenation", source="this script")
     feature_names = ("f8",)
 
-    def __init__(self, modalities: tuple[str, ...], seg_classes: int) -> None:
-        super().__init__(modalities, seg_classes)
+    def build(self) -> None:
         pyramids = {e: LitePyramid(n, 0.25, (8,)) for e, n in self.encoder_channels.items()}
         self.encoders = nn.ModuleDict(pyramids)
         joined = sum(p.channels[8] for p in pyramids.values())
         self.mix = nn.Sequential(ConvNorm(joined, 32), ConvNorm(32, 32, 3))
-        self.classify = nn.Conv2d(32, seg_classes, 1)
+        self.classify = nn.Conv2d(32, self.classes_of("segmentation"), 1)
 
     def encode(self, modality: str, image: Tensor) -> Features:
         return {"f8": self.encoders[self.encoder_of[modality]](image)[8]}
@@ -52,7 +53,7 @@ class ParallelFusion(FusionModel):
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
     ) -> ModelOutput:
         maps = gather(self.modalities, features, present, "f8").maps
-        return ModelOutput(self.classify(self.mix(torch.cat(maps, dim=1))))
+        return ModelOutput({"segmentation": self.classify(self.mix(torch.cat(maps, dim=1)))})
 
 
 def draw(
@@ -84,10 +85,9 @@ def train(model: FusionModel, steps: int, seed: int) -> None:
     for _ in range(steps):
         images, present, label = draw(BATCH, True, generator)
         output = model(images, present)
-        assert output.seg_logits is not None
         labels = label[:, None, None].expand(-1, SIZE, SIZE)
-        loss = F.cross_entropy(output.seg_logits.mean((2, 3)), label)
-        loss = loss + sum(model.losses(output, labels).values())
+        loss = F.cross_entropy(output.values["segmentation"].mean((2, 3)), label)
+        loss = loss + sum(model.losses(output, {"segmentation": labels}).values())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -99,15 +99,15 @@ def accuracy_without_thermal(model: FusionModel, absent_by_day: bool, seed: int)
     """Share of right answers among scenes that lack thermal."""
     generator = torch.Generator().manual_seed(9000 + seed)
     images, present, label = draw(TESTED, absent_by_day, generator)
-    logits = model(images, present).seg_logits
+    logits = model(images, present).values["segmentation"]
     assert logits is not None
     right = logits.mean((2, 3)).argmax(1) == label
     return float(right[~present["thermal"]].float().mean())
 
 
 WAYS: dict[str, Callable[[], FusionModel]] = {
-    "sequential": lambda: MultiModN(SENSORS, 2, width=0.25, state=16, decoder_width=32),
-    "concatenation": lambda: ParallelFusion(SENSORS, 2),
+    "sequential": lambda: MultiModN(SENSORS, CLASSES, width=0.25, state=16, decoder_width=32),
+    "concatenation": lambda: ParallelFusion(SENSORS, CLASSES),
 }
 
 

@@ -19,6 +19,7 @@ import torch
 
 from perception.models.anyfuse import AnyFuse
 from perception.models.elastic import extract
+from perception.models.heads import specs_for
 from perception.preprocess.contract import CHANNELS
 from perception.search.evolution import rank_correlation
 from perception.search.latency import LatencyModel, LatencyTables, time_network
@@ -64,7 +65,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(0)
-        self.model = AnyFuse(("rgb", "depth"), seg_classes=40).eval()
+        self.model = AnyFuse(("rgb", "depth"), specs_for(segmentation=40)).eval()
         self.images: dict[str, torch.Tensor] = {
             m: torch.randn(1, CHANNELS[m], *args.size) for m in self.model.modalities
         }

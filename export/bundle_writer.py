@@ -15,9 +15,10 @@ from export.folding import fold_batch_norm, round_weights_to_half
 from export.graphs import graph_specs, modular_graphs
 from export.onnx_writer import OPSET, write_onnx
 from export.parity import ParityRow, check_parity
-from perception.data.base import ClassInfo, RecordingInfo
+from perception.data.base import RecordingInfo
 from perception.frame import subset_name, subsets_of
 from perception.models.complexity import count_gmac, count_parameters
+from perception.models.heads import half_of
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import sha256_of, write_bundle
@@ -118,10 +119,6 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
     return rows
 
 
-def _classes(classes: tuple[ClassInfo, ...]) -> list[dict[str, Any]]:
-    return [{"id": c.id, "name": c.name, "color": list(c.color)} for c in classes]
-
-
 @torch.no_grad()
 def _manifest(
     checkpoint: Checkpoint,
@@ -130,14 +127,10 @@ def _manifest(
     options: ExportOptions,
 ) -> dict[str, Any]:
     config, info = checkpoint.config, recording_info(checkpoint.progress)
-    output, tasks = model(images), dict[str, Any]()
-    if "segmentation" in config.tasks:
-        tasks["segmentation"] = {"classes": _classes(info.seg_classes)}
-    if "detection" in config.tasks:
-        strides = sorted(output.detections)
-        tasks["boxes2d"] = {"classes": _classes(info.det_classes), "strides": strides}
-    if output.images:
-        tasks["pictures"] = {"names": sorted(output.images)}
+    tasks = {
+        task: half_of(task).exported(model.tasks.get(task), value).model_dump(mode="json")
+        for task, value in model(images).values.items()
+    }
     return {
         "schema": SCHEMA_VERSION,
         "name": options.name or config.name,

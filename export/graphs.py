@@ -4,8 +4,7 @@ Graph inputs and outputs are named as the runtime expects them, see `Wiring`:
 
 - `encoder_<encoder>`: input `image`; outputs by the model's `feature_names`.
 - `fuser`: input `presence`, float32 of as many as the model has inputs, in their order, and
-  `<input>.<feature>` of every input; outputs `seg_logits`, `det_cls_<s>` / `det_box_<s>` by stride,
-  and `image_<name>` for pictures in 0..1 that the model makes besides.
+  `<input>.<feature>` of every input; outputs as the tasks name them (`TrainingTask.outputs`).
 
 `export.compose` joins them to graphs of everything, or of one subset.
 """
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.errors import EngineError
+from perception.models.heads import half_of
 from perception.models.interface import Features, FusionModel, ModelOutput
 from perception.runtime.manifest import GraphFile, Graphs
 from perception.runtime.wiring import IMAGE, PRESENCE, Wiring
@@ -26,15 +26,7 @@ from perception.runtime.wiring import IMAGE, PRESENCE, Wiring
 
 def flatten_output(output: ModelOutput) -> dict[str, Tensor]:
     """A model's outputs by graph output name."""
-    named: dict[str, Tensor] = {}
-    if output.seg_logits is not None:
-        named["seg_logits"] = output.seg_logits
-    for stride, (logits, sides) in sorted(output.detections.items()):
-        named[f"det_cls_{stride}"] = logits
-        named[f"det_box_{stride}"] = sides
-    for name, image in output.images.items():
-        named[f"image_{name}"] = image
-    return named
+    return {n: t for task, v in output.values.items() for n, t in half_of(task).outputs(v).items()}
 
 
 class EncoderGraph(nn.Module):

@@ -66,7 +66,7 @@ def export_tiny_bundle(
     config = TrainConfig.model_validate(
         {
             "name": "tiny",
-            "tasks": list(MODELS[name].card.tasks),
+            "tasks": MODELS[name].card.heads,
             "model": {
                 "name": name,
                 "pretrained": False,

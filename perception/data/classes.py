@@ -105,7 +105,7 @@ def require_same_classes(
     Args:
         wanted: whose classes are expected.
         given: whose must be the same; a task that it has no classes of is not compared.
-        tasks: `segmentation`, `detection`.
+        tasks: their names.
         what: what `wanted` is, for the message.
         where: what `given` is.
 
@@ -114,7 +114,7 @@ def require_same_classes(
     """
     for task, mine, theirs in (
         ("segmentation", wanted.seg_classes, given.seg_classes),
-        ("detection", wanted.det_classes, given.det_classes),
+        ("boxes2d", wanted.det_classes, given.det_classes),
     ):
         if task in tasks and theirs:
             difference = _difference([c.name for c in mine], [c.name for c in theirs], what)

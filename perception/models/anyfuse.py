@@ -21,12 +21,11 @@ from perception.models.efficientnet_lite import (
     share_convolutions,
 )
 from perception.models.fusion import fuse_gated, fuse_present
-from perception.models.heads import DetectionHead, Pyramid, SegmentationHead
+from perception.models.heads import Pyramid, WithHeads, half_of
 from perception.models.interface import (
     Features,
     FusionModel,
     Group,
-    Inputs,
     ModelCard,
     ModelOutput,
     Present,
@@ -34,6 +33,7 @@ from perception.models.interface import (
 )
 from perception.models.layers import SeparableBlock
 from perception.models.prediction import FeaturePredictor, fill_in, prediction_loss
+from perception.tasks.spec import TaskSpec
 
 ENCODER_STAGES = 5
 LATE = "late"
@@ -65,26 +65,21 @@ class ModalityEncoder(LitePyramid):
         return {s: (f, self.score[str(s)](f)) for s, f in super().forward(x).items()}
 
 
-class Trunk(nn.Module):
+class Trunk(WithHeads):
     """What runs once: fusion at every scale, the late stages and the heads."""
 
     def __init__(
         self,
         channels: dict[int, int],
         width: float,
-        seg_classes: int,
-        det_classes: int,
+        tasks: Mapping[str, TaskSpec],
         decoder_width: int,
         sizes: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         self.refine = nn.ModuleDict({str(s): SeparableBlock(c, 3) for s, c in channels.items()})
         self.late, late_channels = make_stages(ENCODER_STAGES, 7, channels[16], width, sizes)
-        pyramid = {**channels, 32: late_channels[-1]}
-        self.segmentation = (
-            SegmentationHead(pyramid, seg_classes, decoder_width) if seg_classes else None
-        )
-        self.detection = DetectionHead(pyramid, det_classes, decoder_width) if det_classes else None
+        self.add_heads(tasks, {**channels, 32: late_channels[-1]}, decoder_width)
 
     def forward(self, maps: list[Maps], present: list[Tensor] | None = None) -> ModelOutput:
         """Fuse the modalities' maps and run the heads.
@@ -106,22 +101,18 @@ class Trunk(nn.Module):
         for stage in self.late:
             x = stage(x)
         pyramid[32] = x
-        return ModelOutput(
-            self.segmentation(pyramid) if self.segmentation is not None else None,
-            self.detection(pyramid) if self.detection is not None else {},
-        )
+        return ModelOutput(self.answers(pyramid))
 
 
 class AnyFuse(FusionModel):
     """The whole network.
 
     Args:
-        modalities, seg_classes, det_classes: see `FusionModel`.
+        inputs, tasks, pretrained: see `FusionModel`; heads for any task.
         width: channel multiplier; ImageNet weights fit 1.0 only.
         decoder_width: channels of the decoder and detection head.
         encoders: `separate`, or `shared`: one set of convolutions for all encoders, each with its own
             stem and batch normalization.
-        pretrained: start from ImageNet weights.
         predict_missing: predict the features of absent modalities from those present and fuse them
             in, instead of leaving them out; see docs/zoo/prediction.md.
         stages: by encoder, and by `late` for the last two stages, the (depth, expansion factor) of
@@ -131,32 +122,26 @@ class AnyFuse(FusionModel):
     card = ModelCard(
         kind="gated softmax fusion",
         source="AnySense",
-        tasks=("segmentation", "detection"),
+        tasks=None,
         reference=("rgb", "depth"),
     )
     shared_part = "trunk.late"
-    head_parts = ("trunk.segmentation", "trunk.detection")
 
-    def __init__(
+    def build(
         self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
         width: float = 1.0,
         decoder_width: int = 128,
         encoders: str = "separate",
-        pretrained: bool = False,
         predict_missing: bool = False,
         stages: Mapping[str, Sequence[Sequence[int]]] | None = None,
     ) -> None:
-        super().__init__(modalities, seg_classes, det_classes)
         if width <= 0 or decoder_width < 1:
             raise ConfigError("width and decoder_width must be positive", where="model.options")
         stages = stages or {}
         unknown = sorted(set(stages) - {*self.encoder_channels, LATE})
         if unknown:
             raise ConfigError(f"no part '{unknown[0]}'", where="model.options.stages")
-        if stages and (pretrained or encoders == "shared"):
+        if stages and (self.pretrained or encoders == "shared"):
             raise ConfigError(
                 "neither ImageNet weights nor shared convolutions fit smaller stages",
                 where="model.options.stages",
@@ -168,28 +153,30 @@ class AnyFuse(FusionModel):
             "predict_missing": predict_missing,
             "stages": stages,
         }
-        self.scales = SCALES if seg_classes else SCALES[1:]
+        halves = {task: half_of(task) for task in self.tasks}
+        read = {16, *(s for half in halves.values() for s in half.strides)}
+        self.scales = tuple(s for s in SCALES if s in read)
         self.feature_names = tuple(f"{kind}{s}" for s in self.scales for kind in "fs")
         self.encoders = nn.ModuleDict(
             {
                 e: ModalityEncoder(
-                    channels, width, self.scales, stages.get(e), pretrained=pretrained
+                    channels, width, self.scales, stages.get(e), pretrained=self.pretrained
                 )
                 for e, channels in self.encoder_channels.items()
             }
         )
         first = self._encoder(next(iter(self.encoders)))
-        self.trunk = Trunk(
-            first.channels, width, seg_classes, det_classes, decoder_width, stages.get(LATE)
-        )
+        self.trunk = Trunk(first.channels, width, self.tasks, decoder_width, stages.get(LATE))
         self.predictor: FeaturePredictor | None = None
         if predict_missing:
             self.predictor = FeaturePredictor(self.modalities, first.channels)
-        aux_classes = seg_classes or det_classes
-        self.aux_heads = nn.ModuleDict(
-            {e: nn.Conv2d(first.channels[16], aux_classes, 1) for e in self.encoders}
-        )
-        if pretrained:
+        self.aux_heads = nn.ModuleDict()
+        for task, half in halves.items():
+            for encoder in self.encoders if self.aux_task in ("", task) else ():
+                head = half.auxiliary_head(first.channels[16], self.tasks[task])
+                if head is not None:
+                    self.aux_task, self.aux_heads[encoder] = task, head
+        if self.pretrained:
             self._load_late_stages()
         if encoders == "shared":
             share_convolutions(self.encoders.values())
@@ -217,7 +204,10 @@ class AnyFuse(FusionModel):
         """The late stages belong to the backbone, the score maps to fusion."""
         if name.startswith("encoders.") and ".score." in name:
             return "fusion"
-        return "backbone" if name.startswith("trunk.late.") else super().group_of(name)
+        if name.startswith("trunk."):
+            inner = name.split(".")[1]
+            return {"late": "backbone", "refine": "fusion"}.get(inner, "heads")  # type: ignore[return-value]
+        return super().group_of(name)
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Feature maps `f<s>` and score maps `s<s>` at strides s."""
@@ -243,7 +233,9 @@ class AnyFuse(FusionModel):
 
     def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
         """Logits of each modality alone, which keep every encoder able to work without the others."""
-        output.aux = {m: self.aux_heads[self.encoder_of[m]](f["f16"]) for m, f in features.items()}
+        if self.aux_task:
+            of = self.encoder_of
+            output.aux = {m: self.aux_heads[of[m]](f["f16"]) for m, f in features.items()}
         if self.predictor is not None and len(features) > 1:
             distances = [
                 prediction_loss(
@@ -253,6 +245,6 @@ class AnyFuse(FusionModel):
             ]
             output.taps["prediction"] = torch.stack(distances).mean()
 
-    def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
+    def losses(self, output: ModelOutput, truths: Mapping[str, Any]) -> dict[str, Tensor]:
         """The predictor's loss, in batches that have two or more modalities."""
         return {"prediction": output.taps["prediction"]} if "prediction" in output.taps else {}

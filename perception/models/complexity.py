@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from perception.models.heads import specs_for
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import CHANNELS
 
@@ -44,16 +45,14 @@ def describe_models(
 
     Args:
         models: by name.
-        classes: semantic (or, without a semantic head, detection) classes to count with.
+        classes: to count with, of the first task that it has a head for.
         size: (height, width) of the network input.
     """
     rows = []
     for name, kind in models.items():
         card = kind.card
-        seg = classes if "segmentation" in card.tasks else 0
-        det = 0 if seg else classes
         with torch.device("meta"):
-            model = kind(card.reference, seg_classes=seg, det_classes=det)
+            model = kind(card.reference, specs_for(**{card.heads[0]: classes}))
             inputs: dict[str, Tensor] = {
                 m: torch.empty(1, CHANNELS[m], *size) for m in card.reference
             }
@@ -65,7 +64,7 @@ def describe_models(
                 "source": card.source,
                 "modalities": list(card.reference),
                 "takes": [card.fewest, card.most],
-                "tasks": list(card.tasks),
+                "tasks": card.heads,
                 "parameters": count_parameters(model),
                 "published_parameters": card.published_parameters,
                 "gmac": round(gmac, 3),

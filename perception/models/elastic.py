@@ -108,12 +108,7 @@ def blank(model: AnyFuse, architecture: Architecture) -> AnyFuse:
     """The sub-network of `model` without values, on the `meta` device."""
     options = architecture.options(model.options)
     with torch.device("meta"):
-        return AnyFuse(
-            model.inputs,
-            seg_classes=model.seg_classes,
-            det_classes=model.det_classes,
-            **options,
-        )
+        return AnyFuse(model.inputs, model.tasks, **options)
 
 
 def sliced(state: Mapping[str, Tensor], small: nn.Module) -> dict[str, Tensor]:

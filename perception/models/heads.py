@@ -1,16 +1,91 @@
-"""The light semantic decoder and the anchor-free detection head."""
+"""Heads on a feature pyramid: one for each task, made by the half of the task that training knows."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.errors import ConfigError
 from perception.models.layers import ConvBNReLU, GlobalContext, SeparableBlock, upsample
+from perception.plugins import PluginError
+from perception.tasks.registry import OURS, TASKS
+from perception.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from perception.training.tasks.task import TrainingTask
 
 Pyramid = dict[int, Tensor]
 """Feature maps by stride."""
+
+
+def half_of(task: str) -> TrainingTask:
+    """The half of a task that training knows, which `Task.training` names.
+
+    Raises:
+        ConfigError: there is no such task, or it cannot be trained.
+        PluginError: it is a plug-in's and cannot be used.
+    """
+    found = TASKS.named(task, "tasks").training
+    if found is None:
+        raise ConfigError(f"the task '{task}' cannot be trained", where="tasks")
+    module, _, attribute = found.partition(":")
+    try:
+        half: TrainingTask = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{type(error).__name__}: {error}", where=TASKS.place(task)) from error
+    if getattr(half, "name", None) != task:
+        raise PluginError(f"{found} is no half of it", where=TASKS.place(task))
+    return half
+
+
+def specs_for(**classes: int) -> dict[str, TaskSpec]:
+    """Specs of tasks by name, with so many classes each, called by their numbers."""
+    return {
+        task: TASKS[task].spec.model_validate(
+            {"classes": [{"id": i, "name": f"class {i}", "color": (i, i, i)} for i in range(count)]}
+            if "classes" in TASKS[task].spec.model_fields
+            else {}
+        )
+        for task, count in in_task_order(classes).items()
+        if count
+    }
+
+
+def in_task_order(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping by task, ours in their order, then the others as they are listed."""
+    listed = [*(t for t in OURS if t in given), *(t for t in given if t not in OURS)]
+    return {task: given[task] for task in listed}
+
+
+class WithHeads(nn.Module):
+    """A part of a model that has a head for each task."""
+
+    def add_heads(
+        self, tasks: Mapping[str, TaskSpec], channels: Mapping[int, int], width: int
+    ) -> None:
+        """Make the heads.
+
+        Args:
+            tasks: specs by task.
+            channels: of the pyramid's maps, by stride.
+            width: channels that a head may use inside.
+        """
+        self.parts = {task: half_of(task).part for task in tasks}
+        for task, spec in tasks.items():
+            self.add_module(self.parts[task], half_of(task).head(channels, spec, width))
+
+    def answers(self, pyramid: Pyramid) -> dict[str, Any]:
+        """What the heads say of a pyramid, by task."""
+        return {task: self.head_of(task)(pyramid) for task in self.parts}
+
+    def head_of(self, task: str) -> nn.Module:
+        """The head of a task."""
+        return self.get_submodule(self.parts[task])
 
 
 class SegmentationHead(nn.Module):

@@ -8,16 +8,20 @@ and the runtime skips the inputs that are absent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
 from perception.frame import Kind, as_kind, in_order
+from perception.models.heads import half_of, in_task_order
 from perception.preprocess.contract import CHANNELS, PreprocessContract
+from perception.tasks.registry import TASKS
+from perception.tasks.segmentation import SEGMENTATION
+from perception.tasks.spec import TaskSpec
 
 Features = dict[str, Tensor]
 """What one encoder gives: (N, C, h, w) maps by name."""
@@ -39,10 +43,11 @@ class ModelCard:
     Attributes:
         kind: the family, such as `attention fusion`.
         source: authors, title, place and year of the publication, or `AnySense`.
-        tasks: those it has heads for.
+        tasks: those it has heads for; None for any.
         fewest, most: how many inputs it takes; `most` None for any number.
         repeats: whether it takes several inputs of a kind, which may then share an encoder.
         needs: kinds without which it cannot be built.
+        published_weights: whether `pretrained` finds some.
         reference: kinds of inputs and options of the size that the publication states, or the default.
         published_parameters: millions, as stated by the publication for `reference`; None if it
             states none.
@@ -52,30 +57,31 @@ class ModelCard:
 
     kind: str
     source: str
-    tasks: tuple[str, ...] = ("segmentation",)
+    tasks: tuple[str, ...] | None = (SEGMENTATION.name,)
     fewest: int = 1
     most: int | None = None
     repeats: bool = True
     needs: tuple[Kind, ...] = ()
+    published_weights: bool = True
     reference: tuple[Kind, ...] = ("rgb", "depth")
     published_parameters: float | None = None
     published_result: str = ""
 
-    def check(self, kinds: Mapping[str, Kind], seg_classes: int, det_classes: int) -> None:
+    def check(self, kinds: Mapping[str, Kind], tasks: Collection[str]) -> None:
         """Refuse what the model was not made for.
 
         Args:
             kinds: by input.
-            seg_classes, det_classes: see `FusionModel`.
+            tasks: names of those that it shall have heads for.
 
         Raises:
             ConfigError: too few or too many inputs, or too many of a kind, a needed one is missing, or
                 no head.
         """
-        if not (seg_classes or det_classes):
-            raise ConfigError("the model has no head", hint="set seg_classes or det_classes")
-        for task, classes in (("segmentation", seg_classes), ("detection", det_classes)):
-            if classes and task not in self.tasks:
+        if not tasks:
+            raise ConfigError("the model has no head", hint="name a task")
+        for task in tasks:
+            if self.tasks is not None and task not in self.tasks:
                 raise ConfigError(f"the model has no {task} head", where="tasks")
         if len(kinds) < self.fewest or (self.most is not None and len(kinds) > self.most):
             raise ConfigError(
@@ -93,6 +99,13 @@ class ModelCard:
             )
 
     @property
+    def heads(self) -> list[str]:
+        """Names of the tasks that there are heads for."""
+        if self.tasks is not None:
+            return list(self.tasks)
+        return [t for t in TASKS if TASKS[t].training is not None and half_of(t).trained]
+
+    @property
     def takes(self) -> str:
         """How many inputs it takes, in words."""
         if self.most is None:
@@ -105,47 +118,57 @@ class ModelOutput:
     """Outputs of one forward pass.
 
     Attributes:
-        seg_logits: (N, K, H/4, W/4), or None without a semantic head.
-        detections: by stride s, (N, C, H/s, W/s) logits and (N, 4, H/s, W/s) side distances in
-            stride units; empty without a detection head.
-        images: by name, (N, C, H, W) pictures in 0..1 that the model makes besides.
-        aux: by name, (N, K or C, h, w) logits of auxiliary heads (training only).
+        values: by task, what its head gives, see its `TrainingTask`; and what the model makes besides.
+        aux: by input, logits of auxiliary heads for the model's `aux_task` (training only).
         taps: by name, inner tensors that the model's own losses or a training method use
             (training only).
     """
 
-    seg_logits: Tensor | None = None
-    detections: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    images: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     aux: dict[str, Tensor] = field(default_factory=dict)
     taps: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _Specs(dict[str, TaskSpec]):
+    """Specs by task; copies of a model share them."""
+
+    def __deepcopy__(self, memo: object) -> _Specs:
+        return self
 
 
 class FusionModel(nn.Module):
     """Base of every model: inputs, encoders, and a fuser that works for any subset of the inputs.
 
-    A subclass sets `card` and `feature_names`, fills `encoders` and writes `fuse`.  It may also write
-    `supervise` and `losses` for training.  What `encode` does may depend on the encoder alone.
+    A subclass sets `card` and `feature_names`, and writes `build`, which fills `encoders`, and `fuse`.  It
+    may also write `supervise` and `losses` for training.  What `encode` does may depend on the encoder
+    alone.
 
     Attributes:
         inputs: what it takes.
+        tasks: what its bundle will say of each task, by name, ours in their order.
         modalities: names of the inputs.
         kinds: of each input.
         encoder_of: by input, the name of its encoder.
         encoders: by name.
         encoder_channels: by encoder, the channels of the images that it takes.
+        aux_task: the task that its auxiliary heads learn, if it has some.
+        pretrained: whether to start from published weights.
 
     Args:
-        modalities: its inputs: kinds in any order, or a contract.
-        seg_classes: semantic classes, 0 for no semantic head.
-        det_classes: detection classes, 0 for no detection head.
-        pretrained: start from published weights; for subclasses that can.
+        inputs: kinds in any order, or a contract.
+        tasks: specs by task.
+        pretrained: start from published weights; for models that can.
+        options: of `build`.
+
+    Raises:
+        ConfigError: see `ModelCard.check`; or there are no published weights.
     """
 
     card: ClassVar[ModelCard]
     feature_names: tuple[str, ...]
     shared_part: ClassVar[str] = ""  # name of the last part that all tasks go through
     head_parts: ClassVar[tuple[str, ...]] = ("decoder",)  # where heads are
+    aux_task: str = ""
     training_parts: ClassVar[tuple[str, ...]] = (
         "aux_heads",
         "teacher",
@@ -153,16 +176,23 @@ class FusionModel(nn.Module):
 
     def __init__(
         self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
+        inputs: Inputs,
+        tasks: Mapping[str, TaskSpec],
+        *,
         pretrained: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
-        contract = modalities if isinstance(modalities, PreprocessContract) else None
-        names = in_order(modalities)
+        contract = inputs if isinstance(inputs, PreprocessContract) else None
+        names = in_order(inputs)
         kinds = {m: as_kind(m) for m in names} if contract is None else contract.kinds
-        self.card.check(kinds, seg_classes, det_classes)
+        self.card.check(kinds, tasks)
+        if pretrained and not self.card.published_weights:
+            raise ConfigError(
+                f"there are no ImageNet weights for {type(self).__name__}",
+                where="model.pretrained",
+                hint="set it to false, or start from a run with model.start_from",
+            )
         self.inputs = contract or PreprocessContract(modalities=list(names))
         for name in (*names, *self.inputs.encoders.values()):
             if name == "late" or hasattr(nn.ModuleDict(), name):  # AnyFuse's own, or torch's
@@ -170,10 +200,20 @@ class FusionModel(nn.Module):
                     f"an input or encoder cannot be called '{name}'", where="preprocess"
                 )
         self.modalities, self.kinds = names, kinds
+        self.tasks = _Specs(in_task_order(tasks))
+        self.pretrained = pretrained
         self.encoder_of = self.inputs.encoders
         self.encoder_channels = {e: CHANNELS[kinds[m]] for m, e in self.encoder_of.items()}
-        self.seg_classes, self.det_classes = seg_classes, det_classes
         self.encoders = nn.ModuleDict()
+        self.build(**options)
+
+    def build(self, *args: Any, **options: Any) -> None:
+        """Make the layers; `model.options` of a configuration are its arguments."""
+        raise NotImplementedError
+
+    def classes_of(self, task: str) -> int:
+        """How many classes a task has; 0 without it."""
+        return len(self.tasks[task].labels) if task in self.tasks else 0
 
     def group_of(self, name: str) -> Group:
         """What a parameter is for, by its name."""
@@ -220,12 +260,12 @@ class FusionModel(nn.Module):
     def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
         """Add to `output` what only training needs; called in training mode only."""
 
-    def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
+    def losses(self, output: ModelOutput, truths: Mapping[str, Any]) -> dict[str, Tensor]:
         """The model's own loss terms, weighted, besides those of its heads.
 
         Args:
             output: of the forward pass in training mode.
-            labels: (N, H, W) int64, 255 = ignore.
+            truths: by task that the batch holds truth of; see its `TrainingTask`.
         """
         return {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from perception.errors import AnySenseError, ConfigError
@@ -9,6 +10,7 @@ from perception.plugins import Registry
 
 if TYPE_CHECKING:
     from perception.models.interface import FusionModel, Inputs
+    from perception.tasks.spec import TaskSpec
 
 
 def _check(name: str, model: Any) -> None:
@@ -45,9 +47,8 @@ MODELS: Registry[type[FusionModel]] = Registry(
 
 def build_model(
     name: str,
-    modalities: Inputs,
-    seg_classes: int,
-    det_classes: int,
+    inputs: Inputs,
+    tasks: Mapping[str, TaskSpec],
     *,
     pretrained: bool,
     options: dict[str, Any],
@@ -59,13 +60,7 @@ def build_model(
     """
     kind = MODELS.named(name, "model.name")
     try:
-        return kind(
-            modalities,
-            seg_classes=seg_classes,
-            det_classes=det_classes,
-            pretrained=pretrained,
-            **options,
-        )
+        return kind(inputs, tasks, pretrained=pretrained, **options)
     except AnySenseError:
         raise
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from export.folding import fold_batch_norm
 from perception.errors import ConfigError
@@ -144,7 +145,7 @@ class Judge:
             chunk = frames[start : start + _BATCH]
             for inputs in stack_inputs(self.val, chunk):
                 for name, output in forward_subsets(model, inputs):
-                    meter = meters.setdefault(name, Meters(self.val, self.tasks))
+                    meter = meters.setdefault(name, Meters(self.val, model.tasks))
                     for place, index in enumerate(chunk):
                         meter.add(index, _one(output, place))
         found: dict[str, float] = {}
@@ -174,7 +175,4 @@ def _with_all_sensors(data: FusionDataset, count: int) -> list[int]:
 
 def _one(output: ModelOutput, place: int) -> ModelOutput:
     part = slice(place, place + 1)
-    return ModelOutput(
-        None if output.seg_logits is None else output.seg_logits[part],
-        {s: (c[part], b[part]) for s, (c, b) in output.detections.items()},
-    )
+    return ModelOutput(tree_map(lambda x: x[part], output.values))

@@ -88,6 +88,7 @@ class SearchSpace:
 
     def __init__(self, model: AnyFuse) -> None:
         self.elastic = ElasticSpace(model)
+        self._heads = set(model.trunk.parts.values())
         self.blocks = {name: precisions_of(unit) for name, unit in units_of(model).items()}
         self._levels = list(self.elastic.genes.items())
         self._place = {name: i for i, (name, _) in enumerate(self._levels)}
@@ -103,7 +104,7 @@ class SearchSpace:
             gene = f"{part[1]}.{part[3]}.{kind}"
         elif part[:2] == ["trunk", LATE]:
             gene = f"{LATE}.{part[2]}.{kind}"
-        elif part[1] in ("segmentation", "detection") and kind == "expansion":
+        elif part[0] == "trunk" and part[1] in self._heads and kind == "expansion":
             gene = "decoder"
         else:
             return None

@@ -23,6 +23,7 @@ from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
+from perception.tasks.segmentation import SEGMENTATION
 from perception.training.batches import labeled_frames
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import (
@@ -193,9 +194,10 @@ class Adapter:
         first = next(iter(self.models.values()))
         grid = next(iter(self.checkpoints.values())).config.preprocess.grid
         tables = {n: recording_info(c.progress) for n, c in self.checkpoints.items()}
-        known, tasks = next(iter(tables)), ("segmentation",)
+        known, tasks = next(iter(tables)), (SEGMENTATION.name,)
         for name, model in self.models.items():
-            if not model.seg_classes or model.seg_classes != first.seg_classes:
+            classes = model.classes_of(SEGMENTATION.name)
+            if not classes or classes != first.classes_of(SEGMENTATION.name):
                 raise ConfigError("has no semantic head, or other classes", where=name)
             require_same_classes(tables[known], tables[name], tasks, what=known, where=name)
             if self.checkpoints[name].config.preprocess.grid != grid:
@@ -256,8 +258,7 @@ class Adapter:
         found = []
         for model in models.values():
             output = model.eval()({m: inputs[m] for m in model.modalities})
-            assert output.seg_logits is not None
-            found.append(output.seg_logits.float().softmax(1))
+            found.append(output.values[SEGMENTATION.name].float().softmax(1))
         return found
 
     def _epoch(
@@ -295,8 +296,7 @@ class Adapter:
         known = (labels != IGNORE_LABEL).sum().clamp(min=1)
         for model in self.models.values():
             output = model.train()({m: inputs[m] for m in model.modalities})
-            assert output.seg_logits is not None
-            logits = output.seg_logits.float()
+            logits = output.values[SEGMENTATION.name].float()
             error = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="sum")
             total = total + error / known
             total = total + self.options.information * information_loss(logits)
@@ -307,7 +307,7 @@ class Adapter:
 
     def _scores(self) -> dict[str, float]:
         """mIoU of each model on the target frames; empty where these have no labels."""
-        if not labeled_frames(self.data, "segmentation"):
+        if not labeled_frames(self.data, SEGMENTATION.name):
             return {}
         scores = {}
         for name, model in self.models.items():

@@ -10,19 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import IGNORE_LABEL, Boxes
 from perception.frame import KINDS, Kind, in_order
+from perception.models.heads import half_of
 from perception.sensors.kind import Grid
 from perception.sensors.lidar.preprocess import LAYERS
 from perception.sensors.registry import kind_of
 from perception.training.config import CorruptionSpec, ResolutionPhase
-
-MIN_BOX_PX = 4.0
-MIN_VISIBLE_FRACTION = 0.35
+from perception.training.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -47,82 +44,31 @@ class RawSample:
 
     Attributes:
         sensors: by name, in the order of `frame.in_order`.
-        labels: (H, W) uint8, 255 = ignore.
-        boxes: in grid pixels.
+        truths: by task that somebody has said the truth of, see `TrainingTask.read_truth`.
         unusable: by name, why a sample that the frame has is left out.
         labels_of: the sensor in whose pixels the truth is.
     """
 
     sensors: Mapping[str, OnGrid]
-    labels: NDArray[np.uint8] | None = None
-    boxes: Boxes | None = None
+    truths: Mapping[str, Any] = field(default_factory=dict)
     unusable: Mapping[str, str] = field(default_factory=dict)
     labels_of: str = "rgb"
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the grid."""
-        for array in (*(own.values for own in self.sensors.values()), self.labels):
-            if array is not None:
-                return array.shape[0], array.shape[1]
-        raise ValueError("empty sample")
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """Scale, then crop at (top, left), then mirror: one for all arrays of a sample."""
-
-    scale: float
-    top: int
-    left: int
-    mirror: bool
-    crop: tuple[int, int]
-    jitter: tuple[float, float] = field(default=(0.0, 0.0))
-
-    def warp(self, image: NDArray[Any], nearest: bool, fill: float) -> NDArray[Any]:
-        matrix = np.array(
-            [
-                [self.scale, 0, 0.5 * self.scale - 0.5 - self.left + self.jitter[0]],
-                [0, self.scale, 0.5 * self.scale - 0.5 - self.top + self.jitter[1]],
-            ]
-        )
-        mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-        if not nearest and self.scale < 0.75:
-            image = cv2.GaussianBlur(image, (3, 3), 0.6)  # keeps bilinear shrinking from aliasing
-        out = cv2.warpAffine(
-            image,
-            matrix,
-            self.crop[::-1],
-            flags=mode,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=(fill, fill, fill, fill),
-        )
-        return out[:, ::-1] if self.mirror else out
-
-    def boxes(self, boxes: Boxes) -> Boxes:
-        xyxy = boxes.xyxy * self.scale - np.array([self.left, self.top] * 2, np.float32)
-        height, width = self.crop
-        clipped = xyxy.copy()
-        clipped[:, 0::2] = clipped[:, 0::2].clip(0, width)
-        clipped[:, 1::2] = clipped[:, 1::2].clip(0, height)
-        area = np.prod((xyxy[:, 2:] - xyxy[:, :2]).clip(1e-3), axis=1)
-        sides = (clipped[:, 2:] - clipped[:, :2]).clip(0)
-        visible = np.prod(sides, axis=1) / area
-        if self.mirror:
-            clipped[:, [0, 2]] = width - clipped[:, [2, 0]]
-        keep = (visible > 0.02) & (sides.max(axis=1, initial=0.0) > 1)
-        ignore = boxes.ignore | (visible < MIN_VISIBLE_FRACTION) | (sides.min(axis=1) < MIN_BOX_PX)
-        return Boxes(clipped[keep], boxes.class_ids[keep], ignore[keep])
+        first = next(iter(self.sensors.values())).values
+        return first.shape[0], first.shape[1]
 
 
 def _draw_geometry(
     size: tuple[int, int], phase: ResolutionPhase, rng: np.random.Generator
-) -> _Geometry:
+) -> Geometry:
     scale = float(rng.uniform(*phase.scale))
     height, width = round(size[0] * scale), round(size[1] * scale)
     top = int(rng.integers(min(0, height - phase.crop[0]), max(0, height - phase.crop[0]) + 1))
     left = int(rng.integers(min(0, width - phase.crop[1]), max(0, width - phase.crop[1]) + 1))
-    return _Geometry(scale, top, left, bool(rng.random() < 0.5), phase.crop)
+    return Geometry(scale, top, left, bool(rng.random() < 0.5), phase.crop)
 
 
 def augment(
@@ -143,16 +89,11 @@ def augment(
     chances = spec.model_dump()
     for name, own in sensors.items():
         sensors[name] = replace(own, values=_corrupted(own, chances, rng))
-    labels = sample.labels
-    return replace(
-        sample,
-        sensors=sensors,
-        labels=None if labels is None else geometry.warp(labels, True, IGNORE_LABEL),
-        boxes=None if sample.boxes is None else geometry.boxes(sample.boxes),
-    )
+    truths = {task: half_of(task).warp(own, geometry) for task, own in sample.truths.items()}
+    return replace(sample, sensors=sensors, truths=truths)
 
 
-def _warp_thermal(values: NDArray[np.float32], geometry: _Geometry) -> NDArray[np.float32]:
+def _warp_thermal(values: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
     """Thermal values warped; padding and dead pixels are NaN and do not eat into their neighbors."""
     known = np.isfinite(values)
     if known.all():
@@ -173,14 +114,14 @@ def _corrupted(own: OnGrid, chances: Mapping[str, float], rng: np.random.Generat
     return np.stack(list(kind.augment(Grid(layers), chances, rng).layers.values()), axis=-1)
 
 
-def _jittered(geometry: _Geometry, spec: CorruptionSpec, rng: np.random.Generator) -> _Geometry:
+def _jittered(geometry: Geometry, spec: CorruptionSpec, rng: np.random.Generator) -> Geometry:
     if rng.random() >= spec.misalignment:
         return geometry
     x, y = rng.normal(0.0, 2.0, 2).clip(-5, 5)
     return replace(geometry, jitter=(float(x), float(y)))
 
 
-_WARP: dict[Kind, Callable[[NDArray[Any], _Geometry], NDArray[Any]]] = {
+_WARP: dict[Kind, Callable[[NDArray[Any], Geometry], NDArray[Any]]] = {
     "rgb": lambda values, geometry: geometry.warp(values, False, 114),
     "depth": lambda values, geometry: geometry.warp(values, True, np.nan),
     "thermal": _warp_thermal,

@@ -12,8 +12,8 @@ from torch.utils.data import Sampler
 
 from perception.errors import ConfigError
 from perception.frame import subset_name
+from perception.models.heads import half_of
 from perception.training.dataset import FusionDataset
-from perception.training.validate import has_pixels
 
 _LONGEST_TMPDIR = 70
 """Bytes of a path in which a socket can be made: 103 (macOS; Linux 107) less `/pymp-*/listener-*`."""
@@ -120,18 +120,17 @@ def require_sensors(data: FusionDataset, where: str) -> None:
             )
 
 
-def labeled_frames(data: FusionDataset, task: str, *, objects: bool = False) -> int:
-    """How many frames have truth of a task: one labeled pixel, or boxes.
+def labeled_frames(data: FusionDataset, task: str, *, to_judge: bool = False) -> int:
+    """How many frames have truth of a task.
 
     Args:
         data: read as a whole.
-        task: `segmentation` or `detection`.
-        objects: count only frames with an object, not those that are known to have none.
+        task: its name.
+        to_judge: count only frames that tell good answers from bad ones.
     """
-    raws = (data.raw(index) for index in range(len(data)))
-    if task == "segmentation":
-        return sum(has_pixels(raw.labels) for raw in raws)
-    return sum(r.boxes is not None and bool(len(r.boxes.xyxy) or not objects) for r in raws)
+    half = half_of(task)
+    has = half.can_judge if to_judge else half.has_truth
+    return sum(has(data.raw(index).truths.get(task)) for index in range(len(data)))
 
 
 def truth_notes(data: FusionDataset, tasks: Sequence[str], where: str) -> list[str]:
@@ -140,26 +139,18 @@ def truth_notes(data: FusionDataset, tasks: Sequence[str], where: str) -> list[s
     Raises:
         ConfigError: there is nothing to learn a task from.
     """
-    notes = []
-    names = {"segmentation": "a labeled pixel", "detection": "boxes"}
+    counts, others = [], []
     for task in tasks:
-        count = labeled_frames(data, task)
+        half, count = half_of(task), labeled_frames(data, task)
+        needs, why = half.needs
         if not count:
-            why = (
-                "every label is 255 (ignore) or missing"
-                if task == "segmentation"
-                else "none at all"
-            )
             raise ConfigError(
-                f"no training frame has {names[task]}: {why}",
+                f"no training frame has {needs}: {why}",
                 where=where,
                 hint=f"label some, or take {task} out of tasks",
             )
         if count < len(data):
-            notes.append(f"{count} of {len(data)} training frames have {names[task]}")
-    info = data.recording.info
-    if "segmentation" in tasks and len(info.seg_classes) == 1:
-        notes.append("there is one semantic class: nothing to tell apart; add one for all the rest")
-    if "detection" in tasks and not labeled_frames(data, "detection", objects=True):
-        notes.append("no training frame has an object in its boxes: there is nothing to find")
-    return notes
+            counts.append(f"{count} of {len(data)} training frames have {needs}")
+        truths = [data.raw(index).truths.get(task) for index in range(len(data))]
+        others += half.notes(data.recording.info, truths)
+    return counts + others

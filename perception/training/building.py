@@ -10,6 +10,7 @@ from perception.data.base import Recording, RecordingInfo
 from perception.data.classes import require_same_classes
 from perception.data.registry import kind_name, open_recording, parse_data_argument
 from perception.errors import ConfigError, DataError
+from perception.models.heads import half_of
 from perception.models.interface import FusionModel
 from perception.models.registry import build_model
 from perception.training.config import TrainConfig
@@ -70,22 +71,13 @@ def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: b
         ConfigError: the recording has no classes for a task, lacks a sensor, or has one of another kind;
             or see `build_model`.
     """
-    seg = len(info.seg_classes) if "segmentation" in config.tasks else 0
-    det = len(info.det_classes) if "detection" in config.tasks else 0
-    for task, count, kind in (("segmentation", seg, "semantic"), ("detection", det, "detection")):
-        if task in config.tasks and not count:
-            raise ConfigError(
-                f"{info.kind} data names no {kind} classes",
-                where="tasks",
-                hint=f"name them in the data, or take {task} out of tasks",
-            )
+    tasks = {task: half_of(task).spec(info) for task in config.tasks}
     if lacking := info.lacking(config.preprocess.kinds):
         raise ConfigError(f"{info.kind} data has {lacking}", where="preprocess")
     return build_model(
         config.model.name,
         config.preprocess,
-        seg,
-        det,
+        tasks,
         pretrained=pretrained and config.model.pretrained,
         options=config.model.options,
     )

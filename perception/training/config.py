@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from perception.errors import ConfigError
 from perception.files.fields import check_fields
 from perception.files.text import read_yaml
 from perception.preprocess.contract import PreprocessContract
+from perception.tasks.registry import TASKS
 from perception.training.precision import Precision
+from perception.training.tasks import in_todays_words
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """What a run may be called: the name becomes a folder's."""
@@ -107,12 +109,42 @@ class OptimizerSpec(_Spec):
 
 
 class LossSpec(_Spec):
-    """Weights of the loss terms."""
+    """Weights of the loss terms: `auxiliary`, and of any task by its name, 1 where none is given."""
 
-    segmentation: float = 1.0
-    detection: float = 1.0
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
     auxiliary: float = 0.3
     class_balance: float = Field(0.3, ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _todays_words(cls, given: Any) -> Any:
+        return (
+            {in_todays_words(str(k)): v for k, v in given.items()}
+            if isinstance(given, dict)
+            else given
+        )
+
+    @model_validator(mode="after")
+    def _of_tasks(self) -> LossSpec:
+        for task, weight in dict(self.__pydantic_extra__).items():
+            _known_task(task)
+            if weight == 1.0:  # the same as none
+                del self.__pydantic_extra__[task]
+        return self
+
+    def weight(self, task: str) -> float:
+        """Of a task."""
+        return self.__pydantic_extra__.get(task, 1.0)
+
+
+def _known_task(name: str) -> str:
+    name = in_todays_words(name)
+    if name not in TASKS or TASKS[name].training is None:
+        able = (n for n in TASKS if TASKS[n].training is not None)
+        raise ValueError(f"no task '{name[:80]}' can be trained; one of {', '.join(able)}")
+    return name
 
 
 class TrainConfig(_Spec):
@@ -120,7 +152,7 @@ class TrainConfig(_Spec):
 
     name: str = Field(pattern=NAME_PATTERN)
     description: str = ""
-    tasks: list[Literal["segmentation", "detection"]] = Field(min_length=1)
+    tasks: list[Annotated[str, AfterValidator(_known_task)]] = Field(min_length=1)
     model: ModelSpec = ModelSpec()
     method: MethodSpec = MethodSpec()
     data: DataSpec

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from perception.data.base import IGNORE_LABEL, Boxes, Recording, Truth
-from perception.errors import InputError
-from perception.frame import Frame
-from perception.geometry.grid import GridMap
+from perception.data.base import Recording, RecordingInfo
+from perception.errors import ConfigError, InputError
+from perception.models.heads import half_of
 from perception.preprocess.contract import CHANNELS, InputSpec, PreprocessContract
-from perception.preprocess.sample import on_grid, source_size
+from perception.preprocess.sample import on_grid
 from perception.sensors.kind import Grid
+from perception.tasks.registry import OURS, TASKS
 from perception.training.augment import OnGrid, RawSample, augment
 from perception.training.config import CorruptionSpec, ResolutionPhase
+from perception.training.tasks.task import TruthSource
 
 
 @dataclass
@@ -28,17 +30,16 @@ class Batch:
 
     Attributes:
         inputs: by name, those that all samples have, (N, C, H, W) float32.
-        labels: (N, H, W) int64, 255 = ignore; None where the recording has no semantic classes.
-        boxes: per sample, xyxy in input pixels with class ids and ignore flags; None for a sample of
-            which nobody has said where its objects are.
+        truths: by task, what `TrainingTask.collate` makes of the samples' truth.
     """
 
     inputs: dict[str, Tensor]
-    labels: Tensor | None
-    boxes: Sequence[Boxes | None]
+    truths: dict[str, Any]
 
 
-def load_raw(recording: Recording, index: int, contract: PreprocessContract) -> RawSample:
+def load_raw(
+    recording: Recording, index: int, contract: PreprocessContract, tasks: Iterable[str] = ()
+) -> RawSample:
     """Frame `index` on the contract's grid, with its truth.
 
     A sensor that serving would leave out of this frame, because nothing can be seen in its sample, is
@@ -60,24 +61,10 @@ def load_raw(recording: Recording, index: int, contract: PreprocessContract) -> 
                 sensors[name] = own
             except InputError as error:
                 unusable[name] = str(error)
-    labels = boxes = None
-    if truth.labels is not None:
-        on_labels = GridMap.fit(truth.labels.shape, contract.grid)  # type: ignore[arg-type]
-        labels = on_labels.to_grid(truth.labels, nearest=True, fill=IGNORE_LABEL)
-    if truth.boxes is not None and len(frame):
-        size = _labeled_size(frame, truth, recording.info.labels_of)
-        grid = GridMap.fit(size, contract.grid)
-        kept = truth.boxes
-        boxes = Boxes(grid.boxes_to_grid(kept.xyxy), kept.class_ids, kept.ignore)
-    return RawSample(sensors, labels, boxes, unusable, recording.info.labels_of)
-
-
-def _labeled_size(frame: Frame, truth: Truth, labels_of: str) -> tuple[int, int]:
-    """(height, width) of the picture that the boxes are drawn in."""
-    sample = frame.get(labels_of, next(iter(frame.values())))
-    if truth.labels is not None and (sample.sensor != labels_of or sample.kind != "rgb"):
-        return truth.labels.shape  # type: ignore[return-value]
-    return source_size(sample)
+    source = TruthSource(recording, index, frame, truth, contract.grid)
+    truths = {task: half_of(task).read_truth(source) for task in tasks}
+    known = {task: found for task, found in truths.items() if found is not None}
+    return RawSample(sensors, known, unusable, recording.info.labels_of)
 
 
 def _stacked(grid: Grid) -> np.ndarray[Any, Any]:
@@ -106,8 +93,8 @@ def network_inputs(
     }
 
 
-Item = tuple[dict[str, np.ndarray[Any, Any]], Any, Boxes | None]
-"""Inputs by name, labels and boxes of one sample."""
+Item = tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]
+"""Inputs by name and truth by task of one sample."""
 
 
 class FusionDataset(Dataset[Item]):
@@ -118,6 +105,7 @@ class FusionDataset(Dataset[Item]):
         contract: the preprocessing to train for.
         corruption: augmentation strengths.
         seed: base of all random choices.
+        tasks: whose truth is read; None for those of ours that the recording names classes for.
     """
 
     def __init__(
@@ -126,8 +114,10 @@ class FusionDataset(Dataset[Item]):
         contract: PreprocessContract,
         corruption: CorruptionSpec,
         seed: int,
+        tasks: Iterable[str] | None = None,
     ) -> None:
         self.recording = recording
+        self.tasks = tuple(tasks_of(recording.info) if tasks is None else tasks)
         self.contract = contract
         self.corruption = corruption
         self.seed = seed
@@ -146,7 +136,7 @@ class FusionDataset(Dataset[Item]):
     def raw(self, index: int) -> RawSample:
         """Frame `index`, from memory when it was read before."""
         if index not in self._cache:
-            self._cache[index] = load_raw(self.recording, index, self.contract)
+            self._cache[index] = load_raw(self.recording, index, self.contract, self.tasks)
         return self._cache[index]
 
     def modalities(self, index: int) -> tuple[str, ...]:
@@ -164,17 +154,24 @@ class FusionDataset(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rng = np.random.default_rng((self.seed, self.epoch, index))
         sample = augment(self.raw(index), self.phase, self.corruption, rng)
-        labels = None if sample.labels is None else np.ascontiguousarray(sample.labels)
-        if labels is None and self.recording.info.seg_classes:
-            labels = np.full(self.phase.crop, IGNORE_LABEL, np.uint8)
-        return network_inputs(sample, self.contract), labels, sample.boxes
+        truths = {task: half_of(task).blank(self.phase.crop) for task in self.tasks}
+        truths |= sample.truths
+        return network_inputs(sample, self.contract), truths
+
+
+def tasks_of(info: RecordingInfo) -> list[str]:
+    """Those of our tasks whose classes a recording names."""
+    found = []
+    for task in (t for t in OURS if TASKS[t].training is not None and half_of(t).trained):
+        with suppress(ConfigError):
+            half_of(task).spec(info)
+            found.append(task)
+    return found
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack samples into a `Batch` of the inputs that all of them have."""
     shared = [m for m in items[0][0] if all(m in item[0] for item in items)]
     inputs = {m: torch.from_numpy(np.stack([item[0][m] for item in items])) for m in shared}
-    labels = None
-    if items[0][1] is not None:
-        labels = torch.from_numpy(np.stack([item[1] for item in items]).astype(np.int64))
-    return Batch(inputs, labels, [item[2] for item in items])
+    tasks = items[0][1]
+    return Batch(inputs, {t: half_of(t).collate([item[1][t] for item in items]) for t in tasks})

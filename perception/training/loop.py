@@ -25,7 +25,9 @@ from perception.files.fields import check_fields
 from perception.files.text import printable
 from perception.files.writing import write_text
 from perception.frame import subsets_of
+from perception.models.heads import half_of
 from perception.models.interface import FusionModel
+from perception.tasks.registry import judged
 from perception.training.batches import (
     SensorBatches,
     labeled_frames,
@@ -53,12 +55,12 @@ from perception.training.config import TrainConfig
 from perception.training.curves import open_board, plot_curves
 from perception.training.dataset import Batch, FusionDataset, collate, network_inputs
 from perception.training.devices import training_device
-from perception.training.losses import class_weights
 from perception.training.memory import within_memory
 from perception.training.methods import build_method
 from perception.training.objectives import loss_terms
 from perception.training.precision import autocast
 from perception.training.starting import freeze, start_from
+from perception.training.tasks import in_todays_words
 from perception.training.validate import validate
 
 
@@ -130,8 +132,12 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         train, val = open_splits(config)
-        self.train_set = FusionDataset(train, config.preprocess, config.corruption, config.seed)
-        self.val_set = FusionDataset(val, config.preprocess, config.corruption, config.seed)
+        self.train_set, self.val_set = (
+            FusionDataset(
+                split, config.preprocess, config.corruption, config.seed, self.learned_tasks()
+            )
+            for split in (train, val)
+        )
         self.model = self.build(train.info)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
@@ -139,14 +145,17 @@ class Trainer:
         self.method.check(train.info, config.tasks)
         self.method.precision = config.precision
         self.optimizer = torch.optim.AdamW(self.optimizer_groups(), lr=config.optimizer.lr)
-        self.weights: Tensor | None = None
-        if "segmentation" in config.tasks and config.loss.class_balance > 0:
-            self.weights = class_weights(
-                train, len(train.info.seg_classes), config.loss.class_balance
-            )
+        self.prepared = {
+            task: half_of(task).prepare(train, self.model.tasks[task], config.loss.class_balance)
+            for task in self.learned_tasks()
+        }
         self.epoch = 0
         self.best = -math.inf
         self.log: list[dict[str, Any]] = []
+
+    def learned_tasks(self) -> Sequence[str]:
+        """The tasks whose truth is learned."""
+        return self.config.tasks
 
     def build(self, info: RecordingInfo) -> FusionModel:
         """The model to be trained, for data of this kind; a kind of training may build another."""
@@ -205,7 +214,7 @@ class Trainer:
         self.epoch, self.average.steps = progress.epoch, progress.ema_steps
         self.best = -math.inf if progress.best is None else progress.best
         self.log = progress.log
-        self.method.state.update(progress.method)
+        self.method.state.update({in_todays_words(k): v for k, v in progress.method.items()})
 
     def shorten(self, train_frames: int, val_frames: int) -> None:
         """Keep only the first frames of both splits, to try a configuration out."""
@@ -272,7 +281,7 @@ class Trainer:
 
     def can_be_judged(self) -> bool:
         """Whether validation frames have what `judge` needs."""
-        return any(labeled_frames(self.val_set, task, objects=True) for task in self.config.tasks)
+        return any(labeled_frames(self.val_set, task, to_judge=True) for task in self.config.tasks)
 
     def truth_notes(self) -> list[str]:
         """What is to be said of what there is to learn.
@@ -384,7 +393,7 @@ class Trainer:
         }
         with autocast(self.device, self.config.precision):
             output = self.model(inputs)
-        terms = loss_terms(self.model, output, batch, self.config.loss, self.weights)
+        terms = loss_terms(self.model, output, batch, self.config.loss, self.prepared)
         terms |= self.method.extra_terms(inputs, output, batch)
         return self.method.backward(terms, inputs, output, batch) if terms else None
 
@@ -414,8 +423,7 @@ class Trainer:
         Besides, what is to be logged of it, and what the checkpoint is to tell.
         """
         scores = validate(self.model, self.val_set, self.config, self.device)
-        keys = ["miou"] if "segmentation" in self.config.tasks else []
-        keys += ["ap50"] if "detection" in self.config.tasks else []
+        keys = judged(self.model.tasks)
         known = [s[k] for s in scores.values() for k in keys if math.isfinite(s[k])]
         quality = float(np.mean(known)) if known else math.nan
         # What could not be judged is null in files, not a number.

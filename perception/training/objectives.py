@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
-from perception.data.base import IGNORE_LABEL
+from perception.models.heads import half_of
 from perception.models.interface import FusionModel, ModelOutput
 from perception.training.config import LossSpec
 from perception.training.dataset import Batch
-from perception.training.losses import (
-    auxiliary_detection_loss,
-    auxiliary_segmentation_loss,
-    detection_loss,
-    segmentation_loss,
-)
 
 Tensors = dict[str, Tensor]
-TASKS = ("segmentation", "detection")
-"""Names of the terms that belong to a task; the others support them."""
 
 
 def loss_terms(
@@ -26,45 +22,52 @@ def loss_terms(
     output: ModelOutput,
     batch: Batch,
     spec: LossSpec,
-    class_weights: Tensor | None,
+    prepared: Mapping[str, Any],
 ) -> Tensors:
-    """Weighted terms: one per task, `auxiliary`, and the model's own.
+    """Weighted terms: one per task, by its name, `auxiliary`, and the model's own.
 
-    A task of which the batch holds no truth, not one labeled pixel or not one image with known boxes,
-    has no term; nor has `auxiliary` then.
+    A task of which the batch holds no truth has no term; nor has `auxiliary` then.
 
     Args:
         model: gave `output`.
         output: of the forward pass in training mode.
         batch: the truth, on any device.
         spec: weights of the terms.
-        class_weights: (K,) of the semantic classes, or None.
+        prepared: by task, see `TrainingTask.prepare`.
     """
-    terms: Tensors = {}
-    labels = None
-    semantic = output.seg_logits is not None
-    boxed = any(kept is not None for kept in batch.boxes)
-    if output.seg_logits is not None and has_labels(batch.labels):
-        assert batch.labels is not None
-        labels = batch.labels.to(output.seg_logits.device)
-        main = segmentation_loss(output.seg_logits, labels, class_weights)
-        terms["segmentation"] = spec.segmentation * main
-    if output.detections and boxed:
-        terms["detection"] = spec.detection * detection_loss(output.detections, batch.boxes)
-    if output.aux and (labels is not None if semantic else boxed):
-        extra = [
-            auxiliary_segmentation_loss(logits, labels)
-            if labels is not None
-            else auxiliary_detection_loss(logits, batch.boxes)
-            for logits in output.aux.values()
-        ]
+    truths = truths_for(output, batch)
+    terms = task_terms(output, truths, spec, prepared)
+    if output.aux and model.aux_task in truths:
+        half, truth = half_of(model.aux_task), truths[model.aux_task]
+        extra = [half.auxiliary_loss(logits, truth) for logits in output.aux.values()]
         terms["auxiliary"] = spec.auxiliary * torch.stack(extra).mean()
-    return terms | model.losses(output, labels)
+    return terms | model.losses(output, truths)
 
 
-def has_labels(labels: Tensor | None) -> bool:
-    """Whether one pixel of (N, H, W) labels counts."""
-    return labels is not None and bool((labels != IGNORE_LABEL).any())
+def task_terms(
+    output: ModelOutput,
+    truths: Mapping[str, Any],
+    spec: LossSpec,
+    prepared: Mapping[str, Any],
+) -> Tensors:
+    """The weighted terms of the tasks alone; see `loss_terms`."""
+    return {
+        task: spec.weight(task) * half_of(task).loss(output.values[task], truth, prepared.get(task))
+        for task, truth in truths.items()
+    }
+
+
+def truths_for(output: ModelOutput, batch: Batch) -> dict[str, Any]:
+    """By task that was answered and that the batch holds truth of, that truth, where the answer is."""
+    found = {}
+    for task, value in output.values.items():
+        if task in batch.truths and half_of(task).known(batch.truths[task]):
+            found[task] = _on(tree_leaves(value)[0].device, batch.truths[task])
+    return found
+
+
+def _on(device: torch.device, truths: Any) -> Any:
+    return tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, truths)
 
 
 def total(terms: Tensors) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,14 @@ class Pretrainer(Trainer):
         config.model.options["pretraining"] = True
         super().__init__(config, out, device, tensorboard=tensorboard)
 
+    def learned_tasks(self) -> Sequence[str]:
+        return ()
+
     def build(self, info: RecordingInfo) -> FusionModel:
-        if not info.seg_classes and "segmentation" in self.config.tasks:
-            # The head is not trained here, and another recording's classes will replace it.
-            info = replace(info, seg_classes=(ClassInfo(0, "unlabeled", (0, 0, 0)),))
-        return super().build(info)
+        # Heads are not trained here, and another recording's classes will replace them.
+        one = (ClassInfo(0, "unlabeled", (0, 0, 0)),)
+        seg, det = info.seg_classes or one, info.det_classes or one
+        return super().build(replace(info, seg_classes=seg, det_classes=det))
 
     def truth_notes(self) -> list[str]:
         return []

@@ -248,11 +248,11 @@ def _info(seg: Sequence[str] = (), det: Sequence[str] = ()) -> RecordingInfo:
 
 
 def test_recordings_with_other_tables_do_not_go_together() -> None:
-    both = ("segmentation", "detection")
+    both = ("segmentation", "boxes2d")
     have = _info("abc", "xy")
     for fine in (_info("abc", "xy"), _info("abc"), _info()):
         require_same_classes(have, fine, both, what="the run", where="--data")
-    require_same_classes(have, _info("bca"), ("detection",), what="the run", where="--data")
+    require_same_classes(have, _info("bca"), ("boxes2d",), what="the run", where="--data")
     for other, fault in (
         (_info("acb"), "class 1 is 'c', that of the run 'b'"),
         (_info("ab"), "has 2 classes, the run 3"),

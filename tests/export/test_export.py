@@ -22,6 +22,7 @@ from export.parity import check_parity
 from perception.errors import EngineError, ParityError
 from perception.frame import subsets_of
 from perception.models.anyfuse import AnyFuse
+from perception.models.heads import specs_for
 from perception.preprocess import GridSpec, PreprocessContract
 from perception.runtime.manifest import Graphs
 from perception.runtime.wiring import Wiring
@@ -32,7 +33,9 @@ CONTRACT = PreprocessContract(modalities=("rgb", "thermal"), grid=GridSpec(heigh
 @pytest.fixture(scope="module")
 def model() -> AnyFuse:
     torch.manual_seed(0)
-    model = AnyFuse(("rgb", "thermal"), seg_classes=5, det_classes=2, width=0.25, decoder_width=32)
+    model = AnyFuse(
+        ("rgb", "thermal"), specs_for(segmentation=5, boxes2d=2), width=0.25, decoder_width=32
+    )
     for encoder in model.encoders.values():
         for conv in encoder.score.values():  # type: ignore[union-attr]
             torch.nn.init.normal_(conv.weight, std=0.3)

@@ -20,6 +20,7 @@ from perception.cli.main import main
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
 from perception.errors import BundleError
 from perception.frame import Frame, Sample, subset_name, subsets_of
+from perception.models.heads import specs_for
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     contract = PreprocessContract.model_validate(INPUTS)
-    model = AnyFuse(contract, seg_classes=5, det_classes=2, width=0.25, decoder_width=32)
+    model = AnyFuse(contract, specs_for(segmentation=5, boxes2d=2), width=0.25, decoder_width=32)
     for place, parameter in model.named_parameters():
         if ".score." in place and parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.5)

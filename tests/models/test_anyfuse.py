@@ -10,6 +10,7 @@ from perception.frame import KINDS, subsets_of
 from perception.models.anyfuse import AnyFuse
 from perception.models.complexity import count_gmac, count_parameters
 from perception.models.fusion import fuse_gated, fuse_present
+from perception.models.heads import specs_for
 from perception.models.registry import build_model
 from perception.preprocess.contract import CHANNELS
 
@@ -24,7 +25,7 @@ def _images(
 @pytest.fixture(scope="module")
 def small() -> AnyFuse:
     torch.manual_seed(0)
-    model = AnyFuse(KINDS, seg_classes=6, det_classes=2, width=0.25, decoder_width=32)
+    model = AnyFuse(KINDS, specs_for(segmentation=6, boxes2d=2), width=0.25, decoder_width=32)
     for encoder in model.encoders.values():
         for conv in encoder.score.values():  # type: ignore[union-attr]
             torch.nn.init.normal_(conv.weight, std=0.5)
@@ -35,8 +36,8 @@ def test_every_subset_gives_outputs_of_the_stated_shapes(small: AnyFuse) -> None
     images = _images(KINDS)
     for subset in subsets_of(KINDS):
         output = small({m: images[m] for m in subset})
-        assert output.seg_logits.shape == (2, 6, 16, 24)
-        for stride, (logits, sides) in output.detections.items():
+        assert output.values["segmentation"].shape == (2, 6, 16, 24)
+        for stride, (logits, sides) in output.values["boxes2d"].items():
             assert logits.shape == (2, 2, 64 // stride, 96 // stride)
             assert sides.shape == (2, 4, 64 // stride, 96 // stride)
             assert (sides >= 0).all()
@@ -44,7 +45,7 @@ def test_every_subset_gives_outputs_of_the_stated_shapes(small: AnyFuse) -> None
 
 def test_subsets_differ_from_each_other(small: AnyFuse) -> None:
     images = _images(KINDS)
-    outputs = [small({m: images[m] for m in s}).seg_logits for s in subsets_of(KINDS)]
+    outputs = [small({m: images[m] for m in s}).values["segmentation"] for s in subsets_of(KINDS)]
     for i, a in enumerate(outputs):
         assert all(not torch.allclose(a, b) for b in outputs[i + 1 :])
 
@@ -61,7 +62,7 @@ def test_absent_modalities_full_of_nan_change_nothing(small: AnyFuse) -> None:
             if name != "presence" and name.split(".")[0] not in subset:
                 feeds[name] = torch.full_like(value, torch.nan)
         got = fuser(*feeds.values())[0]
-        wanted = small({m: images[m] for m in subset}).seg_logits
+        wanted = small({m: images[m] for m in subset}).values["segmentation"]
         assert torch.allclose(got, wanted, atol=1e-5), subset
 
 
@@ -80,10 +81,14 @@ def test_gated_fusion_of_nothing_is_finite() -> None:
 
 
 def test_every_parameter_gets_a_gradient() -> None:
-    model = AnyFuse(("rgb", "thermal"), seg_classes=4, det_classes=2, width=0.25, decoder_width=32)
+    model = AnyFuse(
+        ("rgb", "thermal"), specs_for(segmentation=4, boxes2d=2), width=0.25, decoder_width=32
+    )
     output = model.train()(_images(("rgb", "thermal")))
-    loss = output.seg_logits.square().mean() + sum(a.square().mean() for a in output.aux.values())
-    for logits, sides in output.detections.values():
+    loss = output.values["segmentation"].square().mean() + sum(
+        a.square().mean() for a in output.aux.values()
+    )
+    for logits, sides in output.values["boxes2d"].values():
         loss = loss + logits.square().mean() + sides.square().mean()
     loss.backward()
     missing = [n for n, p in model.named_parameters() if p.grad is None]
@@ -92,8 +97,8 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 def test_shared_encoders_share_convolutions_but_not_norms() -> None:
     options = {"width": 0.25, "decoder_width": 32}
-    shared = AnyFuse(("rgb", "depth"), seg_classes=4, encoders="shared", **options)  # type: ignore[arg-type]
-    separate = AnyFuse(("rgb", "depth"), seg_classes=4, **options)  # type: ignore[arg-type]
+    shared = AnyFuse(("rgb", "depth"), specs_for(segmentation=4), encoders="shared", **options)  # type: ignore[arg-type]
+    separate = AnyFuse(("rgb", "depth"), specs_for(segmentation=4), **options)  # type: ignore[arg-type]
     assert count_parameters(shared) < count_parameters(separate)
     block = "stages.1.0."
     rgb, depth = (dict(shared.encoders[m].named_parameters()) for m in ("rgb", "depth"))
@@ -111,12 +116,14 @@ def test_folding_batch_norm_keeps_the_outputs(small: AnyFuse) -> None:
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     images = _images(KINDS)
     with torch.no_grad():
-        assert torch.allclose(small(images).seg_logits, folded(images).seg_logits, atol=1e-3)
+        assert torch.allclose(
+            small(images).values["segmentation"], folded(images).values["segmentation"], atol=1e-3
+        )
 
 
 @pytest.mark.slow
 def test_default_size_meets_the_budget() -> None:
-    model = AnyFuse(("rgb", "depth"), seg_classes=40, width=1.0, decoder_width=128)
+    model = AnyFuse(("rgb", "depth"), specs_for(segmentation=40), width=1.0, decoder_width=128)
     images = {m: x[:1] for m, x in _images(("rgb", "depth"), (480, 640)).items()}
     both, one = count_gmac(model, images), count_gmac(model, {"rgb": images["rgb"]})
     assert count_parameters(model) <= 10e6
@@ -126,10 +133,16 @@ def test_default_size_meets_the_budget() -> None:
 
 def test_wrong_options_are_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match="unknown model"):
-        build_model("nothing", ("rgb",), 2, 0, pretrained=False, options={})
+        build_model("nothing", ("rgb",), specs_for(segmentation=2), pretrained=False, options={})
     with pytest.raises(ConfigError, match=r"model\.options"):
-        build_model("anyfuse", ("rgb",), 2, 0, pretrained=False, options={"depth_of_field": 1})
+        build_model(
+            "anyfuse",
+            ("rgb",),
+            specs_for(segmentation=2),
+            pretrained=False,
+            options={"depth_of_field": 1},
+        )
     with pytest.raises(ConfigError, match="no head"):
-        AnyFuse(("rgb",))
+        AnyFuse(("rgb",), {})
     with pytest.raises(ConfigError, match="width 1.0"):
-        AnyFuse(("rgb",), seg_classes=2, width=0.5, pretrained=True)
+        AnyFuse(("rgb",), specs_for(segmentation=2), width=0.5, pretrained=True)

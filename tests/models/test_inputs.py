@@ -14,6 +14,7 @@ from perception.frame import Kind, subsets_of
 from perception.models.anyfuse import AnyFuse
 from perception.models.complexity import count_parameters
 from perception.models.elastic import ElasticSpace, extract
+from perception.models.heads import specs_for
 from perception.models.registry import MODELS, build_model
 from perception.preprocess import CHANNELS, PreprocessContract
 from perception.training.methods.gradients import scale_encoder_gradients
@@ -65,7 +66,7 @@ def test_kinds_and_a_contract_of_them_build_the_same_model() -> None:
     built = []
     for inputs in (("depth", "rgb"), PreprocessContract(modalities=["rgb", "depth"])):
         torch.manual_seed(0)
-        built.append(AnyFuse(inputs, seg_classes=3, width=0.25, decoder_width=16))
+        built.append(AnyFuse(inputs, specs_for(segmentation=3), width=0.25, decoder_width=16))
     first, second = (model.state_dict() for model in built)
     assert list(first) == list(second) and built[0].modalities == ("rgb", "depth")
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -73,9 +74,9 @@ def test_kinds_and_a_contract_of_them_build_the_same_model() -> None:
 
 def test_a_shared_encoder_is_one_set_of_weights() -> None:
     options = {"width": 0.25, "decoder_width": 16}
-    one = AnyFuse(("rgb", "depth"), seg_classes=3, **options)
-    shared = AnyFuse(stereo("depth"), seg_classes=3, **options)
-    apart = AnyFuse(stereo("depth", encoder=""), seg_classes=3, **options)
+    one = AnyFuse(("rgb", "depth"), specs_for(segmentation=3), **options)
+    shared = AnyFuse(stereo("depth"), specs_for(segmentation=3), **options)
+    apart = AnyFuse(stereo("depth", encoder=""), specs_for(segmentation=3), **options)
     assert shared.modalities == ("depth", "left", "right")
     assert set(shared.encoders) == {"camera", "depth"} == set(shared.aux_heads)
     assert count_parameters(shared) == count_parameters(one)
@@ -86,7 +87,7 @@ def test_a_shared_encoder_is_one_set_of_weights() -> None:
 
 def test_a_shared_encoder_learns_from_each_of_its_inputs() -> None:
     torch.manual_seed(0)
-    model = AnyFuse(stereo(), seg_classes=3, width=0.25, decoder_width=16).train()
+    model = AnyFuse(stereo(), specs_for(segmentation=3), width=0.25, decoder_width=16).train()
     inputs = images(model.inputs)
 
     def gradient(given: dict[str, torch.Tensor], of: str) -> torch.Tensor:
@@ -105,13 +106,17 @@ def test_a_shared_encoder_learns_from_each_of_its_inputs() -> None:
 
 def test_inputs_that_share_an_encoder_are_encoded_alike_and_swapped_they_fuse_alike() -> None:
     torch.manual_seed(0)
-    model = AnyFuse(stereo("depth"), seg_classes=3, det_classes=2, width=0.25, decoder_width=16)
+    model = AnyFuse(
+        stereo("depth"), specs_for(segmentation=3, boxes2d=2), width=0.25, decoder_width=16
+    )
     model.eval()
     given = images(model.inputs)
     features = [model.encode(name, given["left"]) for name in ("left", "right")]
     assert all(torch.equal(features[0][key], features[1][key]) for key in features[0])
     swapped = {**given, "left": given["right"], "right": given["left"]}
-    assert torch.allclose(model(given).seg_logits, model(swapped).seg_logits, atol=1e-5)
+    assert torch.allclose(
+        model(given).values["segmentation"], model(swapped).values["segmentation"], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", [n for n, m in MODELS.items() if m.card.repeats])
@@ -128,7 +133,8 @@ def test_every_model_takes_several_inputs_of_a_kind(name: str) -> None:
     seen = []
     for subset in subsets_of(contract.names):
         output = model({m: given[m] for m in subset})
-        maps = output.seg_logits if output.seg_logits is not None else output.detections[8][0]
+        maps = output.values.get("segmentation")
+        maps = output.values["boxes2d"][8][0] if maps is None else maps
         assert maps.isfinite().all()
         seen.append(maps)
     assert all(not torch.equal(seen[0], other) for other in seen[1:])
@@ -137,7 +143,7 @@ def test_every_model_takes_several_inputs_of_a_kind(name: str) -> None:
 @torch.no_grad()
 def test_samples_of_a_batch_may_lack_either_camera() -> None:
     torch.manual_seed(0)
-    model = AnyFuse(stereo("depth"), seg_classes=3, width=0.25, decoder_width=16).eval()
+    model = AnyFuse(stereo("depth"), specs_for(segmentation=3), width=0.25, decoder_width=16).eval()
     given = images(model.inputs, batch=3)
     there = {"left": [1, 0, 1], "right": [0, 1, 1], "depth": [1, 1, 0]}
     present = {name: torch.tensor(flags).bool() for name, flags in there.items()}
@@ -145,15 +151,19 @@ def test_samples_of_a_batch_may_lack_either_camera() -> None:
         name: torch.where(present[name].reshape(-1, 1, 1, 1), x, torch.nan)
         for name, x in given.items()
     }
-    together = model(broken, present).seg_logits
+    together = model(broken, present).values["segmentation"]
     for row in range(3):
         alone = {n: x[row : row + 1] for n, x in given.items() if there[n][row]}
-        assert torch.allclose(together[row : row + 1], model(alone).seg_logits, atol=1e-5)
+        assert torch.allclose(
+            together[row : row + 1], model(alone).values["segmentation"], atol=1e-5
+        )
 
 
 def test_a_model_for_one_input_of_each_kind_says_so() -> None:
     with pytest.raises(ConfigError) as caught:
-        build_model("segmif", stereo(), 3, 0, pretrained=False, options={"width": 0.25})
+        build_model(
+            "segmif", stereo(), specs_for(segmentation=3), pretrained=False, options={"width": 0.25}
+        )
     assert str(caught.value) == (
         "preprocess: the model takes one input of each kind, not left (rgb), right (rgb)"
     )
@@ -163,18 +173,28 @@ def test_a_model_for_one_input_of_each_kind_says_so() -> None:
 def test_an_encoder_whose_name_torch_needs_is_refused_in_one_line(name: str) -> None:
     contract = PreprocessContract.model_validate({"front": {"kind": "rgb", "encoder": name}})
     with pytest.raises(ConfigError) as caught:
-        build_model("anyfuse", contract, 3, 0, pretrained=False, options={"width": 0.25})
+        build_model(
+            "anyfuse",
+            contract,
+            specs_for(segmentation=3),
+            pretrained=False,
+            options={"width": 0.25},
+        )
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_name_that_is_no_kind_needs_a_contract() -> None:
     with pytest.raises(InputError, match="unknown kind of sensor 'sonar'"):
-        build_model("anyfuse", ("rgb", "sonar"), 3, 0, pretrained=False, options={})
+        build_model(
+            "anyfuse", ("rgb", "sonar"), specs_for(segmentation=3), pretrained=False, options={}
+        )
 
 
 def test_factors_of_inputs_that_share_an_encoder_are_averaged() -> None:
     torch.manual_seed(0)
-    model = AnyFuse(stereo("depth"), seg_classes=3, width=0.25, decoder_width=16).train()
+    model = AnyFuse(
+        stereo("depth"), specs_for(segmentation=3), width=0.25, decoder_width=16
+    ).train()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     scale_encoder_gradients(model, {"left": 1.0, "right": 3.0, "depth": 0.5})
@@ -184,16 +204,16 @@ def test_factors_of_inputs_that_share_an_encoder_are_averaged() -> None:
 
 def test_subnetworks_of_a_shared_encoder() -> None:
     torch.manual_seed(0)
-    model = AnyFuse(stereo("depth"), seg_classes=3, width=0.25, decoder_width=16).eval()
+    model = AnyFuse(stereo("depth"), specs_for(segmentation=3), width=0.25, decoder_width=16).eval()
     space = ElasticSpace(model)
     assert set(space.ranges) == {"camera", "depth", "late"}
     smallest = extract(model, space.smallest())
     assert smallest.encoder_of == model.encoder_of
-    assert smallest(images(model.inputs)).seg_logits.isfinite().all()
+    assert smallest(images(model.inputs)).values["segmentation"].isfinite().all()
 
 
 def test_models_and_contracts_can_be_copied_and_sent_to_other_processes() -> None:
-    model = AnyFuse(stereo(), seg_classes=3, width=0.25, decoder_width=16)
+    model = AnyFuse(stereo(), specs_for(segmentation=3), width=0.25, decoder_width=16)
     assert copy.deepcopy(model).inputs == model.inputs
     again = pickle.loads(pickle.dumps(model.inputs))
     assert again == model.inputs and again.names == ("left", "right")

@@ -8,6 +8,7 @@ from export.graphs import FuserGraph, graph_specs
 from perception.frame import subsets_of
 from perception.models.anyfuse import AnyFuse
 from perception.models.complexity import count_parameters
+from perception.models.heads import specs_for
 from perception.models.prediction import FeaturePredictor, fill_in, prediction_loss
 
 TRIO = ("rgb", "depth", "thermal")
@@ -15,7 +16,9 @@ TRIO = ("rgb", "depth", "thermal")
 
 def _model(predict: bool) -> AnyFuse:
     torch.manual_seed(0)
-    return AnyFuse(TRIO, seg_classes=3, width=0.25, decoder_width=32, predict_missing=predict)
+    return AnyFuse(
+        TRIO, specs_for(segmentation=3), width=0.25, decoder_width=32, predict_missing=predict
+    )
 
 
 def _images() -> dict[str, torch.Tensor]:
@@ -31,10 +34,10 @@ def test_the_switch_adds_the_predictor_and_nothing_else() -> None:
     on.load_state_dict(off.state_dict(), strict=False)
     images = _images()
     with torch.no_grad():
-        a, b = off.eval()(images).seg_logits, on.eval()(images).seg_logits
+        a, b = off.eval()(images).values["segmentation"], on.eval()(images).values["segmentation"]
         assert torch.allclose(a, b, atol=1e-5), "with all modalities there is nothing to predict"
         few = {"depth": images["depth"]}
-        assert not torch.allclose(off(few).seg_logits, on(few).seg_logits)
+        assert not torch.allclose(off(few).values["segmentation"], on(few).values["segmentation"])
 
 
 @torch.no_grad()
@@ -48,7 +51,7 @@ def test_absent_features_full_of_nan_are_replaced_by_predictions() -> None:
             if name != "presence" and name.split(".")[0] not in subset:
                 feeds[name] = torch.full_like(value, torch.nan)
         got = FuserGraph(model)(*feeds.values())[0]
-        wanted = model({m: images[m] for m in subset}).seg_logits
+        wanted = model({m: images[m] for m in subset}).values["segmentation"]
         assert torch.allclose(got, wanted, atol=1e-4), subset
 
 
@@ -86,6 +89,6 @@ def test_the_predictor_learns_and_the_encoders_do_not_bend_to_it() -> None:
 
 def test_training_gives_the_loss_only_where_there_is_something_to_predict_from() -> None:
     model, images = _model(True).train(), {m: x.repeat(2, 1, 1, 1) for m, x in _images().items()}
-    assert set(model.losses(model(images), None)) == {"prediction"}
-    assert model.losses(model({"rgb": images["rgb"]}), None) == {}
-    assert model.losses(_model(False).train()(images), None) == {}
+    assert set(model.losses(model(images), {})) == {"prediction"}
+    assert model.losses(model({"rgb": images["rgb"]}), {}) == {}
+    assert model.losses(_model(False).train()(images), {}) == {}

@@ -20,6 +20,7 @@ from perception.errors import ConfigError
 from perception.models.anyfuse import AnyFuse
 from perception.models.efficientnet_lite import MBConv
 from perception.models.elastic import extract
+from perception.models.heads import specs_for
 from perception.models.layers import SeparableBlock
 from perception.runtime.bundle import Bundle
 from perception.runtime.pipeline import Pipeline
@@ -51,7 +52,7 @@ class CountingTables(LatencyTables):
 
 
 def test_prediction_is_the_sum_over_the_blocks_that_are_there() -> None:
-    model = AnyFuse(("rgb", "depth"), seg_classes=4, width=0.25, decoder_width=32)
+    model = AnyFuse(("rgb", "depth"), specs_for(segmentation=4), width=0.25, decoder_width=32)
     space = SearchSpace(model)
     latency = LatencyModel(space, CountingTables())
     images = {"rgb": torch.zeros(1, 3, 64, 64), "depth": torch.zeros(1, 2, 64, 64)}
@@ -77,7 +78,9 @@ def test_prediction_is_the_sum_over_the_blocks_that_are_there() -> None:
 
 
 def test_no_part_of_the_fit_is_below_zero() -> None:
-    latency = LatencyModel(SearchSpace(AnyFuse(("rgb",), seg_classes=2)), CountingTables())
+    latency = LatencyModel(
+        SearchSpace(AnyFuse(("rgb",), specs_for(segmentation=2))), CountingTables()
+    )
     sums = [(1.0, 0.0), (2.0, 0.0), (0.0, 2.0), (0.0, 4.0), (1.0, 1.0)]
     latency.fit_to(sums, [2 * a + 3 * b - 0.5 for a, b in sums])
     assert min(latency.fit[:2]) > 0 and latency.fit[2] == 0

@@ -17,6 +17,7 @@ from perception.errors import ConfigError
 from perception.models.anyfuse import AnyFuse
 from perception.models.efficientnet_lite import make_stages
 from perception.models.elastic import ElasticSpace, extract, sort_channels
+from perception.models.heads import specs_for
 from perception.models.interface import ModelOutput
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.wiring import Wiring
@@ -31,7 +32,7 @@ from perception.training.methods.sandwich import Sandwich
 @pytest.fixture
 def supernet() -> AnyFuse:
     torch.manual_seed(0)
-    model = AnyFuse(("rgb", "depth"), seg_classes=5, width=0.25, decoder_width=32)
+    model = AnyFuse(("rgb", "depth"), specs_for(segmentation=5), width=0.25, decoder_width=32)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
@@ -45,16 +46,16 @@ def images(size: tuple[int, int] = (64, 96), batch: int = 1) -> dict[str, torch.
 
 
 def batch_of(inputs: dict[str, torch.Tensor]) -> Batch:
-    return Batch(inputs, None, [])
+    return Batch(inputs, {})
 
 
 @torch.no_grad()
 def test_sorting_channels_changes_no_output(supernet: AnyFuse) -> None:
     inputs = images()
-    before = supernet(inputs).seg_logits
+    before = supernet(inputs).values["segmentation"]
     weights = supernet.trunk.late[0][0].project_conv.weight.clone()
     sort_channels(supernet)
-    assert torch.allclose(supernet(inputs).seg_logits, before, atol=1e-5)
+    assert torch.allclose(supernet(inputs).values["segmentation"], before, atol=1e-5)
     weights_now = supernet.trunk.late[0][0].project_conv.weight
     assert not torch.equal(weights, weights_now)
     mass = weights_now.abs().sum((0, 2, 3))
@@ -65,15 +66,17 @@ def test_sorting_channels_changes_no_output(supernet: AnyFuse) -> None:
 def test_largest_subnetwork_is_the_supernetwork(supernet: AnyFuse) -> None:
     inputs = images()
     whole = extract(supernet, ElasticSpace(supernet).largest())
-    assert torch.equal(whole(inputs).seg_logits, supernet(inputs).seg_logits)
+    assert torch.equal(
+        whole(inputs).values["segmentation"], supernet(inputs).values["segmentation"]
+    )
 
 
 def test_gradients_of_a_slice_reach_only_the_leading_part(supernet: AnyFuse) -> None:
     method = build_method(MethodSpec(name="sandwich", options={"drawn": 0}), supernet)
     assert isinstance(method, Sandwich)
     output = method.run(method.space.smallest(), images(batch=2))
-    assert output.seg_logits is not None
-    output.seg_logits.float().square().mean().backward()
+    assert output.values["segmentation"] is not None
+    output.values["segmentation"].float().square().mean().backward()
     expand = supernet.encoders["rgb"].stages[1][0].expand_conv.weight
     kept = expand.shape[0] // 3
     assert expand.grad[:kept].abs().sum() > 0 and not expand.grad[kept:].any()
@@ -121,8 +124,8 @@ def test_sandwich_adds_its_gradients_to_those_of_the_truth(supernet: AnyFuse) ->
         torch.manual_seed(3)
         supernet.zero_grad()
         output: ModelOutput = supernet(inputs)
-        assert output.seg_logits is not None
-        loss = torch.nn.functional.cross_entropy(output.seg_logits, target)
+        assert output.values["segmentation"] is not None
+        loss = torch.nn.functional.cross_entropy(output.values["segmentation"], target)
         method.backward({"segmentation": truth * loss}, inputs, output, batch_of(inputs))
         found = dict(supernet.named_parameters())[name].grad
         assert found is not None and found.any()
@@ -170,8 +173,8 @@ def test_slices_equal_the_exported_small_model(supernet: AnyFuse, tmp_path: Path
     assert isinstance(method, Sandwich)
     method.precision = "float32"
     small = extract(supernet, decoded.architecture)
-    wanted = small(inputs).seg_logits.numpy()
-    sliced = method.run(decoded.architecture, inputs).seg_logits
+    wanted = small(inputs).values["segmentation"].numpy()
+    sliced = method.run(decoded.architecture, inputs).values["segmentation"]
     assert sliced is not None
     assert np.abs(sliced.numpy() - wanted).max() < 1e-4
     found = run_exported(small, inputs, tmp_path, (), {})
@@ -187,10 +190,10 @@ def test_simulated_int8_is_what_the_exported_graphs_compute(
     space = SearchSpace(supernet)
     decoded = space.decode(space.corner(large=False, int8=True))
     small = extract(supernet, decoded.architecture)
-    exact = small(inputs).seg_logits.numpy()
+    exact = small(inputs).values["segmentation"].numpy()
     simulated = fold_batch_norm(small)
     steps = fake_quantize(simulated, decoded.int8, (simulated(inputs) and None for _ in range(1)))
-    wanted = simulated(inputs).seg_logits.numpy()
+    wanted = simulated(inputs).values["segmentation"].numpy()
     loss = np.sqrt(((wanted - exact) ** 2).mean())
     assert loss > 0
     found = run_exported(small, inputs, tmp_path, decoded.int8, steps)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from perception.data.base import Boxes
 from perception.training.assignment import assign, pairwise_iou
-from perception.training.losses import cell_grid, detection_loss, flatten_outputs, giou_loss
+from perception.training.tasks.boxes2d import cell_grid, detection_loss, flatten_outputs, giou_loss
 
 
 def _outputs(

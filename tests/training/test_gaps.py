@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +21,21 @@ from perception.data import open_recording
 from perception.data.base import Boxes
 from perception.errors import ConfigError
 from perception.frame import Kind
+from perception.models.heads import specs_for
+from perception.models.interface import ModelOutput
 from perception.models.registry import MODELS
+from perception.models.supervision import auxiliary_segmentation_loss
 from perception.preprocess import PreprocessContract
 from perception.training.batches import SensorBatches
 from perception.training.checkpoint import BEST, LAST, load_checkpoint
 from perception.training.config import CorruptionSpec, LossSpec, TrainConfig
 from perception.training.dataset import Batch, FusionDataset, collate
 from perception.training.loop import Trainer
-from perception.training.losses import (
-    auxiliary_detection_loss,
-    auxiliary_segmentation_loss,
-    class_weights,
-    detection_loss,
-    segmentation_loss,
-)
 from perception.training.methods import METHODS
 from perception.training.objectives import loss_terms, total
 from perception.training.pretrain import Pretrainer
+from perception.training.tasks.boxes2d import auxiliary_detection_loss, detection_loss
+from perception.training.tasks.segmentation import class_weights, segmentation_loss
 from perception.training.validate import Meters, validate
 
 _spec = importlib.util.spec_from_file_location(
@@ -116,12 +115,10 @@ def test_a_frame_without_labels_is_ignored_and_one_without_boxes_is_not_empty(
     config = configure(root)
     data = FusionDataset(open_recording("folder", root), config.preprocess, CorruptionSpec(), 0)
     data.phase = config.phase(0)
-    bare = {"labels": None, "boxes": None}
-    data._cache[1] = type(data.raw(1))(**{**vars(data.raw(1)), **bare})
-    batch = collate([data[0], data[1]])
-    assert batch.labels is not None
-    assert (batch.labels[1] == 255).all() and (batch.labels[0] < 3).all()
-    assert batch.boxes[0] is not None and batch.boxes[1] is None
+    data._cache[1] = replace(data.raw(1), truths={})
+    labels, boxes = collate([data[0], data[1]]).truths.values()
+    assert (labels[1] == 255).all() and (labels[0] < 3).all()
+    assert boxes[0] is not None and boxes[1] is None
 
 
 # Losses
@@ -173,14 +170,16 @@ def test_every_model_takes_a_batch_without_truth(name: str) -> None:
     inputs = small.random_inputs(model.modalities)
     labels = torch.full((2, 64, 96), 255)
     output = model(inputs)
-    terms = loss_terms(model, output, Batch(inputs, labels, [None, None]), LossSpec(), None)
-    assert not terms.keys() & {"segmentation", "detection", "auxiliary"}
+    batch = Batch(inputs, {"segmentation": labels, "boxes2d": [None, None]})
+    terms = loss_terms(model, output, batch, LossSpec(), {})
+    assert not terms.keys() & {"segmentation", "boxes2d", "auxiliary"}
     assert all(torch.isfinite(term) for term in terms.values())
     for subset in ([m] for m in model.modalities):
         output = model({m: inputs[m] for m in subset})
         labels[:, :8] = 1
-        batch = Batch({m: inputs[m] for m in subset}, labels, [Boxes.empty(), None])
-        terms = loss_terms(model, output, batch, LossSpec(), None)
+        truths = {"segmentation": labels, "boxes2d": [Boxes.empty(), None]}
+        batch = Batch({m: inputs[m] for m in subset}, truths)
+        terms = loss_terms(model, output, batch, LossSpec(), {})
         model.zero_grad()
         total(terms).backward()  # type: ignore[no-untyped-call]
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
@@ -192,11 +191,11 @@ def test_segmif_keeps_its_weight_over_a_batch_without_labels() -> None:
     model.rates.copy_(torch.tensor([1.0, 2.0]))
     before = model.rates.clone(), model.slow.clone()
     output = model(inputs)
-    weighted = float(model.losses(output, None)["fusion"].detach())
+    weighted = float(model.losses(output, {})["fusion"].detach())
     assert torch.equal(model.rates, before[0]) and torch.equal(model.slow, before[1])
     model.rates.fill_(1.0)
     assert weighted == pytest.approx(
-        math.e * float(model.losses(output, None)["fusion"].detach()), rel=1e-4
+        math.e * float(model.losses(output, {})["fusion"].detach()), rel=1e-4
     )
 
 
@@ -460,15 +459,14 @@ def test_meters_count_frames_with_truth_only(record: Record, configure: Configur
     data = FusionDataset(
         open_recording("folder", root), configure(root).preprocess, CorruptionSpec(), 0
     )
-    meter = Meters(data, ["segmentation"])
+    meter = Meters(data, specs_for(segmentation=3))
     assert math.isnan(meter.scores()["miou"])
     logits = torch.zeros(1, 3, 16, 24)
-    output = type("Output", (), {"seg_logits": logits})()
+    output = ModelOutput({"segmentation": logits})
     meter.add(1, output)
     assert meter.scores()["frames"] == 0 and math.isnan(meter.scores()["miou"])
     meter.add(0, output)
-    labels = data.raw(0).labels
-    assert labels is not None
+    labels = data.raw(0).truths["segmentation"]
     share = (labels[::2, ::2] == 0).mean()
     assert meter.scores()["frames"] == 1
     assert meter.scores()["miou"] == pytest.approx(share / 3)

@@ -205,6 +205,6 @@ def test_boxes_of_a_frame_without_rgb_follow_the_labeled_picture() -> None:
     labels = np.zeros((128, 192), np.uint8)
     depth = samples((32, 48), 1)["depth"]
     recording = Frames([Frame({"depth": depth})], [Truth(labels, boxes)])
-    kept = load_raw(recording, 0, rules).boxes
+    kept = load_raw(recording, 0, rules, ["boxes2d"]).truths["boxes2d"]
     assert kept is not None
     assert kept.xyxy.tolist() == [[5, 10, 15, 20]]

@@ -166,12 +166,15 @@ def test_one_geometry_moves_images_labels_and_boxes_together(simulated: Path) ->
     for seed in range(8):
         out = augment(data.raw(0), phase, quiet, np.random.default_rng(seed))
         assert out.sensors["rgb"].values.shape == (64, 96, 3)
-        assert out.labels.shape == (64, 96)
+        assert out.truths["segmentation"].shape == (64, 96)
         for (x0, y0, x1, y1), kind, ignore in zip(
-            out.boxes.xyxy.round().astype(int), out.boxes.class_ids, out.boxes.ignore, strict=True
+            out.truths["boxes2d"].xyxy.round().astype(int),
+            out.truths["boxes2d"].class_ids,
+            out.truths["boxes2d"].ignore,
+            strict=True,
         ):
             if not ignore and (x1 - x0) * (y1 - y0) > 60:
-                inside = out.labels[y0:y1, x0:x1]
+                inside = out.truths["segmentation"][y0:y1, x0:x1]
                 assert (inside == (5 if kind == 0 else 6)).mean() > 0.1
         assert set(network_inputs(out, config.preprocess)) == {"rgb", "depth", "thermal", "lidar"}
 

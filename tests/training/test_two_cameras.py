@@ -92,7 +92,7 @@ def _stereo_raw(**same: np.ndarray) -> RawSample:
     values = {"rgb": picture, "depth": depth}
     labels = rng.integers(0, 3, (64, 96)).astype(np.uint8)
     sensors = {name: OnGrid(kind, values[kind]) for name, kind in kinds.items()}
-    return RawSample(sensors, labels, labels_of="left")
+    return RawSample(sensors, {"segmentation": labels}, labels_of="left")
 
 
 def test_inputs_of_a_kind_get_corruption_and_misalignment_of_their_own() -> None:
@@ -110,7 +110,11 @@ def test_only_the_labeled_camera_stays_where_the_labels_are() -> None:
     step = np.zeros((64, 96, 3), np.uint8)
     step[:, 48:] = 200
     labels = (step[..., 0] > 0).astype(np.uint8)
-    raw = RawSample({n: OnGrid("rgb", step) for n in ("left", "right")}, labels, labels_of="left")
+    raw = RawSample(
+        {n: OnGrid("rgb", step) for n in ("left", "right")},
+        {"segmentation": labels},
+        labels_of="left",
+    )
     quiet = CorruptionSpec(pixel_dropout=0, noise=0, exposure=0, beam_reduction=0, misalignment=1)
     phase = ResolutionPhase(crop=(64, 96), scale=(1.0, 1.0))
     moved = []
@@ -120,8 +124,8 @@ def test_only_the_labeled_camera_stays_where_the_labels_are() -> None:
         for name, own in out.sensors.items():
             row = own.values[32, 8:-8].astype(float).mean(-1)
             edges[name] = int(np.argmax(np.abs(np.diff(row))))
-        assert out.labels is not None
-        edge = int(np.argmax(np.abs(np.diff(out.labels[32, 8:-8].astype(float)))))
+        labels_seen = out.truths["segmentation"]
+        edge = int(np.argmax(np.abs(np.diff(labels_seen[32, 8:-8].astype(float)))))
         assert edges["left"] == edge
         moved.append(edges["right"] != edge)
     assert sum(moved) > 5

@@ -7,11 +7,12 @@ International Journal of Computer Vision, 2019.  It takes one modality; SSMA fus
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from perception.models.interface import Features, FusionModel, Inputs, ModelCard, ModelOutput
+from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.blocks import (
     ConvNorm,
@@ -19,9 +20,9 @@ from perception.models.zoo.blocks import (
     PooledConv,
     Upsampling,
     he_initialize,
-    refuse_pretrained,
     scaled,
 )
+from perception.tasks.segmentation import SEGMENTATION
 
 SOURCE = "Valada, Mohan, Burgard: Self-Supervised Model Adaptation, IJCV 2019"
 DEPTHS = (3, 4, 6, 3)
@@ -178,7 +179,7 @@ class AdapNetDecoder(nn.Module):
         if self.gate4 is not None:
             skip4 = self.gate4(fine) * skip4
         x = self.refine4(torch.cat([fine, skip4], dim=1))
-        output = ModelOutput(self.classify(self.dropout(x)))
+        output = ModelOutput({SEGMENTATION.name: self.classify(self.dropout(x))})
         if self.training:
             output.taps = {"aux_coarse": coarse, "aux_fine": fine}
         return output
@@ -188,7 +189,7 @@ class MultiresolutionSupervision(FusionModel):
     """What AdapNet++ and SSMA share: encoders, decoder and its two auxiliary heads.
 
     Args:
-        modalities, seg_classes, det_classes: see `FusionModel`; no detection head.
+        inputs, tasks: see `FusionModel`.
         pretrained: must be False, there are no published weights in a form that is read here; an SSMA
             may start from trained experts with `model.start_from`.
         width: channel multiplier; 1.0 is the publication's size.
@@ -197,21 +198,13 @@ class MultiresolutionSupervision(FusionModel):
     feature_names = ("context", "skip8", "skip4")
     reweigh = False  # see `AdapNetDecoder`
 
-    def __init__(
-        self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
-        width: float = 1.0,
-    ) -> None:
-        super().__init__(modalities, seg_classes, det_classes)
-        refuse_pretrained(pretrained, type(self).__name__)
+    def build(self, width: float = 1.0) -> None:
         context, skip = scaled(CONTEXT_WIDTH, width), scaled(SKIP_WIDTH, width)
         self.encoders = nn.ModuleDict(
             {e: AdapNetEncoder(n, width) for e, n in self.encoder_channels.items()}
         )
         self.add_fusion(context, skip)
+        seg_classes = self.classes_of(SEGMENTATION.name)
         self.decoder = AdapNetDecoder(seg_classes, width, reweigh=self.reweigh)
         self.aux_heads = nn.ModuleDict(
             {name: nn.Conv2d(context, seg_classes, 1) for name in AUX_WEIGHTS}
@@ -227,8 +220,9 @@ class MultiresolutionSupervision(FusionModel):
         """Logits behind both upsampling steps."""
         output.taps = {name: self.aux_heads[name](output.taps[name]) for name in AUX_WEIGHTS}
 
-    def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
+    def losses(self, output: ModelOutput, truths: Mapping[str, Any]) -> dict[str, Tensor]:
         """The auxiliary losses, with the weights of the publication."""
+        labels = truths.get(SEGMENTATION.name)
         if labels is None:
             return {}
         return {
@@ -245,6 +239,7 @@ class AdapNet(MultiresolutionSupervision):
         source=SOURCE,
         most=1,
         reference=("rgb",),
+        published_weights=False,
         published_parameters=30.2,
         published_result="mIoU 50.3, ScanNet test, RGB",
     )

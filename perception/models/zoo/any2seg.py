@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,11 @@ from perception.files.arrays import read_npy
 from perception.models.efficientnet_lite import SCALES, LitePyramid, share_convolutions
 from perception.models.fusion import ABSENT_SCORE
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, Present, gather
+from perception.models.interface import Features, ModelCard, ModelOutput, Present, gather
 from perception.models.layers import SeparableBlock
 from perception.models.supervision import sample_labels
 from perception.models.zoo.backbone import PyramidModel
+from perception.tasks.segmentation import SEGMENTATION
 
 DISTILLED = "f16"
 
@@ -129,7 +131,7 @@ class Any2Seg(PyramidModel):
     """Segmentation from any subset, with one set of convolutions for all modalities.
 
     Args:
-        modalities, seg_classes, det_classes: see `FusionModel`.
+        inputs, tasks: see `FusionModel`.
         pretrained: start from ImageNet weights.
         width: channel multiplier of the encoder.
         decoder_width: channels of the decoder.
@@ -144,22 +146,17 @@ class Any2Seg(PyramidModel):
         published_result="mIoU +3.54 over the best before, DELIVER and MCubeS",
     )
 
-    def __init__(
+    def build(
         self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
         width: float = 1.0,
         decoder_width: int = 128,
         distillation: float = 0.0,
         class_embeddings: str | None = None,
     ) -> None:
-        super().__init__(modalities, seg_classes, det_classes)
-        channels = self.add_encoders(width, pretrained=pretrained)
+        channels = self.add_encoders(width)
         share_convolutions(self.encoders.values())
         self.fusion = nn.ModuleDict({str(s): AgnosticFusion(c) for s, c in channels.items()})
-        self.add_heads(channels, decoder_width)
+        self.add_heads(self.tasks, channels, decoder_width)
         self.distillation = distillation
         self.teacher: PrototypeTeacher | None = None
         if distillation > 0:
@@ -173,16 +170,16 @@ class Any2Seg(PyramidModel):
                     where="model.options.distillation",
                     hint="add rgb, give class_embeddings, or set it to 0",
                 )
-            return PrototypeTeacher(self.seg_classes, None)
+            return PrototypeTeacher(self.classes_of(SEGMENTATION.name), None)
         if not Path(path).is_file():
             raise ConfigError("no such file", where=f"model.options.class_embeddings: {path}")
         table = read_npy(path, error=ConfigError)
-        if table.ndim != 2 or len(table) != self.seg_classes:
+        if table.ndim != 2 or len(table) != self.classes_of(SEGMENTATION.name):
             raise ConfigError(
-                f"holds {table.shape}, expected ({self.seg_classes}, D)",
+                f"holds {table.shape}, expected ({self.classes_of(SEGMENTATION.name)}, D)",
                 where=f"model.options.class_embeddings: {path}",
             )
-        return PrototypeTeacher(self.seg_classes, torch.from_numpy(table).float())
+        return PrototypeTeacher(self.classes_of(SEGMENTATION.name), torch.from_numpy(table).float())
 
     def encode(self, modality: str, image: Tensor) -> Features:
         """Feature maps `f<s>` at strides s; in training, `teacher` beside those of rgb."""
@@ -199,7 +196,7 @@ class Any2Seg(PyramidModel):
         for s in SCALES:
             got = gather(self.modalities, features, present, f"f{s}")
             pyramid[s] = self.fusion[str(s)](got.maps, got.gates)
-        return self.read(pyramid)
+        return ModelOutput(self.answers(pyramid))
 
     def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
         """Keep the maps that are distilled, and the teacher's."""
@@ -208,8 +205,9 @@ class Any2Seg(PyramidModel):
         if seen:
             output.taps["teacher"] = seen[0]
 
-    def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
+    def losses(self, output: ModelOutput, truths: Mapping[str, Any]) -> dict[str, Tensor]:
         """Distance of the class correlations within and between modalities from the teacher's."""
+        labels = truths.get(SEGMENTATION.name)
         if self.teacher is None or labels is None:
             return {}
         if "teacher" in output.taps:
@@ -220,7 +218,7 @@ class Any2Seg(PyramidModel):
         for modality in self.modalities:
             if modality in output.taps:
                 means, occurs_here = class_means(
-                    output.taps[modality].float(), labels, self.seg_classes
+                    output.taps[modality].float(), labels, self.classes_of(SEGMENTATION.name)
                 )
                 own[modality] = means
                 occurs = known & occurs_here  # labels are the same for all modalities

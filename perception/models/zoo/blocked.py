@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from perception.models.anyfuse import AnyFuse, Maps, ModalityEncoder
-from perception.models.interface import Inputs, ModelCard
+from perception.models.interface import ModelCard
 from perception.models.zoo.encoder_blocks import make_block
 
 
@@ -28,28 +30,17 @@ class BlockedAnyFuse(AnyFuse):
     """AnyFuse with a block of `perception.models.zoo.encoder_blocks` in every encoder.
 
     Args:
-        modalities, seg_classes, det_classes, pretrained, width, decoder_width: see `AnyFuse`.
+        inputs, tasks, pretrained, options: see `AnyFuse`.
         block: `none`, `lka`, `hilo`, `ulsam` or `glmix`.
     """
 
     card = ModelCard(
         kind="gated softmax fusion, encoder block",
         source="VAN, LITv2 (HiLo), ULSAM, GLMix: see the page",
-        tasks=("segmentation", "detection"),
+        tasks=None,
     )
 
-    def __init__(
-        self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
-        width: float = 1.0,
-        decoder_width: int = 128,
-        block: str = "lka",
-    ) -> None:
-        super().__init__(
-            modalities, seg_classes, det_classes, width, decoder_width, pretrained=pretrained
-        )
+    def build(self, *args: Any, block: str = "lka", **options: Any) -> None:
+        super().build(*args, **options)
         for encoder in self.encoder_channels:
             self.encoders[encoder] = BlockedEncoder(self._encoder(encoder), block)

@@ -5,26 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.errors import ConfigError
-
 
 def scaled(channels: int, width: float) -> int:
     """`channels` times `width`, a multiple of 8 and at least 8."""
     return max(8, round(channels * width / 8) * 8)
-
-
-def refuse_pretrained(pretrained: bool, model: str) -> None:
-    """Say that a model has no published weights here.
-
-    Raises:
-        ConfigError: `pretrained` is set.
-    """
-    if pretrained:
-        raise ConfigError(
-            f"there are no ImageNet weights for {model}",
-            where="model.pretrained",
-            hint="set it to false, or start from a run with model.start_from",
-        )
 
 
 def he_initialize(model: nn.Module) -> None:

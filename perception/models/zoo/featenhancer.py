@@ -6,12 +6,14 @@ Low-Light Vision", ICCV 2023.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.models.anyfuse import AnyFuse
-from perception.models.interface import FusionModel, Inputs, ModelCard
+from perception.models.interface import FusionModel, ModelCard
 from perception.models.layers import upsample
 
 SOURCE = "Hashmi et al.: FeatEnHancer, ICCV 2023"
@@ -109,7 +111,7 @@ class EnhancedAnyFuse(AnyFuse):
     """AnyFuse whose RGB encoder sees the enhanced image.
 
     Args:
-        modalities, seg_classes, det_classes, pretrained, width, decoder_width: see `AnyFuse`; rgb
+        inputs, tasks, pretrained, options: see `AnyFuse`; rgb
             must be among the modalities.
         half: see `FeatEnHancer`.
     """
@@ -117,23 +119,12 @@ class EnhancedAnyFuse(AnyFuse):
     card = ModelCard(
         kind="low-light enhancement, gated fusion",
         source=SOURCE,
-        tasks=("segmentation", "detection"),
+        tasks=None,
         needs=("rgb",),
         reference=("rgb", "thermal"),
         published_result="mAP +5.7 over the best before, ExDark, RGB",
     )
 
-    def __init__(
-        self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
-        width: float = 1.0,
-        decoder_width: int = 128,
-        half: bool = True,
-    ) -> None:
-        super().__init__(
-            modalities, seg_classes, det_classes, width, decoder_width, pretrained=pretrained
-        )
+    def build(self, *args: Any, half: bool = True, **options: Any) -> None:
+        super().build(*args, **options)
         enhance_rgb(self, half=half)

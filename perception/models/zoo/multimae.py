@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.models.interface import Inputs, ModelCard
+from perception.models.interface import ModelCard
 from perception.models.zoo.attention import TransformerBlock, join_heads, split_heads, to_tokens
 from perception.models.zoo.tokens import PATCH, SIZES, SharedTokens, position_map
 
@@ -104,27 +104,19 @@ class MultiMAE(SharedTokens):
     """The transformer that `anysense pretrain` trains to rebuild masked patches, with a head to use it.
 
     Args:
-        modalities, seg_classes, det_classes, pretrained, size, decoder_width: see `SharedTokens`.
+        inputs, tasks, pretrained, size, decoder_width: see `SharedTokens`.
         pretraining: build the decoders that masked training needs; `anysense pretrain` sets it.
     """
 
     card = ModelCard(
         kind="shared-token transformer, masked pre-training",
         source="Bachmann et al.: MultiMAE, ECCV 2022",
+        published_weights=False,
         published_result="mIoU 56.0, NYUv2, RGB-D, ViT-B pre-trained on ImageNet",
     )
 
-    def __init__(
-        self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
-        size: str = "tiny",
-        decoder_width: int = 96,
-        pretraining: bool = False,
-    ) -> None:
-        super().__init__(modalities, seg_classes, det_classes, pretrained, size, decoder_width)
+    def build(self, size: str = "tiny", decoder_width: int = 96, pretraining: bool = False) -> None:
+        super().build(size, decoder_width)
         encoded = SIZES[size][0]
         inner = max(64, encoded // 3 // 16 * 16)
         self.aux_heads = nn.ModuleDict(

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from perception.models.efficientnet_lite import SCALES
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, Present
+from perception.models.interface import Features, ModelCard, ModelOutput, Present
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.backbone import PyramidModel
 from perception.models.zoo.blocks import ConvNorm
+from perception.tasks.segmentation import SEGMENTATION
 
 
 class StateUpdate(nn.Module):
@@ -37,7 +39,7 @@ class MultiModN(PyramidModel):
     """Sequential fusion.
 
     Args:
-        modalities, seg_classes, det_classes: see `FusionModel`.
+        inputs, tasks: see `FusionModel`.
         pretrained: start the encoders from ImageNet weights.
         width: channel multiplier of the encoders.
         state: channels of the state at every scale.
@@ -48,24 +50,19 @@ class MultiModN(PyramidModel):
     card = ModelCard(
         kind="sequential state",
         source="Swamy et al.: MultiModN, NeurIPS 2023",
-        tasks=("segmentation", "detection"),
+        tasks=None,
     )
     shared_part = "updates"
 
-    def __init__(
+    def build(
         self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
         width: float = 1.0,
         state: int = 48,
         decoder_width: int = 96,
         state_change: float = 0.01,
     ) -> None:
-        super().__init__(modalities, seg_classes, det_classes)
         self.state_change = state_change
-        channels = self.add_encoders(width, pretrained=pretrained)
+        channels = self.add_encoders(width)
         self.first = nn.ParameterDict(
             {str(s): nn.Parameter(torch.zeros(1, state, 1, 1)) for s in SCALES}
         )
@@ -75,16 +72,16 @@ class MultiModN(PyramidModel):
                 for m in self.modalities
             }
         )
-        self.add_heads(dict.fromkeys(SCALES, state), decoder_width)
+        self.add_heads(self.tasks, dict.fromkeys(SCALES, state), decoder_width)
 
     def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; an absent modality leaves the state as it is."""
         states = self.states(features, present)
-        output = self.read(states[-1])
+        output = ModelOutput(self.answers(states[-1]))
         if self.training:
             for step, state in enumerate(states[1:-1]):
-                if self.segmentation is not None:
-                    output.taps[f"step{step}"] = self.segmentation(state)
+                if SEGMENTATION.name in self.tasks:
+                    output.taps[f"step{step}"] = self.head_of(SEGMENTATION.name)(state)
             changes = [
                 (b[s] - a[s]).float().square().mean() for a, b in pairwise(states) for s in SCALES
             ]
@@ -114,10 +111,11 @@ class MultiModN(PyramidModel):
             states.append(state)
         return states
 
-    def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
+    def losses(self, output: ModelOutput, truths: Mapping[str, Any]) -> dict[str, Tensor]:
         """The loss of the steps before the last, weighted like it, and of the state's change."""
         terms = {"state_change": self.state_change * output.taps["change"]}
         steps = [v for k, v in output.taps.items() if k.startswith("step")]
+        labels = truths.get(SEGMENTATION.name)
         if labels is not None and steps:
             each = [auxiliary_segmentation_loss(logits, labels) for logits in steps]
             terms["steps"] = torch.stack(each).mean()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from perception.models.efficientnet_lite import SCALES
 from perception.models.heads import Pyramid
-from perception.models.interface import Features, Inputs, ModelCard, ModelOutput, Present, gather
+from perception.models.interface import Features, ModelCard, ModelOutput, Present, gather
 from perception.models.zoo.backbone import PyramidModel
 
 
@@ -65,7 +65,7 @@ class RecurrentMixer(PyramidModel):
     """EfficientNet-Lite encoders, recurrent mixing at every scale, the usual heads.
 
     Args:
-        modalities, seg_classes, det_classes: see `FusionModel`.
+        inputs, tasks: see `FusionModel`.
         pretrained: start the encoders from ImageNet weights.
         width: channel multiplier of the encoders.
         decoder_width: channels of the heads.
@@ -74,23 +74,14 @@ class RecurrentMixer(PyramidModel):
     card = ModelCard(
         kind="recurrent mixing",
         source="after Lee et al.: Modality Mixer, WACV 2023",
-        tasks=("segmentation", "detection"),
+        tasks=None,
     )
     shared_part = "mix"
 
-    def __init__(
-        self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
-        width: float = 1.0,
-        decoder_width: int = 96,
-    ) -> None:
-        super().__init__(modalities, seg_classes, det_classes)
-        channels = self.add_encoders(width, pretrained=pretrained)
+    def build(self, width: float = 1.0, decoder_width: int = 96) -> None:
+        channels = self.add_encoders(width)
         self.mix = nn.ModuleDict({str(s): RecurrentMix(c) for s, c in channels.items()})
-        self.add_heads(channels, decoder_width)
+        self.add_heads(self.tasks, channels, decoder_width)
 
     def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; an absent modality leaves the state alone and completes nobody."""
@@ -98,4 +89,4 @@ class RecurrentMixer(PyramidModel):
         for s in SCALES:
             got = gather(self.modalities, features, present, f"f{s}")
             pyramid[s] = self.mix[str(s)](got.maps, got.gates)
-        return self.read(pyramid)
+        return ModelOutput(self.answers(pyramid))

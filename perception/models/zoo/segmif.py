@@ -7,6 +7,7 @@ Fusion and Segmentation", ICCV 2023.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,6 @@ from perception.models.heads import SegmentationHead
 from perception.models.interface import (
     Features,
     FusionModel,
-    Inputs,
     ModelCard,
     ModelOutput,
     Present,
@@ -27,6 +27,8 @@ from perception.models.layers import upsample
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.attention import ContextAttention, to_map, to_tokens
 from perception.models.zoo.picture import picture_of, to_rgb, to_unit_rgb
+from perception.tasks.pictures import PICTURES
+from perception.tasks.segmentation import SEGMENTATION
 
 DETAIL, GROWTH, HEADS = 32, 16, 4
 
@@ -101,7 +103,7 @@ class SegMiF(FusionModel):
     """Fused picture and segmentation of RGB and one further modality.
 
     Args:
-        modalities, seg_classes, det_classes: see `FusionModel`; rgb and one other.
+        inputs, tasks: see `FusionModel`; rgb and one other.
         pretrained: start the segmentation network from ImageNet weights.
         width: channel multiplier of the segmentation network.
         decoder_width: channels of its decoder.
@@ -121,24 +123,16 @@ class SegMiF(FusionModel):
     feature_names = ("detail", "luma", "chroma")
     head_parts = ("segmentation",)
 
-    def __init__(
-        self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
-        width: float = 1.0,
-        decoder_width: int = 96,
-        edge: bool = False,
-    ) -> None:
-        super().__init__(modalities, seg_classes, det_classes)
+    def build(self, width: float = 1.0, decoder_width: int = 96, edge: bool = False) -> None:
         self.shrink = 2 if edge else 1
         self.encoders = nn.ModuleDict(
             {e: nn.Conv2d(n, DETAIL, 3, self.shrink, 1) for e, n in self.encoder_channels.items()}
         )
-        self.backbone = LitePyramid(3, width, SCALES, pretrained=pretrained)
+        self.backbone = LitePyramid(3, width, SCALES, pretrained=self.pretrained)
         self.fusion = FusionNet(self.backbone.channels[4], pool=4 if edge else 1)
-        self.segmentation = SegmentationHead(self.backbone.channels, seg_classes, decoder_width)
+        self.segmentation = SegmentationHead(
+            self.backbone.channels, self.classes_of(SEGMENTATION.name), decoder_width
+        )
         # Slow averages of both tasks' losses, and their last change: what the task weight follows.
         self.register_buffer("slow", torch.ones(2))
         self.register_buffer("rates", torch.ones(2))
@@ -163,8 +157,12 @@ class SegMiF(FusionModel):
         change = self.fusion(details, self._at_quarter(semantic))
         change = upsample(change, self.shrink) if self.shrink > 1 else change
         fused = torch.sigmoid(torch.logit(mean.float(), 1e-3).to(change.dtype) + change)
-        output = ModelOutput(self.segmentation(self.backbone(to_rgb(fused, chroma))))
-        output.images = {"fused": to_unit_rgb(fused, chroma)}
+        output = ModelOutput(
+            {
+                SEGMENTATION.name: self.segmentation(self.backbone(to_rgb(fused, chroma))),
+                PICTURES.name: {"fused": to_unit_rgb(fused, chroma)},
+            }
+        )
         if self.training:
             output.taps = {"fused": fused, "brightest": torch.stack(lumas.maps).amax(0)}
         return output
@@ -173,14 +171,15 @@ class SegMiF(FusionModel):
         """The semantic map at a resolution that divides the attention's."""
         return F.avg_pool2d(semantic, 2) if self.shrink > 1 else semantic
 
-    def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
+    def losses(self, output: ModelOutput, truths: Mapping[str, Any]) -> dict[str, Tensor]:
         """The fusion loss, weighted by how slowly it falls compared with the segmentation loss."""
         fused, brightest = output.taps["fused"].float(), output.taps["brightest"].float()
         intensity = (fused - brightest).abs().mean()
         fusion = intensity + sum((a - b).abs().mean() for a, b in _edges(fused, brightest))
         losses = None
-        if labels is not None and output.seg_logits is not None:
-            semantic = auxiliary_segmentation_loss(output.seg_logits.detach(), labels)
+        if (labels := truths.get(SEGMENTATION.name)) is not None:
+            logits = output.values[SEGMENTATION.name].detach()
+            semantic = auxiliary_segmentation_loss(logits, labels)
             losses = torch.stack([semantic, fusion.detach()])
         return {"fusion": self._task_weight(losses) * fusion}
 

@@ -55,6 +55,7 @@ class SSMA(MultiresolutionSupervision):
         source=SOURCE,
         fewest=2,
         reference=("rgb", "depth"),
+        published_weights=False,
         published_parameters=56.44,
         published_result="mIoU 57.7, ScanNet test, RGB-D",
     )

@@ -16,7 +16,6 @@ from perception.errors import ConfigError
 from perception.models.interface import (
     Features,
     FusionModel,
-    Inputs,
     ModelCard,
     ModelOutput,
     Present,
@@ -24,7 +23,7 @@ from perception.models.interface import (
 )
 from perception.models.layers import ConvBNReLU, SeparableBlock, upsample
 from perception.models.zoo.attention import TransformerBlock, to_map, to_tokens
-from perception.models.zoo.blocks import refuse_pretrained
+from perception.tasks.segmentation import SEGMENTATION
 
 PATCH = 16
 SIZES: dict[str, tuple[int, int, int]] = {
@@ -109,7 +108,7 @@ class SharedTokens(FusionModel):
     """One transformer over the tokens of whatever modalities there are.
 
     Args:
-        modalities, seg_classes, det_classes: see `FusionModel`.
+        inputs, tasks: see `FusionModel`.
         pretrained: must be False; start from an `anysense pretrain` run with `model.start_from`.
         size: a key of `SIZES`.
         decoder_width: channels of the decoder.
@@ -118,21 +117,12 @@ class SharedTokens(FusionModel):
     card = ModelCard(
         kind="shared-token transformer",
         source="after Zhang et al.: Meta-Transformer, 2023; Mizrahi et al.: 4M, NeurIPS 2023",
+        published_weights=False,
     )
     feature_names = ("tokens",)
     shared_part = "transformer"
 
-    def __init__(
-        self,
-        modalities: Inputs,
-        seg_classes: int = 0,
-        det_classes: int = 0,
-        pretrained: bool = False,
-        size: str = "tiny",
-        decoder_width: int = 96,
-    ) -> None:
-        super().__init__(modalities, seg_classes, det_classes)
-        refuse_pretrained(pretrained, "the token transformer")
+    def build(self, size: str = "tiny", decoder_width: int = 96) -> None:
         if size not in SIZES:
             raise ConfigError(
                 f"unknown size '{size}'", where="model.options.size", hint=", ".join(SIZES)
@@ -142,7 +132,7 @@ class SharedTokens(FusionModel):
             {e: Tokenizer(n, channels) for e, n in self.encoder_channels.items()}
         )
         self.transformer = Transformer(channels, depth, heads)
-        self.decoder = TokenDecoder(channels, seg_classes, decoder_width)
+        self.decoder = TokenDecoder(channels, self.classes_of(SEGMENTATION.name), decoder_width)
 
     def fuse(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
         """See `FusionModel`; tokens of absent modalities get no weight in any attention."""
@@ -165,4 +155,4 @@ class SharedTokens(FusionModel):
             ]
             count = torch.stack([g.to(parts[0].dtype) for g in got.gates]).sum(0)
             mixed = torch.stack(parts).sum(0) / count.clamp(min=1)
-        return ModelOutput(self.decoder(mixed))
+        return ModelOutput({SEGMENTATION.name: self.decoder(mixed)})

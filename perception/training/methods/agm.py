@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from perception.errors import ConfigError
+from perception.models.heads import half_of
 from perception.models.interface import Features, FusionModel, ModelOutput
 from perception.training.config import LossSpec
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
 from perception.training.methods.gradients import kept_statistics, scale_encoder_gradients
-from perception.training.objectives import TASKS, Tensors, has_labels, loss_terms
+from perception.training.objectives import Tensors, task_terms, truths_for
 
 
 class AdaptiveGradientModulation(TrainingMethod):
@@ -56,7 +57,7 @@ class AdaptiveGradientModulation(TrainingMethod):
         A batch without truth tells nothing of who is ahead.
         """
         loss = super().backward(terms, inputs, output, batch)
-        if len(inputs) > 1 and any(task in terms for task in TASKS):
+        if len(inputs) > 1 and any(task in terms for task in self.model.tasks):
             scores = self.responses(inputs, batch)
             self._log_competition(scores, output, batch)
             scale_encoder_gradients(self.model, self.factors(scores))
@@ -89,8 +90,8 @@ class AdaptiveGradientModulation(TrainingMethod):
                 for place, modality in enumerate(order):
                     with_it = self._value(features, order[: place + 1], values)
                     before = self._value(features, order[:place], values) if place else None
-                    changes[modality].append(_difference(with_it, before))
-        return {m: -self._task_loss(_mean(outputs), batch) for m, outputs in changes.items()}
+                    changes[modality].append(self._difference(with_it, before))
+        return {m: -self._task_loss(self._mean(outputs), batch) for m, outputs in changes.items()}
 
     def _orders(self, names: list[str]) -> list[list[str]]:
         if len(names) == 2:
@@ -110,46 +111,27 @@ class AdaptiveGradientModulation(TrainingMethod):
         return known[key]
 
     def _task_loss(self, output: ModelOutput, batch: Batch) -> float:
-        terms = loss_terms(_HeadsOnly(), output, batch, LossSpec(), None)  # type: ignore[arg-type]
-        return sum(float(v) for k, v in terms.items() if k in TASKS)
+        terms = task_terms(output, truths_for(output, batch), LossSpec(), {})
+        return sum(float(v) for v in terms.values())
 
     def _log_competition(
         self, scores: Mapping[str, float], output: ModelOutput, batch: Batch
     ) -> None:
-        if not has_labels(batch.labels):
+        task = self.model.aux_task
+        truths = truths_for(output, batch)
+        if task not in truths:
             return
-        for modality, score in scores.items():
-            if modality in output.aux and output.seg_logits is not None:
-                alone = ModelOutput(aux={modality: output.aux[modality].detach()})
-                alone.seg_logits = output.seg_logits.detach()
-                terms = loss_terms(_HeadsOnly(), alone, batch, LossSpec(auxiliary=1.0), None)  # type: ignore[arg-type]
-                self.log(f"agm/competition_{modality}", -float(terms["auxiliary"]) - score)
+        for modality in scores.keys() & output.aux.keys():
+            alone = half_of(task).auxiliary_loss(output.aux[modality].detach(), truths[task])
+            self.log(f"agm/competition_{modality}", -float(alone) - scores[modality])
 
+    def _difference(self, a: ModelOutput, b: ModelOutput | None) -> ModelOutput:
+        return a if b is None else self._mixed([b, a], [-1.0, 1.0])
 
-class _HeadsOnly:
-    """Stands for a model without loss terms of its own."""
+    def _mean(self, outputs: list[ModelOutput]) -> ModelOutput:
+        return self._mixed(outputs, [1 / len(outputs)] * len(outputs))
 
-    def losses(self, output: ModelOutput, labels: Tensor | None) -> dict[str, Tensor]:
-        return {}
-
-
-def _difference(a: ModelOutput, b: ModelOutput | None) -> ModelOutput:
-    """Logits of `a` minus those of `b`; box sides are taken from `a`."""
-    if b is None:
-        return a
-    logits = None
-    if a.seg_logits is not None and b.seg_logits is not None:
-        logits = a.seg_logits - b.seg_logits
-    boxes = {s: (c - b.detections[s][0], sides) for s, (c, sides) in a.detections.items()}
-    return ModelOutput(logits, boxes)
-
-
-def _mean(outputs: list[ModelOutput]) -> ModelOutput:
-    """Mean logits; box sides are taken from the last."""
-    maps = [o.seg_logits for o in outputs if o.seg_logits is not None]
-    logits = torch.stack(maps).mean(0) if maps else None
-    boxes = {
-        s: (torch.stack([o.detections[s][0] for o in outputs]).mean(0), sides)
-        for s, (_, sides) in outputs[-1].detections.items()
-    }
-    return ModelOutput(logits, boxes)
+    def _mixed(self, outputs: list[ModelOutput], factors: list[float]) -> ModelOutput:
+        return ModelOutput(
+            {t: half_of(t).mix([o.values[t] for o in outputs], factors) for t in self.model.tasks}
+        )

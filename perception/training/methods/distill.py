@@ -16,8 +16,10 @@ from torch import Tensor
 from perception.data.base import IGNORE_LABEL, RecordingInfo
 from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
+from perception.models.heads import half_of
 from perception.models.interface import FusionModel, ModelOutput
 from perception.models.supervision import sample_labels
+from perception.tasks.segmentation import SEGMENTATION
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import load_checkpoint, load_weights
 from perception.training.dataset import Batch
@@ -73,18 +75,16 @@ class Distillation(TrainingMethod):
         self._taught_on[run] = info, state.config.tasks
         teacher = build_from_config(state.config, info, pretrained=False)
         load_weights(teacher, state.ema, run)
-        same = (
-            teacher.seg_classes in (0, self.model.seg_classes)
-            and teacher.det_classes in (0, self.model.det_classes)
-            and set(teacher.modalities) & set(self.model.modalities)
-        )
+        same = all(
+            len(spec.labels) == self.model.classes_of(task) for task, spec in teacher.tasks.items()
+        ) and set(teacher.modalities) & set(self.model.modalities)
         if not same:
             raise ConfigError("has other classes or modalities than the student", where=run)
         device = next(self.model.parameters()).device
         return teacher.to(device).eval().requires_grad_(False)
 
     def extra_terms(self, inputs: Tensors, output: ModelOutput, batch: Batch) -> Tensors:
-        """`distill_segmentation` and `distill_detection`, for the heads that both sides have."""
+        """`distill_<task>`, for the heads that both sides have."""
         device = next(iter(inputs.values())).device
         lessons: dict[str, ModelOutput] = {}
         for name, teacher in self.teachers.items():
@@ -93,15 +93,17 @@ class Distillation(TrainingMethod):
                 with torch.no_grad(), autocast(device, self.precision):
                     lessons[name] = teacher(seen)
         terms: Tensors = {}
-        maps = {n: o.seg_logits.float() for n, o in lessons.items() if o.seg_logits is not None}
-        if output.seg_logits is not None and maps:
-            terms["distill_segmentation"] = self.weight * self._segmentation(
-                output.seg_logits, maps, batch.labels
-            )
-        boxed = [o for o in lessons.values() if o.detections]
-        if output.detections and boxed:
-            each = [detection_distance(output, teacher) for teacher in boxed]
-            terms["distill_detection"] = self.weight * torch.stack(each).mean()
+        for task, own in output.values.items():
+            taught = {n: o.values[task] for n, o in lessons.items() if task in o.values}
+            if task == SEGMENTATION.name and taught:
+                maps = {n: x.float() for n, x in taught.items()}
+                loss = self._segmentation(own, maps, batch.truths.get(task))
+            elif taught and half_of(task).trained:
+                each = [half_of(task).distance(own, lesson) for lesson in taught.values()]
+                loss = torch.stack(each).mean()
+            else:
+                continue
+            terms[f"distill_{task}"] = self.weight * loss
         return terms
 
     def _segmentation(
@@ -135,25 +137,3 @@ class Distillation(TrainingMethod):
 
 def _label(run: Path) -> str:
     return run.parent.name if run.suffix == ".safetensors" else run.name
-
-
-def detection_distance(student: ModelOutput, teacher: ModelOutput) -> Tensor:
-    """Cross-entropy of class scores and distance of box sides, both where the teacher sees objects.
-
-    Raises:
-        ConfigError: the heads work at different strides.
-    """
-    if set(student.detections) != set(teacher.detections):
-        raise ConfigError("teacher and student detect at different strides")
-    distance = torch.zeros((), device=next(iter(student.detections.values()))[0].device)
-    mass = distance + 1.0
-    for stride, (logits, sides) in student.detections.items():
-        wanted, wanted_sides = (t.float() for t in teacher.detections[stride])
-        score = wanted.sigmoid()
-        gap = (score - logits.float().detach().sigmoid()).abs() ** 2
-        crossed = F.binary_cross_entropy_with_logits(logits.float(), score, reduction="none")
-        surely = score.amax(1, keepdim=True)
-        away = F.smooth_l1_loss(sides.float(), wanted_sides, reduction="none").mean(1, keepdim=True)
-        distance = distance + (crossed * gap).sum() + (away * surely).sum()
-        mass = mass + surely.sum()
-    return distance / mass

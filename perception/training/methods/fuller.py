@@ -21,7 +21,7 @@ from perception.training.methods.gradients import (
     norm_of,
     scale_encoder_gradients,
 )
-from perception.training.objectives import TASKS, Tensors, total
+from perception.training.objectives import Tensors, total
 
 LIMIT = 10.0
 
@@ -66,7 +66,7 @@ class GradientCalibration(TrainingMethod):
     ) -> Tensor:
         """Weigh the tasks, go backward, scale the branches."""
         shown = total(terms).detach()
-        competing = [t for t in TASKS if t in terms]
+        competing = [t for t in self.model.tasks if t in terms]
         if self.tasks and len(competing) > 1:
             norms = {
                 t: norm_of(

@@ -7,17 +7,16 @@ trains the largest network on the truth, and the smallest and some random ones o
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
 from perception.errors import ConfigError
 from perception.models.anyfuse import AnyFuse
 from perception.models.elastic import Architecture, ElasticSpace, blank, sliced, sort_channels
+from perception.models.heads import half_of
 from perception.models.interface import FusionModel, ModelOutput
 from perception.training.dataset import Batch
 from perception.training.methods.base import TrainingMethod
-from perception.training.methods.distill import detection_distance
 from perception.training.objectives import Tensors
 from perception.training.precision import autocast
 
@@ -75,12 +74,5 @@ class Sandwich(TrainingMethod):
 
 def distance(student: ModelOutput, teacher: ModelOutput) -> Tensor:
     """How far one network's outputs are from another's, which are taken as they are."""
-    gaps = []
-    if student.seg_logits is not None and teacher.seg_logits is not None:
-        target = teacher.seg_logits.detach().float().log_softmax(1)
-        own = student.seg_logits.float().log_softmax(1)
-        gaps.append(F.kl_div(own, target, reduction="none", log_target=True).sum(1).mean())
-    if student.detections:
-        fixed = {s: (c.detach(), b.detach()) for s, (c, b) in teacher.detections.items()}
-        gaps.append(detection_distance(student, ModelOutput(detections=fixed)))
+    gaps = [half_of(t).distance(v, teacher.values[t]) for t, v in student.values.items()]
     return torch.stack(gaps).sum()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from perception.frame import KINDS, Kind
+from perception.models.heads import specs_for
 from perception.models.interface import FusionModel, Inputs
 from perception.models.registry import MODELS
 from perception.preprocess.contract import CHANNELS
@@ -43,10 +44,9 @@ def small_model(name: str, modalities: Inputs | None = None) -> FusionModel:
     """A small model with heads for all its tasks, its weights far from any symmetric start."""
     torch.manual_seed(0)
     kind = MODELS[name]
-    det = 2 if "detection" in kind.card.tasks else 0
-    seg = CLASSES if "segmentation" in kind.card.tasks else 0
+    tasks = specs_for(**{t: 2 if t == "boxes2d" else CLASSES for t in kind.card.heads})
     chosen = modalities or modalities_for(name)
-    model = kind(chosen, seg_classes=seg, det_classes=det, **OPTIONS.get(name, {}))  # type: ignore[arg-type]
+    model = kind(chosen, tasks, **OPTIONS.get(name, {}))  # type: ignore[arg-type]
     for parameter in model.parameters():
         if parameter.ndim > 1 and not parameter.any():
             nn.init.normal_(parameter, std=0.3)
@@ -64,7 +64,7 @@ def _tame(model: FusionModel) -> None:
 
     Deep residual networks with drawn statistics in their normalizations reach thousands.
     """
-    logits = model(random_inputs(model.modalities, kinds=model.kinds)).seg_logits
+    logits = model(random_inputs(model.modalities, kinds=model.kinds)).values.get("segmentation")
     decoder = getattr(model, "decoder", None)
     if logits is not None and decoder is not None and logits.abs().max() > 10:
         decoder.classify.weight.mul_(5 / logits.abs().max())

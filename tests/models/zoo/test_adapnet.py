@@ -9,6 +9,7 @@ import torch
 
 from perception.errors import ConfigError, DataError
 from perception.models.complexity import count_parameters
+from perception.models.heads import specs_for
 from perception.models.zoo.adapnet import AdapNet, EfficientASPP, PlainASPP
 from perception.models.zoo.ssma import SSMA
 from perception.training.checkpoint import load_checkpoint
@@ -42,12 +43,12 @@ def test_efficient_aspp_sees_as_far_as_two_dilated_convolutions_reach() -> None:
 
 
 def test_decoder_losses_have_the_published_weights() -> None:
-    model = AdapNet(("rgb",), seg_classes=4, width=0.125).train()
+    model = AdapNet(("rgb",), specs_for(segmentation=4), width=0.125).train()
     labels = torch.randint(0, 4, (2, 64, 64))
     for head in model.aux_heads.values():
         torch.nn.init.zeros_(head.weight)  # type: ignore[arg-type]
         torch.nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-    losses = model.losses(model({"rgb": torch.randn(2, 3, 64, 64)}), labels)
+    losses = model.losses(model({"rgb": torch.randn(2, 3, 64, 64)}), {"segmentation": labels})
     chance = float(torch.tensor(4.0).log())
     assert losses["aux_fine"].item() == pytest.approx(0.6 * chance, rel=1e-4)
     assert losses["aux_coarse"].item() == pytest.approx(0.5 * chance, rel=1e-4)
@@ -56,14 +57,14 @@ def test_decoder_losses_have_the_published_weights() -> None:
 def test_ssma_takes_two_or_more_modalities_and_grows_by_an_expert() -> None:
     sizes = []
     for modalities in (("rgb", "depth"), ("rgb", "depth", "thermal")):
-        model = SSMA(modalities, seg_classes=4, width=0.125)
+        model = SSMA(modalities, specs_for(segmentation=4), width=0.125)
         images = {m: torch.randn(1, 3 if m == "rgb" else 2, 64, 64) for m in modalities}
-        assert model.eval()(images).seg_logits.shape == (1, 4, 16, 16)
+        assert model.eval()(images).values["segmentation"].shape == (1, 4, 16, 16)
         sizes.append(count_parameters(model))
     expert = count_parameters(model.encoders["thermal"])
     assert expert < sizes[1] - sizes[0] < 1.1 * expert
     with pytest.raises(ConfigError, match="takes 2 or more modalities, not 1"):
-        SSMA(("rgb",), seg_classes=4)
+        SSMA(("rgb",), specs_for(segmentation=4))
 
 
 def _config(simulated: Path, name: str, kind: str, modalities: list[str], **changes: object):  # type: ignore[no-untyped-def]
@@ -121,7 +122,7 @@ def test_experts_are_taken_over_and_stay_frozen_in_the_first_stage(
 
 
 def test_starting_and_freezing_name_what_does_not_fit(tmp_path: Path) -> None:
-    model = AdapNet(("rgb",), seg_classes=4, width=0.125)
+    model = AdapNet(("rgb",), specs_for(segmentation=4), width=0.125)
     with pytest.raises(ConfigError, match="no part 'encoder'"):
         freeze(model, [FreezeSpec(parts=["encoder"], epochs=1)], 0)
     with pytest.raises(ConfigError, match="everything is frozen"):

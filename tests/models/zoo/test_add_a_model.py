@@ -13,6 +13,7 @@ import torch
 from export.graphs import graph_specs
 from export.onnx_writer import write_onnx
 from export.parity import check_parity
+from perception.models.heads import specs_for
 from perception.models.registry import MODELS, build_model
 
 PAGE = Path(__file__).parents[3] / "docs/add-a-model.md"
@@ -27,7 +28,9 @@ def test_the_documented_example_builds_and_exports(
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(code, str(PAGE), "exec"), module.__dict__)
     monkeypatch.setitem(MODELS.own, "mean", module.MeanFusion)
-    model = build_model("mean", ("rgb", "depth"), 5, 0, pretrained=False, options={"width": 8})
+    model = build_model(
+        "mean", ("rgb", "depth"), specs_for(segmentation=5), pretrained=False, options={"width": 8}
+    )
     images = {"rgb": torch.randn(1, 3, 32, 64), "depth": torch.randn(1, 2, 32, 64)}
     for spec in graph_specs(model, images):
         write_onnx(spec, tmp_path / spec.file)

@@ -16,6 +16,7 @@ from perception.data import open_recording
 from perception.errors import ConfigError
 from perception.frame import KINDS, subsets_of
 from perception.models.complexity import count_parameters, describe_models
+from perception.models.heads import specs_for
 from perception.models.registry import MODELS, build_model
 from perception.preprocess.contract import PreprocessContract
 from perception.training.building import build_from_config
@@ -40,13 +41,13 @@ def test_every_subset_gives_outputs_of_the_stated_shapes(name: str) -> None:
     seen = []
     for subset in subsets_of(model.modalities):
         output = model({m: images[m] for m in subset})
-        if "segmentation" in model.card.tasks:
-            assert output.seg_logits.shape == (2, small.CLASSES, 16, 24)
-            seen.append(output.seg_logits)
-        for stride, (logits, sides) in output.detections.items():
+        if "segmentation" in model.tasks:
+            assert output.values["segmentation"].shape == (2, small.CLASSES, 16, 24)
+            seen.append(output.values["segmentation"])
+        for stride, (logits, sides) in output.values.get("boxes2d", {}).items():
             assert logits.shape == (2, 2, 64 // stride, 96 // stride)
             assert sides.shape == (2, 4, 64 // stride, 96 // stride)
-        for image in output.images.values():
+        for image in output.values.get("pictures", {}).values():
             assert image.shape[0] == 2 and image.shape[2:] == (64, 96)
             assert image.min() >= 0 and image.max() <= 1
         assert not output.aux and not output.taps
@@ -99,7 +100,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     output = model(images)
     terms = [value.float().square().mean() for value in flatten_output(output).values()]
     terms += [value.float().square().mean() for value in output.aux.values()]
-    terms += list(model.losses(output, labels).values())
+    terms += list(model.losses(output, {"segmentation": labels}).values())
     torch.stack(terms).sum().backward()  # type: ignore[no-untyped-call]
     learned = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     assert not [n for n, p in learned if p.grad is None]
@@ -113,11 +114,9 @@ def test_full_size_has_the_published_number_of_parameters(name: str) -> None:
     if published is not None:
         assert row["parameters"] / 1e6 == pytest.approx(published, rel=0.02)
     assert row["gmac"] > 0
-    assert row["parameters"] == count_parameters(
-        MODELS[name](MODELS[name].card.reference, seg_classes=12)
-        if "segmentation" in MODELS[name].card.tasks
-        else MODELS[name](MODELS[name].card.reference, det_classes=12)
-    )
+    task = MODELS[name].card.heads[0]
+    whole = MODELS[name](MODELS[name].card.reference, specs_for(**{task: 12}))
+    assert row["parameters"] == count_parameters(whole)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,19 +128,19 @@ def test_loss_falls_on_the_simulated_recording(name: str, simulated: Path) -> No
     data = FusionDataset(open_recording("folder", simulated), contract, CorruptionSpec(), 0)
     data.phase = ResolutionPhase(crop=(64, 96), scale=(0.8, 1.0))
     batch = collate([data[i] for i in range(0, 12, 3)])
-    assert batch.labels is not None
-    batch.labels[batch.labels >= small.CLASSES] = 255
+    labels = batch.truths["segmentation"]
+    labels[labels >= small.CLASSES] = 255
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     seen = []
     # Enough for about a half on any seed: Adam makes much of rounding, which differs between CPUs.
     for _ in range(20):
         output = model(batch.inputs)
-        terms = loss_terms(model, output, batch, LossSpec(), None)
+        terms = loss_terms(model, output, batch, LossSpec(), {})
         loss = total(terms)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        seen.append(sum(v.item() for k, v in terms.items() if k in ("segmentation", "detection")))
+        seen.append(sum(v.item() for k, v in terms.items() if k in model.tasks))
     assert seen[-1] < 0.85 * seen[0], seen
 
 
@@ -180,14 +179,14 @@ def test_every_model_of_the_zoo_has_a_configuration_and_a_page() -> None:
 
 
 def test_models_refuse_what_they_were_not_made_for() -> None:
-    def build(name: str, modalities: tuple[str, ...], seg: int = 0, det: int = 0) -> None:
-        build_model(name, modalities, seg, det, pretrained=False, options={})
+    def build(name: str, modalities: tuple[str, ...], **classes: int) -> None:
+        build_model(name, modalities, specs_for(**classes), pretrained=False, options={})
 
     with pytest.raises(ConfigError, match="takes 1 modalities, not 2"):
-        build("adapnet++", ("rgb", "depth"), seg=3)
-    with pytest.raises(ConfigError, match="no detection head"):
-        build("ssma", ("rgb", "depth"), det=2)
+        build("adapnet++", ("rgb", "depth"), segmentation=3)
+    with pytest.raises(ConfigError, match="no boxes2d head"):
+        build("ssma", ("rgb", "depth"), boxes2d=2)
     with pytest.raises(ConfigError, match="unknown model"):
-        build("resnet", ("rgb",), seg=3)
+        build("resnet", ("rgb",), segmentation=3)
     with pytest.raises(ConfigError, match="no head"):
         build("anyfuse", ("rgb",))

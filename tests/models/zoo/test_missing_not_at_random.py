@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from perception.models.heads import specs_for
 from perception.models.interface import FusionModel
 from perception.models.zoo.multimodn import MultiModN
 
@@ -34,7 +35,9 @@ def bench() -> ModuleType:
 
 def _sequential() -> MultiModN:
     torch.manual_seed(0)
-    model = MultiModN(SENSORS, 2, width=0.25, state=16, decoder_width=32).train()
+    model = MultiModN(
+        SENSORS, specs_for(segmentation=2), width=0.25, state=16, decoder_width=32
+    ).train()
     for module in model.modules():
         if isinstance(module, nn.Dropout2d):
             module.p = 0.0
@@ -56,7 +59,7 @@ def _steps_gradients(absent: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
     """The loss of the state after rgb, and its gradients."""
     model = _sequential()
     labels = DAY.long()[:, None, None].expand(-1, 32, 32)
-    loss = model.losses(model(_images(), _present(absent)), labels)["steps"]
+    loss = model.losses(model(_images(), _present(absent)), {"segmentation": labels})["steps"]
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach(), {n: p.grad for n, p in model.named_parameters()}
 
@@ -84,7 +87,7 @@ def test_the_last_step_does_learn_from_which_frames_lack_it() -> None:
 
     def gradient(absent: Tensor) -> Tensor:
         model = _sequential()
-        logits = model(_images(), _present(absent)).seg_logits
+        logits = model(_images(), _present(absent)).values["segmentation"]
         assert logits is not None
         nn.functional.cross_entropy(logits.mean((2, 3)), DAY.long()).backward()  # type: ignore[no-untyped-call]
         found = model.encoders["rgb"].stem.conv.weight.grad
@@ -98,8 +101,8 @@ def test_the_last_step_does_learn_from_which_frames_lack_it() -> None:
 def test_without_its_sensor_the_last_state_is_what_the_first_step_left() -> None:
     model = _sequential()
     output = model(_images(), _present(torch.ones_like(DAY)))
-    assert output.seg_logits is not None
-    assert torch.equal(output.seg_logits, output.taps["step0"])
+    assert output.values["segmentation"] is not None
+    assert torch.equal(output.values["segmentation"], output.taps["step0"])
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 
 from perception.errors import ConfigError
 from perception.models.complexity import count_parameters
+from perception.models.heads import specs_for
 from perception.models.zoo.attention import SelfAttention, TransformerBlock
 from perception.models.zoo.multimae import MultiMAE, patches_of, share_out
 from perception.models.zoo.tokens import SIZES, SharedTokens, position_map
@@ -48,12 +49,12 @@ def test_transformers_have_the_vision_transformer_s_size(size: str, millions: fl
 
 def test_one_transformer_serves_all_modalities() -> None:
     sizes = [
-        count_parameters(SharedTokens(m, seg_classes=3, size="micro"))
+        count_parameters(SharedTokens(m, specs_for(segmentation=3), size="micro"))
         for m in (("rgb",), ("rgb", "depth", "thermal", "lidar"))
     ]
     assert sizes[1] < 1.5 * sizes[0]
     with pytest.raises(ConfigError, match="unknown size"):
-        SharedTokens(("rgb",), seg_classes=3, size="huge")
+        SharedTokens(("rgb",), specs_for(segmentation=3), size="huge")
 
 
 def test_visible_tokens_are_shared_out_and_none_is_lost() -> None:
@@ -79,7 +80,9 @@ def test_patches_hold_the_pixels_of_their_place() -> None:
 
 def test_masked_training_learns_to_rebuild() -> None:
     torch.manual_seed(0)
-    model = MultiMAE(("rgb", "depth"), seg_classes=3, size="micro", pretraining=True).train()
+    model = MultiMAE(
+        ("rgb", "depth"), specs_for(segmentation=3), size="micro", pretraining=True
+    ).train()
     rows = torch.linspace(-1, 1, 64)[None, None, :, None].expand(4, 1, 64, 64)
     shift = torch.randn(4, 1, 1, 1)
     scene = (6 * (rows + shift)).sin()

@@ -10,6 +10,7 @@ import torch
 
 from perception.errors import ConfigError
 from perception.models.complexity import count_gmac, count_parameters
+from perception.models.heads import specs_for
 from perception.models.interface import ModelOutput
 from perception.models.zoo.any2seg import AgnosticFusion, Any2Seg, PrototypeTeacher, class_means
 from perception.models.zoo.featenhancer import EnhancedAnyFuse, FeatEnHancer, enhance_rgb
@@ -21,7 +22,7 @@ from perception.sensors.rgb import RgbSpec
 
 def test_multimodn_reads_every_state_and_skips_absent_modalities() -> None:
     torch.manual_seed(0)
-    model = MultiModN(("rgb", "depth", "thermal"), seg_classes=3, width=0.25, state=16)
+    model = MultiModN(("rgb", "depth", "thermal"), specs_for(segmentation=3), width=0.25, state=16)
     images = {m: torch.randn(2, 3 if m == "rgb" else 2, 64, 64) for m in model.modalities}
     model.eval()
     features = {m: model.encode(m, x) for m, x in images.items()}
@@ -63,15 +64,17 @@ def test_featenhancer_changes_the_image_within_its_eight_curves() -> None:
 
 
 def test_featenhancer_goes_in_front_of_any_model_with_an_rgb_encoder() -> None:
-    model = Any2Seg(("rgb", "depth"), seg_classes=3, width=0.25, decoder_width=32).eval()
+    model = Any2Seg(
+        ("rgb", "depth"), specs_for(segmentation=3), width=0.25, decoder_width=32
+    ).eval()
     images = {"rgb": torch.randn(1, 3, 64, 64), "depth": torch.randn(1, 2, 64, 64)}
-    before = model(images).seg_logits
-    alone = model({"depth": images["depth"]}).seg_logits
+    before = model(images).values["segmentation"]
+    alone = model({"depth": images["depth"]}).values["segmentation"]
     enhance_rgb(model)
-    assert not torch.allclose(model(images).seg_logits, before)
-    assert torch.equal(model({"depth": images["depth"]}).seg_logits, alone)
+    assert not torch.allclose(model(images).values["segmentation"], before)
+    assert torch.equal(model({"depth": images["depth"]}).values["segmentation"], alone)
     with pytest.raises(ConfigError, match="needs rgb"):
-        EnhancedAnyFuse(("thermal",), seg_classes=3)
+        EnhancedAnyFuse(("thermal",), specs_for(segmentation=3))
 
 
 def test_pictures_survive_brightness_and_colour() -> None:
@@ -87,14 +90,16 @@ def test_pictures_survive_brightness_and_colour() -> None:
 
 def test_segmif_learns_to_fuse_towards_the_brighter_modality() -> None:
     torch.manual_seed(0)
-    model = SegMiF(("rgb", "thermal"), seg_classes=3, width=0.25, decoder_width=32, edge=True)
+    model = SegMiF(
+        ("rgb", "thermal"), specs_for(segmentation=3), width=0.25, decoder_width=32, edge=True
+    )
     # Even pictures: that a mean of both is too dark is all that there is to learn.
     inputs = {"rgb": torch.full((2, 3, 64, 64), -1.0), "thermal": torch.full((2, 2, 64, 64), 0.5)}
     rgb, thermal = (float(picture_of(m, x)[0].mean()) for m, x in inputs.items())
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(15):
         output = model.train()(inputs)
-        loss = model.losses(output, None)["fusion"]
+        loss = model.losses(output, {})["fusion"]
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -104,13 +109,13 @@ def test_segmif_learns_to_fuse_towards_the_brighter_modality() -> None:
 
 
 def test_segmif_s_loss_is_the_distance_in_brightness_and_in_edges() -> None:
-    model = SegMiF(("rgb", "thermal"), seg_classes=3, width=0.25, decoder_width=32)
+    model = SegMiF(("rgb", "thermal"), specs_for(segmentation=3), width=0.25, decoder_width=32)
     brightest = torch.rand(1, 1, 8, 8)
 
     def loss(fused: torch.Tensor) -> float:
         output = ModelOutput(None)
         output.taps = {"fused": fused, "brightest": brightest}
-        return float(model.losses(output, None)["fusion"])
+        return float(model.losses(output, {})["fusion"])
 
     assert loss(brightest) == 0
     assert loss(brightest - 0.25) == pytest.approx(0.25, abs=1e-6)
@@ -120,7 +125,7 @@ def test_segmif_s_loss_is_the_distance_in_brightness_and_in_edges() -> None:
 
 
 def test_segmif_gives_more_weight_to_the_task_whose_loss_falls_slower() -> None:
-    model = SegMiF(("rgb", "thermal"), seg_classes=3, width=0.25, decoder_width=32)
+    model = SegMiF(("rgb", "thermal"), specs_for(segmentation=3), width=0.25, decoder_width=32)
     for step in range(40):
         weight = model._task_weight(torch.tensor([1.0, 1.0 * 0.9**step]))
     assert weight < 0.9  # fusion falls, segmentation does not
@@ -131,7 +136,7 @@ def test_segmif_gives_more_weight_to_the_task_whose_loss_falls_slower() -> None:
 
 def test_segmif_edge_variant_costs_less_than_half_and_has_the_same_parameters() -> None:
     models = [
-        SegMiF(("rgb", "thermal"), seg_classes=3, width=0.25, decoder_width=32, edge=e)
+        SegMiF(("rgb", "thermal"), specs_for(segmentation=3), width=0.25, decoder_width=32, edge=e)
         for e in (False, True)
     ]
     images = {"rgb": torch.zeros(1, 3, 64, 96), "thermal": torch.zeros(1, 2, 64, 96)}
@@ -155,7 +160,7 @@ def test_agnostic_fusion_trusts_the_modality_that_agrees_with_the_others() -> No
 
 
 def test_any2seg_shares_convolutions_and_keeps_norms_apart() -> None:
-    model = Any2Seg(("rgb", "depth"), seg_classes=3, width=0.25)
+    model = Any2Seg(("rgb", "depth"), specs_for(segmentation=3), width=0.25)
     rgb, depth = (dict(model.encoders[m].named_parameters()) for m in ("rgb", "depth"))
     assert rgb["stages.1.0.expand_conv.weight"] is depth["stages.1.0.expand_conv.weight"]
     assert rgb["stages.1.0.expand_bn.weight"] is not depth["stages.1.0.expand_bn.weight"]
@@ -171,15 +176,15 @@ def test_class_means_are_the_means_of_the_labelled_cells() -> None:
 
 def test_the_prototype_teacher_is_frozen_and_not_counted() -> None:
     model = Any2Seg(
-        ("rgb", "depth"), seg_classes=4, width=0.25, decoder_width=32, distillation=1.0
+        ("rgb", "depth"), specs_for(segmentation=4), width=0.25, decoder_width=32, distillation=1.0
     ).train()
-    plain = Any2Seg(("rgb", "depth"), seg_classes=4, width=0.25, decoder_width=32)
+    plain = Any2Seg(("rgb", "depth"), specs_for(segmentation=4), width=0.25, decoder_width=32)
     assert count_parameters(model) == count_parameters(plain)
     assert model.teacher is not None and not model.teacher.training
     images = {"rgb": torch.randn(2, 3, 64, 64), "depth": torch.randn(2, 2, 64, 64)}
     labels = torch.zeros(2, 64, 64, dtype=torch.long)
     labels[:, 32:], labels[:, :, 32:] = 1, 2
-    losses = model.losses(model(images), labels)
+    losses = model.losses(model(images), {"segmentation": labels})
     assert set(losses) == {"distill_within", "distill_between"}
     sum(losses.values()).backward()  # type: ignore[union-attr]
     assert all(p.grad is None for p in model.teacher.parameters())
@@ -196,7 +201,7 @@ def test_distillation_brings_the_class_correlations_to_the_given_embeddings(
     np.save(tmp_path / "words.npy", table)
     model = Any2Seg(
         ("rgb", "depth"),
-        seg_classes=4,
+        specs_for(segmentation=4),
         width=0.25,
         distillation=1.0,
         class_embeddings=str(tmp_path / "words.npy"),
@@ -207,7 +212,7 @@ def test_distillation_brings_the_class_correlations_to_the_given_embeddings(
     optimizer = torch.optim.Adam(model.encoders.parameters(), 1e-3)
     seen = []
     for _ in range(12):
-        loss = sum(model.losses(model(images), labels).values())
+        loss = sum(model.losses(model(images), {"segmentation": labels}).values())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[union-attr]
         optimizer.step()

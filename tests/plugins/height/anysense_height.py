@@ -114,9 +114,10 @@ HEIGHT = Task(
 def training() -> Any:
     """The half that needs PyTorch, which only those who train import."""
     import torch
-    from perception.training.tasks.task import TrainingTask, stacked
     from torch import nn
     from torch.nn import functional
+
+    from perception.training.tasks.task import TrainingTask, stacked
 
     class Head(nn.Module):
         """Shares of `max_m` from the map at stride 4."""

@@ -12,14 +12,14 @@ import torch
 from perception.data.base import Boxes
 from perception.errors import ConfigError
 from perception.models.anyfuse import AnyFuse
-from perception.models.interface import ModelOutput
+from perception.models.heads import specs_for
 from perception.training.checkpoint import load_checkpoint
 from perception.training.config import LossSpec, MethodSpec, TrainConfig
 from perception.training.dataset import Batch
 from perception.training.loop import Trainer
 from perception.training.methods import build_method
 from perception.training.methods.agm import AdaptiveGradientModulation
-from perception.training.methods.distill import Distillation, detection_distance
+from perception.training.methods.distill import Distillation
 from perception.training.methods.fuller import GradientCalibration
 from perception.training.methods.gradients import (
     gradient_norm,
@@ -27,12 +27,14 @@ from perception.training.methods.gradients import (
     scale_encoder_gradients,
 )
 from perception.training.objectives import loss_terms
+from perception.training.tasks.boxes2d import detection_distance
 
 
 def _model(**options: object) -> AnyFuse:
     torch.manual_seed(0)
-    fields = {"seg_classes": 3, "det_classes": 2, "width": 0.25, "decoder_width": 32}
-    return AnyFuse(("rgb", "thermal"), **{**fields, **options}).train()  # type: ignore[arg-type]
+    fields = {"width": 0.25, "decoder_width": 32}
+    tasks = specs_for(segmentation=3, boxes2d=2)
+    return AnyFuse(("rgb", "thermal"), tasks, **{**fields, **options}).train()  # type: ignore[arg-type]
 
 
 def _batch() -> Batch:
@@ -43,12 +45,12 @@ def _batch() -> Batch:
     }
     labels = torch.randint(0, 3, (2, 64, 64), generator=generator)
     boxes = [Boxes.of(np.array([[8, 8, 40, 40]]), np.array([i])) for i in range(2)]
-    return Batch(inputs, labels, boxes)
+    return Batch(inputs, {"segmentation": labels, "boxes2d": boxes})
 
 
 def _step(method, model, batch: Batch):  # type: ignore[no-untyped-def]
     output = model(batch.inputs)
-    terms = loss_terms(model, output, batch, LossSpec(), None)
+    terms = loss_terms(model, output, batch, LossSpec(), {})
     model.zero_grad()
     return method.backward(terms, dict(batch.inputs), output, batch), terms
 
@@ -92,11 +94,13 @@ def test_agm_responses_are_shapley_values() -> None:
     seen = {}
     method._task_loss = lambda output, _: seen.setdefault(len(seen), output) and 0.0  # type: ignore[method-assign,assignment,func-returns-value]
     method.responses(batch.inputs, batch)
-    both = model(batch.inputs).seg_logits
-    rgb, thermal = (model({m: batch.inputs[m]}).seg_logits for m in ("rgb", "thermal"))
-    assert torch.allclose(seen[0].seg_logits, (rgb + both - thermal) / 2, atol=1e-5)
-    assert torch.allclose(seen[1].seg_logits, (thermal + both - rgb) / 2, atol=1e-5)
-    assert torch.allclose(seen[0].seg_logits + seen[1].seg_logits, both, atol=1e-5)
+    both = model(batch.inputs).values["segmentation"]
+    rgb, thermal = (model({m: batch.inputs[m]}).values["segmentation"] for m in ("rgb", "thermal"))
+    assert torch.allclose(seen[0].values["segmentation"], (rgb + both - thermal) / 2, atol=1e-5)
+    assert torch.allclose(seen[1].values["segmentation"], (thermal + both - rgb) / 2, atol=1e-5)
+    assert torch.allclose(
+        seen[0].values["segmentation"] + seen[1].values["segmentation"], both, atol=1e-5
+    )
 
 
 def test_agm_step_scales_only_encoders_and_logs_competition() -> None:
@@ -130,8 +134,8 @@ def test_fuller_equalizes_task_and_branch_gradients() -> None:
 
     def norms() -> list[float]:
         output = model(batch.inputs)
-        terms = loss_terms(model, output, batch, LossSpec(detection=3.0), None)
-        weights = {t: method.state.get(f"weight_{t}") for t in ("segmentation", "detection")}
+        terms = loss_terms(model, output, batch, LossSpec(detection=3.0), {})
+        weights = {t: method.state.get(f"weight_{t}") for t in ("segmentation", "boxes2d")}
         assert all(w is not None for w in weights.values())
         found = []
         for task in weights:
@@ -141,7 +145,7 @@ def test_fuller_equalizes_task_and_branch_gradients() -> None:
 
     with kept_statistics(model):
         output = model(batch.inputs)
-        terms = loss_terms(model, output, batch, LossSpec(detection=3.0), None)
+        terms = loss_terms(model, output, batch, LossSpec(detection=3.0), {})
         model.zero_grad()
         torch.manual_seed(0)
         method.backward(terms, dict(batch.inputs), output, batch)
@@ -149,7 +153,7 @@ def test_fuller_equalizes_task_and_branch_gradients() -> None:
     raw = norms()
     weighted = [
         n * diagnostics[f"fuller/weight_{t}"]
-        for n, t in zip(raw, ("segmentation", "detection"), strict=True)
+        for n, t in zip(raw, ("segmentation", "boxes2d"), strict=True)
     ]
     assert raw[1] / raw[0] > 2
     assert weighted[1] / weighted[0] == pytest.approx(1.0, rel=0.01)
@@ -186,12 +190,12 @@ def test_teachers_share_pixels_by_the_truth() -> None:
 
 def test_detection_distance_is_least_where_the_student_equals_the_teacher() -> None:
     torch.manual_seed(0)
-    teacher = ModelOutput(detections={8: (torch.randn(1, 2, 4, 4), torch.rand(1, 4, 4, 4))})
+    teacher = {8: (torch.randn(1, 2, 4, 4), torch.rand(1, 4, 4, 4))}
     same = detection_distance(teacher, teacher)
-    moved = ModelOutput(detections={s: (c + 2, b + 1) for s, (c, b) in teacher.detections.items()})
+    moved = {s: (c + 2, b + 1) for s, (c, b) in teacher.items()}
     assert same < 1e-6 < detection_distance(moved, teacher)
     with pytest.raises(ConfigError, match="different strides"):
-        detection_distance(ModelOutput(detections={4: teacher.detections[8]}), teacher)
+        detection_distance({4: teacher[8]}, teacher)
 
 
 def _config(simulated: Path, **changes: object) -> TrainConfig:
@@ -221,7 +225,7 @@ def test_methods_train_log_and_resume(method: str, simulated: Path, tmp_path: Pa
     straight = Trainer(config, tmp_path / "a")
     straight.shorten(4, 1)
     straight.fit()
-    column = {"agm": "agm/factor_rgb", "fuller": "fuller/weight_detection"}[method]
+    column = {"agm": "agm/factor_rgb", "fuller": "fuller/weight_boxes2d"}[method]
     assert all(np.isfinite(row[column]) for row in straight.log)
     first = Trainer(_config(simulated, method={"name": method}, epochs=1), tmp_path / "b")
     first.shorten(4, 1)
@@ -260,7 +264,7 @@ def test_a_thermal_student_learns_from_two_teachers(simulated: Path, tmp_path: P
     before = load_checkpoint(tmp_path / "both").ema["trunk.segmentation.classify.weight"]
     teacher = student.method.teachers["both"]  # type: ignore[attr-defined]
     lessons = set()
-    teacher.register_forward_hook(lambda *a: lessons.add(a[2].seg_logits.dtype))
+    teacher.register_forward_hook(lambda *a: lessons.add(a[2].values["segmentation"].dtype))
     student.fit()
     assert lessons == {torch.float32}
     assert torch.equal(teacher.state_dict()["trunk.segmentation.classify.weight"], before)
