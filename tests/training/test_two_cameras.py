@@ -340,9 +340,12 @@ def test_items_hold_the_inputs_by_name(record: Record, configure: Configure) -> 
     config = configure(root, preprocess={"right": CAMERA, "left": CAMERA})
     data = FusionDataset(open_recording("folder", root), config.preprocess, ROUGH, 0)
     data.phase = config.phase(0)
-    inputs, labels, _ = data[0]
+    inputs, truths = data[0]
     assert tuple(inputs) == data.modalities(0) == ("right", "left")
-    assert {x.shape for x in inputs.values()} == {(3, 64, 96)} and labels.shape == (64, 96)
+    assert {x.shape for x in inputs.values()} == {(3, 64, 96)} and truths["segmentation"].shape == (
+        64,
+        96,
+    )
 
 
 @pytest.mark.parametrize("broken", [None, [], {}, {"modalities": 3}, {"modalities": [[]]}])

@@ -108,7 +108,7 @@ def test_without_its_sensor_the_last_state_is_what_the_first_step_left() -> None
 @torch.no_grad()
 def test_concatenation_has_nothing_but_the_last_answer_to_learn_from(bench: ModuleType) -> None:
     torch.manual_seed(0)
-    model: FusionModel = bench.ParallelFusion(SENSORS, 2).train()
+    model: FusionModel = bench.ParallelFusion(SENSORS, specs_for(segmentation=2)).train()
     output = model(_images(), _present(DAY))
     assert model.losses(output, DAY.long()[:, None, None].expand(-1, 32, 32)) == {}
 
