@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from perception.frame import Sample
+from perception.frame import KINDS, Sample
 from perception.geometry.measured import PixelPoints
 from perception.sensors.registry import kind_of
 from perception.tasks.task import TaskContext
 
-SPATIAL = ("lidar", "depth")
-"""Kinds whose points are taken before those of others."""
-
 
 def spatial_sensor(ctx: TaskContext) -> str | None:
-    """The sensor whose points are taken: the first that has the calibration; None for none."""
-    found = [(s.kind, name) for name, s in ctx.samples.items() if _measures(s)]
-    ordered = [name for kind in SPATIAL for own, name in found if own == kind]
-    return next(iter([*ordered, *(name for _, name in found)]), None)
+    """The sensor whose points are taken: of those that have the calibration the first of our kinds that
+    measures points, else the first of ours that gives pictures, else the first; None for none.
+    """
+    found = [name for name, sample in ctx.samples.items() if _measures(sample)]
+
+    def rank(name: str) -> tuple[bool, bool]:
+        kind = ctx.samples[name].kind
+        return kind not in KINDS, kind_of(kind).has_picture and kind in KINDS
+
+    return min(found, key=rank, default=None)
 
 
 def _measures(sample: Sample) -> bool:
