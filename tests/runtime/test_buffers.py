@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import shutil
-import subprocess
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -212,21 +209,6 @@ def test_without_a_driver_its_calls_are_an_error_in_one_line() -> None:
             cuda_driver_calls.wait(0)
         with pytest.raises(BackendMissingError, match="CUDA memory"):
             cuda_memory(0)
-
-
-@pytest.fixture
-def fake_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """A driver of the tests' own in the place of NVIDIA's, which runs nowhere without a GPU."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    library = tmp_path / "libcuda.so"
-    source = Path(__file__).parent / "fake_cuda.c"
-    command = [compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source]
-    subprocess.run(command, check=True, timeout=60)
-    driver = ctypes.CDLL(str(library))
-    monkeypatch.setattr(cuda_driver_calls, "driver_library", lambda: driver)
-    return driver
 
 
 def _driver_memory():  # type: ignore[no-untyped-def]
