@@ -191,7 +191,7 @@ def test_without_the_setting_nothing_is_made(tiny_bundle: Path, on_device, monke
 
 def test_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert features() == CudaFeatures()
+    assert features() == CudaFeatures(bind=True, graphs=True, bytes=True, labels=True)
     monkeypatch.setenv(VARIABLE, " bind, graphs,")
     assert features() == CudaFeatures(bind=True, graphs=True, bytes=False, labels=False)
     monkeypatch.setenv(VARIABLE, "warp")

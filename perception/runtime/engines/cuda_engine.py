@@ -39,6 +39,7 @@ class Slot:
         address: where that begins.
         done: behind the last work that used the slot.
         bound: what an engine has prepared for the slot's addresses.
+        loaded: how often its graph had been loaded anew by then.
         graph: what the network queues for them, once recorded.
         runs: how often it was used.
     """
@@ -48,6 +49,7 @@ class Slot:
     address: int
     done: Event
     bound: Any = None
+    loaded: int = 0
     graph: Graph | None = None
     runs: int = 0
 
@@ -82,6 +84,7 @@ class CudaEngine(Engine):
     takes_device = True
 
     _own_graphs = True  # False where the backend records graphs by itself, or cannot be recorded
+    _loaded = 0
 
     @property
     def links(self) -> bool:
@@ -107,13 +110,16 @@ class CudaEngine(Engine):
     def _enqueue(self, slot: Slot) -> None:
         """Queue the network for a slot's addresses on `self._handle`."""
 
+    def _load_anew(self) -> None:
+        """Load the graph again, where a run that failed has spoilt it."""
+
     def _make_slot(self) -> Slot:
         size = self._layout.size
         device, address = self._memory.allocate(size)
         slot = Slot(self._memory.pinned(size), device, address, Event())
         # Inputs that are ignored are never written: they shall hold numbers all the same.
         driver.clear(address, size, self._handle)
-        slot.bound = self._bind(slot)
+        slot.bound, slot.loaded = self._bind(slot), self._loaded
         return slot
 
     def _addresses(self, slot: Slot) -> Iterator[tuple[str, int]]:
@@ -198,6 +204,9 @@ class CudaEngine(Engine):
         slot.runs += 1
 
     def _execute(self, slot: Slot) -> None:
+        if slot.loaded != self._loaded:  # what was recorded used memory that is gone
+            slot.graph = None
+            slot.bound, slot.loaded = self._bind(slot), self._loaded
         if self._own_graphs and slot.graph is None and slot.runs >= RECORDED_AT:
             try:
                 slot.graph = Graph(self._handle, lambda: self._enqueue(slot))
@@ -212,9 +221,14 @@ class CudaEngine(Engine):
             self._enqueue(slot)
 
     def _enqueue_after_failure(self, slot: Slot) -> None:
-        # CUDA's runtime keeps the error of the recording, and tells the next calls, once each.
+        # CUDA's runtime keeps the error of the recording and tells the next calls, once each; and a session
+        # in which a run failed in the middle may have kept numbers that mean nothing.
+        driver.wait(self._handle)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
+                self._load_anew()
+                self._loaded += 1
+                slot.bound, slot.loaded = self._bind(slot), self._loaded
                 self._enqueue(slot)
                 return
             except Exception:

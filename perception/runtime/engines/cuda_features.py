@@ -21,10 +21,10 @@ class CudaFeatures:
         labels: labels and their confidence are computed there, and only these are copied.
     """
 
-    bind: bool = False
-    graphs: bool = False
-    bytes: bool = False
-    labels: bool = False
+    bind: bool = True
+    graphs: bool = True
+    bytes: bool = True
+    labels: bool = True
 
 
 def features() -> CudaFeatures:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import onnxruntime as ort
 from perception.errors import EngineError
 from perception.runtime.bundle import GraphSource
 from perception.runtime.engines.backend import Backend, Graph
-from perception.runtime.engines.base import Engine
+from perception.runtime.engines.base import BackendMissingError, Engine
 from perception.runtime.engines.cuda_engine import CudaEngine, Slot
 from perception.runtime.engines.cuda_features import features
 from perception.runtime.engines.onnxruntime import (
@@ -22,6 +24,8 @@ from perception.runtime.engines.onnxruntime import (
     tensors_of,
 )
 from perception.runtime.onnx_file import describe
+
+_LOG = logging.getLogger("anysense.engines")
 
 
 class BoundOnnxRuntimeEngine(CudaEngine):
@@ -40,15 +44,20 @@ class BoundOnnxRuntimeEngine(CudaEngine):
 
     def __init__(self, graph: Path | GraphSource, threads: int | None, number: int = 0) -> None:
         source = GraphSource.of(graph)
-        self._start(source.read_bytes(), str(source), source, threads, number)
+        self._start(source.read_bytes, str(source), source, threads, number)
 
     def companion(self, content: bytes, name: str) -> Engine:
         other = BoundOnnxRuntimeEngine.__new__(BoundOnnxRuntimeEngine)
-        other._start(content, name, self._source, self._threads, self._device)
+        other._start(lambda: content, name, self._source, self._threads, self._device)
         return other
 
     def _start(
-        self, content: bytes, where: str, source: GraphSource, threads: int | None, number: int
+        self,
+        read: Callable[[], bytes],
+        where: str,
+        source: GraphSource,
+        threads: int | None,
+        number: int,
     ) -> None:
         self.backend = "onnxruntime-cuda"
         self._source, self._threads = source, threads
@@ -57,9 +66,9 @@ class BoundOnnxRuntimeEngine(CudaEngine):
         self._open(number)
         told = provider_options("CUDAExecutionProvider", source, number)
         told["user_compute_stream"] = str(self._handle)
-        self._session = open_session(
-            content, where, "cuda", threads, {"CUDAExecutionProvider": told}
-        )
+        options = {"CUDAExecutionProvider": told}
+        self._open_session = lambda: open_session(read(), where, "cuda", threads, options)
+        self._session = self._open_session()
         self.inputs, self.outputs = tensors_of(self._session)
         shapes = {}
         for spec in (*self.inputs, *self.outputs):
@@ -81,6 +90,9 @@ class BoundOnnxRuntimeEngine(CudaEngine):
             bind(name, "cuda", self._device, place.dtype, place.shape, address)
         return binding
 
+    def _load_anew(self) -> None:
+        self._session = self._open_session()
+
     def _enqueue(self, slot: Slot) -> None:
         self._session.run_with_iobinding(slot.bound, self._run_options)
 
@@ -94,7 +106,12 @@ def _fixed(source: GraphSource) -> bool:
 
 def _load(graph: Graph, threads: int | None, number: int) -> Engine:
     if features().bind and _fixed(GraphSource.of(graph)):
-        return BoundOnnxRuntimeEngine(graph, threads, number)
+        try:
+            return BoundOnnxRuntimeEngine(graph, threads, number)
+        except BackendMissingError:
+            raise
+        except EngineError as error:  # an ONNX Runtime that cannot be told our stream, for one
+            _LOG.info("%s; loading it without our memory", error)
     return OnnxRuntimeEngine(graph, "cuda", threads, number)
 
 
