@@ -91,6 +91,9 @@ def make_recording(
     if frames < 1 or min(size) < 32:
         raise ConfigError("needs at least one frame, and images of 32 pixels a side")
     kinds = named_sensors(sensors or KINDS, "")
+    if others := [name for name, k in kinds.items() if k not in KINDS]:
+        what = f"{others[0]} is a {kinds[others[0]]}, which is not simulated"
+        raise ConfigError(what, where="sensors", hint=", ".join(KINDS))
     cameras = {name: k for name, k in kinds.items() if k != "lidar"}
     labels_of = labels_of or first_reference(cameras)
     if labels_of not in cameras:

@@ -144,3 +144,10 @@ def test_view(
     wanted = draw_sample(recording.frame(2)["bumper"])
     assert np.array_equal(shown["/sensors/bumper"][2], wanted) and wanted.any()
     assert len(shown["/overlay"]) == 4
+
+
+def test_it_is_not_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "make-sim", "--out", str(tmp_path / "o"), "--sensors", "front=rgb,nose=laser"]
+    assert main(words) == 2
+    assert "nose is a laser, which is not simulated" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "o").exists()

@@ -10,6 +10,9 @@ import numpy as np
 from rclpy.serialization import serialize_message
 
 from anysense_ros.conversions import byte_array
+from perception.adapters.messages import COMPRESSED
+from perception.errors import ConfigError
+from perception.sensors.registry import kind_of
 
 
 class RosCodec:
@@ -29,10 +32,30 @@ def message_class(type_name: str) -> Any:
     """The generated class of a type such as `sensor_msgs/msg/Image`.
 
     Raises:
-        ImportError, AttributeError: this installation has none.
+        ConfigError: this installation has none.
     """
     package, _, name = type_name.replace("/msg/", "/").partition("/")
-    return getattr(import_module(f"{package}.msg"), name)
+    try:
+        return getattr(import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        hint = f"install {package} and source its workspace"
+        raise ConfigError(f"this ROS has no type {type_name}", hint=hint) from error
+
+
+def input_form(sensor: str, kind: str, transport: str = "raw") -> tuple[Any, str]:
+    """The class of a sensor's messages, and what their topic ends with.
+
+    Raises:
+        ConfigError: its kind is not read from messages, or this ROS lacks their type.
+    """
+    types = kind_of(kind).ros_types
+    if not types:
+        raise ConfigError(f"no {kind} is read from messages", where=sensor)
+    compressed = transport == "compressed" and COMPRESSED in types
+    try:
+        return message_class(COMPRESSED if compressed else types[0]), "/compressed" * compressed
+    except ConfigError as error:
+        raise ConfigError(error.message, where=sensor, hint=error.hint) from error
 
 
 def _field(value: Any) -> Any:

@@ -19,7 +19,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from anysense_ros import processes
-from anysense_ros.codec import message_class
+from anysense_ros.codec import input_form
 from anysense_ros.diagnostics import OK, Diagnostics
 from anysense_ros.faults import (
     ONE_OF_A_KIND,
@@ -32,7 +32,6 @@ from anysense_ros.faults import (
 from perception.corruptions import FaultSchedule
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS
-from perception.sensors.registry import kind_of
 
 
 class FaultInjector(Node):  # type: ignore[misc]
@@ -71,7 +70,7 @@ class FaultInjector(Node):  # type: ignore[misc]
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         best = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         for name, kind in kinds.items():
-            form = message_class(kind_of(kind).ros_types[0])
+            form, _ = input_form(name, kind)
             publisher = self.create_publisher(form, f"~/output/{name}", qos)
             self._sends[name] = partial(self._send, name, publisher)
             callback = partial(self._on_message, name, self._sends[name])

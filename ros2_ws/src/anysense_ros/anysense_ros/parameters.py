@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
@@ -19,6 +20,7 @@ from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
 from perception.runtime.settings import StreamSettings
 from perception.runtime.wiring import match_inputs
+from perception.sensors.kind import SensorKind
 from perception.sensors.names import OURS, is_kind, kinds
 from perception.sensors.registry import kind_of
 
@@ -61,7 +63,7 @@ class Spec:
 _MS = 60_000.0
 
 WHICH = (
-    Spec("inputs", ["rgb"], "the sensors that this robot has, one of a kind", read_only=True),
+    Spec("inputs", [OURS[0]], "the sensors that this robot has, one of a kind", read_only=True),
     Spec("sensors", [""], "the same by names of their own, instead of inputs", read_only=True),
 )
 
@@ -98,13 +100,22 @@ COMMON = (
 )
 
 
+def usable_kinds() -> tuple[SensorKind, ...]:
+    """All kinds of sensors but those of other distributions that cannot be used."""
+    found = []
+    for name in kinds():
+        with suppress(AnySenseError, ImportError):
+            found.append(kind_of(name))
+    return tuple(found)
+
+
 def sensor_specs(name: str, kind: str) -> tuple[Spec, ...]:
     """The parameters of one sensor; of an unknown kind (empty): those of all kinds."""
     timing = SensorTiming()
     ms = 1e-6
     text = "the bundle's input that it is; '' = of its name, else the only one of its kind"
     known = kinds()
-    records = [kind_of(own) for own in ([kind] if is_kind(kind) else OURS)]
+    records = (kind_of(kind),) if is_kind(kind) else usable_kinds()
     units = tuple(dict.fromkeys(unit for record in records for unit in record.units))
     unit = Spec(f"{name}.unit", "auto", "what 16 bit values are", choices=units)
     least = Spec(f"{name}.least_range_m", 0.01, "nearer than this is no return", 0.0, 1000.0)
@@ -222,14 +233,12 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
     """
     names = sensors_of(values["inputs"], values["sensors"])
     own = {n: n if is_kind(n) else values[f"{n}.kind"] for n in names}
-    for name, spec in specs_for(own).items():
-        if spec.choices and values[name] not in spec.choices:
-            choices = ", ".join(filter(None, spec.choices))
-            raise ConfigError(f"'{values[name]}' is unknown", where=name, hint=choices)
+    _refuse_other_choices(values, own)
     inputs = _inputs(values, own, manifest) if manifest is not None else {}
     if manifest is not None:
         own = {n: manifest.inputs[inputs[n]].kind for n in names}
     _refuse_other_kinds(values, own)
+    _refuse_other_choices(values, own)
     timing = {
         m: SensorTiming(
             *(round(values[f"{m}.{n}_ms"] * 1e6) for n in ("offset", "window", "timeout")),
@@ -247,6 +256,13 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
     policy.check(names)
     health = HealthConfig(**{f.name: values[f"health.{f.name}"] for f in fields(HealthConfig)})
     return Settings(dict(values), own, inputs, timing, policy, health)
+
+
+def _refuse_other_choices(values: Mapping[str, Any], sensors: Mapping[str, str]) -> None:
+    for name, spec in specs_for(sensors).items():
+        if spec.choices and values[name] not in spec.choices:
+            choices = ", ".join(filter(None, spec.choices))
+            raise ConfigError(f"'{values[name]}' is unknown", where=name, hint=choices)
 
 
 def _inputs(
@@ -310,7 +326,7 @@ def _refuse_unknown(given: Collection[str], sensors: Mapping[str, str]) -> None:
 
     Parameters of kinds that are not among the inputs are known: one file may serve several robots.
     """
-    known = specs_for({**{kind: kind for kind in OURS}, **sensors})
+    known = specs_for({**{own.name: own.name for own in usable_kinds()}, **sensors})
     for name in given:
         if name in known or name in _ROS_OWN or name.startswith("qos_overrides."):
             continue

@@ -26,13 +26,12 @@ from tf2_msgs.msg import TFMessage
 from anysense_ros import parameters, processes
 from anysense_ros.calibration import Calibration
 from anysense_ros.clocks import ForwardClock
-from anysense_ros.codec import message_class
+from anysense_ros.codec import input_form
 from anysense_ros.conversions import to_sample
 from anysense_ros.diagnostics import ERROR, WARN
 from anysense_ros.publishing import Outputs
 from anysense_ros.reporting import Reporter
-from perception.adapters.messages import COMPRESSED
-from perception.errors import AnySenseError, ConfigError, InputError
+from perception.errors import AnySenseError, InputError
 from perception.frame import LEAST_RANGE_M, Sample
 from perception.plugins import blamed
 from perception.runtime.bundle import Bundle, find_bundle
@@ -42,7 +41,6 @@ from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import EngineEvent, Result, SensorReport
 from perception.runtime.stream import Listener, Moment, Stream
 from perception.sensors.names import has_picture
-from perception.sensors.registry import kind_of
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -70,6 +68,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         self._loader: threading.Thread | None = None
         self._calibration: Calibration | None = None
         self._subscriptions_made: list[Any] = []
+        self._forms: dict[str, tuple[Any, str]] = {}
         self._tf_static: Any = None
         self._tf: Any = None
         self._loading = "not configured"
@@ -90,6 +89,10 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         try:
             bundle = Bundle.open(find_bundle(self.settings["bundle"]))
             self.settings = parameters.check(parameters.current(self), bundle.manifest)
+            self._forms = {
+                name: input_form(name, kind, self.settings[f"{name}.transport"])
+                for name, kind in self.settings.kinds.items()
+            }
             calibration = Calibration(
                 self.settings["extrinsics"],
                 self.settings["reference_frame"],
@@ -251,10 +254,10 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             reliability=ReliabilityPolicy[s["qos.reliability"].upper()],
             durability=DurabilityPolicy[s["qos.durability"].upper()],
         )
-        for name, kind in s.kinds.items():
-            form, topic = _input_topic(name, kind, s[f"{name}.transport"])
+        for name, (form, suffix) in self._forms.items():
+            topic = f"~/input/{name}{suffix}"
             self._listen(form, topic, partial(self._on_message, name), qos, name)
-            if has_picture(kind):
+            if has_picture(s.kinds[name]):
                 on_info = partial(self._on_camera, name)
                 topic = f"~/input/{name}/camera_info"
                 best = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -434,23 +437,6 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             logger.warning(line)
         else:
             logger.info(line)
-
-
-def _input_topic(name: str, kind: str, transport: str) -> tuple[Any, str]:
-    """The type and topic of a sensor's messages.
-
-    Raises:
-        ConfigError: its kind is not read from messages, or this ROS lacks their type.
-    """
-    types = kind_of(kind).ros_types
-    if not types:
-        raise ConfigError(f"{kind} is not read from messages", where=name)
-    compressed = transport == "compressed" and COMPRESSED in types
-    form = COMPRESSED if compressed else types[0]
-    try:
-        return message_class(form), f"~/input/{name}{'/compressed' * compressed}"
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"this ROS has no {form}", where=name) from error
 
 
 def main(args: list[str] | None = None) -> int:

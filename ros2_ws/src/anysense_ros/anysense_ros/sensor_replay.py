@@ -104,7 +104,7 @@ class SensorReplay(Node):  # type: ignore[misc]
         if topic not in self._publishers_by_topic:
             try:
                 kind = message_class(message.type)
-            except (ImportError, AttributeError):
+            except ConfigError:
                 self._unknown.add(topic)
                 self.get_logger().warning(f"{topic}: no type {message.type} here, left out")
                 return None
