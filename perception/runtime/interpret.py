@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from perception.errors import EngineError
+from perception.plugins import PluginError
 from perception.runtime.engines.base import Tensor
 from perception.runtime.graph_check import expected_outputs, fits
 from perception.runtime.manifest import BundleManifest
@@ -29,6 +30,7 @@ def interpret(
     manifest: BundleManifest,
     outputs: Mapping[str, Tensor],
     wanted: Collection[str],
+    problem: Callable[[PluginError], None] | None = None,
     **about: Any,
 ) -> dict[str, Any]:
     """Values by task from outputs that `check_outputs` let pass.
@@ -37,6 +39,7 @@ def interpret(
         manifest: the bundle's.
         outputs: the fuser's, by name.
         wanted: parts of tasks; the others are computed only where these are made of them.
+        problem: told of a plug-in's task that fails, which then has no value; None: it raises.
         about: the fields of `TaskContext` that are the same for all tasks.
     """
     specs, grid = manifest.tasks.every, manifest.inputs.grid
@@ -45,7 +48,13 @@ def interpret(
         task, spec = TASKS[name], specs[name]
         form = task.form(spec, (grid.height, grid.width), outputs)
         ctx = TaskContext(spec=spec, values=values, parts=parts, **about)
-        value = task.decode({output: outputs[output] for output in form}, ctx)
+        try:
+            value = task.decode({output: outputs[output] for output in form}, ctx)
+        except PluginError as error:
+            if problem is None:
+                raise
+            problem(error)
+            continue
         if value is not None:
             values[name] = value
     return values

@@ -47,6 +47,8 @@ class Pipeline:
         min_score: least score of a box; None for what the bundle says.  Average precision wants a
             lower one than a display.
         points_stride: where points are made of a depth image, every such row and column is taken.
+        on_problem: told of a plug-in's task that fails, which is then left out of the result; None: it
+            raises.  A stream takes it.
         clock: the time that samples without a stamp get, in nanoseconds; the system's.
     """
 
@@ -76,6 +78,7 @@ class Pipeline:
         self.wanted = parts_of(self.manifest.tasks.every, lambda task: not task.on_request)
         self.min_score = min_score
         self.points_stride = 2
+        self.on_problem: Callable[[PluginError], None] | None = None
         self._trust_plans, self._tf32 = trust_plans, tf32
         self.clock: Callable[[], int] = time.time_ns
         self.counters: Counter[str] = Counter()
@@ -414,6 +417,7 @@ class Pipeline:
             self.manifest,
             outputs,
             self.wanted,
+            self.on_problem,
             reference=about.reference,
             grids={s: encoded[s].grid for s in used},
             samples={s: sample for s in used if (sample := about.samples.get(s)) is not None},

@@ -292,6 +292,7 @@ class Stream:
             before.close()
         pipeline.reset()
         pipeline.on_event(self._event)
+        pipeline.on_problem = self._complain
         self._recovery.error = ""
         self._recovery.worked()
         self.core = core

@@ -25,6 +25,8 @@ def forms(spec: FreeSpaceSpec, grid: tuple[int, int]) -> tuple[dict[str, Any], .
 
 def decode(tensors: dict[str, np.ndarray], ctx: TaskContext) -> np.ndarray:
     """(W,) float32 share of each column, in the source's pixels."""
+    if ctx.spec.gain < 0:
+        raise ValueError("there is no gain below 0")
     share = tensors.get("free_share")
     if share is None:
         share = 1 / (1 + np.exp(-tensors["free_logits"]))

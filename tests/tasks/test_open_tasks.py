@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,14 @@ from perception.data.folder import FolderWriter, folder_info
 from perception.errors import BundleError, EngineError
 from perception.evaluation.evaluate import Scorer, evaluate_subsets
 from perception.frame import Sample
+from perception.plugins import PluginError
 from perception.runtime.bundle import Bundle
+from perception.runtime.collector import SensorTiming
 from perception.runtime.graph_check import expected_outputs
 from perception.runtime.interpret import check_outputs
 from perception.runtime.pipeline import Pipeline
+from perception.runtime.result import Result
+from perception.runtime.stream import Listener, Stream, StreamSettings
 from perception.tasks.registry import TASKS
 from perception.viz.overlay import draw_result
 
@@ -223,3 +228,33 @@ def test_commands_know_it(tmp_path: Path, drive: Path, capsys: pytest.CaptureFix
     assert main(["demo", "--data", data, "--bundle", str(path), "--out", str(out)]) == 0
     assert "free_agreement" not in (out / "frames.csv").read_text()
     assert "pixel_accuracy" in (out / "frames.csv").read_text()
+
+
+class _Heard(Listener):
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.problems: list[Exception] = []
+
+    def result(self, result: Result) -> None:
+        self.results.append(result)
+
+    def problem(self, error: Exception) -> None:
+        self.problems.append(error)
+
+
+def test_one_that_fails_costs_a_stream_nothing_but_itself(tmp_path: Path) -> None:
+    path = _bundle(tmp_path / "b", "free_logits", gain=-1.0)
+    pipeline = Pipeline.load(path, "onnxruntime-cpu", threads=1)
+    with pytest.raises(PluginError, match="'free_space' of brings-free-space 1.0: ValueError"):
+        pipeline(_frame())
+    heard = _Heard()
+    settings = StreamSettings({name: SensorTiming() for name in pipeline.sensors})
+    with Stream(settings, pipeline=pipeline, listener=heard) as stream:
+        for sample in _frame().values():
+            stream.push(sample.sensor, sample)
+        until = time.monotonic() + 60
+        while not any(r.used for r in heard.results) and time.monotonic() < until:
+            time.sleep(0.01)
+    found = next(r for r in heard.results if r.used)
+    assert found.labels is not None and "free_space" not in found.values
+    assert "there is no gain below 0" in str(heard.problems[0])
