@@ -35,7 +35,11 @@ def chains(bundle: Bundle, backend: str, every: bool) -> Iterator[tuple[str, Cal
     for name, options in OPTIONS.items():
         if not every and name != "as it is":
             continue
-        for way in ("bound", "bound, one CUDA graph of all"):
+        for way in (
+            ("bound", "bound, one CUDA graph of all")
+            if every
+            else ("bound, one CUDA graph of all",)
+        ):
             yield f"{name}, {way}", _lazily(bundle, options, way)
 
 
