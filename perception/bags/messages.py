@@ -15,7 +15,7 @@ from perception.extras import require
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
-from perception.sensors.registry import KINDS, kind_of
+from perception.sensors.registry import kind_of, usable_kinds
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,21 @@ def typestore() -> Any:
 
 
 def _store_of(type_name: str) -> Any:
-    """The definitions, with those of the kind that this type is of, if no standard message is."""
+    """The definitions, with those of the kind that this type is of, if no standard message is.
+
+    Raises:
+        DataError: nobody defines it.
+    """
     store = typestore()
     if type_name not in store.types:
         from rosbags.typesys import get_types_from_msg
 
-        for kind in KINDS.values():
+        for kind in usable_kinds():
             for name, text in kind.ros_definitions.items() if type_name in kind.ros_types else ():
                 store.register(get_types_from_msg(text, name))
+    if type_name not in store.types:
+        hint = "a kind of sensor gives those of its own in ros_definitions"
+        raise DataError(f"message type {type_name} is not known", hint=hint)
     return store
 
 

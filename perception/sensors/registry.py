@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
 from pydantic import BaseModel
 
+from perception.errors import AnySenseError
 from perception.frame import Sample, check_name
 from perception.plugins import Registry, check_fields
 from perception.sensors.drawing import check_picture
-from perception.sensors.kind import Grid, Inspection, SensorKind, TensorSpec
+from perception.sensors.kind import Grid, Hints, Inspection, SensorKind, TensorSpec
 from perception.sensors.names import OURS
+
+_SUFFIX = re.compile(r"(\.[a-z0-9_]+)+")
+_TYPE = re.compile(r"[a-z][a-z0-9_]*/msg/[A-Z][A-Za-z0-9]*")
 
 
 def _check(name: str, thing: Any) -> None:
@@ -22,6 +29,27 @@ def _check(name: str, thing: Any) -> None:
     check_fields(thing)
     if not issubclass(thing.spec, BaseModel):
         raise TypeError(f"spec is {thing.spec.__name__}, which is no pydantic model")
+    _check_words(thing)
+
+
+def _check_words(kind: SensorKind) -> None:
+    """Refuse words of a record that nothing could fit."""
+    known = tuple(f.name for f in fields(Hints))
+    units = kind.units if kind.units[:1] in ((), ("auto",)) else ()
+    for field, given, fits, wanted in (
+        ("layout", (kind.layout,), ("image", "points").__contains__, "image or points"),
+        ("views", kind.views, ("image", "projection").__contains__, "image or projection"),
+        ("hints", kind.hints, known.__contains__, f"one of {', '.join(known)}"),
+        ("suffixes", kind.suffixes, _SUFFIX.fullmatch, "such as .npy"),
+        ("ros_types", kind.ros_types, _TYPE.fullmatch, "such as sensor_msgs/msg/Image"),
+        ("units", kind.units, units.__contains__, "auto, then what else there is"),
+        ("file_unit", (kind.file_unit,), ("", *units).__contains__, "one of units"),
+    ):
+        for word in given:
+            if not fits(word):
+                raise ValueError(f"{field}: {word!r:.40}, expected {wanted}")
+    if not kind.views:
+        raise ValueError("views: none is given")
 
 
 def _check_tensors(value: Any) -> None:
@@ -54,6 +82,15 @@ KINDS: Registry[SensorKind] = Registry(
         "inspect": Inspection,
     },
 )
+
+
+def usable_kinds() -> tuple[SensorKind, ...]:
+    """All but those of other distributions that cannot be used."""
+    found = []
+    for name in KINDS:
+        with suppress(AnySenseError, ImportError):
+            found.append(KINDS[name])
+    return tuple(found)
 
 
 def kind_of(name: str, where: str = "") -> SensorKind:

@@ -93,3 +93,12 @@ def test_a_kind_that_writes_no_messages_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(KINDS.own, "laser", replace(LASER, to_message=None))
     with pytest.raises(DataError, match="/t: no laser is written to messages"):
         sample_message("/t", Sample("laser", scan(), 1), "laser")
+
+
+def test_a_type_that_nobody_defines_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def to_message(sample: Sample, types: Any) -> Any:
+        return types.make("sonar_msgs/msg/Pong")
+
+    monkeypatch.setitem(KINDS.own, "laser", replace(LASER, to_message=to_message))
+    with pytest.raises(DataError, match=r"sonar_msgs/msg/Pong is not known.*ros_definitions"):
+        sample_message("/t", Sample("laser", scan(), 1), "laser")

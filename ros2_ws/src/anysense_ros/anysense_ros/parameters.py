@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
@@ -20,9 +19,8 @@ from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
 from perception.runtime.settings import StreamSettings
 from perception.runtime.wiring import match_inputs
-from perception.sensors.kind import SensorKind
 from perception.sensors.names import OURS, is_kind, kinds
-from perception.sensors.registry import kind_of
+from perception.sensors.registry import kind_of, usable_kinds
 
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable", "system_default")
@@ -98,15 +96,6 @@ COMMON = (
     Spec("output.points_stride", 2, "of ~/points from a depth image", 1, 32),
     Spec("diagnostics.period_s", 1.0, "of /diagnostics; changes are sent at once", 0.05, 60.0),
 )
-
-
-def usable_kinds() -> tuple[SensorKind, ...]:
-    """All kinds of sensors but those of other distributions that cannot be used."""
-    found = []
-    for name in kinds():
-        with suppress(AnySenseError, ImportError):
-            found.append(kind_of(name))
-    return tuple(found)
 
 
 def sensor_specs(name: str, kind: str) -> tuple[Spec, ...]:
