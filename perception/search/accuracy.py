@@ -36,7 +36,7 @@ def stack_inputs(data: FusionDataset, indices: Sequence[int]) -> list[Inputs]:
         ]
         batch: Inputs = {}
         for modality in data.contract.modalities:
-            stacked = torch.from_numpy(np.stack([f[modality] for f in frames]))
+            stacked = torch.from_numpy(np.stack([np.asarray(f[modality]) for f in frames]))
             batch[modality] = stacked.contiguous(memory_format=torch.channels_last)
         batches.append(batch)
     return batches

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -32,6 +32,25 @@ def on_grid(sample: Sample, input: InputSpec, **resampled: Any) -> Grid:
     """A picture on the grid of its input; see `GridMap.to_grid` for `resampled`."""
     grid = GridMap.fit(size_of_picture(sample), input.view)
     return Grid({"image": grid.to_grid(sample.data, **resampled)}, sample.unit, grid)
+
+
+class Moves(Protocol):
+    """How training moves what lies on a grid."""
+
+    def warp(self, image: NDArray[Any], nearest: bool, fill: float) -> NDArray[Any]:
+        """An array (H, W) or (H, W, C) of the grid where it is moved to, `fill` where there was nothing."""
+
+
+def warped(grid: Grid, geometry: Moves, nearest: bool = True, fill: float = 0.0) -> Grid:
+    """`SensorKind.warp` of a kind whose layers are all moved alike; by default pixels are taken as they
+    are, and nothing is 0."""
+    return Grid({n: _moved(a, geometry, nearest, fill) for n, a in grid.layers.items()}, grid.unit)
+
+
+def _moved(layer: NDArray[Any], geometry: Moves, nearest: bool, fill: float) -> NDArray[Any]:
+    if layer.dtype == np.bool_:
+        return geometry.warp(layer.view(np.uint8), True, fill) > 0
+    return geometry.warp(layer, nearest, fill)
 
 
 def check_image(sample: Sample, dtype: type[np.generic], channels: int, integers: str = "") -> None:

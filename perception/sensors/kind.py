@@ -171,7 +171,8 @@ class SensorKind:
         to_message: (sample, types) -> the inverse of `from_message`, of the first of `ros_types`; see
             `adapters.outgoing`.
         draw: (sample) -> (H, W, 3) uint8 RGB for people; by default see `sensors.drawing`.
-        warp: (grid, geometry) -> `Grid`, how training moves it.
+        warp: (grid, geometry) -> `Grid` without `own`, how training moves it by `geometry.warp(array,
+            nearest, fill)`; by default each layer's pixels as they are, and 0 where there was nothing.
         apply: (fault, sample or grid, layer, severity, rng) -> the same, spoilt; severity 1 to 5.
         faults: names of those that `apply` knows; a mapping to `Severity` says how much there is of each.
         augment: (grid, chances, rng) -> `Grid`, random corruption in training; `chances` are those of

@@ -34,7 +34,7 @@ from perception.training.checkpoint import (
     save_checkpoint,
 )
 from perception.training.config import CorruptionSpec, ResolutionPhase
-from perception.training.dataset import FusionDataset, collate
+from perception.training.dataset import FusionDataset, collate, on_device
 from perception.training.devices import training_device
 from perception.training.memory import within_memory
 from perception.training.validate import validate
@@ -247,7 +247,7 @@ class Adapter:
         chosen = [i * count // min(count, 16) for i in range(min(count, 16))]
         gaps = []
         for index in chosen:
-            inputs = {m: x.to(self.device) for m, x in collate([self.data[index]]).inputs.items()}
+            inputs = on_device(collate([self.data[index]]).inputs, self.device)
             gaps.append(domain_gap(self._probabilities(self.models, inputs)))
         return float(np.mean(gaps))
 
@@ -279,7 +279,7 @@ class Adapter:
             if len(chosen) < 2 and len(order) > 1:
                 continue  # batch statistics of one frame are no statistics
             batch = collate([self.data[int(i)] for i in chosen])
-            inputs = {m: x.to(self.device) for m, x in batch.inputs.items()}
+            inputs = on_device(batch.inputs, self.device)
             with within_memory("one step", "--batch", "a smaller one"):
                 views = self._probabilities(teachers, inputs)
                 labels = agreement_labels(views) if fusion == "agreement" else entropy_labels(views)

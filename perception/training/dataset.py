@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from perception.data.base import Recording, RecordingInfo
 from perception.errors import ConfigError, InputError
 from perception.models.heads import half_of
-from perception.preprocess.contract import CHANNELS, InputSpec, PreprocessContract
+from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.preprocess.sample import on_grid
 from perception.sensors.kind import Grid
 from perception.tasks.registry import OURS, TASKS
@@ -23,17 +23,22 @@ from perception.training.augment import OnGrid, RawSample, augment
 from perception.training.config import CorruptionSpec, ResolutionPhase
 from perception.training.tasks.task import TruthSource
 
+Array = np.ndarray[Any, Any]
+Input = Array | dict[str, Array]
+"""What a network takes of a sensor: an array (C, H, W), or arrays by name where its kind has several."""
+
 
 @dataclass
 class Batch:
     """A batch of training samples.
 
     Attributes:
-        inputs: by name, those that all samples have, (N, C, H, W) float32.
+        inputs: by name, those that all samples have, (N, C, H, W) float32; a dict of tensors by name of a
+            kind that has several.
         truths: by task, what `TrainingTask.collate` makes of the samples' truth.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     truths: dict[str, Any]
 
 
@@ -54,46 +59,44 @@ def load_raw(
     for name, spec in contract.items():
         if name in frame:
             try:
-                found = on_grid(frame[name], spec)
-                array = found.image if spec.sensor.has_picture else _stacked(found)
-                own = OnGrid(spec.kind, array, frame[name].unit)
-                spec.sensor.refuse_blind({"image": _normalized(own, spec)}, spec, name)
-                sensors[name] = own
+                grid = on_grid(frame[name], spec)
+                size = (spec.view.height, spec.view.width)
+                spec.sensor.refuse_blind(_normalized(grid, spec, size), spec, name)
+                sensors[name] = OnGrid(spec.kind, grid)
             except InputError as error:
                 unusable[name] = str(error)
     source = TruthSource(recording, index, frame, truth, contract.grid)
     truths = {task: half_of(task).read_truth(source) for task in tasks}
     known = {task: found for task, found in truths.items() if found is not None}
-    return RawSample(sensors, known, unusable, recording.info.labels_of)
+    grid = contract.grid
+    size = (grid.height, grid.width)
+    return RawSample(sensors, known, unusable, recording.info.labels_of, size)
 
 
-def _stacked(grid: Grid) -> np.ndarray[Any, Any]:
-    return np.stack([layer.astype(np.float32) for layer in grid.layers.values()], axis=-1)
-
-
-def _normalized(own: OnGrid, spec: InputSpec) -> np.ndarray[Any, Any]:
-    out = np.empty((CHANNELS[spec.kind], *own.values.shape[:2]), np.float32)
-    values: Any = np.ascontiguousarray(own.values)
-    grid = Grid({"image": values}, own.unit)
-    if own.kind == "lidar":
-        range_m, intensity, height_m, valid = np.moveaxis(values, -1, 0)
-        layers = {"range_m": range_m, "intensity": intensity, "height_m": height_m}
-        grid = Grid({**layers, "valid": valid > 0.5})
-    spec.sensor.normalize(grid, spec, {"image": out})
+def _normalized(grid: Grid, spec: InputSpec, size: tuple[int, int]) -> dict[str, Array]:
+    view = spec.view.model_copy(update={"height": size[0], "width": size[1]})
+    tensors = spec.sensor.tensors(spec.preprocess, view)
+    out = {name: np.empty(t.shape, t.dtype) for name, t in tensors.items()}
+    layers = {name: np.ascontiguousarray(layer) for name, layer in grid.layers.items()}
+    spec.sensor.normalize(Grid(layers, grid.unit), spec, out)
     return out
 
 
-def network_inputs(
-    sample: RawSample, contract: PreprocessContract
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Network inputs (C, H, W) by name, of those sensors that `sample` has."""
+def network_inputs(sample: RawSample, contract: PreprocessContract) -> dict[str, Input]:
+    """Network inputs without the batch axis by name, of those sensors that `sample` has."""
     found = sample.sensors
     return {
-        name: _normalized(found[name], spec) for name, spec in contract.items() if name in found
+        name: _alone(_normalized(found[name].grid, spec, sample.size))
+        for name, spec in contract.items()
+        if name in found
     }
 
 
-Item = tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]
+def _alone(tensors: dict[str, Array]) -> Input:
+    return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+
+
+Item = tuple[dict[str, Input], dict[str, Any]]
 """Inputs by name and truth by task of one sample."""
 
 
@@ -172,6 +175,31 @@ def tasks_of(info: RecordingInfo) -> list[str]:
 def collate(items: Sequence[Item]) -> Batch:
     """Stack samples into a `Batch` of the inputs that all of them have."""
     shared = [m for m in items[0][0] if all(m in item[0] for item in items)]
-    inputs = {m: torch.from_numpy(np.stack([item[0][m] for item in items])) for m in shared}
+    inputs = {m: _batched([item[0][m] for item in items]) for m in shared}
     tasks = items[0][1]
     return Batch(inputs, {t: half_of(t).collate([item[1][t] for item in items]) for t in tasks})
+
+
+def _batched(inputs: Sequence[Any]) -> Any:
+    first = inputs[0]
+    if isinstance(first, dict):
+        return {name: _batched([each[name] for each in inputs]) for name in first}
+    return torch.from_numpy(np.stack(inputs))
+
+
+def on_device(inputs: Mapping[str, Any], device: torch.device, **options: Any) -> dict[str, Any]:
+    """Inputs by name on a device, see `Tensor.to`; a memory format is for pictures alone."""
+    out: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Tensor):
+            pictures = value.dim() == 4
+            fitting = {k: v for k, v in options.items() if pictures or k != "memory_format"}
+            out[name] = value.to(device, **fitting)
+        else:
+            out[name] = on_device(value, device, **options)
+    return out
+
+
+def tensors_of(value: Any) -> list[Any]:
+    """The tensors, or arrays, of one input."""
+    return list(value.values()) if isinstance(value, dict) else [value]

@@ -53,7 +53,14 @@ from perception.training.checkpoint import (
 )
 from perception.training.config import TrainConfig
 from perception.training.curves import open_board, plot_curves
-from perception.training.dataset import Batch, FusionDataset, collate, network_inputs
+from perception.training.dataset import (
+    Batch,
+    FusionDataset,
+    collate,
+    network_inputs,
+    on_device,
+    tensors_of,
+)
 from perception.training.devices import training_device
 from perception.training.memory import within_memory
 from perception.training.methods import build_method
@@ -352,7 +359,7 @@ class Trainer:
     def _not_finite(self, batch: Batch, step: int) -> ConfigError:
         """Why a step's loss is not finite: what went in, or the weights."""
         for modality, values in batch.inputs.items():
-            if not torch.isfinite(values).all():
+            if not all(torch.isfinite(x).all() for x in tensors_of(values)):
                 frame = next(
                     (f for f in range(len(self.train_set)) if self._spoiled(f, modality)), -1
                 )
@@ -369,7 +376,7 @@ class Trainer:
 
     def _spoiled(self, index: int, modality: str) -> bool:
         values = network_inputs(self.train_set.raw(index), self.config.preprocess).get(modality)
-        return values is not None and not np.isfinite(values).all()
+        return values is not None and not all(np.isfinite(x).all() for x in tensors_of(values))
 
     def step(self, batch: Batch, subset: tuple[str, ...]) -> float | None:
         """One step; its loss, or None for a batch that there is nothing to learn from."""
@@ -387,10 +394,10 @@ class Trainer:
 
         None, and no gradients, for a batch that there is nothing to learn from.
         """
-        inputs: dict[str, Tensor] = {
-            m: batch.inputs[m].to(self.device, memory_format=torch.channels_last, non_blocking=True)
-            for m in subset
-        }
+        chosen = {m: batch.inputs[m] for m in subset}
+        inputs = on_device(
+            chosen, self.device, memory_format=torch.channels_last, non_blocking=True
+        )
         with autocast(self.device, self.config.precision):
             output = self.model(inputs)
         terms = loss_terms(self.model, output, batch, self.config.loss, self.prepared)

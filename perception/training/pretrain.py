@@ -16,7 +16,7 @@ from perception.errors import ConfigError
 from perception.models.interface import FusionModel, Pretrainable
 from perception.models.registry import MODELS
 from perception.training.config import TrainConfig
-from perception.training.dataset import Batch
+from perception.training.dataset import Batch, on_device
 from perception.training.loop import Trainer
 from perception.training.precision import autocast
 from perception.training.validate import whole_frame
@@ -55,7 +55,7 @@ class Pretrainer(Trainer):
         return bool(len(self.val_set))
 
     def learn(self, batch: Batch, subset: tuple[str, ...]) -> Tensor:
-        inputs = {m: x.to(self.device) for m, x in batch.inputs.items()}
+        inputs = on_device(batch.inputs, self.device)
         seed = int(torch.randint(2**31, ()))
         with autocast(self.device, self.config.precision):
             loss = self._error(inputs, seed)

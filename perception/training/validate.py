@@ -13,17 +13,14 @@ from perception.models.heads import half_of
 from perception.models.interface import FusionModel, ModelOutput
 from perception.tasks.spec import TaskSpec
 from perception.training.config import TrainConfig
-from perception.training.dataset import FusionDataset, network_inputs
+from perception.training.dataset import FusionDataset, collate, network_inputs, on_device
 from perception.training.precision import autocast
 
 
 def whole_frame(dataset: FusionDataset, index: int, device: torch.device) -> dict[str, Tensor]:
     """Network inputs (1, C, H, W) of a frame, unaugmented, by name."""
-    arrays = network_inputs(dataset.raw(index), dataset.contract)
-    return {
-        m: torch.from_numpy(a)[None].to(device, memory_format=torch.channels_last)
-        for m, a in arrays.items()
-    }
+    inputs = collate([(network_inputs(dataset.raw(index), dataset.contract), {})]).inputs
+    return on_device(inputs, device, memory_format=torch.channels_last)
 
 
 @torch.no_grad()

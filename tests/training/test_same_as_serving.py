@@ -112,7 +112,10 @@ def test_a_whole_view_without_corruption_is_what_serving_sees(fit: str) -> None:
     seen = 0
     for seed in range(8):
         view = augment(raw, phase, QUIET, np.random.default_rng(seed))
-        mirrored = not np.array_equal(view.sensors["lidar"].values, raw.sensors["lidar"].values)
+        mirrored = not np.array_equal(
+            view.sensors["lidar"].grid.layers["range_m"],
+            raw.sensors["lidar"].grid.layers["range_m"],
+        )
         got = network_inputs(view, rules)
         for modality in ("thermal", "lidar"):
             # rgb and depth are always changed in brightness and scale
@@ -126,7 +129,7 @@ def test_a_whole_view_without_corruption_is_what_serving_sees(fit: str) -> None:
         depth = preprocess_sample(
             frame["depth"], contract(fit, depth={"min_m": 0.01, "max_m": 1e3})["depth"]
         )["image"]
-        known = np.isfinite(view.sensors["depth"].values)
+        known = np.isfinite(view.sensors["depth"].grid.image)
         assert np.array_equal(known, depth[0, 1, :, ::-1] > 0 if mirrored else depth[0, 1] > 0)
         seen += mirrored
     assert 0 < seen < 8
@@ -193,7 +196,7 @@ def test_dead_pixels_of_thermal_do_not_grow_when_a_view_is_taken() -> None:
         for scale, least, most in ((1.0, 6, 6), (0.5, 1, 4)):
             phase = ResolutionPhase(crop=(64, 96), scale=(scale, scale))
             view = augment(raw, phase, QUIET, np.random.default_rng(seed))
-            seen = view.sensors["thermal"].values
+            seen = view.sensors["thermal"].grid.image
             rows, columns = np.nonzero(np.isfinite(seen))
             inner = seen[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
             assert least <= np.isnan(inner).sum() <= most

@@ -165,7 +165,7 @@ def test_one_geometry_moves_images_labels_and_boxes_together(simulated: Path) ->
     phase = ResolutionPhase(crop=(64, 96), scale=(1.0, 1.0))
     for seed in range(8):
         out = augment(data.raw(0), phase, quiet, np.random.default_rng(seed))
-        assert out.sensors["rgb"].values.shape == (64, 96, 3)
+        assert out.sensors["rgb"].grid.image.shape == (64, 96, 3)
         assert out.truths["segmentation"].shape == (64, 96)
         for (x0, y0, x1, y1), kind, ignore in zip(
             out.truths["boxes2d"].xyxy.round().astype(int),

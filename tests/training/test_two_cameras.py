@@ -19,6 +19,7 @@ from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS, Frame, Kind, Sample
 from perception.preprocess import GridSpec, PreprocessContract
 from perception.search.search import Search, SearchOptions
+from perception.sensors.kind import Grid
 from perception.training.adapt import Adapter, AdaptOptions
 from perception.training.augment import OnGrid, RawSample, augment
 from perception.training.building import build_from_config, describe_recording, recording_info
@@ -91,7 +92,7 @@ def _stereo_raw(**same: np.ndarray) -> RawSample:
     depth = rng.uniform(1, 5, (64, 96)).astype(np.float32)
     values = {"rgb": picture, "depth": depth}
     labels = rng.integers(0, 3, (64, 96)).astype(np.uint8)
-    sensors = {name: OnGrid(kind, values[kind]) for name, kind in kinds.items()}
+    sensors = {name: OnGrid(kind, Grid({"image": values[kind]})) for name, kind in kinds.items()}
     return RawSample(sensors, {"segmentation": labels}, labels_of="left")
 
 
@@ -100,8 +101,8 @@ def test_inputs_of_a_kind_get_corruption_and_misalignment_of_their_own() -> None
     phase = ResolutionPhase(crop=(64, 96), scale=(1.0, 1.0))
     for seed in range(5):
         out = augment(raw, phase, ROUGH, np.random.default_rng(seed)).sensors
-        assert not np.array_equal(out["left"].values, out["right"].values)
-        assert not np.array_equal(out["near"].values, out["far"].values, equal_nan=True)
+        assert not np.array_equal(out["left"].grid.image, out["right"].grid.image)
+        assert not np.array_equal(out["near"].grid.image, out["far"].grid.image, equal_nan=True)
 
 
 def test_only_the_labeled_camera_stays_where_the_labels_are() -> None:
@@ -111,7 +112,7 @@ def test_only_the_labeled_camera_stays_where_the_labels_are() -> None:
     step[:, 48:] = 200
     labels = (step[..., 0] > 0).astype(np.uint8)
     raw = RawSample(
-        {n: OnGrid("rgb", step) for n in ("left", "right")},
+        {n: OnGrid("rgb", Grid({"image": step})) for n in ("left", "right")},
         {"segmentation": labels},
         labels_of="left",
     )
@@ -122,7 +123,7 @@ def test_only_the_labeled_camera_stays_where_the_labels_are() -> None:
         out = augment(raw, phase, quiet, np.random.default_rng(seed))
         edges = {}
         for name, own in out.sensors.items():
-            row = own.values[32, 8:-8].astype(float).mean(-1)
+            row = own.grid.image[32, 8:-8].astype(float).mean(-1)
             edges[name] = int(np.argmax(np.abs(np.diff(row))))
         labels_seen = out.truths["segmentation"]
         edge = int(np.argmax(np.abs(np.diff(labels_seen[32, 8:-8].astype(float)))))

@@ -1,5 +1,9 @@
 """Depth cameras."""
 
+from functools import partial
+
+import numpy as np
+
 from perception.geometry.measured import depth_points
 from perception.sensors.depth.decode import ROS_TYPES, from_array, from_file, from_message, remarks
 from perception.sensors.depth.faults import FAULTS, apply, augment
@@ -15,6 +19,7 @@ from perception.sensors.depth.preprocess import (
     validate,
 )
 from perception.sensors.depth.recordings import SUFFIXES, inspect, judge, to_file, to_message
+from perception.sensors.images import warped
 from perception.sensors.kind import SensorKind
 
 __all__ = ["DEPTH", "DepthSpec"]
@@ -30,6 +35,7 @@ DEPTH = SensorKind(
     refuse_blind=refuse_blind,
     points=depth_points,
     draw=draw,
+    warp=partial(warped, fill=np.nan),
     apply=apply,
     faults=FAULTS,
     augment=augment,

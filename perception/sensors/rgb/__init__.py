@@ -1,6 +1,9 @@
 """Color cameras."""
 
+from functools import partial
+
 from perception.sensors.drawing import draw_picture
+from perception.sensors.images import warped
 from perception.sensors.kind import SensorKind
 from perception.sensors.rgb.decode import ROS_TYPES, from_array, from_file, from_message, remarks
 from perception.sensors.rgb.faults import FAULTS, apply, augment
@@ -28,6 +31,7 @@ RGB = SensorKind(
     normalize=normalize,
     on_device="perception.runtime.engines.byte_graph:ON_DEVICE",
     draw=draw_picture,
+    warp=partial(warped, nearest=False, fill=114),
     apply=apply,
     faults=FAULTS,
     augment=augment,

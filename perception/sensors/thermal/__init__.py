@@ -20,6 +20,7 @@ from perception.sensors.thermal.preprocess import (
     resample,
     tensors,
     validate,
+    warp,
 )
 from perception.sensors.thermal.recordings import FILE_UNIT, SUFFIXES, inspect, to_file, to_message
 
@@ -34,6 +35,7 @@ THERMAL = SensorKind(
     resample=resample,
     normalize=normalize,
     draw=draw,
+    warp=warp,
     apply=apply,
     faults=FAULTS,
     augment=augment,

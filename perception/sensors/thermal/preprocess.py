@@ -11,7 +11,7 @@ from pydantic import model_validator
 from perception.errors import BlindError, InputError
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
-from perception.sensors.images import check_image, on_grid, one_image
+from perception.sensors.images import Moves, check_image, on_grid, one_image
 from perception.sensors.kind import Content, Grid, KindSpec, Tensors, TensorSpec, Value
 
 if TYPE_CHECKING:
@@ -158,3 +158,16 @@ def _kelvin_hint(middle: float) -> str:
     if -60 <= middle < low:
         return "degrees Celsius? then plus 273.15; or was a scale applied twice?"
     return "are these raw counts?"
+
+
+def warp(grid: Grid, geometry: Moves) -> Grid:
+    """Padding and dead pixels are NaN, and do not eat into their neighbors."""
+    values = grid.image
+    known = np.isfinite(values)
+    if known.all():
+        return Grid({"image": geometry.warp(values, False, np.nan)}, grid.unit)
+    share = geometry.warp(known.astype(np.float32), False, 0.0)
+    mixed = geometry.warp(np.where(known, values, np.float32(0)), False, 0.0)
+    kept = (geometry.warp(known.astype(np.uint8), True, 0) > 0) & (share > 0)
+    out = np.divide(mixed, share, out=np.full_like(mixed, np.nan), where=kept)
+    return Grid({"image": out}, grid.unit)

@@ -22,7 +22,7 @@ from perception.models.supervision import sample_labels
 from perception.tasks.segmentation import SEGMENTATION
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import load_checkpoint, load_weights
-from perception.training.dataset import Batch
+from perception.training.dataset import Batch, on_device
 from perception.training.methods.base import TrainingMethod
 from perception.training.objectives import Tensors
 from perception.training.precision import autocast
@@ -88,10 +88,10 @@ class Distillation(TrainingMethod):
         device = next(iter(inputs.values())).device
         lessons: dict[str, ModelOutput] = {}
         for name, teacher in self.teachers.items():
-            seen = {m: batch.inputs[m].to(device) for m in teacher.modalities if m in batch.inputs}
+            seen = {m: batch.inputs[m] for m in teacher.modalities if m in batch.inputs}
             if seen:
                 with torch.no_grad(), autocast(device, self.precision):
-                    lessons[name] = teacher(seen)
+                    lessons[name] = teacher(on_device(seen, device))
         terms: Tensors = {}
         for task, own in output.values.items():
             taught = {n: o.values[task] for n, o in lessons.items() if task in o.values}
