@@ -68,8 +68,8 @@ def load_raw(
     source = TruthSource(recording, index, frame, truth, contract.grid)
     truths = {task: half_of(task).read_truth(source) for task in tasks}
     known = {task: found for task, found in truths.items() if found is not None}
-    grid = contract.grid
-    size = (grid.height, grid.width)
+    view = contract.grid
+    size = (view.height, view.width)
     return RawSample(sensors, known, unusable, recording.info.labels_of, size)
 
 
@@ -84,12 +84,14 @@ def _normalized(grid: Grid, spec: InputSpec, size: tuple[int, int]) -> dict[str,
 
 def network_inputs(sample: RawSample, contract: PreprocessContract) -> dict[str, Input]:
     """Network inputs without the batch axis by name, of those sensors that `sample` has."""
-    found = sample.sensors
-    return {
-        name: _alone(_normalized(found[name].grid, spec, sample.size))
-        for name, spec in contract.items()
-        if name in found
-    }
+    found, whole = sample.sensors, contract.grid
+    down, across = sample.size[0] / whole.height, sample.size[1] / whole.width
+    inputs: dict[str, Input] = {}
+    for name, spec in contract.items():
+        if name in found:
+            size = round(spec.view.height * down), round(spec.view.width * across)
+            inputs[name] = _alone(_normalized(found[name].grid, spec, size))
+    return inputs
 
 
 def _alone(tensors: dict[str, Array]) -> Input:
