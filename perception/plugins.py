@@ -311,6 +311,31 @@ def blamed(error: BaseException) -> PluginError | None:
     return None
 
 
+@contextmanager
+def suspecting(*suspects: tuple[Registry[Any], str]) -> Iterator[None]:
+    """Within, what comes out of a plug-in's code, or out of ours that works on what it gave, is one line.
+
+    Args:
+        suspects: registries with the names of what is at work; where no plug-in's code is in the
+            traceback, the first of them that is a plug-in's is named.  Without one, errors are left alone.
+
+    Raises:
+        PluginError: instead of what is no `AnySenseError` or `ImportError`.
+    """
+    try:
+        yield
+    except (AnySenseError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        places = [r.place(name) for r, name in suspects if name in r and name not in r.own]
+        found = blamed(error)
+        if found is None and places:
+            found = PluginError(_said(error), where=places[0])
+        if found is None:
+            raise
+        raise found from error
+
+
 def _said(error: BaseException) -> str:
     line = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -10,6 +10,8 @@ from perception.cli.arguments import expect_folder
 from perception.cli.console import note, say
 from perception.cli.parsing import MAX_THREADS, whole
 from perception.extras import require
+from perception.plugins import suspecting
+from perception.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from perception.training.config import TrainConfig
@@ -109,10 +111,14 @@ def _simulate_absent_data(config: TrainConfig, out: Path) -> None:
 
 def train(config: TrainConfig, args: argparse.Namespace) -> int:
     """Run the training that `config` describes."""
+    from perception.models.registry import MODELS
     from perception.training.loop import Trainer
+    from perception.training.methods import METHODS
 
     out = expect_folder(args.out or Path("runs") / config.name)
-    return fit(Trainer(config, out, args.device, tensorboard=args.tensorboard), args)
+    tasks = [(TASKS, task) for task in config.tasks]
+    with suspecting((MODELS, config.model.name), (METHODS, config.method.name), *tasks):
+        return fit(Trainer(config, out, args.device, tensorboard=args.tensorboard), args)
 
 
 def fit(trainer: Trainer, args: argparse.Namespace) -> int:
