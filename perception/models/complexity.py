@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from perception.models.heads import specs_for
 from perception.models.interface import FusionModel
-from perception.preprocess.contract import CHANNELS
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -54,7 +53,7 @@ def describe_models(
         with torch.device("meta"):
             model = kind(card.reference, specs_for(**{card.heads[0]: classes}))
             inputs: dict[str, Tensor] = {
-                m: torch.empty(1, CHANNELS[m], *size) for m in card.reference
+                m: torch.empty(1, model.inputs[m].shape[1], *size) for m in card.reference
             }
             gmac = count_gmac(model, inputs)
         rows.append(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from perception.errors import ConfigError
 from perception.frame import Kind, as_kind, in_order
 from perception.models.heads import half_of, in_task_order
-from perception.preprocess.contract import CHANNELS, PreprocessContract
+from perception.preprocess.contract import PreprocessContract
 from perception.tasks.registry import TASKS
 from perception.tasks.segmentation import SEGMENTATION
 from perception.tasks.spec import TaskSpec
@@ -203,7 +203,11 @@ class FusionModel(nn.Module):
         self.tasks = _Specs(in_task_order(tasks))
         self.pretrained = pretrained
         self.encoder_of = self.inputs.encoders
-        self.encoder_channels = {e: CHANNELS[kinds[m]] for m, e in self.encoder_of.items()}
+        self.encoder_channels = {
+            self.encoder_of[m]: spec.shape[1]
+            for m, spec in self.inputs.items()
+            if "image" in spec.tensors
+        }
         self.encoders = nn.ModuleDict()
         self.build(**options)
 
@@ -288,6 +292,10 @@ class FusionModel(nn.Module):
         if present is not None:
             gates = {m: present[m].reshape(-1, 1, 1, 1) for m in given}
         output = self.fuse(features, gates)
+        if not isinstance(output, ModelOutput):
+            raise TypeError(f"fuse gave {type(output).__name__}, not a ModelOutput")
+        if missing := [task for task in self.tasks if task not in output.values]:
+            raise TypeError(f"fuse gave nothing for {', '.join(missing)}")
         if self.training:
             self.supervise(output, features)
         return output

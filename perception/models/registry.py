@@ -65,4 +65,6 @@ def build_model(
         raise
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         # Options of any type reach layers whose own errors say little: a negative width, for example.
-        raise ConfigError(f"{MODELS.place(name)}: {error}", where="model.options") from error
+        raise ConfigError(
+            f"{MODELS.place(name)}: {str(error) or type(error).__name__}", where="model.options"
+        ) from error

@@ -3,10 +3,12 @@ the sample distributions."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import walkthrough
+from distributions import installed, python
 from walkthrough import Walk, brought_up_to_date, groundwork, steps_of
 
 from perception.plugins import GROUPS
@@ -15,7 +17,7 @@ PAGES = sorted(p.name for p in walkthrough.PAGES.glob("*.md"))
 
 
 def test_every_seam_has_a_page() -> None:
-    assert {f"{group}.md" for group in GROUPS} >= set(PAGES)
+    assert {f"{group}.md" for group in GROUPS} == set(PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -35,3 +37,14 @@ def test_a_page_can_be_followed(page: str, tmp_path: Path) -> None:
     walk = Walk(tmp_path / "newcomer")
     walk.follow(page)
     assert walk.said
+
+
+@pytest.mark.slow
+def test_the_sample_model_passes_what_every_model_of_ours_must(tmp_path: Path) -> None:
+    site = installed(tmp_path / "site", walkthrough.SAMPLES / "mean")
+    tests = walkthrough.ROOT / "tests/models/zoo/test_every_model.py"
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "mean", str(tests)]
+    done = python(words, walkthrough.ROOT, site, timeout_s=900)
+    assert done.returncode == 0, done.stdout[-3000:]
+    counted = re.search(r"\b(\d+) passed", done.stdout)
+    assert counted is not None and int(counted[1]) >= 7, done.stdout[-500:]

@@ -1,4 +1,4 @@
-"""A model or a training method of another distribution that is broken: one line that names it, and status 2."""
+"""A model or a training method of another distribution that is broken: one line that names it, status 2."""
 
 from __future__ import annotations
 
