@@ -24,7 +24,7 @@ from perception.cli.replay_arguments import (
     timing_of,
 )
 from perception.errors import DataError
-from perception.tasks.registry import TASKS
+from perception.tasks.registry import TASKS, parts_of
 
 _DEADLINE_NS = 80_000_000
 
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     out = output_folder(args.out)
     choices = {**engine_choices(args), "policy": policy, "health": health, "sensors": inputs}
     pipeline = Pipeline.load(args.bundle, args.device, **choices)
+    pipeline.wanted |= parts_of(manifest.tasks.every, lambda task: task.summary is None)
     found = survey(args.bag, topics)
     given = ns_of(args.tf_max_age_ms)
     oldest = found.transform_age_ns if given is None else given or None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perception.errors import AnySenseError, BlindError, EngineError, InputError
+from perception.errors import AnySenseError, BlindError, ConfigError, EngineError, InputError
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.grid import GridMap
 from perception.plugins import PluginError
@@ -43,7 +43,7 @@ class Pipeline:
         expected: the sensors that state `full` and the confidence are measured against; all of
             `sensors` unless fewer are built in.
         wanted: which of `parts` results hold; those that nobody reads need not be computed.  At first
-            all but those that are computed on request only, such as `points`.
+            all but those that are computed on request only, `boxes3d` and `points`.
         min_score: least score of a box; None for what the bundle says.  Average precision wants a
             lower one than a display.
         points_stride: where points are made of a depth image, every such row and column is taken.
@@ -62,6 +62,7 @@ class Pipeline:
         strict: bool = False,
         *,
         sensors: Mapping[str, str] | None = None,
+        wanted: Collection[str] | None = None,
         min_score: float | None = None,
         trust_plans: bool = False,
         tf32: bool = True,
@@ -75,7 +76,12 @@ class Pipeline:
         self.expected = self.sensors
         policy.check(self.sensors)
         self.parts = parts_of(self.manifest.tasks.every, lambda task: True)
-        self.wanted = parts_of(self.manifest.tasks.every, lambda task: not task.on_request)
+        usual = parts_of(self.manifest.tasks.every, lambda task: not task.on_request)
+        self.wanted = usual if wanted is None else frozenset(wanted)
+        if unknown := self.wanted - self.parts:
+            hint = f"there are {', '.join(sorted(self.parts))}"
+            what = f"'{min(unknown)}' is no part of a result"
+            raise ConfigError(what, where="wanted", hint=hint)
         self.min_score = min_score
         self.points_stride = 2
         self.on_problem: Callable[[PluginError], None] | None = None
@@ -101,6 +107,7 @@ class Pipeline:
         health: HealthConfig | None = None,
         strict: bool = False,
         progress: Callable[[str], None] | None = None,
+        wanted: Collection[str] | None = None,
         min_score: float | None = None,
         trust_plans: bool = False,
         tf32: bool = True,
@@ -118,6 +125,7 @@ class Pipeline:
             health: thresholds of the content checks.
             strict: raise on a sample that cannot be used, instead of going on without it.
             progress: called with a line before each graph is loaded.
+            wanted: what results hold, of `parts`; None for all but `boxes3d` and `points`, which cost time.
             min_score: least score of a box; None for what the bundle says.
             trust_plans: run TensorRT plans in the bundle that this machine did not build, and operators
                 on OpenVINO that it does not look at closely.  A plan is a program: only for bundles from
@@ -145,6 +153,7 @@ class Pipeline:
             health or HealthConfig(),
             strict,
             sensors=sensors,
+            wanted=wanted,
             min_score=min_score,
             trust_plans=trust_plans,
             tf32=tf32,

@@ -21,6 +21,7 @@ Float32 = NDArray[np.float32]
 _LEAST_POINTS = 3
 _CORE = 0.6  # share of a box's width and height whose points say how far away it is
 _BIN_M = 0.5
+_MOST_BINS = 10_000
 _LEAST_SIZE_M = 0.1
 
 
@@ -64,38 +65,50 @@ def lift_boxes(points: PixelPoints, boxes: Detections, camera: CameraModel) -> B
         boxes: 2D boxes in the result's pixels.
         camera: intrinsics of the result's image.
     """
-    centers, sizes, index = [], [], []
-    for i, (left, top, right, bottom) in enumerate(boxes.xyxy):
-        dx, dy = (right - left) * (1 - _CORE) / 2, (bottom - top) * (1 - _CORE) / 2
-        inside = (points.column >= left + dx) & (points.column < right - dx)
-        inside &= (points.row >= top + dy) & (points.row < bottom - dy)
-        z = points.optical[inside, 2]
-        if len(z) < _LEAST_POINTS:
-            continue
-        near = _densest(z)
-        middle, length = float(np.median(near)), float(np.ptp(near))
-        corners = camera.unproject([[left, top], [right, bottom]], middle)
-        if not np.isfinite(corners).all():
-            continue
-        wide, high = corners[1, 0] - corners[0, 0], corners[1, 1] - corners[0, 1]
-        centers.append([*(corners.mean(axis=0)[:2]), middle])
-        sizes.append([max(v, _LEAST_SIZE_M) for v in (wide, high, length)])
-        index.append(i)
-    kept = np.array(index, np.int64)
+    # By column, so that a box looks at the points of its columns alone.
+    key = points.column
+    if key.max(initial=0) < 1 << 16:
+        key = key.astype(np.uint16)  # which is sorted in linear time
+    order = np.argsort(key, kind="stable")
+    column, row, depth = points.column[order], points.row[order], points.optical[order, 2]
+    low, high = boxes.xyxy[:, :2], boxes.xyxy[:, 2:]
+    margin = (high - low) * (1 - _CORE) / 2
+    cores = np.ceil(np.hstack([low + margin, high - margin])).astype(np.int32)
+    found = []
+    for i, (left, top, right, bottom) in enumerate(cores):
+        first, last = np.searchsorted(column, (left, right))
+        rows = row[first:last]
+        z = depth[first:last][(rows >= top) & (rows < bottom)]
+        if len(z) >= _LEAST_POINTS:
+            near = _densest(z)
+            found.append((i, np.median(near), np.ptp(near)))
+    index = np.array([i for i, *_ in found], np.int64)
+    middle, length = np.array([values for _, *values in found], np.float64).reshape(-1, 2).T
+    pixels = boxes.xyxy[index].reshape(-1, 2)
+    corners = camera.unproject(pixels, np.repeat(middle, 2)).reshape(-1, 2, 3)
+    center = np.column_stack([corners.mean(axis=1)[:, :2], middle])
+    size = np.column_stack([(corners[:, 1] - corners[:, 0])[:, :2], length])
+    keep = np.isfinite(corners).all(axis=(1, 2))
+    index = index[keep]
     return Boxes3d(
-        np.array(centers, np.float32).reshape(-1, 3),
-        np.array(sizes, np.float32).reshape(-1, 3),
-        boxes.scores[kept],
-        boxes.class_ids[kept],
-        kept,
+        center[keep].astype(np.float32),
+        np.maximum(size[keep], _LEAST_SIZE_M).astype(np.float32),
+        boxes.scores[index],
+        boxes.class_ids[index],
+        index,
     )
 
 
 def _densest(z: Float32) -> Float32:
     """The distances in and next to the fullest bin; of equals the nearest."""
     bins = np.floor(z / _BIN_M).astype(np.int64)
-    values, counts = np.unique(bins, return_counts=True)
-    return z[np.abs(bins - values[counts.argmax()]) <= 1]
+    bins -= bins.min()
+    if bins.max() < _MOST_BINS:
+        fullest = np.bincount(bins).argmax()
+    else:
+        values, counts = np.unique(bins, return_counts=True)
+        fullest = values[counts.argmax()]
+    return z[np.abs(bins - fullest) <= 1]
 
 
 def _implied(tasks: Mapping[str, TaskSpec]) -> Boxes3dSpec | None:
@@ -143,6 +156,7 @@ BOXES3D = Task(
     decode=_decode,
     after=("boxes2d",),
     implied=_implied,
+    on_request=True,
     alone=False,
     to_dict=_to_dict,
     publisher="anysense_ros.publishing.boxes3d:Boxes3dPublisher",

@@ -73,5 +73,6 @@ POINTS = Task(
     on_request=True,
     alone=False,
     to_dict=_to_dict,
+    summary=lambda value, spec: {},
     publisher="anysense_ros.publishing.points:PointsPublisher",
 )

@@ -12,12 +12,15 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from small_bundles import SmallBundles, fuser
 
 from perception.cli.main import main
-from perception.errors import BundleError
+from perception.errors import BundleError, ConfigError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
+from perception.geometry.measured import PixelPoints
 from perception.geometry.rig import Rig, SensorCalibration, save_rig
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.bundle import Bundle
@@ -28,6 +31,7 @@ from perception.tasks.boxes2d import Detections
 from perception.tasks.boxes3d import lift_boxes
 from perception.tasks.spatial import pixel_points
 
+BENT = (-0.2, 0.05, 0.001, 0.0, 0.0)
 CAMERA = CameraModel(128, 96, 100.0, 100.0, 63.5, 47.5)
 TO_OPTICAL = RigidTransform(
     np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], float), np.array([0.0, -0.5, 0.0])
@@ -36,7 +40,8 @@ TO_OPTICAL = RigidTransform(
 
 def _boxes(*xyxy: tuple[float, float, float, float]) -> Detections:
     count = len(xyxy)
-    return Detections(np.array(xyxy, np.float32), np.ones(count, np.float32), np.zeros(count, int))
+    corners = np.array(xyxy, np.float32).reshape(-1, 4)
+    return Detections(corners, np.ones(count, np.float32), np.zeros(count, int))
 
 
 def _wall_with_a_box() -> Sample:
@@ -93,6 +98,44 @@ def test_a_wall_behind_the_object_is_not_the_object() -> None:
     assert loose.center[0, 2] == pytest.approx(4.0)
 
 
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
+def test_boxes_are_those_of_looking_at_every_point_for_each(
+    seed: int, bent: bool, far: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    camera = replace(CAMERA, distortion_model="plumb_bob", distortion=BENT) if bent else CAMERA
+    count, boxes = rng.integers(0, 800), rng.integers(0, 12)
+    optical = rng.normal(size=(count, 3)).astype(np.float32)
+    optical[:, 2] = rng.uniform(0, 1, count) ** 8 * 2e5 if far else rng.uniform(0.1, 20, count)
+    column, row = rng.integers(0, 128, count), rng.integers(0, 96, count)
+    points = PixelPoints(optical, optical, column.astype(np.int32), row.astype(np.int32))
+    corner, size = rng.uniform(0, 110, (boxes, 2)), rng.uniform(0, 80, (boxes, 2))
+    xyxy = np.hstack([corner, corner + size]).astype(np.float32)
+    xyxy = np.round(xyxy) if rng.random() < 0.5 else xyxy
+    got = lift_boxes(points, _boxes(*xyxy), camera)
+    wanted = []
+    for i, (left, top, right, bottom) in enumerate(xyxy):
+        dx, dy = (right - left) * 0.4 / 2, (bottom - top) * 0.4 / 2
+        inside = (column >= left + dx) & (column < right - dx)
+        inside &= (row >= top + dy) & (row < bottom - dy)
+        z = optical[inside, 2]
+        if len(z) < 3:
+            continue
+        bins = np.floor(z / 0.5)
+        values, counts = np.unique(bins, return_counts=True)
+        near = z[np.abs(bins - values[counts.argmax()]) <= 1]
+        middle = float(np.median(near))
+        (x0, y0, _), (x1, y1, _) = camera.unproject([[left, top], [right, bottom]], middle)
+        if np.isfinite([x0, y0, x1, y1]).all():
+            half = ((x0 + x1) / 2, (y0 + y1) / 2, middle)
+            wanted.append((i, half, (x1 - x0, y1 - y0, np.ptp(near))))
+    assert got.index.tolist() == [i for i, *_ in wanted]
+    if wanted:
+        assert np.array_equal(got.center, np.array([c for _, c, _ in wanted], np.float32))
+        sizes = np.maximum(np.array([s for *_, s in wanted]), 0.1).astype(np.float32)
+        assert np.array_equal(got.size, sizes)
+
+
 def test_without_calibration_there_are_no_points() -> None:
     assert pixel_points(Sample("depth", np.ones((4, 4), np.float32)), (4, 4)) is None
     lidar = Sample("lidar", np.ones((4, 4), np.float32), camera=CAMERA)
@@ -137,9 +180,12 @@ def _frame(**changed: Sample) -> dict[str, Sample]:
 
 
 def test_whoever_asks_gets_boxes_in_space_and_labeled_points(pipeline: Pipeline) -> None:
-    assert pipeline.parts - pipeline.wanted == {"points"}
-    first, frame = pipeline(_frame()), _frame()
-    assert first.points is None and first.boxes is not None and first.boxes3d is not None
+    assert pipeline.parts - pipeline.wanted == {"boxes3d", "points"}
+    plain, frame = pipeline(_frame()), _frame()
+    assert plain.boxes is not None and plain.boxes3d is None and plain.points is None
+    pipeline.wanted |= {"boxes3d"}
+    pipeline.reset()
+    first = pipeline(_frame())
     pipeline.wanted, pipeline.points_stride = pipeline.parts, 1
     pipeline.reset()
     result = pipeline(frame)
@@ -150,7 +196,7 @@ def test_whoever_asks_gets_boxes_in_space_and_labeled_points(pipeline: Pipeline)
     assert np.array_equal(result.points.labels, result.labels[found.row, found.column])  # type: ignore[index]
     wanted = lift_boxes(found, result.boxes, CAMERA)
     for got in (first.boxes3d, result.boxes3d):
-        assert len(got) > 3 and np.array_equal(got.center, wanted.center)
+        assert got is not None and len(got) > 3 and np.array_equal(got.center, wanted.center)
         assert np.array_equal(got.size, wanted.size)
         assert np.array_equal(got.scores, result.boxes.scores[got.index])
         assert np.array_equal(got.class_ids, result.boxes.class_ids[got.index])
@@ -201,6 +247,8 @@ def test_a_sample_s_points_are_labeled_once(pipeline: Pipeline) -> None:
 
 def test_without_boxes_there_are_none_in_space(tmp_path: Path) -> None:
     plain = SmallBundles(tmp_path).named(BUNDLE, detection=0)
+    with pytest.raises(ConfigError, match="wanted: 'boxes3d' is no part of a result .*confidence"):
+        Pipeline.load(plain, "onnxruntime-cpu", wanted={"boxes3d"})
     result = Pipeline.load(plain, "onnxruntime-cpu", threads=1)(_frame())
     assert result.boxes3d is None and "boxes3d" not in Bundle.open(plain).manifest.tasks.every
 
