@@ -182,7 +182,8 @@ class SensorKind:
             those of `points` projected, and none of pictures.
         on_device: `module:attribute` of a `perception.runtime.engines.device_form.DeviceInput`, by which a
             GPU does what `normalize` does; for kinds without `refuse_blind`.
-        example: (size, rng) -> a random but plausible sample, for benchmarks; (height, width).
+        example: (size, rng) -> a random but plausible sample, for benchmarks, with the calibration that
+            it needs; (height, width).
     """
 
     name: str

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from small_bundles import SmallBundles
 
+from perception import Pipeline, Stream, sample_of
 from perception.adapters.messages import to_sample
 from perception.bags.messages import ROSBAGS
+from perception.corruptions import corrupt, faults_of
+from perception.data import open_recording
+from perception.data.check import check_folder
+from perception.data.folder import FolderWriter, folder_info
 from perception.errors import AnySenseError, BlindError, CalibrationError, EncodingError, InputError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
+from perception.geometry.rig import Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.preprocess.sample import preprocess_sample
@@ -97,6 +108,110 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(AnySenseError) as caught:
         kind_of("radar").from_file(path, hints())
     assert "a.radar" in str(caught.value)
+
+
+def frame(rng: np.random.Generator) -> dict[str, Sample]:
+    picture = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    return {"rgb": sample_of("rgb", picture), "radar": kind_of("radar").example((64, 96), rng)}
+
+
+@pytest.fixture
+def bundle(small: SmallBundles) -> Path:
+    return small.named({"rgb": ("rgb", "rgb"), "radar": ("radar", "radar")})
+
+
+@pytest.fixture
+def pipeline(bundle: Path) -> Pipeline:
+    return Pipeline.load(bundle, "onnxruntime-cpu", threads=1)
+
+
+@pytest.mark.parametrize("names", [("rgb", "radar"), ("radar",), ("rgb",)])
+def test_any_subset_runs_and_each_sensor_counts(pipeline: Pipeline, names: tuple[str, ...]) -> None:
+    given = frame(np.random.default_rng(0))
+    result = pipeline({name: given[name] for name in names})
+    assert result.used == names and not result.warnings
+    assert result.labels is not None and result.labels.shape == (64, 96)
+    if "radar" in names:
+        points = replace(given["radar"], data=given["radar"].data[:5])
+        other = pipeline({**{n: given[n] for n in names}, "radar": points})
+        assert not np.array_equal(other.confidence, result.confidence)
+
+
+@given(
+    data=arrays(
+        np.float32,
+        st.tuples(st.integers(0, 6), st.integers(0, 7)),
+        elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
+    ),
+    calibrated=st.booleans(),
+)
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+def test_whatever_the_radar_says_the_camera_goes_on(
+    pipeline: Pipeline, data: np.ndarray, calibrated: bool
+) -> None:
+    given = frame(np.random.default_rng())  # a camera that repeats itself is frozen
+    radar = replace(given["radar"], data=data)
+    radar = radar if calibrated else replace(radar, camera=None)
+    result = pipeline({**given, "radar": radar})
+    assert "rgb" in result.used and result.labels is not None
+    assert ("radar" in result.used) is not any(w.sensor == "radar" for w in result.warnings)
+    assert all("Error" not in w.text for w in result.warnings), result.warnings
+
+
+@pytest.mark.parametrize("fault", ["dark", "dropout", "interference"])
+def test_its_faults_are_put_on_samples_as_ours_are(fault: str) -> None:
+    given = frame(np.random.default_rng(2))["radar"]
+    assert fault in faults_of("radar")
+    worse = [corrupt(given, fault, severity, seed=3) for severity in (1, 5)]
+    assert all(s.kind == "radar" and s.data.shape[1] == 5 for s in worse)
+    changed = [s.data.shape != given.data.shape or (s.data != given.data).any() for s in worse]
+    assert all(changed)
+    assert np.array_equal(corrupt(given, fault, 5, seed=3).data, worse[1].data)
+
+
+def test_a_folder_recording_holds_it_with_its_own_files(tmp_path: Path) -> None:
+    info = folder_info(
+        name="drive",
+        size=(64, 96),
+        rate_hz=10.0,
+        sensors={"rgb": "rgb", "radar": "radar"},
+        seg_classes=(),
+        det_classes=(),
+    )
+    places = {
+        "rgb": SensorCalibration(CAMERA, frame_id="camera"),
+        "radar": SensorCalibration(extrinsics=AHEAD, frame_id="radar"),
+    }
+    rng = np.random.default_rng(4)
+    with FolderWriter(tmp_path / "drive", info, Rig(places, reference="rgb")) as writer:
+        for number in range(3):
+            samples = {name: sample.data for name, sample in frame(rng).items()}
+            writer.add(f"{number:03d}", samples, stamp_ns=number * 10**8)
+    assert sorted(p.name for p in (tmp_path / "drive/radar").iterdir())[0] == "000.radar"
+    assert check_folder(tmp_path / "drive") == []
+    read = open_recording("folder", tmp_path / "drive").frame(2)
+    assert np.array_equal(read["radar"].data, samples["radar"])
+    assert read["radar"].camera == CAMERA and read["radar"].extrinsics is not None
+    (tmp_path / "drive/radar/001.radar").write_bytes(b"noise")
+    (found,) = check_folder(tmp_path / "drive")
+    assert found.severity == "error" and found.where.startswith("radar/001")
+
+
+def test_a_stream_takes_arrays_of_it(bundle: Path) -> None:
+    rng = np.random.default_rng(5)
+    with Stream.open(bundle, device="onnxruntime-cpu") as stream:
+        for _ in range(100):
+            given = frame(rng)
+            radar = given["radar"]
+            stream.push("radar", radar.data, camera=radar.camera, extrinsics=radar.extrinsics)
+            stream.push("rgb", given["rgb"].data)
+            result = stream.get(0.5)
+            if result is not None and set(result.used) == {"rgb", "radar"}:
+                break
+        else:
+            raise AssertionError(stream.report())
 
 
 def hints() -> Any:

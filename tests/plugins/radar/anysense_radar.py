@@ -20,7 +20,9 @@ from perception.adapters.outgoing import Types, cloud_message
 from perception.errors import BlindError, CalibrationError, EncodingError, InputError
 from perception.files.arrays import read_npy
 from perception.frame import Sample, is_return
+from perception.geometry.camera import CameraModel
 from perception.geometry.grid import GridMap, ViewSpec
+from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import InputSpec
 from perception.sensors.kind import (
     Grid,
@@ -178,8 +180,12 @@ def augment(grid: Grid, chances: Mapping[str, float], rng: np.random.Generator) 
 
 
 def example(size: tuple[int, int], rng: np.random.Generator) -> Sample:
+    height, width = size
     low, high = [3, -3, -1, -5, -10], [40, 3, 1, 5, 25]
-    return Sample("radar", rng.uniform(low, high, (60, 5)).astype(np.float32))
+    data = rng.uniform(low, high, (60, 5)).astype(np.float32)
+    camera = CameraModel(width, height, width, width, width / 2, height / 2)
+    ahead = RigidTransform(np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), np.zeros(3))
+    return Sample("radar", data, camera=camera, extrinsics=ahead)
 
 
 RADAR = SensorKind(
