@@ -52,14 +52,14 @@ ros-demo: ros
 
 # The tests' bundles are exported with torch, which the ROS environment lacks.
 test-ros: ros $(VENV)/.dev
-	[ -f ros2_ws/.colcon/tiny/stereo/bundle.yaml ] || $(BIN)/python tests/make_tiny_bundle.py ros2_ws/.colcon/tiny
+	[ -f ros2_ws/.colcon/tiny/heights/bundle.yaml ] || $(BIN)/python tests/make_tiny_bundle.py ros2_ws/.colcon/tiny
 	$(ROS) python -m pytest tests/ros
 
 ros-test: test-ros
 
 # A part of them, for the second distribution.
 ros-smoke: ros $(VENV)/.dev
-	[ -f ros2_ws/.colcon/tiny/stereo/bundle.yaml ] || $(BIN)/python tests/make_tiny_bundle.py ros2_ws/.colcon/tiny
+	[ -f ros2_ws/.colcon/tiny/heights/bundle.yaml ] || $(BIN)/python tests/make_tiny_bundle.py ros2_ws/.colcon/tiny
 	$(ROS) python -m pytest tests/ros/test_configuration.py tests/ros/test_replay.py
 
 $(BIN)/python:

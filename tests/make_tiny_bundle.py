@@ -1,7 +1,7 @@
 """Writes tests' tiny bundles to a folder, for tests that run where torch is not installed.
 
 python tests/make_tiny_bundle.py FOLDER: AnyFuse in FOLDER/bundle, the zoo's models in FOLDER/zoo/NAME/bundle,
-and two cameras with one encoder beside a LiDAR in FOLDER/stereo
+one with a plug-in's task in FOLDER/heights, and two cameras with one encoder beside a LiDAR in FOLDER/stereo
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ if __name__ == "__main__":
         folder = target / "zoo" / name
         folder.mkdir(parents=True)
         export_tiny_bundle(folder, name, modalities_for(name), False, **OPTIONS.get(name, {}))
-    # Written last: the Makefile looks for it.
     cameras = {"left": ("rgb", "camera"), "right": ("rgb", "camera"), "roof": ("lidar", "cloud")}
     SmallBundles(target).named(cameras, 3, 2, name="stereo")
+    SmallBundles(target).with_heights()  # last: the Makefile looks for it

@@ -216,3 +216,25 @@ class SmallBundles:
         }
         edit(content)
         return write(folder, content)
+
+    def with_heights(self, name: str = "heights") -> Path:
+        """A bundle of `left` whose fuser also gives what the task of `tests/plugins/height` reads."""
+        graph = fuser(("left",), presence=("left",), separator=".")
+        nodes = graph.graph.node
+        weights = {
+            "axes": np.array([1], np.int64),
+            "twice": np.array([1, 1, 2, 2], np.float32),
+        }
+        graph.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in weights.items())
+        nodes.append(helper.make_node("ReduceMean", ["fused", "axes"], ["mean"], keepdims=1))
+        nodes.append(helper.make_node("Resize", ["mean", "", "twice"], ["finer"], mode="nearest"))
+        nodes.append(helper.make_node("Sigmoid", ["finer"], ["height"]))
+        shape = [1, 1, GRID[0] // 4, GRID[1] // 4]
+        found = helper.make_tensor_value_info("height", TensorProto.FLOAT, shape)
+        graph.graph.output.append(found)
+
+        def edit(content: dict[str, Any]) -> None:
+            content["tasks"]["height"] = {"max_m": 2.0}
+
+        inputs = {"left": ("rgb", "camera")}
+        return self.named(inputs, graphs={"fuser.onnx": graph}, edit=edit, name=name)

@@ -6,6 +6,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,11 @@ def test_the_functions_of_a_plugins_record_raise_one_line_and_give_what_they_mus
         record.number("1")
     with pytest.raises(ZeroDivisionError):  # ours: a fault of ours stays one
         record.other()
+
+
+def test_every_group_has_its_registry() -> None:
+    assert set(plugins.REGISTRIES) == set(plugins.GROUPS)
+    for group, target in plugins.REGISTRIES.items():
+        module, _, attribute = target.partition(":")
+        registry = getattr(import_module(module), attribute)
+        assert isinstance(registry, Registry) and registry.group == group and len(registry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from bench import TO_OPTICAL
 from diagnostic_msgs.msg import DiagnosticStatus
 from distributions import written
 from processes import wait_until
+from std_msgs.msg import String
 
 from perception import plugins
 from perception.frame import Sample
@@ -130,3 +132,26 @@ def test_one_that_cannot_be_imported_is_one_line(
     node, _ = starter(parameters, sensors=("left", "roof"), kinds={"roof": "lidar", "left": "rgb"})
     wait_until(lambda: node.process.poll() is not None or "no_such_module" in node.log, "a line")
     assert "radar 1.0" in node.log and "Traceback" not in node.log
+
+
+def test_the_sample_task_goes_out_as_json(
+    starter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = {"anysense.tasks": {"height": "brought_height:HEIGHT"}}
+    code = (ROOT / "tests/plugins/height/anysense_height.py").read_text()
+    site = written(tmp_path / "site", "height", entries, code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
+    parameters = {
+        "bundle": str(STEREO.with_name("heights")),
+        "sensors": ["left"],
+        "device": "cpu",
+        "threads": 1,
+        "autostart": True,
+    }
+    _, bench = starter(parameters, sensors=("left",), kinds={"left": "rgb"})
+    heard = bench.listen(String, "height")
+    bench.drive()
+    wait_until(lambda: heard, "a height")
+    said = json.loads(heard[0].data)
+    assert 0 <= said["height"]["free_columns"] <= 1 and 0 < said["height"]["highest_m"] < 2
+    assert said["frame_id"] == "camera_optical"
