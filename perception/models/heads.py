@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,16 @@ def half_of(task: str) -> TrainingTask:
     if getattr(half, "name", None) != task:
         raise PluginError(f"{found} is no half of it", where=TASKS.place(task))
     return half
+
+
+def trained_tasks() -> list[str]:
+    """Names of the tasks that can be trained; plug-ins that cannot be used are left out."""
+    found = []
+    for task in TASKS:
+        with suppress(PluginError):
+            if TASKS[task].training is not None and half_of(task).trained:
+                found.append(task)
+    return found
 
 
 def specs_for(**classes: int) -> dict[str, TaskSpec]:

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from perception.errors import ConfigError
 from perception.frame import Kind, as_kind, in_order
-from perception.models.heads import half_of, in_task_order
+from perception.models.heads import in_task_order, trained_tasks
 from perception.preprocess.contract import PreprocessContract
-from perception.tasks.registry import TASKS
 from perception.tasks.segmentation import SEGMENTATION
 from perception.tasks.spec import TaskSpec
 
@@ -101,9 +100,7 @@ class ModelCard:
     @property
     def heads(self) -> list[str]:
         """Names of the tasks that there are heads for."""
-        if self.tasks is not None:
-            return list(self.tasks)
-        return [t for t in TASKS if TASKS[t].training is not None and half_of(t).trained]
+        return trained_tasks() if self.tasks is None else list(self.tasks)
 
     @property
     def takes(self) -> str:

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from perception.errors import ConfigError
 from perception.files.fields import check_fields
 from perception.files.text import read_yaml
+from perception.models.heads import trained_tasks
 from perception.preprocess.contract import PreprocessContract
-from perception.tasks.registry import TASKS
 from perception.training.precision import Precision
 from perception.training.tasks import in_todays_words
 
@@ -141,8 +141,7 @@ class LossSpec(_Spec):
 
 def _known_task(name: str) -> str:
     name = in_todays_words(name)
-    if name not in TASKS or TASKS[name].training is None:
-        able = (n for n in TASKS if TASKS[n].training is not None)
+    if name not in (able := trained_tasks()):
         raise ValueError(f"no task '{name[:80]}' can be trained; one of {', '.join(able)}")
     return name
 

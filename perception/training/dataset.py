@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 
 from perception.data.base import Recording, RecordingInfo
 from perception.errors import ConfigError, InputError
-from perception.models.heads import half_of
+from perception.models.heads import half_of, trained_tasks
 from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.preprocess.sample import on_grid
 from perception.sensors.kind import Grid
-from perception.tasks.registry import OURS, TASKS
+from perception.tasks.registry import OURS
 from perception.training.augment import OnGrid, RawSample, augment
 from perception.training.config import CorruptionSpec, ResolutionPhase
 from perception.training.tasks.task import TruthSource
@@ -167,7 +167,7 @@ class FusionDataset(Dataset[Item]):
 def tasks_of(info: RecordingInfo) -> list[str]:
     """Those of our tasks whose classes a recording names."""
     found = []
-    for task in (t for t in OURS if TASKS[t].training is not None and half_of(t).trained):
+    for task in (t for t in trained_tasks() if t in OURS):
         with suppress(ConfigError):
             half_of(task).spec(info)
             found.append(task)

@@ -220,7 +220,7 @@ class Trainer:
         restore_optimizer(self.optimizer, state.optimizer, where)
         self.epoch, self.average.steps = progress.epoch, progress.ema_steps
         self.best = -math.inf if progress.best is None else progress.best
-        self.log = progress.log
+        self.log = [{in_todays_words(k): v for k, v in row.items()} for row in progress.log]
         self.method.state.update({in_todays_words(k): v for k, v in progress.method.items()})
 
     def shorten(self, train_frames: int, val_frames: int) -> None:
