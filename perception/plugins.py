@@ -11,6 +11,7 @@ Only what somebody asks for by name is imported.
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,7 @@ REGISTRIES: dict[Group, str] = {
 }
 """Where the registry of each lies, to be imported by who looks at all of them."""
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 _OURS = frozenset(("perception", "export", "calibration", "anysense_ros"))
 
 T = TypeVar("T")
@@ -239,11 +241,18 @@ def plugins(group: Group) -> dict[str, EntryPoint]:
     """The entry points of a group by name, in alphabetical order; none is imported.
 
     Of two that bear one name the one of the distribution that comes first by name counts, with a
-    warning.
+    warning; so is one left aside that has a name which no command or file could say.
     """
     found: dict[str, EntryPoint] = {}
     ordered = sorted(entry_points(group=GROUPS[group]), key=lambda e: (e.name, _distribution(e)))
     for entry in ordered:
+        if not _NAME.fullmatch(entry.name):
+            warnings.warn(
+                f"{group} {entry.name[:80]!r} of {_distribution(entry)} is left aside: "
+                "expected letters, digits, '.', '_', '+' and '-'",
+                stacklevel=2,
+            )
+            continue
         first = found.setdefault(entry.name, entry)
         if first.value != entry.value:
             warnings.warn(

@@ -145,3 +145,10 @@ def test_every_group_has_its_registry() -> None:
         module, _, attribute = target.partition(":")
         registry = getattr(import_module(module), attribute)
         assert isinstance(registry, Registry) and registry.group == group and len(registry)
+
+
+@pytest.mark.parametrize("name", ["100%", "a,b", "a:b", "a b", "[x]", "x" * 80])
+def test_a_name_that_no_command_could_say_is_left_aside(site: Path, name: str) -> None:
+    distribute(site, "a", "anysense.models", {name: "brought_a:TWO", "zwei": "brought_a:TWO"})
+    with pytest.warns(UserWarning, match="of a 1.0 is left aside: expected letters"):
+        assert list(registry()) == ["one", "length", "zwei"]
