@@ -123,7 +123,6 @@ class AnyFuse(FusionModel):
         kind="gated softmax fusion",
         source="AnySense",
         tasks=None,
-        reference=("rgb", "depth"),
     )
     shared_part = "trunk.late"
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
-from perception.frame import Kind, as_kind, in_order
+from perception.frame import KINDS, Kind, as_kind, in_order
 from perception.models.heads import in_task_order, trained_tasks
 from perception.preprocess.contract import PreprocessContract
 from perception.tasks.segmentation import SEGMENTATION
@@ -62,7 +62,7 @@ class ModelCard:
     repeats: bool = True
     needs: tuple[Kind, ...] = ()
     published_weights: bool = True
-    reference: tuple[Kind, ...] = ("rgb", "depth")
+    reference: tuple[Kind, ...] = KINDS[:2]
     published_parameters: float | None = None
     published_result: str = ""
 

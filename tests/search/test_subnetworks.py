@@ -222,11 +222,13 @@ def test_refuses_what_is_no_supernetwork(supernet: AnyFuse) -> None:
     small = extract(supernet, ElasticSpace(supernet).smallest())
     with pytest.raises(ConfigError, match="all stages whole"):
         SearchSpace(small)
-    shared = AnyFuse(("rgb", "depth"), 3, width=0.25, decoder_width=16, encoders="shared")
+    shared = AnyFuse(
+        ("rgb", "depth"), specs_for(segmentation=3), width=0.25, decoder_width=16, encoders="shared"
+    )
     with pytest.raises(ConfigError, match="separate encoders"):
         build_method(MethodSpec(name="sandwich"), shared)
     with pytest.raises(ConfigError, match=r"model.options.stages.*no part 'thermal'"):
-        AnyFuse(("rgb",), 3, stages={"thermal": [[1, 1]] * 5})
+        AnyFuse(("rgb",), specs_for(segmentation=3), stages={"thermal": [[1, 1]] * 5})
     for bad in ([(1, 1)], [(2, 1)], [(1, 0)], [(1,)]):
         with pytest.raises(ConfigError, match="model.options.stages"):
             make_stages(0, 2 if bad == [(1, 1)] else 1, 8, 1.0, bad)

@@ -121,7 +121,7 @@ class SegMiF(FusionModel):
         published_result="mIoU +7.66 % over the best before, FMB and others, RGB-T",
     )
     feature_names = ("detail", "luma", "chroma")
-    head_parts = ("segmentation",)
+    head_parts = (SEGMENTATION.name,)
 
     def build(self, width: float = 1.0, decoder_width: int = 96, edge: bool = False) -> None:
         self.shrink = 2 if edge else 1
