@@ -16,7 +16,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perception.adapters.arrays import sample_of as sample_of
     from perception.errors import AnySenseError as AnySenseError
     from perception.frame import KINDS as KINDS
     from perception.frame import MODALITIES as MODALITIES
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from perception.runtime.stream import Listener as Listener
     from perception.runtime.stream import Stream as Stream
     from perception.runtime.stream import StreamSettings as StreamSettings
+    from perception.sensors.samples import sample_of as sample_of
     from perception.tasks.boxes2d import Detections as Detections
 
 __version__ = "0.1.0"
@@ -53,7 +53,7 @@ _EXPORTS = {
     "SensorWarning": "perception.runtime.result",
     "Stream": "perception.runtime.stream",
     "StreamSettings": "perception.runtime.stream",
-    "sample_of": "perception.adapters.arrays",
+    "sample_of": "perception.sensors.samples",
 }
 
 __all__ = [*_EXPORTS]

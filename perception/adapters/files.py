@@ -27,9 +27,6 @@ from perception.errors import EncodingError, InputError
 from perception.files.arrays import NPY_MAGIC, parse_npy
 from perception.files.limits import MAX_ARCHIVE_FILES
 from perception.files.text import read_bytes
-from perception.frame import Kind, Sample
-from perception.sensors.kind import Hints
-from perception.sensors.registry import kind_of
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 CLOUD_SUFFIXES = (".npy", ".npz", *COLUMNS_BY_SUFFIX, ".pcd")
@@ -37,37 +34,6 @@ CLOUD_SUFFIXES = (".npy", ".npz", *COLUMNS_BY_SUFFIX, ".pcd")
 _DAMAGED: dict[Path, str] = {}  # of the files that were read last
 
 _ENCODINGS = {"uint8": "8UC1", "uint16": "16UC1", "float32": "32FC1", "float64": "64FC1"}
-
-
-def load_sample(kind: Kind, path: Path, hints: Hints = Hints()) -> Sample:  # noqa: B008 (frozen)
-    """A file as a sample of a kind.
-
-    Args:
-        kind: of sensor.
-        path: the file.
-        hints: what it does not say itself; a kind takes those that mean something to it.
-
-    Raises:
-        DataError: no such file, or one of impossible size.
-        EncodingError: it holds no such sample, is damaged, or contradicts `hints`.
-    """
-    read = kind_of(kind).from_file
-    if read is None:
-        raise EncodingError(f"no {kind} is read from a file", where=str(path))
-    with naming(path):
-        return read(Path(path), hints)
-
-
-def file_remarks(path: Path, kind: Kind) -> list[str]:
-    """What a user should know of a sample's file that can be read: turned, only a preview, dim, or damaged.
-
-    Damage is known of a file that was loaded before.
-
-    Raises:
-        DataError, EncodingError: as the file's loader.
-    """
-    with naming(path):
-        return kind_of(kind).remarks(Path(path))
 
 
 def picture_remarks(path: Path, *, turned: bool = True, dim: bool = False) -> list[str]:

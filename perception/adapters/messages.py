@@ -6,7 +6,6 @@ The one conversion layer: bags and nodes both read messages through it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,10 @@ from numpy.typing import NDArray
 
 from perception.adapters.image import RawImage
 from perception.adapters.pointcloud import PointField, columns_of, decode_pointcloud2
-from perception.errors import EncodingError, InputError
-from perception.frame import LEAST_RANGE_M, Kind, Sample
+from perception.errors import EncodingError
+from perception.frame import Kind
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
-from perception.sensors.kind import Hints
-from perception.sensors.registry import kind_of
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -28,42 +25,6 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF = "tf2_msgs/msg/TFMessage"
 
 _MARKS = {"point_step": CLOUD, "encoding": IMAGE, "format": COMPRESSED}
-
-
-def to_sample(
-    kind: Kind,
-    message: Any,
-    unit: str = "auto",
-    *,
-    least_range_m: float = LEAST_RANGE_M,
-    sensor: str = "",
-    hints: Hints | None = None,
-) -> Sample:
-    """Decode a parsed message of a type that its kind takes (`SensorKind.ros_types`).
-
-    Args:
-        kind: what the topic is declared as.
-        message: the message.
-        unit: of its values, where the kind has several (`Hints.unit`).
-        least_range_m: a range sensor's least range; what is nearer, (0, 0, 0) too, is no return.
-        sensor: the sensor's name, if not its kind.
-        hints: all that is known beside the message, instead of `unit` and `least_range_m`.
-
-    Raises:
-        EncodingError: another type of message, or an encoding or layout that is unknown.
-        InputError: fields contradict each other.
-    """
-    own = kind_of(kind)
-    try:
-        if own.from_message is None:
-            raise EncodingError("is not read from messages")
-        check_type(message, own.ros_types, kind)
-        hints = Hints(unit=unit, least_range_m=least_range_m) if hints is None else hints
-        sample = own.from_message(message, hints)
-    except InputError as error:
-        raise type(error)(error.message, where=sensor or kind, hint=error.hint) from error
-    about = {"stamp_ns": stamp_of(message), "frame_id": message.header.frame_id}
-    return replace(sample, **about, sensor=sensor or kind)
 
 
 def type_of(message: Any) -> str:

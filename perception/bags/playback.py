@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from perception.adapters.calibration import MessageCalibration
-from perception.adapters.messages import CAMERA_INFO, TF, to_sample
+from perception.adapters.messages import CAMERA_INFO, TF
 from perception.bags.files import info_topic, messages_in
 from perception.bags.messages import BagMessage, parse
 from perception.bags.storage import Bag, open_bag
@@ -22,6 +22,7 @@ from perception.runtime.core import StreamCore
 from perception.runtime.result import Result
 from perception.sensors.kind import Hints
 from perception.sensors.registry import kind_of
+from perception.sensors.samples import to_sample
 
 _MOST_BEATS = 3000
 """Times that a gap in the recording is looked into: ten minutes of heartbeats."""

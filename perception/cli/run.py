@@ -76,8 +76,8 @@ def load_frame(args: argparse.Namespace, contract: PreprocessContract) -> Frame:
     Raises:
         ConfigError: as `sensor_files`.
     """
-    from perception.adapters.files import file_remarks
     from perception.geometry.rig import load_rig
+    from perception.sensors.samples import file_remarks
 
     files = sensor_files(args, contract)
     kinds = {name: contract[name].kind if name in contract else name for name in files}
@@ -101,7 +101,7 @@ def _with_scale(hints: Hints, name: str, contract: PreprocessContract) -> Hints:
 
 
 def _load(path: Path, kind: str, hints: Hints) -> Sample:
-    from perception.adapters.files import load_sample
+    from perception.sensors.samples import load_sample
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are notes

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from perception.adapters.files import file_remarks
 from perception.data.base import IGNORE_LABEL, Recording
 from perception.data.files import BLACK_AND_WHITE, is_black_and_white, read_labels
-from perception.data.folder import RIG, FolderRecording
+from perception.data.folder import RIG, TRUTH_SUFFIXES, FolderRecording
 from perception.data.layout import FRAMES, parse_frames
 from perception.errors import AnySenseError, DataError
 from perception.files.listing import same_name, stem_of, visible_files
@@ -23,8 +22,8 @@ from perception.frame import Sample
 from perception.geometry.rig import Rig, load_rig
 from perception.sensors.kind import Inspection
 from perception.sensors.registry import kind_of
+from perception.sensors.samples import file_remarks
 
-_TRUTH = ("labels", "boxes", "boxes3d")
 _RATES = 8.0  # by so much the frames' rate may differ from the one that is said
 _UNITS = {"nanoseconds": 1, "microseconds": 10**3, "milliseconds": 10**6, "seconds": 10**9}
 _FIT = 100.0  # and by so much if the unit is another
@@ -191,7 +190,7 @@ class _FolderCheck(_Findings):
         for folder, classes in (("labels", "seg_classes"), ("boxes", "det_classes")):
             if recording.files[folder].files and not getattr(self.layout, classes):
                 self.add("warning", folder, f"are not read: dataset.yaml has no {classes}")
-        for folder in (*recording.sensors, *_TRUTH):
+        for folder in (*recording.sensors, *TRUTH_SUFFIXES):
             self._files(folder, known if complete else None)
 
     def _rates(self) -> None:

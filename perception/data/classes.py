@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from perception.data.base import IGNORE_LABEL, ClassInfo, RecordingInfo
 from perception.errors import ConfigError, DataError
+from perception.tasks.registry import TASKS
 
 
 def table_faults(classes: Sequence[ClassInfo]) -> list[str]:
@@ -112,11 +113,9 @@ def require_same_classes(
     Raises:
         ConfigError: classes differ in number, names or order.
     """
-    for task, mine, theirs in (
-        ("segmentation", wanted.seg_classes, given.seg_classes),
-        ("boxes2d", wanted.det_classes, given.det_classes),
-    ):
-        if task in tasks and theirs:
+    for task in tasks:
+        mine, theirs = (TASKS[task].classes_of(info) for info in (wanted, given))
+        if theirs:
             difference = _difference([c.name for c in mine], [c.name for c in theirs], what)
             if difference:
                 hint = f"the classes of {task} must be the same"
@@ -130,3 +129,17 @@ def _difference(mine: list[str], theirs: list[str], what: str) -> str:
         if own != other:
             return f"class {index} is '{other}', that of {what} '{own}'"
     return ""
+
+
+def distinct_color(index: int) -> tuple[int, int, int]:
+    """The RGB color of class `index`, by the bit-interleaving rule of the PASCAL VOC palette.
+
+    Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit".  Index 0 of
+    that palette is black, so classes start at its second entry.
+    """
+    code, channels = index + 1, [0, 0, 0]
+    for bit in range(7, -1, -1):
+        for channel in range(3):
+            channels[channel] |= (code >> channel & 1) << bit
+        code >>= 3
+    return channels[0], channels[1], channels[2]

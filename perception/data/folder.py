@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.adapters.files import load_sample
 from perception.data.base import Boxes, Recording, RecordingInfo, Truth
 from perception.data.files import read_labels, read_yolo_boxes
 from perception.data.layout import (
@@ -34,9 +33,10 @@ from perception.files.writing import AppendedFile, write_image, write_text, writ
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.rig import Rig, load_rig, save_rig
 from perception.sensors.registry import kind_of
+from perception.sensors.samples import load_sample
 
 RIG = "rig.yaml"
-_TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), "boxes3d": (".yaml",)}
+TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), "boxes3d": (".yaml",)}
 _VALIDATION_EVERY = 5
 _SAME_VIEW = np.cos(np.radians(15.0))  # of two cameras' optical axes
 
@@ -87,7 +87,7 @@ class FolderRecording(Recording):
         self.sensors = {name: self.layout.of(name) for name in info.sensors}
         self._raw = {name: own.raw for name, own in self.sensors.items()}
         suffixes = {name: _suffixes(own.kind) for name, own in self.sensors.items()}
-        suffixes |= _TRUTH_SUFFIXES
+        suffixes |= TRUTH_SUFFIXES
         self.files = {folder: SampleFolder(root / folder, own) for folder, own in suffixes.items()}
         for sensor in self.silent() if opened and rows else ():
             warnings.warn(

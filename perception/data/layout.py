@@ -19,10 +19,10 @@ from perception.files.limits import check_pixels
 from perception.files.listing import same_name
 from perception.files.text import read_csv, read_yaml
 from perception.frame import KINDS, LEAST_RANGE_M
-from perception.runtime.manifest import ClassSpec
 from perception.sensors.kind import Hints
 from perception.sensors.names import is_kind, kinds
 from perception.sensors.registry import kind_of
+from perception.tasks.spec import ClassSpec
 
 DESCRIPTION, FRAMES = "dataset.yaml", "frames.csv"
 SCHEMA = 2

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
+from perception.data.classes import distinct_color
 from perception.data.files import read_labels
 from perception.errors import DataError
 from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
 from perception.sensors.depth.decode import load_depth
 from perception.sensors.rgb.decode import load_rgb
-from perception.viz.palette import distinct_color
 
 # fmt: off
 CLASS_NAMES = (

@@ -13,8 +13,7 @@ from perception.geometry.camera import CameraModel
 from perception.geometry.frames import FrameTree
 from perception.geometry.rig import Rig, load_rig
 from perception.geometry.transforms import RigidTransform
-from perception.sensors.names import has_picture
-from perception.sensors.registry import kind_of
+from perception.sensors.names import has_picture, is_projected
 
 _SAME_VIEW = 0.02
 """Largest difference of two views that pass for one, as a share of the picture's size."""
@@ -115,7 +114,7 @@ class LiveCalibration:
         try:
             return self._projected(sample)
         except CalibrationError:
-            if kind_of(sample.kind).projected:
+            if is_projected(sample.kind):
                 raise
             return sample  # of points that are not projected nothing need be known
 

@@ -25,8 +25,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from perception.adapters.arrays import sample_of
-from perception.adapters.messages import to_sample
 from perception.errors import AnySenseError, EngineError, InputError
 from perception.frame import Sample
 from perception.plugins import PluginError
@@ -40,6 +38,7 @@ from perception.runtime.policy import Policy
 from perception.runtime.recovery import Recovery
 from perception.runtime.result import EngineEvent, Result, SensorReport
 from perception.runtime.timing import Clock, Moment, Rates, settings_for
+from perception.sensors.samples import sample_of, to_sample
 
 __all__ = ["Clock", "Listener", "Moment", "Stream", "StreamSettings"]
 

@@ -23,3 +23,10 @@ def has_picture(name: str) -> bool:
     from perception.sensors.registry import kind_of
 
     return kind_of(name).has_picture
+
+
+def is_projected(name: str) -> bool:
+    """Whether sensors of a kind are seen in a camera's picture; its record is imported to tell."""
+    from perception.sensors.registry import kind_of
+
+    return kind_of(name).projected

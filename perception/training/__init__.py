@@ -1,0 +1,1 @@
+"""Training: configuration, augmentation, losses, loop, methods, pre-training, adaptation (PyTorch)."""

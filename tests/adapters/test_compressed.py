@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from perception.adapters.messages import to_sample
 from perception.adapters.rvl import decode_rvl
 from perception.errors import AnySenseError, EncodingError, InputError
 from perception.files.limits import MAX_PIXELS
+from perception.sensors.samples import to_sample
 
 HEADER = SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0), frame_id="")
 RANDOM = np.random.default_rng(0)

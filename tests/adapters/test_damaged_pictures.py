@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from perception.adapters.compressed import decode_compressed_image
-from perception.adapters.files import file_remarks
 from perception.errors import EncodingError
 from perception.files.stderr import native_lines, native_lines_caught
 from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.samples import file_remarks
 
 Captured = pytest.CaptureFixture[str]
 

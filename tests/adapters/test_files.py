@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from perception.adapters import files
-from perception.adapters.files import file_remarks, load_labels
+from perception.adapters.files import load_labels
 from perception.errors import AnySenseError, EncodingError
 from perception.files.stderr import native_lines_caught
 from perception.sensors.depth.decode import load_depth
 from perception.sensors.lidar.decode import load_lidar
 from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.samples import file_remarks
 from perception.sensors.thermal.decode import load_thermal
 
 STEPS = np.array([[100, 200, 250]])

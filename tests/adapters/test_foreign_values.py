@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.adapters.files import file_remarks
 from perception.sensors.depth.decode import load_depth
 from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.samples import file_remarks
 from perception.sensors.thermal.decode import load_thermal, thermal_from_array
 
 

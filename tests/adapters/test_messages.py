@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from perception.adapters import calibration as module
 from perception.adapters.calibration import MessageCalibration
-from perception.adapters.messages import stamp_of, to_camera, to_ns, to_sample
+from perception.adapters.messages import stamp_of, to_camera, to_ns
 from perception.errors import CalibrationError, EncodingError, InputError
 from perception.frame import KINDS, Kind, Sample
+from perception.sensors.samples import to_sample
 
 QUATERNION = (0.5, -0.5, 0.5, 0.5)
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.adapters import PointField, decode_pointcloud2, points_from_array
-from perception.adapters.messages import to_sample
 from perception.errors import InputError
 from perception.frame import LEAST_RANGE_M, Sample, is_return
 from perception.geometry.camera import CameraModel
@@ -20,6 +19,7 @@ from perception.geometry.projection import project_lidar
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.sensors.lidar.decode import load_lidar
+from perception.sensors.samples import to_sample
 from perception.tasks.spatial import pixel_points
 
 FIELDS = [PointField(n, 4 * i, 7) for i, n in enumerate(("x", "y", "z", "intensity"))]

@@ -21,7 +21,7 @@ from perception.geometry.transforms import RigidTransform
 
 pytest.importorskip("rosbags", reason="needs rosbags: pip install 'anysense[bags]'")
 
-from perception.adapters.messages import to_camera, to_sample
+from perception.adapters.messages import to_camera
 from perception.bags.files import (
     TOPICS,
     messages_of,
@@ -33,6 +33,7 @@ from perception.bags.files import (
 from perception.bags.messages import BagMessage, camera_message, parse, sample_message
 from perception.cli.main import main
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
+from perception.sensors.samples import to_sample
 
 CAMERA = CameraModel(32, 24, 30.0, 30.0, 15.5, 11.5)
 TO_OPTICAL = RigidTransform(np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], float), np.zeros(3))

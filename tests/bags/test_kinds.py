@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from laser_kind import LASER, SCAN, scan
 
-from perception.adapters.messages import to_sample
 from perception.bags.files import messages_of, read_bag, sensor_topics, topics_of, write_bag
 from perception.bags.messages import parse, sample_message
 from perception.data.folder import FolderRecording, FolderWriter
@@ -18,6 +17,7 @@ from perception.data.layout import FolderInfo
 from perception.errors import DataError, EncodingError
 from perception.frame import Sample
 from perception.sensors.registry import KINDS
+from perception.sensors.samples import to_sample
 
 pytestmark = pytest.mark.usefixtures("laser")
 

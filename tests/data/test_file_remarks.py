@@ -12,12 +12,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from perception.adapters.files import file_remarks
 from perception.cli.main import main
 from perception.data.check import check_folder
 from perception.data.files import read_labels
 from perception.errors import EncodingError
 from perception.sensors.rgb.decode import load_rgb
+from perception.sensors.samples import file_remarks
 from perception.sensors.thermal.decode import load_thermal
 
 GRAY = np.random.default_rng(0).integers(20, 220, (48, 64), dtype=np.uint8)

@@ -14,7 +14,6 @@ from hypothesis.extra.numpy import arrays
 from small_bundles import SmallBundles
 
 from perception import Pipeline, Stream, sample_of
-from perception.adapters.messages import to_sample
 from perception.bags.messages import ROSBAGS
 from perception.corruptions import corrupt, faults_of
 from perception.data import open_recording
@@ -28,6 +27,7 @@ from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.preprocess.sample import preprocess_sample
 from perception.sensors.registry import kind_of
+from perception.sensors.samples import to_sample
 
 pytestmark = pytest.mark.usefixtures("brought")
 

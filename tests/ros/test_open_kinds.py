@@ -16,12 +16,12 @@ from sensor_msgs.msg import CompressedImage, Image, LaserScan, PointCloud2
 from test_parameters import Declare, _bundle, declare  # noqa: F401
 
 from perception import plugins
-from perception.adapters.messages import to_sample
 from perception.bags.messages import sample_message
 from perception.errors import ConfigError
 from perception.frame import Sample
 from perception.plugins import PluginError
 from perception.sensors.registry import KINDS
+from perception.sensors.samples import to_sample
 
 
 @pytest.mark.usefixtures("laser")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perception.adapters.arrays import sample_of
 from perception.errors import ConfigError, InputError
 from perception.runtime import core as core_module
 from perception.runtime.arrival import SensorTiming
@@ -22,6 +21,7 @@ from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, Result
 from perception.runtime.stream import Listener, Stream, StreamSettings
+from perception.sensors.samples import sample_of
 
 MS, S = 10**6, 10**9
 LONG = SensorTiming(timeout_ns=20 * S, window_ns=60 * MS)

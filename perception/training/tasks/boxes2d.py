@@ -15,6 +15,7 @@ from perception.errors import ConfigError
 from perception.geometry.grid import GridMap
 from perception.models.heads import DetectionHead
 from perception.preprocess.sample import source_size
+from perception.sensors.registry import kind_of
 from perception.tasks.boxes2d import Boxes2dSpec, BoxesMeter, Detections, decode_detections
 from perception.training.assignment import Assignment, assign
 from perception.training.geometry import Geometry
@@ -114,7 +115,7 @@ def _labeled_size(source: TruthSource) -> tuple[int, int]:
     """(height, width) of the picture that the boxes are drawn in."""
     frame, labels, labels_of = source.frame, source.truth.labels, source.recording.info.labels_of
     sample = frame.get(labels_of, next(iter(frame.values())))
-    if labels is not None and (sample.sensor != labels_of or sample.kind != "rgb"):
+    if labels is not None and (sample.sensor != labels_of or not kind_of(sample.kind).colors):
         return labels.shape  # type: ignore[return-value]
     return source_size(sample)
 

@@ -13,9 +13,10 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from sensor_msgs.msg import PointField as PointFieldMsg
 from std_msgs.msg import Header
 
-from perception.adapters.messages import to_camera, to_ns, to_sample, to_transform
+from perception.adapters.messages import to_camera, to_ns, to_transform
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
+from perception.sensors.samples import to_sample
 
 __all__ = [
     "CLOUD_FIELDS",

@@ -1,0 +1,1 @@
+"""Cameras, rigid transforms, grids, LiDAR projection, and rigs of any number of sensors."""
