@@ -2,7 +2,7 @@
 
 First those named after it, then the quick ones of their folder.
 
-    make mutate FILES="perception/preprocess/grid.py perception/runtime/policy.py"
+    make mutate FILES="perception/geometry/grid.py perception/runtime/policy.py"
 
 Works on a copy of the repository.  A change that every test survives is printed: either a test is missing,
 or the change changes nothing that anybody can see; these are listed, with the reason, in

@@ -20,6 +20,8 @@ from perception.plugins import PluginError, Registry
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on the path, in which distributions can be made."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    # A module that is written anew within a second, as long as before, would be that of before.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     plugins.plugins.cache_clear()
     yield tmp_path
     plugins.plugins.cache_clear()

@@ -84,7 +84,7 @@ def test_changes_that_change_nothing_are_listed_with_a_reason_and_exist() -> Non
 
 @pytest.mark.slow
 def test_what_is_not_noticed_fails_and_leaves_the_tree_alone(tmp_path: Path) -> None:
-    file = "perception/preprocess/grid.py"
+    file = "perception/geometry/grid.py"
     before = (ROOT / file).read_bytes()
     blind = tmp_path / "test_blind.py"
     blind.write_text("def test_nothing():\n    pass\n")

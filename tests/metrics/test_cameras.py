@@ -178,7 +178,7 @@ def test_subsets_are_those_that_the_bundle_lists(bundle: Path) -> None:
 
 
 def test_a_report_judges_the_subsets_whose_sensors_are_of_the_bundles_kinds(
-    bundle: Path, pipeline: Pipeline, tmp_path: Path
+    bundle: Path, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _recording(tmp_path / "r", pipeline, 180, "front")
     recording = open_recording("folder", tmp_path / "r")
@@ -191,6 +191,8 @@ def test_a_report_judges_the_subsets_whose_sensors_are_of_the_bundles_kinds(
         found = make_report(folder, folder, recording, options)
         (row,) = found["backends"].values()
         assert list(row["accuracy"]) == names == list(row["parity"])
+    cameras = open_recording("folder", tmp_path / "r")
+    monkeypatch.setattr(recording, "frame", lambda index: cameras.frame(index).without("rear"))
     for sensors, names in (
         ({"front": "rgb", "rear": "thermal"}, ["front"]),
         ({"front": "thermal", "rear": "thermal"}, []),

@@ -22,6 +22,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
+    # A module that is written anew within a second, as long as before, would be that of before.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     for target in plugins.REGISTRIES.values():
         module, _, attribute = target.partition(":")
         monkeypatch.setattr(getattr(import_module(module), attribute), "_loaded", {})

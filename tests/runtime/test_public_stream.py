@@ -301,7 +301,7 @@ def test_an_encoder_that_hangs_stops_nobody_else(
     engine = pipeline.engines["rgb"]
     inner = engine.infer_linked
 
-    def hang(feeds: Any) -> Any:
+    def hang(feeds: Any, ignored: Any = ()) -> Any:
         go_on.wait(PATIENCE_S)
         return inner(feeds)
 
@@ -501,7 +501,7 @@ import perception
 from perception.runtime import core
 core._PATIENCE_S = 0.2
 stream = perception.Stream.open({str(tiny_bundle)!r}, {{"rgb": 30, "depth": 15}}, device="cpu")
-stream.core.pipeline.engines["rgb"].infer_linked = lambda feeds: threading.Event().wait()
+stream.core.pipeline.engines["rgb"].infer_linked = lambda feeds, ignored: threading.Event().wait()
 end = time.monotonic() + 60
 while time.monotonic() < end:
     for sensor, array in (("rgb", np.random.randint(20, 220, (48, 64, 3), np.uint8)),

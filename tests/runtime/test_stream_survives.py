@@ -154,7 +154,7 @@ def test_an_encoder_that_hangs_keeps_nobody_from_going_on(
     other = Pipeline.load(pipeline.bundle.path, "cpu", threads=1)
     go_on, there = threading.Event(), threading.Event()
 
-    def hang(feeds: Any) -> Any:
+    def hang(feeds: Any, ignored: Any = ()) -> Any:
         there.set()
         go_on.wait(60)
         raise RuntimeError("gone")

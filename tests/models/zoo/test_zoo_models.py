@@ -219,9 +219,14 @@ def test_distillation_brings_the_class_correlations_to_the_given_embeddings(
         seen.append(float(loss.detach()))  # type: ignore[union-attr]
     assert seen[-1] < 0.5 * seen[0]
     with pytest.raises(ConfigError, match=r"expected \(3, D\)"):
-        Any2Seg(("rgb",), 3, distillation=1.0, class_embeddings=str(tmp_path / "words.npy"))
+        Any2Seg(
+            ("rgb",),
+            specs_for(segmentation=3),
+            distillation=1.0,
+            class_embeddings=str(tmp_path / "words.npy"),
+        )
     with pytest.raises(ConfigError, match="looks at rgb"):
-        Any2Seg(("depth",), 3, distillation=1.0)
+        Any2Seg(("depth",), specs_for(segmentation=3), distillation=1.0)
 
 
 def test_given_embeddings_need_no_network() -> None:
