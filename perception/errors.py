@@ -7,6 +7,9 @@ pipeline counts it and goes on with the next frame.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
+
 
 class AnySenseError(Exception):
     """Base of all errors raised on purpose by AnySense.
@@ -65,3 +68,10 @@ class ParityError(AnySenseError):
 
 class MissingDependencyError(AnySenseError, ImportError):
     """An optional package is needed for this call; the hint names the extra to install."""
+
+
+def names_hint(name: object, known: Collection[str]) -> str:
+    """A hint for who gave an unknown name: the one that is meant, if one is close, and all that there are."""
+    close = get_close_matches(str(name), known, 1)
+    meant = f"did you mean '{close[0]}'? " if close else ""
+    return f"{meant}one of {', '.join(known)}"

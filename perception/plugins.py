@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
 from functools import cache, wraps
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -26,7 +25,7 @@ from traceback import walk_tb
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
-from perception.errors import AnySenseError, ConfigError
+from perception.errors import AnySenseError, ConfigError, names_hint
 from perception.extras import explain
 
 Group = Literal["sensors", "tasks", "models", "methods", "backends", "datasets"]
@@ -128,9 +127,7 @@ class Registry(Mapping[str, T], Generic[T]):
             PluginError: it is a plug-in's and cannot be used.
         """
         if name not in self:
-            close = get_close_matches(str(name), list(self), 1)
-            meant = f"did you mean '{close[0]}'? " if close else ""
-            hint = f"{meant}one of {', '.join(self)}"
+            hint = names_hint(name, tuple(self))
             raise ConfigError(f"unknown {self.what} '{str(name)[:80]}'", where=where, hint=hint)
         return self[name]
 

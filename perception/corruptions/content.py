@@ -5,17 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.corruptions.delivery import DELIVERY
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.frame import Sample
 from perception.geometry.transforms import RigidTransform
-from perception.sensors.faults import SEVERITIES, Rng, Severity
+from perception.sensors.faults import Rng, Severity, check_severity
 from perception.sensors.kind import Grid
 from perception.sensors.registry import kind_of
 
@@ -138,16 +137,13 @@ def check_fault(kind: str, fault: str, severity: int = 3) -> None:
     """
     known = faults_of(kind)
     if fault not in known:
-        close = get_close_matches(str(fault), known, 1)
-        meant = f"did you mean '{close[0]}'? " if close else ""
-        hint = f"{meant}one of {', '.join(known)}"
+        hint = names_hint(fault, known)
         if fault in DELIVERY:
             hint = (
                 "it befalls messages on their way, not a sample alone: FaultSchedule, FaultInjector"
             )
         raise ConfigError(f"{kind} has no fault '{str(fault)[:40]}'", where="fault", hint=hint)
-    if isinstance(severity, bool) or severity not in SEVERITIES:
-        raise ConfigError(f"severity {str(severity)[:20]} is none of 1 to 5", where="fault")
+    check_severity(severity)
 
 
 def generator(fault: str, seed: Seed) -> Rng:

@@ -13,7 +13,7 @@ from perception.corruptions.delivery import DELIVERY, check_amount
 from perception.errors import AnySenseError, ConfigError
 from perception.files.text import read_yaml
 from perception.frame import check_name
-from perception.sensors.faults import SEVERITIES
+from perception.sensors.faults import SEVERITIES, check_severity
 
 _MOST_EVENTS = 10_000
 _LONGEST_S = 1e9
@@ -45,8 +45,7 @@ class Event:
         where = f"fault of {self.sensor}"
         if not (math.isfinite(self.start_s) and 0 <= self.start_s < self.stop_s):
             raise ConfigError("must begin at 0 s or later, and end after that", where=where)
-        if isinstance(self.severity, bool) or self.severity not in SEVERITIES:
-            raise ConfigError(f"severity {self.severity} is none of 1 to 5", where=where)
+        check_severity(self.severity, where)
 
     def check(self, kinds: Mapping[str, str]) -> None:
         """Refuse what the sensor cannot have; `kinds` are those of the sensors by name.

@@ -32,6 +32,16 @@ only in `distribution`; or the fault is one of samples alone.
 """
 
 
+def check_severity(severity: int, where: str = "fault") -> None:
+    """Refuse what is no severity.
+
+    Raises:
+        ConfigError: it is not one of 1 to 5.
+    """
+    if isinstance(severity, bool) or severity not in SEVERITIES:
+        raise ConfigError(f"severity {str(severity)[:20]} is none of 1 to 5", where=where)
+
+
 @dataclass(frozen=True)
 class Severity:
     """How much of a fault there is at severities 1 to 5.
@@ -60,8 +70,7 @@ class Severity:
         Raises:
             ConfigError: the severity is not one of 1 to 5.
         """
-        if isinstance(severity, bool) or severity not in SEVERITIES:
-            raise ConfigError(f"severity {str(severity)[:20]} is none of 1 to 5", where="fault")
+        check_severity(severity)
         return self.amounts[int(severity) - 1]
 
 
@@ -109,6 +118,11 @@ class Pixels:
         x = (np.arange(width, dtype=np.float32) + 0.5) / np.float32(width)
         y = (np.arange(height, dtype=np.float32) + 0.5) / np.float32(height)
         return x[None, :], y[:, None]
+
+
+def signed(amount: float, rng: Rng) -> float:
+    """The amount, up or down."""
+    return amount if rng.random() < 0.5 else -amount
 
 
 def streams(rng: Rng, count: int) -> list[Rng]:

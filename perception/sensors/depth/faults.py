@@ -18,6 +18,7 @@ from perception.sensors.faults import (
     augmenting,
     largest_share,
     on_pictures,
+    signed,
     single_pixels,
     smooth_field,
     streams,
@@ -70,7 +71,7 @@ def noisy(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
 
 def scaled(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """All distances by one factor."""
-    return depth * np.float32(1 + (amount if rng.random() < 0.5 else -amount))
+    return depth * np.float32(1 + signed(amount, rng))
 
 
 def holed(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:

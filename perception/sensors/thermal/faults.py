@@ -24,6 +24,7 @@ from perception.sensors.faults import (
     blocks,
     covered,
     on_pictures,
+    signed,
     single_pixels,
     smooth_field,
     streams,
@@ -97,12 +98,12 @@ def _center(values: Float) -> tuple[np.float32, np.float32]:
 def gain_drifted(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """Contrast about the mean times 1 + amount, or 1 - amount."""
     center, _ = _center(values)
-    return (values - center) * np.float32(1 + _signed(amount, rng)) + center
+    return (values - center) * np.float32(1 + signed(amount, rng)) + center
 
 
 def offset_drifted(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """All values moved."""
-    return values + _center(values)[1] * np.float32(_signed(amount, rng))
+    return values + _center(values)[1] * np.float32(signed(amount, rng))
 
 
 def unevened(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
@@ -141,10 +142,6 @@ def uniform(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     known = values[np.isfinite(values)]
     middle = np.median(known) if known.size else np.float32(np.nan)
     return np.where(np.isfinite(values), np.float32(middle), np.float32(np.nan))
-
-
-def _signed(amount: float, rng: Rng) -> float:
-    return amount if rng.random() < 0.5 else -amount
 
 
 FAULTS = ContentFaults(
