@@ -18,11 +18,12 @@ class LateNode(Node):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("late_node")
+        self._signal = self.declare_parameter("signal", int(signal.SIGTERM)).value
         self._publisher = self.create_publisher(Header, "late", 1)
         self.create_timer(0.1, self._on_timer)
 
     def _on_timer(self) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), self._signal)
         end = time.monotonic() + 30
         while rclpy.ok() and time.monotonic() < end:
             time.sleep(0.01)

@@ -102,11 +102,13 @@ def test_signals_end_the_process_cleanly(start: Start, number: int) -> None:
     )
 
 
-def test_a_signal_in_the_middle_of_a_callback_ends_the_process_cleanly(
-    own_domain: int, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_callback_ends_the_process_after_it(
+    own_domain: int, tmp_path: Path, number: int
 ) -> None:
     script = str(Path(__file__).parent / "late_node.py")
-    node = NodeProcess(script, tmp_path, own_domain, {}, name="late_node")
+    parameters = {"signal": int(number)}
+    node = NodeProcess(script, tmp_path, own_domain, parameters, name="late_node")
     wait_until(lambda: node.process.poll() is not None, "the process to end")
     assert "publishes" in node.log and "Traceback" not in node.log, node.log
     assert node.stop() == 0

@@ -60,11 +60,13 @@ def launched(own_domain: int, bundle: Path, tmp_path: Path) -> Iterator[Any]:
 
     start.perception = perception  # type: ignore[attr-defined]
     start.bench = bench  # type: ignore[attr-defined]
-    yield start
-    for node in nodes:
-        assert node.stop() == 0, node.log
-        assert "Traceback" not in node.log, node.log
-    bench.close()
+    try:
+        yield start
+        for node in nodes:
+            assert node.stop() == 0, node.log
+            assert "Traceback" not in node.log, node.log
+    finally:
+        bench.close()
 
 
 def test_a_recording_goes_through_the_node(launched: Any, source: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
@@ -24,6 +25,8 @@ def run(
 ) -> int:
     """Spin a node until SIGINT, SIGTERM or shutdown, and end it cleanly.
 
+    While it spins, a signal ends it between two callbacks, never within one.
+
     Args:
         make: creates the node; an `AnySenseError` ends the process with one line.
         close: called before the node is destroyed.
@@ -33,6 +36,15 @@ def run(
     Returns:
         The exit status: 0, or 2 when the node could not be made.
     """
+    spins = False
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        # rclpy's own handler, which calls this one, wakes the executor. An exception raised here
+        # would come out of any callback, or, as something else, of the middleware's conversions.
+        if not spins:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupted)
     try:
         rclpy.init(args=args)
     except Exception as error:  # rcl raises types of its own for unparsable arguments and files
@@ -42,11 +54,15 @@ def run(
     except AnySenseError as error:
         rclpy.try_shutdown()
         return _fail(error)
+    except KeyboardInterrupt:
+        rclpy.try_shutdown()
+        return 0
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         if start is not None:
             start(node)
+        spins = True
         executor.spin()
     except AnySenseError as error:
         return _fail(error)
