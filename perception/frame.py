@@ -47,6 +47,7 @@ RESERVED = frozenset(
         "presence",
         "fuser",
         "single",
+        "obstacles",
     )
     + ("modular", "all", "modalities", "labels", "boxes", "boxes3d")
 )

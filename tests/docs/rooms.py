@@ -28,7 +28,7 @@ ROOMS: dict[str, str] = {
     "perception/corruptions": "errors files frame geometry sensors",
     "perception/data/base": "errors plugins frame geometry sensors",
     "perception/metrics": "errors data/base",
-    "perception/tasks": "errors plugins frame geometry sensors data/base metrics",
+    "perception/tasks": "errors plugins files frame geometry sensors data/base metrics",
     "calibration": "errors files geometry",
     "perception/data": (
         "errors plugins files sensors/names frame "

@@ -21,6 +21,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         shared("launch"),
         shared("config"),
+        shared("config/nav2"),
         shared("rviz"),
         shared("foxglove"),
     ],

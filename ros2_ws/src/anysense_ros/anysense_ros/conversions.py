@@ -107,7 +107,7 @@ def cloud(points: NDArray[np.float32], head: Header) -> PointCloud2:
     """A cloud (N, 4) of x, y, z, intensity."""
     names = ("x", "y", "z", "intensity")[: points.shape[1]]
     fields = [(n, 4 * i, PointFieldMsg.FLOAT32) for i, n in enumerate(names)]
-    return _cloud_message(points.astype(np.float32, copy=False), head, fields, 4 * len(names))
+    return _cloud_message(points.astype(np.float32, copy=False), head, fields)
 
 
 def labeled_cloud(
@@ -117,22 +117,54 @@ def labeled_cloud(
     head: Header,
 ) -> PointCloud2:
     """A cloud of x, y, z, class_id, probability."""
+    return _cloud_message(_labeled_table(points, class_ids, probabilities), head, CLOUD_FIELDS)
+
+
+def organized_cloud(
+    points: NDArray[np.float32],
+    class_ids: NDArray[np.uint8],
+    probabilities: NDArray[np.float32],
+    row: NDArray[np.int32],
+    column: NDArray[np.int32],
+    size: tuple[int, int],
+    head: Header,
+) -> PointCloud2:
+    """The same with a row and a column for each pixel of a picture of `size`: the nearest of the points
+    in a pixel; x, y, z are NaN, class_id 255 and probability 0 where there is none.
+    """
+    empty = np.full((1, 3), np.nan, np.float32), np.full(1, 255, np.uint8), np.zeros(1, np.float32)
+    table = np.empty((*size, CLOUD_STEP), np.uint8)
+    table[:] = _labeled_table(*empty)
+    # Of several in a pixel the last one written stays.
+    far_first = np.argsort(-np.square(points).sum(axis=1), kind="stable")
+    rows = _labeled_table(points, class_ids, probabilities)
+    table[row[far_first], column[far_first]] = rows[far_first]
+    return _cloud_message(table, head, CLOUD_FIELDS)
+
+
+def _labeled_table(
+    points: NDArray[np.float32], class_ids: NDArray[np.uint8], probabilities: NDArray[np.float32]
+) -> NDArray[np.uint8]:
     table = np.zeros((len(points), CLOUD_STEP), np.uint8)
     table[:, :12] = np.ascontiguousarray(points, np.float32).view(np.uint8)
     table[:, 12] = class_ids
     table[:, 16:] = np.ascontiguousarray(probabilities, np.float32)[:, None].view(np.uint8)
-    return _cloud_message(table, head, CLOUD_FIELDS, CLOUD_STEP)
+    return table
 
 
-def _cloud_message(table: NDArray[Any], head: Header, fields: Any, step: int) -> PointCloud2:
+def _cloud_message(table: NDArray[Any], head: Header, fields: Any) -> PointCloud2:
+    """Of rows of bytes: (N, step), or (H, W, step), where some may be without a point."""
+    *size, row = table.shape
+    height, width = size if len(size) == 2 else (1, *size)
+    step = row * table.itemsize
     return PointCloud2(
         header=head,
-        height=1,
-        width=len(table),
+        height=height,
+        width=width,
         fields=[PointFieldMsg(name=n, offset=o, datatype=t, count=1) for n, o, t in fields],
         is_bigendian=False,
         point_step=step,
-        row_step=step * len(table),
+        row_step=step * width,
         data=byte_array(table),
-        is_dense=True,
+        is_dense=len(size) == 1,
     )

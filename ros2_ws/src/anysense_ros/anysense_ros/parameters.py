@@ -21,6 +21,7 @@ from perception.runtime.settings import StreamSettings
 from perception.runtime.wiring import match_inputs
 from perception.sensors.names import OURS, is_kind, kinds
 from perception.sensors.registry import kind_of, usable_kinds
+from perception.tasks.obstacles import ClassRoles, ObstacleRules
 
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable", "system_default")
@@ -59,6 +60,7 @@ class Spec:
 
 
 _MS = 60_000.0
+_RULES = ObstacleRules(ClassRoles.common(()))
 
 WHICH = (
     Spec("inputs", [OURS[0]], "the sensors that this robot has, one of a kind", read_only=True),
@@ -94,6 +96,12 @@ COMMON = (
     Spec("output.min_confidence", 0.0, "pixels below are unlabeled (255)", 0.0, 1.0),
     Spec("output.overlay_opacity", 0.55, "of the labels over the picture", 0.0, 1.0),
     Spec("output.points_stride", 2, "of ~/points from a depth image", 1, 32),
+    Spec("obstacles.classes", "", "file of the roles of classes; '' = by their names"),
+    Spec("obstacles.min_confidence", _RULES.min_confidence, "less sure is an obstacle", 0.0, 1.0),
+    Spec("obstacles.ground_m", _RULES.ground_m, "so near the ground is none; 0 = off", 0.0, 10.0),
+    Spec("obstacles.step_m", _RULES.step_m, "so high above the ground is one", 0.0, 100.0),
+    Spec("obstacles.ground_range_m", _RULES.ground_range_m, "how far it is flat", 0.0, 1000.0),
+    Spec("obstacles.organized", False, "a row and column for each pixel of the mask"),
     Spec("diagnostics.period_s", 1.0, "of /diagnostics; changes are sent at once", 0.05, 60.0),
 )
 
@@ -152,6 +160,7 @@ class Settings:
         kinds: by sensor, in order, its kind; empty where only the bundle can tell and was not asked.
         inputs: by sensor, the bundle's input that it is; empty before the bundle was asked.
         timing, policy, health: what the values mean to the library.
+        obstacles: the same; None before the bundle was asked.
     """
 
     values: Mapping[str, Any]
@@ -160,6 +169,7 @@ class Settings:
     timing: Mapping[str, SensorTiming]
     policy: Policy
     health: HealthConfig
+    obstacles: ObstacleRules | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -244,7 +254,15 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
     )
     policy.check(names)
     health = HealthConfig(**{f.name: values[f"health.{f.name}"] for f in fields(HealthConfig)})
-    return Settings(dict(values), own, inputs, timing, policy, health)
+    obstacles = _obstacles(values, manifest) if manifest is not None else None
+    return Settings(dict(values), own, inputs, timing, policy, health, obstacles)
+
+
+def _obstacles(values: Mapping[str, Any], manifest: BundleManifest) -> ObstacleRules:
+    path, classes = values["obstacles.classes"], manifest.seg_classes
+    roles = ClassRoles.read(path, classes) if path else ClassRoles.common(classes)
+    numbers = {f.name: values[f"obstacles.{f.name}"] for f in fields(ObstacleRules)[1:]}
+    return ObstacleRules(roles, **numbers)
 
 
 def _refuse_other_choices(values: Mapping[str, Any], sensors: Mapping[str, str]) -> None:
