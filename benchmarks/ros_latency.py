@@ -75,7 +75,7 @@ class PlainNode(Node):  # type: ignore[misc]
     def _run(self, rgb: Image, depth: Image) -> None:
         from perception.geometry.grid import GridMap
         from perception.preprocess.sample import preprocess_sample
-        from perception.tasks.segmentation import label_confidence, label_pixels
+        from perception.tasks.class_logits import label_confidence, label_pixels
 
         color = np.frombuffer(rgb.data, np.uint8).reshape(rgb.height, rgb.width, 3).copy()
         meters = np.frombuffer(depth.data, np.float32).reshape(depth.height, depth.width).copy()

@@ -117,7 +117,7 @@ def _load(path: Path, kind: str, hints: Hints) -> Sample:
 def run(args: argparse.Namespace) -> int:
     """Run one frame; writes result.json, overlay.png, by task labels and confidence, and image_*.png."""
     from perception.runtime.pipeline import Pipeline
-    from perception.tasks.registry import TASKS
+    from perception.tasks.registry import TASKS, parts_of
     from perception.viz.overlay import draw_result
 
     pipeline = Pipeline.load(args.bundle, args.device, **engine_choices(args))
@@ -128,7 +128,8 @@ def run(args: argparse.Namespace) -> int:
             f"bundle {pipeline.manifest.name} takes {', '.join(pipeline.sensors)}, "
             f"not {', '.join(foreign)}"
         )
-    pipeline.wanted, specs = pipeline.parts, pipeline.manifest.tasks.every
+    specs = pipeline.manifest.tasks.every
+    pipeline.wanted = parts_of(specs, lambda task: True)
     result = pipeline(frame)
     for line in result.lines:
         warn(line)

@@ -25,7 +25,7 @@ from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
 from perception.runtime.wiring import wired_inputs
-from perception.tasks.registry import parts_of
+from perception.tasks.registry import every_part, parts_of
 
 
 class Pipeline:
@@ -43,7 +43,7 @@ class Pipeline:
         expected: the sensors that state `full` and the confidence are measured against; all of
             `sensors` unless fewer are built in.
         wanted: which of `parts` results hold; those that nobody reads need not be computed.  At first
-            all but those that are computed on request only, `boxes3d` and `points`.
+            all but those that are computed on request only, `boxes3d`, `points` and `energy`.
         min_score: least score of a box; None for what the bundle says.  Average precision wants a
             lower one than a display.
         points_stride: where points are made of a depth image, every such row and column is taken.
@@ -75,7 +75,7 @@ class Pipeline:
         self.sensors = tuple(self.inputs)
         self.expected = self.sensors
         policy.check(self.sensors)
-        self.parts = parts_of(self.manifest.tasks.every, lambda task: True)
+        self.parts = every_part(self.manifest.tasks.every)
         usual = parts_of(self.manifest.tasks.every, lambda task: not task.on_request)
         self.wanted = usual if wanted is None else frozenset(wanted)
         if unknown := self.wanted - self.parts:
@@ -125,7 +125,7 @@ class Pipeline:
             health: thresholds of the content checks.
             strict: raise on a sample that cannot be used, instead of going on without it.
             progress: called with a line before each graph is loaded.
-            wanted: what results hold, of `parts`; None for all but `boxes3d` and `points`, which cost time.
+            wanted: what results hold, of `parts`; None for all but `boxes3d`, `points` and `energy`.
             min_score: least score of a box; None for what the bundle says.
             trust_plans: run TensorRT plans in the bundle that this machine did not build, and operators
                 on OpenVINO that it does not look at closely.  A plan is a program: only for bundles from

@@ -72,9 +72,14 @@ def with_implied(specs: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
 
 
 def parts_of(specs: Iterable[str], which: Callable[[Task], object]) -> frozenset[str]:
-    """The parts of those tasks for which something holds."""
+    """The usual parts of those tasks for which something holds."""
     tasks = [TASKS[name] for name in specs]
-    return frozenset(part for task in tasks if which(task) for part in task.parts)
+    return frozenset(part for task in tasks if which(task) for part in task.usual)
+
+
+def every_part(specs: Iterable[str]) -> frozenset[str]:
+    """All parts of tasks, those that are computed on request only among them."""
+    return frozenset(part for name in specs for part in TASKS[name].parts)
 
 
 def drawn(specs: Iterable[str]) -> frozenset[str]:
@@ -109,7 +114,7 @@ def closure(specs: Mapping[str, TaskSpec], wanted: Collection[str]) -> dict[str,
     needed: set[str] = set()
     for name in reversed(list(specs)):
         task = TASKS[name]
-        parts = frozenset(task.parts) if name in needed else frozenset(wanted) & {*task.parts}
+        parts = frozenset(wanted) & {*task.parts} | frozenset(task.usual if name in needed else ())
         if parts:
             found[name] = parts
             needed.update(task.after)

@@ -15,6 +15,7 @@ from pydantic import Field
 from perception.data.base import IGNORE_LABEL, RecordingInfo, Truth
 from perception.frame import subset_name
 from perception.metrics.segmentation import ConfusionMatrix
+from perception.tasks.class_logits import Winners, energy, label_pixels, resized, shares
 from perception.tasks.matching import class_map, number
 from perception.tasks.spec import Classes, ClassSpec, Frozen, TaskSpec, class_name
 from perception.tasks.task import Form, Image, Meter, Task, TaskContext
@@ -64,47 +65,13 @@ class Segmentation:
         labels: (H, W) uint8 class ids; None where nobody wants them.
         confidence: (H, W) float32 in 0..1, the probability of the label, derated when sensors are
             missing; None where nobody wants it.
+        energy: (H, W) float32, how little the logits support any class, see `class_logits.energy`; None
+            unless somebody asks for it.
     """
 
     labels: NDArray[np.uint8] | None = None
     confidence: Float32 | None = None
-
-
-def label_pixels(logits: Float32, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Labels from class logits.
-
-    Classes are compared at twice the logits' resolution after bilinear interpolation, one class at
-    a time so that the working set stays in cache; the winner is then brought to `size`.
-
-    Args:
-        logits: (K, h, w) float32.
-        size: (height, width) of the result in pixels.
-
-    Returns:
-        (H, W) uint8 class ids.
-    """
-    classes, height, width = logits.shape
-    fine = (width * 2, height * 2)
-    best = cv2.resize(logits[0], fine, interpolation=cv2.INTER_LINEAR)
-    labels = np.zeros(best.shape, np.uint8)
-    plane = np.empty_like(best)
-    wins = np.empty(best.shape, np.uint8)
-    for index in range(1, classes):
-        cv2.resize(logits[index], fine, plane, interpolation=cv2.INTER_LINEAR)
-        cv2.compare(plane, best, cv2.CMP_GT, wins)
-        cv2.max(plane, best, best)
-        labels[wins.view(bool)] = index
-    return cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST).astype(
-        np.uint8, copy=False
-    )
-
-
-def label_confidence(logits: Float32, size: tuple[int, int]) -> Float32:
-    """(H, W) float32 softmax probabilities of the labels that `label_pixels` gives."""
-    peak = logits.max(axis=0)
-    confidence = (1.0 / np.exp(logits - peak).sum(axis=0)).astype(np.float32)
-    out: Float32 = cv2.resize(confidence, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return out
+    energy: Float32 | None = None
 
 
 def _forms(spec: SegmentationSpec, grid: tuple[int, int]) -> tuple[Form, ...]:
@@ -132,17 +99,19 @@ def _decode_labels(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Seg
 def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Segmentation:
     if LOGITS not in tensors:
         return _decode_labels(tensors, ctx)
-    logits, size = ctx.grid.crop(tensors[LOGITS][0]), ctx.grid.source
-    labels = label_pixels(logits, size) if "labels" in ctx.parts else None
-    if "confidence" not in ctx.parts:
+    logits, size, wanted = ctx.grid.crop(tensors[LOGITS][0]), ctx.grid.source, ctx.parts
+    winners = Winners.of(logits)
+    labels = label_pixels(logits, size, winners) if "labels" in wanted else None
+    if not wanted & {"confidence", "energy"}:
         return Segmentation(labels)
     temperature = ctx.spec.temperature(ctx.inputs)
-    if temperature != 1.0:
-        logits = np.divide(logits, np.float32(temperature), dtype=np.float32)
-    confidence = label_confidence(logits, size)
-    if ctx.confidence != 1.0:
+    total = shares(logits, winners.peak, temperature)
+    confidence = resized(np.float32(1) / total, size) if "confidence" in wanted else None
+    if confidence is not None and ctx.confidence != 1.0:
         confidence *= np.float32(ctx.confidence)
-    return Segmentation(labels, confidence)
+    if "energy" not in wanted:
+        return Segmentation(labels, confidence)
+    return Segmentation(labels, confidence, resized(energy(total, winners.peak, temperature), size))
 
 
 class SegmentationMeter(Meter):
@@ -228,6 +197,8 @@ def _to_dict(value: Segmentation, spec: SegmentationSpec) -> dict[str, Any]:
         out["segmentation"] = dict(sorted(shares.items(), key=lambda item: -item[1]))
     if value.confidence is not None:
         out["mean_confidence"] = float(value.confidence.mean())
+    if value.energy is not None:
+        out["mean_energy"] = float(value.energy.mean())
     return out
 
 
@@ -244,7 +215,8 @@ def _files(value: Segmentation, spec: SegmentationSpec) -> dict[str, NDArray[np.
 SEGMENTATION = Task(
     name="segmentation",
     spec=SegmentationSpec,
-    parts=("labels", "confidence"),
+    parts=("labels", "confidence", "energy"),
+    requested=("energy",),
     forms=_forms,
     decode=_decode,
     classes_of=lambda info: info.seg_classes,

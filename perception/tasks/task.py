@@ -107,6 +107,7 @@ class Task:
         implied: the spec that a bundle with these tasks has though it does not name this one, or names it
             without classes; None for none.  Asked of our own tasks only: a plug-in's must be named.
         on_request: not computed unless somebody asks for it.
+        requested: those of the parts that are not computed unless somebody asks for them by name.
         alone: a bundle may consist of it.
         classes_of: a recording's classes for it.
         meter: holds it against a recording's truth; None where they have no class in common.
@@ -133,6 +134,7 @@ class Task:
     after: tuple[str, ...] = ()
     implied: Callable[[Mapping[str, TaskSpec]], TaskSpec | None] = lambda tasks: None
     on_request: bool = False
+    requested: tuple[str, ...] = ()
     alone: bool = True
     classes_of: Callable[[RecordingInfo], tuple[ClassInfo, ...]] = lambda info: ()
     meter: Callable[[Any, RecordingInfo], Meter | None] | None = None
@@ -152,7 +154,12 @@ class Task:
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", self.parts or (self.name,))
         if self.draw is not None:
-            object.__setattr__(self, "drawn", self.drawn or self.parts)
+            object.__setattr__(self, "drawn", self.drawn or self.usual)
+
+    @property
+    def usual(self) -> tuple[str, ...]:
+        """The parts that whoever wants the whole of it gets."""
+        return tuple(part for part in self.parts if part not in self.requested)
 
     def form(self, spec: Any, grid: tuple[int, int], outputs: Collection[str]) -> Form:
         """The form that a graph with these outputs has; the first where it has none whole."""

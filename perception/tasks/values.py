@@ -36,6 +36,12 @@ class TaskValues:
         return found.confidence
 
     @property
+    def energy(self) -> NDArray[np.float32] | None:
+        """(H, W) float32, how little the network supports any class; where it was asked for."""
+        found: Segmentation = self.values.get(SEGMENTATION.name, _NOTHING)
+        return found.energy
+
+    @property
     def boxes(self) -> Detections | None:
         """2D boxes, in the source image's pixels."""
         return self.values.get(BOXES2D.name)

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from perception.runtime import onnx_model
 from perception.runtime.engines.label_graph import label_graph
 from perception.runtime.onnx_file import describe
-from perception.tasks.segmentation import label_confidence, label_pixels
+from perception.tasks.class_logits import label_confidence, label_pixels
 
 
 def _run(logits: np.ndarray, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -180,7 +180,7 @@ def _frame(**changed: Sample) -> dict[str, Sample]:
 
 
 def test_whoever_asks_gets_boxes_in_space_and_labeled_points(pipeline: Pipeline) -> None:
-    assert pipeline.parts - pipeline.wanted == {"boxes3d", "points"}
+    assert pipeline.parts - pipeline.wanted == {"boxes3d", "points", "energy"}
     plain, frame = pipeline(_frame()), _frame()
     assert plain.boxes is not None and plain.boxes3d is None and plain.points is None
     pipeline.wanted |= {"boxes3d"}
