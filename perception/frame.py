@@ -137,8 +137,15 @@ def is_return(points: NDArray[Any], least_range_m: float = LEAST_RANGE_M) -> NDA
         square = x * x
         square += y * y
         square += z * z
-        least = max(np.float32(least_range_m) ** 2, np.finfo(np.float32).tiny)
-        return (square >= least) & (square < np.inf)  # False for NaN
+        return is_square_of_return(square, least_range_m)
+
+
+def is_square_of_return(
+    square: NDArray[np.float32], least_range_m: float = LEAST_RANGE_M
+) -> NDArray[np.bool_]:
+    """`is_return` by squared ranges, (N,) float32."""
+    least = max(np.float32(least_range_m) ** 2, np.finfo(np.float32).tiny)
+    return (square >= least) & (square < np.inf)  # False for NaN
 
 
 def scale_intensity(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -297,17 +297,29 @@ class CameraModel:
         with np.errstate(all="ignore"):
             valid = z > _NEAREST
             depth = np.where(valid, z, 1)
-            a, b = x / depth, y / depth
-            if self.distortion_model != "none":
-                r2 = a * a + b * b
-                valid &= r2 < self.max_tangent**2
-                bend = self._bend_angle if self.distortion_model == "equidistant" else self._bend
-                a, b = bend(a, b, r2)
-            a *= self.fx
-            a += self.cx
-            b *= self.fy
-            b += self.cy
-            return a, b, valid
+            u, v, within = self.pixels_of(x / depth, y / depth)
+            return u, v, valid if within is None else valid & within
+
+    def pixels_of(self, a: Any, b: Any) -> tuple[Any, Any, NDArray[np.bool_] | None]:
+        """Pixels of directions before the camera.
+
+        Args:
+            a, b: (N,) x and y where the direction meets the plane z = 1; overwritten.
+
+        Returns:
+            u, v, and which directions lie within the angle that the distortion model covers, None for all.
+        """
+        within = None
+        if self.distortion_model != "none":
+            r2 = a * a + b * b
+            within = r2 < self.max_tangent**2
+            bend = self._bend_angle if self.distortion_model == "equidistant" else self._bend
+            a, b = bend(a, b, r2)
+        a *= self.fx
+        a += self.cx
+        b *= self.fy
+        b += self.cy
+        return a, b, within
 
     def _bend(self, a: Any, b: Any, r2: Any) -> tuple[Any, Any]:
         """Brown-Conrady and rational distortion of the plane z = 1."""

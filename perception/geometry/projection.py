@@ -1,21 +1,43 @@
-"""LiDAR clouds as images in the reference camera."""
+"""LiDAR clouds as images in the reference camera.
+
+Memory is what a cloud costs, not arithmetic: fresh pages, and columns that lie 16 bytes apart.  So points
+go through in blocks whose columns stay in the cache, in memory that is used again, and what follows works
+on the returns that are seen alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import InputError
-from perception.frame import is_return
+from perception.frame import is_square_of_return
 from perception.geometry.camera import CameraModel
+from perception.geometry.scratch import Scratch, ScratchPool
 from perception.geometry.transforms import RigidTransform
 
 Float32 = NDArray[np.float32]
 
 _NEAREST = 0.05  # metres before the camera
+_BLOCK = 2**15
+"""Points at a time: four columns of them and what is made of them fit a second-level cache."""
+
+_ROW_BITS = 29
+"""A float32 as float64 leaves this many bits of the significand 0: room for a row."""
+
+_ROWS = 2**_ROW_BITS
+_WHOLE = 2**24
+"""Up to here float32 holds every whole number."""
+
+_NOTHING = np.iinfo(np.int64).max
+
+_SCRATCH = ScratchPool()
 
 
 @dataclass(frozen=True)
@@ -35,6 +57,42 @@ class LidarImage:
     height_m: Float32
     index: NDArray[np.int32]
     valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest return of each pixel that has one, M of them, in the order of pixels.
+
+    Attributes:
+        size: (height, width) of the image.
+        pixel: (M,) row * width + column.
+        row: (M,) row in the cloud.
+        range_m: (M,) float32 distance from the LiDAR.
+        most: largest value of the cloud's fourth column, of all points; NaN where one is, 0 without.
+    """
+
+    size: tuple[int, int]
+    pixel: NDArray[np.intp]
+    row: NDArray[np.int64]
+    range_m: Float32
+    most: float
+
+    @cached_property
+    def index(self) -> NDArray[np.int32]:
+        """See `LidarImage`."""
+        return self.image(self.row.astype(np.int32), -1)
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """See `LidarImage`."""
+        return self.image(np.ones(len(self.pixel), bool), False)
+
+    def image(self, values: NDArray[Any], fill: Any = 0) -> NDArray[Any]:
+        """Values (M,) as (H, W), `fill` where there is no return."""
+        height, width = self.size
+        flat = np.full(height * width, fill, values.dtype)
+        flat[self.pixel] = values
+        return flat.reshape(height, width)
 
 
 def project_lidar(
@@ -57,49 +115,116 @@ def project_lidar(
         sensor_height_m: added to z to give the height above ground.
 
     Raises:
-        InputError: the cloud has another shape.
+        InputError: the cloud has another shape, or more than 2^29 points.
     """
-    if points.ndim != 2 or points.shape[1] < 3:
-        raise InputError(f"cloud has shape {points.shape}, expected (N, 3 or more)")
-    rows, flat, square = _visible(points, camera, extrinsics, height, width)
-    nearest = np.full(height * width, np.inf, np.float32)
-    np.minimum.at(nearest, flat, square)
-    wins = np.flatnonzero(square == nearest[flat])[::-1]  # reversed: of equals, the first row stays
-    flat, rows = flat[wins], rows[wins]
-    index = np.full(height * width, -1, np.int32)
-    index[flat] = rows
-    valid = index >= 0
-    kept = points.take(rows, axis=0)[:, :4].astype(np.float32, copy=False)
-    intensity, above = (np.zeros(height * width, np.float32) for _ in range(2))
-    above[flat] = kept[:, 2] + np.float32(sensor_height_m)
-    if kept.shape[1] > 3:
-        intensity[flat] = np.nan_to_num(kept[:, 3]).clip(0, 1)
-    nearest[~valid] = 0
-    shape = (height, width)
+    found = nearest_returns(points, camera, extrinsics, height, width)
+    height_m, intensity = fields_of(points, found, sensor_height_m)
     return LidarImage(
-        np.sqrt(nearest).reshape(shape),
-        intensity.reshape(shape),
-        above.reshape(shape),
-        index.reshape(shape),
-        valid.reshape(shape),
+        found.image(found.range_m),
+        found.image(intensity),
+        found.image(height_m),
+        found.index,
+        found.valid,
     )
 
 
-def _visible(
+def fields_of(
+    points: NDArray[Any], found: Nearest, sensor_height_m: float
+) -> tuple[Float32, Float32]:
+    """Height above ground in metres, and intensity in 0..1, of the returns that were found, (M,) each."""
+    kept = points.take(found.row, axis=0)[:, 2:4].astype(np.float32, copy=False)
+    height_m = kept[:, 0] + np.float32(sensor_height_m)
+    if kept.shape[1] == 1:
+        return height_m, np.zeros(len(kept), np.float32)
+    return height_m, np.nan_to_num(kept[:, 1]).clip(0, 1)
+
+
+def nearest_returns(
     points: NDArray[Any], camera: CameraModel, extrinsics: RigidTransform, height: int, width: int
-) -> tuple[NDArray[np.intp], NDArray[np.int32], Float32]:
-    """Rows of the points in the image, their flat pixel index and their squared range."""
-    columns = np.ascontiguousarray(points[:, :3].T, np.float32)
-    with np.errstate(all="ignore"):
-        optical = extrinsics.rotation.astype(np.float32) @ columns
-        optical += extrinsics.translation.astype(np.float32)[:, None]
-        rows = np.flatnonzero((optical[2] > _NEAREST) & is_return(columns.T))
-        u, v, inside = camera.project_columns(*optical.take(rows, axis=1))
-        inside &= (u > -0.5) & (v > -0.5) & (u < width - 0.5) & (v < height - 0.5)
-        kept = np.flatnonzero(inside)
-        rows = rows.take(kept)
-        column, row = (np.rint(c.take(kept)).astype(np.int32) for c in (u, v))
-        flat = row * np.int32(width) + column
-        x, y, z = columns.take(rows, axis=1)
-        square = x * x + y * y + z * z
-    return rows, flat, square
+) -> Nearest:
+    """The nearest return of each pixel; of equally near ones the first row.
+
+    Args, Raises: see `project_lidar`.
+    """
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise InputError(f"cloud has shape {points.shape}, expected (N, 3 or more)")
+    if len(points) > _ROWS:
+        raise InputError(f"cloud of {len(points)} points")
+    rotation = extrinsics.rotation.astype(np.float32)
+    translation = extrinsics.translation.astype(np.float32)
+    with _SCRATCH.lend() as scratch, np.errstate(all="ignore"):
+        # In one number what is nearer, then the earlier row: positive floats are ordered as their bits.
+        nearest = scratch.array("nearest", (height * width,), np.int64)
+        nearest.fill(_NOTHING)
+        most = 0.0
+        # Blocks of about one size: a last one of a single point would be multiplied by another routine.
+        bounds = np.linspace(0, len(points), -(-len(points) // _BLOCK) + 1).astype(int).tolist()
+        for start, end in pairwise(bounds):
+            columns = _columns(points[start:end, :4], scratch)
+            if len(columns) > 3:
+                most = float(np.maximum(most, columns[3].max()))  # of NaN and a number it gives NaN
+            optical = scratch.array("optical", (3, end - start), np.float32)
+            np.matmul(rotation, columns[:3], out=optical)
+            for axis, offset in zip(optical, translation, strict=True):
+                axis += offset
+            rows, flat, square = _visible(columns, optical, camera, height, width, scratch)
+            keys = square.astype(np.float64).view(np.int64)
+            keys += rows
+            keys += start
+            np.minimum.at(nearest, flat, keys)
+        pixel = np.flatnonzero(nearest != _NOTHING)
+        keys = nearest.take(pixel)
+    row = keys & (_ROWS - 1)
+    keys -= row
+    range_m = np.sqrt(keys.view(np.float64).astype(np.float32))
+    return Nearest((height, width), pixel, row, range_m, most)
+
+
+def _columns(block: NDArray[Any], scratch: Scratch) -> Float32:
+    """Points (n, C) as contiguous columns (C, n) of float32."""
+    columns = scratch.array("columns", block.shape[::-1], np.float32)
+    plain = block.dtype == np.float32 and block.flags.aligned
+    if plain and block.strides[1] == 4 and block.strides[0] > 0:
+        return cv2.transpose(block, columns)
+    np.copyto(columns, block.T, casting="unsafe")
+    return columns
+
+
+def _visible(
+    columns: Float32,
+    optical: Float32,
+    camera: CameraModel,
+    height: int,
+    width: int,
+    scratch: Scratch,
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32]:
+    """Which points of a block are returns in the image, their flat pixel index and squared range.
+
+    `optical` is overwritten.
+    """
+    count = columns.shape[1]
+    x, y, z = optical
+    seen, other = scratch.array("seen", (2, count), bool)
+    square, part = scratch.array("square", (2, count), np.float32)
+    np.greater(z, _NEAREST, out=seen)
+    np.multiply(columns[0], columns[0], out=square)
+    for axis in columns[1:3]:
+        np.multiply(axis, axis, out=part)
+        square += part
+    np.logical_and(seen, is_square_of_return(square), out=seen)
+    x /= z
+    y /= z
+    u, v, within = camera.pixels_of(x, y)
+    if within is not None:
+        seen &= within
+    for coordinate, size in ((u, width), (v, height)):
+        seen &= np.greater(coordinate, -0.5, out=other)
+        seen &= np.less(coordinate, size - 0.5, out=other)
+    np.rint(u, out=u)
+    np.rint(v, out=v)
+    if height * width > _WHOLE:
+        v = v.astype(np.float64)
+    v *= width
+    v += u
+    rows = np.flatnonzero(seen)
+    return rows, v.take(rows).astype(np.intp), square.take(rows)

@@ -18,6 +18,7 @@ from perception.sensors.rgb import RgbSpec
 from perception.sensors.rgb.preprocess import normalize_rgb
 from perception.sensors.thermal import ThermalRule, ThermalSpec
 from perception.sensors.thermal.preprocess import normalize_thermal
+from tests.slow_lidar import dilate_slowly
 
 
 def _dirty(channels: int, *size: int) -> np.ndarray:
@@ -234,17 +235,6 @@ def test_the_nearest_return_wins_wherever_two_meet() -> None:
     assert dilate_nearest(beside, 1)[0, 0].tolist() == pytest.approx([0.2, 0.2])
 
 
-def _slowly(channels: np.ndarray, radius: int) -> np.ndarray:
-    """Dilation as it is defined: step by step, each pixel takes a neighbour's return if it is nearer."""
-    for _ in range(radius):
-        for axis, step in ((1, 1), (1, -1), (2, 1), (2, -1)):
-            moved = np.roll(channels, step, axis)
-            np.moveaxis(moved, axis, 0)[0 if step > 0 else -1] = 0
-            better = (moved[3] > 0) & ((channels[3] == 0) | (moved[0] < channels[0]))
-            channels[:, better] = moved[:, better]
-    return channels
-
-
 @given(
     st.tuples(st.integers(1, 12), st.integers(1, 12)), st.integers(0, 3), st.integers(0, 2**32 - 1)
 )
@@ -254,7 +244,7 @@ def test_dilation_is_that_of_the_definition(size: tuple[int, int], radius: int, 
     image[0] = np.round(image[0] * 5) / 5  # many are equally far
     image[3] = rng.random(size) < rng.random()
     image[:3] *= image[3]
-    assert np.array_equal(dilate_nearest(image.copy(), radius), _slowly(image.copy(), radius))
+    assert np.array_equal(dilate_nearest(image.copy(), radius), dilate_slowly(image.copy(), radius))
 
 
 def test_of_two_equally_far_returns_each_keeps_its_pixel() -> None:

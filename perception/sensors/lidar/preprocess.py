@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -13,7 +16,8 @@ from perception.errors import BlindError, CalibrationError, InputError
 from perception.frame import Sample, is_return, scale_intensity
 from perception.geometry.camera import CameraModel
 from perception.geometry.grid import GridMap, ViewSpec
-from perception.geometry.projection import project_lidar
+from perception.geometry.projection import Nearest, fields_of, nearest_returns
+from perception.geometry.scratch import Scratch, ScratchPool
 from perception.geometry.transforms import RigidTransform
 from perception.sensors.images import one_image
 from perception.sensors.kind import (
@@ -38,14 +42,7 @@ LAYERS = ("range_m", "intensity", "height_m", "valid")
 _FEW = 1024
 """Points among which, in a sound cloud, there is a return: the others need not be looked at for one."""
 
-_ALL, _FIRST, _LAST = slice(None), slice(1, None), slice(None, -1)
-_NEIGHBOURS: tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...] = (
-    ((_FIRST, _ALL), (_LAST, _ALL)),
-    ((_LAST, _ALL), (_FIRST, _ALL)),
-    ((_ALL, _FIRST), (_ALL, _LAST)),
-    ((_ALL, _LAST), (_ALL, _FIRST)),
-)
-"""The pixels that have a neighbour above, below, left or right, and these neighbours."""
+_SCRATCH = ScratchPool()
 
 _MOST_INTENSITY = 1.5
 """What exceeds this is no share of 1 that was rounded or calibrated, but counts."""
@@ -56,12 +53,52 @@ class Projected:
     """Where returns on a grid come from.
 
     Attributes:
-        index: (H, W) int32, row of the return in the cloud, -1 where there is none.
+        found: the returns in the cloud.
         sensor_height_m: what heights above ground have been raised by.
     """
 
-    index: NDArray[np.int32]
+    found: Nearest
     sensor_height_m: float
+
+    @property
+    def index(self) -> NDArray[np.int32]:
+        """(H, W) int32, row of the return in the cloud, -1 where there is none."""
+        return self.found.index
+
+
+class Layers(Mapping[str, NDArray[Any]]):
+    """`LAYERS` of a cloud: made when somebody reads one, as all do but serving.
+
+    Attributes:
+        found: the returns.
+        measured: their range, intensity and height, (M,) float32 each.
+        read: whether somebody may have changed a layer, so that these count, and not `measured`.
+    """
+
+    def __init__(self, found: Nearest, intensity: Float, height_m: Float) -> None:
+        self.found, self.measured = found, (found.range_m, intensity, height_m)
+        self._made: dict[str, NDArray[Any]] = {}
+
+    @property
+    def read(self) -> bool:
+        """See above."""
+        return bool(self._made)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        made = self._made.get(name)
+        if made is None:
+            place = LAYERS.index(name) if name in LAYERS else None
+            if place is None:
+                raise KeyError(name)
+            made = self.found.image(self.measured[place]) if place < 3 else self.found.valid
+            self._made[name] = made
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(LAYERS)
+
+    def __len__(self) -> int:
+        return len(LAYERS)
 
 
 class LidarSpec(KindSpec):
@@ -105,24 +142,31 @@ def validate(sample: Sample) -> None:
 def resample(sample: Sample, input: InputSpec) -> Grid:
     """`range_m`, `intensity`, `height_m` float32 and `valid` bool, 0 where there is no return."""
     assert sample.camera is not None and sample.extrinsics is not None
-    grid = GridMap.fit(size_of_camera(sample), input.view)
-    found = project_lidar(
-        _in_unit_range(sample.data),
-        sample.camera.scaled(*grid.scale),
-        sample.extrinsics,
-        input.view.height,
-        input.view.width,
-        sensor_height_m=input.preprocess.sensor_height_m,
-    )
-    layers = (found.range_m, found.intensity, found.height_m, found.valid)
-    own = Projected(found.index, input.preprocess.sensor_height_m)
-    return Grid(dict(zip(LAYERS, layers, strict=True)), own=own)
+    size = size_of_camera(sample)
+    camera = _scaled(sample.camera, *GridMap.fit(size, input.view).scale)
+    points = sample.data
+    found = nearest_returns(points, camera, sample.extrinsics, input.view.height, input.view.width)
+    if not found.most <= _MOST_INTENSITY:  # NaN, too
+        points = _in_unit_range(points)
+    mount = input.preprocess.sensor_height_m
+    height_m, intensity = fields_of(points, found, mount)
+    return Grid(Layers(found, intensity, height_m), own=Projected(found, mount))
+
+
+@lru_cache(maxsize=64)
+def _scaled(camera: CameraModel, across: float, down: float) -> CameraModel:
+    """A camera is checked, and the reach of its distortion found, once and not for every cloud."""
+    return camera.scaled(across, down)
 
 
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
     """See `LidarSpec`."""
-    range_m, intensity, height_m, valid = (grid.layers[name] for name in LAYERS)
-    normalize_lidar(range_m, intensity, height_m, valid, input.preprocess, out["image"])
+    layers, spec = grid.layers, input.preprocess
+    if isinstance(layers, Layers) and not layers.read:
+        _fill(out["image"], layers.found.pixel, layers.measured, spec)
+    else:
+        range_m, intensity, height_m, valid = (layers[name] for name in LAYERS)
+        normalize_lidar(range_m, intensity, height_m, valid, spec, out["image"])
 
 
 def refuse_blind(out: Tensors, input: InputSpec, sensor: str) -> None:
@@ -159,8 +203,13 @@ def _cloud_hint(points: NDArray[np.generic]) -> str:
 
 
 def check(sample: Sample, thresholds: Any) -> Content:
-    """Dark with too few returns."""
-    return "ok" if np.count_nonzero(is_return(sample.data)) >= thresholds.min_points else "dark"
+    """Dark with too few returns; no more are counted than it takes."""
+    points, missing = sample.data, thresholds.min_points
+    for start in range(0, len(points), _FEW):
+        if missing <= 0:
+            break
+        missing -= np.count_nonzero(is_return(points[start : start + _FEW]))
+    return "ok" if missing <= 0 else "dark"
 
 
 def example(size: tuple[int, int], rng: np.random.Generator) -> Sample:
@@ -182,31 +231,96 @@ def normalize_lidar(
 ) -> Float:
     """Projected returns, each (H, W), to (4, H, W): range, intensity, height, validity."""
     out = np.empty((4, *range_m.shape), np.float32) if out is None else out
-    keep = valid & (range_m <= spec.max_range_m)
-    out[:] = 0.0
-    at = np.nonzero(keep)
-    out[0][at] = range_m[at] / spec.max_range_m
-    out[1][at] = intensity[at]
-    out[2][at] = height_m[at] / spec.height_scale_m
-    out[3] = keep
-    return dilate_nearest(out, spec.dilate_px)
+    at = np.flatnonzero(valid)
+    values = (range_m.take(at), intensity.take(at), height_m.take(at))
+    return _fill(out, at, values, spec)
+
+
+def _fill(
+    out: Float, at: NDArray[np.intp], values: tuple[Float, Float, Float], spec: LidarSpec
+) -> Float:
+    """The network's input from the returns' pixels, in ascending order, range, intensity and height."""
+    range_m, intensity, height_m = values
+    near = range_m <= spec.max_range_m
+    if not near.all():
+        kept = np.flatnonzero(near)
+        at = at.take(kept)
+        range_m, intensity, height_m = (v.take(kept) for v in values)
+    scaled = (range_m / spec.max_range_m, intensity, height_m / spec.height_scale_m)
+    with _SCRATCH.lend() as scratch:
+        layers = scratch.array("layers", (3, out[0].size), np.float32)
+        layers[0].fill(np.inf)
+        layers[1:].fill(0)
+        for layer, value in zip(layers, scaled, strict=True):
+            layer[at] = value
+        if len(at):
+            _grow(layers, spec.dilate_px, out.shape[1:], (at[0], at[-1]), scratch)
+        _finish(layers, out)
+    return out
+
+
+def _finish(layers: Float, out: Float) -> None:
+    """Layers, of infinite range where there is no return, as the network wants them; they are changed."""
+    range_m, intensity, height_m = layers.reshape(3, *out.shape[1:])
+    out[3] = range_m < np.inf
+    cv2.threshold(range_m, float(np.finfo(np.float32).max), 0, cv2.THRESH_TOZERO_INV, range_m)
+    out[0], out[1], out[2] = range_m, intensity, height_m
 
 
 def dilate_nearest(channels: Float, radius: int) -> Float:
     """Grow returns of a (4, H, W) LiDAR image by `radius` pixels; the nearest return wins."""
-    if not radius:
-        return channels
-    # Only range and origin of a pixel's return are moved about; the rest is fetched once, at the end.
-    near = np.where(channels[3] > 0, channels[0], np.float32(np.inf))
-    origin = np.arange(near.size, dtype=np.int32).reshape(near.shape)
-    for _ in range(radius):
-        for to, of in _NEIGHBOURS:
-            better = near[of] < near[to]  # of equals each keeps its own
-            moved, fetched = near.copy(), origin.copy()
-            np.minimum(near[of], near[to], out=moved[to])
-            fetched[to] = np.where(better, origin[of], origin[to])
-            near, origin = moved, fetched
-    channels[1], channels[2] = (layer.take(origin) for layer in channels[1:3])
-    seen = near < np.inf
-    channels[0], channels[3] = np.where(seen, near, 0), seen
+    size = channels.shape[1:]
+    with _SCRATCH.lend() as scratch:
+        layers = scratch.array("layers", (3, channels[0].size), np.float32)
+        for layer, channel in zip(layers, channels[:3], strict=True):
+            layer.reshape(size)[...] = channel
+        layers[0][channels[3].reshape(-1) <= 0] = np.inf
+        _grow(layers, radius, size, (0, layers.shape[1] - 1), scratch)
+        _finish(layers, channels)
     return channels
+
+
+def _grow(
+    layers: Float, radius: int, size: tuple[int, ...], span: tuple[int, int], scratch: Scratch
+) -> None:
+    """Grow returns in place by `radius` pixels, to where they are nearer than what is there.
+
+    Args:
+        layers: (L, H * W), range first, infinite where there is no return.
+        radius, size: pixels, and (H, W).
+        span: first and last pixel with a return.
+        scratch: for what lies between.
+    """
+    height, width = size
+    first = max(0, span[0] // width - radius) * width
+    last = min(height, span[1] // width + radius + 1) * width
+    for _ in range(radius):
+        _take_neighbours(layers[:, first:last], width, None, scratch)
+        _take_neighbours(layers[:, first:last], 1, width, scratch)
+
+
+def _take_neighbours(now: Float, step: int, width: int | None, scratch: Scratch) -> None:
+    """Have each pixel take the return `step` pixels before it if that is nearer, then that behind it.
+
+    What the second takes is what was there at first: where a pixel has taken the first, its own return is
+    farther than what the others could take of it.
+
+    Args:
+        now: see `_grow`.
+        step, scratch: as they say.
+        width: of a row, where pixels that follow each other need not be neighbours.
+    """
+    count = now.shape[1] - step
+    if count <= 0:
+        return
+    was = scratch.array("was", now.shape, np.float32)
+    np.copyto(was, now)
+    better = scratch.array("better", (count,), bool)
+    before, behind = slice(None, count), slice(step, None)
+    for to, of in ((behind, before), (before, behind)):
+        np.less(was[0, of], now[0, to], out=better)  # of equals each keeps its own
+        if width is not None:
+            better[width - 1 :: width] = False
+        # Random masks cost np.where and np.copyto a misprediction each; OpenCV blends.
+        for layer, source in zip(now, was, strict=True):
+            cv2.copyTo(source[of], better.view(np.uint8), layer[to])
