@@ -152,6 +152,21 @@ def decode_picture(content: bytes, formats: tuple[str, ...] = FILE_FORMATS) -> P
     return Picture(image, header.orientation, radiometric=header.radiometric, damage=damage)
 
 
+def size_of(content: bytes) -> tuple[int, int, int]:
+    """Height and width of the raster as stored, and the orientation 1..8, of a picture's header alone.
+
+    Raises:
+        EncodingError, InputError: see `decode_picture`.
+    """
+    kind = format_of(content)
+    if kind == "TIFF":
+        page = tiff.read_tiff(content)
+        return page.values.shape[0], page.values.shape[1], page.orientation
+    found = png.read_png(content) if kind == "PNG" else jpeg.read_header(content)
+    check_pixels(found.width, found.height)
+    return found.height, found.width, found.orientation
+
+
 def remarks(content: bytes, *, turned: bool = True) -> list[str]:
     """What a user should know of a picture that can be decoded, though nothing is wrong with it.
 

@@ -1,4 +1,4 @@
-"""`anysense data`: check a recording, make a simulated one, say what is in one."""
+"""`anysense data`: check a recording, import or simulate one, say what is in one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from perception.cli import data_import
 from perception.cli.console import Table, plain, say, tracked
 from perception.cli.parsing import MAX_SEED, Size, real, whole
 from perception.data.registry import READERS
@@ -16,7 +17,7 @@ _SHOWN_FINDINGS = 50
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = commands.add_parser("data", help="check, simulate or describe recordings")
+    parser = commands.add_parser("data", help="check, import, simulate or describe recordings")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = actions.add_parser("check", help="find mistakes in a recording")
     check.add_argument(
@@ -44,6 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sim.add_argument("--labels-of", default="", metavar="NAME", help="the camera that is labeled")
     info = actions.add_parser("info", help="say what a recording holds")
     info.add_argument("data", metavar="KIND:DIR", help=f"KIND is one of {', '.join(READERS)}")
+    data_import.add_action(actions)
     parser.set_defaults(run=run)
 
 
@@ -71,7 +73,8 @@ def _degrees(text: str) -> dict[str, float]:
 
 def run(args: argparse.Namespace) -> int:
     """Do the chosen action."""
-    return {"check": _check, "make-sim": _make_sim, "info": _info}[args.action](args)
+    actions = {"check": _check, "make-sim": _make_sim, "info": _info, "import": data_import.run}
+    return actions[args.action](args)
 
 
 def _check(args: argparse.Namespace) -> int:

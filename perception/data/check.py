@@ -163,6 +163,7 @@ class _FolderCheck(_Findings):
         self.black_and_white: list[str] = []
         self.remarks: dict[tuple[str, str], list[str]] = {}
         self.cameras: set[str] = set()
+        self.unlabeled: dict[str, list[str]] = {}
 
     def index(self, *, complete: bool) -> None:
         """What the table of frames, if `complete`, and the lists of files tell."""
@@ -301,6 +302,8 @@ class _FolderCheck(_Findings):
 
     def _boxes(self, name: str) -> None:
         boxes = self.recording.boxes(name)
+        if boxes is None and self.layout.det_classes and (self.root / "boxes").is_dir():
+            self.unlabeled.setdefault("boxes", []).append(name)
         if boxes is None or not len(boxes.xyxy):
             return
         rows = boxes.xyxy / np.tile([self.layout.width, self.layout.height], 2)
@@ -314,7 +317,10 @@ class _FolderCheck(_Findings):
         layout = self.layout
         if not layout.seg_classes or not (self.root / "labels").is_dir():
             return
-        path = self.recording.files["labels"].file(name)
+        path = self.recording.files["labels"].find(name)
+        if path is None:
+            self.unlabeled.setdefault("labels", []).append(name)
+            return
         labels = read_labels(path, 256)
         if labels.shape != (layout.height, layout.width):
             got = f"{labels.shape[1]}x{labels.shape[0]}"
@@ -337,6 +343,11 @@ class _FolderCheck(_Findings):
             count = f"{len(self.black_and_white)} of {self.label_files} files"
             text = f"{count} ({self.black_and_white[0]}) hold {BLACK_AND_WHITE}"
             self.add("warning", "labels", text)
+        every = len(self.recording)
+        for folder, names in self.unlabeled.items():
+            severity: Literal["error", "warning"] = "error" if len(names) == every else "warning"
+            text = f"{len(names)} of {every} frames have no file and so are not labeled: {names[0]}"
+            self.add(severity, folder, f"{text}, ..." if names[1:] else text)
         for (folder, text), names in self.remarks.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             self.add("warning", f"{folder}/{names[0]}{more}", text)

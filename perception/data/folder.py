@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,9 @@ from perception.sensors.samples import load_sample
 
 RIG = "rig.yaml"
 TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), "boxes3d": (".yaml",)}
+SPLIT_TAGS = frozenset(("train", "val", "test"))
+"""Tags that say which split a frame is of."""
+
 _VALIDATION_EVERY = 5
 _SAME_VIEW = np.cos(np.radians(15.0))  # of two cameras' optical axes
 
@@ -46,7 +49,8 @@ class FolderRecording(Recording):
 
     Args:
         root: the folder.
-        split: `all`; or by time `val`, the last fifth, and `train`, the rest.
+        split: `all`; or the frames that are tagged `train` or `val`, where every frame is tagged with one of
+            `SPLIT_TAGS`; otherwise by time `val`, the last fifth, and `train`, the rest.
         rows: instead of those of `frames.csv`.
         rig: instead of that of `rig.yaml`.
     """
@@ -62,8 +66,7 @@ class FolderRecording(Recording):
         self.layout = read_info(root)
         opened = rows is None
         rows = read_frames(root) if rows is None else rows
-        cut = len(rows) - len(rows) // _VALIDATION_EVERY
-        rows = {"all": rows, "train": rows[:cut], "val": rows[cut:]}[split]
+        rows = _part(rows, split)
         self._rows = {row.name: row for row in rows}
         self.seg_table, self.det_table = self.layout.tables
         info = RecordingInfo(
@@ -169,10 +172,10 @@ class FolderRecording(Recording):
             return False
 
     def labels(self, name: str) -> NDArray[np.uint8] | None:
-        """The label image of a frame, None in a recording without."""
-        if not self._has_labels:
+        """The label image of a frame, None of one that is not labeled."""
+        path = self.files["labels"].find(name) if self._has_labels else None
+        if path is None:
             return None
-        path = self.files["labels"].file(name)
         stored = read_labels(path, 256, mask=len(self.seg_table.ids) == 1)
         height, width = stored.shape
         if (height, width) != (self.layout.height, self.layout.width):
@@ -181,11 +184,23 @@ class FolderRecording(Recording):
         return self.seg_table.positions(stored, str(path))
 
     def boxes(self, name: str) -> Boxes | None:
-        """The boxes of a frame, None in a recording without."""
-        if not self._has_boxes:
+        """The boxes of a frame, None of one that nobody looked at."""
+        path = self.files["boxes"].find(name) if self._has_boxes else None
+        if path is None:
             return None
         size = (self.layout.height, self.layout.width)
-        return read_yolo_boxes(self.files["boxes"].file(name), size, self.det_table.ids)
+        return read_yolo_boxes(path, size, self.det_table.ids)
+
+
+def _part(rows: Sequence[FrameRow], split: str) -> Sequence[FrameRow]:
+    """The rows of a split, see `FolderRecording`."""
+    if split == "all":
+        return rows
+    told = [row.tags & SPLIT_TAGS for row in rows]
+    if all(len(tags) == 1 for tags in told) and {"train"} in told and {"val"} in told:
+        return [row for row, tags in zip(rows, told, strict=True) if split in tags]
+    cut = len(rows) - len(rows) // _VALIDATION_EVERY
+    return rows[:cut] if split == "train" else rows[cut:]
 
 
 def _suffixes(kind: Kind) -> tuple[str, ...]:
@@ -196,17 +211,20 @@ def _suffixes(kind: Kind) -> tuple[str, ...]:
     return own.suffixes
 
 
-def _in_file_units(info: FolderInfo, where: str) -> FolderInfo:
+def _in_file_units(info: FolderInfo, where: str, placed: Collection[str]) -> FolderInfo:
     """What is said of the files that are to be written, in the unit that each kind writes.
+
+    Sensors that are `placed` are left alone.
 
     Raises:
         DataError: another unit is said, or a kind writes no files.
     """
-    for name in dict.fromkeys(sensor.kind for sensor in info.sensors.values()):
+    written = {name: own for name, own in info.sensors.items() if name not in placed}
+    for name in dict.fromkeys(sensor.kind for sensor in written.values()):
         kind = kind_of(name)
         if kind.to_file is None or not kind.suffixes:
             raise DataError(f"no {name} is written to files", where=where)
-        own = [info.of(sensor) for sensor in info.sensors if info.sensors[sensor].kind == name]
+        own = [info.of(sensor) for sensor in written if written[sensor].kind == name]
         units = {sensor.raw.unit or "auto" for sensor in own} if kind.file_unit else set[str]()
         if units == {"auto"}:
             info = info.in_unit(name, kind.file_unit)
@@ -226,19 +244,27 @@ class FolderWriter:
         root: the folder, which must be empty or missing.
         info: becomes `dataset.yaml`.
         rig: becomes `rig.yaml`.
+        placed: sensors whose files the caller puts there, before it adds their frame.
 
     Raises:
         DataError: the folder already holds files, cannot be written (also from `add`), a kind writes no
             files, or `info` says another unit than its (`auto` becomes it).
     """
 
-    def __init__(self, root: Path, info: FolderInfo, rig: Rig | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        info: FolderInfo,
+        rig: Rig | None = None,
+        *,
+        placed: Collection[str] = (),
+    ) -> None:
         self.root = Path(root)
         if self.root.exists() and not self.root.is_dir():
             raise DataError("is a file; expected a folder", where=str(root))
         if self.root.exists() and any(self.root.iterdir()):
             raise DataError("exists and is not empty", where=str(root), hint="choose another --out")
-        info = _in_file_units(info, str(root))
+        info = _in_file_units(info, str(root), placed)
         self.info = info
         self._sensors = {name: info.of(name) for name in info.sensors}
         self._seg, self._det = info.tables

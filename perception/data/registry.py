@@ -61,7 +61,12 @@ def kind_name(kind: str) -> str:
     return kind.partition(",")[0]
 
 
-def _options(kind: str) -> dict[str, Any]:
+def options_of(kind: str) -> dict[str, Any]:
+    """The options that follow a kind of data, in YAML's words: `labels` of `msrs,labels=visible`.
+
+    Raises:
+        ConfigError: one is no `OPTION=VALUE`, or is given twice.
+    """
     found: dict[str, Any] = {}
     for part in kind.split(",")[1:]:
         name, equals, value = part.partition("=")
@@ -88,7 +93,7 @@ def open_recording(kind: str, root: Path, *, split: str = "all", **options: Any)
     """
     name = kind_name(kind)
     reader = READERS.named(name)
-    options = _options(kind) | options
+    options = options_of(kind) | options
     if split not in SPLITS:
         raise ConfigError(f"unknown split '{split}'", hint=", ".join(SPLITS))
     root = Path(root)

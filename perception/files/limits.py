@@ -37,6 +37,9 @@ MAX_TENSOR_BYTES: Final = 2**30
 MAX_TEXT_BYTES: Final = 2**26
 """Bytes of one text, YAML, JSON or CSV file (64 MiB)."""
 
+MAX_ANNOTATION_BYTES: Final = 2**31
+"""Bytes of one JSON file with the labels of a whole data set (2 GiB; COCO's have 0.45, nuScenes' 1.3 GiB)."""
+
 MAX_YAML_NODES: Final = 2**20
 """Values in one YAML file with its aliases written out."""
 

@@ -217,13 +217,15 @@ def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
-def read_json(path: str | Path, *, error: type[AnySenseError] = DataError) -> Any:
+def read_json(
+    path: str | Path, *, limit: int = MAX_TEXT_BYTES, error: type[AnySenseError] = DataError
+) -> Any:
     """A JSON file's content.
 
     Raises:
         AnySenseError: of the class `error`.
     """
-    text = read_text(path, error=error)
+    text = read_text(path, limit=limit, error=error)
     try:
         return json.loads(text)
     except json.JSONDecodeError as problem:

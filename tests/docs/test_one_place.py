@@ -21,6 +21,7 @@ HOMES = {
         "perception/data/msrs.py",
         "perception/data/nyuv2.py",
         "perception/data/rgbt_person.py",
+        "perception/importers/",
         "perception/runtime/schema1.py",
         "calibration/kitti.py",
         "perception/models/zoo/",
@@ -32,12 +33,13 @@ HOMES = {
         "perception/training/tasks/",
         "ros2_ws/src/anysense_ros/anysense_ros/publishing/",
         "perception/data/folder.py",
+        "perception/importers/coco.py",
         "perception/runtime/schema1.py",
         "perception/models/zoo/",
     ),
 }
-"""Where the names may stand: their own rooms, the readers of data sets, the simulator, old files, models
-whose publications are about certain kinds, and where `depth` is that of a network."""
+"""Where the names may stand: their own rooms, the readers and importers of data sets, the simulator, old
+files, models whose publications are about certain kinds, and where `depth` is that of a network."""
 
 OTHERS = {"qos.depth", "boxes3d of frame.py"}
 """What is meant otherwise: a queue's depth, a folder's reserved name."""

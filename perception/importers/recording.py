@@ -1,0 +1,130 @@
+"""Data sets that there is a reader for, by their reader: NYU Depth v2, MSRS, KITTI drives, plug-ins'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception.data.base import Recording
+from perception.data.registry import SPLITS, open_recording
+from perception.errors import AnySenseError, DataError
+from perception.frame import Sample
+from perception.importers.source import Item, Marks, Named, Source, Stored, to_places
+from perception.sensors.registry import kind_of
+
+_COUNTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
+    "counts8": (np.uint8, 255),
+    "counts16": (np.uint16, 65535),
+}
+_KELVIN_STEP = 0.01
+
+
+def recording(root: Path, kind: str, **options: Any) -> Source:
+    """What a reader of `perception.data.registry` gives; its splits stay, and files are written anew.
+
+    Args:
+        root: the folder.
+        kind: the reader's name.
+        **options: of the reader.
+
+    Raises:
+        AnySenseError: as the reader.
+    """
+    found = open_recording(kind, root, **options)
+    splits: dict[str, str] = {}
+    for split in SPLITS[1:]:
+        try:
+            own = open_recording(kind, root, split=split, **options).ids
+        except AnySenseError:  # empty, or the reader cannot tell
+            continue
+        splits |= dict.fromkeys(own, split)
+    info = found.info
+    fields = _fields(found)
+    items = [
+        Item(
+            name,
+            _samples(found, index),
+            partial(_marks, found, index),
+            split=splits.get(name, ""),
+            stamp_ns=found.stamp_ns(index),
+            tags=tuple(sorted(found.tags(index) - {"train", "val", "test"})),
+            sizes=partial(_sizes, found, index),
+            rig=found.rig if found.rig.sensors else None,
+        )
+        for index, name in enumerate(found.ids)
+    ]
+    return Source(
+        info.name,
+        dict(info.sensors),
+        items,
+        tuple(Named(c.name, c.color) for c in info.seg_classes),
+        tuple(Named(c.name, c.color) for c in info.det_classes),
+        info.labels_of,
+        fields,
+        info.rate_hz,
+        info.licence,
+    )
+
+
+def _fields(found: Recording) -> dict[str, Any]:
+    """What files will not say themselves, by the first frame that has the sensor."""
+    fields: dict[str, Any] = {}
+    wanted = {name for name, kind in found.info.sensors.items() if kind_of(kind).units}
+    for index in range(len(found)):
+        if not wanted:
+            break
+        for name, sample in found.frame(index).items():
+            if name in wanted:
+                wanted.discard(name)
+                unit = sample.unit if sample.unit in _COUNTS else kind_of(sample.kind).file_unit
+                fields[f"{sample.kind}_unit"] = unit
+    return fields
+
+
+def _sizes(found: Recording, index: int) -> dict[str, tuple[int, int]]:
+    pictures = found.frame(index).items()
+    return {n: s.data.shape[:2] for n, s in pictures if kind_of(s.kind).has_picture}
+
+
+def _samples(found: Recording, index: int) -> dict[str, Callable[[], Stored]]:
+    """What is there is known when it is read; a sensor that a frame lacks has no file."""
+    return {name: partial(_stored, found, index, name) for name in found.frame(index)}
+
+
+def _stored(found: Recording, index: int, name: str) -> Stored:
+    return in_steps(found.frame(index)[name])
+
+
+def in_steps(sample: Sample) -> Stored:
+    """A sample as a file of it holds it: distances in millimetres, temperatures in 0.01 K, 0 for none.
+
+    Raises:
+        DataError: its kind is written in no such way.
+    """
+    own = kind_of(sample.kind)
+    data = sample.data
+    if not own.has_picture:
+        return data.astype(np.float32)
+    if own.colors and data.dtype == np.uint8:
+        return data
+    if sample.unit in _COUNTS:
+        dtype, most = _COUNTS[sample.unit]
+        return np.nan_to_num(data).round().clip(0, most).astype(dtype)
+    step = 0.001 if "scale" in own.hints else _KELVIN_STEP
+    if "scale" not in own.hints and not own.units:
+        raise DataError(f"samples of kind {own.name} cannot be taken over", where=sample.sensor)
+    steps = np.nan_to_num(data / step, posinf=0.0, neginf=0.0).round()
+    steps[(steps < 0) | (steps > 65535)] = 0  # what 16 bits cannot hold is none
+    return steps.astype(np.uint16)
+
+
+def _marks(found: Recording, index: int) -> Marks:
+    truth = found.truth(index)
+    count = len(found.info.seg_classes)
+    labels = truth.labels
+    places = None if labels is None else to_places(labels, {i: i for i in range(count)})
+    return Marks(places, truth.boxes)
