@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The CPU build where the index has it under this version; newer ones may pull CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all extras lint mutate setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
+.PHONY: demo test test-all wheel extras lint mutate setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
 
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
@@ -27,6 +27,10 @@ lint: $(VENV)/.dev
 # Changes one operator or number at a time and runs the file's tests: make mutate FILES="a.py b.py"
 mutate: $(VENV)/.dev
 	$(BIN)/python benchmarks/mutate.py $(FILES)
+
+# The wheel, in dist/: with the bundles that may be shipped, the configurations and the demo's drive.
+wheel: $(BIN)/python
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
 # Each extra of the package alone in a bare environment, and its commands.
 extras:
@@ -67,7 +71,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sim,viz]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[viz]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml

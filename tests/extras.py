@@ -99,14 +99,15 @@ CASES: dict[str, list[Case]] = {
         Case("eval TINY --data folder:DATA --all-subsets --device cpu --json OUT/eval.json"),
         Case("run --bundle TINY --rgb DATA/rgb/f000.png --out OUT/run"),
         Case("bench-zoo TINY --data folder:DATA --frames 2 --out OUT/zoo.md"),
-        Case("demo --data folder:DATA --bundle TINY --device cpu --out OUT/demo"),
+        Case("demo --data folder:DATA --bundle TINY --device cpu --out OUT/own"),
         Case("models", "train"),
         Case(TRAIN, "train"),
         Case("search RUN --data folder:DATA --out OUT/search", "train"),
         Case("export RUN --out OUT/bundle", "train"),
         Case(HALF, "export"),
         Case(PLANS, "export"),
-        Case("demo --out OUT/demo", "sim"),
+        Case("demo --out OUT/demo"),
+        Case("demo --simulate --out OUT/simulated", "sim"),
         Case(RECORD, "bags"),
         Case("replay DATA --bundle TINY --out OUT/replay", "bags"),
         Case(f"{VIEW}.mcap", "view"),
@@ -173,11 +174,9 @@ class Workshop:
         self.folder = folder.resolve()
         self.data, self.tiny = self.folder / "data", self.folder / "tiny"
         self.config = self.folder / "tiny.yaml"
-        # A name of the repository's bundles works wherever ANYSENSE_BUNDLES says they are.
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ANYSENSE"))}
         self.environment = {
             **kept,
-            "ANYSENSE_BUNDLES": str(ROOT / "bundles"),
             "ANYSENSE_CACHE": str(self.folder / "cache"),
             "OMP_NUM_THREADS": "1",
         }

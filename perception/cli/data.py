@@ -43,6 +43,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="where sensors look, to the left (default: ahead; 180 for one called rear)",
     )
     sim.add_argument("--labels-of", default="", metavar="NAME", help="the camera that is labeled")
+    sim.add_argument(
+        "--compact",
+        action="store_true",
+        help="a fifth of the bytes: JPEG, and steps as coarse as each sensor's noise",
+    )
     info = actions.add_parser("info", help="say what a recording holds")
     info.add_argument("data", metavar="KIND:DIR", help=f"KIND is one of {', '.join(READERS)}")
     data_import.add_action(actions)
@@ -107,6 +112,7 @@ def _make_sim(args: argparse.Namespace) -> int:
     from perception.sim.generate import make_recording
 
     options: dict[str, Any] = {"labels_of": args.labels_of, "size": args.size[::-1]}
+    options["compact"] = args.compact
     options["yaw_deg"] = _degrees(args.yaw) if args.yaw else None
     options["sensors"] = _named(args.sensors, "--sensors") if args.sensors else None
     make_recording(args.out, args.kind, args.frames, args.seed, lidar=args.lidar, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from perception.cli.arguments import (
@@ -17,6 +16,13 @@ from perception.cli.arguments import (
 from perception.cli.console import counted, note, say, warn
 from perception.cli.parsing import MAX_SEED, whole
 from perception.data.base import Recording
+from perception.errors import ConfigError
+from perception.files.folders import writing_folder
+from perception.files.shipped import shipped
+
+DRIVE = "simulated_drive"
+FRAMES, SEED = 90, 7
+"""Of the drive that is shipped; see recordings/README.md for how it is made."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,10 +35,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results")
     parser.add_argument(
-        "--frames", type=whole(10), default=90, help="length of the simulated drive"
+        "--simulate",
+        action="store_true",
+        help="simulate a drive instead of playing the one that comes with AnySense (minutes)",
     )
     parser.add_argument(
-        "--seed", type=whole(0, MAX_SEED), default=7, help="seed of the simulated drive"
+        "--frames", type=whole(10), help=f"simulate a drive of this length (default: {FRAMES})"
+    )
+    parser.add_argument(
+        "--seed", type=whole(0, MAX_SEED), help=f"simulate another drive (default: {SEED})"
     )
     add_data_arguments(parser, required=False)
     add_engine_arguments(parser)
@@ -40,18 +51,30 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _recording(args: argparse.Namespace) -> Recording:
-    if args.data:
-        return open_data(args)
+    simulate = args.simulate or args.frames is not None or args.seed is not None
+    if args.data and simulate:
+        raise ConfigError(
+            "--simulate, --frames and --seed make a drive, --data names one",
+            where="--data",
+            hint="leave one out; --limit takes fewer frames of a recording",
+        )
+    if not args.data:
+        args.data = f"folder:{_simulated(args) if simulate else shipped('recordings') / DRIVE}"
+    return open_data(args)
+
+
+def _simulated(args: argparse.Namespace) -> Path:
+    """The drive, simulated unless an earlier run has left it whole."""
     from perception.sim.generate import make_recording
 
-    folder = args.out / "simulated_drive"
-    stamp = folder / f"seed{args.seed}-frames{args.frames}"
-    if not stamp.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        make_recording(folder, "drive", args.frames, args.seed)
-        stamp.touch()
-    args.data = f"folder:{folder}"
-    return open_data(args)
+    frames, seed = args.frames or FRAMES, SEED if args.seed is None else args.seed
+    folder: Path = args.out / DRIVE
+    stamp = f"seed{seed}-frames{frames}"
+    if not (folder / stamp).exists():
+        with writing_folder(folder) as partial:
+            make_recording(partial, "drive", frames, seed)
+            (partial / stamp).touch()
+    return folder
 
 
 def _chosen(recording: Recording) -> str:

@@ -10,6 +10,8 @@ from perception.cli.arguments import expect_folder
 from perception.cli.console import note, say
 from perception.cli.parsing import MAX_THREADS, whole
 from perception.extras import require
+from perception.files.folders import writing_folder
+from perception.files.shipped import find_config
 from perception.plugins import suspecting
 from perception.tasks.registry import TASKS
 
@@ -30,7 +32,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that trains."""
-    parser.add_argument("config", type=Path, help="YAML file, see configs/")
+    parser.add_argument(
+        "config", type=Path, help="YAML file, or the name of one of ours, see configs/"
+    )
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
     parser.add_argument(
         "--data", help="KIND:DIR instead of the configured sources, split as that kind is"
@@ -64,7 +68,7 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
 
     from perception.training.config import load_config
 
-    config = load_config(args.config)
+    config = load_config(find_config(args.config))
     if args.data:
         _take_data(config, args.data)
     if args.epochs is not None:
@@ -105,7 +109,8 @@ def _simulate_absent_data(config: TrainConfig, out: Path) -> None:
     say(f"{root} does not exist: trying out on a few simulated frames in {folder}")
     if not folder.exists():
         frames = SMOKE_BATCHES * config.phase(0).batch + 2 * SMOKE_VALIDATION
-        make_recording(folder, "scenes", frames * 5 // 4, seed=1)
+        with writing_folder(folder) as partial:
+            make_recording(partial, "scenes", frames * 5 // 4, seed=1)
     config.data.source, config.data.val_source = f"folder:{folder}", None
 
 

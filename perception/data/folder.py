@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -245,10 +246,13 @@ class FolderWriter:
         info: becomes `dataset.yaml`.
         rig: becomes `rig.yaml`.
         placed: sensors whose files the caller puts there, before it adds their frame.
+        suffixes: by kind, of its files, where they are not to be the usual ones: `.jpg` of rgb, `.tiff`
+            of pictures that TIFF makes smaller.
 
     Raises:
         DataError: the folder already holds files, cannot be written (also from `add`), a kind writes no
-            files, or `info` says another unit than its (`auto` becomes it).
+            files or none with such a suffix (from `add`), or `info` says another unit than its (`auto`
+            becomes it).
     """
 
     def __init__(
@@ -258,8 +262,10 @@ class FolderWriter:
         rig: Rig | None = None,
         *,
         placed: Collection[str] = (),
+        suffixes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.root = Path(root)
+        self._suffixes = dict(suffixes)
         if self.root.exists() and not self.root.is_dir():
             raise DataError("is a file; expected a folder", where=str(root))
         if self.root.exists() and any(self.root.iterdir()):
@@ -326,7 +332,8 @@ class FolderWriter:
         own = self._sensors[sensor]
         kind = kind_of(own.kind)
         assert kind.to_file is not None  # see _in_file_units
-        path = self.root / sensor / f"{name}{kind.suffixes[0]}"
+        suffix = self._suffixes.get(kind.name, kind.suffixes[0])
+        path = self.root / sensor / f"{name}{suffix}"
         try:
             with writing(path, sync=False) as partial:
                 kind.to_file(Sample(kind.name, values, sensor=sensor), partial, own.raw)

@@ -89,7 +89,7 @@ def _header(record: DemoRecord) -> str:
 
 
 def _score_name(record: DemoRecord) -> tuple[str, str] | None:
-    scores = [p.scorer.scores() for p in record.phases if p.scorer is not None]
+    scores = [p.scores for p in record.phases]
     for name, title in judged(record.pipeline.manifest.tasks).items():
         if any(row.get(name) is not None for row in scores):
             return name, title
@@ -97,11 +97,11 @@ def _score_name(record: DemoRecord) -> tuple[str, str] | None:
 
 
 def _phase_score(phase: PhaseRecord, key: str) -> float | None:
-    return phase.scorer.scores().get(key) if phase.scorer is not None else None
+    return phase.scores.get(key)
 
 
 def _reference_score(phase: PhaseRecord, key: str) -> float | None:
-    return phase.reference.scores().get(key) if phase.reference is not None else None
+    return phase.reference_scores.get(key)
 
 
 def _headlines(record: DemoRecord) -> str:

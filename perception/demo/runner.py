@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ class PhaseRecord:
     reference: Scorer | None
     latencies: list[float] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
+
+    @cached_property
+    def scores(self) -> dict[str, Any]:
+        """The scores of all its frames, once they are counted."""
+        return self.scorer.scores() if self.scorer is not None else {}
+
+    @cached_property
+    def reference_scores(self) -> dict[str, Any]:
+        """The same of the frames before any sensor failed."""
+        return self.reference.scores() if self.reference is not None else {}
 
 
 @dataclass

@@ -17,6 +17,7 @@ from typing import Any
 from perception.errors import BundleError, EngineError
 from perception.files.containers import Container, Folder, Zip
 from perception.files.limits import MAX_GRAPH_BYTES, MAX_TEXT_BYTES
+from perception.files.shipped import shipped
 from perception.files.text import decode_text, parse_yaml
 from perception.files.writing import write_yaml
 from perception.runtime.graph_check import Signature, check_composed, check_modular
@@ -209,7 +210,7 @@ def check_graphs(manifest: BundleManifest, found: Mapping[str, Signature]) -> No
 def bundle_folders() -> list[Path]:
     """The folders in which bundles are looked up by name, in this order."""
     named = [Path(p) for p in os.environ.get(BUNDLE_PATH_VARIABLE, "").split(os.pathsep) if p]
-    return [*named, Path("bundles"), Path(__file__).parents[2] / "bundles"]
+    return [*named, Path("bundles"), shipped("bundles")]
 
 
 def find_bundle(name: str) -> Path:

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import CalibrationError, InputError
-from perception.files.writing import image_bytes
+from perception.errors import CalibrationError, DataError, InputError
+from perception.files.writing import image_bytes, tiff_bytes
 from perception.frame import Sample, shape_hint
 from perception.geometry.grid import GridMap, ViewSpec
 from perception.sensors.kind import Grid, TensorSpec, size_of_picture
@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 def png_bytes(image: NDArray[Any]) -> bytes:
     """A picture as PNG; (H, W) or (H, W, 3) of 8 or 16 bit."""
     return image_bytes(image, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 3])
+
+
+def picture_bytes(image: NDArray[Any], suffix: str) -> bytes:
+    """A picture as the file that its suffix says: PNG, Deflate TIFF, or JPEG, which is not lossless.
+
+    Raises:
+        DataError: the suffix is another, or its format does not hold the picture.
+    """
+    if suffix.lower() in (".jpg", ".jpeg") and image.dtype == np.uint8:
+        return image_bytes(image, suffix, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    if suffix.lower() in (".tif", ".tiff"):
+        return tiff_bytes(image)
+    if suffix.lower() == ".png":
+        return png_bytes(image)
+    what = f"pictures of {image.dtype} are not written as {suffix}"
+    raise DataError(what, hint=".png or .tiff; colors .jpg, too")
 
 
 def one_image(channels: int, view: ViewSpec) -> dict[str, TensorSpec]:

@@ -57,6 +57,7 @@ ROOMS: dict[str, str] = {
     ),
     "perception/search": "errors files frame data/base tasks data runtime models training export",
     "perception/cli": "everything",
+    "anysense": "cli",
     "ros2_ws": "everything",
     "benchmarks": "everything",
 }
@@ -91,7 +92,7 @@ def folder(room: str) -> Path:
 
 def sources() -> Iterator[tuple[str, Path]]:
     """All Python files with their rooms."""
-    for top in ("perception", "export", "calibration", "ros2_ws/src", "benchmarks"):
+    for top in ("perception", "export", "calibration", "anysense", "ros2_ws/src", "benchmarks"):
         for path in sorted((ROOT / top).rglob("*.py")):
             name = path.relative_to(ROOT).with_suffix("").as_posix()
             if name != "perception/__init__":

@@ -9,7 +9,7 @@ import numpy as np
 
 from perception.adapters.outgoing import Types, image_message
 from perception.frame import Sample
-from perception.sensors.images import png_bytes
+from perception.sensors.images import picture_bytes
 from perception.sensors.kind import Hints, Inspection
 
 SUFFIXES = (".png", ".npy", ".tif", ".tiff")
@@ -23,7 +23,7 @@ def to_file(sample: Sample, path: Path, hints: Hints) -> None:
     scale = 0.001 if hints.scale is None else hints.scale
     steps = np.nan_to_num(sample.data / scale, posinf=0.0, neginf=0.0).round()
     steps[(steps < 0) | (steps > 65535)] = 0  # what 16 bits cannot hold is no return
-    path.write_bytes(png_bytes(steps.astype(np.uint16)))
+    path.write_bytes(picture_bytes(steps.astype(np.uint16), path.suffix))
 
 
 def to_message(sample: Sample, types: Types) -> Any:

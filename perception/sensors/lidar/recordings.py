@@ -9,6 +9,7 @@ import numpy as np
 
 from perception.adapters.files import CLOUD_SUFFIXES
 from perception.adapters.outgoing import Types, cloud_message
+from perception.errors import DataError
 from perception.frame import Sample
 from perception.sensors.kind import Hints, Inspection
 
@@ -19,6 +20,8 @@ FARTHEST_MEDIAN_M = 400.0
 
 def to_file(sample: Sample, path: Path, hints: Hints) -> None:
     """As .npz of float32 `points`."""
+    if path.suffix != SUFFIXES[0]:
+        raise DataError(f"clouds are not written as {path.suffix}", hint=SUFFIXES[0])
     np.savez_compressed(path, points=sample.data.astype(np.float32))
 
 

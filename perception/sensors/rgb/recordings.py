@@ -9,7 +9,7 @@ import numpy as np
 
 from perception.adapters.outgoing import Types, image_message
 from perception.frame import Sample
-from perception.sensors.images import png_bytes
+from perception.sensors.images import picture_bytes
 from perception.sensors.kind import Hints, Inspection
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -17,7 +17,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 def to_file(sample: Sample, path: Path, hints: Hints) -> None:
     """As PNG."""
-    path.write_bytes(png_bytes(sample.data))
+    path.write_bytes(picture_bytes(sample.data, path.suffix))
 
 
 def to_message(sample: Sample, types: Types) -> Any:

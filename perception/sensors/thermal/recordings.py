@@ -10,7 +10,7 @@ import numpy as np
 from perception.adapters.outgoing import Types, image_message
 from perception.errors import InputError
 from perception.frame import Sample
-from perception.sensors.images import png_bytes
+from perception.sensors.images import picture_bytes
 from perception.sensors.kind import Hints, Inspection
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".npy", ".tif", ".tiff")
@@ -27,7 +27,7 @@ def to_file(sample: Sample, path: Path, hints: Hints) -> None:
     if sample.unit not in ("", "kelvin"):
         raise InputError(f"{sample.unit} are no temperatures, which are written in {FILE_UNIT}")
     steps = np.nan_to_num(sample.data * 100.0)
-    path.write_bytes(png_bytes(steps.round().clip(0, 65535).astype(np.uint16)))
+    path.write_bytes(picture_bytes(steps.round().clip(0, 65535).astype(np.uint16), path.suffix))
 
 
 def to_message(sample: Sample, types: Types) -> Any:

@@ -1,0 +1,10 @@
+"""`python -m anysense`: the `anysense` command."""
+
+from __future__ import annotations
+
+import sys
+
+from perception.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
