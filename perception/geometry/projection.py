@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -136,7 +135,11 @@ def fields_of(
     height_m = kept[:, 0] + np.float32(sensor_height_m)
     if kept.shape[1] == 1:
         return height_m, np.zeros(len(kept), np.float32)
-    return height_m, np.nan_to_num(kept[:, 1]).clip(0, 1)
+    intensity = kept[:, 1].clip(0, 1)
+    unknown = np.isnan(intensity)
+    if unknown.any():
+        intensity[unknown] = 0
+    return height_m, intensity
 
 
 def nearest_returns(
@@ -158,12 +161,12 @@ def nearest_returns(
         nearest.fill(_NOTHING)
         most = 0.0
         # Blocks of about one size: a last one of a single point would be multiplied by another routine.
-        bounds = np.linspace(0, len(points), -(-len(points) // _BLOCK) + 1).astype(int).tolist()
-        for start, end in pairwise(bounds):
-            columns = _columns(points[start:end, :4], scratch)
+        size = -(-len(points) // max(1, -(-len(points) // _BLOCK)))
+        for start in range(0, len(points), max(1, size)):
+            columns = _columns(points[start : start + size, :4], scratch)
             if len(columns) > 3:
                 most = float(np.maximum(most, columns[3].max()))  # of NaN and a number it gives NaN
-            optical = scratch.array("optical", (3, end - start), np.float32)
+            optical = scratch.array("optical", (3, columns.shape[1]), np.float32)
             np.matmul(rotation, columns[:3], out=optical)
             for axis, offset in zip(optical, translation, strict=True):
                 axis += offset
@@ -200,18 +203,11 @@ def _visible(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32]:
     """Which points of a block are returns in the image, their flat pixel index and squared range.
 
-    `optical` is overwritten.
+    `columns` and `optical` are overwritten.
     """
-    count = columns.shape[1]
     x, y, z = optical
-    seen, other = scratch.array("seen", (2, count), bool)
-    square, part = scratch.array("square", (2, count), np.float32)
+    seen, other = scratch.array("seen", (2, len(z)), bool)
     np.greater(z, _NEAREST, out=seen)
-    np.multiply(columns[0], columns[0], out=square)
-    for axis in columns[1:3]:
-        np.multiply(axis, axis, out=part)
-        square += part
-    np.logical_and(seen, is_square_of_return(square), out=seen)
     x /= z
     y /= z
     u, v, within = camera.pixels_of(x, y)
@@ -226,5 +222,14 @@ def _visible(
         v = v.astype(np.float64)
     v *= width
     v += u
+    square = columns[0]
+    square *= square
+    for axis in columns[1:3]:
+        axis *= axis
+        square += axis
     rows = np.flatnonzero(seen)
-    return rows, v.take(rows).astype(np.intp), square.take(rows)
+    found = square.take(rows)
+    returned = is_square_of_return(found)
+    if not returned.all():
+        rows, found = rows[returned], found[returned]
+    return rows, v.take(rows).astype(np.intp), found

@@ -246,57 +246,55 @@ def _fill(
         kept = np.flatnonzero(near)
         at = at.take(kept)
         range_m, intensity, height_m = (v.take(kept) for v in values)
-    scaled = (range_m / spec.max_range_m, intensity, height_m / spec.height_scale_m)
-    with _SCRATCH.lend() as scratch:
-        layers = scratch.array("layers", (3, out[0].size), np.float32)
-        layers[0].fill(np.inf)
-        layers[1:].fill(0)
-        for layer, value in zip(layers, scaled, strict=True):
-            layer[at] = value
-        if len(at):
-            _grow(layers, spec.dilate_px, out.shape[1:], (at[0], at[-1]), scratch)
-        _finish(layers, out)
+    filled = out if out.flags.c_contiguous else np.empty(out.shape, np.float32)
+    filled[0] = np.inf
+    filled[1:3] = 0
+    layers = filled[:3].reshape(3, -1)
+    values = (range_m / spec.max_range_m, intensity, height_m / spec.height_scale_m)
+    for layer, value in zip(layers, values, strict=True):
+        layer[at] = value
+    if len(at):
+        _grow(layers, spec.dilate_px, out.shape[1:], (at[0], at[-1]))
+    _finish(filled)
+    if filled is not out:
+        out[...] = filled
     return out
 
 
-def _finish(layers: Float, out: Float) -> None:
-    """Layers, of infinite range where there is no return, as the network wants them; they are changed."""
-    range_m, intensity, height_m = layers.reshape(3, *out.shape[1:])
-    out[3] = range_m < np.inf
+def _finish(channels: Float) -> None:
+    """Of channels whose range is infinite where there is no return, what the network wants of them."""
+    range_m = channels[0]
+    channels[3] = range_m < np.inf
     cv2.threshold(range_m, float(np.finfo(np.float32).max), 0, cv2.THRESH_TOZERO_INV, range_m)
-    out[0], out[1], out[2] = range_m, intensity, height_m
 
 
 def dilate_nearest(channels: Float, radius: int) -> Float:
     """Grow returns of a (4, H, W) LiDAR image by `radius` pixels; the nearest return wins."""
-    size = channels.shape[1:]
-    with _SCRATCH.lend() as scratch:
-        layers = scratch.array("layers", (3, channels[0].size), np.float32)
-        for layer, channel in zip(layers, channels[:3], strict=True):
-            layer.reshape(size)[...] = channel
-        layers[0][channels[3].reshape(-1) <= 0] = np.inf
-        _grow(layers, radius, size, (0, layers.shape[1] - 1), scratch)
-        _finish(layers, channels)
+    filled = np.ascontiguousarray(channels)
+    layers = filled.reshape(4, -1)
+    layers[0][layers[3] <= 0] = np.inf
+    _grow(layers[:3], radius, channels.shape[1:], (0, layers.shape[1] - 1))
+    _finish(filled)
+    if filled is not channels:
+        channels[...] = filled
     return channels
 
 
-def _grow(
-    layers: Float, radius: int, size: tuple[int, ...], span: tuple[int, int], scratch: Scratch
-) -> None:
+def _grow(layers: Float, radius: int, size: tuple[int, ...], span: tuple[int, int]) -> None:
     """Grow returns in place by `radius` pixels, to where they are nearer than what is there.
 
     Args:
         layers: (L, H * W), range first, infinite where there is no return.
         radius, size: pixels, and (H, W).
         span: first and last pixel with a return.
-        scratch: for what lies between.
     """
     height, width = size
     first = max(0, span[0] // width - radius) * width
     last = min(height, span[1] // width + radius + 1) * width
-    for _ in range(radius):
-        _take_neighbours(layers[:, first:last], width, None, scratch)
-        _take_neighbours(layers[:, first:last], 1, width, scratch)
+    with _SCRATCH.lend() as scratch:
+        for _ in range(radius):
+            _take_neighbours(layers[:, first:last], width, None, scratch)
+            _take_neighbours(layers[:, first:last], 1, width, scratch)
 
 
 def _take_neighbours(now: Float, step: int, width: int | None, scratch: Scratch) -> None:
