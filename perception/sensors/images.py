@@ -50,6 +50,19 @@ def on_grid(sample: Sample, input: InputSpec, **resampled: Any) -> Grid:
     return Grid({"image": grid.to_grid(sample.data, **resampled)}, sample.unit, grid)
 
 
+def keep_where(known: NDArray[np.bool_], values: NDArray[Any]) -> None:
+    """Values (H, W) of an image become 0 where nothing is known, NaN and infinity too, in place.
+
+    NumPy's own masked assignment takes a misprediction for every edge of the mask, as of a depth camera's
+    holes; OpenCV's blends.
+    """
+    if known.all():
+        return
+    cleared = np.zeros(values.shape, values.dtype)
+    cv2.copyTo(np.ascontiguousarray(values), known.view(np.uint8), cleared)
+    values[...] = cleared
+
+
 class Moves(Protocol):
     """How training moves what lies on a grid."""
 

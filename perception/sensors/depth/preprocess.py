@@ -11,7 +11,7 @@ from pydantic import model_validator
 from perception.errors import BlindError
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
-from perception.sensors.images import check_image, on_grid, one_image
+from perception.sensors.images import check_image, keep_where, on_grid, one_image
 from perception.sensors.kind import Content, Grid, KindSpec, Scale, Tensors, TensorSpec
 
 if TYPE_CHECKING:
@@ -99,5 +99,5 @@ def normalize_depth(depth_m: Float, spec: DepthSpec, out: Float | None = None) -
         np.divide(1.0 / (near - far), depth_m, out=out[0])
     out[0] -= far / (near - far)
     out[1] = valid
-    np.copyto(out[0], 0.0, where=~valid)
+    keep_where(valid, out[0])
     return out

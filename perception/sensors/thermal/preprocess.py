@@ -11,7 +11,7 @@ from pydantic import model_validator
 from perception.errors import BlindError, InputError
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
-from perception.sensors.images import Moves, check_image, on_grid, one_image
+from perception.sensors.images import Moves, check_image, keep_where, on_grid, one_image
 from perception.sensors.kind import Content, Grid, KindSpec, Tensors, TensorSpec, Value
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ def normalize_thermal(
     np.multiply(values, gain, out=out[0])
     out[0] -= low * gain + 2.0
     out[1] = valid
-    if not valid.all():
-        np.copyto(out[0], 0.0, where=~valid)
+    keep_where(valid, out[0])
     np.clip(out[0], -2.0, 2.0, out=out[0])
     return out
 
