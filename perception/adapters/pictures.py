@@ -300,6 +300,30 @@ def decode_labels(content: bytes) -> NDArray[Any]:
     return Picture(samples, spread=_spread(found.bits)).samples()
 
 
+def decode_rgba(content: bytes) -> NDArray[np.uint8]:
+    """The four channels that a PNG stores, of which the last may be no alpha but another sensor's.
+
+    Returns:
+        (H, W, 4) uint8; the raster is never turned.
+
+    Raises:
+        EncodingError: it is no PNG of four 8 bit channels, or damaged.
+        InputError: more pixels than the limit.
+    """
+    kind = format_of(content)
+    found = png.read_png(content) if kind == "PNG" else None
+    if found is None or found.color != png.RGBA or found.bits != 8:
+        raise EncodingError("is no PNG of four 8 bit channels")
+    _check_size(found.width, found.height, found.bits)
+    with quiet_decoders():
+        image = cv2.imdecode(
+            np.frombuffer(png.picture_bytes(found), np.uint8), cv2.IMREAD_UNCHANGED
+        )
+    if image is None or image.shape != (found.height, found.width, 4):
+        raise EncodingError("no complete image: the PNG is damaged")
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)  # type: ignore[return-value]
+
+
 def _spread(bits: int) -> int:
     """By what decoders multiply samples of less than 8 bits."""
     return 255 // (2**bits - 1) if bits < 8 else 1

@@ -51,7 +51,8 @@ class FolderRecording(Recording):
     Args:
         root: the folder.
         split: `all`; or the frames that are tagged `train` or `val`, where every frame is tagged with one of
-            `SPLIT_TAGS`; otherwise by time `val`, the last fifth, and `train`, the rest.
+            `SPLIT_TAGS`; otherwise by time `val`, the last fifth, and `train`, the rest.  Where all are
+            tagged but none `val`, those of `train` are parted by time, and `test` is left alone.
         rows: instead of those of `frames.csv`.
         rig: instead of that of `rig.yaml`.
     """
@@ -198,8 +199,10 @@ def _part(rows: Sequence[FrameRow], split: str) -> Sequence[FrameRow]:
     if split == "all":
         return rows
     told = [row.tags & SPLIT_TAGS for row in rows]
-    if all(len(tags) == 1 for tags in told) and {"train"} in told and {"val"} in told:
-        return [row for row, tags in zip(rows, told, strict=True) if split in tags]
+    if all(len(tags) == 1 for tags in told) and {"train"} in told:
+        rows = [row for row, tags in zip(rows, told, strict=True) if "test" not in tags]
+        if {"val"} in told:
+            return [row for row in rows if split in row.tags]
     cut = len(rows) - len(rows) // _VALIDATION_EVERY
     return rows[:cut] if split == "train" else rows[cut:]
 

@@ -18,6 +18,10 @@ Importer = Callable[..., Source]
 IMPORTERS = {
     "coco": "perception.importers.coco:coco",
     "yolo": "perception.importers.yolo:yolo",
+    "cityscapes": "perception.importers.cityscapes:cityscapes",
+    "mfnet": "perception.importers.rgbt:mfnet",
+    "pst900": "perception.importers.rgbt:pst900",
+    "rgbt": "perception.importers.rgbt:rgbt",
 }
 """Importers by name; what there is a reader for is imported by its reader, see `recording`."""
 

@@ -135,16 +135,24 @@ def _by_sequences(items: Sequence[Item], wanted: dict[str, list[str]]) -> list[s
 
 
 def _by_share(items: Sequence[Item], wishes: SplitWishes) -> list[str]:
-    """Units, which are frames or sequences, in an order drawn by chance, taken until a share is reached."""
-    units = [item.sequence or item.name if wishes.whole else item.name for item in items]
-    sizes = Counter(units)
-    if wishes.whole and len(sizes) <= len(wishes.shares):
-        raise ConfigError(f"{len(sizes)} sequences are too few to draw from", where="splits")
+    """Units, which are frames or sequences, in an order drawn by chance, taken until a share is reached.
+
+    The data set's own test frames stay what they are, unless others are to be drawn.
+    """
+    kept = {"test"} - wishes.shares.keys()
+    units = [
+        "" if item.split in kept else (wishes.whole and item.sequence) or item.name
+        for item in items
+    ]
+    sizes = Counter(unit for unit in units if unit)
+    if len(sizes) <= len(wishes.shares):
+        what = "sequences" if wishes.whole else "frames"
+        raise ConfigError(f"{len(sizes)} {what} are too few to draw from", where="splits")
     names = sorted(sizes, key=counted)
     order = [names[i] for i in np.random.default_rng(wishes.seed).permutation(len(names))]
-    split_of: dict[str, str] = {}
+    split_of: dict[str, str] = {"": "test"}
     for split, share in wishes.shares.items():
-        taken, wanted = 0, max(1, round(share * len(items)))
+        taken, wanted = 0, max(1, round(share * sizes.total()))
         while taken < wanted and len(order) > 1:
             name = order.pop()
             split_of[name], taken = split, taken + sizes[name]

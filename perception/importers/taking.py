@@ -171,10 +171,14 @@ class _Job:
             self.report.notes.append(
                 "no splits: train and val are parted by time, the last fifth validates"
             )
-        elif "none" in told or not {"train", "val"} <= told:
+        elif "none" in told or "train" not in told:
             self.report.notes.append(
-                "not every frame is of a split, or train or val is empty: train and val are parted by "
-                "time; say --val-share, --val-list or --val-sequences"
+                "not every frame is of a split, or none is of train: train and val are parted by time; "
+                "say --val-share, --val-list or --val-sequences"
+            )
+        elif "val" not in told:
+            self.report.notes.append(
+                "no frame is of val: the last fifth of train validates, unless you say --val-share"
             )
 
     def _grouped(self, items: list[Item], splits: list[str], ids: list[str]) -> list[_Group]:
