@@ -1,4 +1,4 @@
-"""The calibration texts of a KITTI raw drive as a rig.
+"""The calibration texts of a KITTI raw drive, or of its benchmarks, as a rig.
 
 Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
 """
@@ -6,7 +6,7 @@ Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,6 +67,73 @@ class KittiTexts:
             raise CalibrationError(f"'{key}' is not finite", where=where)
         return values.reshape(shape)
 
+    def one_of(self, keys: Sequence[str], *shape: int) -> NDArray[np.float64] | None:
+        """The numbers of the first of these entries that is there, None without any.
+
+        Raises:
+            CalibrationError: see `array`.
+        """
+        key = next((key for key in keys if key in self._entries), None)
+        return None if key is None else self.array(key, *shape)
+
+
+def rig_from_kitti_calib(path: Path, size: tuple[int, int]) -> Rig:
+    """The rig of color camera 2 (rectified, the reference) and the Velodyne, of the object benchmark's
+    `calib/ID.txt` or the odometry benchmark's `calib.txt`.
+
+    Args:
+        path: the text, with `P2`, `R0_rect` (none in odometry) and `Tr_velo_to_cam` (`Tr`).
+        size: (height, width) of the camera's pictures, which the text does not say.
+
+    Raises:
+        CalibrationError: an entry is missing, garbled or impossible.
+    """
+    texts = KittiTexts(path)
+    projection = texts.array("P2", 3, 4)
+    turn = texts.one_of(("R0_rect", "R_rect"), 3, 3)
+    with _naming(path):
+        camera, offset = _camera_2(projection, size, "P2")
+        rectify = RigidTransform(np.eye(3) if turn is None else turn, np.zeros(3))
+        placed = texts.one_of(("Tr_velo_to_cam", "Tr_velo_cam", "Tr"), 3, 4)
+        if placed is None:
+            raise CalibrationError("no entry 'Tr_velo_to_cam'")
+        to_camera = mounted(RigidTransform(placed[:, :3], placed[:, 3]))
+    return _rig(camera, offset @ rectify @ to_camera)
+
+
+def shift_of_camera_2(path: Path) -> NDArray[np.float64]:
+    """From rectified coordinates of camera 0, in which KITTI's objects are, to those of camera 2; metres.
+
+    Raises:
+        CalibrationError: `P2` is missing, garbled or singular.
+    """
+    with _naming(path):
+        return _camera_2(KittiTexts(path).array("P2", 3, 4), (1, 1), "P2")[1].translation
+
+
+def _camera_2(
+    projection: NDArray[np.float64], size: tuple[float, float], key: str
+) -> tuple[CameraModel, RigidTransform]:
+    """The camera, and the transform from rectified coordinates of camera 0 to its own."""
+    # P = K [I | t]: camera 2 sits beside camera 0 by t, in rectified coordinates.
+    try:
+        shift = np.linalg.solve(projection[:, :3], projection[:, 3])
+    except np.linalg.LinAlgError as error:
+        raise CalibrationError(f"'{key}' is singular") from error
+    height, width = size
+    info = {"width": width, "height": height, "p": projection.ravel(), "frame_id": "camera"}
+    camera = CameraModel.from_camera_info(info, rectified=True)
+    return camera, RigidTransform(np.eye(3), shift.astype(np.float64))
+
+
+def _rig(camera: CameraModel, to_camera: RigidTransform) -> Rig:
+    return Rig(
+        {
+            "rgb": SensorCalibration(camera, None, "camera"),
+            "lidar": SensorCalibration(camera, to_camera, "velodyne"),
+        }
+    )
+
 
 def rig_from_kitti(folder: Path) -> Rig:
     """The rig of color camera 2 (rectified, the reference) and the Velodyne.
@@ -78,25 +145,12 @@ def rig_from_kitti(folder: Path) -> Rig:
     velodyne = KittiTexts(Path(folder) / "calib_velo_to_cam.txt")
     projection = cameras.array("P_rect_02", 3, 4)
     width, height = cameras.array("S_rect_02", 2)
-    k = projection[:, :3]
     with _naming(cameras.path):
         rectify = RigidTransform(cameras.array("R_rect_00", 3, 3), np.zeros(3))
-        # P = K [I | t]: camera 2 sits beside camera 0 by t, in rectified coordinates.
-        try:
-            shift = np.linalg.solve(k, projection[:, 3])
-        except np.linalg.LinAlgError as error:
-            raise CalibrationError("'P_rect_02' is singular") from error
-        info = {"width": width, "height": height, "p": projection.ravel(), "frame_id": "camera"}
-        camera = CameraModel.from_camera_info(info, rectified=True)
-        offset = RigidTransform(np.eye(3), shift.astype(np.float64))
+        camera, offset = _camera_2(projection, (height, width), "P_rect_02")
     with _naming(velodyne.path):
         to_camera = mounted(RigidTransform(velodyne.array("R", 3, 3), velodyne.array("T", 3)))
-    return Rig(
-        {
-            "rgb": SensorCalibration(camera, None, "camera"),
-            "lidar": SensorCalibration(camera, offset @ rectify @ to_camera, "velodyne"),
-        }
-    )
+    return _rig(camera, offset @ rectify @ to_camera)
 
 
 @contextmanager

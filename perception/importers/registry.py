@@ -19,6 +19,8 @@ IMPORTERS = {
     "coco": "perception.importers.coco:coco",
     "yolo": "perception.importers.yolo:yolo",
     "cityscapes": "perception.importers.cityscapes:cityscapes",
+    "kitti_object": "perception.importers.kitti_object:kitti_object",
+    "nuscenes": "perception.importers.nuscenes:nuscenes",
     "mfnet": "perception.importers.rgbt:mfnet",
     "pst900": "perception.importers.rgbt:pst900",
     "rgbt": "perception.importers.rgbt:rgbt",

@@ -41,7 +41,9 @@ ROOMS: dict[str, str] = {
     "perception/bags": (
         "errors extras files frame geometry adapters sensors corruptions data/base runtime"
     ),
-    "perception/importers": ("errors files frame geometry adapters sensors data/base data"),
+    "perception/importers": (
+        "errors files frame geometry adapters sensors data/base calibration data"
+    ),
     "perception/viz": "extras files frame sensors tasks runtime",
     "perception/sim": "errors extras frame geometry data/base data",
     "perception/demo": (

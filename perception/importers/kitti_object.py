@@ -1,0 +1,184 @@
+"""KITTI's 3D object benchmark: color camera 2, Velodyne, boxes in the picture and in space.
+
+Geiger et al., "Are we ready for Autonomous Driving?  The KITTI Vision Benchmark Suite", CVPR 2012; the
+object development kit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.kitti import rig_from_kitti_calib, shift_of_camera_2
+from perception.data.base import Boxes
+from perception.errors import DataError
+from perception.files.listing import SampleFolder, list_files
+from perception.files.text import read_bytes, read_text
+from perception.geometry.rig import Rig
+from perception.importers.placing import size_of_file
+from perception.importers.source import Item, Marks, Source, named
+from perception.sensors.registry import kind_of
+
+NAMES = (
+    "Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc",
+)  # fmt: skip
+IGNORED = "DontCare"
+
+_COLUMNS = (15, 16)  # the last is the score of a detection
+_PICTURES = (".png", ".jpg")
+
+
+def kitti_object(root: Path, lidar: bool = True) -> Source:
+    """The frames of `training` (or of a folder with `image_2` itself), and of `testing` without labels.
+
+    Frames of different calibration become recordings of their own, unless `lidar` is false.
+
+    Args:
+        root: the folder.
+        lidar: take the clouds, too.
+
+    Raises:
+        DataError, CalibrationError: a file is missing or wrong; it is named.
+    """
+    parts = [(s, root / f) for s, f in (("train", "training"), ("test", "testing"))]
+    parts = [(s, folder) for s, folder in parts if (folder / "image_2").is_dir()]
+    if not parts and (root / "image_2").is_dir():
+        parts = [("", root)]
+    if not parts:
+        raise DataError("no folder training/image_2", where=str(root))
+    items: list[Item] = []
+    rigs: dict[tuple[bytes, tuple[int, int]], Rig] = {}
+    for split, folder in parts:
+        items += _items(folder, split if len(parts) > 1 else "", lidar, rigs)
+    sensors = {"rgb": "rgb"} | ({"lidar": "lidar"} if lidar else {})
+    return Source(
+        "KITTI object", sensors, items, (), named(NAMES), rate_hz=1.0, licence="CC BY-NC-SA 3.0"
+    )
+
+
+def _items(
+    root: Path, split: str, lidar: bool, rigs: dict[tuple[bytes, tuple[int, int]], Rig]
+) -> list[Item]:
+    pictures = list_files(root / "image_2", _PICTURES)
+    clouds = SampleFolder(root / "velodyne", kind_of("lidar").suffixes)
+    labels = SampleFolder(root / "label_2", (".txt",))
+    if lidar and not clouds.files:
+        raise DataError(
+            "holds no cloud", where=str(clouds.folder), hint="kitti_object,lidar=false:DIR"
+        )
+    found = []
+    for name, path in pictures.items():
+        samples = {"rgb": path}
+        rig = None
+        calib = root / "calib" / f"{name}.txt"
+        if lidar or calib.is_file():
+            size = size_of_file(path, kind_of("rgb"))
+            key = read_bytes(calib), size
+            if key not in rigs:
+                rigs[key] = rig_from_kitti_calib(calib, size)
+            rig = rigs[key]
+        if lidar:
+            samples["lidar"] = clouds.file(name)
+        marks = partial(_marks, labels.find(name), calib, rig, split == "test")
+        found.append(
+            Item(f"{split}/{name}" if split else name, samples, marks, split=split, rig=rig)
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object of a label text, in the rectified coordinates of camera 0.
+
+    Attributes:
+        kind: its type.
+        box: left, top, right, bottom in pixels.
+        size: height, width, length in metres.
+        bottom: x, y, z of the middle of its bottom face, metres; y is down.
+        turn: about the y axis, radians.
+    """
+
+    kind: str
+    box: tuple[float, float, float, float]
+    size: tuple[float, float, float]
+    bottom: tuple[float, float, float]
+    turn: float
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The objects of a label text.
+
+    Raises:
+        DataError: the file is missing, or a row is wrong; it is named.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path).lstrip("\ufeff").split("\n"), 1):
+        words, where = line.split(), f"{path}:{number}"
+        if not words:
+            continue
+        if len(words) not in _COLUMNS:
+            raise DataError(f"not an object: {len(words)} columns, expected 15", where=where)
+        try:
+            values = [float(word) for word in words[1:]]
+        except ValueError as error:
+            raise DataError("not an object: not numbers", where=where) from error
+        if not all(map(math.isfinite, values)):
+            raise DataError("not an object: not finite", where=where)
+        if words[0] not in (*NAMES, IGNORED):
+            known = ", ".join(NAMES)
+            raise DataError(f"unknown type '{words[0][:40]}'", where=where, hint=known)
+        left, top, right, bottom = values[3:7]
+        if right < left or bottom < top:
+            raise DataError("not an object: right and bottom come before left and top", where=where)
+        box = left, top, right, bottom
+        rows.append(
+            Row(
+                words[0],
+                box,
+                (values[7], values[8], values[9]),
+                (values[10], values[11], values[12]),
+                values[13],
+            )
+        )
+    return rows
+
+
+def _marks(path: Path | None, calib: Path, rig: Rig | None, withheld: bool) -> Marks:
+    if path is None:
+        return Marks(withheld=withheld)
+    rows = read_rows(path)
+    known = [row for row in rows if row.kind != IGNORED]
+    boxes = Boxes.of([row.box for row in known], [NAMES.index(row.kind) for row in known])
+    solid = None
+    if rig is not None and "lidar" in rig.sensors:
+        shift = shift_of_camera_2(calib)
+        solid = [in_lidar(row, rig, shift) for row in known if min(row.size) > 0]
+    return Marks(None, boxes, solid, dropped=len(rows) - len(known))
+
+
+def in_lidar(row: Row, rig: Rig, shift: NDArray[np.float64]) -> dict[str, Any]:
+    """A box in the LiDAR's frame: center, length, width and height in metres, yaw about z in radians.
+
+    Args:
+        row: the object.
+        rig: of the frame.
+        shift: see `shift_of_camera_2`.
+    """
+    extrinsics = rig.sensors["lidar"].extrinsics
+    assert extrinsics is not None
+    height, width, length = row.size
+    center = np.array([row.bottom[0], row.bottom[1] - height / 2, row.bottom[2]]) + shift
+    back = extrinsics.inverse()
+    ahead = back.rotation @ np.array([math.cos(row.turn), 0.0, -math.sin(row.turn)])
+    return {
+        "class": NAMES.index(row.kind),
+        "center": [round(float(v), 4) for v in back.apply(center[None])[0]],
+        "size": [round(v, 4) for v in (length, width, height)],
+        "yaw": round(float(np.arctan2(ahead[1], ahead[0])), 5),
+    }
