@@ -157,16 +157,17 @@ def scale_intensity(values: NDArray[Any]) -> NDArray[np.float32]:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         out = values.astype(np.float32)
-    if np.issubdtype(values.dtype, np.integer) and values.dtype.itemsize <= 2:
-        out /= np.float32(np.iinfo(values.dtype).max)
-    else:
-        finite = np.isfinite(out)
-        if not finite.all():
-            out[~finite] = 0
-        most = out.max(initial=0.0)
-        if most > 1.0:
-            out /= np.float32(255 if most <= 255 else 65535)
+    if not (finite := np.isfinite(out)).all():
+        out[~finite] = 0
+    out /= intensity_unit(values.dtype, float(out.max(initial=0.0)))
     return out.clip(0, 1, out=out)
+
+
+def intensity_unit(dtype: np.dtype[Any], most: float) -> np.float32:
+    """What intensities of this type, of which the largest is `most`, are divided by; see above."""
+    if np.issubdtype(dtype, np.integer) and dtype.itemsize <= 2:
+        return np.float32(np.iinfo(dtype).max)
+    return np.float32(1 if most <= 1 else 255 if most <= 255 else 65535)
 
 
 def shape_hint(shape: tuple[int, ...], channels: int = 1) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perception.frame import is_return, scale_intensity
+from perception.frame import is_return
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 from perception.sensors.lidar import LidarSpec
@@ -85,5 +85,28 @@ def in_unit_range_slowly(points: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if points.shape[1] < 4 or not (points[:, 3].astype(np.float32) > 1.5).any():
         return points
     scaled = points[:, :4].astype(np.float32)
-    scaled[:, 3] = scale_intensity(points[:, 3].astype(np.float32))
+    scaled[:, 3] = scale_intensity_slowly(points[:, 3].astype(np.float32))
     return scaled
+
+
+def points_slowly(table: list[np.ndarray[Any, Any]], least_range_m: float) -> np.ndarray[Any, Any]:
+    """The returns among points of columns x, y, z and, where it is known, intensity."""
+    out = np.zeros((len(table[0]), 4), np.float32)
+    with np.errstate(all="ignore"):
+        for i, values in enumerate(table[:3]):
+            out[:, i] = values
+        if len(table) > 3:
+            out[:, 3] = scale_intensity_slowly(table[3])
+    return out[is_return(out, least_range_m)]
+
+
+def scale_intensity_slowly(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Intensities in 0..1."""
+    out = values.astype(np.float32)
+    if np.issubdtype(values.dtype, np.integer) and values.dtype.itemsize <= 2:
+        return (out / np.float32(np.iinfo(values.dtype).max)).clip(0, 1)
+    out[~np.isfinite(out)] = 0
+    most = out.max(initial=0.0)
+    if most > 1.0:
+        out /= np.float32(255 if most <= 255 else 65535)
+    return out.clip(0, 1)

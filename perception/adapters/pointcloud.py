@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.image import byte_view
 from perception.errors import EncodingError, InputError
 from perception.files.limits import check_bytes, check_points
-from perception.frame import LEAST_RANGE_M, is_return, scale_intensity
+from perception.frame import LEAST_RANGE_M, check_least_range, intensity_unit, is_square_of_return
+from perception.geometry.scratch import POINTS, Scratch, as_columns, block_size
 
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """numpy types by PointField datatype code."""
@@ -82,13 +85,7 @@ def decode_pointcloud2(
         row_step=row_step,
         is_bigendian=is_bigendian,
     )
-    out = np.zeros((width * height, 4), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for i, values in enumerate(table[:3]):
-            out[:, i] = values
-        if len(table) > 3:
-            out[:, 3] = scale_intensity(table[3])
-    return _returns(out, least_range_m)
+    return _points(table, least_range_m)
 
 
 def columns_of(
@@ -153,9 +150,56 @@ def _field(fields: Sequence[PointField], name: str) -> PointField:
     return field
 
 
-def _returns(points: NDArray[np.float32], least_range_m: float) -> NDArray[np.float32]:
-    keep = is_return(points, least_range_m)
-    return points if keep.all() else points[keep]
+def _points(table: Sequence[NDArray[Any]], least_range_m: float) -> NDArray[np.float32]:
+    """Those points (N, 4) that are returns, of columns x, y, z and where it is known intensity."""
+    check_least_range(least_range_m)
+    count, kept = len(table[0]), 0
+    out = np.empty((count, 4), np.float32)
+    least, most = 0.0, 0.0
+    size = block_size(count)
+    with POINTS.lend() as scratch, np.errstate(over="ignore", invalid="ignore"):
+        square, part = scratch.array("square", (2, size), np.float32)
+        for start in range(0, count, size):
+            columns = _block([c[start : start + size] for c in table], scratch)
+            for axis, to in zip(columns[:3], (square, part, part), strict=True):
+                product = np.multiply(axis, axis, out=to[: len(axis)])
+                if to is part:
+                    square[: len(axis)] += product
+            intensity = columns[3]
+            low, high = float(intensity.min()), float(intensity.max())
+            if not math.isfinite(high - low):
+                intensity[~np.isfinite(intensity)] = 0
+                low, high = float(intensity.min()), float(intensity.max())
+            least, most = min(least, low), max(most, high)
+            seen = is_square_of_return(square[: columns.shape[1]], least_range_m)
+            if not seen.all():
+                columns = columns.take(np.flatnonzero(seen), axis=1)
+            if columns.shape[1]:
+                end = kept + columns.shape[1]
+                cv2.transpose(columns, out[kept:end])
+                kept = end
+    out = out[:kept]
+    unit = intensity_unit(table[3].dtype, most) if len(table) > 3 else 1
+    if unit != 1:
+        out[:, 3] /= unit
+    if least < 0 or most > unit:
+        out[:, 3].clip(0, 1, out=out[:, 3])
+    return out
+
+
+def _block(table: Sequence[NDArray[Any]], scratch: Scratch) -> NDArray[np.float32]:
+    """Columns of a table, whatever their types, as (4, n), 0 where there is no fourth."""
+    first = table[0]
+    places = [c.__array_interface__["data"][0] for c in table]
+    beside = [first.__array_interface__["data"][0] + 4 * i for i in range(len(table))]
+    if len(table) > 3 and places == beside and all(c.dtype == np.float32 for c in table):
+        rows = np.lib.stride_tricks.as_strided(first, (len(first), 4), (first.strides[0], 4))
+        return as_columns(rows, scratch)
+    columns = scratch.array("columns", (4, len(first)), np.float32)
+    for column, values in zip(columns, table, strict=False):
+        np.copyto(column, values, casting="unsafe")
+    columns[len(table) :] = 0
+    return columns
 
 
 def _format(field: PointField, point_step: int, is_bigendian: bool) -> str:
@@ -181,9 +225,5 @@ def points_from_array(
         raise InputError(f"shape {array.shape}, expected (N, 3), (N, 4) or (N, 5)")
     if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
         raise InputError(f"dtype {array.dtype}, expected numbers")
-    out = np.zeros((len(array), 4), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        out[:, :3] = array[:, :3]
-    if array.shape[1] > 3:
-        out[:, 3] = scale_intensity(array[:, 3])
-    return _returns(out, least_range_m)
+    plain = np.asarray(array)
+    return _points([plain[:, i] for i in range(min(4, plain.shape[1]))], least_range_m)

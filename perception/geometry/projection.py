@@ -11,22 +11,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import InputError
 from perception.frame import is_square_of_return
 from perception.geometry.camera import CameraModel
-from perception.geometry.scratch import Scratch, ScratchPool
+from perception.geometry.scratch import POINTS, Scratch, as_columns, block_size
 from perception.geometry.transforms import RigidTransform
 
 Float32 = NDArray[np.float32]
 
 _NEAREST = 0.05  # metres before the camera
-_BLOCK = 2**15
-"""Points at a time: four columns of them and what is made of them fit a second-level cache."""
-
 _ROW_BITS = 29
 """A float32 as float64 leaves this many bits of the significand 0: room for a row."""
 
@@ -35,8 +31,6 @@ _WHOLE = 2**24
 """Up to here float32 holds every whole number."""
 
 _NOTHING = np.iinfo(np.int64).max
-
-_SCRATCH = ScratchPool()
 
 
 @dataclass(frozen=True)
@@ -155,15 +149,14 @@ def nearest_returns(
         raise InputError(f"cloud of {len(points)} points")
     rotation = extrinsics.rotation.astype(np.float32)
     translation = extrinsics.translation.astype(np.float32)
-    with _SCRATCH.lend() as scratch, np.errstate(all="ignore"):
+    with POINTS.lend() as scratch, np.errstate(all="ignore"):
         # In one number what is nearer, then the earlier row: positive floats are ordered as their bits.
         nearest = scratch.array("nearest", (height * width,), np.int64)
         nearest.fill(_NOTHING)
         most = 0.0
-        # Blocks of about one size: a last one of a single point would be multiplied by another routine.
-        size = -(-len(points) // max(1, -(-len(points) // _BLOCK)))
-        for start in range(0, len(points), max(1, size)):
-            columns = _columns(points[start : start + size, :4], scratch)
+        size = block_size(len(points))
+        for start in range(0, len(points), size):
+            columns = as_columns(points[start : start + size, :4], scratch)
             if len(columns) > 3:
                 most = float(np.maximum(most, columns[3].max()))  # of NaN and a number it gives NaN
             optical = scratch.array("optical", (3, columns.shape[1]), np.float32)
@@ -181,16 +174,6 @@ def nearest_returns(
     keys -= row
     range_m = np.sqrt(keys.view(np.float64).astype(np.float32))
     return Nearest((height, width), pixel, row, range_m, most)
-
-
-def _columns(block: NDArray[Any], scratch: Scratch) -> Float32:
-    """Points (n, C) as contiguous columns (C, n) of float32."""
-    columns = scratch.array("columns", block.shape[::-1], np.float32)
-    plain = block.dtype == np.float32 and block.flags.aligned
-    if plain and block.strides[1] == 4 and block.strides[0] > 0:
-        return cv2.transpose(block, columns)
-    np.copyto(columns, block.T, casting="unsafe")
-    return columns
 
 
 def _visible(

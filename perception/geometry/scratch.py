@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+BLOCK = 2**15
+"""Points at a time: four columns of them and what is made of them fit a second-level cache."""
 
 _MOST_BYTES = 2**23
 """Larger arrays are given back to the system: they are of rare sizes, and their faults matter less."""
@@ -49,3 +53,25 @@ class ScratchPool:
             yield taken
         finally:
             self._free.append(taken)
+
+
+POINTS = ScratchPool()
+"""For what is made of the points of clouds."""
+
+
+def block_size(count: int) -> int:
+    """How many of `count` points to take at a time, at least 1.
+
+    Blocks are of about one size: a last one of a single point would be multiplied by another routine.
+    """
+    return -(-count // max(1, -(-count // BLOCK))) or 1
+
+
+def as_columns(rows: NDArray[Any], scratch: Scratch) -> NDArray[np.float32]:
+    """Points (n, C) of any type and layout as contiguous columns (C, n) of float32."""
+    columns = scratch.array("columns", rows.shape[::-1], np.float32)
+    plain = rows.dtype == np.float32 and rows.flags.aligned
+    if rows.size and plain and rows.strides[1] == 4 and rows.strides[0] > 0:
+        return cv2.transpose(rows, columns)
+    np.copyto(columns, rows.T, casting="unsafe")
+    return columns

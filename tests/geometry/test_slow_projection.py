@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.geometry import projection
+from perception.geometry import scratch
 from perception.geometry.camera import CameraModel
 from perception.geometry.projection import project_lidar
 from perception.geometry.transforms import RigidTransform
@@ -84,13 +84,13 @@ def test_the_image_is_that_of_the_definition(
     turn *= np.sign(np.linalg.det(turn))
     mount = RigidTransform(AXES @ turn, rng.normal(0, 0.5, 3))
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        patch.setattr(projection, "_BLOCK", block)
+        patch.setattr(scratch, "BLOCK", block)
         _same(LAYOUTS[layout](_cloud(rng, count, columns)), camera, mount)
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1, 2, 70_000])
 def test_clouds_of_several_blocks_are_no_different(more: int) -> None:
-    cloud = _cloud(np.random.default_rng(more + 1), projection._BLOCK + more, 4)
+    cloud = _cloud(np.random.default_rng(more + 1), scratch.BLOCK + more, 4)
     _same(cloud, CAMERAS[0], RigidTransform(AXES, np.zeros(3)))
 
 

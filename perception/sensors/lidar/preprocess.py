@@ -17,7 +17,7 @@ from perception.frame import Sample, is_return, scale_intensity
 from perception.geometry.camera import CameraModel
 from perception.geometry.grid import GridMap, ViewSpec
 from perception.geometry.projection import Nearest, fields_of, nearest_returns
-from perception.geometry.scratch import Scratch, ScratchPool
+from perception.geometry.scratch import POINTS, Scratch
 from perception.geometry.transforms import RigidTransform
 from perception.sensors.images import one_image
 from perception.sensors.kind import (
@@ -41,8 +41,6 @@ LAYERS = ("range_m", "intensity", "height_m", "valid")
 
 _FEW = 1024
 """Points among which, in a sound cloud, there is a return: the others need not be looked at for one."""
-
-_SCRATCH = ScratchPool()
 
 _MOST_INTENSITY = 1.5
 """What exceeds this is no share of 1 that was rounded or calibrated, but counts."""
@@ -291,7 +289,7 @@ def _grow(layers: Float, radius: int, size: tuple[int, ...], span: tuple[int, in
     height, width = size
     first = max(0, span[0] // width - radius) * width
     last = min(height, span[1] // width + radius + 1) * width
-    with _SCRATCH.lend() as scratch:
+    with POINTS.lend() as scratch:
         for _ in range(radius):
             _take_neighbours(layers[:, first:last], width, None, scratch)
             _take_neighbours(layers[:, first:last], 1, width, scratch)
