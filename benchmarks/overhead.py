@@ -26,6 +26,7 @@ def main() -> int:
     """Run the benchmark and judge its ratios; the exit status is 0 whatever they are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_bench_arguments(parser, default="indoor-rgbd")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     args = parser.parse_args()
     try:
         output_file(args.json)

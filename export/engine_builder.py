@@ -22,7 +22,7 @@ from export.bundle_graphs import GraphChoice, graph_files
 from export.compose import load_graph
 from export.half_graph import to_half
 from export.onnx_files import graph_problems, load_model
-from perception.errors import BundleError, ConfigError, EngineError
+from perception.errors import BundleError, ConfigError, EngineError, names_hint
 from perception.files.writing import write_bytes
 from perception.runtime.bundle import Bundle, GraphSource
 from perception.runtime.engines.base import BackendMissingError
@@ -278,7 +278,7 @@ def _capability(trt: Any, wanted: str) -> Any:
         raise ConfigError(
             f"TensorRT for RTX has no target '{wanted}'",
             where="--compute-capability",
-            hint=f"one of {', '.join(known)}",
+            hint=names_hint(wanted, known),
         )
     return known[wanted]
 

@@ -21,7 +21,7 @@ from perception.data.base import Recording
 from perception.evaluation.backends import changes, largest_loss, score_pipeline
 from perception.evaluation.evaluate import judged_subsets
 from perception.files.text import html_text
-from perception.files.writing import write_json, write_text
+from perception.files.writing import without_nan, write_json, write_text
 from perception.frame import subset_name
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine, Tensor
@@ -170,17 +170,8 @@ def write_report(folder: Path, content: dict[str, Any], command: str) -> None:
         DataError: the disk is full, or the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "report.json", _without_nan({**content, "command": command}))
+    write_json(folder / "report.json", without_nan({**content, "command": command}))
     write_text(folder / "report.html", _page(content, command))
-
-
-def _without_nan(value: Any) -> Any:
-    """The same with null for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def table_rows(content: dict[str, Any]) -> list[list[str]]:

@@ -70,8 +70,12 @@ class MissingDependencyError(AnySenseError, ImportError):
     """An optional package is needed for this call; the hint names the extra to install."""
 
 
+def meant(name: object, known: Collection[str]) -> str:
+    """A question for who gave an unknown name, after the one that is close to it; empty if none is."""
+    close = get_close_matches(str(name), known, 1)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
 def names_hint(name: object, known: Collection[str]) -> str:
     """A hint for who gave an unknown name: the one that is meant, if one is close, and all that there are."""
-    close = get_close_matches(str(name), known, 1)
-    meant = f"did you mean '{close[0]}'? " if close else ""
-    return f"{meant}one of {', '.join(known)}"
+    return f"{meant(name, known)} one of {', '.join(known)}".lstrip()

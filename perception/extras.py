@@ -22,6 +22,7 @@ EXTRAS = {
     "rosbags": "bags",
     "foxglove": "view",
     "rerun": "rerun",
+    "argcomplete": "completion",
 }
 """By importable module, the extra of this package that has it."""
 

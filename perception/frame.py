@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import InputError
+from perception.errors import InputError, names_hint
 from perception.sensors.names import OURS, is_kind, kinds
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _ALL_SUBSETS = 4
 def as_kind(name: str) -> Kind:
     """Return `name` as a `Kind`, or raise `InputError` for an unknown one."""
     if not is_kind(name):
-        raise InputError(f"unknown kind of sensor '{name}'", hint=f"one of {', '.join(kinds())}")
+        raise InputError(f"unknown kind of sensor '{name}'", hint=names_hint(name, kinds()))
     return name
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import EncodingError, InputError
+from perception.errors import EncodingError, InputError, names_hint
 from perception.frame import shape_hint
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check_encoding(array: NDArray[Any], encoding: str, known: Mapping[str, str])
     if not encoding:
         return
     if encoding not in known:
-        raise EncodingError(f"unknown encoding '{encoding}'", hint=f"one of {', '.join(known)}")
+        raise EncodingError(f"unknown encoding '{encoding}'", hint=names_hint(encoding, known))
     if array.dtype.newbyteorder("=") != known[encoding]:
         wanted = np.dtype(known[encoding]).name
         raise InputError(f"{encoding} is {wanted}, the array is {array.dtype}")

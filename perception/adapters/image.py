@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.pictures import MESSAGE_FORMATS, decode_picture
-from perception.errors import EncodingError, InputError
+from perception.errors import EncodingError, InputError, names_hint
 from perception.files.limits import check_pixels
 
 Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
@@ -209,7 +209,7 @@ def decode_colors(raw: RawImage) -> NDArray[np.uint8]:
     decoder = RGB_DECODERS.get(raw.encoding)
     if decoder is None:
         raise EncodingError(
-            f"unknown color encoding '{raw.encoding}'", hint=", ".join(RGB_DECODERS)
+            f"unknown color encoding '{raw.encoding}'", hint=names_hint(raw.encoding, RGB_DECODERS)
         )
     return decoder(raw)
 

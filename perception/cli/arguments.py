@@ -10,18 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perception.cli.parsing import MAX_THREADS, whole
+from perception.cli.console import print_json
+from perception.cli.parsing import MAX_THREADS, STDOUT, whole
 from perception.data.base import Recording
 from perception.data.registry import READERS, SPLITS, open_recording, parse_data_argument
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.files import writing as files
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """`--device`, `--threads`, `--trust-plans` and `--no-tf32`; see `engine_choices`."""
-    parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or a backend (default: auto)"
-    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or a backend")
     add_engine_limits(parser)
     parser.add_argument(
         "--no-tf32", action="store_true", help="CUDA: products in full float32, slower"
@@ -62,7 +61,7 @@ def backend_names(argument: str) -> list[str]:
         raise ConfigError(
             f"'{families[0] if families else argument}' is not a backend",
             where="--backends",
-            hint=", ".join(n for n in known_devices() if n not in FAMILIES),
+            hint=names_hint(argument, [n for n in known_devices() if n not in FAMILIES]),
         )
     return list(dict.fromkeys(map(str, named)))
 
@@ -71,7 +70,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> No
     """`--data`, `--split`, `--only`, `--labels` and `--limit`."""
     kinds = f"recording; KIND is one of {', '.join(READERS)}, with its options: msrs,labels=visible"
     parser.add_argument("--data", required=required, metavar="KIND:DIR", help=kinds)
-    parser.add_argument("--split", choices=SPLITS, default="all", help="part (default: all)")
+    parser.add_argument("--split", choices=SPLITS, default="all", help="part of the recording")
     parser.add_argument("--only", metavar="TAG", help="only frames with this tag, e.g. night")
     parser.add_argument("--labels", help="msrs: which boxes: fusion, visible or infrared")
     parser.add_argument(
@@ -170,6 +169,22 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, its folder too."""
     output_folder(path.parent)
     files.write_json(path, content, error=ConfigError)
+
+
+def give_json(args: argparse.Namespace, content: Mapping[str, Any]) -> None:
+    """Give what a command found as JSON, where `--json` asks for it.
+
+    Args:
+        args: of the command.
+        content: plain values; the command line is added, NaN and infinity become null.
+    """
+    if args.json is None:
+        return
+    plain = files.without_nan({"command": command_line(), **content})
+    if args.json == STDOUT:
+        print_json(files.json_text(plain))
+    else:
+        write_json(args.json, plain)
 
 
 def command_line() -> str:

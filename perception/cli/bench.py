@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from perception.cli.arguments import (
     add_engine_arguments,
     backend_names,
-    command_line,
     engine_choices,
-    output_file,
-    write_json,
+    give_json,
 )
 from perception.cli.console import Table, counted, say
-from perception.cli.parsing import whole
+from perception.cli.parsing import Commands, add_command, whole
 from perception.errors import ConfigError
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("bench", help="latency by subset: overhead, savings, percentiles")
+    parser = add_command(
+        commands,
+        "bench",
+        "latency by subset: overhead, savings, percentiles",
+        more="Subsets, bundles and backends are timed in turn, frame by frame, so that a busy machine "
+        "slows all of them alike.",
+        example="anysense bench indoor-rgbd --backends onnxruntime,openvino --json bench.json",
+    )
     add_bench_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -42,13 +46,8 @@ def add_bench_arguments(parser: argparse.ArgumentParser, default: str | None = N
         metavar="BUNDLE",
         help="one bundle, or two to compare",
     )
-    parser.add_argument(
-        "--frames", type=whole(1), default=40, help="frames per subset (default: 40)"
-    )
-    parser.add_argument(
-        "--warmup", type=whole(0), default=5, help="untimed frames before (default: 5)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument("--frames", type=whole(1), default=40, help="frames per subset")
+    parser.add_argument("--warmup", type=whole(0), default=5, help="untimed frames before")
     parser.add_argument(
         "--backends",
         metavar="A,B",
@@ -63,12 +62,10 @@ def run(args: argparse.Namespace) -> int:
 
     if len(args.bundles) > 2:
         raise ConfigError("at most two bundles can be compared")
-    output_file(args.json)
     pipelines = _by_backend(args) if args.backends else _by_bundle(args)
     with counted("timing", args.frames + args.warmup) as advance:
         found = measure(pipelines, args.frames, args.warmup, advance)
     content: dict[str, Any] = {
-        "command": command_line(),
         "frames": args.frames,
         "warmup": args.warmup,
         "threads": args.threads,
@@ -88,8 +85,7 @@ def run(args: argparse.Namespace) -> int:
         content["speedup"] = _speedup(*found.values())
         for subset, factor in content["speedup"].items():
             say(f"{subset}: the second bundle is {factor:.2f} times as fast as the first")
-    if args.json:
-        write_json(args.json, content)
+    give_json(args, content)
     return 0
 
 

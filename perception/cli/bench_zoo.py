@@ -12,26 +12,30 @@ from perception.cli.arguments import (
     add_engine_arguments,
     command_line,
     engine_choices,
+    give_json,
     open_data,
     output_file,
     seen_in_training,
-    write_json,
 )
 from perception.cli.console import counted, note, say
-from perception.cli.parsing import whole
+from perception.cli.parsing import Commands, add_command, whole
 from perception.errors import ConfigError
 from perception.files.writing import write_text
 from perception.frame import subset_name
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("bench-zoo", help="a table of several bundles: accuracy and cost")
+    parser = add_command(
+        commands,
+        "bench-zoo",
+        "a table of several bundles: accuracy and cost",
+        example="anysense bench-zoo bundles/a bundles/b --data folder:DIR --split val --out table.md",
+    )
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="bundles to compare")
     add_data_arguments(parser, required=True)
-    parser.add_argument("--frames", type=whole(1), default=20, help="timed frames (default: 20)")
+    parser.add_argument("--frames", type=whole(1), default=20, help="timed frames")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as Markdown")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     add_engine_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -43,7 +47,6 @@ def run(args: argparse.Namespace) -> int:
     from perception.runtime.benchmark import measure
     from perception.runtime.pipeline import Pipeline
 
-    output_file(args.json)
     output_file(args.out)
     recording = open_data(args)
     pipelines = {b: Pipeline.load(b, args.device, **engine_choices(args)) for b in args.bundles}
@@ -77,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.out, table, error=ConfigError)
-    if args.json:
-        write_json(args.json, {"command": command_line(), "rows": [asdict(r) for r in rows]})
+    give_json(args, {"rows": [asdict(r) for r in rows]})
     return 0
 
 

@@ -6,25 +6,31 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from perception.cli.arguments import give_json
 from perception.cli.console import Table, say
+from perception.cli.parsing import Commands, add_command, add_group
 from perception.frame import subset_name
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("bundle", help="verify, show or upgrade a bundle")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = add_group(
+        commands,
+        "bundle",
+        "verify, show or upgrade a bundle",
+        example="anysense bundle info indoor-rgbd",
+    )
     for name, text in (
         ("verify", "check every file's checksum, and graphs against the manifest"),
         ("info", "show what it is, and what was measured of it"),
         ("upgrade", "rewrite the manifest of an older version; graphs stay as they are"),
     ):
-        action = actions.add_parser(name, help=text)
+        action = add_command(actions, name, text, example=f"anysense bundle {name} indoor-rgbd")
         action.add_argument("bundle", help="folder, zip or name of a bundle")
+        action.set_defaults(run=run)
     action.add_argument(
         "--out", type=Path, help="folder to write (default: in the old one's place)"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,10 +40,10 @@ def run(args: argparse.Namespace) -> int:
 
     path = find_bundle(args.bundle)
     if args.action == "upgrade":
-        return _upgrade(path, args.out)
+        return _upgrade(args, path)
     bundle = Bundle.open(path, verify=args.action == "verify")
     if args.action == "verify":
-        plans = verify_plans(bundle)
+        plans, foreign = verify_plans(bundle), 0
         say(f"{path}: {len(bundle.manifest.files)} files match their checksums")
         if plans:
             say(f"{path}: {plans} plans are whole and built from these graphs")
@@ -48,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
                     "--trust-plans only",
                     style="yellow",
                 )
+        files = sorted(bundle.manifest.files)
+        found = {"bundle": str(path), "files": files, "plans": plans, "foreign_plans": foreign}
+        give_json(args, found)
         return 0
     manifest = bundle.manifest
     say(f"{manifest.name} {manifest.version}: {manifest.description}", style="bold")
@@ -74,17 +83,19 @@ def run(args: argparse.Namespace) -> int:
         "model", "training", "quantization", "accuracy", "parity", "backends", "speed",
     ):  # fmt: skip
         _print_section(section, content[section])
+    give_json(args, {"bundle": str(path), **content})
     return 0
 
 
-def _upgrade(path: Path, out: Path | None) -> int:
+def _upgrade(args: argparse.Namespace, path: Path) -> int:
     from export.bundle_folder import upgrade_bundle
 
-    done = upgrade_bundle(path, out)
+    done = upgrade_bundle(path, args.out)
     if done is None:
         say(f"{path}: is of the present schema; there is nothing to do")
     else:
         say(f"wrote {done / 'bundle.yaml'}; its graphs are as they were")
+    give_json(args, {"bundle": str(path), "wrote": None if done is None else str(done)})
     return 0
 
 

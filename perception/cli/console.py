@@ -7,6 +7,7 @@ gets its escape instead of an error.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import select
@@ -14,8 +15,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TextIO
 
+from rich import get_console
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.status import Status
@@ -23,6 +26,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from perception.files.text import printable
+from perception.progress import Pace
 
 _PIPE_WIDTH = 120
 """Columns for tables that go to a file or pipe, where Rich would assume 80 and cut names off."""
@@ -45,24 +49,78 @@ CONSOLE = _Console(
 )
 
 
+@dataclass
+class _Mode:
+    """How much is printed: `-q`, `-v`, and whether stdout is for JSON alone."""
+
+    quiet: bool = False
+    verbose: int = 0
+    json: bool = False
+
+
+_MODE = _Mode()
+_LOG = logging.getLogger("anysense")
+
+
+@contextmanager
+def output_as(*, quiet: bool = False, verbose: int = 0, json: bool = False) -> Iterator[None]:
+    """Print as a command was asked to.
+
+    Args:
+        quiet: nothing but errors, and JSON where it is asked for.
+        verbose: 1: also what the library logs of its decisions; 2: everything that it logs.
+        json: stdout is for JSON alone; notes, warnings and progress go to stderr, text to nowhere.
+    """
+    old, consoles = (_MODE.quiet, _MODE.verbose, _MODE.json), (CONSOLE, get_console())
+    before = [(console.quiet, console.stderr) for console in consoles]
+    level = _LOG.level
+    _MODE.quiet, _MODE.verbose, _MODE.json = quiet, verbose, json
+    _LOG.setLevel(logging.ERROR if quiet else (level, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    for console in consoles:  # training prints on the second
+        console.quiet, console.stderr = console.quiet or quiet, console.stderr or json
+    try:
+        yield
+    finally:
+        _MODE.quiet, _MODE.verbose, _MODE.json = old
+        _LOG.setLevel(level)
+        for console, (was_quiet, was_stderr) in zip(consoles, before, strict=True):
+            console.quiet, console.stderr = was_quiet, was_stderr
+
+
+def wants_tracebacks() -> bool:
+    """Whether `-vv` asks for them."""
+    return _MODE.verbose > 1
+
+
 def plain(text: object, style: str = "") -> Text:
     """Text that is shown as it is, see `printable`."""
     return text if isinstance(text, Text) else Text(printable(str(text)), style=style)
 
 
 def say(line: object, style: str = "") -> None:
-    """Print a line: not wrapped, not interpreted."""
+    """Print a line of what is reported: not wrapped, not interpreted."""
+    if not _MODE.json:
+        _print(line, style)
+
+
+def _print(line: object, style: str) -> None:
     CONSOLE.print(plain(line, style), soft_wrap=True)
 
 
 def note(line: object) -> None:
     """Print what the user should know about a result."""
-    say(f"note: {line}", "yellow")
+    _print(f"note: {line}", "yellow")
 
 
 def warn(line: object) -> None:
     """Print what went wrong without ending the command."""
-    say(f"warning: {line}", "yellow")
+    _print(f"warning: {line}", "yellow")
+
+
+def print_json(text: str) -> None:
+    """Print JSON on stdout, whatever else is printed."""
+    if sys.stdout is not None:
+        print(text)  # noqa: T201
 
 
 def complain(line: str) -> None:
@@ -96,7 +154,8 @@ class Table(RichTable):
 
     def show(self) -> None:
         """Print the table."""
-        CONSOLE.print(self)
+        if not _MODE.json:
+            CONSOLE.print(self)
 
 
 def status(what: str) -> Status:
@@ -115,8 +174,21 @@ def _progress(*columns: Any) -> Progress:
 def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar over `total` equal steps; gives what to call after each."""
     with _progress(TimeRemainingColumn()) as progress:
-        task = progress.add_task(printable(what), total=total)
-        yield lambda: progress.advance(task)
+        task, pace = progress.add_task(printable(what), total=total), Pace(what, total)
+        done = itertools.count(1)
+
+        def advance() -> None:
+            progress.advance(task)
+            _pace(pace, next(done))
+
+        yield advance
+
+
+def _pace(pace: Pace, done: int) -> None:
+    """Where no bar can be drawn, a line from time to time."""
+    line = pace.line(done)
+    if line is not None and not CONSOLE.is_terminal and not _MODE.quiet:
+        complain(line)
 
 
 def tracked(items: Iterable[int], what: str) -> Iterator[int]:
@@ -139,18 +211,21 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
 
         def show(what: str, done: int, total: int) -> None:
             if what not in now:
-                for old in now.values():
+                for old, _ in now.values():
                     progress.remove_task(old)
                 now.clear()
-                now[what] = progress.add_task(printable(what), total=total)
-            progress.update(now[what], completed=done, total=total)
+                now[what] = progress.add_task(printable(what), total=total), Pace(what, total)
+            task, pace = now[what]
+            progress.update(task, completed=done, total=total)
+            _pace(pace, done)
 
         yield show
 
 
 class _Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        _to_stderr(record.getMessage())
+        name = f"{record.name}: " if _MODE.verbose else ""
+        _to_stderr(f"{name}{record.getMessage()}")
 
 
 def prepare_streams() -> None:
@@ -159,9 +234,8 @@ def prepare_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    log = logging.getLogger("anysense")
-    if not log.handlers:
-        log.addHandler(_Log())
+    if not _LOG.handlers:
+        _LOG.addHandler(_Log())
 
 
 @contextmanager
@@ -169,7 +243,8 @@ def shown_warnings() -> Iterator[None]:
     """Show Python's warnings as lines on stderr, without the place in the code."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        complain(f"warning: {message}")
+        if not _MODE.quiet:
+            complain(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show  # type: ignore[assignment]

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from perception.cli import data_import
+from perception.cli.arguments import give_json
 from perception.cli.console import Table, plain, say, tracked
-from perception.cli.parsing import MAX_SEED, Size, real, whole
+from perception.cli.parsing import MAX_SEED, Commands, Size, add_command, add_group, real, whole
 from perception.data.registry import READERS
 from perception.errors import ConfigError
 
 _SHOWN_FINDINGS = 50
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("data", help="check, import, simulate or describe recordings")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="find mistakes in a recording")
+    actions = add_group(
+        commands,
+        "data",
+        "check, import, simulate or describe recordings",
+        example="anysense data check recordings/drive",
+    )
+    check = add_command(
+        actions,
+        "check",
+        "find mistakes in a recording",
+        more="Exit status 2: there are errors; warnings alone are none.",
+        example="anysense data check recordings/drive",
+    )
     check.add_argument(
         "data", metavar="FOLDER|KIND:DIR", help="recording in the folder format, or of any kind"
     )
-    sim = actions.add_parser("make-sim", help="simulate a recording with all four sensors")
+    sim = add_command(
+        actions,
+        "make-sim",
+        "simulate a recording with all four sensors",
+        example="anysense data make-sim --out recordings/sim --kind scenes --frames 200",
+    )
     sim.add_argument("--out", type=Path, required=True, help="folder to write")
-    sim.add_argument("--kind", choices=("drive", "scenes"), default="drive")
-    sim.add_argument("--frames", type=whole(1), default=90)
-    sim.add_argument("--seed", type=whole(0, MAX_SEED), default=7)
+    sim.add_argument(
+        "--kind", choices=("drive", "scenes"), default="drive", help="one drive, or single places"
+    )
+    sim.add_argument("--frames", type=whole(1), default=90, help="how many")
+    sim.add_argument(
+        "--seed", type=whole(0, MAX_SEED), default=7, help="another one, another world"
+    )
     sim.add_argument(
         "--size", type=Size(whole(32, 8192)), default="320x240", help="WIDTHxHEIGHT in pixels"
     )
@@ -48,10 +69,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="a fifth of the bytes: JPEG, and steps as coarse as each sensor's noise",
     )
-    info = actions.add_parser("info", help="say what a recording holds")
+    info = add_command(
+        actions, "info", "say what a recording holds", example="anysense data info folder:DIR"
+    )
     info.add_argument("data", metavar="KIND:DIR", help=f"KIND is one of {', '.join(READERS)}")
     data_import.add_action(actions)
-    parser.set_defaults(run=run)
+    for action in actions.choices.values():
+        action.set_defaults(run=run)
 
 
 def _named(text: str, option: str) -> dict[str, str]:
@@ -104,7 +128,17 @@ def _check(args: argparse.Namespace) -> int:
         table.show()
         if len(findings) > _SHOWN_FINDINGS:
             say(f"... and {len(findings) - _SHOWN_FINDINGS} more")
-    say(f"{args.data}: {len(errors)} errors, {len(findings) - len(errors)} warnings")
+    warnings = len(findings) - len(errors)
+    say(f"{args.data}: {len(errors)} errors, {warnings} warnings")
+    give_json(
+        args,
+        {
+            "data": args.data,
+            "errors": len(errors),
+            "warnings": warnings,
+            "findings": [asdict(finding) for finding in findings],
+        },
+    )
     return 2 if errors else 0
 
 
@@ -117,6 +151,9 @@ def _make_sim(args: argparse.Namespace) -> int:
     options["sensors"] = _named(args.sensors, "--sensors") if args.sensors else None
     make_recording(args.out, args.kind, args.frames, args.seed, lidar=args.lidar, **options)
     say(f"wrote {args.frames} simulated frames to {args.out}")
+    give_json(
+        args, {"out": str(args.out), "frames": args.frames, "seed": args.seed, "kind": args.kind}
+    )
     return 0
 
 
@@ -141,4 +178,18 @@ def _info(args: argparse.Namespace) -> int:
     if tags:
         say("tags " + ", ".join(f"{k} {v}" for k, v in sorted(tags.items())))
     say(f"licence: {info.licence}")
+    give_json(
+        args,
+        {
+            "name": info.name,
+            "simulated": info.simulated,
+            "frames": len(recording),
+            "sensors": dict(info.sensors),
+            "labels_of": info.labels_of,
+            "semantic_classes": [c.name for c in info.seg_classes],
+            "box_classes": [c.name for c in info.det_classes],
+            "tags": dict(sorted(tags.items())),
+            "licence": info.licence,
+        },
+    )
     return 0

@@ -5,21 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from perception.cli.arguments import give_json
 from perception.cli.console import note, say, tracked
-from perception.cli.parsing import MAX_SEED, Size, real, whole
+from perception.cli.parsing import MAX_SEED, Commands, Size, add_command, real, whole
 from perception.errors import ConfigError
 
 _SPLITS = ("train", "val", "test")
 
 
-def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_action(actions: Commands) -> None:
     """Register the action."""
     from perception.importers.placing import WAYS
     from perception.importers.registry import formats
     from perception.importers.taking import MISSING
 
-    parser = actions.add_parser(
-        "import", help="take over a data set of another format: COCO, YOLO, Cityscapes, KITTI, ..."
+    parser = add_command(
+        actions,
+        "import",
+        "take over a data set of another format: COCO, YOLO, Cityscapes, KITTI, ...",
+        example="anysense data import yolo:DIR --out recordings/mine --val-share 0.2",
     )
     parser.add_argument(
         "source",
@@ -41,13 +45,13 @@ def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--missing-boxes",
         choices=MISSING,
         default=MISSING[0],
-        help="what a frame without a file of boxes is (default: unlabelled)",
+        help="what a frame without a file of boxes is",
     )
     parser.add_argument(
         "--files",
         choices=WAYS,
         default=WAYS[0],
-        help="copy files, or link them where they need no change (hard links where possible; default: copy)",
+        help="copy files, or link them where they need no change (hard links where possible)",
     )
     parser.add_argument(
         "--size",
@@ -75,7 +79,7 @@ def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--whole-sequences", action="store_true", help="draw whole sequences, not frames"
     )
     parser.add_argument(
-        "--seed", type=whole(0, MAX_SEED), default=0, help="of the drawing (default: 0)"
+        "--seed", type=whole(0, MAX_SEED), default=0, help="of the drawing"
     )
     parser.add_argument("--name", default="", help="of the recording (default: the data set's)")
     parser.add_argument("--dry-run", action="store_true", help="say what there is, write nothing")
@@ -113,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     for line in report.notes:
         note(line)
     folders = [args.out / name for name in report.recordings]
+    found = {"recordings": [str(f) for f in folders], "dry_run": args.dry_run}
+    give_json(args, {**found, "found": list(described(report)), "notes": list(report.notes)})
     if args.dry_run:
         say("nothing was written; pictures and clouds themselves were not read")
         return 0

@@ -10,11 +10,12 @@ from perception.cli.arguments import (
     add_engine_arguments,
     command_line,
     engine_choices,
+    give_json,
     open_data,
     output_folder,
 )
 from perception.cli.console import counted, note, say, warn
-from perception.cli.parsing import MAX_SEED, whole
+from perception.cli.parsing import MAX_SEED, Commands, add_command, whole
 from perception.data.base import Recording
 from perception.errors import ConfigError
 from perception.files.folders import writing_folder
@@ -25,10 +26,14 @@ FRAMES, SEED = 90, 7
 """Of the drive that is shipped; see recordings/README.md for how it is made."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser(
-        "demo", help="run a recording while sensors fail on a script, and write a report"
+    parser = add_command(
+        commands,
+        "demo",
+        "run a recording while sensors fail on a script, and write a report",
+        more="Without --data a simulated drive is made.",
+        example="anysense demo --data folder:DIR --out out/demo",
     )
     parser.add_argument(
         "--bundle", help="folder, zip or name (default: the one that fits the data)"
@@ -119,4 +124,16 @@ def run(args: argparse.Namespace) -> int:
         f"{len(record.rows)} frames, {answered} answered; wrote {args.out / 'report.html'} "
         f"and {args.out / 'frames.csv'}"
     )
+    phases = [
+        {
+            "name": p.phase.name,
+            "start": p.phase.start,
+            "stop": p.phase.stop,
+            "faults": p.phase.faults,
+        }
+        | {"scores": None if p.scorer is None else p.scorer.scores()}
+        for p in record.phases
+    ]
+    found = {"out": str(args.out), "bundle": pipeline.manifest.name, "frames": len(record.rows)}
+    give_json(args, {**found, "answered": answered, "phases": phases})
     return 0

@@ -5,24 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.parsing import positive
+from perception.cli.parsing import Commands, add_command, positive
 from perception.cli.train import add_train_arguments, read_config, train
 from perception.errors import ConfigError
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("distill", help="train a student with trained runs as teachers")
+    parser = add_command(
+        commands,
+        "distill",
+        "train a student with trained runs as teachers",
+        example="anysense distill configs/indoor-rgbd.yaml --teacher runs/large --out runs/small",
+    )
     add_train_arguments(parser)
     parser.add_argument(
         "--teacher", action="append", required=True, metavar="RUN", help="run folder; repeatable"
     )
-    parser.add_argument(
-        "--weight", type=positive(), default=1.0, help="of the teachers (default: 1)"
-    )
-    parser.add_argument(
-        "--temperature", type=positive(), default=2.0, help="softening (default: 2)"
-    )
+    parser.add_argument("--weight", type=positive(), default=1.0, help="of the teachers")
+    parser.add_argument("--temperature", type=positive(), default=2.0, help="softening")
     parser.add_argument(
         "--equal-shares", action="store_true", help="do not prefer, by pixel, who is right there"
     )

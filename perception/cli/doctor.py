@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
-from perception.cli.arguments import output_file, write_json
+from perception.cli.arguments import give_json
 from perception.cli.console import Table, plain, say
+from perception.cli.parsing import Commands, add_command
 
 _STYLES = {"ok": "green", "missing": "dim", "broken": "red"}
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("doctor", help="what this machine can run, and what it lacks")
-    parser.add_argument(
-        "--json",
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="print the findings as JSON, or write them to a file",
+    parser = add_command(
+        commands,
+        "doctor",
+        "what this machine can run, and what it lacks",
+        more="What is missing comes with the command that brings it; it is no error.",
+        example="anysense doctor",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look, and tell; what is missing is no error."""
-    from perception.runtime.doctor import examine, report
+    from perception.runtime import doctor
 
-    if args.json not in (None, "-"):
-        output_file(Path(args.json))
-    checks = examine()
-    content = report(checks)
-    if args.json == "-":
-        print(json.dumps(content, indent=2))  # noqa: T201
-        return 0
-    if args.json:
-        write_json(Path(args.json), content)
+    checks = doctor.examine()
+    content = doctor.report(checks)
     table = Table("", "what", "state", "detail", "to get it")
     group = ""
     for check in checks:
@@ -53,4 +44,5 @@ def run(args: argparse.Namespace) -> int:
         group = check.group
     table.show()
     say(f"--device can be: auto, cpu, {', '.join(content['usable_backends'])}")
+    give_json(args, content)
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import Any
 
 from perception.cli.arguments import (
@@ -14,21 +13,26 @@ from perception.cli.arguments import (
     backend_names,
     command_line,
     engine_choices,
+    give_json,
     open_data,
-    output_file,
     seen_in_training,
-    write_json,
 )
 from perception.cli.console import Table, counted, note, say
-from perception.cli.parsing import real
+from perception.cli.parsing import Commands, add_command, real
 from perception.data.base import Recording
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.runtime.manifest import BundleManifest
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("eval", help="accuracy of a bundle on a recording, by subset")
+    parser = add_command(
+        commands,
+        "eval",
+        "accuracy of a bundle on a recording, by subset",
+        more="Scores are in percent; every subset is judged on the frames that have all of its sensors.",
+        example="anysense eval indoor-rgbd --data nyuv2:DIR --split val --all-subsets",
+    )
     parser.add_argument("bundle", help="folder, zip or name of a bundle")
     add_data_arguments(parser, required=True)
     group = parser.add_mutually_exclusive_group()
@@ -36,7 +40,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--all-subsets", action="store_true", help="every subset that is judged of the bundle"
     )
     group.add_argument("--subset", help="one subset of sensors, e.g. rgb,depth (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument(
         "--record",
         action="store_true",
@@ -56,7 +59,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--tolerance",
         type=real(-100, 100),
         default=1.0,
-        help="points a backend may lose, or must gain where negative (default: 1)",
+        help="points a backend may lose, or must gain where negative",
     )
     parser.set_defaults(run=run)
 
@@ -79,7 +82,7 @@ def _subsets(
         raise ConfigError(
             f"'{missing[0]}' is not in both bundle and data",
             where="--subset",
-            hint=", ".join(usable),
+            hint=names_hint(missing[0], usable),
         )
     return [tuple(name for name in usable if name in wanted)]
 
@@ -90,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
     from perception.runtime.bundle import find_bundle, record
     from perception.runtime.pipeline import Pipeline
 
-    output_file(args.json)
     if args.reference and not args.backends:
         raise ConfigError("--reference needs --backends")
     folder = find_bundle(args.bundle)
@@ -125,8 +127,7 @@ def run(args: argparse.Namespace) -> int:
         "notes": notes,
         "subsets": table,
     }
-    if args.json:
-        write_json(args.json, content)
+    give_json(args, content)
     if args.record:
         record(folder, accuracy=_record(content))
     return 0
@@ -177,20 +178,18 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
         )
     if args.record:
         say(f"recorded in {record_backends(args.bundle, judged) / 'records.yaml'}")
-    if args.json:
-        content = {
-            "bundle": manifest.name,
-            "data": recording.info.name,
-            "simulated": recording.info.simulated,
-            "split": args.split,
-            "command": command_line(),
-            "subsets": reference,
-            "backends": {
-                name: {"backend": j.backend, "subsets": j.scores, **j.record.model_dump()}
-                for name, j in judged.items()
-            },
-        }
-        write_json(args.json, content)
+    content = {
+        "bundle": manifest.name,
+        "data": recording.info.name,
+        "simulated": recording.info.simulated,
+        "split": args.split,
+        "subsets": reference,
+        "backends": {
+            name: {"backend": j.backend, "subsets": j.scores, **j.record.model_dump()}
+            for name, j in judged.items()
+        },
+    }
+    give_json(args, content)
     return 0
 
 

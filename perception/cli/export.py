@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,7 @@ from perception.cli.arguments import (
     backend_names,
     command_line,
     expect_folder,
+    give_json,
     output_folder,
     thin_out,
 )
@@ -30,6 +32,7 @@ from perception.cli.export_precision import (
     is_bundle,
     megabytes,
 )
+from perception.cli.parsing import Commands, add_command
 from perception.errors import BundleError, ConfigError, ParityError
 from perception.extras import require
 from perception.files.folders import scratch_folder
@@ -41,10 +44,19 @@ if TYPE_CHECKING:
 EXIT_TOLERANCE = 3
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser(
-        "export", help="export a run to a bundle; quantize, build or judge a bundle"
+    parser = add_command(
+        commands,
+        "export",
+        "export a run to a bundle; quantize, build or judge a bundle",
+        more="A bundle is never changed: one that gets other graphs is another one, in --out. "
+        "Exit status 3: a tolerance is broken.",
+        example="""
+            anysense export runs/mine --out bundles/mine
+            anysense export bundles/mine --precision int8 --calib-data folder:DIR --out bundles/mine8
+            anysense export bundles/mine --report out/report --data folder:DIR
+        """,
     )
     add_arguments(parser)
     parser.set_defaults(run=run)
@@ -73,10 +85,11 @@ def run(args: argparse.Namespace) -> int:
             load_model(bundle.source(file))
     if args.single:
         args.subset = ["modular", "single"]
+    args.found = {"source": str(args.source), "out": None if args.out is None else str(args.out)}
     try:
-        if args.serve:
-            return _serve(args, bundle)
-        return _export(args, bundle)
+        status = _serve(args, bundle) if args.serve else _export(args, bundle)
+        give_json(args, {**args.found, "within_tolerance": status != EXIT_TOLERANCE})
+        return status
     except (NonFiniteError, ParityError) as error:
         complain(f"error: {error}")
         return EXIT_TOLERANCE
@@ -111,7 +124,7 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
         if choice.composed:
             with status("joining graphs"):
                 errors = add_graphs(folder, choice, args.threads)
-            _say_errors(Bundle.open(folder, verify=False), errors, args.out)
+            _say_errors(args, Bundle.open(folder, verify=False), errors, args.out)
 
     if makes_bundle(args.engine, args.precision, bundle.manifest.precision):
         bundle = change(args, bundle, finish)
@@ -119,11 +132,11 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
         with status("joining graphs"):
             errors = with_graphs(bundle, args.out, choice, args.threads)
         bundle = Bundle.open(args.out)
-        _say_errors(bundle, errors, args.out)
+        _say_errors(args, bundle, errors, args.out)
     elif choice.composed:
         with status("comparing graphs"):
             errors = compare_graphs(bundle, choice, args.threads)
-        _say_errors(bundle, errors, bundle.path)
+        _say_errors(args, bundle, errors, bundle.path)
     if has_plans(args.engine):
         _build(args, bundle, choice)
     elif args.engine == "openvino":
@@ -190,12 +203,16 @@ def _from_run(args: argparse.Namespace, out: Path) -> tuple[Bundle, GraphChoice]
     for row in rows:
         table.add_row(row.form, row.subset, f"{row.max_abs:.1e}")
     table.show()
+    args.found |= {"wrote": str(out), "parity": [asdict(row) for row in rows]}
     say(f"wrote {out} ({megabytes(out):.1f} MB)")
     return Bundle.open(out), choice
 
 
-def _say_errors(bundle: Bundle, errors: dict[str, float], shown: Path) -> None:
+def _say_errors(
+    args: argparse.Namespace, bundle: Bundle, errors: dict[str, float], shown: Path
+) -> None:
     """Say how far composed graphs are from the separate ones; `shown` is the bundle's name for that."""
+    args.found["composed"] = errors
     graphs = bundle.manifest.graphs
     for name, error in errors.items():
         graph = graphs.single if name == "single" else graphs.subsets[name]
@@ -239,6 +256,7 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
                 written = write_triton(bundle, out, name, args.uint8_rgb)
             else:
                 written = write_isaac_ros(bundle, out, name)
+            args.found.setdefault("served", []).append(str(written))
             say(f"wrote {written}")
     return 0
 
@@ -272,6 +290,7 @@ def _report(args: argparse.Namespace, bundle: Bundle) -> bool:
     with step_progress() as show:
         content = make_report(bundle.path, reference, recording, options, show)
     write_report(args.report, content, command_line())
+    args.found["report"] = content
     header, *rows = table_rows(content)
     table = Table(*header)
     for row in rows:
@@ -329,6 +348,7 @@ def _build(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> Non
             f"{plan.path} ({header.plan_bytes / 1e6:.1f} MB, {header.precision}, compute capability "
             f"{', '.join(header.compute_capabilities)}): {how}"
         )
+        args.found.setdefault("plans", []).append({"file": str(plan.path), "reused": plan.reused})
     if not args.build_only:
         _load(bundle, args.engine, choice, args.threads, options.device)
 

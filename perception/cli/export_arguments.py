@@ -7,7 +7,7 @@ from pathlib import Path
 
 from perception.cli.arguments import add_engine_limits
 from perception.cli.parsing import positive, real, whole
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 
 GRAPH_ENGINES = ("onnx", "openvino")
 """What `--engine` takes besides the backends that run what is built for them."""
@@ -36,7 +36,6 @@ Default: that of the source; with tensorrt and tensorrt-rtx fp16."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All arguments of the command."""
-    parser.formatter_class = argparse.RawTextHelpFormatter
     parser.add_argument(
         "source", type=Path, help="training run, checkpoint, or folder or name of a bundle"
     )
@@ -47,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_engine,
         default="onnx",
         metavar="ENGINE",
-        help="what to build for: onnx, openvino, tensorrt, tensorrt-rtx (default: onnx)",
+        help="what to build for: onnx, openvino, tensorrt, tensorrt-rtx",
     )
     parser.add_argument("--precision", choices=PRECISIONS, help=_PRECISION_HELP)
     parser.add_argument(
@@ -89,7 +88,9 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         metavar="KIND:DIR",
         help="recording to calibrate on; fp16 measures on a made-up frame without one",
     )
-    group.add_argument("--calib-split", default="all", choices=("all", "train", "val"))
+    group.add_argument(
+        "--calib-split", default="all", choices=("all", "train", "val"), help="part of it"
+    )
     group.add_argument(
         "--calib-frames",
         type=whole(1),
@@ -99,7 +100,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         "--calib-method",
         choices=("percentile", "entropy", "mse", "max"),
         default="mse",
-        help="how ranges are chosen (default: mse, the least squared error)",
+        help="how ranges are chosen; mse is the least squared error",
     )
     group.add_argument(
         "--max-error",
@@ -118,7 +119,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         "--judge-frames",
         type=whole(0),
         default=20,
-        help="labeled frames to judge the result on, so that auto may use it (default: 20; 0: none)",
+        help="labeled frames to judge the result on, so that auto may use it; 0: none",
     )
 
 
@@ -163,7 +164,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("--report")
     group.add_argument("--report", type=Path, metavar="DIR", help="write report.html and .json")
     group.add_argument("--data", metavar="KIND:DIR", help="labeled recording for accuracy")
-    group.add_argument("--split", default="all", choices=("all", "train", "val"))
+    group.add_argument("--split", default="all", choices=("all", "train", "val"), help="part of it")
     group.add_argument("--limit", type=whole(1, 10**9), help="only this many frames, evenly spread")
     group.add_argument(
         "--backends", metavar="A,B", help="backends to report (default: those for CPUs here)"
@@ -175,19 +176,17 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         "--tolerance",
         type=real(-100, 100),
         default=1.0,
-        help="points that may be lost, or must be gained where negative (default: 1)",
+        help="points that may be lost, or must be gained where negative",
     )
-    group.add_argument(
-        "--bench-frames", type=whole(1), default=10, help="frames timed per subset (default: 10)"
-    )
+    group.add_argument("--bench-frames", type=whole(1), default=10, help="frames timed per subset")
 
 
 def _engine(text: str) -> str:
     if text not in GRAPH_ENGINES and not has_plans(text):
         from perception.runtime.engines.registry import with_plans
 
-        known = ", ".join((*GRAPH_ENGINES, *with_plans()))
-        raise argparse.ArgumentTypeError(f"invalid choice: '{text}' (choose from {known})")
+        hint = names_hint(text, (*GRAPH_ENGINES, *with_plans()))
+        raise argparse.ArgumentTypeError(f"'{text}' is unknown ({hint})")
     return text
 
 

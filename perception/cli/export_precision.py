@@ -70,6 +70,7 @@ def change(args: argparse.Namespace, bundle: Bundle, finish: Finish) -> Bundle:
     else:
         _quantize(args, bundle, timed)
     warnings = slower(args.precision, speed)
+    args.found |= {"precision": args.precision, "times_as_fast_as_float32": speed}
     for name, factor in speed.items():
         if name in warnings:
             warn(warnings[name])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from perception.cli.parsing import positive, real, whole
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.frame import KINDS, Kind
 from perception.sensors.kind import Hints, SensorKind
 from perception.sensors.registry import kind_of
@@ -93,11 +93,11 @@ def _parts(entry: str) -> tuple[str, str, str]:
 def _value(kind: SensorKind, name: str, text: str) -> Any:
     taken = [n for n in _OPTIONS if n in kind.hints]
     if name not in taken:
-        hint = f"one of {', '.join(taken)}" if taken else ""
+        hint = names_hint(name, taken) if taken else ""
         raise ConfigError(f"{kind.name} takes no '{name}'", where="--hint", hint=hint)
     if name == "unit" and text not in kind.units:
-        units = ", ".join(kind.units)
-        raise ConfigError(f"unit '{text}' is unknown", where="--hint", hint=f"one of {units}")
+        hint = names_hint(text, kind.units)
+        raise ConfigError(f"unit '{text}' is unknown", where="--hint", hint=hint)
     try:
         return _OPTIONS[name].type(text)
     except (argparse.ArgumentTypeError, ValueError) as error:

@@ -10,16 +10,19 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from perception.cli.arguments import output_file
 from perception.cli.console import (
     complain,
     flush_output,
     give_up_output,
+    output_as,
     output_flushes,
     prepare_streams,
     reader_is_gone,
     shown_warnings,
+    wants_tracebacks,
 )
-from perception.cli.parsing import Parser
+from perception.cli.parsing import STDOUT, Commands, Parser, add_verbosity
 from perception.errors import AnySenseError, MissingDependencyError
 from perception.extras import explain
 from perception.files.stderr import native_lines_caught
@@ -45,6 +48,7 @@ COMMANDS = (
     "replay",
     "view",
     "doctor",
+    "completion",
 )
 """Modules of this package with `add_parser`, in the order of the help text."""
 
@@ -54,9 +58,15 @@ EXIT_INTERNAL = 70
 
 EXIT_INTERRUPTED = 130
 TRACEBACK_VARIABLE = "ANYSENSE_TRACEBACK"
+_COMPLETING = "_ARGCOMPLETE"
 _LONGEST_TEXT = 300
 
-_Commands = argparse._SubParsersAction
+_EPILOG = """\
+What a command takes, with an example: --help after its name.
+
+example:
+  anysense demo
+  anysense doctor"""
 
 
 def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
@@ -64,7 +74,8 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
 
     Args:
         chosen: the command that will run; only its module is imported, so that one which cannot
-            be imported here breaks no other.  None imports all, for the help text.
+            be imported here breaks no other; none for a word that is no command.  None imports all,
+            for the help text.
 
     Raises:
         MissingDependencyError: the chosen command cannot be imported.
@@ -74,7 +85,9 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = Parser(
         prog="anysense",
         description="Multi-sensor perception that keeps working when sensors do not.",
+        epilog=_EPILOG,
     )
+    add_verbosity(parser)
     parser.add_argument("--version", action="version", version=f"anysense {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
@@ -86,11 +99,11 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
         except MissingDependencyError as error:
             if chosen is not None:
                 raise
-            commands.add_parser(name, help=f"not available here: {error}")
+            commands.add_parser(name, help=f"not available here: {error}".replace("%", "%%"))
     return parser
 
 
-def _register(name: str, commands: _Commands[argparse.ArgumentParser]) -> None:
+def _register(name: str, commands: Commands) -> None:
     try:
         module = import_module(f"perception.cli.{name.replace('-', '_')}")
     except ImportError as error:
@@ -100,6 +113,10 @@ def _register(name: str, commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: the last place where anything is caught."""
+    if _COMPLETING in os.environ:
+        from perception.cli.completion import complete
+
+        complete(build_parser)
     prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -138,14 +155,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
     try:
         args = build_parser(chosen).parse_args(arguments)
     except SystemExit as stop:
         if not stop.code:  # after --help and --version
             raise
         return EXIT_ERROR
-    status: int = args.run(args)
+    told = getattr(args, "json", None)
+    if told not in (None, STDOUT):
+        output_file(told)
+    quiet, verbose = getattr(args, "quiet", False), getattr(args, "verbose", 0)
+    with output_as(quiet=quiet, verbose=verbose, json=told == STDOUT):
+        try:
+            status: int = args.run(args)
+        except BaseException as error:
+            if wants_tracebacks():
+                traceback.print_exception(error)
+            raise
     return status
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from perception.cli.arguments import command_line, output_file, write_json
+from perception.cli.arguments import give_json
 from perception.cli.console import Table, note, say
-from perception.cli.parsing import whole
+from perception.cli.parsing import Commands, add_command, whole
 from perception.errors import ConfigError
 from perception.extras import require
 from perception.plugins import PluginError
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("models", help="list the models, their parameters and cost")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the list here")
-    parser.add_argument("--classes", type=whole(1, 255), default=40, help="classes (default: 40)")
+    parser = add_command(
+        commands,
+        "models",
+        "list the models, their parameters and cost",
+        example="anysense models --size 480 640 --classes 40",
+    )
+    parser.add_argument("--classes", type=whole(1, 255), default=40, help="classes")
     parser.add_argument(
         "--size",
         type=whole(32, 8192),
@@ -36,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
     from perception.models.complexity import describe_models
     from perception.models.registry import MODELS
 
-    output_file(args.json)
     if any(side % 32 for side in args.size):
         raise ConfigError("sides must be positive multiples of 32", where="--size")
     rows: list[dict[str, Any]] = []
@@ -63,12 +65,5 @@ def run(args: argparse.Namespace) -> int:
         )
     table.show()
     say(f"at {args.size[1]}x{args.size[0]}, {args.classes} classes, default options")
-    if args.json:
-        content = {
-            "command": command_line(),
-            "size": list(args.size),
-            "classes": args.classes,
-            "models": rows,
-        }
-        write_json(args.json, content)
+    give_json(args, {"size": list(args.size), "classes": args.classes, "models": rows})
     return 0

@@ -1,4 +1,4 @@
-"""Parsers whose refusals are one line, and the types of arguments that are numbers.
+"""Parsers of commands: what every one has, refusals of one line, and the types of arguments that are numbers.
 
 Every number that a command takes has bounds, so that none is found too large, negative or no number at
 all only where it is used.
@@ -10,10 +10,13 @@ import argparse
 import math
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from perception.cli.console import complain
+from perception.errors import meant, names_hint
 
 MAX_COUNT = 10**6
 """Frames, epochs, rounds and the like that a command can be asked for."""
@@ -24,19 +27,128 @@ MAX_SEED = 2**32 - 1
 MAX_THREADS = 1024
 """CPU threads of one operator."""
 
+STDOUT = Path("-")
+"""What `--json` gives where it names no file."""
+
 _LONGEST_SHOWN = 40
 _REFUSED = 2
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Commands = argparse._SubParsersAction
+
+
+def add_command(
+    commands: Commands, name: str, text: str, *, more: str = "", example: str
+) -> argparse.ArgumentParser:
+    """Register a command with what every command has: a description, an example, `-q`, `-v` and `--json`.
+
+    Args:
+        commands: of the parser above it.
+        name: to type.
+        text: what it does, in one line, for the list of commands.
+        more: what else its help says of it.
+        example: a command line that does something; more of them on lines of their own.
+    """
+    parser = _add(commands, name, text, more, example)
+    group = parser.add_argument_group("output")
+    add_verbosity(group)
+    group.add_argument(
+        "--json",
+        nargs="?",
+        type=Path,
+        const=STDOUT,
+        metavar="FILE",
+        help="print what is reported as JSON instead of text, or write it to a file beside the text",
+    )
+    return parser
+
+
+def add_group(
+    commands: Commands, name: str, text: str, *, more: str = "", example: str
+) -> Commands:
+    """Register a command that has commands of its own; as `add_command`. Gives what takes these."""
+    parser = _add(commands, name, text, more, example)
+    return parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+
+def _add(
+    commands: Commands, name: str, text: str, more: str, example: str
+) -> argparse.ArgumentParser:
+    lines = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
+    described = f"{text[0].upper()}{text[1:]}. {more}".strip()
+    return commands.add_parser(name, help=text, description=described, epilog=f"example:\n{lines}")
+
+
+def add_verbosity(parser: argparse._ActionsContainer) -> None:
+    """`-q` and `-v`, which may stand before the command and after it."""
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="print errors only"
+    )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=argparse.SUPPRESS,
+        help="also print what is decided on the way; -vv everything, with tracebacks",
+    )
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Shows every default; lines that are broken or indented by hand stay as they are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, value = action.help or "", action.default
+        nothing = value in (None, argparse.SUPPRESS, "") or isinstance(value, bool)
+        if nothing or value in ([], ()) or "default:" in text:
+            return text
+        several = isinstance(value, list | tuple)
+        shown = " ".join(map(str, value)) if several else str(value)
+        escaped = shown.replace("%", "%%")
+        return f"{text} (default: {escaped})"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        if "\n" in text:
+            return text.splitlines()
+        return super()._split_lines(text, width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return "\n".join(indent + line for line in text.splitlines())
+        return super()._fill_text(text, width, indent)
 
 
 class Parser(argparse.ArgumentParser):
     """A parser that says in one line what it refuses; those of its commands do so, too."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"formatter_class": _HelpFormatter, **options})
+
     def error(self, message: str) -> NoReturn:
         """Say it on stderr and exit with status 2."""
         argument, others = re.subn("^argument ", "", message)
-        hint = "" if others else f" ({self.prog} --help)"
+        hint = "" if others or message.endswith("?)") else f" ({self.prog} --help)"
         complain(f"error: {argument}{hint}")
         self.exit(_REFUSED)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is not among the choices, and say which of them is meant."""
+        choices = action.choices
+        if choices is not None and value not in choices:
+            hint = names_hint(value, [str(choice) for choice in choices])
+            raise argparse.ArgumentError(action, f"'{_cut(str(value))}' is unknown ({hint})")
+
+    def _unknown_option(self, words: Sequence[str]) -> str | None:
+        """The first word that is an option, but none of this parser's; those of its commands are not seen."""
+        for word in words:
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                return None
+            name = word.partition("=")[0]
+            known = any(option.startswith(name) for option in self._option_string_actions)
+            if name.startswith("--") and " " not in word and not known:
+                return name
+        return None
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is not None:  # without stdout that of the standard library prints help on stderr
@@ -44,10 +156,18 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As that of the standard library, which takes `--option=--` for an option of no value at all."""
-        for word in sys.argv[1:] if args is None else args:
+        words = sys.argv[1:] if args is None else list(args)
+        for word in words:
             if re.fullmatch("--[^=]+=--", word):
                 self.error(f"argument {word[:-3]}: expected one argument")
-        return super().parse_known_args(args, namespace)
+        if (name := self._unknown_option(words)) is not None:
+            # Before anything else: an option that is misspelled is often missed as well.
+            question = meant(name, list(self._option_string_actions))
+            self.error(f"unrecognized arguments: {name}{question and f' ({question})'}")
+        found, others = super().parse_known_args(words, namespace)
+        if others and self._subparsers is None:  # here, where the help is that of the command
+            self.error(f"unrecognized arguments: {' '.join(others)}")
+        return found, others
 
 
 def _cut(text: str) -> str:

@@ -6,12 +6,19 @@ import argparse
 from pathlib import Path
 
 from perception.cli.arguments import expect_folder
+from perception.cli.parsing import Commands, add_command
 from perception.cli.train import add_train_arguments, fit, read_config
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("pretrain", help="masked pre-training on unlabeled frames")
+    parser = add_command(
+        commands,
+        "pretrain",
+        "masked pre-training on unlabeled frames",
+        more="The run folder is what model.start_from of a configuration takes.",
+        example="anysense pretrain configs/zoo/multimae.yaml",
+    )
     add_train_arguments(parser)
     parser.set_defaults(run=run)
 

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from perception.cli.arguments import engine_choices, output_folder
+from perception.cli.arguments import engine_choices, give_json, output_folder
 from perception.cli.console import say, warn
 from perception.cli.hints import hints_of
+from perception.cli.parsing import Commands, add_command
 from perception.cli.replay_arguments import (
     add_arguments,
     faults_of,
@@ -29,9 +30,16 @@ from perception.tasks.registry import TASKS, parts_of
 _DEADLINE_NS = 80_000_000
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("replay", help="run a bundle on an MCAP or rosbag2 recording")
+    parser = add_command(
+        commands,
+        "replay",
+        "run a bundle on an MCAP or rosbag2 recording",
+        more="Outputs come as they would have live: late, and in the order of delivery. "
+        "status.jsonl has a line for each.",
+        example="anysense replay BAG --bundle sim-rgbdtl --out out/replay --overlays",
+    )
     add_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -79,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         _warn(playback)
     counts = ", ".join(f"{n} {s}" for s, n in states.items()) or "none"
     say(f"outputs: {counts}; {out / 'status.jsonl'}")
+    give_json(args, {"out": str(out), "outputs": dict(states), **_shortcomings(playback)})
     return 0
 
 
@@ -133,6 +142,16 @@ def _warn(playback: Any) -> None:
         seconds = playback.skipped_ns / 1e9
         line = f"nothing was recorded for {seconds:.0f} s more than the outputs show"
         warn(f"{line}: long gaps are cut short")
+
+
+def _shortcomings(playback: Any) -> dict[str, Any]:
+    """What was made up for, as plain values."""
+    return {
+        "counters": {**playback.counters, **playback.stamps.counters},
+        "unaligned": list(playback.calibration.unaligned.values()),
+        "problems": dict(playback.calibration.problems),
+        "skipped_s": playback.skipped_ns / 1e9,
+    }
 
 
 def _fields(manifest: Any, result: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perception.cli.arguments import add_engine_arguments
 from perception.cli.hints import OF_MESSAGES, add_hints
 from perception.cli.parsing import Real, Whole, real, whole
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.frame import KINDS, Kind, check_name
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
@@ -175,7 +175,7 @@ def health_of(given: Iterable[str]) -> HealthConfig:
     for name, text in _pairs(given, "--health", "NAME=VALUE"):
         if name not in kinds:
             raise ConfigError(
-                f"'{name}' is unknown", where="--health", hint=f"one of {', '.join(kinds)}"
+                f"'{name}' is unknown", where="--health", hint=names_hint(name, kinds)
             )
         values[name] = _number(text, kinds[name], f"--health {name}")
     return HealthConfig(**values)

@@ -11,11 +11,13 @@ from typing import Any
 from perception.cli.arguments import (
     add_engine_arguments,
     engine_choices,
+    give_json,
     output_folder,
     write_json,
 )
 from perception.cli.console import note, say, warn
 from perception.cli.hints import OF_FILES, add_hints, hints_of
+from perception.cli.parsing import Commands, add_command
 from perception.errors import ConfigError
 from perception.files.writing import write_image
 from perception.frame import KINDS, Frame, Sample
@@ -25,9 +27,14 @@ from perception.sensors.kind import Hints
 from perception.sensors.registry import kind_of
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("run", help="run a bundle on the files of one frame")
+    parser = add_command(
+        commands,
+        "run",
+        "run a bundle on the files of one frame",
+        example="anysense run --bundle indoor-rgbd --rgb a.png --depth b.png --out out/run",
+    )
     parser.add_argument("--bundle", required=True, help="folder, zip or name of a bundle")
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=kind_of(kind).files)
@@ -134,7 +141,8 @@ def run(args: argparse.Namespace) -> int:
     for line in result.lines:
         warn(line)
     output_folder(args.out)
-    write_json(args.out / "result.json", result_fields(pipeline, result))
+    fields = result_fields(pipeline, result)
+    write_json(args.out / "result.json", fields)
     if not result.used:
         raise ConfigError("no sensor was usable", hint="see the warnings above")
     write_image(args.out / "overlay.png", draw_result(pipeline.manifest, frame, result))
@@ -145,6 +153,7 @@ def run(args: argparse.Namespace) -> int:
     say(
         f"{result.state}: used {used}; {result.total_ms:.1f} ms on {result.backend}; wrote {args.out}"
     )
+    give_json(args, fields)
     return 0
 
 

@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING
 from perception.cli.arguments import (
     add_data_arguments,
     backend_names,
+    give_json,
     open_data,
     output_folder,
     write_json,
 )
 from perception.cli.console import Table, say, step_progress
-from perception.cli.parsing import MAX_SEED, MAX_THREADS, positive, real, whole
-from perception.errors import ConfigError
+from perception.cli.parsing import (
+    MAX_SEED,
+    MAX_THREADS,
+    Commands,
+    add_command,
+    positive,
+    real,
+    whole,
+)
+from perception.errors import ConfigError, names_hint
 from perception.extras import require
 
 if TYPE_CHECKING:
@@ -25,9 +34,14 @@ if TYPE_CHECKING:
 _OBJECTIVES = ("latency", "size")
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("search", help="find fast sub-networks of a super-network")
+    parser = add_command(
+        commands,
+        "search",
+        "find fast sub-networks of a super-network",
+        example="anysense search runs/super --data folder:DIR --split val --budget-ms 8 --out out/search",
+    )
     parser.add_argument("source", type=Path, metavar="RUN", help="run trained with `sandwich`")
     add_data_arguments(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder; resumes what is there")
@@ -38,29 +52,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--objectives",
         default="latency",
         metavar="A,B",
-        help=f"against accuracy: {', '.join(_OBJECTIVES)} (default: latency)",
+        help=f"against accuracy: {', '.join(_OBJECTIVES)}",
     )
     parser.add_argument(
         "--backend", metavar="NAME", help="that runs the networks (default: openvino, if installed)"
     )
-    parser.add_argument(
-        "--threads", type=whole(1, MAX_THREADS), default=1, help="CPU threads (default: 1)"
-    )
-    parser.add_argument(
-        "--initial", type=whole(4), default=24, help="first candidates (default: 24)"
-    )
-    parser.add_argument("--rounds", type=whole(0), default=3, help="predicted rounds (default: 3)")
-    parser.add_argument(
-        "--per-round", type=whole(1), default=12, help="candidates each (default: 12)"
-    )
-    parser.add_argument("--verify", type=whole(1), default=6, help="networks to time (default: 6)")
+    parser.add_argument("--threads", type=whole(1, MAX_THREADS), default=1, help="CPU threads")
+    parser.add_argument("--initial", type=whole(4), default=24, help="first candidates")
+    parser.add_argument("--rounds", type=whole(0), default=3, help="predicted rounds")
+    parser.add_argument("--per-round", type=whole(1), default=12, help="candidates each")
+    parser.add_argument("--verify", type=whole(1), default=6, help="networks to time")
     parser.add_argument(
         "--held-out",
         type=real(0, 1, most_too=False),
         default=0.5,
-        help="share of the frames, at their end, to report on and not choose on (default: 0.5)",
+        help="share of the frames, at their end, to report on and not choose on",
     )
-    parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0)
+    parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="of the candidates")
     parser.set_defaults(run=run)
 
 
@@ -86,10 +94,12 @@ def run(args: argparse.Namespace) -> int:
     with step_progress() as show:
         search = Search(args.source, open_data(args), out, options, show)
         report = search.run()
-    write_json(out / "pareto.json", report_content(report, search.space, backend))
+    content = report_content(report, search.space, backend)
+    write_json(out / "pareto.json", content)
     plot(report, out / "pareto.png", f"{search.checkpoint.config.name}, {backend}")
     _print(report, search.space)
     say(f"wrote {out}")
+    give_json(args, {"out": str(out), **content})
     return 0
 
 
@@ -97,7 +107,9 @@ def _check(args: argparse.Namespace) -> None:
     unknown = sorted(set(args.objectives.split(",")) - set(_OBJECTIVES))
     if unknown:
         raise ConfigError(
-            f"no objective '{unknown[0]}'", where="--objectives", hint=", ".join(_OBJECTIVES)
+            f"no objective '{unknown[0]}'",
+            where="--objectives",
+            hint=names_hint(unknown[0], _OBJECTIVES),
         )
     if args.budget_ms and "latency" not in args.objectives:
         raise ConfigError("needs the objective latency", where="--budget-ms")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perception.cli.arguments import expect_folder
+from perception.cli.arguments import expect_folder, give_json
 from perception.cli.console import note, say
-from perception.cli.parsing import MAX_THREADS, whole
+from perception.cli.parsing import MAX_THREADS, Commands, add_command, whole
 from perception.extras import require
 from perception.files.folders import writing_folder
 from perception.files.shipped import find_config
@@ -23,9 +24,15 @@ SMOKE_BATCHES, SMOKE_VALIDATION = 3, 4
 """Training batches and validation frames of `--smoke`."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("train", help="train a model from a configuration file")
+    parser = add_command(
+        commands,
+        "train",
+        "train a model from a configuration file",
+        more="The run folder gets checkpoints, log.csv and curves.png.",
+        example="anysense train configs/indoor-rgbd.yaml --out runs/mine",
+    )
     add_train_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -41,7 +48,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--epochs", type=whole(1), help="instead of the configuration's epochs")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute"
+    )
     parser.add_argument("--threads", type=whole(1, MAX_THREADS), help="CPU threads")
     parser.add_argument(
         "--tensorboard", action="store_true", help="also log for TensorBoard (if installed)"
@@ -134,4 +143,6 @@ def fit(trainer: Trainer, args: argparse.Namespace) -> int:
         trainer.resume()
     trainer.fit()
     say(f"wrote {trainer.out}")
+    best = trainer.best if math.isfinite(trainer.best) else None
+    give_json(args, {"out": str(trainer.out), "best": best, "epochs": trainer.log})
     return 0

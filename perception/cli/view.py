@@ -18,11 +18,12 @@ from perception.cli.arguments import (
     add_data_arguments,
     add_engine_arguments,
     engine_choices,
+    give_json,
     open_data,
     output_file,
 )
 from perception.cli.console import say
-from perception.cli.parsing import whole
+from perception.cli.parsing import Commands, add_command, whole
 from perception.errors import ConfigError, DataError
 from perception.extras import require
 from perception.files.writing import writing
@@ -41,9 +42,14 @@ class Viewer(Protocol):
         """Show what the pipeline says about a frame."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Register the command."""
-    parser = commands.add_parser("view", help="show a bundle at work in Foxglove or Rerun")
+    parser = add_command(
+        commands,
+        "view",
+        "show a bundle at work in Foxglove or Rerun",
+        example="anysense view --data folder:DIR --bundle sim-rgbdtl --loops 0",
+    )
     add_data_arguments(parser, required=True)
     parser.add_argument("--bundle", required=True, help="folder, zip or name of a bundle")
     parser.add_argument(
@@ -100,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
             _play(recording, pipeline, viewer, FaultInjector(faults), live=args.out is None)
     if args.out is not None:
         say(f"wrote {len(recording)} frames to {args.out}")
+    shown = {"frames": len(recording), "loops": played}
+    give_json(args, {**shown, "out": None if args.out is None else str(args.out)})
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.sensors.faults import Severity, always
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class Active:
     def __post_init__(self) -> None:
         if self.fault not in DELIVERY:
             raise ConfigError(
-                f"unknown delivery fault '{self.fault[:40]}'", hint=f"one of {', '.join(DELIVERY)}"
+                f"unknown delivery fault '{self.fault[:40]}'", hint=names_hint(self.fault, DELIVERY)
             )
         check_amount(self.fault, self.amount)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from perception.corruptions.content import check_fault, faults_of
 from perception.corruptions.delivery import DELIVERY, check_amount
-from perception.errors import AnySenseError, ConfigError
+from perception.errors import AnySenseError, ConfigError, names_hint
 from perception.files.text import read_yaml
 from perception.frame import check_name
 from perception.sensors.faults import SEVERITIES, check_severity
@@ -55,7 +55,9 @@ class Event:
         """
         if self.sensor not in kinds:
             raise ConfigError(
-                f"unknown sensor '{self.sensor}'", where="fault", hint=f"one of {', '.join(kinds)}"
+                f"unknown sensor '{self.sensor}'",
+                where="fault",
+                hint=names_hint(self.sensor, kinds),
             )
         kind, where = kinds[self.sensor], f"fault of {self.sensor}"
         if self.fault in DELIVERY:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth
 from perception.data.files import read_yolo_boxes
-from perception.errors import ConfigError, DataError
+from perception.errors import ConfigError, DataError, names_hint
 from perception.files.listing import SampleFolder, list_ids
 from perception.frame import Frame, Sample
 from perception.sensors.rgb.decode import load_rgb
@@ -41,7 +41,7 @@ class MSRS(Recording):
 
     def __init__(self, root: Path, split: str = "all", labels: str = "fusion") -> None:
         if labels not in LABEL_SETS:
-            raise ConfigError(f"unknown labels '{labels}'", hint=", ".join(LABEL_SETS))
+            raise ConfigError(f"unknown labels '{labels}'", hint=names_hint(labels, LABEL_SETS))
         info = RecordingInfo(
             "msrs", "MSRS", {"rgb": "rgb", "thermal": "thermal"}, det_classes=CLASSES, rate_hz=2.0
         )

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from perception.data.base import Recording
-from perception.errors import AnySenseError, ConfigError, DataError
+from perception.errors import AnySenseError, ConfigError, DataError, names_hint
 from perception.files.text import parse_yaml
 from perception.plugins import Registry
+
+_LOG = logging.getLogger("anysense.data")
 
 Reader = Callable[..., Recording]
 """`reader(root, split="all", **options)`; a `Recording` class, or a function that gives one."""
@@ -51,7 +54,8 @@ def parse_data_argument(argument: str) -> tuple[str, Path]:
     kind, colon, folder = argument.partition(":")
     if not colon or kind_name(kind) not in READERS or not folder:
         raise ConfigError(
-            f"'{argument[:200]}' is not KIND:DIR", hint=f"KIND is one of {', '.join(READERS)}"
+            f"'{argument[:200]}' is not KIND:DIR",
+            hint=f"KIND: {names_hint(kind_name(kind), READERS)}",
         )
     return kind, Path(folder)
 
@@ -95,7 +99,7 @@ def open_recording(kind: str, root: Path, *, split: str = "all", **options: Any)
     reader = READERS.named(name)
     options = options_of(kind) | options
     if split not in SPLITS:
-        raise ConfigError(f"unknown split '{split}'", hint=", ".join(SPLITS))
+        raise ConfigError(f"unknown split '{split}'", hint=names_hint(split, SPLITS))
     root = Path(root)
     if not root.is_dir():
         raise DataError("no such folder", where=str(root))
@@ -114,6 +118,7 @@ def open_recording(kind: str, root: Path, *, split: str = "all", **options: Any)
         raise DataError("does not call Recording.__init__", where=READERS.place(name))
     if len(recording) == 0:
         raise DataError(f"no frame in split '{split}'", where=str(root))
+    _LOG.info("%s: %d frames of %s data, split %s", root, len(recording), name, split)
     return recording
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from perception.errors import AnySenseError, DataError
+from perception.errors import AnySenseError, DataError, meant, names_hint
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -38,7 +37,9 @@ def check_fields(
     try:
         return model.model_validate(content)
     except ValidationError as problem:
-        first = problem.errors()[0]
+        every = problem.errors()
+        # One that is misspelled is often missed as well: what was meant says more.
+        first = next((e for e in every if e["type"] == "extra_forbidden"), every[0])
         field = ".".join(str(part) for part in first["loc"])
         place = f"{where}: {field}" if field else where
         raise error(_message(first), where=place, hint=_hint(model, first)) from problem
@@ -67,10 +68,7 @@ def _hint(model: type[BaseModel], first: Any) -> str:
         return ""
     *path, name = first["loc"]
     names = _names(model, path)
-    near = get_close_matches(str(name), names, 1)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"one of {', '.join(names)}" if 0 < len(names) <= _FEW else ""
+    return meant(name, names) or (names_hint(name, names) if 0 < len(names) <= _FEW else "")
 
 
 def _names(model: type[BaseModel], path: list[Any]) -> list[str]:

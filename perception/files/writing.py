@@ -6,15 +6,17 @@ import contextlib
 import errno
 import io
 import json
+import math
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import yaml
 from numpy.typing import NDArray
 
@@ -148,9 +150,24 @@ def write_yaml(
 
 
 def write_json(path: str | Path, content: Any, *, error: type[AnySenseError] = DataError) -> None:
-    """Write JSON; a number that JSON does not have (NaN) is an error, what it does not know a string."""
-    text = json.dumps(content, indent=2, allow_nan=False, default=str) + "\n"
-    write_text(path, text, error=error)
+    """Write JSON, see `json_text`."""
+    write_text(path, json_text(content) + "\n", error=error)
+
+
+def json_text(content: Any) -> str:
+    """JSON in ASCII; a number that JSON does not have (NaN) is an error, what it does not know a string."""
+    return json.dumps(content, indent=2, allow_nan=False, default=str)
+
+
+def without_nan(value: Any) -> Any:
+    """The same with null for numbers that JSON does not have; keys and NumPy's numbers as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(k): without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [without_nan(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_image(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perception.errors import CalibrationError, InputError
+from perception.errors import CalibrationError, InputError, names_hint
 from perception.files.limits import check_pixels
 
 Float64 = NDArray[np.float64]
@@ -71,7 +71,7 @@ class CameraModel:
             raise CalibrationError(
                 f"unknown distortion model '{model}'",
                 where=where,
-                hint=", ".join(DISTORTION_LENGTHS),
+                hint=names_hint(model, DISTORTION_LENGTHS),
             )
         try:
             values = tuple(float(v) for v in self.distortion)
@@ -166,7 +166,8 @@ class CameraModel:
         unknown = {str(key) for key in fields} - _FIELDS
         if unknown:
             raise CalibrationError(
-                f"camera has unknown field '{min(unknown)}'", hint=", ".join(sorted(_FIELDS))
+                f"camera has unknown field '{min(unknown)}'",
+                hint=names_hint(min(unknown), sorted(_FIELDS)),
             )
         try:
             fx, fy, cx, cy = (float(v) for v in fields["intrinsics"])

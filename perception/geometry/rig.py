@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from perception.errors import AnySenseError, CalibrationError
+from perception.errors import AnySenseError, CalibrationError, names_hint
 from perception.files.text import read_yaml
 from perception.files.writing import write_yaml
 from perception.frame import Kind, Sample, as_kind, check_name
@@ -245,7 +245,7 @@ def _kind(name: str, own: SensorCalibration) -> Kind:
     kind = own.kind or name
     if not is_kind(kind) or (is_kind(name) and kind != name):
         problem = f"cannot be of kind '{kind}'" if own.kind else "has no kind"
-        raise CalibrationError(problem, where=name, hint=f"kind: one of {', '.join(kinds())}")
+        raise CalibrationError(problem, where=name, hint=f"kind: {names_hint(kind, kinds())}")
     return kind
 
 

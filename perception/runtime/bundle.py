@@ -7,6 +7,7 @@ gets are the very bytes whose checksum was compared.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from perception.runtime.graph_check import Signature, check_composed, check_modu
 from perception.runtime.manifest import BundleManifest, check_manifest
 from perception.runtime.onnx_file import beside, describe, self_contained
 from perception.runtime.records import MANIFEST, BundleRecords, read_records, write_records
+
+_LOG = logging.getLogger("anysense.bundles")
 
 BUNDLE_PATH_VARIABLE = "ANYSENSE_BUNDLES"
 
@@ -131,6 +134,8 @@ class Bundle:
         bundle = Bundle(files, *_read_manifest(files))
         if verify:
             bundle.verify()
+        own = bundle.manifest
+        _LOG.info("%s: bundle %s %s, %s", bundle.path, own.name, own.version, own.precision)
         return bundle
 
     @property

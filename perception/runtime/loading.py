@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from perception.runtime.bundle import Bundle
@@ -9,6 +10,8 @@ from perception.runtime.engines.base import Engine
 from perception.runtime.engines.selection import load_engines
 from perception.runtime.graph_check import Signature, check_modular
 from perception.runtime.wiring import FUSER
+
+_LOG = logging.getLogger("anysense.engines")
 
 
 def load_pipeline_engines(
@@ -41,6 +44,8 @@ def load_pipeline_engines(
     found = {name: _signature(engine, f"{bundle.path}: {name}") for name, engine in engines.items()}
     fuser = engines.pop(FUSER)
     check_modular(bundle.manifest, {name: found[name] for name in engines}, found[FUSER])
+    backends = dict.fromkeys(engine.backend for engine in (*engines.values(), fuser))
+    _LOG.info("%s runs on %s", bundle.path, ", ".join(backends))
     first = {encoder: name for name, encoder in reversed(bundle.manifest.inputs.encoders.items())}
     encoders = {
         name: engines[encoder] if first[encoder] == name else engines[encoder].context()

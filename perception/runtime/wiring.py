@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.frame import check_name
 from perception.sensors.names import is_kind
 
@@ -108,7 +108,7 @@ def wired_inputs(inputs: Mapping[str, str], sensors: Mapping[str, str] | None) -
             raise ConfigError(
                 f"the bundle has no input '{name}'",
                 where=sensor,
-                hint=f"it takes {', '.join(inputs)}",
+                hint=names_hint(name, inputs),
             )
         if sensor != inputs[name] and is_kind(sensor):
             raise ConfigError(f"is for an input of kind {inputs[name]}", where=sensor)

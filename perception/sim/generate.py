@@ -11,7 +11,7 @@ from rich.progress import track
 
 from perception.data.base import first_reference, named_sensors
 from perception.data.folder import FolderWriter, folder_info
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.extras import require
 from perception.frame import KINDS, Kind
 from perception.sim.compact import SUFFIXES, coarse
@@ -91,9 +91,11 @@ def make_recording(
     require("the simulator", "mujoco")
     makers = {"drive": drive_sequence, "scenes": scene_sequence}
     if kind not in makers:
-        raise ConfigError(f"unknown kind '{kind}'", hint=", ".join(makers))
+        raise ConfigError(f"unknown kind '{kind}'", hint=names_hint(kind, makers))
     if lidar != "mixed" and lidar not in BEAM_PATTERNS:
-        raise ConfigError(f"unknown LiDAR '{lidar}'", hint=", ".join(("mixed", *BEAM_PATTERNS)))
+        raise ConfigError(
+            f"unknown LiDAR '{lidar}'", hint=names_hint(lidar, ("mixed", *BEAM_PATTERNS))
+        )
     if frames < 1 or min(size) < 32:
         raise ConfigError("needs at least one frame, and images of 32 pixels a side")
     kinds = named_sensors(sensors or KINDS, "")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.frame import KINDS, Kind
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Rig, SensorCalibration
@@ -110,7 +110,9 @@ def mount_sensors(
     kinds, yaw_deg = kinds or {kind: kind for kind in KINDS}, yaw_deg or {}
     for name in yaw_deg:
         if name not in kinds:
-            raise ConfigError(f"there is no sensor '{name}'", where="yaw", hint=", ".join(kinds))
+            raise ConfigError(
+                f"there is no sensor '{name}'", where="yaw", hint=names_hint(name, kinds)
+            )
     found = {}
     for name, kind in kinds.items():
         x, y, z = LIDAR_POSITION_M if kind == "lidar" else (0.0, 0.0, CAMERA_HEIGHT_M)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.files.fields import check_fields
 from perception.files.text import read_yaml
 from perception.models.heads import trained_tasks
@@ -142,7 +142,7 @@ class LossSpec(_Spec):
 def _known_task(name: str) -> str:
     name = in_todays_words(name)
     if name not in (able := trained_tasks()):
-        raise ValueError(f"no task '{name[:80]}' can be trained; one of {', '.join(able)}")
+        raise ValueError(f"no task '{name[:80]}' can be trained; {names_hint(name, able)}")
     return name
 
 

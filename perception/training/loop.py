@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from perception.files.writing import write_text
 from perception.frame import subsets_of
 from perception.models.heads import half_of
 from perception.models.interface import FusionModel
+from perception.progress import Pace
 from perception.tasks.registry import judged
 from perception.training.batches import (
     SensorBatches,
@@ -159,6 +160,7 @@ class Trainer:
         self.epoch = 0
         self.best = -math.inf
         self.log: list[dict[str, Any]] = []
+        self.tell: Callable[[str], None] = lambda line: None
 
     def learned_tasks(self) -> Sequence[str]:
         """The tasks whose truth is learned."""
@@ -243,6 +245,7 @@ class Trainer:
             MofNCompleteColumn(),
         )
         with Progress(*columns, TimeRemainingColumn()) as progress:
+            self.tell = lambda line: progress.console.print(Text(printable(line)), soft_wrap=True)
             task = progress.add_task(printable(self.config.name), total=self.config.epochs)
             progress.update(task, completed=self.epoch)
             for note in notes:
@@ -341,7 +344,11 @@ class Trainer:
         freeze(self.model, self.config.model.freeze, self.epoch)
         start, rate = time.perf_counter(), 0.0
         losses: list[float] = []
-        for step, batch in enumerate(self._loader(self.epoch)):
+        batches = self._loader(self.epoch)
+        pace = Pace(f"epoch {self.epoch + 1}", self.steps_per_epoch)
+        for step, batch in enumerate(batches):
+            if (line := pace.line(step)) is not None:
+                self.tell(f"{line}  loss {np.mean(losses[-50:]):.4g}" if losses else line)
             rate = self._set_rate(self.epoch + step / self.steps_per_epoch)
             with within_memory("one training step", "resolution", "a smaller batch or crop"):
                 loss = self.step(batch, self._draw_subset(rng, tuple(batch.inputs)))

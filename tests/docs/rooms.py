@@ -17,6 +17,7 @@ START, END = "<!-- rooms -->\n", "<!-- end of rooms -->\n"
 ROOMS: dict[str, str] = {
     "perception/errors": "",
     "perception/extras": "errors",
+    "perception/progress": "",
     "perception/plugins": "errors extras",
     "perception/files": "errors",
     "perception/sensors/names": "plugins",
@@ -52,7 +53,7 @@ ROOMS: dict[str, str] = {
     ),
     "perception/models": "errors extras plugins files frame sensors preprocess data/base tasks",
     "perception/training": (
-        "errors plugins files frame geometry sensors preprocess data/base metrics tasks data models"
+        "errors progress plugins files frame geometry sensors preprocess data/base metrics tasks data models"
     ),
     "export": (
         "errors files frame sensors preprocess data/base tasks runtime evaluation models training"

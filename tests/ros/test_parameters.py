@@ -150,7 +150,7 @@ def test_names(declare: Declare, name: str) -> None:
     [
         ({"sensors": ["front"], "inputs": ["rgb"]}, "beside inputs"),
         ({"sensors": ["front"], "front.kind": "radar"}, "front.kind: 'radar' is unknown"),
-        ({"sensors": ["front"], "front.tiemout_ms": 3.0}, "did you mean front.timeout_ms?"),
+        ({"sensors": ["front"], "front.tiemout_ms": 3.0}, "did you mean 'front.timeout_ms'?"),
         ({"sensors": ["front"], "rear.timeout_ms": 3.0}, "the sensors are front"),
         ({"sensors": ["front"], "front.kind": "rgb", "front.unit": "kelvin"}, "front.unit: there"),
         ({"sensors": ["rgb"], "rgb.kind": "depth"}, "rgb.kind: it is rgb"),

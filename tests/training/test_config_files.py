@@ -52,14 +52,17 @@ def test_any_encoding_with_a_mark_and_any_line_ends(
         (b"name: \x00", "binary"),
         (b"a: &a [*a]", "YAML"),
         (b"\x89PNG\r\n\x1a\n", "is no UTF-8 text"),
-        (TEXT.replace("epochs:", "epoch:").encode(), "epoch: no such field (did you mean epochs?)"),
+        (
+            TEXT.replace("epochs:", "epoch:").encode(),
+            "epoch: no such field (did you mean 'epochs'?)",
+        ),
         (
             TEXT.replace("ema_decay:", "ema_decai:").encode(),
-            "optimizer.ema_decai: no such field (did you mean ema_decay?)",
+            "optimizer.ema_decai: no such field (did you mean 'ema_decay'?)",
         ),
         (
             TEXT.replace("from_epoch:", "fromepoch:").encode(),
-            "resolution.0.fromepoch: no such field (did you mean from_epoch?)",
+            "resolution.0.fromepoch: no such field (did you mean 'from_epoch'?)",
         ),
         (TEXT.replace("lr: 0.001", "lr: .nan").encode(), "optimizer.lr"),
         (TEXT.replace("lr: 0.001", "lr: .inf").encode(), "optimizer.lr"),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.models.zoo.attention import (
     SelfAttention,
     join_heads,
@@ -162,5 +162,5 @@ def make_block(kind: str, channels: int) -> nn.Module:
         ConfigError: unknown kind.
     """
     if kind not in BLOCKS:
-        raise ConfigError(f"unknown block '{kind}'", hint=", ".join(BLOCKS))
+        raise ConfigError(f"unknown block '{kind}'", hint=names_hint(kind, BLOCKS))
     return BLOCKS[kind](channels)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.models.interface import (
     Features,
     FusionModel,
@@ -125,7 +125,7 @@ class SharedTokens(FusionModel):
     def build(self, size: str = "tiny", decoder_width: int = 96) -> None:
         if size not in SIZES:
             raise ConfigError(
-                f"unknown size '{size}'", where="model.options.size", hint=", ".join(SIZES)
+                f"unknown size '{size}'", where="model.options.size", hint=names_hint(size, SIZES)
             )
         channels, depth, heads = SIZES[size]
         self.encoders = nn.ModuleDict(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 
 VARIABLE = "ANYSENSE_CUDA"
 
@@ -42,5 +42,5 @@ def features() -> CudaFeatures:
     named = [name.strip() for name in said.split(",") if name.strip()]
     for name in named:
         if name not in known:
-            raise ConfigError(f"'{name}' is none", where=VARIABLE, hint=", ".join(known))
+            raise ConfigError(f"'{name}' is none", where=VARIABLE, hint=names_hint(name, known))
     return CudaFeatures(**{name: name in named for name in known})

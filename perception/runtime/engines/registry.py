@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.plugins import PluginError, Registry
 from perception.runtime.engines.backend import Backend, check_backend, check_engine
 
@@ -102,7 +102,7 @@ def device_of(text: str) -> Device:
     if name not in FAMILIES and name not in BACKENDS:
         name = _aliases().get(name, name)
     if name not in FAMILIES and name not in BACKENDS:
-        raise ConfigError(f"unknown device '{text}'", hint=", ".join(known_devices()))
+        raise ConfigError(f"unknown device '{text}'", hint=names_hint(name, known_devices()))
     if not colon:
         return Device(name)
     if name != "cuda" and (name in FAMILIES or BACKENDS[name].kind != "gpu"):

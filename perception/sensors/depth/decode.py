@@ -14,7 +14,7 @@ from perception.adapters.files import array_of, encoding_of, naming, picture_of,
 from perception.adapters.image import RawImage
 from perception.adapters.messages import COMPRESSED, IMAGE, raw_of, type_of
 from perception.adapters.pictures import single_channel
-from perception.errors import EncodingError, InputError
+from perception.errors import EncodingError, InputError, names_hint
 from perception.files.text import read_bytes
 from perception.frame import Sample, shape_hint
 from perception.sensors.kind import Hints
@@ -38,7 +38,9 @@ def decode_depth(raw: RawImage) -> NDArray[np.float32]:
     """
     if raw.encoding not in DTYPES:
         raise EncodingError(
-            f"unknown depth encoding '{raw.encoding}'", where="depth", hint=", ".join(DTYPES)
+            f"unknown depth encoding '{raw.encoding}'",
+            where="depth",
+            hint=names_hint(raw.encoding, DTYPES),
         )
     return depth_from_array(raw.rows(DTYPES[raw.encoding], 1))
 

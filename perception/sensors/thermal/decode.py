@@ -15,7 +15,7 @@ from perception.adapters.files import array_of, encoding_of, naming, picture_of,
 from perception.adapters.image import RawImage
 from perception.adapters.messages import COMPRESSED, IMAGE, raw_of, type_of
 from perception.adapters.pictures import Picture, radiometric_remark, single_channel
-from perception.errors import EncodingError, InputError
+from perception.errors import EncodingError, InputError, names_hint
 from perception.files.text import read_bytes
 from perception.frame import Sample, shape_hint
 from perception.sensors.kind import Hints
@@ -56,7 +56,9 @@ def decode_thermal(raw: RawImage, *, unit: str = "auto") -> tuple[NDArray[np.flo
         return thermal_from_array(single_channel(raw.rows(*_COLORS[raw.encoding])), unit=unit)
     if raw.encoding not in DTYPES:
         raise EncodingError(
-            f"unknown thermal encoding '{raw.encoding}'", where="thermal", hint=", ".join(DTYPES)
+            f"unknown thermal encoding '{raw.encoding}'",
+            where="thermal",
+            hint=names_hint(raw.encoding, DTYPES),
         )
     return thermal_from_array(raw.rows(DTYPES[raw.encoding], 1), unit=unit)
 
@@ -72,7 +74,7 @@ def thermal_from_array(
         hint = shape_hint(array.shape)
         raise InputError(f"shape {array.shape}, expected (H, W)", where="thermal", hint=hint)
     if unit not in UNITS:
-        raise EncodingError(f"unknown unit '{unit}'", where="thermal", hint=", ".join(UNITS))
+        raise EncodingError(f"unknown unit '{unit}'", where="thermal", hint=names_hint(unit, UNITS))
     array = _unsigned(array, unit)
     natural = _natural_unit(array.dtype)
     if unit == "auto":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
-from perception.errors import AnySenseError, ConfigError
+from perception.errors import AnySenseError, ConfigError, meant
 from perception.frame import check_name, in_order
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
@@ -337,8 +336,7 @@ def _refuse_unknown(given: Collection[str], sensors: Mapping[str, str]) -> None:
     for name in given:
         if name in known or name in _ROS_OWN or name.startswith("qos_overrides."):
             continue
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else "ros2 param list shows all"
+        hint = meant(name, known) or "ros2 param list shows all"
         sensor, _, rest = name.partition(".")
         if sensor not in sensors and any(s.name == f"x.{rest}" for s in sensor_specs("x", "")):
             hint += f"; the sensors are {', '.join(sensors)}"
