@@ -78,9 +78,7 @@ def add_action(actions: Commands) -> None:
     parser.add_argument(
         "--whole-sequences", action="store_true", help="draw whole sequences, not frames"
     )
-    parser.add_argument(
-        "--seed", type=whole(0, MAX_SEED), default=0, help="of the drawing"
-    )
+    parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="of the drawing")
     parser.add_argument("--name", default="", help="of the recording (default: the data set's)")
     parser.add_argument("--dry-run", action="store_true", help="say what there is, write nothing")
 
