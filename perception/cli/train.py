@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perception.cli.arguments import expect_folder, give_json
 from perception.cli.console import note, say
-from perception.cli.parsing import MAX_THREADS, Commands, add_command, whole
+from perception.cli.parsing import MAX_COUNT, MAX_THREADS, Commands, add_command, positive, whole
+from perception.errors import ConfigError
 from perception.extras import require
 from perception.files.folders import writing_folder
 from perception.files.shipped import find_config
@@ -47,7 +49,13 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", help="KIND:DIR instead of the configured sources, split as that kind is"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--epochs", type=whole(1), help="instead of the configuration's epochs")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=whole(1), help="instead of the configuration's epochs")
+    length.add_argument(
+        "--minutes",
+        type=positive(MAX_COUNT),
+        help="as many epochs as fit, found from the first ones; stops when the time is over",
+    )
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute"
     )
@@ -72,6 +80,9 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
         ConfigError: the file or an argument is wrong.
         MissingDependencyError: there is no PyTorch.
     """
+    args.started = time.monotonic()  # of --minutes: what is imported now takes some of them
+    if args.smoke and args.minutes is not None:
+        raise ConfigError("is one epoch by itself", where="--smoke", hint="leave --minutes out")
     require("training", "torch")
     import torch
 
@@ -141,6 +152,10 @@ def fit(trainer: Trainer, args: argparse.Namespace) -> int:
         trainer.shorten(SMOKE_BATCHES * trainer.config.phase(0).batch, SMOKE_VALIDATION)
     if args.resume:
         trainer.resume()
+    if args.minutes is not None:
+        from perception.training.budget import Budget
+
+        trainer.budget = Budget(args.minutes, args.started)
     trainer.fit()
     say(f"wrote {trainer.out}")
     best = trainer.best if math.isfinite(trainer.best) else None

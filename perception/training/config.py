@@ -108,6 +108,18 @@ class OptimizerSpec(_Spec):
     ema_decay: float = Field(0.998, ge=0, lt=1)
 
 
+class CudaSpec(_Spec):
+    """What is only of a GPU; a run may go on with other values.
+
+    `cudnn_benchmark` tries out how each convolution is fastest; `tf32` rounds the factors of products to 10
+    bits; None leaves both to PyTorch.  `pinned_memory` copies batches while the GPU computes.
+    """
+
+    cudnn_benchmark: bool | None = None
+    tf32: bool | None = None
+    pinned_memory: bool = False
+
+
 class LossSpec(_Spec):
     """Weights of the loss terms: `auxiliary`, and of any task by its name, 1 where none is given."""
 
@@ -166,6 +178,7 @@ class TrainConfig(_Spec):
     seed: int = Field(0, ge=0, le=_LARGEST_SEED)
     validate_every: int = Field(5, ge=1)
     workers: int = Field(0, ge=0, le=256)
+    cuda: CudaSpec = CudaSpec()
 
     @model_validator(mode="after")
     def _one_view(self) -> TrainConfig:
@@ -182,6 +195,28 @@ class TrainConfig(_Spec):
         """The resolution phase in force in `epoch`."""
         active = [p for p in self.resolution if p.from_epoch <= epoch]
         return active[-1] if active else self.resolution[0]
+
+    def lasting(self, epochs: int, instead_of: int | None = None) -> TrainConfig:
+        """The same with so many epochs; phases and frozen parts keep their share of them.
+
+        Args:
+            epochs: that it is to have.
+            instead_of: how many these are written for; None for `epochs` of this configuration.
+        """
+        factor = epochs / (instead_of or self.epochs)
+
+        def scaled(epoch: int) -> int:
+            return round(epoch * factor)
+
+        resolution = [
+            p.model_copy(update={"from_epoch": scaled(p.from_epoch)}) for p in self.resolution
+        ]
+        freeze = [
+            f.model_copy(update={"epochs": max(1, scaled(f.epochs))}) for f in self.model.freeze
+        ]
+        model = self.model.model_copy(update={"freeze": freeze})
+        changes = {"epochs": epochs, "resolution": resolution, "model": model}
+        return self.model_copy(update=changes)
 
 
 def load_config(path: Path) -> TrainConfig:

@@ -1,14 +1,45 @@
-"""Learning curves as a picture, and for TensorBoard."""
+"""What a run folder shows of a training: a table, learning curves as a picture, and for TensorBoard."""
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
 from perception.errors import MissingDependencyError
-from perception.files.writing import writing
+from perception.files.writing import write_text, writing
 
 _METRICS = {"miou": "mIoU", "ap50": "AP50"}
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """One row of the log for a terminal."""
+    shown = {k: "-" if v is None else v for k, v in row.items()}
+    return "  ".join(
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
+    )
+
+
+def write_log(log: list[dict[str, Any]], folder: Path) -> None:
+    """Write `log.csv`.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    fields = list(dict.fromkeys(key for row in log for key in row))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(log)
+    write_text(folder / "log.csv", table.getvalue())
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed run was writing."""
+    for pattern in (".*.part.*", ".tmp??????"):
+        for stale in folder.glob(pattern):
+            stale.unlink(missing_ok=True)
 
 
 def plot_curves(log: list[dict[str, Any]], path: Path) -> None:

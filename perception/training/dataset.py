@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from perception.data.base import Recording, RecordingInfo
@@ -40,6 +41,14 @@ class Batch:
 
     inputs: dict[str, Any]
     truths: dict[str, Any]
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from which a GPU copies while it computes; see `DataLoader`."""
+
+        def pinned(value: Any) -> Any:
+            return value.pin_memory() if isinstance(value, Tensor) else value
+
+        return Batch(tree_map(pinned, self.inputs), tree_map(pinned, self.truths))
 
 
 def load_raw(
@@ -102,8 +111,18 @@ Item = tuple[dict[str, Input], dict[str, Any]]
 """Inputs by name and truth by task of one sample."""
 
 
+class Draw(NamedTuple):
+    """What a sample is made from besides the seed: it travels to the worker that makes it."""
+
+    frame: int
+    epoch: int
+    phase: ResolutionPhase
+
+
 class FusionDataset(Dataset[Item]):
     """Augmented training samples; item `i` of epoch `e` depends on (seed, e, i) alone.
+
+    An item is asked for as a `Draw`; by its index alone, it is of the present `epoch` and `phase`.
 
     Args:
         recording: where frames come from; all of them are kept in memory after their first use.
@@ -156,10 +175,11 @@ class FusionDataset(Dataset[Item]):
         self.recording.ids = [self.recording.ids[index] for index in kept]
         return left_out
 
-    def __getitem__(self, index: int) -> Item:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        sample = augment(self.raw(index), self.phase, self.corruption, rng)
-        truths = {task: half_of(task).blank(self.phase.crop) for task in self.tasks}
+    def __getitem__(self, item: int | Draw) -> Item:
+        draw = item if isinstance(item, Draw) else Draw(item, self.epoch, self.phase)
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.frame))
+        sample = augment(self.raw(draw.frame), draw.phase, self.corruption, rng)
+        truths = {task: half_of(task).blank(draw.phase.crop) for task in self.tasks}
         truths |= sample.truths
         return network_inputs(sample, self.contract), truths
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from perception.errors import ConfigError
+from perception.training.config import CudaSpec
 
 
 def training_device(name: str) -> torch.device:
@@ -30,3 +31,13 @@ def training_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"there is no GPU {device.index} here", where="--device")
     return device
+
+
+def set_up(device: torch.device, spec: CudaSpec) -> None:
+    """Let a GPU compute as `spec` says; changes nothing on the CPU."""
+    if device.type != "cuda":
+        return
+    if spec.cudnn_benchmark is not None:
+        torch.backends.cudnn.benchmark = spec.cudnn_benchmark
+    if spec.tf32 is not None:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = spec.tf32

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from perception.data.base import RecordingInfo
 from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.files.fields import check_fields
+from perception.files.stopping import Stopped, unstopped
 from perception.files.text import printable
-from perception.files.writing import write_text
 from perception.frame import subsets_of
 from perception.models.heads import half_of
 from perception.models.interface import FusionModel
 from perception.progress import Pace
 from perception.tasks.registry import judged
+from perception.training.averaging import WeightAverage
 from perception.training.batches import (
-    SensorBatches,
     labeled_frames,
     require_sensors,
     sensor_notes,
     truth_notes,
-    usable_workers,
 )
+from perception.training.budget import Budget, Costs
 from perception.training.building import (
     build_from_config,
     describe_recording,
@@ -53,66 +49,34 @@ from perception.training.checkpoint import (
     save_checkpoint,
 )
 from perception.training.config import TrainConfig
-from perception.training.curves import open_board, plot_curves
+from perception.training.curves import line_of, open_board, plot_curves, sweep, write_log
 from perception.training.dataset import (
     Batch,
     FusionDataset,
-    collate,
-    network_inputs,
     on_device,
-    tensors_of,
 )
-from perception.training.devices import training_device
+from perception.training.devices import set_up, training_device
+from perception.training.loading import BatchLoader
 from perception.training.memory import within_memory
 from perception.training.methods import build_method
 from perception.training.objectives import loss_terms
+from perception.training.optimizing import learning_rate, optimizer_groups
 from perception.training.precision import autocast
+from perception.training.resuming import Plan, RunProgress, Underway, difference
+from perception.training.spoiled import not_finite
 from perception.training.starting import freeze, start_from
 from perception.training.tasks import in_todays_words
 from perception.training.validate import validate
 
+LOSSES_READ_EVERY = 16
+"""Steps after which losses are brought from the device, and a GPU is waited for."""
 
-class WeightAverage:
-    """Exponential moving average of a model's state, with a short warm-up."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move towards the model's present state."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for key, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[key].lerp_(value.detach(), 1 - decay)
-            else:
-                self.state[key].copy_(value)
+CURVES_EVERY_S = 20.0
+"""Seconds within which curves are drawn anew only for an epoch that was validated."""
 
 
-class _Progress(BaseModel):
-    """What `Trainer.resume` takes up from a checkpoint's progress."""
-
-    epoch: int = Field(ge=0)
-    best: float | None = None
-    ema_steps: int = Field(ge=0)
-    log: list[dict[str, int | float | None]]
-    method: dict[str, float] = Field(default_factory=dict)
-
-
-def _difference(before: Any, now: Any, place: str = "") -> str:
-    """The first field in which two configurations differ; empty where they are the same."""
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        before, now = dict(enumerate(before)), dict(enumerate(now))
-    if isinstance(before, dict) and isinstance(now, dict):
-        inner = (
-            _difference(before.get(k), now.get(k), f"{place}.{k}" if place else k)
-            for k in {**before, **now}
-        )
-        return next(filter(None, inner), "")
-    return "" if before == now else f"{place} was {before}, is {now}"
+class _TimeUp(Exception):
+    """The budget is used up."""
 
 
 class Trainer:
@@ -124,6 +88,10 @@ class Trainer:
         device: `cpu`, `cuda` or `auto`.
         tensorboard: also write the log for TensorBoard into the run folder.
 
+    Attributes:
+        budget: the time that it has; None for as long as it takes.  The number of epochs follows from the
+            first ones, in which the learning rate does not decay.
+
     Raises:
         ConfigError: the configuration contradicts its data, or there is no such device.
         MissingDependencyError: TensorBoard is wanted, but not installed.
@@ -133,6 +101,7 @@ class Trainer:
         self, config: TrainConfig, out: Path, device: str = "cpu", *, tensorboard: bool = False
     ) -> None:
         self.device = training_device(device)
+        set_up(self.device, config.cuda)
         config_text(config)  # fails, if at all, before any work
         self.board = open_board(Path(out)) if tensorboard else None
         self.config = config
@@ -152,7 +121,9 @@ class Trainer:
         self.method = build_method(config.method, self.model)
         self.method.check(train.info, config.tasks)
         self.method.precision = config.precision
-        self.optimizer = torch.optim.AdamW(self.optimizer_groups(), lr=config.optimizer.lr)
+        self.optimizer = torch.optim.AdamW(
+            optimizer_groups(self.model, config), lr=config.optimizer.lr
+        )
         self.prepared = {
             task: half_of(task).prepare(train, self.model.tasks[task], config.loss.class_balance)
             for task in self.learned_tasks()
@@ -161,6 +132,12 @@ class Trainer:
         self.best = -math.inf
         self.log: list[dict[str, Any]] = []
         self.tell: Callable[[str], None] = lambda line: None
+        self.budget: Budget | None = None
+        self.plan: Plan | None = None
+        self.underway = Underway()
+        self._batches: BatchLoader | None = None
+        self._trained = False  # by this process: there is something to keep
+        self._saving, self._drawn = 0.0, -math.inf
 
     def learned_tasks(self) -> Sequence[str]:
         """The tasks whose truth is learned."""
@@ -169,23 +146,6 @@ class Trainer:
     def build(self, info: RecordingInfo) -> FusionModel:
         """The model to be trained, for data of this kind; a kind of training may build another."""
         return build_from_config(self.config, info, pretrained=True)
-
-    def optimizer_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer takes: parameters by how fast they learn, and whether they decay."""
-        spec = self.config.optimizer
-        backbone = self.model.parameter_groups()["backbone"]
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            pretrained = self.config.model.pretrained and name in backbone
-            groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr_factor": spec.encoder_lr_factor if pretrained else 1.0,
-                "weight_decay": spec.weight_decay if decays else 0.0,
-            }
-            for (pretrained, decays), parameters in sorted(groups.items())
-        ]
 
     def resume(self) -> None:
         """Go on from `last.safetensors` of the run folder.
@@ -196,15 +156,17 @@ class Trainer:
         """
         where = str(self.out / LAST)
         state = load_checkpoint(self.out / LAST)
-        # The number of workers changes no result, and differs from machine to machine.
-        free = {"epochs", "workers"}
-        difference = _difference(
+        progress = check_fields(RunProgress, state.progress, where=f"{where}: progress")
+        self._follow(progress.budget)
+        # The number of workers changes no result, and differs from machine to machine as the GPU does.
+        free = {"epochs", "workers", "cuda"}
+        changed = difference(
             state.config.model_dump(mode="json", exclude=free),
             self.config.model_dump(mode="json", exclude=free),
         )
-        if difference:
+        if changed:
             raise ConfigError(
-                f"the run was started with another configuration: {difference}",
+                f"the run was started with another configuration: {changed}",
                 where=where,
                 hint="use another --out, or the old configuration",
             )
@@ -215,7 +177,6 @@ class Trainer:
             what="the run",
             where="data.source",
         )
-        progress = check_fields(_Progress, state.progress, where=f"{where}: progress")
         load_weights(self.model, state.ema, where)  # only to see that they fit
         load_weights(self.model, state.weights, where)
         self.average.state = {k: v.to(self.device) for k, v in state.ema.items()}
@@ -224,6 +185,16 @@ class Trainer:
         self.best = -math.inf if progress.best is None else progress.best
         self.log = [{in_todays_words(k): v for k, v in row.items()} for row in progress.log]
         self.method.state.update({in_todays_words(k): v for k, v in progress.method.items()})
+        self.underway = Underway.of(progress.within)
+
+    def _follow(self, plan: Plan | None) -> None:
+        """Take up the number of epochs that a budget of the run has led to, unless another is asked for."""
+        self.plan = plan
+        if plan is not None and plan.epochs is not None:
+            asked = self.config.epochs
+            self.config = self.config.lasting(plan.epochs, plan.configured)
+            if asked != plan.configured:
+                self.config.epochs = asked
 
     def shorten(self, train_frames: int, val_frames: int) -> None:
         """Keep only the first frames of both splits, to try a configuration out."""
@@ -231,46 +202,116 @@ class Trainer:
             data.recording.ids = data.recording.ids[:count]
 
     def fit(self) -> None:
-        """Train to the last epoch, checkpointing after each."""
-        self._sweep()
+        """Train to the last epoch, checkpointing after each.
+
+        What ends it sooner, a signal or its budget, leaves a checkpoint of the step that was made last.
+
+        Raises:
+            ConfigError: the data or the budget hold nothing to learn, or a loss is not finite.
+        """
+        sweep(self.out)
         notes = self._look_at_data()
-        if self.epoch == 0:
+        if self.epoch == 0 and not self.underway.step:
             if self.config.model.start_from:
                 start_from(self.model, self.config.model.start_from)
             self.method.begin()
             self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
+            if self.budget is not None:
+                self.plan = Plan(minutes=self.budget.minutes, configured=self.config.epochs)
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
         )
         with Progress(*columns, TimeRemainingColumn()) as progress:
-            self.tell = lambda line: progress.console.print(Text(printable(line)), soft_wrap=True)
             task = progress.add_task(printable(self.config.name), total=self.config.epochs)
-            progress.update(task, completed=self.epoch)
-            for note in notes:
-                progress.console.print(Text(printable(f"note: {note}")), soft_wrap=True)
-            while self.epoch < self.config.epochs:
-                row = self._run_epoch()
-                self.epoch += 1
-                last = self.epoch == self.config.epochs
-                if last or self.epoch % self.config.validate_every == 0:
-                    row |= self._validate()
-                self.log.append(row)
-                self._save()
-                if self.board is not None:
-                    for name, value in row.items():
-                        if value is not None:
-                            self.board.add_scalar(name, value, self.epoch)
-                    self.board.flush()
-                progress.update(task, completed=self.epoch)
-                progress.console.print(Text(printable(_line(row))), soft_wrap=True)
 
-    def _sweep(self) -> None:
-        """Remove what a killed run was writing."""
-        for pattern in (".*.part.*", ".tmp??????"):
-            for stale in self.out.glob(pattern):
-                stale.unlink(missing_ok=True)
+            def tell(line: str) -> None:
+                progress.update(task, completed=self.epoch, total=self.config.epochs)
+                progress.console.print(Text(printable(line)), soft_wrap=True)
+
+            self.tell = tell
+            for note in notes:
+                tell(f"note: {note}")
+            try:
+                while self.epoch < self.config.epochs or self._measuring:
+                    for line in self._one_epoch():
+                        tell(line)
+            except _TimeUp:
+                tell(self._end_in_time())
+            except (Stopped, KeyboardInterrupt):
+                self._keep()
+                raise
+            except RuntimeError as error:
+                if "DataLoader worker" in str(error):  # a signal to all ended one of these first
+                    self._keep()
+                raise
+            finally:
+                if self._batches is not None:
+                    self._batches.close()
+
+    @property
+    def _measuring(self) -> bool:
+        """Whether the number of epochs is still to be found."""
+        return self.budget is not None and self.plan is not None and self.plan.epochs is None
+
+    def _one_epoch(self) -> list[str]:
+        """Train and log an epoch, validate where it is due; what is to be said of it."""
+        row, lines = self._run_epoch(), []
+        done, measuring = self.epoch + 1, self._measuring
+        ends = measuring and self.budget is not None and self.budget.measured(done, row["seconds"])
+        last = done == self.config.epochs and not measuring
+        start = time.monotonic()
+        if last or ends or done % self.config.validate_every == 0:
+            row |= self._validate()
+        validation = time.monotonic() - start
+        with unstopped():
+            self.epoch, self.underway = done, Underway()
+            self.log.append(row)
+        self._save()
+        if ends:
+            lines.append(self._fix_epochs(row["seconds"], validation))
+        if self.board is not None:
+            for name, value in row.items():
+                if value is not None:
+                    self.board.add_scalar(name, value, self.epoch)
+            self.board.flush()
+        return [line_of(row), *lines]
+
+    def _fix_epochs(self, epoch: float, validation: float) -> str:
+        """Find out how many epochs there are to be, from what the last one took; what is to be said."""
+        assert self.budget is not None and self.plan is not None
+        height, width = self.config.phase(self.epoch - 1).crop
+        costs = Costs(epoch, height * width, self._saving, validation)
+        epochs = self.budget.epochs(self.config, self.epoch, costs)
+        self.plan = self.plan.model_copy(update={"epochs": epochs, "validation": validation})
+        self.config = self.config.lasting(epochs)
+        if self._batches is not None:
+            self._batches.change(self.config)
+        self._save()
+        return (
+            f"note: {epochs} epochs fit into {self.plan.minutes:g} minutes: one takes {epoch:.3g} s, "
+            f"writing it {self._saving:.2g} s, validation {validation:.2g} s"
+        )
+
+    def _end_in_time(self) -> str:
+        """Judge and keep what there is when the time is over; what is to be said."""
+        assert self.budget is not None
+        if self.epoch == 0 and self._measuring:
+            self._keep()
+            self.budget.refuse(self.underway.seconds / max(1, self.underway.step) * self._steps)
+        row = self._validate() if self._trained else {}
+        self._keep()
+        return (
+            f"note: {self.budget.minutes:g} minutes are over after {self.epoch} of "
+            f"{self.config.epochs} epochs and {self.underway.step} steps; --resume goes on  {line_of(row)}"
+        )
+
+    def _keep(self) -> None:
+        """Leave a checkpoint of the steps that were made, where it can be one."""
+        if self._trained and self.underway.whole and self.underway.read() is None:
+            with unstopped():
+                self._save(within=True)
 
     def _look_at_data(self) -> list[str]:
         """Read all frames; what is to be said of those that lack something.
@@ -301,27 +342,17 @@ class Trainer:
         """
         return truth_notes(self.train_set, self.config.tasks, self.config.data.source)
 
-    def _loader(self, epoch: int) -> Iterable[Batch]:
-        self.train_set.epoch = epoch
-        self.train_set.phase = self.config.phase(epoch)
-        size = self.train_set.phase.batch
-        if len(self.train_set) < size:
-            raise ConfigError(
-                f"{len(self.train_set)} training frames are fewer than a batch of {size}",
-                where="resolution.batch",
-            )
-        sensors = [self.train_set.modalities(index) for index in range(len(self.train_set))]
-        order = torch.Generator().manual_seed(self.config.seed * 100003 + epoch)
-        loader: DataLoader[Any] = DataLoader(
-            self.train_set,
-            batch_sampler=SensorBatches(sensors, size, order),
-            generator=order,
-            collate_fn=collate,
-            num_workers=usable_workers(self.config.workers),
-            pin_memory=self.device.type == "cuda",
-        )
-        self.steps_per_epoch = len(loader)
-        return loader  # type: ignore[return-value]
+    @property
+    def batches(self) -> BatchLoader:
+        """Where batches come from; made when it is first asked for, of the data as they then are."""
+        if self._batches is None:
+            pinned = self.device.type == "cuda" and self.config.cuda.pinned_memory
+            self._batches = BatchLoader(self.train_set, self.config, pinned=pinned)
+        return self._batches
+
+    @property
+    def _steps(self) -> int:
+        return self.batches.steps(self.epoch)
 
     def _draw_subset(self, rng: np.random.Generator, available: Sequence[str]) -> tuple[str, ...]:
         subsets = subsets_of(available)
@@ -330,63 +361,79 @@ class Trainer:
         return subsets[1 + int(rng.integers(len(subsets) - 1))]
 
     def _set_rate(self, epoch_now: float) -> float:
-        spec = self.config.optimizer
-        warm = min(1.0, (epoch_now + 1e-3) / spec.warmup_epochs) if spec.warmup_epochs else 1.0
-        rate = spec.lr * warm * max(0.0, 1 - epoch_now / self.config.epochs) ** spec.power
+        epochs = None if self._measuring else self.config.epochs
+        rate = learning_rate(self.config.optimizer, epoch_now, epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         return rate
 
     def _run_epoch(self) -> dict[str, Any]:
+        now, steps = self.underway, self._steps
         rng = np.random.default_rng((self.config.seed, self.epoch, 7))
         torch.manual_seed(self.config.seed * 7919 + self.epoch)
         self.model.train()
         freeze(self.model, self.config.model.freeze, self.epoch)
-        start, rate = time.perf_counter(), 0.0
-        losses: list[float] = []
-        batches = self._loader(self.epoch)
-        pace = Pace(f"epoch {self.epoch + 1}", self.steps_per_epoch)
-        for step, batch in enumerate(batches):
-            if (line := pace.line(step)) is not None:
-                self.tell(f"{line}  loss {np.mean(losses[-50:]):.4g}" if losses else line)
-            rate = self._set_rate(self.epoch + step / self.steps_per_epoch)
-            with within_memory("one training step", "resolution", "a smaller batch or crop"):
-                loss = self.step(batch, self._draw_subset(rng, tuple(batch.inputs)))
-            if loss is not None and not math.isfinite(loss):
-                raise self._not_finite(batch, step)
-            losses += [] if loss is None else [loss]
+        if now.step:  # it goes on where it was stopped
+            for batch in self.batches.order(self.epoch)[: now.step]:
+                self._draw_subset(rng, self.batches.sensors[batch[0]])
+            now.restore_generators(self.device, str(self.out / LAST))
+        start = time.perf_counter() - now.seconds
+        rate = self._set_rate(self.epoch + max(0, now.step - 1) / max(1, steps))
+        self._watch_time(steps)
+        pace = Pace(f"epoch {self.epoch + 1}", steps)
+        for samples in self.batches.epoch(self.epoch, now.step):
+            if (line := pace.line(now.step)) is not None:
+                self._read_losses()
+                self.tell(f"{line}  loss {np.mean(now.losses[-50:]):.4g}" if now.losses else line)
+            with unstopped():
+                rate = self._set_rate(self.epoch + now.step / steps)
+                now.whole = False
+                with within_memory("one training step", "resolution", "a smaller batch or crop"):
+                    loss = self.step(samples, self._draw_subset(rng, tuple(samples.inputs)))
+                now.unread += [] if loss is None else [(now.step, loss.reshape(()))]
+                now.step, now.whole, self._trained = now.step + 1, True, True
+                now.seconds = time.perf_counter() - start
+                if now.step % LOSSES_READ_EVERY == 0:
+                    self._read_losses()
+            self._watch_time(steps)
+        self._read_losses()
+        now.seconds = time.perf_counter() - start
         return {
             "epoch": self.epoch + 1,
-            "loss": float(np.mean(losses)) if losses else None,
+            "loss": float(np.mean(now.losses)) if now.losses else None,
             "lr": rate,
-            "seconds": time.perf_counter() - start,
+            "seconds": now.seconds,
+            "epochs_per_minute": 60 / now.seconds,
             **self.method.diagnostics(),
         }
 
-    def _not_finite(self, batch: Batch, step: int) -> ConfigError:
-        """Why a step's loss is not finite: what went in, or the weights."""
-        for modality, values in batch.inputs.items():
-            if not all(torch.isfinite(x).all() for x in tensors_of(values)):
-                frame = next(
-                    (f for f in range(len(self.train_set)) if self._spoiled(f, modality)), -1
-                )
-                name = f", frame {self.train_set.recording.ids[frame]}" if frame >= 0 else ""
-                return ConfigError(
-                    f"the network input of {modality} is not finite",
-                    where=f"{self.config.data.source}{name}",
-                    hint="look at the values of the sample, and at preprocess",
-                )
-        return ConfigError(
-            f"the loss is not finite any more in epoch {self.epoch + 1}, step {step + 1}",
-            hint="lower optimizer.lr",
-        )
+    def _read_losses(self) -> None:
+        """Look at the losses of the last steps.
 
-    def _spoiled(self, index: int, modality: str) -> bool:
-        values = network_inputs(self.train_set.raw(index), self.config.preprocess).get(modality)
-        return values is not None and not all(np.isfinite(x).all() for x in tensors_of(values))
+        Raises:
+            ConfigError: one is not finite.
+        """
+        with within_memory("one training step", "resolution", "a smaller batch or crop"):
+            spoiled = self.underway.read()
+        if spoiled is not None:
+            batch = self.batches.again(self.epoch, spoiled)
+            raise not_finite(self.train_set, self.config, batch, self.epoch, spoiled)
 
-    def step(self, batch: Batch, subset: tuple[str, ...]) -> float | None:
-        """One step; its loss, or None for a batch that there is nothing to learn from."""
+    def _watch_time(self, steps: int) -> None:
+        """End when the time is over, or when it is seen that it cannot suffice for one epoch."""
+        if self.budget is None:
+            return
+        now = self.underway
+        if now.step == steps:  # the epoch is done, and will be kept as such
+            return
+        if self.budget.left < (self.plan.validation if self.plan is not None else 0.0):
+            raise _TimeUp
+        if self._measuring and not self.epoch and now.step == max(3, steps // 10) < steps:
+            self._read_losses()
+            self.budget.require_epoch(now.seconds, now.step, steps)
+
+    def step(self, batch: Batch, subset: tuple[str, ...]) -> Tensor | None:
+        """One step; its loss, on the device, or None for a batch that there is nothing to learn from."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.learn(batch, subset)
         if loss is None:
@@ -394,7 +441,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
         self.average.update(self.model)
-        return float(loss)
+        return loss.detach()
 
     def learn(self, batch: Batch, subset: tuple[str, ...]) -> Tensor | None:
         """Leave the gradients of a step in the parameters, of these inputs of a batch; returns its loss.
@@ -414,14 +461,17 @@ class Trainer:
     def _validate(self) -> dict[str, Any]:
         """Judge the averaged weights, and keep them where none were better; returns what to log."""
         own = {k: v.clone() for k, v in self.model.state_dict().items()}
-        self.model.load_state_dict(self.average.state)
-        with within_memory("a frame of validation", "preprocess.grid", "a smaller grid"):
-            quality, row, known = self.judge()
-        self.model.load_state_dict(own)
+        try:
+            self.model.load_state_dict(self.average.state)
+            with within_memory("a frame of validation", "preprocess.grid", "a smaller grid"):
+                quality, row, known = self.judge()
+        finally:  # a run that is stopped meanwhile is kept
+            with unstopped():
+                self.model.load_state_dict(own)
         if quality > self.best:
             self.best = quality
             progress = {
-                "epoch": self.epoch,
+                "epoch": self.epoch + (self.underway.step == self._steps),
                 "best": quality,
                 **known,
                 "recording": describe_recording(self.train_set.recording.info),
@@ -448,31 +498,30 @@ class Trainer:
         row = {f"{n}/{k}": v for n, s in plain.items() for k, v in s.items() if k != "frames"}
         return quality, row, {"scores": plain}
 
-    def _save(self) -> None:
+    def _save(self, *, within: bool = False) -> None:
+        """Write the checkpoint, the log and the curves; within an epoch the checkpoint alone."""
         progress = {
             "epoch": self.epoch,
             "best": self.best if math.isfinite(self.best) else None,
             "ema_steps": self.average.steps,
             "log": self.log,
             "method": self.method.state,
+            "budget": self.plan and self.plan.model_dump(),
             "recording": describe_recording(self.train_set.recording.info),
         }
+        if within:
+            progress["within"] = self.underway.kept(self.device).model_dump()
+        start = time.monotonic()
         state = self.average.state
         if self.best == -math.inf:
             # A former run's: what is exported shall not be another training's weights.
             (self.out / BEST).unlink(missing_ok=True)
         save_checkpoint(self.out / LAST, self.config, self.model, state, self.optimizer, progress)
-        fields = list(dict.fromkeys(key for row in self.log for key in row))
-        table = io.StringIO()
-        writer = csv.DictWriter(table, fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.log)
-        write_text(self.out / "log.csv", table.getvalue())
-        plot_curves(self.log, self.out / "curves.png")
-
-
-def _line(row: dict[str, Any]) -> str:
-    shown = {k: "-" if v is None else v for k, v in row.items()}
-    return "  ".join(
-        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
-    )
+        if within:
+            return
+        write_log(self.log, self.out)
+        self._saving = time.monotonic() - start
+        validated = bool(self.log) and any("/" in key for key in self.log[-1])
+        if validated or time.monotonic() - self._drawn > CURVES_EVERY_S:
+            plot_curves(self.log, self.out / "curves.png")
+            self._drawn = time.monotonic()
