@@ -144,7 +144,9 @@ def test_a_budget_is_kept(record: Record, configure: Configure, tmp_path: Path) 
     trainer = _trainer(config, tmp_path / "run", 0.25)
     trainer.fit()
     assert trainer.budget is not None
-    assert trainer.budget.left > -5  # what the last step and the files take on a machine that is busy
+    assert (
+        trainer.budget.left > -5
+    )  # what the last step and the files take on a machine that is busy
     state = load_checkpoint(tmp_path / "run" / LAST)
     assert state.progress["epoch"] <= state.config.epochs
 
