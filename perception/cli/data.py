@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.cli import data_import
 from perception.cli.arguments import give_json
@@ -13,6 +13,11 @@ from perception.cli.console import Table, plain, say, tracked
 from perception.cli.parsing import MAX_SEED, Commands, Size, add_command, add_group, real, whole
 from perception.data.registry import READERS
 from perception.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perception.data.check import Finding
 
 _SHOWN_FINDINGS = 50
 
@@ -34,6 +39,20 @@ def add_parser(commands: Commands) -> None:
     )
     check.add_argument(
         "data", metavar="FOLDER|KIND:DIR", help="recording in the folder format, or of any kind"
+    )
+    check.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE.html",
+        help="also write a page: counts, samples with labels drawn on, and examples of what is wrong",
+    )
+    check.add_argument(
+        "--samples", type=whole(1, 1000), default=12, help="frames on the page"
+    )
+    check.add_argument(
+        "--pictures-beside",
+        action="store_true",
+        help="put the page's pictures into a folder beside it, not into it",
     )
     sim = add_command(
         actions,
@@ -107,8 +126,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from perception.cli.arguments import output_file
     from perception.data.check import check_folder, check_recording
     from perception.data.registry import kind_name, open_recording, parse_data_argument
+
+    output_file(args.html)
 
     kind, root = "folder", Path(args.data)
     if kind_name(args.data.partition(":")[0]) in READERS and not root.exists():
@@ -128,6 +150,8 @@ def _check(args: argparse.Namespace) -> int:
         table.show()
         if len(findings) > _SHOWN_FINDINGS:
             say(f"... and {len(findings) - _SHOWN_FINDINGS} more")
+    if args.html is not None:
+        _write_page(args, kind, root, findings)
     warnings = len(findings) - len(errors)
     say(f"{args.data}: {len(errors)} errors, {warnings} warnings")
     give_json(
@@ -140,6 +164,32 @@ def _check(args: argparse.Namespace) -> int:
         },
     )
     return 2 if errors else 0
+
+
+def _write_page(
+    args: argparse.Namespace, kind: str, root: Path, findings: Sequence[Finding]
+) -> None:
+    import warnings
+
+    from perception.cli.arguments import command_line
+    from perception.data.check import open_leniently
+    from perception.data.registry import open_recording, splits_of
+    from perception.viz.recording_page import write_page
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the readers: they are among the findings
+        recording = open_leniently(root)[0] if kind == "folder" else open_recording(kind, root)
+        write_page(
+            recording,
+            findings,
+            args.html,
+            splits=splits_of(kind, root),
+            samples=args.samples,
+            beside=args.pictures_beside,
+            command=command_line(),
+            progress=lambda items: tracked(items, "counting"),
+        )
+    say(f"wrote {args.html}")
 
 
 def _make_sim(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from perception.sensors.kind import Inspection
 from perception.sensors.registry import kind_of
 from perception.sensors.samples import file_remarks
 
+_EXAMPLES = 8  # frames that are named for a finding
 _RATES = 8.0  # by so much the frames' rate may differ from the one that is said
 _UNITS = {"nanoseconds": 1, "microseconds": 10**3, "milliseconds": 10**6, "seconds": 10**9}
 _FIT = 100.0  # and by so much if the unit is another
@@ -34,11 +35,12 @@ _OFF_CENTER = 0.2  # share of the image by which a principal point may lie besid
 
 @dataclass(frozen=True)
 class Finding:
-    """One mistake: how bad, in which file or frame, and what."""
+    """One mistake: how bad, in which file or frame, and what; `frames` are some that it is seen in."""
 
     severity: Literal["error", "warning"]
     where: str
     message: str
+    frames: tuple[str, ...] = field(default=(), compare=False)
 
 
 def check_folder(
@@ -55,6 +57,24 @@ def check_folder(
     Raises:
         DataError: there is no such folder, or `dataset.yaml` or `frames.csv` cannot be read at all.
     """
+    recording, findings = open_leniently(root)
+    check = _FolderCheck(recording)
+    check.findings = findings
+    check.index(complete=not any(f.where.startswith(FRAMES) for f in findings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the readers: each becomes a finding
+        for index in progress(range(len(check.recording))):
+            check.frame(index)
+    check.whole()
+    return check.findings
+
+
+def open_leniently(root: Path) -> tuple[FolderRecording, list[Finding]]:
+    """A recording in the folder format without the rows of `frames.csv` and the rig that are wrong.
+
+    Raises:
+        DataError: there is no such folder, or `dataset.yaml` or `frames.csv` cannot be read at all.
+    """
     root = Path(root)
     if not root.is_dir():
         raise DataError("no such folder", where=str(root))
@@ -66,15 +86,7 @@ def check_folder(
             rig = load_rig(root / RIG)
     except AnySenseError as error:
         findings.append(_fault(error, root, RIG))
-    check = _FolderCheck(FolderRecording(root, rows=rows, rig=rig))
-    check.findings = findings
-    check.index(complete=not faults)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the readers: each becomes a finding
-        for index in progress(range(len(check.recording))):
-            check.frame(index)
-    check.whole()
-    return check.findings
+    return FolderRecording(root, rows=rows, rig=rig), findings
 
 
 def _fault(error: AnySenseError, root: Path, where: str) -> Finding:
@@ -94,8 +106,14 @@ class _Findings:
         self.root = root
         self.findings: list[Finding] = []
 
-    def add(self, severity: Literal["error", "warning"], where: str, message: str) -> None:
-        self.findings.append(Finding(severity, where, message))
+    def add(
+        self,
+        severity: Literal["error", "warning"],
+        where: str,
+        message: str,
+        frames: Iterable[str] = (),
+    ) -> None:
+        self.findings.append(Finding(severity, where, message, tuple(frames)[:_EXAMPLES]))
 
     @contextmanager
     def reported(self, where: str) -> Iterator[None]:
@@ -342,15 +360,15 @@ class _FolderCheck(_Findings):
         if self.black_and_white and len(self.layout.seg_classes) > 1:
             count = f"{len(self.black_and_white)} of {self.label_files} files"
             text = f"{count} ({self.black_and_white[0]}) hold {BLACK_AND_WHITE}"
-            self.add("warning", "labels", text)
+            self.add("warning", "labels", text, self.black_and_white)
         every = len(self.recording)
         for folder, names in self.unlabeled.items():
             severity: Literal["error", "warning"] = "error" if len(names) == every else "warning"
             text = f"{len(names)} of {every} frames have no file and so are not labeled: {names[0]}"
-            self.add(severity, folder, f"{text}, ..." if names[1:] else text)
+            self.add(severity, folder, f"{text}, ..." if names[1:] else text, names)
         for (folder, text), names in self.remarks.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            self.add("warning", f"{folder}/{names[0]}{more}", text)
+            self.add("warning", f"{folder}/{names[0]}{more}", text, names)
 
 
 def _inspected(sample: Sample) -> Inspection:

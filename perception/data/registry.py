@@ -122,6 +122,18 @@ def open_recording(kind: str, root: Path, *, split: str = "all", **options: Any)
     return recording
 
 
+def splits_of(kind: str, root: Path, **options: Any) -> dict[str, str]:
+    """The split of each frame that is of `train` or `val`; none where the reader cannot tell."""
+    found: dict[str, str] = {}
+    for split in SPLITS[1:]:
+        try:
+            own = open_recording(kind, root, split=split, **options).ids
+        except AnySenseError:  # empty, or the reader cannot tell
+            continue
+        found |= dict.fromkeys(own, split)
+    return found
+
+
 def _refuse_unknown(name: str, reader: Reader, options: dict[str, Any]) -> None:
     taken = inspect.signature(reader).parameters
     if any(p.kind is p.VAR_KEYWORD for p in taken.values()):

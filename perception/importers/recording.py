@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from perception.data.base import Recording
-from perception.data.registry import SPLITS, open_recording
-from perception.errors import AnySenseError, DataError
+from perception.data.registry import open_recording, splits_of
+from perception.errors import DataError
 from perception.frame import Sample
 from perception.importers.source import Item, Marks, Named, Source, Stored, to_places
 from perception.sensors.registry import kind_of
@@ -35,13 +35,7 @@ def recording(root: Path, kind: str, **options: Any) -> Source:
         AnySenseError: as the reader.
     """
     found = open_recording(kind, root, **options)
-    splits: dict[str, str] = {}
-    for split in SPLITS[1:]:
-        try:
-            own = open_recording(kind, root, split=split, **options).ids
-        except AnySenseError:  # empty, or the reader cannot tell
-            continue
-        splits |= dict.fromkeys(own, split)
+    splits = splits_of(kind, root, **options)
     info = found.info
     fields = _fields(found)
     items = [

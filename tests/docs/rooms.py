@@ -45,7 +45,7 @@ ROOMS: dict[str, str] = {
     "perception/importers": (
         "errors files frame geometry adapters sensors data/base calibration data"
     ),
-    "perception/viz": "extras files frame sensors tasks runtime",
+    "perception/viz": "errors extras files frame sensors data/base tasks data runtime",
     "perception/sim": "errors extras frame geometry data/base data",
     "perception/demo": (
         "errors files sensors/names frame sensors "
