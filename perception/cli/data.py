@@ -46,9 +46,7 @@ def add_parser(commands: Commands) -> None:
         metavar="FILE.html",
         help="also write a page: counts, samples with labels drawn on, and examples of what is wrong",
     )
-    check.add_argument(
-        "--samples", type=whole(1, 1000), default=12, help="frames on the page"
-    )
+    check.add_argument("--samples", type=whole(1, 1000), default=12, help="frames on the page")
     check.add_argument(
         "--pictures-beside",
         action="store_true",

@@ -6,7 +6,7 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -339,10 +339,14 @@ def _frame(recording: Recording, index: int, splits: Mapping[str, str], pictures
         return f"<div class='frame'><p>{caption}</p><p class='fault'>{html_text(error)}</p></div>"
     parts = [f"{'no' if truth.labels is None else 'a'} mask"] if recording.info.seg_classes else []
     if recording.info.det_classes:
-        many = "boxes not looked at" if truth.boxes is None else f"{len(truth.boxes.xyxy)} boxes"
+        many = "boxes not looked at" if truth.boxes is None else _many(len(truth.boxes.xyxy))
         parts.append(many)
     note = f" - {', '.join(parts)}" if parts else ""
     return f"<div class='frame'><p>{caption}{note}</p><div class='row'>{''.join(shown)}</div></div>"
+
+
+def _many(boxes: int) -> str:
+    return f"{boxes} box{'' if boxes == 1 else 'es'}"
 
 
 def _drawn(recording: Recording, frame: Frame, truth: Truth) -> list[tuple[str, Image]]:
@@ -353,9 +357,14 @@ def _drawn(recording: Recording, frame: Frame, truth: Truth) -> list[tuple[str, 
         blank = np.full((*size, 3), 60, np.uint8)
         shown.append((f"{labeled}: no sample", draw_truth(blank, truth, recording)))
     for name in sorted(frame, key=lambda n: n != labeled):
-        picture = picture_of(frame[name])
-        drawn = draw_truth(picture, truth, recording) if name == labeled else picture
-        shown.append((name, drawn))
+        picture, marks = picture_of(frame[name]), truth
+        if (
+            name != labeled
+        ):  # where the other's pixels are the same, its boxes show what it sees of them
+            same = picture.shape[:2] == truth.size and recording.sees_labels(name)
+            alike = same and kind_of(frame[name].kind).has_picture
+            marks = replace(truth, labels=None, boxes=truth.boxes if alike else None)
+        shown.append((name, draw_truth(picture, marks, recording)))
     return shown
 
 
