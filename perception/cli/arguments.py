@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -185,6 +186,24 @@ def give_json(args: argparse.Namespace, content: Mapping[str, Any]) -> None:
         print_json(files.json_text(plain))
     else:
         write_json(args.json, plain)
+
+
+PLACES = ("--json", "--out", "--picture", "--threads")
+"""Options that say where results go on this machine, which is of no use to a reader of a bundle."""
+
+_SILENT = re.compile(r"--record|--quiet|--verbose|-[qv]+")
+
+
+def recorded_command() -> str:
+    """The command that is running, without `PLACES` and what changes no result, for a bundle's records."""
+    words, given = list[str](), sys.argv[1:]
+    while given:
+        word, *given = given
+        if word in PLACES:
+            given = given[1:] if given and not given[0].startswith("-") else given
+        elif not _SILENT.fullmatch(word) and not word.startswith(tuple(f"{o}=" for o in PLACES)):
+            words.append(word)
+    return shlex.join(["anysense", *words])
 
 
 def command_line() -> str:

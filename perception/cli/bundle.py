@@ -9,6 +9,7 @@ from typing import Any
 from perception.cli.arguments import give_json
 from perception.cli.console import Table, say
 from perception.cli.parsing import Commands, add_command, add_group
+from perception.cli.temperatures import add_action as add_temperatures
 from perception.frame import subset_name
 
 
@@ -17,7 +18,7 @@ def add_parser(commands: Commands) -> None:
     actions = add_group(
         commands,
         "bundle",
-        "verify, show or upgrade a bundle",
+        "verify, show or upgrade a bundle; fit its confidence",
         example="anysense bundle info indoor-rgbd",
     )
     for name, text in (
@@ -31,6 +32,7 @@ def add_parser(commands: Commands) -> None:
     action.add_argument(
         "--out", type=Path, help="folder to write (default: in the old one's place)"
     )
+    add_temperatures(actions)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
 from perception.cli.arguments import (
@@ -15,6 +14,7 @@ from perception.cli.arguments import (
     engine_choices,
     give_json,
     open_data,
+    recorded_command,
     seen_in_training,
 )
 from perception.cli.console import Table, counted, note, say
@@ -196,14 +196,14 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
 def _record(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The entry of `records.yaml` by its name: what was measured, on what, by which command."""
     words = [content["data"], content["split"], content["only"], content["labels"]]
-    # Where results went on this machine is of no use to a reader of the bundle.
-    command = re.sub(r" --(json|threads)[ =]\S+| --record", "", content["command"])
     kept = {k: content[k] for k in ("backend", "notes") if content[k]}
     subsets = {
         name: {k: round(v, 4) for k, v in row.items() if isinstance(v, int | float)}
         for name, row in content["subsets"].items()
     }
-    return {" ".join(w for w in words if w): {"command": command, **kept, "subsets": subsets}}
+    return {
+        " ".join(w for w in words if w): {"command": recorded_command(), **kept, "subsets": subsets}
+    }
 
 
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:

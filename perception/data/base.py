@@ -278,10 +278,49 @@ class Recording(ABC):
         """Conditions of frame `index`, such as `day` or `night`."""
         return frozenset()
 
+    def scene(self, index: int) -> str:
+        """The scene or sequence of frame `index`: too alike to fit to some of it and judge by the rest."""
+        return ""
+
     def stamp_ns(self, index: int) -> int:
         """Stamp of frame `index` where the set has none of its own: index over rate."""
         return round(index * 1e9 / self.info.rate_hz)
 
+    def part(self, indices: Sequence[int]) -> Recording:
+        """These frames alone, as a recording that shares the rest with this one."""
+        return _Part(self, indices)
+
     def select(self, tag: str) -> None:
         """Keep only the frames that carry `tag`."""
         self.ids = [name for i, name in enumerate(self.ids) if tag in self.tags(i)]
+
+
+class _Part(Recording):
+    def __init__(self, whole: Recording, indices: Sequence[int]) -> None:
+        super().__init__(whole.root, whole.info, [whole.ids[i] for i in indices])
+        self.rig = whole.rig
+        self._whole, self._indices = whole, {whole.ids[i]: i for i in indices}
+
+    def _at(self, index: int) -> int:
+        return self._indices[self.ids[index]]
+
+    def frame(self, index: int) -> Frame:
+        return self._whole.frame(self._at(index))
+
+    def seen(self, index: int, views: Mapping[str, str]) -> Frame:
+        return self._whole.seen(self._at(index), views)
+
+    def truth(self, index: int) -> Truth:
+        return self._whole.truth(self._at(index))
+
+    def sees_labels(self, sensor: str) -> bool:
+        return self._whole.sees_labels(sensor)
+
+    def tags(self, index: int) -> frozenset[str]:
+        return self._whole.tags(self._at(index))
+
+    def scene(self, index: int) -> str:
+        return self._whole.scene(self._at(index))
+
+    def stamp_ns(self, index: int) -> int:
+        return self._whole.stamp_ns(self._at(index))

@@ -42,6 +42,7 @@ SPLIT_TAGS = frozenset(("train", "val", "test"))
 """Tags that say which split a frame is of."""
 
 _VALIDATION_EVERY = 5
+_PAUSE = 10  # periods without a frame, after which another sequence begins
 _SAME_VIEW = np.cos(np.radians(15.0))  # of two cameras' optical axes
 
 
@@ -118,6 +119,20 @@ class FolderRecording(Recording):
 
     def stamp_ns(self, index: int) -> int:
         return self._rows[self.ids[index]].stamp_ns
+
+    def scene(self, index: int) -> str:
+        return self._sequences[self.ids[index]]
+
+    @cached_property
+    def _sequences(self) -> dict[str, str]:
+        """By frame, the first one after the last pause before it."""
+        pause, found, last = round(_PAUSE * 1e9 / self.info.rate_hz), "", None
+        sequences: dict[str, str] = {}
+        for row in self._rows.values():
+            if last is None or row.stamp_ns - last > pause:
+                found = row.name
+            sequences[row.name], last = found, row.stamp_ns
+        return sequences
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)

@@ -46,6 +46,7 @@ class MSRS(Recording):
             "msrs", "MSRS", {"rgb": "rgb", "thermal": "thermal"}, det_classes=CLASSES, rate_hz=2.0
         )
         ids = list_ids(root / "rgb", _PICTURES)
+        self._blocks = {name: str(i // _BLOCK) for i, name in enumerate(ids)}
         if split != "all":
             ids = [
                 name
@@ -59,6 +60,9 @@ class MSRS(Recording):
 
     def tags(self, index: int) -> frozenset[str]:
         return frozenset({"night" if self.ids[index].endswith("N") else "day"})
+
+    def scene(self, index: int) -> str:
+        return self._blocks[self.ids[index]]
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)

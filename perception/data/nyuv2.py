@@ -81,9 +81,15 @@ class NYUv2(Recording):
             }
             ids = [name for name in ids if (name in held_out) == (split == "val")]
         super().__init__(root, info, ids)
+        numbered = all(name.isascii() and name.isdigit() for name in ids)
+        runs = scene_runs(ids) if numbered else [[name] for name in ids]
+        self._scenes = {name: run[0] for run in runs for name in run}
         self._rgb = SampleFolder(root / "rgb", _PICTURES)
         self._depth = SampleFolder(root / "depth", (".png",))
         self._labels = SampleFolder(root / "label", (".png",))
+
+    def scene(self, index: int) -> str:
+        return self._scenes[self.ids[index]]
 
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)

@@ -57,6 +57,9 @@ class RGBTPerson(Recording):
         self._thermal = SampleFolder(root / "thermal", _PICTURES)
         self._labels = SampleFolder(root / "label", (".png",))
 
+    def scene(self, index: int) -> str:
+        return self.ids[index]
+
     def frame(self, index: int) -> Frame:
         name, stamp = self.ids[index], self.stamp_ns(index)
         rgb = load_rgb(self._rgb.file(name))

@@ -133,6 +133,17 @@ def evaluate_subsets(
     Returns:
         `Scorer.scores()` by name of the subset.
     """
+    scorers = score_subsets(pipeline, recording, subsets, on_result)
+    return {name: scorer.scores() for name, scorer in scorers.items()}
+
+
+def score_subsets(
+    pipeline: Pipeline,
+    recording: Recording,
+    subsets: Sequence[tuple[str, ...]],
+    on_result: Callable[[], None] = lambda: None,
+) -> dict[str, Scorer]:
+    """The same as `evaluate_subsets`, as scorers by name of the subset, which know more than scores."""
     scorers = {subset: Scorer(pipeline, recording) for subset in subsets}
     views = pipeline.manifest.inputs.views(pipeline.inputs)
     before = pipeline.wanted
@@ -150,4 +161,4 @@ def evaluate_subsets(
             on_result()
     pipeline.reset()
     pipeline.wanted = before
-    return {subset_name(subset): scorer.scores() for subset, scorer in scorers.items()}
+    return {subset_name(subset): scorer for subset, scorer in scorers.items()}

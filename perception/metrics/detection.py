@@ -80,19 +80,50 @@ def average_precision(frames: Sequence[tuple[ScoredBoxes, Boxes]], classes: int)
     return DetectionScore(float(table[:, 0].mean()), float(table[:, 1].mean()), per_class)
 
 
+def matched(
+    found: ScoredBoxes, truth: Boxes, classes: int, iou: float = 0.5
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Scores of one image's detections, and whether each is right, those that lie on ignored boxes left out.
+
+    Args:
+        found: detections; matched as in `average_precision`.
+        truth: in the same pixels.
+        classes: number of classes; ids are 0 to classes - 1.
+        iou: least overlap of a right one.
+
+    Returns:
+        (N,) float32, and (N,) bool.
+    """
+    scores, right = [np.zeros(0, np.float32)], [np.zeros(0, bool)]
+    for kind in range(classes):
+        own, outcomes = _outcomes(found, truth, kind, np.array([iou]))
+        counted = outcomes[0] >= 0
+        scores.append(own[counted])
+        right.append(outcomes[0, counted] > 0)
+    return np.concatenate(scores), np.concatenate(right)
+
+
+def _outcomes(
+    found: ScoredBoxes, truth: Boxes, kind: int, thresholds: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """(N,) scores of an image's best detections of a class, and their (T, N) outcomes, see `_match`."""
+    own = truth.class_ids == kind
+    mine = np.flatnonzero(found.class_ids == kind)
+    mine = mine[np.argsort(-found.scores[mine], kind="stable")][:MAX_PER_IMAGE]
+    overlap = iou_matrix(found.xyxy[mine], truth.xyxy[own])
+    return found.scores[mine], _match(overlap, truth.ignore[own], thresholds)
+
+
 def _class_precision(
     frames: Sequence[tuple[ScoredBoxes, Boxes]], kind: int
 ) -> NDArray[np.float64] | None:
     """(10,) AP at each threshold, None when no frame holds the class."""
     scores, outcomes, wanted = [], [], 0
     for found, truth in frames:
-        own = truth.class_ids == kind
-        wanted += int((own & ~truth.ignore).sum())
-        mine = np.flatnonzero(found.class_ids == kind)
-        mine = mine[np.argsort(-found.scores[mine], kind="stable")][:MAX_PER_IMAGE]
-        scores.append(found.scores[mine])
-        overlap = iou_matrix(found.xyxy[mine], truth.xyxy[own])
-        outcomes.append(_match(overlap, truth.ignore[own]))
+        wanted += int(((truth.class_ids == kind) & ~truth.ignore).sum())
+        own, matches = _outcomes(found, truth, kind, THRESHOLDS)
+        scores.append(own)
+        outcomes.append(matches)
     if wanted == 0:
         return None
     order = np.argsort(-np.concatenate(scores), kind="stable")
@@ -100,10 +131,12 @@ def _class_precision(
     return np.array([_interpolated(row, wanted) for row in table])
 
 
-def _match(overlap: NDArray[np.float64], ignore: NDArray[np.bool_]) -> NDArray[np.int8]:
-    """(10, N) outcome of each detection, best first: 1 hit, 0 miss, -1 ignored."""
-    out = np.zeros((len(THRESHOLDS), len(overlap)), np.int8)
-    for t, threshold in enumerate(THRESHOLDS):
+def _match(
+    overlap: NDArray[np.float64], ignore: NDArray[np.bool_], thresholds: NDArray[np.float64]
+) -> NDArray[np.int8]:
+    """(T, N) outcome of each detection by threshold, best first: 1 hit, 0 miss, -1 ignored."""
+    out = np.zeros((len(thresholds), len(overlap)), np.int8)
+    for t, threshold in enumerate(thresholds):
         free = ~ignore
         for i, row in enumerate(overlap):
             candidates = np.where(free & (row >= threshold), row, -1.0)

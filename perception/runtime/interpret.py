@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from perception.errors import EngineError
@@ -40,7 +41,8 @@ def interpret(
         outputs: the fuser's, by name.
         wanted: parts of tasks; the others are computed only where these are made of them.
         problem: told of a plug-in's task that fails, which then has no value; None: it raises.
-        about: the fields of `TaskContext` that are the same for all tasks.
+        about: the fields of `TaskContext` that are the same for all tasks; but the factor on confidence is
+            1 for a task whose confidence was calibrated for these inputs: it tells of missing ones by itself.
     """
     specs, grid = manifest.tasks.every, manifest.inputs.grid
     values: dict[str, Any] = {}
@@ -48,6 +50,8 @@ def interpret(
         task, spec = TASKS[name], specs[name]
         form = task.form(spec, (grid.height, grid.width), outputs)
         ctx = TaskContext(spec=spec, values=values, parts=parts, **about)
+        if ctx.confidence != 1.0 and spec.calibrated(ctx.inputs):
+            ctx = replace(ctx, confidence=1.0)
         try:
             value = task.decode({output: outputs[output] for output in form}, ctx)
         except PluginError as error:

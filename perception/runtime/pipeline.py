@@ -16,7 +16,7 @@ from perception.geometry.grid import GridMap
 from perception.plugins import PluginError
 from perception.preprocess.sample import source_size
 from perception.runtime.bundle import Bundle, find_bundle
-from perception.runtime.engines.base import Engine
+from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.runtime.interpret import interpret
 from perception.runtime.loading import load_pipeline_engines
@@ -305,6 +305,17 @@ class Pipeline:
             EngineError: the backend failed.
         """
         return self._finish(encoded, about, Stopwatch(about.timings))
+
+    def outputs(self, encoded: Mapping[str, Encoded]) -> dict[str, Tensor]:
+        """All outputs of the fuser from exactly these features, before any task is decoded.
+
+        Args:
+            encoded: by sensor; at least one.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+        return self._networks.fuse({self.inputs[s]: e for s, e in encoded.items()})
 
     def reject(
         self, sensor: str, state: HealthState, line: str, broken: bool = False

@@ -21,7 +21,8 @@ class Policy:
         minimum: least number of sensors for an output.
         max_age_ms: in a stream, features older than this are left out.
         hold_ms: how long the last result goes on being given when too few sensors are left.
-        derating: factor on the confidence for each expected sensor that is missing.
+        derating: factor on the confidence for each expected sensor that is missing, where the bundle has no
+            temperature for the sensors that are left: a calibrated confidence is lower by itself.
     """
 
     required: tuple[str, ...] = ()
@@ -79,5 +80,5 @@ class Policy:
         return "full" if set(wanted) <= set(usable) else "degraded"
 
     def confidence_factor(self, used: Collection[str], wanted: Collection[str]) -> float:
-        """What confidences are multiplied with."""
+        """What confidences are multiplied with that were not calibrated for the sensors used."""
         return float(self.derating ** len(set(wanted) - set(used)))

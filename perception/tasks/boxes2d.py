@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from perception.data.base import Boxes, RecordingInfo, Truth
-from perception.metrics.detection import average_precision
+from perception.metrics.confidence import ConfidenceHistogram
+from perception.metrics.detection import average_precision, matched
 from perception.tasks.matching import class_map, number
 from perception.tasks.spec import Classes, ClassSpec, TaskSpec, class_name
 from perception.tasks.task import Form, Image, Meter, Task, TaskContext
@@ -167,7 +168,11 @@ def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Detections
 
 
 class BoxesMeter(Meter):
-    """Average precision: `ap50` at IoU 0.5, `ap` over 0.5 to 0.95.
+    """Average precision: `ap50` at IoU 0.5, `ap` over 0.5 to 0.95; `box_ece` and `box_aurc`.
+
+    The last two are of scores against precision at IoU 0.5, of the boxes that reach the bundle's own
+    threshold: the detection calibration error of Küppers et al., "Multivariate Confidence Calibration for
+    Object Detection" (CVPR workshops 2020), by score alone; see `ConfidenceHistogram`.
 
     Args:
         spec: the bundle's.
@@ -179,12 +184,17 @@ class BoxesMeter(Meter):
         self.map = class_map(spec.classes, self.names)
         self.lacking = tuple(n for i, n in enumerate(self.names) if i not in self.map)
         self.frames: list[tuple[Detections, Boxes]] = []
+        self.confidence: ConfidenceHistogram = ConfidenceHistogram()
+        self._least = spec.score_threshold
 
     def add(self, value: Detections | None, truth: Truth, size: tuple[int, int] | None) -> bool:
         """Keep one frame's boxes; without an answer there are none."""
         if truth.boxes is None:
             return False
-        self.frames.append((self.detections(value, truth.size, size), truth.boxes))
+        found = self.detections(value, truth.size, size)
+        self.frames.append((found, truth.boxes))
+        given = found.where(found.scores >= self._least)
+        self.confidence.add(*matched(given, truth.boxes, len(self.names)))
         return True
 
     def detections(
@@ -207,7 +217,8 @@ class BoxesMeter(Meter):
     def scores(self) -> dict[str, float | None]:
         """See the class."""
         score = average_precision(self.frames, len(self.names))
-        return {"ap50": number(score.ap50), "ap": number(score.ap)}
+        precision = {"ap50": number(score.ap50), "ap": number(score.ap)}
+        return precision | self.confidence.scores("box_")
 
     def per_class(self) -> dict[str, dict[str, float | None]]:
         """`ap50` and `ap` by name of a class, of those in the truth."""
@@ -268,6 +279,7 @@ BOXES2D = Task(
     meter=_meter,
     judged={"ap50": "AP50"},
     shown=("ap",),
+    trust=("box_ece", "box_aurc"),
     to_dict=_to_dict,
     summary=lambda value, spec: {"boxes": len(value)},
     draw=lambda picture, value, spec, opacity: draw_boxes(picture, value, spec.classes),

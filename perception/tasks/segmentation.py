@@ -14,9 +14,11 @@ from pydantic import Field
 
 from perception.data.base import IGNORE_LABEL, RecordingInfo, Truth
 from perception.frame import subset_name
+from perception.metrics.confidence import ConfidenceHistogram
 from perception.metrics.segmentation import ConfusionMatrix
 from perception.tasks.class_logits import Winners, energy, label_pixels, resized, shares
 from perception.tasks.matching import class_map, number
+from perception.tasks.pixel_fit import PixelFit
 from perception.tasks.spec import Classes, ClassSpec, Frozen, TaskSpec, class_name
 from perception.tasks.task import Form, Image, Meter, Task, TaskContext
 
@@ -51,6 +53,14 @@ class SegmentationSpec(TaskSpec):
             wanted = name.split("+")
             if wanted != [n for n in inputs if n in wanted]:
                 raise ValueError(f"temperatures: '{name}' is no subset of the inputs")
+
+    def calibrated(self, names: Iterable[str]) -> bool:
+        return subset_name(names) in self.temperatures
+
+    def with_temperatures(self, temperatures: Mapping[str, float]) -> SegmentationSpec:
+        return SegmentationSpec(
+            classes=self.classes, temperatures={**self.temperatures, **temperatures}
+        )
 
     def temperature(self, names: Iterable[str]) -> float:
         """What logits are divided by where the confidence of a result from these inputs is computed."""
@@ -116,7 +126,8 @@ def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Segmentati
 
 class SegmentationMeter(Meter):
     """Intersection over union: `miou` over the classes in the truth without `UNLEARNABLE` ones,
-    `miou_<K>` over all K (0 for those without truth), and `pixel_accuracy`.
+    `miou_<K>` over all K (0 for those without truth), and `pixel_accuracy`; of the same pixels, as far as
+    there is a confidence, `ece` and `aurc` (see `ConfidenceHistogram`).
 
     Args:
         spec: the bundle's.
@@ -130,22 +141,25 @@ class SegmentationMeter(Meter):
         self.confusion = ConfusionMatrix(len(self.names))
         hidden = UNLEARNABLE.get(info.kind, ())
         self._unlearnable = [i for i, name in enumerate(self.names) if name in hidden]
+        self.confidence: ConfidenceHistogram = ConfidenceHistogram()
 
     def add(self, value: Segmentation | None, truth: Truth, size: tuple[int, int] | None) -> bool:
         """Count one frame's pixels; without an answer all of them are wrong."""
         if truth.labels is None:
             return False
-        self.confusion.add(truth.labels, self.labels(value, truth.labels.shape))
+        found = self.labels(value, truth.labels.shape)
+        self.confusion.add(truth.labels, found)
+        if value is not None and value.confidence is not None and value.labels is not None:
+            sure = _resized(value.confidence, truth.labels.shape)
+            counted = ~np.isin(truth.labels, [IGNORE_LABEL, *self._unlearnable])
+            self.confidence.add(sure[counted], (found == truth.labels)[counted])
         return bool((truth.labels != IGNORE_LABEL).any())
 
     def labels(self, value: Segmentation | None, size: tuple[int, ...]) -> NDArray[np.uint8]:
         """The value's labels as ids of the recording, 255 where it has none."""
         if value is None or value.labels is None:
             return np.full(size, IGNORE_LABEL, np.uint8)
-        labels = value.labels
-        if labels.shape != size:
-            labels = cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)  # type: ignore[assignment]
-        return self.map[labels]
+        return self.map[_resized(value.labels, size)]
 
     def scores(self) -> dict[str, float | None]:
         """See the class."""
@@ -155,12 +169,20 @@ class SegmentationMeter(Meter):
             "miou": number(learnable.miou()),
             f"miou_{len(self.names)}": self.confusion.miou_all() if labeled else None,
             "pixel_accuracy": number(learnable.pixel_accuracy()),
+            **self.confidence.scores(),
         }
 
     def per_class(self) -> dict[str, dict[str, float | None]]:
         """`iou` by name of a class."""
         iou = self.confusion.without(self._unlearnable).iou()
         return {n: {"iou": number(value)} for n, value in zip(self.names, iou, strict=True)}
+
+
+def _resized(picture: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+    """Labels or confidence in the pixels of a truth of (height, width)."""
+    if picture.shape == size:
+        return picture
+    return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
 
 
 def _meter(spec: SegmentationSpec, info: RecordingInfo) -> SegmentationMeter | None:
@@ -223,6 +245,8 @@ SEGMENTATION = Task(
     meter=_meter,
     judged={"miou": "mIoU"},
     shown=("pixel_accuracy",),
+    trust=("ece", "aurc"),
+    temperature_fit=lambda spec, info, frames: PixelFit(LOGITS, spec.classes, info, frames),
     frame_score="pixel_accuracy",
     to_dict=_to_dict,
     summary=lambda value, spec: {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
@@ -12,6 +12,7 @@ from perception.data.base import ClassInfo
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T", bound="TaskSpec")
 
 
 def _write_plain(value: Any, handler: Any) -> Any:
@@ -90,6 +91,18 @@ class TaskSpec(Spec):
         """Its classes by id; empty where it has none."""
         found: tuple[ClassSpec, ...] = getattr(self, "classes", ())
         return found
+
+    def calibrated(self, names: Iterable[str]) -> bool:
+        """Whether confidence from these inputs was calibrated, so that it tells of those that are missing."""
+        return False
+
+    def with_temperatures(self: T, temperatures: Mapping[str, float]) -> T:
+        """The same with these temperatures, by subset of the inputs, beside its others.
+
+        Raises:
+            ValueError: it has none, or one is out of range.
+        """
+        raise ValueError("has no temperatures")
 
     def described(self) -> str:
         """One line for people; empty where there is nothing to say."""

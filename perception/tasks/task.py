@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from perception.data.base import ClassInfo, RecordingInfo, Truth
 from perception.frame import Sample
 from perception.geometry.grid import GridMap
+from perception.metrics.confidence import ConfidenceHistogram
+from perception.metrics.temperature import FittedTemperature
 from perception.tasks.spec import TaskSpec
 
 Shape = tuple[int | None, ...]
@@ -66,9 +68,11 @@ class Meter(ABC):
 
     Attributes:
         lacking: classes of the recording that the bundle does not know, so that they score 0.
+        confidence: how sure the values were of what was right and wrong, where they say it.
     """
 
     lacking: tuple[str, ...] = ()
+    confidence: ConfidenceHistogram | None = None
 
     @abstractmethod
     def add(self, value: Any, truth: Truth, size: tuple[int, int] | None) -> bool:
@@ -92,6 +96,27 @@ class Meter(ABC):
         return {}
 
 
+class TemperatureFit(ABC):
+    """Collects a task's outputs and their truth, and says under which temperature they fit it best."""
+
+    @abstractmethod
+    def add(self, tensors: Mapping[str, NDArray[Any]], grid: GridMap, truth: Truth) -> None:
+        """Take samples of one frame, the same at every call.
+
+        Args:
+            tensors: the fuser's outputs.
+            grid: how the picture that the value is given in lies on the reference grid.
+            truth: of the frame.
+
+        Raises:
+            ConfigError: the outputs are not what a temperature divides.
+        """
+
+    @abstractmethod
+    def fitted(self) -> FittedTemperature | None:
+        """The temperature; None where no frame had truth."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A task.  A plug-in brings one by an entry point of `anysense.tasks`, with nothing else to register.
@@ -113,6 +138,10 @@ class Task:
         meter: holds it against a recording's truth; None where they have no class in common.
         judged: scores by which backends and bundles are compared, the higher the better, with titles.
         shown: further scores that are shown beside them.
+        trust: scores of its meter that tell of confidence, not of what is said; the lower the better,
+            the first of them the calibration error.
+        temperature_fit: for a spec, a recording and its number of frames, what finds the temperature of
+            one subset of the inputs, where the spec has `temperatures` (`TaskSpec.with_temperatures`).
         frame_score: name of the score that is given for every single frame of a demo, if any.
         to_dict: its value as plain numbers and text, by key of the whole result.
         summary: the same for one line of many, by default the whole.
@@ -140,6 +169,8 @@ class Task:
     meter: Callable[[Any, RecordingInfo], Meter | None] | None = None
     judged: Mapping[str, str] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
+    trust: tuple[str, ...] = ()
+    temperature_fit: Callable[[Any, RecordingInfo, int], TemperatureFit | None] | None = None
     frame_score: str = ""
     to_dict: Callable[[Any, Any], dict[str, Any]] = lambda value, spec: {}
     summary: Callable[[Any, Any], dict[str, Any]] | None = None

@@ -1,0 +1,195 @@
+"""`anysense bundle temperatures`: confidence that can be trusted, by subset of sensors."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perception.cli.arguments import (
+    SEEN_NOTE,
+    add_data_arguments,
+    add_engine_arguments,
+    engine_choices,
+    give_json,
+    open_data,
+    output_file,
+    recorded_command,
+    seen_in_training,
+)
+from perception.cli.console import Table, note, say, step_progress
+from perception.cli.parsing import Commands, add_command, whole
+from perception.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perception.evaluation.confidence import CalibratedConfidence
+    from perception.evaluation.evaluate import Scorer
+    from perception.metrics.confidence import ConfidenceHistogram
+
+AIM = 0.05
+"""An expected calibration error above this is pointed out."""
+
+
+def add_action(actions: Commands) -> None:
+    """Register the action."""
+    parser = add_command(
+        actions,
+        "temperatures",
+        "fit the confidence of each subset of sensors on one half of the scenes, judge it on the other",
+        more="Writes a new bundle with the same graphs, whose labels are the same.",
+        example="anysense bundle temperatures indoor-rgbd --data nyuv2:DIR --split val --out OUT",
+    )
+    parser.add_argument("bundle", help="folder, zip or name of a bundle")
+    add_data_arguments(parser, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
+    parser.add_argument("--version", help="of the new bundle (default: the next number)")
+    parser.add_argument(
+        "--block",
+        type=whole(1, 10**9),
+        metavar="N",
+        help="take every N frames in a row for a scene (default: what the data say)",
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="also draw reliability diagrams (.png)"
+    )
+    add_engine_arguments(parser)
+    parser.set_defaults(run=run, device="cpu")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, judge, write the new bundle, print a table."""
+    from export.bundle_folder import check_target
+    from export.calibrated import write_calibrated
+    from perception.evaluation.confidence import calibrate_confidence
+    from perception.runtime.bundle import find_bundle
+    from perception.runtime.pipeline import Pipeline
+
+    if args.picture is not None and args.picture.suffix.lower() != ".png":
+        raise ConfigError("must end in .png", where=f"--picture {args.picture}")
+    output_file(args.picture)
+    folder = find_bundle(args.bundle)
+    check_target(args.out, folder)
+    recording = open_data(args)
+    pipeline = Pipeline.load(folder, args.device, **engine_choices(args))
+    with step_progress() as show:
+        found = calibrate_confidence(
+            pipeline, recording, block=args.block, version=args.version, on_step=show
+        )
+    fit, judge = found.fitted, found.judged
+    split = (
+        f"fitted to {len(fit.recording)} frames of {fit.scenes} scenes, "
+        f"judged by {len(judge.recording)} of {judge.scenes} others"
+    )
+    notes = [split, *_notes(args, found)]
+    words = [recording.info.name, args.split, args.only, args.labels, "half of the scenes"]
+    name = " ".join(w for w in words if w)
+    about = {"command": recorded_command(), "backend": found.backend, "notes": notes}
+    write_calibrated(pipeline.bundle, found, args.out, name, about)
+    _print(found, f"{found.manifest.name} on {args.data}, split {args.split}")
+    for line in notes:
+        note(line)
+    give_json(args, _content(args, found, notes))
+    if args.picture is not None:
+        _draw(found, args.picture)
+    say(
+        f"wrote {args.out / 'bundle.yaml'}, version {found.manifest.version}; its graphs are as they were"
+    )
+    return 0
+
+
+def _notes(args: argparse.Namespace, found: CalibratedConfidence) -> list[str]:
+    from export.calibrated import subset_rows
+    from perception.tasks.registry import TASKS
+
+    notes = []
+    if seen_in_training(found.manifest.training, found.judged.recording, args.split):
+        notes.append(SEEN_NOTE)
+    rows = subset_rows(found)
+    for error in [TASKS[task].trust[0] for task in found.temperatures if TASKS[task].trust]:
+        if beyond := [s for s, row in rows.items() if row.get(error, 0) > AIM]:
+            notes.append(f"{error} is above {100 * AIM:g} with {', '.join(beyond)}")
+    return notes
+
+
+def _print(found: CalibratedConfidence, title: str) -> None:
+    from export.calibrated import subset_rows, trust_scores
+
+    rows = subset_rows(found)
+    names = trust_scores(found.temperatures)  # the others did not change
+    heat = [
+        k
+        for k in dict.fromkeys(k for row in rows.values() for k in row)
+        if k.endswith("temperature")
+    ]
+    table = Table("subset", title=title)
+    for column in (*heat, "judged", *(f"{n}{end}" for n in names for end in (" before", " after"))):
+        table.add_column(column, justify="right")
+    for subset, row in rows.items():
+        cells = [f"{row[k]:.3f}" if k in row else "-" for k in heat]
+        cells.append(str(row["judged"]))
+        for n in names:
+            for key in (f"{n}_before", n):
+                cells.append("-" if row.get(key) is None else f"{100 * row[key]:.2f}")
+        table.add_row(subset, *cells)
+    table.show()
+
+
+def _content(
+    args: argparse.Namespace, found: CalibratedConfidence, notes: list[str]
+) -> dict[str, Any]:
+    from export.calibrated import subset_rows
+
+    return {
+        "bundle": found.manifest.name,
+        "bundle_version": found.manifest.version,
+        "data": found.judged.recording.info.name,
+        "simulated": found.judged.recording.info.simulated,
+        "split": args.split,
+        "only": args.only,
+        "labels": args.labels,
+        "backend": found.backend,
+        "notes": notes,
+        "fitted": {"frames": len(found.fitted.recording), "scenes": found.fitted.scenes},
+        "judged": {"frames": len(found.judged.recording), "scenes": found.judged.scenes},
+        "subsets": subset_rows(found),
+        "reliability": {
+            when: {subset: _bins(scorer) for subset, scorer in scorers.items()}
+            for when, scorers in (("before", found.before), ("after", found.after))
+        },
+    }
+
+
+def _histograms(scorer: Scorer) -> dict[str, ConfidenceHistogram]:
+    """By task, what was counted."""
+    counted = {task: meter.confidence for task, meter in scorer.meters.items()}
+    return {task: found for task, found in counted.items() if found is not None and len(found)}
+
+
+def _bins(scorer: Scorer) -> dict[str, Any]:
+    found = {task: histogram.reliability() for task, histogram in _histograms(scorer).items()}
+    return {
+        task: {
+            "adaptive_ece": _histograms(scorer)[task].adaptive_ece(),
+            "count": bins.count.tolist(),
+            "confidence": [None if v != v else v for v in bins.confidence.tolist()],
+            "accuracy": [None if v != v else v for v in bins.accuracy.tolist()],
+        }
+        for task, bins in found.items()
+    }
+
+
+def _draw(found: CalibratedConfidence, path: Path) -> None:
+    from perception.files.writing import write_image
+    from perception.viz.reliability import reliability_diagrams
+
+    def titled(scorers: Mapping[str, Scorer]) -> dict[str, ConfidenceHistogram]:
+        rows = {
+            s: {t: h for t, h in _histograms(x).items() if t in found.temperatures}
+            for s, x in scorers.items()
+        }
+        several = len(found.temperatures) > 1
+        return {f"{s} {t}" if several else s: h for s, own in rows.items() for t, h in own.items()}
+
+    picture = reliability_diagrams(titled(found.before), titled(found.after))
+    write_image(path, picture, error=ConfigError)

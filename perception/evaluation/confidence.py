@@ -1,0 +1,268 @@
+"""Temperatures by subset of sensors: fitted on one half of a recording's scenes, judged on the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from perception.data.base import Recording
+from perception.errors import ConfigError, DataError
+from perception.evaluation.evaluate import LOW_SCORE, Scorer, judged_subsets, score_subsets
+from perception.frame import Sample, subset_name
+from perception.metrics.temperature import FittedTemperature
+from perception.runtime.bundle import Bundle
+from perception.runtime.manifest import BundleManifest, check_manifest
+from perception.runtime.networks import Encoded
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.records import MANIFEST
+from perception.runtime.wiring import FUSER
+from perception.tasks.registry import TASKS
+from perception.tasks.task import TemperatureFit
+
+Subset = tuple[str, ...]
+
+DIGITS = 4
+"""To which temperatures are rounded, so that what is judged is what is written."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """One half of a recording.
+
+    Attributes:
+        recording: its frames.
+        scenes: how many scenes they are of.
+    """
+
+    recording: Recording
+    scenes: int
+
+
+@dataclass(frozen=True)
+class CalibratedConfidence:
+    """What came of it.
+
+    Attributes:
+        manifest: of the bundle with the temperatures that were found, beside those of other subsets.
+        temperatures: by task and subset.
+        fitted, judged: the halves of the recording.
+        before, after: by subset, what the judging half says of the bundle without and with them.
+        backend: that computed it.
+    """
+
+    manifest: BundleManifest
+    temperatures: Mapping[str, Mapping[str, FittedTemperature]]
+    fitted: Half
+    judged: Half
+    before: Mapping[str, Scorer]
+    after: Mapping[str, Scorer]
+    backend: str
+
+
+def halves(recording: Recording, block: int | None = None) -> tuple[Half, Half]:
+    """A recording's scenes dealt out to two halves, always in the same way, none of them to both.
+
+    In order, each goes to the half that has fewer frames, at first to the one.
+
+    Args:
+        recording: the frames.
+        block: so many frames in a row are a scene; None for what the recording says (`Recording.scene`).
+
+    Raises:
+        DataError: there is one scene only.
+    """
+    indices = range(len(recording))
+    named = [recording.scene(i) if block is None else str(i // block) for i in indices]
+    sizes = Counter(named)  # in order
+    if len(sizes) < 2:
+        raise DataError(
+            "is of one scene: nothing would be left to judge by",
+            where=recording.info.name,
+            hint="--block N takes every N frames for a scene, where they are as good as that",
+        )
+    first: set[str] = set()
+    filled = [0, 0]
+    for scene, size in sizes.items():
+        half = int(filled[1] < filled[0])
+        filled[half] += size
+        first |= set() if half else {scene}
+    return tuple(  # type: ignore[return-value]
+        Half(recording.part([i for i in indices if (named[i] in first) == own]), count)
+        for own, count in ((True, len(first)), (False, len(sizes) - len(first)))
+    )
+
+
+def calibrate_confidence(
+    pipeline: Pipeline,
+    recording: Recording,
+    subsets: Sequence[Subset] | None = None,
+    *,
+    block: int | None = None,
+    version: str | None = None,
+    on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> CalibratedConfidence:
+    """Find temperatures for subsets of a bundle's sensors, and what they are worth.
+
+    Args:
+        pipeline: the bundle's; on the backend that is the reference, as a rule.
+        recording: frames that the bundle was not trained on, with truth.
+        subsets: of the sensors; None for all that are judged of the bundle.
+        block: see `halves`.
+        version: of the bundle with the temperatures; None for the next one, see `next_version`.
+        on_step: told what is being done, how far it is and how far it will be.
+
+    Raises:
+        ConfigError: no task of the bundle has temperatures, its graph gives labels only, or bundle and
+            recording have no class or sensor in common.
+        DataError: there is one scene only, or a half of them lacks truth for a subset.
+        EngineError: the backend failed.
+    """
+    manifest, info = pipeline.manifest, recording.info
+    fit, judge = halves(recording, block)
+    chosen = judged_subsets(manifest, info) if subsets is None else list(subsets)
+    makers = {
+        n: make
+        for n, spec in manifest.tasks.items()
+        if (make := TASKS[n].temperature_fit) is not None
+        and n in Scorer(pipeline, recording).meters
+    }
+    if not makers:
+        raise ConfigError(
+            f"no task of it that has temperatures is judged by {info.kind} data",
+            where=f"bundle {manifest.name}",
+            hint=f"tasks with temperatures: {', '.join(n for n in TASKS if TASKS[n].temperature_fit)}",
+        )
+    found = _fitted(pipeline, fit.recording, chosen, makers, on_step)
+    tempered = with_temperatures(
+        manifest,
+        {t: {s: f.temperature for s, f in own.items()} for t, own in found.items()},
+        next_version(manifest.version) if version is None else version,
+        str(pipeline.bundle.path / MANIFEST),
+    )
+    before = _judged(pipeline, judge.recording, chosen, "judging as it is", on_step)
+    changed = _with_manifest(pipeline, tempered)
+    after = _judged(changed, judge.recording, chosen, "judging with temperatures", on_step)
+    for name, scorer in after.items():
+        if not any(len(m.confidence or ()) for m in scorer.meters.values()):
+            raise DataError(f"the half to judge by has no truth for {name}", where=info.name)
+    return CalibratedConfidence(tempered, found, fit, judge, before, after, pipeline.backend)
+
+
+def _fitted(
+    pipeline: Pipeline,
+    recording: Recording,
+    subsets: Sequence[Subset],
+    makers: Mapping[str, Callable[..., TemperatureFit | None]],
+    on_step: Callable[[str, int, int], None],
+) -> dict[str, dict[str, FittedTemperature]]:
+    specs, frames = pipeline.manifest.tasks, len(recording)
+    fits = {
+        (name, subset): made
+        for name, make in makers.items()
+        for subset in subsets
+        if (made := make(specs[name], recording.info, frames)) is not None
+    }
+    views = pipeline.manifest.inputs.views(pipeline.inputs)
+    for index in range(frames):
+        frame, truth = recording.seen(index, views), recording.truth(index)
+        encoded = _encoded(pipeline, frame, {s for subset in subsets for s in subset})
+        for subset in subsets:
+            reference = pipeline.reference(subset)
+            if not set(subset) <= set(encoded) or reference is None:
+                continue
+            if not recording.sees_labels(views.get(reference, reference)):
+                continue
+            outputs = pipeline.outputs({s: encoded[s] for s in subset})
+            for name in makers:
+                if (fit := fits.get((name, subset))) is not None:
+                    fit.add(outputs, encoded[reference].grid, truth)
+        on_step("fitting", index + 1, frames)
+    found: dict[str, dict[str, FittedTemperature]] = {}
+    for (name, subset), fit in fits.items():
+        fitted = fit.fitted()
+        if fitted is None:
+            what = f"the half to fit to has no truth for {name} from {subset_name(subset)}"
+            raise DataError(what, where=recording.info.name)
+        inputs = subset_name(pipeline.inputs[s] for s in subset)
+        temperature = round(fitted.temperature, DIGITS)
+        found.setdefault(name, {})[inputs] = replace(fitted, temperature=temperature)
+    return found
+
+
+def _encoded(
+    pipeline: Pipeline, frame: Mapping[str, Sample], names: set[str]
+) -> dict[str, Encoded]:
+    """Features of the frame's usable samples, each taken for itself."""
+    pipeline.reset()
+    there = [s for s in pipeline.sensors if s in names and s in frame]
+    found = {s: pipeline.encode(frame[s]) for s in there}
+    return {s: features for s, features in found.items() if isinstance(features, Encoded)}
+
+
+def _judged(
+    pipeline: Pipeline,
+    recording: Recording,
+    subsets: Sequence[Subset],
+    what: str,
+    on_step: Callable[[str, int, int], None],
+) -> dict[str, Scorer]:
+    done, total = 0, len(recording) * len(subsets)
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        on_step(what, done, total)
+
+    before, pipeline.min_score = pipeline.min_score, LOW_SCORE
+    try:
+        return score_subsets(pipeline, recording, subsets, advance)
+    finally:
+        pipeline.min_score = before
+
+
+def _with_manifest(pipeline: Pipeline, manifest: BundleManifest) -> Pipeline:
+    """The same engines under another manifest with the same graphs."""
+    bundle = pipeline.bundle
+    engines = dict(pipeline.engines)
+    fuser = engines.pop(FUSER)
+    return Pipeline(
+        Bundle(bundle.files, manifest, bundle.records),
+        engines,
+        fuser,
+        pipeline.policy,
+        pipeline.health.config,
+        sensors=pipeline.inputs,
+    )
+
+
+def with_temperatures(
+    manifest: BundleManifest,
+    temperatures: Mapping[str, Mapping[str, float]],
+    version: str,
+    where: str,
+) -> BundleManifest:
+    """A manifest with further temperatures, or others for the same subsets.
+
+    Args:
+        manifest: as it was.
+        temperatures: by task and subset.
+        version: the new one's.
+        where: its file, for messages.
+
+    Raises:
+        BundleError: it would be no manifest: a version is no short text, or a subset none of its inputs.
+        ValueError: a task has no temperatures, or one is out of range.
+    """
+    content: dict[str, Any] = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for name, added in temperatures.items():
+        changed = manifest.tasks[name].with_temperatures(added)
+        content["tasks"][name] = changed.model_dump(mode="json", exclude_none=True)
+    return check_manifest({**content, "version": version}, where)
+
+
+def next_version(version: str) -> str:
+    """The number after it where it is a whole one, otherwise it and `-calibrated`."""
+    whole = version.isascii() and version.isdigit()
+    return str(int(version) + 1) if whole else f"{version}-calibrated"
