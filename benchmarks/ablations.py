@@ -1,10 +1,14 @@
-"""What the start from ImageNet and separate encoders are worth, with equal, short budgets.
+"""What choices of design and of the recipe are worth, with equal, short budgets.
 
-    python benchmarks/ablations.py configs/indoor-rgbd.yaml [--epochs 5] [--out out/ablations]
+    python benchmarks/ablations.py configs/indoor-rgbd-cpu.yaml --epochs 4
+    python benchmarks/ablations.py configs/indoor-rgbd.yaml --compare recipe --seeds 3 --epochs 4 \
+        --grid 96x128 --batch 8 --threads 1 --out out/recipe
 
-Trains the configuration's model at its first resolution several times, changing one thing at a
-time, and prints the validation score of every subset.  A finished variant is not trained again, an
-interrupted one goes on.
+Trains the configuration's model several times, changing one thing at a time, and prints the validation
+score of every subset, with several seeds the mean and the spread.  `design` compares starts and encoders at
+the first resolution.  `recipe` compares backbones in a first stage, then goes on from the smallest one's
+weights with each of several last phases and weightings of the subsets.  A finished run is not made again,
+an interrupted one goes on; what is found is in `ablations.json` after every run.
 """
 
 from __future__ import annotations
@@ -12,86 +16,239 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import statistics
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from perception.errors import AnySenseError, ConfigError
+from perception.files.fields import check_fields
 from perception.training.config import TrainConfig, load_config
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "separate encoders, ImageNet": {},
-    "separate encoders, random": {"pretrained": False},
-    "shared encoder, ImageNet": {"encoders": "shared"},
+SHORT_AVERAGE = 0.98
+"""Decay of the weights' average: what is scored must not reach back to the start of so short a run."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing that is changed.
+
+    Attributes:
+        change: fields of the configuration by dotted name, with their values.
+        after: the variant whose weights it goes on from, for the configuration's last phase; None for a
+            first stage, at the first resolution.
+    """
+
+    change: dict[str, Any] = field(default_factory=dict)
+    after: str | None = None
+
+
+COMPARISONS: dict[str, dict[str, Variant]] = {
+    "design": {
+        "separate encoders, ImageNet": Variant(),
+        "separate encoders, random": Variant({"model.pretrained": False}),
+        "shared encoder, ImageNet": Variant({"model.options.encoders": "shared"}),
+    },
+    "recipe": {
+        "lite0": Variant(),
+        "lite2": Variant({"model.options.backbone": "lite2"}),
+        "phase as configured": Variant(after="lite0"),
+        "phase with 0.3 of the rate": Variant({"resolution.0.lr_factor": 0.3}, "lite0"),
+        "phase at the first resolution": Variant({"resolution.0": "first"}, "lite0"),
+        "subsets equally often": Variant({"full_set_probability": 0.333}, "lite0"),
+        "rgb in half of the batches": Variant(
+            {"subsets.probability": {"rgb": 0.5, "depth": 0.2, "rgb+depth": 0.3}}, "lite0"
+        ),
+        "rgb counts twice": Variant({"subsets.weight": {"rgb": 2.0}}, "lite0"),
+        "phase with 0.3 of the rate, statistics kept": Variant(
+            {"resolution.0.lr_factor": 0.3, "resolution.0.freeze_norm": True}, "lite0"
+        ),
+        "lite1": Variant({"model.options.backbone": "lite1"}),
+    },
 }
 
 
-def variant(config: TrainConfig, change: dict[str, Any], epochs: int) -> TrainConfig:
-    """The configuration with one thing changed, `epochs` long, at its first resolution.
+@dataclass(frozen=True)
+class Budget:
+    """What every run gets.
+
+    Attributes:
+        epochs: of a first stage, and of a stage that goes on from one.
+        grid: height and width instead of the configured ones; crops shrink with it.
+        batch: instead of the configured one.
+        frames: training frames, about, taken evenly, and validation frames in the same proportion.
+    """
+
+    epochs: int
+    more: int
+    grid: tuple[int, int] | None = None
+    batch: int | None = None
+    frames: int | None = None
+
+
+def changed(config: TrainConfig, change: dict[str, Any]) -> TrainConfig:
+    """The configuration with fields replaced, by dotted name.
+
+    Raises:
+        ConfigError: there is no such field, or a value does not fit.
+    """
+    content = config.model_dump(mode="json")
+    for name, value in change.items():
+        *path, last = name.split(".")
+        place: Any = content
+        for part in path:
+            place = place[int(part) if isinstance(place, list) else part]
+        place[int(last) if isinstance(place, list) else last] = value
+    return check_fields(TrainConfig, content, where="variant", error=ConfigError)
+
+
+def prepared(
+    config: TrainConfig, variant: Variant, budget: Budget, start: Path | None
+) -> TrainConfig:
+    """The configuration of a run.
 
     Args:
         config: the base.
-        change: `pretrained` and `encoders` of the model.
-        epochs: length; the learning rate decays to its end.
+        variant: what is changed.
+        budget: how long it is; the learning rate decays to its end.
+        start: the run that it goes on from; its rate begins where the configured one is when the last
+            phase begins.
     """
-    model = config.model.model_copy(deep=True)
-    model.pretrained = change.get("pretrained", model.pretrained)
-    if "encoders" in change:
-        model.options["encoders"] = change["encoders"]
-    return config.model_copy(
-        update={
-            "model": model,
-            "epochs": epochs,
-            "resolution": [config.resolution[0].model_copy(update={"from_epoch": 0})],
-            "validate_every": epochs,
-            # The average that is scored must not reach back to the start of so short a run.
-            "optimizer": config.optimizer.model_copy(update={"ema_decay": 0.98}),
-        },
-        deep=True,
-    )
+    first, last = config.resolution[0], config.resolution[-1]
+    phase, spec = (first if start is None else last), config.optimizer
+    epochs = budget.epochs if start is None else budget.more
+    part = 0.0 if start is None else last.from_epoch / config.epochs
+    change = {
+        "epochs": epochs,
+        "validate_every": epochs,
+        "resolution": [_phase(phase, config, budget)],
+        "optimizer.lr": spec.lr * (1 - part) ** spec.power,
+        "optimizer.warmup_epochs": min(spec.warmup_epochs, epochs / 8) if start is None else 0.0,
+        "optimizer.ema_decay": SHORT_AVERAGE,
+        "workers": 0,
+    }
+    if start is not None:
+        change["model.start_from"] = [str(start)]
+    if budget.grid is not None:
+        for name in config.preprocess.names:
+            change[f"preprocess.{name}.view.height"] = budget.grid[0]
+            change[f"preprocess.{name}.view.width"] = budget.grid[1]
+    own = dict(variant.change)
+    if own.get("resolution.0") == "first":
+        own["resolution.0"] = _phase(first, config, budget)
+    return changed(config, {**change, **own})
 
 
-def train(config: TrainConfig, out: Path, threads: int | None) -> dict[str, float]:
-    """Train unless the folder has the finished run; the last epoch's row of scores."""
-    import torch
+def _phase(phase: Any, config: TrainConfig, budget: Budget) -> dict[str, Any]:
+    grid = config.preprocess.grid
+    height, width = budget.grid or (grid.height, grid.width)
+    sides = (phase.crop[0] * height / grid.height, phase.crop[1] * width / grid.width)
+    crop = [max(32, round(side / 32) * 32) for side in sides]
+    batch = budget.batch or phase.batch
+    return {**phase.model_dump(mode="json"), "from_epoch": 0, "crop": crop, "batch": batch}
 
-    from perception.training.loop import Trainer
 
-    if threads:
-        torch.set_num_threads(threads)
-    trainer = Trainer(config, out)
-    if (out / "last.safetensors").is_file():
-        trainer.resume()
-    trainer.fit()
-    with (out / "log.csv").open(newline="") as file:
-        last = list(csv.DictReader(file))[-1]
-    return {k: float(v) for k, v in last.items() if "/" in k and v}
+class Runs:
+    """Trains variants, keeping the frames in memory from one to the next."""
+
+    def __init__(self, config: TrainConfig, budget: Budget, out: Path, threads: int | None) -> None:
+        self.config, self.budget, self.out = config, budget, out
+        self._frames: tuple[dict[int, Any], dict[int, Any]] = ({}, {})
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Where a variant's run is."""
+        plain = name.replace(", ", "-").replace(" ", "-").lower()
+        return self.out / (plain if seed == self.config.seed else f"{plain}-{seed}")
+
+    def scores(self, name: str, variant: Variant, seed: int) -> dict[str, float]:
+        """Train unless the folder has the finished run; the last epoch's row of scores."""
+        from perception.training.loop import Trainer
+
+        start = None if variant.after is None else self.folder(variant.after, seed)
+        config = prepared(self.config, variant, self.budget, start)
+        folder = self.folder(name, seed)
+        trainer = Trainer(config.model_copy(update={"seed": seed}), folder)
+        sets = (trainer.train_set, trainer.val_set)
+        every = max(1, len(sets[0]) // (self.budget.frames or len(sets[0])))
+        for one in sets:
+            one.recording.ids = one.recording.ids[::every]
+        trainer.train_set._cache, trainer.val_set._cache = self._frames
+        if (folder / "last.safetensors").is_file():
+            trainer.resume()
+        trainer.fit()
+        self._frames = (trainer.train_set._cache, trainer.val_set._cache)
+        with (folder / "log.csv").open(newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        return {k: float(v) for k, v in last.items() if "/" in k and v}
+
+
+Found = dict[str, dict[str, dict[str, float]]]
+"""By variant, by seed, the scores."""
+
+
+def lines(found: Found) -> list[str]:
+    """The mean of each variant's scores over its seeds, in percent, and their standard deviation."""
+    said = []
+    for name, by_seed in found.items():
+        row = []
+        for score in next(iter(by_seed.values())):
+            values = [100 * scores[score] for scores in by_seed.values() if score in scores]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            row.append(f"{score} {statistics.mean(values):.1f}{spread}")
+        said.append(f"{name} ({len(by_seed)}): {'  '.join(row)}")
+    return said
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
 
 
 def main() -> int:
     """Train the variants and print their scores."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path)
+    parser.add_argument("--compare", choices=sorted(COMPARISONS), default="design")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--more", type=int, default=1, help="epochs of what goes on from a stage")
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--grid", type=_size, metavar="HxW", help="smaller frames, sides of 32")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--frames", type=int, help="training frames, about, taken evenly")
     parser.add_argument("--out", type=Path, default=Path("out/ablations"))
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
-    found: dict[str, dict[str, float]] = {}
+    found: Found = {}
     try:
-        if args.epochs < 1:
-            raise ConfigError("--epochs must be positive")
-        base = load_config(args.config)
-        for name, change in VARIANTS.items():
-            folder = args.out / name.replace(", ", "-").replace(" ", "-").lower()
-            found[name] = train(variant(base, change, args.epochs), folder, args.threads)
+        if min(args.epochs, args.more, args.seeds, args.frames or 1) < 1:
+            raise ConfigError("--epochs, --more, --seeds and --frames must be positive")
+        config = load_config(args.config)
+        budget = Budget(args.epochs, args.more, args.grid, args.batch, args.frames)
+        runs = Runs(config, budget, args.out, args.threads)
+        chosen = _chosen(COMPARISONS[args.compare], args.only)
+        for seed in range(config.seed, config.seed + args.seeds):
+            for name, variant in chosen.items():
+                found.setdefault(name, {})[str(seed)] = runs.scores(name, variant, seed)
+                text = json.dumps(found, indent=2) + "\n"
+                (args.out / "ablations.json").write_text(text, encoding="utf-8")
     except AnySenseError as error:
         print(f"ablations: error: {error}", file=sys.stderr)
         return 2
-    (args.out / "ablations.json").write_text(json.dumps(found, indent=2) + "\n")
-    for name, scores in found.items():
-        row = "  ".join(f"{k} {100 * v:.1f}" for k, v in scores.items())
-        print(f"{name}: {row}")
+    print("\n".join(lines(found)))
     return 0
+
+
+def _chosen(variants: dict[str, Variant], only: list[str] | None) -> dict[str, Variant]:
+    for name in only or ():
+        if name not in variants:
+            raise ConfigError(f"no variant '{name}'", hint="; ".join(variants))
+    return {n: v for n, v in variants.items() if not only or n in only}
 
 
 if __name__ == "__main__":

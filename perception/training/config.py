@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from perception.errors import ConfigError, names_hint
 from perception.files.fields import check_fields
 from perception.files.text import read_yaml
+from perception.frame import subset_name, subsets_of
 from perception.models.heads import trained_tasks
 from perception.preprocess.contract import PreprocessContract
 from perception.training.precision import Precision
@@ -20,6 +22,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 _LARGEST_SIDE = 4096
 _LARGEST_SEED = 2**32
+_ROUNDING = 1e-3
 
 
 class _Spec(BaseModel):
@@ -38,7 +41,8 @@ class ModelSpec(_Spec):
 
     `start_from` lists runs or checkpoints whose weights are taken over where name and shape agree.
     `int8` lists the convolutions, by module name, that `export --precision int8` may quantize; None
-    leaves all of them to what it measures.
+    leaves all of them to what it measures.  `drop_path` is the probability with which training skips the
+    backbone's last residual block; earlier ones are skipped less often, see `set_drop_path`.
     """
 
     name: str = "anyfuse"
@@ -47,6 +51,7 @@ class ModelSpec(_Spec):
     start_from: list[str] = Field(default_factory=list)
     freeze: list[FreezeSpec] = Field(default_factory=list)
     int8: list[str] | None = None
+    drop_path: float = Field(0.0, ge=0, lt=1)
 
 
 class MethodSpec(_Spec):
@@ -59,23 +64,32 @@ class MethodSpec(_Spec):
 class DataSpec(_Spec):
     """A recording to learn from: kind and folder as on the command line, plus reader options.
 
-    `only` keeps the frames with that tag, in training and in validation.
+    `only` keeps the frames with that tag, in training and in validation.  `judge_by` lists tags, such as
+    `day` and `night`, whose validation frames are judged apart, too; the best epoch is then the one with
+    the best mean over these, each of them counting the same.
     """
 
     source: str
     val_source: str | None = None
     only: str | None = None
+    judge_by: list[str] = Field(default_factory=list)
     options: dict[str, Any] = Field(default_factory=dict)
     sampling: Literal["uniform", "rare_classes"] = "uniform"
 
 
 class ResolutionPhase(_Spec):
-    """From epoch `from_epoch` on, train on crops of `crop` (height, width) at these image scales."""
+    """From epoch `from_epoch` on, train on crops of `crop` (height, width) at these image scales.
+
+    A gentler phase has the learning rate of the schedule times `lr_factor`, and with `freeze_norm` the
+    normalizations keep the statistics that they had gathered before.
+    """
 
     from_epoch: int = Field(0, ge=0)
     crop: tuple[int, int] = (256, 320)
     scale: tuple[float, float] = (0.54, 1.0)
     batch: int = Field(8, ge=2)
+    lr_factor: float = Field(1.0, gt=0, le=10)
+    freeze_norm: bool = False
 
     @model_validator(mode="after")
     def _fits_the_network(self) -> ResolutionPhase:
@@ -97,7 +111,11 @@ class CorruptionSpec(_Spec):
 
 
 class OptimizerSpec(_Spec):
-    """AdamW with linear warm-up and polynomial decay; EMA of the weights is what is exported."""
+    """AdamW with linear warm-up and polynomial decay; EMA of the weights is what is exported.
+
+    The average reaches back over 1 / (1 - `ema_decay`) steps or, where `ema_share` is given, over this
+    share of all steps of the run, which fits runs of any length.
+    """
 
     lr: float = Field(1e-3, gt=0)
     encoder_lr_factor: float = Field(0.5, gt=0)
@@ -106,6 +124,7 @@ class OptimizerSpec(_Spec):
     power: float = Field(0.9, gt=0)
     clip_norm: float = Field(5.0, gt=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)
+    ema_share: float | None = Field(None, gt=0, le=1)
 
 
 class CudaSpec(_Spec):
@@ -121,13 +140,17 @@ class CudaSpec(_Spec):
 
 
 class LossSpec(_Spec):
-    """Weights of the loss terms: `auxiliary`, and of any task by its name, 1 where none is given."""
+    """Weights of the loss terms: `auxiliary`, and of any task by its name, 1 where none is given.
+
+    `lovasz` weighs a term that stands for the IoU itself, of tasks that have classes of pixels.
+    """
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, float] = Field(init=False)
 
     auxiliary: float = 0.3
     class_balance: float = Field(0.3, ge=0, le=1)
+    lovasz: float = Field(0.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -151,6 +174,44 @@ class LossSpec(_Spec):
         return self.__pydantic_extra__.get(task, 1.0)
 
 
+class SubsetSpec(_Spec):
+    """How often subsets of the inputs are drawn, and how much they count; named as in `rgb+depth`.
+
+    `probability` takes the place of `full_set_probability`: the share of batches that have exactly these
+    inputs; subsets that it does not name share what is left equally.  `weight` multiplies the loss of
+    batches drawn with a subset, 1 where none is given.
+    """
+
+    probability: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    weight: dict[str, Annotated[float, Field(gt=0, le=100)]] = Field(default_factory=dict)
+
+    def fitted(self, inputs: Iterable[str]) -> SubsetSpec:
+        """The same with every subset named in the order of `inputs`.
+
+        Raises:
+            ValueError: a name is none of a subset, or the probabilities do not add up.
+        """
+        known = {frozenset(subset): subset_name(subset) for subset in subsets_of(inputs)}
+        named: dict[str, dict[str, float]] = {}
+        for field in ("probability", "weight"):
+            named[field] = {}
+            for name, value in getattr(self, field).items():
+                subset = known.get(frozenset(name.split("+")))
+                if subset is None:
+                    raise ValueError(
+                        f"subsets.{field}: no subset '{name[:80]}'; one of {', '.join(known.values())}"
+                    )
+                if subset in named[field]:
+                    raise ValueError(f"subsets.{field}: {subset} is given twice")
+                named[field][subset] = value
+        shares = named["probability"]
+        total, whole = sum(shares.values()), len(shares) == len(known)
+        if total > 1 + _ROUNDING or (whole and total < 1 - _ROUNDING):
+            what = "all subsets are" if whole else "shares are"
+            raise ValueError(f"subsets.probability: {what} {total:.6g} together, not 1")
+        return SubsetSpec(**named)
+
+
 def _known_task(name: str) -> str:
     name = in_todays_words(name)
     if name not in (able := trained_tasks()):
@@ -171,6 +232,7 @@ class TrainConfig(_Spec):
     epochs: int = Field(60, ge=1)
     resolution: list[ResolutionPhase] = Field(default_factory=lambda: [ResolutionPhase()])
     full_set_probability: float = Field(0.5, ge=0, le=1)
+    subsets: SubsetSpec = SubsetSpec()
     corruption: CorruptionSpec = CorruptionSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     loss: LossSpec = LossSpec()
@@ -189,6 +251,11 @@ class TrainConfig(_Spec):
                     f"preprocess: the views of {first} and {name} differ: inputs that are trained "
                     "together have one height, width and fit"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _subsets_of_the_inputs(self) -> TrainConfig:
+        self.subsets = self.subsets.fitted(self.preprocess.modalities)
         return self
 
     def phase(self, epoch: int) -> ResolutionPhase:

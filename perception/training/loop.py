@@ -20,7 +20,8 @@ from perception.errors import ConfigError
 from perception.files.fields import check_fields
 from perception.files.stopping import Stopped, unstopped
 from perception.files.text import printable
-from perception.frame import subsets_of
+from perception.frame import subset_name
+from perception.models.efficientnet_lite import set_drop_path
 from perception.models.heads import half_of
 from perception.models.interface import FusionModel
 from perception.progress import Pace
@@ -63,10 +64,11 @@ from perception.training.objectives import loss_terms
 from perception.training.optimizing import learning_rate, optimizer_groups
 from perception.training.precision import autocast
 from perception.training.resuming import Plan, RunProgress, Underway, difference
+from perception.training.schedule import average_decay, draw_subset, keep_statistics
 from perception.training.spoiled import not_finite
 from perception.training.starting import freeze, start_from
 from perception.training.tasks import in_todays_words
-from perception.training.validate import validate
+from perception.training.validate import EVERY, require_tags, validate_by
 
 LOSSES_READ_EVERY = 16
 """Steps after which losses are brought from the device, and a GPU is waited for."""
@@ -115,7 +117,10 @@ class Trainer:
             )
             for split in (train, val)
         )
+        require_tags(self.val_set, config.data.judge_by)
         self.model = self.build(train.info)
+        if config.model.drop_path:
+            set_drop_path(self.model, config.model.drop_path)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.optimizer.ema_decay)
         self.method = build_method(config.method, self.model)
@@ -354,15 +359,10 @@ class Trainer:
     def _steps(self) -> int:
         return self.batches.steps(self.epoch)
 
-    def _draw_subset(self, rng: np.random.Generator, available: Sequence[str]) -> tuple[str, ...]:
-        subsets = subsets_of(available)
-        if len(subsets) == 1 or rng.random() < self.config.full_set_probability:
-            return subsets[0]
-        return subsets[1 + int(rng.integers(len(subsets) - 1))]
-
     def _set_rate(self, epoch_now: float) -> float:
         epochs = None if self._measuring else self.config.epochs
         rate = learning_rate(self.config.optimizer, epoch_now, epochs)
+        rate *= self.config.phase(int(epoch_now)).lr_factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         return rate
@@ -373,9 +373,12 @@ class Trainer:
         torch.manual_seed(self.config.seed * 7919 + self.epoch)
         self.model.train()
         freeze(self.model, self.config.model.freeze, self.epoch)
+        if self.config.phase(self.epoch).freeze_norm:
+            keep_statistics(self.model)
+        self.average.decay = average_decay(self.config, steps)
         if now.step:  # it goes on where it was stopped
             for batch in self.batches.order(self.epoch)[: now.step]:
-                self._draw_subset(rng, self.batches.sensors[batch[0]])
+                draw_subset(rng, self.batches.sensors[batch[0]], self.config)
             now.restore_generators(self.device, str(self.out / LAST))
         start = time.perf_counter() - now.seconds
         rate = self._set_rate(self.epoch + max(0, now.step - 1) / max(1, steps))
@@ -389,7 +392,8 @@ class Trainer:
                 rate = self._set_rate(self.epoch + now.step / steps)
                 now.whole = False
                 with within_memory("one training step", "resolution", "a smaller batch or crop"):
-                    loss = self.step(samples, self._draw_subset(rng, tuple(samples.inputs)))
+                    subset = draw_subset(rng, tuple(samples.inputs), self.config)
+                    loss = self.step(samples, subset)
                 now.unread += [] if loss is None else [(now.step, loss.reshape(()))]
                 now.step, now.whole, self._trained = now.step + 1, True, True
                 now.seconds = time.perf_counter() - start
@@ -456,6 +460,8 @@ class Trainer:
             output = self.model(inputs)
         terms = loss_terms(self.model, output, batch, self.config.loss, self.prepared)
         terms |= self.method.extra_terms(inputs, output, batch)
+        if (weight := self.config.subsets.weight.get(subset_name(subset), 1.0)) != 1:
+            terms = {name: weight * term for name, term in terms.items()}
         return self.method.backward(terms, inputs, output, batch) if terms else None
 
     def _validate(self) -> dict[str, Any]:
@@ -486,17 +492,29 @@ class Trainer:
 
         Besides, what is to be logged of it, and what the checkpoint is to tell.
         """
-        scores = validate(self.model, self.val_set, self.config, self.device)
+        tags = self.config.data.judge_by
+        scores = validate_by(self.model, self.val_set, self.config, self.device, tags)
         keys = judged(self.model.tasks)
-        known = [s[k] for s in scores.values() for k in keys if math.isfinite(s[k])]
-        quality = float(np.mean(known)) if known else math.nan
         # What could not be judged is null in files, not a number.
         plain = {
-            name: {k: v if math.isfinite(v) else None for k, v in s.items()}
-            for name, s in scores.items()
+            tag: {
+                name: {k: v if math.isfinite(v) else None for k, v in s.items()}
+                for name, s in own.items()
+            }
+            for tag, own in scores.items()
         }
-        row = {f"{n}/{k}": v for n, s in plain.items() for k, v in s.items() if k != "frames"}
-        return quality, row, {"scores": plain}
+        judging = [s[k] for tag in tags or (EVERY,) for s in plain[tag].values() for k in keys]
+        known = [score for score in judging if score is not None]
+        quality = float(np.mean(known)) if known else math.nan
+        row = {
+            f"{name}{'@' * bool(tag)}{tag}/{k}": v
+            for tag, own in plain.items()
+            for name, s in own.items()
+            for k, v in s.items()
+            if k != "frames"
+        }
+        apart = {"scores_by_tag": {tag: plain[tag] for tag in tags}} if tags else {}
+        return quality, row, {"scores": plain[EVERY]} | apart
 
     def _save(self, *, within: bool = False) -> None:
         """Write the checkpoint, the log and the curves; within an epoch the checkpoint alone."""

@@ -24,7 +24,7 @@ def loss_terms(
     spec: LossSpec,
     prepared: Mapping[str, Any],
 ) -> Tensors:
-    """Weighted terms: one per task, by its name, `auxiliary`, and the model's own.
+    """Weighted terms: one per task, by its name, what `spec` asks for besides, `auxiliary`, and the model's.
 
     A task of which the batch holds no truth has no term; nor has `auxiliary` then.
 
@@ -37,6 +37,8 @@ def loss_terms(
     """
     truths = truths_for(output, batch)
     terms = task_terms(output, truths, spec, prepared)
+    for task, truth in truths.items():
+        terms |= half_of(task).further_losses(output.values[task], truth, spec)
     if output.aux and model.aux_task in truths:
         half, truth = half_of(model.aux_task), truths[model.aux_task]
         extra = [half.auxiliary_loss(logits, truth) for logits in output.aux.values()]

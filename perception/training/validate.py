@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from perception.errors import ConfigError
 from perception.frame import subset_name, subsets_of
 from perception.models.heads import half_of
 from perception.models.interface import FusionModel, ModelOutput
@@ -15,6 +16,9 @@ from perception.tasks.spec import TaskSpec
 from perception.training.config import TrainConfig
 from perception.training.dataset import FusionDataset, collate, network_inputs, on_device
 from perception.training.precision import autocast
+
+EVERY = ""
+"""Stands for all frames among those of a tag."""
 
 
 def whole_frame(dataset: FusionDataset, index: int, device: torch.device) -> dict[str, Tensor]:
@@ -32,17 +36,53 @@ def validate(
     Runs at the full resolution of the bundle's grid; `miou` is taken at half of it.  A subset
     is judged on the frames that have all of its sensors and truth: `frames`.  Scores of none are NaN.
     """
+    return validate_by(model, dataset, config, device, ())[EVERY]
+
+
+@torch.no_grad()
+def validate_by(
+    model: FusionModel,
+    dataset: FusionDataset,
+    config: TrainConfig,
+    device: torch.device,
+    tags: Sequence[str],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What `validate` gives, of all frames (`EVERY`) and of those that carry each tag."""
     model.eval()
-    meters = {s: Meters(dataset, model.tasks) for s in subsets_of(config.preprocess.modalities)}
+    parts = (EVERY, *tags)
+    meters = {
+        subset: {part: Meters(dataset, model.tasks) for part in parts}
+        for subset in subsets_of(config.preprocess.modalities)
+    }
     for index in range(len(dataset)):
         inputs = whole_frame(dataset, index, device)
-        for subset, meter in meters.items():
+        carried = {EVERY, *dataset.recording.tags(index)}
+        for subset, own in meters.items():
             if not set(subset) <= inputs.keys():
                 continue
             with autocast(device, config.precision):
                 output = model({m: inputs[m] for m in subset})
-            meter.add(index, output)
-    return {subset_name(s): meter.scores() for s, meter in meters.items()}
+            for part in carried & own.keys():
+                own[part].add(index, output)
+    return {
+        part: {subset_name(s): own[part].scores() for s, own in meters.items()} for part in parts
+    }
+
+
+def require_tags(dataset: FusionDataset, tags: Sequence[str]) -> None:
+    """Refuse tags that no frame of validation carries.
+
+    Raises:
+        ConfigError: names the tag, and those that there are.
+    """
+    known = {tag for index in range(len(dataset)) for tag in dataset.recording.tags(index)}
+    for tag in tags:
+        if tag not in known:
+            raise ConfigError(
+                f"no validation frame is tagged '{tag[:80]}'",
+                where="data.judge_by",
+                hint=f"there are {', '.join(sorted(known)[:20])}" if known else "there are no tags",
+            )
 
 
 class Meters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from perception.geometry.grid import GridMap
 from perception.metrics.segmentation import ConfusionMatrix
 from perception.models.heads import SegmentationHead
 from perception.models.layers import upsample
-from perception.models.supervision import auxiliary_segmentation_loss
+from perception.models.supervision import auxiliary_segmentation_loss, sample_labels
 from perception.tasks.segmentation import LOGITS, SegmentationSpec
 from perception.training.geometry import Geometry
 from perception.training.tasks.task import (
@@ -26,6 +26,9 @@ from perception.training.tasks.task import (
     classes_of,
     stacked,
 )
+
+if TYPE_CHECKING:
+    from perception.training.config import LossSpec
 
 Labels = NDArray[np.uint8]
 
@@ -88,6 +91,9 @@ class SegmentationTraining(TrainingTask):
     def loss(self, value: Tensor, truths: Tensor, prepared: Tensor | None = None) -> Tensor:
         return segmentation_loss(value, truths, prepared)
 
+    def further_losses(self, value: Tensor, truths: Tensor, weights: LossSpec) -> dict[str, Tensor]:
+        return {"lovasz": weights.lovasz * lovasz_loss(value, truths)} if weights.lovasz else {}
+
     def auxiliary_loss(self, logits: Tensor, truths: Tensor) -> Tensor:
         return auxiliary_segmentation_loss(logits, truths)
 
@@ -148,6 +154,36 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) ->
     if not (wanted != IGNORE_LABEL).any():
         return 0.0 * logits.sum()  # the mean over no pixel would be NaN
     return F.cross_entropy(logits, wanted, weights, ignore_index=IGNORE_LABEL)
+
+
+def lovasz_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Lovász-softmax: a smooth stand-in for 1 - IoU, averaged over the classes present; 0 without labels.
+
+    Berman, Rannen Triki and Blaschko, "The Lovász-Softmax Loss", CVPR 2018, over all pixels of the batch.
+
+    Args:
+        logits: (N, K, h, w).
+        labels: (N, H, W) int64, 255 = ignore; they are sampled at the logits' own resolution.
+    """
+    wanted = sample_labels(labels, logits.shape[-1])
+    kept = wanted != IGNORE_LABEL
+    wanted = wanted[kept]
+    chances = logits.float().softmax(1).permute(0, 2, 3, 1)[kept]
+    terms = []
+    for label in wanted.unique().tolist():
+        there = (wanted == label).float()
+        errors, order = (there - chances[:, label]).abs().sort(descending=True)
+        terms.append(errors @ _jaccard_steps(there[order]))
+    return torch.stack(terms).mean() if terms else 0.0 * logits.sum()
+
+
+def _jaccard_steps(there: Tensor) -> Tensor:
+    """By how much 1 - IoU grows with each further wrong pixel, (P,), for the truth (P,) in that order."""
+    total = there.sum()
+    intersection = total - there.cumsum(0)
+    union = total + (1 - there).cumsum(0)
+    loss = 1 - intersection / union
+    return torch.cat([loss[:1], loss[1:] - loss[:-1]])
 
 
 SEGMENTATION = SegmentationTraining()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from perception.tasks.registry import TASKS
 from perception.tasks.spec import TaskSpec
 from perception.tasks.task import Meter, TaskContext
 from perception.training.geometry import Geometry
+
+if TYPE_CHECKING:
+    from perception.training.config import LossSpec
 
 LOW_SCORE = 0.01
 """Least score of a box in validation: average precision wants the whole curve."""
@@ -198,6 +201,10 @@ class TrainingTask(ABC):
     @abstractmethod
     def loss(self, value: Any, truths: Any, prepared: Any = None) -> Tensor:
         """How wrong the values of a batch that has truth are, a scalar; `prepared` is of `prepare`."""
+
+    def further_losses(self, value: Any, truths: Any, weights: LossSpec) -> dict[str, Tensor]:
+        """Terms that `weights` asks for beside `loss`, by name, already weighted."""
+        return {}
 
     def auxiliary_loss(self, logits: Tensor, truths: Any) -> Tensor:
         """How wrong an auxiliary head is."""
