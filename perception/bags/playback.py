@@ -77,7 +77,7 @@ class Playback:
         self._infos: dict[str, list[str]] = {}
         for sensor, topic in topics.items():
             pixels = kind_of(self.kinds[sensor]).has_picture
-            for info in {_info_beside(topic), info_topic(sensor)} if pixels else ():
+            for info in {info_beside(topic), info_topic(sensor)} if pixels else ():
                 self._infos.setdefault(info, []).append(sensor)
         # One camera_info beside two image topics may be of either.
         self._guessed = {m for ms in self._infos.values() if len(ms) > 1 for m in ms}
@@ -217,7 +217,7 @@ def _is_static(topic: str) -> bool:
     return topic.endswith("tf_static")
 
 
-def _info_beside(topic: str) -> str:
+def info_beside(topic: str) -> str:
     """Where drivers publish the camera_info of an image topic: beside it, whatever the transport."""
     base, _, last = topic.rpartition("/")
     if last in _TRANSPORTS:

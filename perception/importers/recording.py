@@ -16,10 +16,12 @@ from perception.frame import Sample
 from perception.importers.source import Item, Marks, Named, Source, Stored, to_places
 from perception.sensors.registry import kind_of
 
-_COUNTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
+COUNTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
     "counts8": (np.uint8, 255),
     "counts16": (np.uint16, 65535),
 }
+"""How counts are written, by their unit: type and largest value."""
+
 _KELVIN_STEP = 0.01
 
 
@@ -74,7 +76,7 @@ def _fields(found: Recording) -> dict[str, Any]:
         for name, sample in found.frame(index).items():
             if name in wanted:
                 wanted.discard(name)
-                unit = sample.unit if sample.unit in _COUNTS else kind_of(sample.kind).file_unit
+                unit = sample.unit if sample.unit in COUNTS else kind_of(sample.kind).file_unit
                 fields[f"{sample.kind}_unit"] = unit
     return fields
 
@@ -105,8 +107,8 @@ def in_steps(sample: Sample) -> Stored:
         return data.astype(np.float32)
     if own.colors and data.dtype == np.uint8:
         return data
-    if sample.unit in _COUNTS:
-        dtype, most = _COUNTS[sample.unit]
+    if sample.unit in COUNTS:
+        dtype, most = COUNTS[sample.unit]
         return np.nan_to_num(data).round().clip(0, most).astype(dtype)
     step = 0.001 if "scale" in own.hints else _KELVIN_STEP
     if "scale" not in own.hints and not own.units:

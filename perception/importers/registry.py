@@ -21,6 +21,9 @@ IMPORTERS = {
     "cityscapes": "perception.importers.cityscapes:cityscapes",
     "kitti_object": "perception.importers.kitti_object:kitti_object",
     "nuscenes": "perception.importers.nuscenes:nuscenes",
+    "semantic_kitti": "perception.importers.semantic_kitti:semantic_kitti",
+    "sunrgbd": "perception.importers.sunrgbd:sunrgbd",
+    "bag": "perception.importers.bag:bag",
     "mfnet": "perception.importers.rgbt:mfnet",
     "pst900": "perception.importers.rgbt:pst900",
     "rgbt": "perception.importers.rgbt:rgbt",
@@ -82,8 +85,14 @@ _WORDS: dict[str, tuple[str, tuple[type, ...]]] = {
 
 def _check_options(name: str, importer: Importer, options: dict[str, Any]) -> None:
     taken = list(inspect.signature(importer).parameters.values())[1:]
+    free = any(p.kind is p.VAR_KEYWORD for p in taken)  # texts of any name
+    taken = [p for p in taken if p.kind is not p.VAR_KEYWORD]
     known = {p.name: str(p.annotation) for p in taken}
     for option, value in options.items():
+        if option not in known and free:
+            if not isinstance(value, str):
+                raise ConfigError(f"{name}: {option} is a text, not '{str(value)[:80]}'")
+            continue
         if option not in known:
             hint = names_hint(option, list(known)) if known else "it takes no options"
             raise ConfigError(f"{name} takes no option '{option}'", hint=hint)

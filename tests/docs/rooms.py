@@ -43,7 +43,7 @@ ROOMS: dict[str, str] = {
         "errors extras files frame geometry adapters sensors corruptions data/base runtime"
     ),
     "perception/importers": (
-        "errors files frame geometry adapters sensors data/base calibration data"
+        "errors files frame geometry adapters sensors data/base calibration data bags"
     ),
     "perception/viz": "errors extras files frame sensors data/base metrics tasks data runtime",
     "perception/sim": "errors extras frame geometry data/base data",
