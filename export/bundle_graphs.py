@@ -10,6 +10,7 @@ import onnx
 
 from export.bundle_folder import copy_files, replacing_bundle
 from export.compose import compose, load_graph
+from export.ends import end_in_labels
 from export.modular import run_forms
 from export.onnx_files import graph_problems
 from perception.errors import BundleError, ConfigError, ParityError
@@ -160,18 +161,25 @@ def graph_files(bundle: Bundle, choice: GraphChoice) -> list[str]:
 
 
 def with_graphs(
-    source: Bundle, out: Path, choice: GraphChoice, threads: int | None = None
+    source: Bundle,
+    out: Path,
+    choice: GraphChoice,
+    threads: int | None = None,
+    labels: bool = False,
 ) -> dict[str, float]:
-    """Make a bundle that has further graphs; see `add_graphs`.
+    """Make a bundle that has further graphs, or other ends; see `add_graphs`.
 
     Args:
         source: the bundle; what was measured of it goes over.
         out: folder of the new one; a bundle that is there is replaced at the end, and only then.
         choice: what it shall have.
         threads: CPU threads for the comparison, None for all.
+        labels: let its graphs end in labels, see `end_in_labels`.
     """
     with replacing_bundle(out, source.path) as folder:
         copy_files(source, folder)
+        if labels:
+            end_in_labels(folder, threads)
         return add_graphs(folder, choice, threads)
 
 

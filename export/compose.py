@@ -64,8 +64,10 @@ def compose(
     graph.name = "single" if subset is None else "+".join(chosen)
     if subset is None:
         graph.input.extend(v for v in fuser.graph.input if v.name == PRESENCE)
+    numbers = _numbers(graphs, wiring)
+    graph.input.extend(numbers)
     first: dict[str, str] = {}  # by encoder, the input under whose name its weights are
-    made: set[str] = set()
+    made = {v.name for v in numbers}
     for name in chosen:
         encoder = graphs[wiring.encoders[name]].graph
         outputs = {v.name: wiring.feature(name, v.name) for v in encoder.output}
@@ -88,6 +90,15 @@ def compose(
     store_half(graph)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _numbers(graphs: Mapping[str, onnx.ModelProto], wiring: Wiring) -> list[onnx.ValueInfoProto]:
+    """What a fuser takes for a task besides features, see `Task.graph_inputs`."""
+    features = {PRESENCE}
+    for name, encoder in wiring.encoders.items():
+        features |= {wiring.feature(name, v.name) for v in graphs[encoder].graph.output}
+    rest = [v for v in graphs[FUSER].graph.input if v.name not in features]
+    return [v for v in rest if [d.dim_value for d in v.type.tensor_type.shape.dim] == [1]]
 
 
 def _opsets(models: Iterable[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:

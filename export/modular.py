@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.frame import subset_name
-from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.engines.base import Engine, Tensor, with_numbers
 from perception.runtime.manifest import Graphs
 from perception.runtime.wiring import PRESENCE, Wiring, composed_feeds
 
@@ -67,12 +67,15 @@ def run_forms(
     features, fuser = features_of(wiring, encoders, images), load(graphs.fuser.file)
     single = load(graphs.single.file) if graphs.single is not None else None
     for subset in subsets:
-        found = {"modular": fuser.run(feeds_for(wiring, features, subset))}
+        own_feeds = feeds_for(wiring, features, subset)
+        found = {"modular": fuser.run(with_numbers(own_feeds, fuser.inputs))}
         if single is not None:
             there = composed_feeds({n: x for n, x in images.items() if n in subset})
             every = {n: blank(x) for n, x in composed_feeds(images).items()}
-            found["single"] = single.run({PRESENCE: wiring.present(subset), **every, **there})
+            feeds = {PRESENCE: wiring.present(subset), **every, **there}
+            found["single"] = single.run(with_numbers(feeds, single.inputs))
         own = graphs.subsets.get(subset_name(subset))
         if own is not None:
-            found["own graph"] = load(own.file).run(composed_feeds({n: images[n] for n in subset}))
+            engine, feeds = load(own.file), composed_feeds({n: images[n] for n in subset})
+            found["own graph"] = engine.run(with_numbers(feeds, engine.inputs))
         yield subset, found

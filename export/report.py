@@ -18,13 +18,14 @@ from export.modular import features_of, feeds_for
 from export.report_style import STYLE
 from export.speed import slower
 from perception.data.base import Recording
+from perception.errors import ConfigError
 from perception.evaluation.backends import changes, largest_loss, score_pipeline
 from perception.evaluation.evaluate import judged_subsets
 from perception.files.text import html_text
 from perception.files.writing import without_nan, write_json, write_text
 from perception.frame import subset_name
 from perception.runtime.bundle import Bundle
-from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.engines.base import Engine, Tensor, with_numbers
 from perception.runtime.engines.probe import probe_inputs, relative_error
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
@@ -222,13 +223,21 @@ def _outputs(engines: dict[str, Engine], pipeline: Pipeline) -> dict[str, dict[s
     """The fuser's outputs on the made-up frame by subset, NaN in the place of absent features."""
     manifest, wiring = pipeline.manifest, pipeline.manifest.wiring.by_input()
     features = features_of(wiring, engines, probe_inputs(manifest.inputs))
+    fuser = engines[FUSER]
     return {
-        subset_name(s): engines[FUSER].run(feeds_for(wiring, features, s)) for s in manifest.subsets
+        subset_name(s): fuser.run(with_numbers(feeds_for(wiring, features, s), fuser.inputs))
+        for s in manifest.subsets
     }
 
 
 def _difference(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:
-    differences = [np.abs(found[n] - v) for n, v in wanted.items()]
+    if set(found) != set(wanted):
+        raise ConfigError(
+            "ends in other outputs than the reference",
+            where=", ".join(sorted(set(found) ^ set(wanted))),
+            hint="--reference BUNDLE names one that ends like it",
+        )
+    differences = [np.abs(np.subtract(found[n], v, dtype=np.float32)) for n, v in wanted.items()]
     return {
         "max_abs": float(max(d.max() for d in differences)),
         "mean_abs": float(np.mean([d.mean() for d in differences])),

@@ -109,8 +109,11 @@ def _found(source: Path) -> Path:
 
 def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
     from export.bundle_graphs import add_graphs, compare_graphs, parse_choice, with_graphs
+    from export.ends import end_in_labels
     from perception.runtime.bundle import Bundle
 
+    if bundle is None and args.ends == "labels" and not makes_bundle(args.engine, args.precision):
+        return _export_labels(args)
     if bundle is not None:
         choice = parse_choice(args.subset, bundle.manifest.inputs.names, bundle.manifest.subsets)
         _check_bundle_source(args, bundle, choice)
@@ -121,6 +124,8 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
 
     def finish(folder: Path) -> None:
         """What a new bundle gets before it is in its place."""
+        if args.ends == "labels":
+            end_in_labels(folder, args.threads)
         if choice.composed:
             with status("joining graphs"):
                 errors = add_graphs(folder, choice, args.threads)
@@ -130,7 +135,7 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
         bundle = change(args, bundle, finish)
     elif args.out is not None and bundle.path.resolve() != args.out.resolve():
         with status("joining graphs"):
-            errors = with_graphs(bundle, args.out, choice, args.threads)
+            errors = with_graphs(bundle, args.out, choice, args.threads, args.ends == "labels")
         bundle = Bundle.open(args.out)
         _say_errors(args, bundle, errors, args.out)
     elif choice.composed:
@@ -146,23 +151,50 @@ def _export(args: argparse.Namespace, bundle: Bundle | None) -> int:
     return 0
 
 
+def _export_labels(args: argparse.Namespace) -> int:
+    """A run's bundle that ends in labels is made of the one that ends in logits, which is not kept."""
+    from export.bundle_folder import check_target
+    from perception.runtime.bundle import Bundle
+
+    if args.out is None:
+        raise ConfigError("--out is needed for a run or checkpoint")
+    check_target(args.out)
+    with scratch_folder("ends") as folder:
+        made = argparse.Namespace(**vars(args))
+        made.out, made.subset, made.single = folder / "bundle", [], False
+        bundle, _ = _from_run(made, made.out)
+        own = ("dynamic", "weights", "name", "version", "licence")
+        rest = argparse.Namespace(**{**vars(args), **dict.fromkeys(own), "source": made.out})
+        return _export(rest, Bundle.open(bundle.path))
+
+
 def _check_bundle_source(args: argparse.Namespace, bundle: Bundle, choice: GraphChoice) -> None:
     from export.bundle_folder import check_target
+    from export.ends import ends_in_labels
 
     for option in ("dynamic", "weights", "name", "version", "licence"):
         if getattr(args, option):
             raise ConfigError("needs a run or checkpoint, not a bundle", where=f"--{option}")
     changed = makes_bundle(args.engine, args.precision, bundle.manifest.precision)
+    labels = args.ends == "labels"
+    if (changed or labels) and ends_in_labels(bundle):
+        raise ConfigError(
+            "ends in labels already: nothing can be measured of it, or made smaller",
+            where=str(args.source),
+            hint="take the bundle that ends in logits",
+        )
+    if labels and args.out is None:
+        raise ConfigError("what ends in labels is another bundle", where="--ends", hint="--out DIR")
     nothing = args.engine == "onnx" and args.report is None and not choice.composed
-    if nothing and not changed:
+    if nothing and not changed and not labels:
         raise ConfigError(
             "is a bundle already",
             where=str(args.source),
-            hint="--precision, --subset, --engine, --report, or a run as the source",
+            hint="--precision, --subset, --ends, --engine, --report, or a run as the source",
         )
     if args.out is not None:
         check_target(args.out, bundle.path if bundle.is_folder else None)
-    if args.out is not None and not changed and not choice.composed:
+    if args.out is not None and not (changed or choice.composed or labels):
         raise ConfigError("plans are kept in the bundle itself", where="--out")
     lacking = choice.lacking(bundle.manifest.graphs)
     if args.out is None and lacking:
@@ -248,7 +280,7 @@ def _serve(args: argparse.Namespace, bundle: Bundle | None) -> int:
                 where="--subset",
             )
         # In a copy: what is served elsewhere need not be part of the bundle.
-        with_graphs(bundle, folder / "copy", choice, args.threads)
+        with_graphs(bundle, folder / "copy", choice, args.threads, args.ends == "labels")
         bundle = Bundle.open(folder / "copy")
         for name in choice.names():
             out = output_folder(args.out)

@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --serve triton: the graph takes RGB as bytes (1, H, W, 3) and normalizes it itself",
     )
+    parser.add_argument(
+        "--ends",
+        choices=("logits", "labels"),
+        default="logits",
+        help="what the graphs end in: logits, which AnySense decodes on the CPU, or labels, confidence and\n"
+        "energy, for runtimes on GPUs that shall hand over less (default: logits, faster on CPUs)",
+    )
     graphs = parser.add_argument_group("from a run or checkpoint")
     graphs.add_argument("--single", action="store_true", help="the same as --subset modular single")
     graphs.add_argument("--dynamic", action="store_true", help="let height and width vary")

@@ -14,7 +14,7 @@ from perception.files.limits import MAX_TENSOR_BYTES
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.onnx_file import GraphInfo, dtype_name, size_of
 from perception.runtime.wiring import PRESENCE, composed
-from perception.tasks.registry import TASKS
+from perception.tasks.registry import TASKS, graph_inputs
 from perception.tasks.task import Shape
 
 TYPES = ("float32", "uint8", "int32")
@@ -97,7 +97,8 @@ def check_modular(
         features.update(own)
         given = {n: encoder.types[n] for n in encoder.outputs if n in encoder.types}
         types.update(wiring.features(name, given))
-    _check_inputs(fuser, {**features, PRESENCE: (len(wiring.presence),)}, types)
+    wanted = {**features, PRESENCE: (len(wiring.presence),), **_optional(manifest, fuser)}
+    _check_inputs(fuser, wanted, types)
     _check_outputs(manifest, fuser)
 
 
@@ -114,6 +115,7 @@ def check_composed(
         for tensor, spec in manifest.inputs[name].tensors.items():
             wanted[composed(name, tensor)] = (1, *spec.shape)
             types[composed(name, tensor)] = spec.dtype
+    wanted |= _optional(manifest, graph)
     count = len(manifest.graphs.presence)
     _check_inputs(graph, {**wanted, PRESENCE: (count,)} if presence else wanted, types)
     _check_outputs(manifest, graph)
@@ -130,6 +132,12 @@ def expected_outputs(manifest: BundleManifest, found: Collection[str] = ()) -> d
     for name, spec in manifest.tasks.items():
         wanted |= TASKS[name].form(spec, (grid.height, grid.width), found)
     return wanted
+
+
+def _optional(manifest: BundleManifest, graph: Signature) -> dict[str, Shape]:
+    """What a graph takes for a task, and may go without."""
+    known = graph_inputs(manifest.tasks.every)
+    return {name: shape for name, shape in known.items() if name in graph.inputs}
 
 
 def _check_inputs(
@@ -165,8 +173,9 @@ def _check_outputs(manifest: BundleManifest, graph: Signature) -> None:
     grid = (manifest.inputs.grid.height, manifest.inputs.grid.width)
     for task in ours:  # a plug-in's may decode integers, too
         for name in TASKS[task].form(manifest.tasks[task], grid, graph.outputs):
-            if graph.types.get(name, "float32") != "float32":
-                line = f"output {name} is not float32, but {graph.types[name]}"
+            allowed = TASKS[task].dtypes.get(name, ("float32",))
+            if graph.types.get(name, allowed[0]) not in allowed:
+                line = f"output {name} is not {' or '.join(allowed)}, but {graph.types[name]}"
                 raise BundleError(line, where=graph.where)
 
 

@@ -23,6 +23,7 @@ from perception.runtime.manifest import BundleManifest
 from perception.runtime.result import EngineEvent
 from perception.runtime.wiring import FUSER, PRESENCE
 from perception.sensors.kind import Grid
+from perception.tasks.registry import feeds_of
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ class Networks:
         feeds[PRESENCE] = self._wiring.present(encoded)
         for one in encoded.values():
             feeds.update(one.features)
+        feeds.update(feeds_of(self._manifest.tasks.every, tuple(encoded), self._absent))
         ignored = {name for name in feeds if feeds[name] is self._absent.get(name)}
         fuser = self.engines[FUSER]
         if wanted is not None and self._forms.usable and fuser.links:

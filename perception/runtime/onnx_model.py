@@ -26,6 +26,22 @@ def node(kind: str, inputs: Sequence[str], output: str, **attributes: Attribute)
     return b"".join((*parts, *(_bytes(5, _attribute(n, v)) for n, v in attributes.items())))
 
 
+def reduction(
+    kind: str,
+    given: str,
+    axes_name: str,
+    output: str,
+    opset: int,
+    *,
+    axes: Sequence[int],
+    keepdims: int = 0,
+) -> bytes:
+    """A reduction other than ReduceSum, whose axes became an input, here `axes_name`, in opset 18."""
+    if opset >= 18:
+        return node(kind, [given, axes_name], output, keepdims=keepdims)
+    return node(kind, [given], output, axes=axes, keepdims=keepdims)
+
+
 def model(
     nodes: Sequence[bytes],
     inputs: Mapping[str, tuple[str, Sequence[int]]],

@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from numpy.typing import NDArray
+
 from perception.plugins import Registry, check_fields
 from perception.sensors.drawing import check_picture
 from perception.tasks import given
 from perception.tasks.spec import TaskSpec
-from perception.tasks.task import Task
+from perception.tasks.task import Shape, Task
 
 OURS = ("segmentation", "boxes2d", "pictures", "points", "boxes3d")
 """The tasks that come with AnySense, in the order in which they are decoded, written and drawn."""
@@ -85,6 +87,21 @@ def every_part(specs: Iterable[str]) -> frozenset[str]:
 def drawn(specs: Iterable[str]) -> frozenset[str]:
     """The parts that a picture of a result with these tasks takes."""
     return frozenset(part for name in specs for part in TASKS[name].drawn)
+
+
+def graph_inputs(specs: Mapping[str, TaskSpec]) -> dict[str, Shape]:
+    """What graphs may take for these tasks besides the sensors' features, by name."""
+    return {
+        n: shape for task in specs for n, shape in TASKS[task].graph_inputs(specs[task]).items()
+    }
+
+
+def feeds_of(
+    specs: Mapping[str, TaskSpec], used: Collection[str], taken: Collection[str]
+) -> dict[str, NDArray[Any]]:
+    """Of these, what a graph does take, where these inputs are used."""
+    found = {n: v for task in specs for n, v in TASKS[task].feeds(specs[task], used).items()}
+    return {name: value for name, value in found.items() if name in taken}
 
 
 OLD_WORDS = {"detection": "boxes2d"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -26,6 +26,8 @@ Float32 = NDArray[np.float32]
 
 LOGITS = "seg_logits"
 LABELS, CONFIDENCE = "seg_labels", "seg_confidence"
+PEAK, ENERGY = "seg_peak", "seg_energy"
+INV_TEMPERATURE = "inv_temperature"
 
 UNLEARNABLE: dict[str, tuple[str, ...]] = {"nyuv2": ("otherprop",)}
 """Classes, by kind of data, that the training labels do not tell from unlabeled pixels.
@@ -76,7 +78,7 @@ class Segmentation:
         confidence: (H, W) float32 in 0..1, the probability of the label, derated when sensors are
             missing; None where nobody wants it.
         energy: (H, W) float32, how little the logits support any class, see `class_logits.energy`; None
-            unless somebody asks for it.
+            unless somebody asks for it and the graph gives what it is made of.
     """
 
     labels: NDArray[np.uint8] | None = None
@@ -85,25 +87,33 @@ class Segmentation:
 
 
 def _forms(spec: SegmentationSpec, grid: tuple[int, int]) -> tuple[Form, ...]:
-    """Logits; or what comes of them, labels (uint8) at twice the resolution of their confidence."""
+    """Logits; or what comes of them: labels (uint8) at twice the resolution of the rest."""
+    labeled = {LABELS: (1, None, None), CONFIDENCE: (1, None, None)}
     return (
         {LOGITS: (1, len(spec.classes), None, None)},
-        {LABELS: (1, None, None), CONFIDENCE: (1, None, None)},
+        {**labeled, ENERGY: (1, None, None), PEAK: (1,)},
+        labeled,
     )
+
+
+def _feeds(spec: SegmentationSpec, names: Collection[str]) -> dict[str, NDArray[np.float32]]:
+    return {INV_TEMPERATURE: np.array([1 / spec.temperature(names)], np.float32)}
 
 
 def _decode_labels(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Segmentation:
     confidence, size = ctx.grid.crop(tensors[CONFIDENCE][0]), ctx.grid.source
     height, width = confidence.shape
-    fine = np.ascontiguousarray(tensors[LABELS][0, : 2 * height, : 2 * width])
-    wanted, wide = ctx.parts, size[::-1]
-    labels = cv2.resize(fine, wide, interpolation=cv2.INTER_NEAREST) if "labels" in wanted else None
-    if "confidence" not in wanted:
-        return Segmentation(labels)  # type: ignore[arg-type]
-    scaled = cv2.resize(confidence, wide, interpolation=cv2.INTER_LINEAR)
-    if ctx.confidence != 1.0:
-        scaled *= np.float32(ctx.confidence)
-    return Segmentation(labels, scaled)  # type: ignore[arg-type]
+    labels = scaled = energy_map = None
+    if "labels" in ctx.parts:
+        fine = tensors[LABELS][0, : 2 * height, : 2 * width].astype(np.uint8, order="C", copy=False)
+        labels = cv2.resize(fine, size[::-1], interpolation=cv2.INTER_NEAREST)
+    if "confidence" in ctx.parts:
+        scaled = resized(confidence, size)
+        if ctx.confidence != 1.0:
+            scaled *= np.float32(ctx.confidence)
+    if "energy" in ctx.parts and ENERGY in tensors:
+        energy_map = resized(ctx.grid.crop(tensors[ENERGY][0]), size)
+    return Segmentation(labels, scaled, energy_map)  # type: ignore[arg-type]
 
 
 def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Segmentation:
@@ -253,6 +263,9 @@ SEGMENTATION = Task(
     draw=_draw,
     drawn=("labels",),
     files=_files,
+    graph_inputs=lambda spec: {INV_TEMPERATURE: (1,)},
+    feeds=_feeds,
+    dtypes={LABELS: ("uint8", "float32")},
     on_device="perception.runtime.engines.label_graph:ON_DEVICE",
     training="perception.training.tasks.segmentation:SEGMENTATION",
     publisher="anysense_ros.publishing.segmentation:SegmentationPublisher",

@@ -21,7 +21,7 @@ Shape = tuple[int | None, ...]
 """A dimension that varies is None."""
 
 Form = Mapping[str, Shape]
-"""A set of graph outputs, float32, by name; their shapes."""
+"""A set of graph outputs by name; their shapes."""
 
 Image = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
@@ -149,8 +149,12 @@ class Task:
         drawn: the parts that drawing takes; all unless it says otherwise.
         files: pictures that `anysense run` writes, by name without suffix.
         above: the value without what scores below a threshold, None for the bundle's own.
+        graph_inputs: what graphs may take for it besides features, by name, (1,) float32; older ones go
+            without.  Where nobody feeds it, it is 1.
+        feeds: values for these, by its spec and the names of the inputs that were used.
+        dtypes: types of its graph outputs, by name, where others than float32 are allowed.
         on_device: `module:attribute` of a `perception.runtime.engines.device_form.DeviceForm`, by which a GPU
-            makes a smaller form of a larger one, so that less is copied.
+            and graphs of `anysense export --ends labels` make a smaller form of a larger one.
         training: `module:attribute` of its half in PyTorch, where it can be trained.
         publisher: `module:attribute` of its publisher in ROS 2; without one its value goes out as JSON.
     """
@@ -178,6 +182,9 @@ class Task:
     drawn: tuple[str, ...] = ()
     files: Callable[[Any, Any], dict[str, NDArray[np.uint8]]] = lambda value, spec: {}
     above: Callable[[Any, Any, float | None], Any] | None = None
+    graph_inputs: Callable[[Any], Mapping[str, Shape]] = lambda spec: {}
+    feeds: Callable[[Any, Collection[str]], Mapping[str, NDArray[Any]]] = lambda spec, names: {}
+    dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     on_device: str | None = None
     training: str | None = None
     publisher: str | None = None

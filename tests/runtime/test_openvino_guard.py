@@ -184,6 +184,22 @@ def test_it_says_what_is_not_taken(name: str, word: str) -> None:
         openvino_guard.check(BAD[name], where="a.onnx")
 
 
+def test_computed_labels_are_given_out_and_no_address() -> None:
+    labels = [
+        _node("ArgMax", "x", to="i", axis=1, keepdims=0),
+        helper.make_node("Cast", ["i"], ["b"], to=TensorProto.UINT8),
+    ]
+    back = helper.make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT)
+    openvino_guard.check(_graph(*labels, back), where="a.onnx")
+    for name, nodes in {
+        "Add of integers": [_node("Add", "i", "i", to="s")],
+        "Gather with sizes, axes or indices": [_node("Gather", "x", "i", to="s")],
+        "Expand with sizes, axes or indices": [_node("Expand", "x", "i", to="s")],
+    }.items():
+        with pytest.raises(EngineError, match=name):
+            openvino_guard.check(_graph(*labels, *nodes, back), where="a.onnx")
+
+
 def test_integers_as_weights_and_sizes_are_taken() -> None:
     for content in (
         _graph(_node("Reshape", "x", "s"), s=np.array([4, -1], np.int64)),

@@ -77,6 +77,12 @@ def on_host(feeds: Mapping[str, Feed]) -> dict[str, Tensor]:
     return {n: v.numpy() if isinstance(v, DeviceTensor) else v for n, v in feeds.items()}
 
 
+def with_numbers(feeds: Mapping[str, Tensor], inputs: Collection[TensorSpec]) -> dict[str, Tensor]:
+    """Feeds, and 1 for what a graph takes of a task besides (`Task.graph_inputs`)."""
+    ones = {s.name: np.ones(1, np.float32) for s in inputs if s.shape == (1,)}
+    return {**ones, **feeds}
+
+
 class Engine(ABC):
     """One loaded graph.  It may be run from several threads.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -15,25 +15,62 @@ from perception.errors import EngineError
 from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.runtime.engines.base import Engine, Feed, not_finite, on_host
 from perception.runtime.engines.cuda_features import features
+from perception.runtime.onnx_model import OPSET, model
 from perception.sensors.kind import Grid
 from perception.tasks.registry import TASKS, closure
+from perception.tasks.task import Shape
 
 _LOG = logging.getLogger("anysense.engines")
 
 
+Tensors = Mapping[str, tuple[str, Shape]]
+"""Type and shape by name."""
+
+
 @dataclass(frozen=True)
-class DeviceForm:
-    """A graph that makes one form of a task's outputs of another.
+class Ends:
+    """Operators at the end of a graph.
 
     Attributes:
-        takes: the output that it takes.
-        graph: the ONNX model for that output's shape; gives the outputs of a form of the task.
-        feeds: what else it is fed, by the task's spec and the names of the inputs that were used.
+        nodes: as `onnx_model.node` writes them.
+        inputs: what they take besides what is made of, of the task's `graph_inputs`.
+        outputs: what they give.
+        constants: by name.
+    """
+
+    nodes: Sequence[bytes]
+    inputs: Tensors
+    outputs: Tensors
+    constants: Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class DeviceForm:
+    """Operators that make one form of a task's outputs of another one.
+
+    Attributes:
+        takes: the output that they take, float32.
+        ends: the operators for that output's shape, a version of ONNX's operators and whether reductions to
+            indices are fast; they give the outputs of a form of the task.
     """
 
     takes: str
-    graph: Callable[[tuple[int, ...]], bytes]
-    feeds: Callable[[Any, Collection[str]], Mapping[str, NDArray[Any]]] = lambda spec, names: {}
+    ends: Callable[[Shape, int, bool], Ends]
+
+    def graph(self, shape: tuple[int, ...]) -> bytes:
+        """They alone, as an ONNX model for a GPU."""
+        ends = self.ends(shape, OPSET, False)
+        inputs, outputs = (
+            {n: (dtype, [d or 1 for d in own]) for n, (dtype, own) in tensors.items()}
+            for tensors in ({self.takes: ("float32", shape), **ends.inputs}, ends.outputs)
+        )
+        return model(ends.nodes, inputs, outputs, ends.constants)
+
+
+def device_form(name: str) -> DeviceForm | None:
+    """That of a task, where it has one."""
+    target = TASKS[name].on_device
+    return None if target is None else _imported(target)
 
 
 @dataclass(frozen=True)
@@ -113,10 +150,9 @@ class DeviceForms:
         self._made: dict[str, tuple[DeviceForm, Engine]] = {}
         shapes = {spec.name: spec.shape for spec in fuser.outputs}
         for name in specs if self.usable else ():
-            target = TASKS[name].on_device
-            if target is None:
+            form = device_form(name)
+            if form is None:
                 continue
-            form: DeviceForm = _imported(target)
             shape = shapes.get(form.takes, (None,))
             known = tuple(size for size in shape if size is not None)
             if len(known) < len(shape):
@@ -151,7 +187,7 @@ class DeviceForms:
                 spec = self._specs[task]
                 if task in self._made and fuser.links:
                     form, engine = self._made[task]
-                    more = form.feeds(spec, names)
+                    more = TASKS[task].feeds(spec, names)
                     found |= engine.run({form.takes: linked[form.takes], **more})
                 else:
                     outputs = TASKS[task].form(spec, self._grid, linked)

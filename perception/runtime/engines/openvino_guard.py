@@ -9,7 +9,8 @@ so these are asked first:
   and infers all types and shapes, in a twentieth of the time that OpenVINO needs to compile.
 - It holds no operators but those below, which compute with real numbers.
 - Integers are constants where ONNX Runtime has looked at them, as sizes, axes and indices, or stand between
-  QuantizeLinear and DequantizeLinear; they are never computed.  So no address depends on a value.
+  QuantizeLinear and DequantizeLinear.  Those that are computed, class labels, are given out or cast, and
+  nothing else takes them.  So no address depends on a value.
 
 A graph that wants more runs on ONNX Runtime, which looks at every index when it runs.
 """
@@ -24,7 +25,7 @@ from perception.runtime.engines.onnxruntime import check_loads
 from perception.runtime.onnx_file import GraphParts, parts, with_outputs
 
 _NAMES = """
-    Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose
+    Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose
     DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
     GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity
     InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Mean Min
@@ -56,6 +57,8 @@ _TAKES_INTEGERS: Mapping[str, set[int]] = {
 _REAL = frozenset({1, 9, 10, 11, 16})
 """ONNX's numbers of float32, bool, float16, double and bfloat16."""
 
+
+_UINT8 = 2
 
 Shape = tuple[int | None, ...]
 
@@ -112,8 +115,10 @@ def _beyond(graph: GraphParts) -> Iterator[str]:
             if node.attributes.get("value") not in _REAL:
                 integers.update(node.outputs)
         elif node.operator == "Cast" and node.attributes.get("to") not in _REAL:
-            yield "Cast to integers"
-        elif node.operator == "QuantizeLinear":
+            if node.attributes.get("to") != _UINT8:
+                yield "Cast to integers"
+            integers.update(node.outputs)
+        elif node.operator in ("QuantizeLinear", "ArgMax"):
             integers.update(node.outputs)
         elif node.operator == "MaxPool":
             integers.update(node.outputs[1:])  # where the largest lie

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.preprocess.sample import preprocess_sample
-from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.engines.base import Engine, Tensor, with_numbers
 from perception.runtime.wiring import FUSER, IMAGE, PRESENCE, Wiring
 
 Given = Any  # Tensor | Mapping[str, NDArray[Any]]; most callers know which
@@ -69,7 +69,7 @@ def run_all(
     for name, given in inputs.items():
         outputs = engines[wiring.encoders[name]].run(wiring.feeds(name, given))
         feeds.update(wiring.features(name, outputs))
-    return engines[FUSER].run(feeds)
+    return engines[FUSER].run(with_numbers(feeds, engines[FUSER].inputs))
 
 
 def time_all(engines: Mapping[str, Engine], inputs: Mapping[str, Given], wiring: Wiring) -> float:
@@ -82,12 +82,14 @@ def time_all(engines: Mapping[str, Engine], inputs: Mapping[str, Given], wiring:
 def relative_error(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
     """The largest root mean square error of an output, over that output's root mean square.
 
-    NaN or infinite values give infinity.
+    Of integers it is the share that differs.  NaN or infinite values give infinity.
     """
     return max(_relative(got[name], value) for name, value in wanted.items())
 
 
 def _relative(got: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    if wanted.dtype.kind in "iu":
+        return float((got != wanted).mean())
     if not np.isfinite(got).all():
         return float("inf")
     difference = (got.astype(np.float64) - wanted) ** 2
