@@ -56,7 +56,7 @@ ROOMS: dict[str, str] = {
         "errors progress plugins files frame geometry sensors preprocess data/base metrics tasks data models"
     ),
     "export": (
-        "errors files frame sensors preprocess data/base tasks runtime evaluation models training"
+        "errors files frame geometry sensors preprocess data/base tasks runtime evaluation models training"
     ),
     "perception/search": "errors files frame data/base tasks data runtime models training export",
     "perception/cli": "everything",
