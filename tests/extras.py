@@ -3,7 +3,9 @@
     python3.11 tests/extras.py build/extras [EXTRA ...]
 
 Every extra gets a bare environment with the core and nothing else of ours.  What a command lacks there
-must be one line with the pip command, and exit status 2.  Uses the standard library only.
+must be one line with the pip command, and exit status 2.  `wheel` is the core once more, as somebody meets it
+who has the wheel alone: no home, no locale, a folder with modules that are called as ours might be.
+Uses the standard library only.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ TORCH = os.environ.get("TORCH", "torch==2.13.0")
 """The CPU build where the index has it under this version; newer ones may pull CUDA packages."""
 
 EXTRAS = (
+    "wheel",
     "core",
     "train",
     "export",
@@ -88,6 +91,21 @@ RECORD = "record --data folder:DATA --out OUT/bag"
 BENCH = "bench TINY --frames 2 --warmup 1 --threads 1"
 
 CASES: dict[str, list[Case]] = {
+    "wheel": [
+        Case("--version"),
+        Case("bundles list"),
+        Case("bundles list --json OUT/bundles.json"),
+        Case("bundle verify sim-rgbdtl"),
+        Case("bundle info sim-stereo"),
+        Case("doctor --json OUT/doctor.json"),
+        Case("data info folder:DRIVE"),
+        Case("demo --out OUT/demo"),
+        Case("run --bundle sim-rgbdtl --rgb DRIVE/rgb/000000.jpg --out OUT/run"),
+        Case("models", "train"),
+        Case("train sim-rgbdtl --smoke", "train"),
+        Case("export sim-rgbdtl --precision fp16 --out OUT/half", "export"),
+        Case("demo --simulate --out OUT/simulated", "sim"),
+    ],
     "core": [
         Case("--help"),
         Case("--version"),
@@ -156,9 +174,28 @@ CASES: dict[str, list[Case]] = {
 }
 """By extra, what is run where it is the only one.
 
-TINY, RUN, CONFIG and DATA are a small bundle, its run, that run's configuration and a recording; OUT a new
-folder.
+TINY, RUN, CONFIG and DATA are a small bundle, its run, that run's configuration and a recording; DRIVE is the
+demo's; OUT a new folder.
 """
+
+MADE = ("TINY", "RUN", "CONFIG", "DATA")
+"""What `Workshop.prepare` makes."""
+
+MOST_MB = 400
+"""Of all that the core needs."""
+
+ALIAS = """
+import sys
+import anysense, perception
+assert anysense.Pipeline is perception.Pipeline, anysense.Pipeline
+assert sorted(anysense.__all__) == sorted(perception.__all__)
+from anysense.calibration.camera_info import load_camera_info
+import anysense.export.bundle_folder
+assert not {"export", "calibration"} & set(sys.modules), "the names in the wheel are common ones"
+pipeline = anysense.Pipeline.load("sim-stereo", "cpu")
+assert pipeline.sensors == ("depth", "left", "right"), pipeline.sensors
+"""
+"""What Python sees of the wheel; run where export.py and calibration.py are somebody's scripts."""
 
 
 class Workshop:
@@ -194,7 +231,8 @@ class Workshop:
         shutil.copytree(self.base, place, copy_function=os.link, symlinks=True)
         if extra == "train":
             self._pip(place, "install", TORCH)
-        wanted = f"{self.wheel}[{extra}]" if extra != "core" else str(self.wheel)
+        bare = extra in ("core", "wheel")
+        wanted = str(self.wheel) if bare else f"{self.wheel}[{extra}]"
         self._pip(place, "install", wanted)
         self._pip(place, "check")
         return place
@@ -202,7 +240,11 @@ class Workshop:
     def _pip(self, place: Path, *arguments: str) -> None:
         command = [place / "bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
         done = subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, cwd=self.folder
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=self.environment,
         )
         if done.returncode:
             sys.exit(f"pip {' '.join(arguments)}:\n{done.stdout}{done.stderr}")
@@ -214,6 +256,7 @@ class Workshop:
             "RUN": self.folder / "run",
             "CONFIG": self.config,
             "DATA": self.data,
+            "DRIVE": self.drive(place),
             "OUT": out,
         }
 
@@ -226,14 +269,25 @@ class Workshop:
                     break
             return head + colon + first + slash + rest
 
+        return self.execute([place / "bin/anysense", *map(filled, command.split())], place)
+
+    def execute(self, words: Sequence[str | Path], place: Path) -> subprocess.CompletedProcess[str]:
+        """Run a program as `run` does."""
+        alone = place.name == "wheel"
         return subprocess.run(
-            [place / "bin/anysense", *map(filled, command.split())],
+            words,
             capture_output=True,
             text=True,
-            cwd=self.folder,
-            env=self.environment,
+            cwd=place / "elsewhere" if alone else self.folder,
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"} if alone else self.environment,
             timeout=300,
         )
+
+    @staticmethod
+    def drive(place: Path) -> Path:
+        """The drive that comes with the wheel."""
+        packages = next(place.glob("lib/python3*/site-packages"))
+        return packages / "anysense/recordings/simulated_drive"
 
     def prepare(self) -> None:
         """The recording, and a small bundle that the extra `train` makes of it."""
@@ -254,7 +308,10 @@ def faults(workshop: Workshop, extra: str) -> Iterator[str]:
     place = workshop.folder / extra
     if not place.exists():
         workshop.install(extra)
-    shutil.copytree(workshop.tiny, place / "tiny")
+    if workshop.tiny.exists():
+        shutil.copytree(workshop.tiny, place / "tiny")
+    if extra == "wheel":
+        yield from wheel_faults(workshop, place)
     out = place / "out"
     out.mkdir()
     for case in CASES[extra]:
@@ -271,10 +328,31 @@ def faults(workshop: Workshop, extra: str) -> Iterator[str]:
             yield f"{case.command}: exit {done.returncode}, not one line with its extra: {done.stderr}"
 
 
+def wheel_faults(workshop: Workshop, place: Path) -> Iterator[str]:
+    """What is wrong with the wheel, seen from Python and on the disk."""
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("export", "calibration"):
+        (elsewhere / f"{name}.py").write_text("raise SystemExit('this is a script of the user')")
+    python = place / "bin/python"
+    for words in (["-c", ALIAS], ["-m", "anysense", "--version"]):
+        done = workshop.execute([python, *words], place)
+        if done.returncode:
+            yield f"python {words[0]}: {done.stdout}{done.stderr}"
+    packages = next(place.glob("lib/python3*/site-packages"))
+    tools = ("pip", "setuptools", "pip-", "setuptools-", "__pycache__")
+    files = (f for p in packages.iterdir() if not p.name.startswith(tools) for f in p.rglob("*"))
+    size = sum(f.stat().st_size for f in files if f.is_file()) / 1e6
+    print(f"{'':>14}  {size:.0f} MB installed, the wheel {workshop.wheel.stat().st_size / 1e6:.1f}")
+    if size > MOST_MB:
+        yield f"{size:.0f} MB are installed, at most {MOST_MB} should be"
+
+
 def main(folder: Path, extras: list[str]) -> int:
     """Try the extras; exit status 1 when a command fails."""
     workshop = Workshop(folder)
-    workshop.prepare()
+    if any(word in case.command for extra in extras for case in CASES[extra] for word in MADE):
+        workshop.prepare()
     failed = 0
     for extra in extras:
         start = time.monotonic()

@@ -17,6 +17,7 @@ from perception.data.base import Recording
 from perception.data.registry import READERS, SPLITS, open_recording, parse_data_argument
 from perception.errors import ConfigError, names_hint
 from perception.files import writing as files
+from perception.files.made import make_folder
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,13 +153,13 @@ def expect_folder(path: Path) -> Path:
 
 
 def output_folder(path: Path) -> Path:
-    """Make a folder for results.
+    """Make a folder for results, which goes again if the command fails before it is filled.
 
     Raises:
         ConfigError: the path is a file or lies below one, or the folder cannot be made.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError("is a file, or below one; expected a folder", where=str(path)) from error
     except OSError as error:

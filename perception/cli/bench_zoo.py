@@ -15,6 +15,7 @@ from perception.cli.arguments import (
     give_json,
     open_data,
     output_file,
+    output_folder,
     seen_in_training,
 )
 from perception.cli.console import counted, note, say
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         note(SEEN_NOTE)
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+        output_folder(args.out.parent)
         write_text(args.out, table, error=ConfigError)
     give_json(args, {"rows": [asdict(r) for r in rows]})
     return 0

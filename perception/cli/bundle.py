@@ -37,6 +37,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify, show or upgrade; a damaged bundle is an error that names the file."""
+    from perception.runtime import licences
     from perception.runtime.bundle import Bundle, find_bundle
     from perception.runtime.engines.plans import all_plans, verify_plans
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     say(f"{manifest.name} {manifest.version}: {manifest.description}", style="bold")
     if manifest.simulated:
         say("trained on simulated data", style="yellow")
-    say(f"licence of the weights: {manifest.licence.weights}; of the data: {manifest.licence.data}")
+    say(f"licences: {licences.described(manifest.licence)}")
     table = Table("input", "kind", "encoder", "grid", "view")
     for name, spec in manifest.inputs.items():
         view = spec.view

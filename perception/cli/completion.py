@@ -72,8 +72,7 @@ def _bundles(prefix: str, **_: Any) -> list[str]:
     """Names of bundles, and paths that go on as the prefix does."""
     from argcomplete.completers import FilesCompleter
 
-    from perception.demo.choice import available
-    from perception.runtime.bundle import bundle_folders
+    from perception.runtime.bundle import bundle_folders, bundles_in
 
-    names = [name for name in available(bundle_folders()) if name.startswith(prefix)]
+    names = [name for name in bundles_in(bundle_folders()) if name.startswith(prefix)]
     return [*names, *FilesCompleter()(prefix)]  # type: ignore[no-untyped-call]

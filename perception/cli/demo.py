@@ -32,8 +32,8 @@ def add_parser(commands: Commands) -> None:
         commands,
         "demo",
         "run a recording while sensors fail on a script, and write a report",
-        more="Without --data a simulated drive is made.",
-        example="anysense demo --data folder:DIR --out out/demo",
+        more="Without --data the drive is played that comes with AnySense.",
+        example="anysense demo\nanysense demo --data folder:DIR --out out/own",
     )
     parser.add_argument(
         "--bundle", help="folder, zip or name (default: the one that fits the data)"
@@ -45,10 +45,10 @@ def add_parser(commands: Commands) -> None:
         help="simulate a drive instead of playing the one that comes with AnySense (minutes)",
     )
     parser.add_argument(
-        "--frames", type=whole(10), help=f"simulate a drive of this length (default: {FRAMES})"
+        "--frames", type=whole(10), help=f"simulate a drive of this length, in place of {FRAMES}"
     )
     parser.add_argument(
-        "--seed", type=whole(0, MAX_SEED), help=f"simulate another drive (default: {SEED})"
+        "--seed", type=whole(0, MAX_SEED), help=f"simulate another drive than that of {SEED}"
     )
     add_data_arguments(parser, required=False)
     add_engine_arguments(parser)

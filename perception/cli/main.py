@@ -25,6 +25,7 @@ from perception.cli.console import (
 from perception.cli.parsing import STDOUT, Commands, Parser, add_verbosity
 from perception.errors import AnySenseError, MissingDependencyError
 from perception.extras import explain
+from perception.files.made import empty_folders_removed
 from perception.files.stderr import native_lines_caught
 from perception.files.stopping import Stopped, stoppable
 from perception.plugins import blamed
@@ -44,6 +45,7 @@ COMMANDS = (
     "models",
     "data",
     "bundle",
+    "bundles",
     "record",
     "replay",
     "view",
@@ -121,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
-            with stoppable(), shown_warnings(), native_lines_caught():
+            with stoppable(), shown_warnings(), native_lines_caught(), empty_folders_removed():
                 return _run(arguments)
         finally:
             flush_output()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from perception.data.base import RecordingInfo
 from perception.errors import AnySenseError, ConfigError
-from perception.runtime.bundle import Bundle, bundle_folders
+from perception.runtime.bundle import Bundle, bundle_folders, bundles_in
 from perception.runtime.manifest import BundleManifest
 from perception.tasks.matching import BACKGROUND
 from perception.tasks.registry import OURS, TASKS
@@ -84,17 +84,6 @@ def fit(path: Path, manifest: BundleManifest, info: RecordingInfo) -> Fit:
     )
 
 
-def available(folders: Iterable[Path]) -> dict[str, Path]:
-    """The bundles in these folders by name; of two of one name, the first."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if (path / "bundle.yaml").is_file() or path.suffix.lower() == ".zip":
-                    found.setdefault(path.name, path)
-    return found
-
-
 def choose_bundle(info: RecordingInfo, folders: Sequence[Path] | None = None) -> list[Fit]:
     """The bundles that fit a recording equally well, and better than all others.
 
@@ -107,7 +96,7 @@ def choose_bundle(info: RecordingInfo, folders: Sequence[Path] | None = None) ->
     """
     fits: list[Fit] = []
     reasons: list[str] = []
-    for name, path in available(bundle_folders() if folders is None else folders).items():
+    for name, path in bundles_in(bundle_folders() if folders is None else folders).items():
         try:
             one = fit(path, Bundle.open(path, verify=False).manifest, info)
         except AnySenseError:

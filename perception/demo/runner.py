@@ -17,6 +17,7 @@ from perception.data.base import Recording
 from perception.demo.scenario import Phase, Script, make_scenario, sensor_title
 from perception.errors import ConfigError
 from perception.evaluation.evaluate import LOW_SCORE, Scorer
+from perception.files.made import make_folder
 from perception.files.writing import write_image, writing
 from perception.frame import Frame
 from perception.runtime.pipeline import Pipeline
@@ -96,7 +97,7 @@ def run_demo(
         each.expected = sensors  # a sensor that the recording never had is not missed
         each.wanted = drawn(specs) | parts_of(specs, lambda task: task.meter)
     pictures = out / "overlays"
-    pictures.mkdir(parents=True, exist_ok=True)
+    make_folder(pictures)
     rows, mosaics = [], []
     views = pipeline.manifest.inputs.views(pipeline.inputs)
     _warm_up(pipeline, recording, sensors, views)

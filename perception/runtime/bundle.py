@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from perception.errors import BundleError, EngineError
+from perception.errors import BundleError, EngineError, names_hint
 from perception.files.containers import Container, Folder, Zip
 from perception.files.limits import MAX_GRAPH_BYTES, MAX_TEXT_BYTES
-from perception.files.shipped import shipped
+from perception.files.shipped import from_wheel, shipped
 from perception.files.text import decode_text, parse_yaml
 from perception.files.writing import write_yaml
 from perception.runtime.graph_check import Signature, check_composed, check_modular
@@ -218,11 +218,22 @@ def bundle_folders() -> list[Path]:
     return [*named, Path("bundles"), shipped("bundles")]
 
 
+def bundles_in(folders: Iterable[Path]) -> dict[str, Path]:
+    """The bundles in these folders by name; of two of one name, the first."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if (path / MANIFEST).is_file() or path.suffix.lower() == ".zip":
+                found.setdefault(path.name, path)
+    return found
+
+
 def find_bundle(name: str) -> Path:
     """The folder of a bundle given by path or by name.
 
     Names are looked up in the folders of the environment variable ANYSENSE_BUNDLES, in `./bundles`
-    and in the `bundles` folder beside the package's source.
+    and among the bundles that come with the package: all of ours in the source tree, in a wheel those
+    whose weights anybody may ship.
 
     Raises:
         BundleError: it is in none of them.
@@ -235,11 +246,13 @@ def find_bundle(name: str) -> Path:
         for folder in folders:
             if _exists(folder / name):
                 return folder / name
-    raise BundleError(
-        "no such bundle",
-        where=name,
-        hint=f"give its path; looked in {', '.join(map(str, folders))}",
-    )
+    hint = f"looked in {', '.join(map(str, folders))}"
+    known = [*bundles_in(folders)] if path.name == name else []
+    if known:
+        hint = f"{names_hint(name, known)}; {hint}"
+    if from_wheel():
+        hint += "; bundles for research alone come with the source tree, not with pip"
+    raise BundleError("no such bundle", where=name, hint=hint)
 
 
 def _exists(path: Path) -> bool:

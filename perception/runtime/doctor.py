@@ -21,6 +21,7 @@ from perception.runtime.engines.cuda_driver import Driver, examine_driver
 from perception.runtime.engines.measured import cpu_name
 from perception.runtime.engines.probe import TINY_GRAPH
 from perception.runtime.engines.registry import BACKENDS
+from perception.runtime.shelf import entries
 
 Status = Literal["ok", "missing", "broken"]
 
@@ -61,7 +62,7 @@ class Check:
     """One finding.
 
     Attributes:
-        group: system, gpu, backend, training, robot or plug-in.
+        group: system, gpu, backend, training, robot, bundle or plug-in.
         name: what was looked at.
         status: `ok`, `missing` (not there, nothing wrong) or `broken` (there, but does not work).
         detail: version, model or reason.
@@ -101,7 +102,7 @@ def examine(root: Path = Path("/")) -> list[Check]:
     checks = [*_system(root, jetson), *_gpu(driver, jetson)]
     checks.append(_package("gpu", "pycuda", "pycuda", f"{build}pip install pycuda"))
     checks += [_on_jetson(try_backend(name), jetson) for name in BACKENDS]
-    return [*checks, *_training(driver), _robot(root), *_plugins()]
+    return [*checks, *_training(driver), _robot(root), *_bundles(), *_plugins()]
 
 
 def report(checks: list[Check]) -> dict[str, Any]:
@@ -255,6 +256,22 @@ def _robot(root: Path) -> Check:
         fix = f"source /opt/ros/{installed[-1]}/setup.bash"
         return Check("robot", "ROS 2", "missing", f"{installed[-1]} is not sourced", fix)
     return Check("robot", "ROS 2", "missing", "not installed", _ROS_INSTALL)
+
+
+def _bundles() -> list[Check]:
+    """The bundles that are found by name, with what may be done with them."""
+    return [
+        Check("bundle", one.name, "broken", one.problem, "copy it again, or remove it")
+        if one.problem
+        else Check(
+            "bundle",
+            one.name,
+            "ok",
+            f"{', '.join(one.sensors)}; {'may' if one.may_ship else 'may not'} be part of a product "
+            f"(weights: {one.weights}; data: {one.data})",
+        )
+        for one in entries()
+    ]
 
 
 def _plugins() -> list[Check]:

@@ -18,6 +18,7 @@ from perception.data.base import RecordingInfo
 from perception.data.classes import require_same_classes
 from perception.errors import ConfigError
 from perception.files.fields import check_fields
+from perception.files.made import make_folder
 from perception.files.stopping import Stopped, unstopped
 from perception.files.text import printable
 from perception.frame import subset_name
@@ -108,7 +109,7 @@ class Trainer:
         self.board = open_board(Path(out)) if tensorboard else None
         self.config = config
         self.out = Path(out)
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         torch.manual_seed(config.seed)
         train, val = open_splits(config)
         self.train_set, self.val_set = (

@@ -187,6 +187,7 @@ QUICK = {
     "bundle verify": ["BUNDLE"],
     "bundle info": ["BUNDLE"],
     "bundle upgrade": ["BUNDLE"],
+    "bundles": ["list"],
     "record": ["--data", "folder:DATA", "--limit", "1", "--out", "OUT/bag"],
     "doctor": [],
     "completion": ["bash"],
@@ -195,7 +196,9 @@ QUICK = {
 }
 """Of every command that is done in some seconds, arguments."""
 
-ELSEWHERE = {"data import", "train", "pretrain", "distill", "adapt", "search", "replay"}
+ELSEWHERE = {
+    "data import", "train", "pretrain", "distill", "adapt", "search", "replay", "bundle temperatures"
+}  # fmt: skip
 """Those that take longer, or a bag: in their own tests."""
 
 
@@ -279,7 +282,7 @@ def _completions(line: str) -> list[str]:
 
 def test_a_shell_completes_commands_options_choices_and_bundles() -> None:
     pytest.importorskip("argcomplete")
-    assert {"bench", "bench-zoo", "bundle"} == set(_completions("anysense b"))
+    assert {"bench", "bench-zoo", "bundle", "bundles"} == set(_completions("anysense b"))
     assert _completions("anysense bench --fra") == ["--frames"]
     assert _completions("anysense data ch") == ["check"]
     assert set(_completions("anysense data make-sim --kind ")) == {"drive", "scenes"}
