@@ -189,18 +189,24 @@ def give_json(args: argparse.Namespace, content: Mapping[str, Any]) -> None:
         write_json(args.json, plain)
 
 
-PLACES = ("--json", "--out", "--picture", "--threads")
+PLACES = ("--json", "--picture", "--threads")
 """Options that say where results go on this machine, which is of no use to a reader of a bundle."""
 
 _SILENT = re.compile(r"--record|--quiet|--verbose|-[qv]+")
 
 
 def recorded_command() -> str:
-    """The command that is running, without `PLACES` and what changes no result, for a bundle's records."""
+    """The command that is running, without `PLACES` and what changes no result, for a bundle's records.
+
+    It can be typed: where something has to be written to is `OUT`.
+    """
     words, given = list[str](), sys.argv[1:]
     while given:
         word, *given = given
-        if word in PLACES:
+        if word == "--out" or word.startswith("--out="):
+            words += ["--out", "OUT"]
+            given = given[1:] if word == "--out" else given
+        elif word in PLACES:
             given = given[1:] if given and not given[0].startswith("-") else given
         elif not _SILENT.fullmatch(word) and not word.startswith(tuple(f"{o}=" for o in PLACES)):
             words.append(word)

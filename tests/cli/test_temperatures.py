@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.cli.arguments import recorded_command
 from perception.cli.main import main
 from perception.runtime.bundle import Bundle, record
 
@@ -47,7 +49,7 @@ def test_a_bundle_with_temperatures(tiny_bundle: Path, simulated: Path, tmp_path
     assert spec.temperatures == {s: row["temperature"] for s, row in content["subsets"].items()}
     entry = new.records.accuracy["simulated drive all half of the scenes"]
     assert entry["command"] == (
-        f"anysense bundle temperatures {source} --data folder:{simulated} --block 1 --limit 4"
+        f"anysense bundle temperatures {source} --data folder:{simulated} --block 1 --limit 4 --out OUT"
     )
     for subset, row in content["subsets"].items():
         kept = entry["subsets"][subset]
@@ -120,3 +122,25 @@ def test_what_is_wrong_is_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("anysense: error: ") and message in line
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "recorded"),
+    [
+        ("eval B --data k:d --record --json", "eval B --data k:d"),
+        ("eval B --json --data k:d", "eval B --data k:d"),
+        ("-qv eval B --json=x --json 'a b' --threads 2 --split val", "eval B --split val"),
+        (
+            "bundle temperatures B --out 'a b' --block 3",
+            "bundle temperatures B --out OUT --block 3",
+        ),
+        ("bundle temperatures B --out=/x --picture p.png", "bundle temperatures B --out OUT"),
+        ("eval 'a b' --verbose", "eval 'a b'"),
+    ],
+)
+def test_the_command_that_a_record_names(
+    typed: str, recorded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be typed again, and says nothing of where results went on this machine."""
+    monkeypatch.setattr(sys, "argv", ["anysense", *shlex.split(typed)])
+    assert recorded_command() == f"anysense {recorded}"
