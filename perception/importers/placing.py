@@ -62,13 +62,17 @@ class Placer:
         self.folder, self.kind, self.hints, self.way = folder, kind, hints, way
 
     def place(
-        self, name: str, given: Path | Callable[[], Stored], size: Size | None, fit: Fit | None
+        self,
+        name: str,
+        given: Path | Callable[[], Stored | None],
+        size: Size | None,
+        fit: Fit | None,
     ) -> None:
         """Put one sample there; what is to be read as it is has been read before it is placed.
 
         Args:
             name: the frame's id.
-            given: the file, or what gives it or its content.
+            given: the file, or what gives it, its content, or None for no sample.
             size: (height, width) that it must have, None for points.
             fit: where a picture lies in that of the recording; None to leave it as it is.
 
@@ -76,6 +80,8 @@ class Placer:
             AnySenseError: it cannot be read, is of another size, or cannot be written.
         """
         stored = given if isinstance(given, Path) else given()
+        if stored is None:
+            return
         if isinstance(stored, Path):
             if fit is None and self._suffix(stored):
                 self._check(load_sample(self.kind.name, stored, self.hints), size, stored)

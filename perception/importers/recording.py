@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from perception.data.base import Recording
 from perception.data.registry import open_recording, splits_of
 from perception.errors import DataError
-from perception.frame import Sample
+from perception.frame import Frame, Sample
 from perception.importers.source import Item, Marks, Named, Source, Stored, to_places
 from perception.sensors.registry import kind_of
 
@@ -43,7 +42,7 @@ def recording(root: Path, kind: str, **options: Any) -> Source:
     items = [
         Item(
             name,
-            _samples(found, index),
+            {sensor: partial(_stored, found, index, sensor) for sensor in info.sensors},
             partial(_marks, found, index),
             split=splits.get(name, ""),
             stamp_ns=found.stamp_ns(index),
@@ -81,18 +80,20 @@ def _fields(found: Recording) -> dict[str, Any]:
     return fields
 
 
+@lru_cache(maxsize=2)
+def _frame(found: Recording, index: int) -> Frame:
+    """A frame, which is asked for once for each of its sensors."""
+    return found.frame(index)
+
+
 def _sizes(found: Recording, index: int) -> dict[str, tuple[int, int]]:
-    pictures = found.frame(index).items()
+    pictures = _frame(found, index).items()
     return {n: s.data.shape[:2] for n, s in pictures if kind_of(s.kind).has_picture}
 
 
-def _samples(found: Recording, index: int) -> dict[str, Callable[[], Stored]]:
-    """What is there is known when it is read; a sensor that a frame lacks has no file."""
-    return {name: partial(_stored, found, index, name) for name in found.frame(index)}
-
-
-def _stored(found: Recording, index: int, name: str) -> Stored:
-    return in_steps(found.frame(index)[name])
+def _stored(found: Recording, index: int, name: str) -> Stored | None:
+    sample = _frame(found, index).get(name)
+    return None if sample is None else in_steps(sample)
 
 
 def in_steps(sample: Sample) -> Stored:

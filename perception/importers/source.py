@@ -65,7 +65,7 @@ class Item:
 
     Attributes:
         name: what it is called there, unique; ids of frames are made of it.
-        samples: by sensor a file, or a function that gives what one would hold.
+        samples: by sensor a file, or a function that gives what one would hold, None for no sample.
         marks: reads the truth.
         sizes: (height, width) of pictures that are no files, by sensor, or what tells them.
         aliases: other names by which lists may call it.
@@ -77,7 +77,7 @@ class Item:
     """
 
     name: str
-    samples: Mapping[str, Path | Callable[[], Stored]]
+    samples: Mapping[str, Path | Callable[[], Stored | None]]
     marks: Callable[[], Marks] = Marks
     sizes: Mapping[str, tuple[int, int]] | Callable[[], Mapping[str, tuple[int, int]]] = field(
         default_factory=dict
