@@ -198,8 +198,8 @@ def lines(found: Found) -> list[str]:
         row = []
         for score in next(iter(by_seed.values())):
             values = [100 * scores[score] for scores in by_seed.values() if score in scores]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            row.append(f"{score} {statistics.mean(values):.1f}{spread}")
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            row.append(f"{score} {statistics.mean(values):.2f}{spread}")
         said.append(f"{name} ({len(by_seed)}): {'  '.join(row)}")
     return said
 

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_named() -> None:
 
 def test_means_and_spreads_are_over_seeds() -> None:
     found = {"a": {"0": {"rgb/miou": 0.1}, "1": {"rgb/miou": 0.3}}, "b": {"0": {"rgb/miou": 0.5}}}
-    assert ablations.lines(found) == ["a (2): rgb/miou 20.0 ± 14.1", "b (1): rgb/miou 50.0"]
+    assert ablations.lines(found) == ["a (2): rgb/miou 20.00 ± 14.14", "b (1): rgb/miou 50.00"]
 
 
 def test_a_comparison_runs_goes_on_and_keeps_what_it_found(
