@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_only_simulated_weights_may_be_shipped() -> None:
         assert not one.problem
         if not one.simulated:
             assert not one.may_ship, name
+
+
+def test_the_page_on_installation_says_the_same() -> None:
+    page = (ROOT / "docs/install.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+) \|$", page, re.M)
+    table = {name: [c.strip() for c in rest.split("|")] for name, rest in rows if "Apache" in rest}
+    ours = entries([ROOT / "bundles"])
+    assert table.keys() == {one.name for one in ours}
+    for one in ours:
+        code, weights, data, product = table[one.name]
+        assert code == one.code and product == ("yes" if one.may_ship else "no"), one.name
+        assert one.weights.startswith(weights), one.name
+        source = "simulated" if one.simulated else data.split(":")[0]
+        assert source in one.data, one.name
 
 
 def test_scores_are_those_of_the_runtime_with_most_sensors() -> None:
@@ -176,5 +191,6 @@ def test_bundles_of_the_wheel_are_those_anybody_may_ship() -> None:
     for name in packed:
         manifest = Bundle.open(ROOT / "bundles" / name, verify=False).manifest
         assert manifest.simulated
+        assert may_ship(manifest.licence)
         training = yaml.safe_dump(dict(manifest.training))
         assert "simulated" in training
