@@ -61,6 +61,18 @@ def test_nothing_in_the_wheel_imports_the_common_names(setup: ModuleType) -> Non
                     assert (node.module or "").split(".")[0] not in setup.MOVED, path
 
 
+def test_files_beside_modules_are_in_the_wheel() -> None:
+    """A style sheet that pyproject.toml does not name works in a clone alone."""
+    tomllib = pytest.importorskip("tomllib")
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    named = content["tool"]["setuptools"]["package-data"]
+    for top in ("perception", "export", "calibration", "anysense"):
+        for path in (ROOT / top).rglob("*"):
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                inner = path.relative_to(ROOT / top)
+                assert any(inner.match(pattern) for pattern in named.get(top, ())), path
+
+
 def test_an_editable_install_leaves_all_where_it_is(setup: ModuleType) -> None:
     packages, places = setup.layout(editable=True)
     assert {p.split(".")[0] for p in packages} == {"perception", "anysense", *setup.MOVED}
