@@ -201,3 +201,24 @@ def test_cameras_follow_their_pictures() -> None:
     (before,), (after,) = camera.project(point)[0], fitted.project(point)[0]
     moved = (before + 0.5) * fit.scale - 0.5 + [fit.left, fit.top]
     assert np.allclose(after, moved) and (fitted.width, fitted.height) == (60, 60)
+
+
+def test_a_full_place_leaves_nothing(
+    refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after some frames: one line, and neither the folder nor a part of it."""
+    import errno
+    import shutil
+
+    root, copied = foreign.yolo(tmp_path / "set"), []
+    real = shutil.copyfile
+
+    def copyfile(source: Any, place: Any) -> Any:
+        if len(copied) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+        copied.append(place)
+        return real(source, place)
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    assert "No space left" in refused(f"yolo:{root}")
+    assert len(copied) == 3
