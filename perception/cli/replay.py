@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.cli.arguments import engine_choices, give_json, output_folder
 from perception.cli.console import say, warn
@@ -26,6 +26,9 @@ from perception.cli.replay_arguments import (
 )
 from perception.errors import DataError
 from perception.tasks.registry import TASKS, parts_of
+
+if TYPE_CHECKING:
+    from perception.bags.playback import Playback
 
 _DEADLINE_NS = 80_000_000
 
@@ -46,6 +49,28 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Play the bag; writes status.jsonl, and with --overlays pictures."""
+    playback = opened(args)
+    pipeline = playback.stream.pipeline
+    out = output_folder(args.out)
+    tasks = pipeline.manifest.tasks.every
+    pipeline.wanted |= parts_of(tasks, lambda task: task.summary is None)
+    try:
+        states = _play(args, playback, out, pipeline.manifest)
+    finally:
+        shortcomings(playback)
+    counts = ", ".join(f"{n} {s}" for s, n in states.items()) or "none"
+    say(f"outputs: {counts}; {out / 'status.jsonl'}")
+    give_json(args, {"out": str(out), "outputs": dict(states), **_shortcomings(playback)})
+    return 0
+
+
+def opened(args: argparse.Namespace) -> Playback:
+    """A bundle's stream on a bag, as the arguments of the command say; says how it will run.
+
+    Raises:
+        ConfigError, InputError: the arguments do not fit the bag or the bundle.
+        DataError: the bag cannot be read.
+    """
     from perception.adapters.calibration import MessageCalibration
     from perception.bags.playback import Playback
     from perception.bags.survey import survey
@@ -59,10 +84,8 @@ def run(args: argparse.Namespace) -> int:
     policy.check(topics, ("--require", "--minimum"))
     faults = faults_of(args.faults, {sensor: kinds[sensor] for sensor in topics})
     hints = hints_of(args, {sensor: kinds[sensor] for sensor in topics})
-    out = output_folder(args.out)
     choices = {**engine_choices(args), "policy": policy, "health": health, "sensors": inputs}
     pipeline = Pipeline.load(args.bundle, args.device, **choices)
-    pipeline.wanted |= parts_of(manifest.tasks.every, lambda task: task.summary is None)
     found = survey(args.bag, topics)
     given = ns_of(args.tf_max_age_ms)
     oldest = found.transform_age_ns if given is None else given or None
@@ -80,15 +103,7 @@ def run(args: argparse.Namespace) -> int:
     }
     stream = StreamCore(pipeline, StreamSettings(timing_of(args, timing), deadline, **times))
     say(_described(found, stream))
-    playback = Playback(stream, topics, calibration, found, hints, faults=faults)
-    try:
-        states = _play(args, playback, out, manifest)
-    finally:
-        _warn(playback)
-    counts = ", ".join(f"{n} {s}" for s, n in states.items()) or "none"
-    say(f"outputs: {counts}; {out / 'status.jsonl'}")
-    give_json(args, {"out": str(out), "outputs": dict(states), **_shortcomings(playback)})
-    return 0
+    return Playback(stream, topics, calibration, found, hints, faults=faults)
 
 
 def _play(args: argparse.Namespace, playback: Any, out: Path, manifest: Any) -> Counter[str]:
@@ -123,7 +138,7 @@ def _described(found: Any, stream: Any) -> str:
     return f"{'; '.join(parts)}; deadline {stream.collector.deadline_ns / 1e6:.0f} ms"
 
 
-def _warn(playback: Any) -> None:
+def shortcomings(playback: Playback) -> None:
     """Say what was made up for, by sensor."""
     for sensor in playback.topics.values():
         if bad := playback.counters[f"malformed_{sensor}"]:

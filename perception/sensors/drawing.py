@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perception.frame import Sample
 from perception.geometry.projection import project_lidar
-from perception.sensors.kind import size_of_camera
+from perception.sensors.kind import ColorScale, size_of_camera
 
 Image = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
@@ -49,6 +49,12 @@ def draw_projected(sample: Sample) -> Image:
     dots = false_colors(inverse, _NEAR, _FAR, cv2.COLORMAP_TURBO)
     side = 1 + max(1, round(width / 320))
     return cv2.dilate(dots, np.ones((side, side), np.uint8))
+
+
+def scale_of_projected(sample: Sample) -> ColorScale:
+    """What the colors of `draw_projected` stand for: metres, in even steps of 1 / range."""
+    ticks = tuple((at, 1 / (_NEAR + (_FAR - _NEAR) * at)) for at in (0.0, 0.5, 1.0))
+    return ColorScale(cv2.COLORMAP_TURBO, ticks, "m")
 
 
 def draw_picture(sample: Sample) -> Image:

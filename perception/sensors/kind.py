@@ -99,6 +99,21 @@ class Hints:
 
 
 @dataclass(frozen=True)
+class ColorScale:
+    """What the false colors of a picture stand for.
+
+    Attributes:
+        colormap: of OpenCV.
+        ticks: places on it, from 0 to 1, with the values there.
+        unit: of these, such as `m`; empty for counts.
+    """
+
+    colormap: int
+    ticks: tuple[tuple[float, float], ...]
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What is to be said of a sample of a recording.
 
@@ -171,6 +186,7 @@ class SensorKind:
         to_message: (sample, types) -> the inverse of `from_message`, of the first of `ros_types`; see
             `adapters.outgoing`.
         draw: (sample) -> (H, W, 3) uint8 RGB for people; by default see `sensors.drawing`.
+        scale: (sample) -> what the false colors of `draw` stand for, None where there are none.
         warp: (grid, geometry) -> `Grid` without `own`, how training moves it by `geometry.warp(array,
             nearest, fill)`; by default each layer's pixels as they are, and 0 where there was nothing.
         apply: (fault, sample or grid, layer, severity, rng) -> the same, spoilt; severity 1 to 5.
@@ -216,6 +232,7 @@ class SensorKind:
     judge: Callable[[list[Any]], list[str]] = lambda kept: []
     to_message: Callable[[Sample, Any], Any] | None = None
     draw: Callable[[Sample], NDArray[np.uint8]] | None = None
+    scale: Callable[[Sample], ColorScale | None] = lambda sample: None
     warp: Callable[[Grid, Any], Grid] | None = None
     apply: Callable[[str, Any, Layer, int, np.random.Generator], Any] | None = None
     faults: Collection[str] = ()

@@ -237,19 +237,64 @@ def draw_boxes(image: Image, boxes: Detections, classes: Sequence[ClassSpec]) ->
     by_id = {c.id: c for c in classes}
     thick = max(1, round(image.shape[1] / 400))
     size = max(0.35, image.shape[1] / 1600)
+    placed: list[tuple[int, int, int, int]] = []
+    # The best last, so that its frame is on top.
+    for index in reversed(range(len(boxes))):
+        entry = by_id.get(int(boxes.class_ids[index]))
+        left, top, right, bottom = (int(v) for v in boxes.xyxy[index])
+        color = entry.color if entry else (255, 255, 255)
+        cv2.rectangle(image, (left, top), (right, bottom), color, thick, cv2.LINE_AA)
     for box, score, kind in zip(boxes.xyxy, boxes.scores, boxes.class_ids, strict=True):
         entry = by_id.get(int(kind))
         color = entry.color if entry else (255, 255, 255)
-        left, top, right, bottom = (int(v) for v in box)
-        cv2.rectangle(image, (left, top), (right, bottom), color, thick, cv2.LINE_AA)
         text = f"{entry.name if entry else kind} {score:.2f}"
         (wide, high), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-        y = max(top, high + base)
-        cv2.rectangle(image, (left, y - high - base), (left + wide, y), color, -1)
+        place = _free_place(box, (wide, high + base), image.shape[:2], placed)
+        if place is None:
+            continue  # of many boxes in one place the best are named
+        placed.append(place)
+        left, top, right, bottom = place
+        cv2.rectangle(image, (left, top), (right, bottom), color, -1)
         cv2.putText(
-            image, text, (left, y - base), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA
+            image,
+            text,
+            (left, bottom - base),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            size,
+            (0, 0, 0),
+            1,
+            cv2.LINE_AA,
         )
     return image
+
+
+def _free_place(
+    box: NDArray[Any],
+    text: tuple[int, int],
+    size: tuple[int, int],
+    placed: Sequence[tuple[int, int, int, int]],
+) -> tuple[int, int, int, int] | None:
+    """Where a box's name covers no other's: above its top, below its bottom, or within; None for nowhere.
+
+    Args:
+        box: left, top, right, bottom.
+        text: (width, height) of the name.
+        size: (height, width) of the picture.
+        placed: left, top, right, bottom of those that are there.
+    """
+    left, top, right, bottom = (int(v) for v in box)
+    (wide, high), (rows, columns) = text, size
+    for x in (left, right - wide):
+        for y in (top - high, bottom, top, bottom - high):
+            x0 = max(0, min(x, columns - wide))
+            y0 = max(0, min(y, rows - high))
+            free = all(
+                x0 >= x2 or x0 + wide <= x1 or y0 >= y2 or y0 + high <= y1
+                for x1, y1, x2, y2 in placed
+            )
+            if free:
+                return x0, y0, x0 + wide, y0 + high
+    return None
 
 
 def _to_dict(value: Detections, spec: Boxes2dSpec) -> dict[str, Any]:
@@ -263,6 +308,30 @@ def _to_dict(value: Detections, spec: Boxes2dSpec) -> dict[str, Any]:
             for box, score, kind in zip(value.xyxy, value.scores, value.class_ids, strict=True)
         ]
     }
+
+
+def _present(value: Detections, spec: Boxes2dSpec) -> list[tuple[ClassSpec, str]]:
+    """By how many there are."""
+    counts = np.bincount(value.class_ids, minlength=len(spec.classes))[: len(spec.classes)]
+    order = np.argsort(-counts, kind="stable")
+    return [(spec.classes[int(i)], f"x {counts[i]}") for i in order if counts[i]]
+
+
+def _annotations(value: Detections, spec: Boxes2dSpec) -> list[dict[str, Any]]:
+    found = []
+    for box, score, kind in zip(value.xyxy, value.scores, value.class_ids, strict=True):
+        left, top, right, bottom = (round(float(v), 2) for v in box)
+        wide, high = round(right - left, 2), round(bottom - top, 2)
+        found.append(
+            {
+                "category_id": int(kind),
+                "bbox": [left, top, wide, high],
+                "area": round(wide * high, 2),
+                "score": round(float(score), 4),
+                "iscrowd": 0,
+            }
+        )
+    return found
 
 
 def _above(value: Detections, spec: Boxes2dSpec, score: float | None) -> Detections:
@@ -283,6 +352,8 @@ BOXES2D = Task(
     to_dict=_to_dict,
     summary=lambda value, spec: {"boxes": len(value)},
     draw=lambda picture, value, spec, opacity: draw_boxes(picture, value, spec.classes),
+    present=_present,
+    annotations=_annotations,
     above=_above,
     training="perception.training.tasks.boxes2d:BOXES2D",
     publisher="anysense_ros.publishing.boxes2d:Boxes2dPublisher",

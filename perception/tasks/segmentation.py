@@ -234,6 +234,20 @@ def _to_dict(value: Segmentation, spec: SegmentationSpec) -> dict[str, Any]:
     return out
 
 
+def _present(value: Segmentation, spec: SegmentationSpec) -> list[tuple[ClassSpec, str]]:
+    """By their share of the picture."""
+    if value.labels is None:
+        return []
+    counts = np.bincount(value.labels.ravel(), minlength=len(spec.classes))[: len(spec.classes)]
+    order = np.argsort(-counts, kind="stable")
+    share = 100 / value.labels.size
+    return [(spec.classes[int(i)], _percent(share * counts[i])) for i in order if counts[i]]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0f} %" if share >= 1 else "< 1 %"
+
+
 def _files(value: Segmentation, spec: SegmentationSpec) -> dict[str, NDArray[np.uint8]]:
     found = {}
     if value.labels is not None:
@@ -262,6 +276,7 @@ SEGMENTATION = Task(
     summary=lambda value, spec: {},
     draw=_draw,
     drawn=("labels",),
+    present=_present,
     files=_files,
     graph_inputs=lambda spec: {INV_TEMPERATURE: (1,)},
     feeds=_feeds,

@@ -15,7 +15,7 @@ from perception.frame import Sample
 from perception.geometry.grid import GridMap
 from perception.metrics.confidence import ConfidenceHistogram
 from perception.metrics.temperature import FittedTemperature
-from perception.tasks.spec import TaskSpec
+from perception.tasks.spec import ClassSpec, TaskSpec
 
 Shape = tuple[int | None, ...]
 """A dimension that varies is None."""
@@ -147,6 +147,8 @@ class Task:
         summary: the same for one line of many, by default the whole.
         draw: its value drawn on a picture, with an opacity for what covers areas.
         drawn: the parts that drawing takes; all unless it says otherwise.
+        present: its classes that are in a value, with what is to be said beside each, for a legend.
+        annotations: its value as COCO's annotations, without their ids.
         files: pictures that `anysense run` writes, by name without suffix.
         above: the value without what scores below a threshold, None for the bundle's own.
         graph_inputs: what graphs may take for it besides features, by name, (1,) float32; older ones go
@@ -180,6 +182,8 @@ class Task:
     summary: Callable[[Any, Any], dict[str, Any]] | None = None
     draw: Callable[[Image, Any, Any, float], Image] | None = None
     drawn: tuple[str, ...] = ()
+    present: Callable[[Any, Any], list[tuple[ClassSpec, str]]] = lambda value, spec: []
+    annotations: Callable[[Any, Any], list[dict[str, Any]]] | None = None
     files: Callable[[Any, Any], dict[str, NDArray[np.uint8]]] = lambda value, spec: {}
     above: Callable[[Any, Any, float | None], Any] | None = None
     graph_inputs: Callable[[Any], Mapping[str, Shape]] = lambda spec: {}

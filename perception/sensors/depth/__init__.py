@@ -7,7 +7,7 @@ import numpy as np
 from perception.geometry.measured import depth_points
 from perception.sensors.depth.decode import ROS_TYPES, from_array, from_file, from_message, remarks
 from perception.sensors.depth.faults import FAULTS, apply, augment
-from perception.sensors.depth.picture import draw
+from perception.sensors.depth.picture import draw, scale
 from perception.sensors.depth.preprocess import (
     DepthSpec,
     check,
@@ -35,6 +35,7 @@ DEPTH = SensorKind(
     refuse_blind=refuse_blind,
     points=depth_points,
     draw=draw,
+    scale=scale,
     warp=partial(warped, fill=np.nan),
     apply=apply,
     faults=FAULTS,

@@ -1,6 +1,6 @@
 """LiDARs."""
 
-from perception.sensors.drawing import draw_projected
+from perception.sensors.drawing import draw_projected, scale_of_projected
 from perception.sensors.images import warped
 from perception.sensors.kind import SensorKind
 from perception.sensors.lidar.decode import ROS_TYPES, from_array, from_file, from_message
@@ -31,6 +31,7 @@ LIDAR = SensorKind(
     views=("projection",),
     refuse_blind=refuse_blind,
     draw=draw_projected,
+    scale=scale_of_projected,
     warp=warped,
     apply=apply,
     faults=FAULTS,

@@ -10,7 +10,7 @@ from perception.sensors.thermal.decode import (
     remarks,
 )
 from perception.sensors.thermal.faults import FAULTS, apply, augment
-from perception.sensors.thermal.picture import draw
+from perception.sensors.thermal.picture import draw, scale
 from perception.sensors.thermal.preprocess import (
     ThermalRule,
     ThermalSpec,
@@ -35,6 +35,7 @@ THERMAL = SensorKind(
     resample=resample,
     normalize=normalize,
     draw=draw,
+    scale=scale,
     warp=warp,
     apply=apply,
     faults=FAULTS,
