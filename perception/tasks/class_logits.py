@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Labels = NDArray[np.uint8]
+
+_SPARSE = 12
+"""Where fewer than one in so many logits of a class matter, these are picked out first."""
 
 _FEW = 0.5
 """Share of mixed cells up to which those are looked at alone; beyond it, all pixels of all classes are."""
@@ -134,7 +138,8 @@ def _contested(logits: Float32, threshold: Float32) -> Labels:
     best = np.full(labels.shape, -np.inf, np.float32)
     cuts, bytes_ = np.empty(best.size, np.float32), np.empty(best.size, np.uint8)
     reaches = np.empty(threshold.shape, np.uint8)
-    for index, plane in enumerate(logits):
+    for index in _reaching(logits, threshold):
+        plane = logits[index]
         np.greater_equal(plane, threshold, out=reaches.view(np.bool_))
         x, y, wide, high = cv2.boundingRect(reaches)
         if not wide:
@@ -150,6 +155,16 @@ def _contested(logits: Float32, threshold: Float32) -> Labels:
         wins = bytes_[: part.size].reshape(part.shape)
         _compete(part, index, best[up:down, left:right], labels[up:down, left:right], wins)
     return labels
+
+
+def _reaching(logits: Float32, threshold: Float32) -> Iterable[int]:
+    """The classes that reach the threshold somewhere; all of them where looking costs as much as it saves."""
+    near = np.flatnonzero(threshold != np.inf)
+    if not logits.flags.c_contiguous or len(near) > threshold.size // _SPARSE:
+        return range(len(logits))
+    values = logits.reshape(len(logits), -1).take(near, axis=1)
+    found = (values >= threshold.reshape(-1)[near]).any(axis=1)
+    return (int(index) for index in np.flatnonzero(found))
 
 
 def _between(start: int, stop: int, count: int) -> tuple[tuple[int, int], tuple[int, int]]:
