@@ -120,10 +120,10 @@ def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Segmentati
     if LOGITS not in tensors:
         return _decode_labels(tensors, ctx)
     logits, size, wanted = ctx.grid.crop(tensors[LOGITS][0]), ctx.grid.source, ctx.parts
+    if not wanted & {"confidence", "energy"}:
+        return Segmentation(label_pixels(logits, size) if "labels" in wanted else None)
     winners = Winners.of(logits)
     labels = label_pixels(logits, size, winners) if "labels" in wanted else None
-    if not wanted & {"confidence", "energy"}:
-        return Segmentation(labels)
     temperature = ctx.spec.temperature(ctx.inputs)
     total = shares(logits, winners.peak, temperature)
     confidence = resized(np.float32(1) / total, size) if "confidence" in wanted else None

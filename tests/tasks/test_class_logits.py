@@ -60,7 +60,8 @@ def test_labels_and_confidence_are_those_of_every_pixel(
     logits = _areas(seed, classes, height, width, grain)
     size = (scale * height, scale * width)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(class_logits, "_FEW", few)  # 1: only where classes meet, 0: everywhere
+        # 1: only where classes meet, 0: everywhere
+        patch.setattr(class_logits, "_most_mixed", lambda classes: few)
         labels = label_pixels(logits, size)
     wanted = _plain_labels(logits, size)
     # Cuts are interpolated by the same arithmetic, rounded alike but for the last columns of a few.
@@ -76,7 +77,9 @@ def test_a_class_that_wins_between_the_winners_of_the_corners() -> None:
     logits[0] = [[9, -9], [9, -9]]
     logits[1] = [[-9, 9], [-9, 9]]
     logits[2] = 6
-    labels = label_pixels(np.tile(logits, (1, 3, 3)), (12, 12))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(class_logits, "_most_mixed", lambda classes: 1.0)
+        labels = label_pixels(np.tile(logits, (1, 3, 3)), (12, 12))
     assert (labels == 2).any()
     assert np.array_equal(labels, _plain_labels(np.tile(logits, (1, 3, 3)), (12, 12)))
 
@@ -89,7 +92,7 @@ def test_equal_logits_go_to_the_first_class(seed: int, spread: int, side: int) -
     logits = rng.integers(0, spread + 1, (9, 4 * side, 4 * side)).astype(np.float32)
     logits = np.repeat(np.repeat(logits[:, ::4, ::4], 4, 1), 4, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(class_logits, "_FEW", 1.0)
+        patch.setattr(class_logits, "_most_mixed", lambda classes: 1.0)
         labels = label_pixels(logits, (8 * side, 8 * side))
     assert np.array_equal(labels, _plain_labels(logits, (8 * side, 8 * side)))
 
