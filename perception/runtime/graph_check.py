@@ -181,7 +181,7 @@ def _check_outputs(manifest: BundleManifest, graph: Signature) -> None:
 
 def fits(found: Shape | None, wanted: Shape | None) -> bool:
     """Whether two shapes can be the same, as far as both are known."""
-    if found is None or wanted is None:
+    if found is None or wanted is None or found == wanted:
         return True
     return len(found) == len(wanted) and all(
         a is None or b is None or a == b for a, b in zip(found, wanted, strict=True)

@@ -32,6 +32,9 @@ def decode_depth(raw: RawImage) -> NDArray[np.float32]:
         raw: `16UC1` or `mono16` in millimetres, 0 = no return; or `32FC1` in metres, where NaN is
             no return, -Inf too close and +Inf beyond range (REP 117), kept as they are.
 
+    Returns:
+        Metres; a view of the message where its floats are metres as they stand.
+
     Raises:
         EncodingError: another encoding.
         InputError: size and bytes contradict each other.
@@ -42,7 +45,16 @@ def decode_depth(raw: RawImage) -> NDArray[np.float32]:
             where="depth",
             hint=names_hint(raw.encoding, DTYPES),
         )
-    return depth_from_array(raw.rows(DTYPES[raw.encoding], 1))
+    rows = raw.rows(DTYPES[raw.encoding], 1)
+    if rows.dtype == np.float32 and rows.size and _all_measured(rows):
+        return rows
+    return depth_from_array(rows)
+
+
+def _all_measured(meters: NDArray[np.floating]) -> bool:
+    """Whether no value says by a number that it is none, as most cameras say it by NaN: one pass tells."""
+    with np.errstate(invalid="ignore"):
+        return bool(np.fmin.reduce(meters, axis=None) > 0)
 
 
 def depth_from_array(array: NDArray[Any], scale: float | None = None) -> NDArray[np.float32]:
@@ -64,9 +76,8 @@ def depth_from_array(array: NDArray[Any], scale: float | None = None) -> NDArray
     if np.issubdtype(array.dtype, np.floating):
         with np.errstate(over="ignore", invalid="ignore"):
             meters = array.astype(np.float32)
-            absent = meters <= 0
-            if absent.any():
-                _blank(meters, ~(absent & (meters > -np.inf)))
+            if not _all_measured(meters):
+                _blank(meters, ~((meters <= 0) & (meters > -np.inf)))
         return meters
     millimeters = array.dtype.kind == "u" and array.dtype.itemsize == 2
     if millimeters or (array.dtype.kind in "ui" and scale is not None):

@@ -339,8 +339,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             return
         manifest, settings = stream.core.pipeline.manifest, self.settings
         head = outputs.publish(result, settings)
-        reports = stream.report()
         latency = (stream.clock.now_ns() - result.arrived_ns) / 1e6
+        reports = stream.report()
         notes = self._reporter.unaligned.values()
         outputs.status.output(head, result, reports, settings, manifest.name, latency, notes)
         self._reporter.output(result, reports, stream, outputs.status.sequence)

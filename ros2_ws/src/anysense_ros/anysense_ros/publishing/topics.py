@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from anysense_ros.conversions import from_camera
 from anysense_ros.parameters import Settings
 from perception.runtime.result import Result
 from perception.tasks.registry import TASKS
+
+_ASKED_EVERY_S = 0.02
+"""A dozen publishers are asked in a tenth of a millisecond: not several times for each result."""
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -32,6 +36,8 @@ class Topics:
         self._node, self._events = node, events
         self._publishers: dict[str, Any] = {}
         self._watched: list[Any] = []
+        self._heard: frozenset[str] = frozenset()
+        self._ask_at = 0.0
 
     def add(self, name: str, kind: Any, qos: QoSProfile) -> None:
         """Put up a topic.
@@ -49,9 +55,11 @@ class Topics:
             self._watched.append(made)
 
     def heard(self, name: str) -> bool:
-        """Whether somebody listens."""
-        publisher = self._publishers.get(name)
-        return publisher is not None and bool(publisher.get_subscription_count())
+        """Whether somebody listens, or did a moment ago."""
+        if (now := time.monotonic()) >= self._ask_at:
+            listened = (n for n, p in self._publishers.items() if p.get_subscription_count())
+            self._heard, self._ask_at = frozenset(listened), now + _ASKED_EVERY_S
+        return name in self._heard
 
     def send(self, name: str, message: Any) -> None:
         """Publish a message."""
@@ -68,6 +76,7 @@ class Topics:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
         self._watched.clear()
+        self._heard = frozenset()
 
 
 @dataclass(frozen=True)
