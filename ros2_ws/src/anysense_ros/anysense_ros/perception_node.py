@@ -30,6 +30,7 @@ from anysense_ros.codec import input_form
 from anysense_ros.conversions import to_sample
 from anysense_ros.diagnostics import ERROR, WARN
 from anysense_ros.publishing import Outputs
+from anysense_ros.qos_events import QosEvents
 from anysense_ros.reporting import Reporter
 from perception.errors import AnySenseError, InputError
 from perception.frame import LEAST_RANGE_M, Sample
@@ -46,6 +47,9 @@ try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+_LOOK_EVERY_S = 1.0
+"""How often peers are looked for whose QoS does not fit."""
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -73,11 +77,12 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         self._tf: Any = None
         self._loading = "not configured"
         self._load_count = 0
+        self._events = QosEvents(self)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(
-            self.settings["diagnostics.period_s"],
-            self._report,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
+            self.settings["diagnostics.period_s"], self._report, clock=steady
         )
+        self._events_timer = self.create_timer(_LOOK_EVERY_S, self._events.look, clock=steady)
         # Lookups happen on the stream's thread, subscriptions are the executor's.
         self._tf_wanted = self.create_guard_condition(self._listen_to_moving_frames)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -102,12 +107,11 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             )
             calibration.load(self.settings["calibration_file"])
             calibration.on_missing = self._tf_wanted.trigger
-            # Every event handler costs the executor time at each message: only those that tell something.
             events = PublisherEventCallbacks(
                 incompatible_qos=partial(self._on_incompatible, "output"),
                 use_default_callbacks=False,
             )
-            self._outputs = Outputs(self, bundle.manifest, self.settings, events)
+            self._outputs = Outputs(self, bundle.manifest, self.settings, events, self._events)
         except AnySenseError as error:
             self._say("error", str(error))
             self._reporter.diagnostics.set("engine", ERROR, str(error), {})
@@ -181,9 +185,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             self.trigger_activate()
 
     def _stop_work(self) -> None:
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
-        self._subscriptions_made.clear()
+        self._drop(*self._subscriptions_made)
         self._tf = self._tf_static = None
         if self._stream is not None:
             self._stream.close()
@@ -286,6 +288,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
     def _drop(self, *subscriptions: Any) -> None:
         for subscription in filter(None, subscriptions):
             self._subscriptions_made.remove(subscription)
+            self._events.release(subscription)
             self.destroy_subscription(subscription)
 
     def _listen(
@@ -295,6 +298,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             incompatible_qos=partial(self._on_incompatible, part), use_default_callbacks=False
         )
         made = self.create_subscription(kind, topic, callback, qos, event_callbacks=events)
+        self._events.watch(made)
         self._subscriptions_made.append(made)
         return made
 

@@ -18,6 +18,7 @@ from anysense_ros.conversions import header, image
 from anysense_ros.parameters import Settings
 from anysense_ros.publishing.status import TOPIC, Status
 from anysense_ros.publishing.topics import LATCHED, Output, TaskPublisher, Topics
+from anysense_ros.qos_events import QosEvents
 from perception.frame import Frame, Sample
 from perception.plugins import PluginError
 from perception.runtime.manifest import BundleManifest
@@ -37,6 +38,7 @@ class Outputs:
         manifest: the bundle's, whose tasks say which topics there are.
         settings: the node's parameters, for the QoS.
         events: callbacks for incompatible subscribers, None where rclpy has none.
+        watch: hears of the events, away from the node's executor.
 
     Attributes:
         status: publishes ~/status.
@@ -46,10 +48,15 @@ class Outputs:
     """
 
     def __init__(
-        self, node: LifecycleNode, manifest: BundleManifest, settings: Settings, events: Any
+        self,
+        node: LifecycleNode,
+        manifest: BundleManifest,
+        settings: Settings,
+        events: Any,
+        watch: QosEvents,
     ) -> None:
         self._node, self._manifest = node, manifest
-        self._topics = Topics(node, events)
+        self._topics = Topics(node, events, watch)
         qos = _watched(settings, 1, ReliabilityPolicy[settings["qos.outputs"].upper()])
         reliable = _watched(settings, 10, ReliabilityPolicy.RELIABLE)
         topics: dict[str, tuple[Any, QoSProfile]] = {

@@ -15,6 +15,7 @@ from std_msgs.msg import Header, String
 
 from anysense_ros.conversions import from_camera
 from anysense_ros.parameters import Settings
+from anysense_ros.qos_events import QosEvents
 from perception.runtime.result import Result
 from perception.tasks.registry import TASKS
 
@@ -30,10 +31,11 @@ class Topics:
     Args:
         node: that publishes.
         events: callbacks for incompatible subscribers, None where rclpy has none.
+        watch: hears of the events.
     """
 
-    def __init__(self, node: LifecycleNode, events: Any) -> None:
-        self._node, self._events = node, events
+    def __init__(self, node: LifecycleNode, events: Any, watch: QosEvents) -> None:
+        self._node, self._events, self._watch = node, events, watch
         self._publishers: dict[str, Any] = {}
         self._watched: list[Any] = []
         self._heard: frozenset[str] = frozenset()
@@ -50,6 +52,7 @@ class Topics:
         made = self._node.create_lifecycle_publisher(
             kind, f"~/{name}", qos, event_callbacks=self._events
         )
+        self._watch.watch(made)
         self._publishers[name] = made
         if qos is not LATCHED:
             self._watched.append(made)
@@ -73,6 +76,7 @@ class Topics:
     def destroy(self) -> None:
         """Take all down."""
         for publisher in self._publishers.values():
+            self._watch.release(publisher)
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
         self._watched.clear()
