@@ -1,4 +1,4 @@
-"""Depth of messages: floats that are metres as they stand are not copied, the others become what they mean."""
+"""Depth of messages: floats that are metres already are not copied, the others become what they mean."""
 
 from __future__ import annotations
 
