@@ -6,6 +6,7 @@ PyTorch (which is checked when it is exported) stands beside it.
 
 from __future__ import annotations
 
+import platform
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from perception.files.writing import without_nan, write_json, write_text
 from perception.frame import subset_name
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine, Tensor, with_numbers
+from perception.runtime.engines.measured import cpu_name
 from perception.runtime.engines.probe import probe_inputs, relative_error
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
@@ -262,6 +264,7 @@ def _page(content: dict[str, Any], command: str) -> str:
         ),
         ("Size of the graphs", f"{content['size_bytes'] / 1e6:.1f} MB"),
         ("Peak memory of this run", f"{content['memory_mib']:.0f} MiB, all pipelines together"),
+        ("Machine", f"{cpu_name()}, {platform.machine()}"),
         ("Command", command),
     ]
     facts += [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import pairwise
 
 from perception.demo.runner import DemoRecord
 from perception.demo.scenario import sensor_title
 from perception.files.text import html_text
 
 _WIDTH, _LEFT, _ROW = 1000, 92, 30
+_LETTER = 7.4  # pixels of one, of labels in bold
 _STATE_CLASS = {"full": "full", "degraded": "degraded", "hold": "hold", "stop": "stop"}
 
 
@@ -58,8 +59,33 @@ def timeline_chart(record: DemoRecord) -> str:
         )
         if wide > 60:
             parts.append(f"<text class='inbar' x='{x + wide / 2:.1f}' y='{y + 15}'>{value}</text>")
-    height = y + 34
-    return _svg(parts, height)
+    parts += _seconds(_times(record), scale, y + 30)
+    return _svg(parts, y + 62)
+
+
+def _times(record: DemoRecord) -> list[float]:
+    """Seconds of the frames since the first; by the recording's rate where its stamps do not rise."""
+    stamps = [record.recording.stamp_ns(i) for i in range(len(record.rows))]
+    if all(a < b for a, b in pairwise(stamps)):
+        return [(stamp - stamps[0]) / 1e9 for stamp in stamps]
+    return [i / record.recording.info.rate_hz for i in range(len(record.rows))]
+
+
+def _seconds(times: list[float], scale: float, y: int) -> list[str]:
+    """An axis of round times below the bars."""
+    length = times[-1]
+    steps = (f * 10**e for e in range(-3, 9) for f in (1, 2, 5))
+    step = next((s for s in steps if length / s <= 10), max(length, 1.0))
+    parts = []
+    for number in range(int(length / step + 1e-6) + 1):
+        at = number * step
+        index = next((i for i, t in enumerate(times) if t >= at - 1e-9), len(times) - 1)
+        x = _LEFT + index * scale
+        parts.append(f"<line class='grid' x1='{x:.1f}' x2='{x:.1f}' y1='{y}' y2='{y + 6}'/>")
+        parts.append(
+            f"<text class='phase' text-anchor='middle' x='{x:.1f}' y='{y + 20}'>{at:g} s</text>"
+        )
+    return parts
 
 
 def _phase_label(name: str, x0: float, x1: float) -> str:
@@ -73,10 +99,15 @@ def _phase_label(name: str, x0: float, x1: float) -> str:
         else:
             lines[-1] = longer
     spans = "".join(
-        f"<tspan x='{x0 + 4:.1f}' dy='{0 if i == 0 else 12}'>{html_text(t)}</tspan>"
+        f"<tspan x='{x0 + 4:.1f}' dy='{0 if i == 0 else 12}'>{html_text(_cut(t, room))}</tspan>"
         for i, t in enumerate(lines[:2])
     )
-    return f"<text class='phase' y='18'>{spans}</text>"
+    return f"<text class='phase' y='18'><title>{html_text(name)}</title>{spans}</text>"
+
+
+def _cut(text: str, room: int) -> str:
+    """Not beyond the next phase's name."""
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _status(row: dict[str, object], sensor: str) -> str:
@@ -100,32 +131,34 @@ def _bar(start: int, stop: int, y: int, scale: float, status: str) -> str:
 
 
 def latency_chart(record: DemoRecord) -> str:
-    """Median latency by number of sensors used, split into inference and everything else."""
-    groups: dict[int, list[tuple[float, float]]] = {}
-    for row in record.rows:
-        used = len([m for m in str(row["used"]).split("+") if m])
-        if used:
-            groups.setdefault(used, []).append((float(row["engine_ms"]), float(row["total_ms"])))
-    if not groups:
+    """Median latency by the sensors used, split into inference and all else, with a key of the colors."""
+    if not record.timed:
         return "<p class='note'>No frame was answered.</p>"
-    medians = {n: np.median(np.array(v), axis=0) for n, v in sorted(groups.items())}
-    peak = max(float(m[1]) for m in medians.values())
-    scale = (_WIDTH - 330) / peak
-    parts = []
-    for index, (used, (engine, total)) in enumerate(medians.items()):
-        y = 8 + index * 36
-        name = f"{used} sensor{'s' if used > 1 else ''}"
-        parts.append(f"<text class='axis' x='0' y='{y + 18}'>{name}</text>")
+    order = sorted(record.timed, key=lambda s: (s.count("+"), record.timed[s][1]))
+    names = {subset: " + ".join(map(sensor_title, subset.split("+"))) for subset in order}
+    longest = max(map(len, names.values()))
+    left = min(_WIDTH // 2, max(_LEFT, 16 + round(longest * _LETTER)))
+    peak = max(total for _, total in record.timed.values())
+    scale = (_WIDTH - left - 200) / peak
+    parts = [
+        f"<rect class='used' x='{left}' y='2' width='14' height='14' rx='3'/>"
+        f"<text class='value' x='{left + 20}' y='14'>inference</text>"
+        f"<rect class='rest' x='{left + 110}' y='2' width='14' height='14' rx='3'/>"
+        f"<text class='value' x='{left + 130}' y='14'>everything else</text>"
+    ]
+    for index, subset in enumerate(order):
+        engine, total = record.timed[subset]
+        y = 26 + index * 32
+        parts.append(f"<text class='axis' x='0' y='{y + 17}'>{html_text(names[subset])}</text>")
         parts.append(
-            f"<rect class='used' x='{_LEFT}' y='{y}' width='{engine * scale:.1f}' height='24' rx='3'/>"
+            f"<rect class='used' x='{left}' y='{y}' width='{engine * scale:.1f}' height='24' rx='3'/>"
         )
         parts.append(
-            f"<rect class='rest' x='{_LEFT + engine * scale:.1f}' y='{y}' "
+            f"<rect class='rest' x='{left + engine * scale:.1f}' y='{y}' "
             f"width='{max(1.0, (total - engine) * scale):.1f}' height='24' rx='3'/>"
         )
         parts.append(
-            f"<text class='value' x='{_LEFT + total * scale + 8:.1f}' y='{y + 17}'>"
+            f"<text class='value' x='{left + total * scale + 8:.1f}' y='{y + 17}'>"
             f"{total:.1f} ms ({engine:.1f} inference)</text>"
         )
-    height = 14 + 36 * len(medians)
-    return _svg(parts, height)
+    return _svg(parts, 32 + 32 * len(order))

@@ -14,6 +14,7 @@ from perception.demo.runner import DemoRecord, PhaseRecord
 from perception.demo.scenario import sensor_title
 from perception.files.text import html_text
 from perception.files.writing import write_text
+from perception.runtime.engines.measured import cpu_name
 from perception.tasks.registry import judged
 
 _STYLE = Path(__file__).with_name("report.css")
@@ -125,9 +126,9 @@ def _headlines(record: DemoRecord) -> str:
         bad = [v for p in hurt if (v := _phase_score(p, key)) is not None]
         if good and bad:
             tiles.append(
-                (f"{100 * np.mean(bad):.1f}", f"{name} while sensors fail (mean of phases)")
+                (f"{100 * np.mean(bad):.1f} %", f"{name} while sensors fail (mean of phases)")
             )
-            tiles.append((f"{100 * np.mean(good):.1f}", f"{name} had none failed, same frames"))
+            tiles.append((f"{100 * np.mean(good):.1f} %", f"{name} had none failed, same frames"))
     full = [r["total_ms"] for r in record.rows if r["state"] == "full"]
     if full:
         tiles.append((f"{np.median(full):.0f} ms", "median latency, all sensors"))
@@ -159,7 +160,7 @@ def _phase_table(record: DemoRecord) -> str:
         if score:
             value = _phase_score(phase, score[0])
             whole = _reference_score(phase, score[0]) if phase.phase.faults else value
-            cells += ["-" if v is None else f"{100 * v:.1f}" for v in (value, whole)]
+            cells += ["-" if v is None else f"{100 * v:.1f} %" for v in (value, whole)]
         cells.append(f"{np.median(phase.latencies):.0f} ms" if phase.latencies else "-")
         rows.append("<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     titles = "".join(f"<th>{h}</th>" for h in head)
@@ -227,7 +228,7 @@ def _facts(record: DemoRecord, command: str) -> str:
             + (" (simulated)" if info.simulated else ""),
         ),
         ("Backend", record.pipeline.backend),
-        ("Machine", f"{platform.machine()}, Python {platform.python_version()}"),
+        ("Machine", f"{cpu_name()}, {platform.machine()}, Python {platform.python_version()}"),
     ]
     rows = "".join(f"<tr><th>{html_text(k)}</th><td>{html_text(v)}</td></tr>" for k, v in facts)
     return f"<div class='scroll'><table class='facts'>{rows}</table></div>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,8 @@ from perception.tasks.spec import TaskSpec
 from perception.viz.overlay import draw_result, draw_sample
 
 TILE_WIDTH = 320
+
+_TIMED_FRAMES = 9
 
 
 @dataclass
@@ -60,6 +62,8 @@ class DemoRecord:
     rows: list[dict[str, Any]]
     phases: list[PhaseRecord]
     mosaics: list[NDArray[np.uint8]]
+    timed: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By sensors used, median milliseconds of inference and of all, timed in turn."""
 
 
 def run_demo(
@@ -119,7 +123,27 @@ def run_demo(
         on_frame()
     pipeline.min_score = before
     _write_csv(rows, out / "frames.csv")
-    return DemoRecord(pipeline, recording, sensors, rows, phases, mosaics)
+    timed = _timed(pipeline, recording, views, sorted({r["used"] for r in rows if r["used"]}))
+    return DemoRecord(pipeline, recording, sensors, rows, phases, mosaics, timed)
+
+
+def _timed(
+    pipeline: Pipeline, recording: Recording, views: Mapping[str, str], subsets: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Each set of sensors on each of some frames in turn: a busy moment slows all of them alike."""
+    found: dict[str, list[tuple[float, float]]] = {subset: [] for subset in subsets}
+    for step in range(_TIMED_FRAMES):
+        clean = recording.seen(step * len(recording) // _TIMED_FRAMES, views)
+        for subset in subsets:
+            names = subset.split("+")
+            pipeline.reset()
+            given = {name: sample for name, sample in clean.items() if name in names}
+            result = pipeline(Frame(given, clean.stamp_ns))
+            if set(result.used) == set(names):
+                found[subset].append((result.engine_ms, result.total_ms))
+    pipeline.reset()
+    medians = {s: np.median(np.array(v), axis=0) for s, v in found.items() if v}
+    return {subset: (float(engine), float(total)) for subset, (engine, total) in medians.items()}
 
 
 def _restricted(frame: Frame, sensors: tuple[str, ...]) -> Frame:
