@@ -184,7 +184,17 @@ def table_rows(content: dict[str, Any]) -> list[list[str]]:
         for n in judged(content["tasks"])
         if any(n in r for b in content["backends"].values() for r in b.get("change", {}).values())
     ]
-    rows = [["backend", "subset", "relative error", *names, "p50 ms", "p99 ms", "speedup"]]
+    rows = [
+        [
+            "backend",
+            "subset",
+            "relative error",
+            *(f"{name} %" for name in names),
+            "p50 ms",
+            "p99 ms",
+            "speedup",
+        ]
+    ]
     for backend in content["backends"].values():
         for subset, latency in backend["latency"].items():
             scores = []

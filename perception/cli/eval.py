@@ -211,8 +211,8 @@ def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated
     every = dict.fromkeys(key for row in table.values() for key in row)
     columns = [key for key in every if key not in ("per_class", *counts)]
     note = " (simulated data)" if simulated else ""
-    out = Table(title=f"{name} on {args.data}, split {args.split}{note}")
-    out.add_column("subset")
+    out = Table(title=f"{name} on {args.data}, split {args.split}{note}, scores in %")
+    out.add_column("subset", no_wrap=True)
     for column in (*counts, *columns):
         out.add_column(column, justify="right")
     for subset, row in table.items():
