@@ -11,7 +11,6 @@ import onnx
 from export.bundle_folder import copy_files, replacing_bundle
 from export.compose import compose, load_graph
 from export.ends import end_in_labels
-from export.modular import run_forms
 from export.onnx_files import graph_problems
 from perception.errors import BundleError, ConfigError, ParityError
 from perception.files.writing import writing
@@ -20,6 +19,7 @@ from perception.runtime.bundle import Bundle, sha256_of, write_bundle
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error
 from perception.runtime.manifest import GraphFile, Graphs
+from perception.runtime.modular import run_forms
 from perception.runtime.wiring import FUSER, Wiring
 
 SINGLE_FILE = "single.onnx"

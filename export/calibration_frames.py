@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from export.modular import Tensors
 from perception.data.base import Recording
 from perception.errors import ConfigError
 from perception.frame import Frame
 from perception.preprocess.contract import PreprocessContract
 from perception.preprocess.sample import preprocess_sample
+from perception.runtime.modular import Tensors
 from perception.runtime.wiring import IMAGE
 
 Progress = Callable[[str, int, int], None]

@@ -12,7 +12,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.modular import features_of, feeds_for
 from export.onnx_files import graph_problems, load_model
 from perception.errors import BundleError, ConfigError, EngineError, ParityError
 from perception.files.writing import writing
@@ -25,6 +24,7 @@ from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.engines.probe import probe_inputs
 from perception.runtime.interpret import interpret
 from perception.runtime.manifest import BundleManifest
+from perception.runtime.modular import features_of, feeds_for
 from perception.runtime.records import BundleRecords
 from perception.runtime.wiring import FUSER
 from perception.tasks.registry import every_part, feeds_of

@@ -8,26 +8,22 @@ import torch
 from torch import nn
 
 from perception.errors import EngineError
+from perception.models.layers import normalized
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """A copy of `model` in evaluation mode without batch normalization.
 
-    Every `Conv2d` that a `BatchNorm2d` of its width directly follows in its parent's order of
-    definition takes up the normalization; the norm becomes an identity.
+    Every convolution of `normalized` takes up the normalization; the norm becomes an identity.
     """
     folded = copy.deepcopy(model).eval()
-    for parent in folded.modules():
-        previous: nn.Module | None = None
-        for name, child in list(parent.named_children()):
-            if (
-                isinstance(child, nn.BatchNorm2d)
-                and isinstance(previous, nn.Conv2d)
-                and previous.out_channels == child.num_features
-            ):
-                _absorb(previous, child)
-                setattr(parent, name, nn.Identity())
-            previous = child
+    modules = dict(folded.named_modules())
+    for conv, norm in normalized(folded):
+        absorbing, absorbed = modules[conv], modules[norm]
+        assert isinstance(absorbing, nn.Conv2d) and isinstance(absorbed, nn.BatchNorm2d)
+        _absorb(absorbing, absorbed)
+        parent, _, name = norm.rpartition(".")
+        setattr(modules[parent], name, nn.Identity())
     return folded
 
 

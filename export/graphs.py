@@ -18,15 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from perception.errors import EngineError
-from perception.models.heads import half_of
-from perception.models.interface import Features, FusionModel, ModelOutput
+from perception.models.interface import Features, FusionModel, flatten_output
 from perception.runtime.manifest import GraphFile, Graphs
 from perception.runtime.wiring import IMAGE, PRESENCE, Wiring
-
-
-def flatten_output(output: ModelOutput) -> dict[str, Tensor]:
-    """A model's outputs by graph output name."""
-    return {n: t for task, v in output.values.items() for n, t in half_of(task).outputs(v).items()}
 
 
 class EncoderGraph(nn.Module):

@@ -17,7 +17,6 @@ from export.bundle_folder import check_target, replacing_bundle
 from export.calibration_frames import Progress, inputs_of, pick_frames, require_sensors
 from export.calibration_ranges import Histogram, Method
 from export.half_storage import store_half
-from export.modular import Tensors
 from export.onnx_files import graph_problems
 from export.qdq import Layer, layers_of, quantize
 from export.sensitivity import Choice, Sensitivity, fuser_feeds, names_in
@@ -26,6 +25,7 @@ from perception.errors import ConfigError
 from perception.frame import subsets_of
 from perception.runtime.bundle import Bundle, sha256_of, write_bundle
 from perception.runtime.engines.base import Engine, Tensor
+from perception.runtime.modular import Tensors
 from perception.runtime.records import BundleRecords
 from perception.runtime.wiring import FUSER
 

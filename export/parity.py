@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from export.graphs import flatten_output, modular_graphs
-from export.modular import run_forms
 from perception.errors import ParityError
 from perception.frame import subset_name, subsets_of
 from perception.models.interface import FusionModel
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.manifest import Graphs
+from perception.runtime.modular import run_forms
 from perception.runtime.wiring import Wiring
 
 TOLERANCE = 1e-3

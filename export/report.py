@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from export.modular import features_of, feeds_for
 from export.report_style import STYLE
 from export.speed import slower
 from perception.data.base import Recording
@@ -30,6 +29,7 @@ from perception.runtime.engines.base import Engine, Tensor, with_numbers
 from perception.runtime.engines.measured import cpu_name
 from perception.runtime.engines.probe import probe_inputs, relative_error
 from perception.runtime.engines.registry import REFERENCE
+from perception.runtime.modular import features_of, feeds_for
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.wiring import FUSER
 from perception.tasks.registry import judged

@@ -17,13 +17,13 @@ import onnx
 
 from export.calibration_frames import Progress
 from export.compose import load_graph
-from export.modular import Tensors, features_of
 from export.onnx_files import graph_problems
 from perception.errors import ConfigError, EngineError
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine, NonFiniteError
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.engines.probe import relative_error
+from perception.runtime.modular import Tensors, features_of
 from perception.runtime.wiring import FUSER, PRESENCE, Wiring
 
 Models = Mapping[str, onnx.ModelProto]

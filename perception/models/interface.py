@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from perception.errors import ConfigError
 from perception.frame import KINDS, Kind, as_kind, in_order
-from perception.models.heads import in_task_order, trained_tasks
+from perception.models.heads import half_of, in_task_order, trained_tasks
 from perception.preprocess.contract import PreprocessContract
 from perception.tasks.segmentation import SEGMENTATION
 from perception.tasks.spec import TaskSpec
@@ -124,6 +124,11 @@ class ModelOutput:
     values: dict[str, Any] = field(default_factory=dict)
     aux: dict[str, Tensor] = field(default_factory=dict)
     taps: dict[str, Tensor] = field(default_factory=dict)
+
+
+def flatten_output(output: ModelOutput) -> dict[str, Tensor]:
+    """A model's outputs by graph output name."""
+    return {n: t for task, v in output.values.items() for n, t in half_of(task).outputs(v).items()}
 
 
 class _Specs(dict[str, TaskSpec]):

@@ -58,3 +58,25 @@ class GlobalContext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + F.relu(self.conv(x.mean(dim=(2, 3), keepdim=True)))
+
+
+def normalized(model: nn.Module) -> list[tuple[str, str]]:
+    """The names of the convolutions that batch normalization follows, each with that of its norm.
+
+    These are every `Conv2d` and the `BatchNorm2d` of its width that directly follows it in its parent's
+    order of definition.
+    """
+    pairs = []
+    for parent_name, parent in model.named_modules():
+        start = f"{parent_name}." if parent_name else ""
+        previous: tuple[str, nn.Module] | None = None
+        for name, child in parent.named_children():
+            if (
+                isinstance(child, nn.BatchNorm2d)
+                and previous is not None
+                and isinstance(previous[1], nn.Conv2d)
+                and previous[1].out_channels == child.num_features
+            ):
+                pairs.append((start + previous[0], start + name))
+            previous = name, child
+    return pairs

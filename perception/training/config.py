@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from perception.errors import ConfigError, names_hint
 from perception.files.fields import check_fields
@@ -29,6 +29,10 @@ class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+def _several(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
 class FreezeSpec(_Spec):
     """Parts of the model, by module name, that do not learn in the first `epochs` epochs."""
 
@@ -39,7 +43,8 @@ class FreezeSpec(_Spec):
 class ModelSpec(_Spec):
     """Which model, and its arguments; modalities and class counts come from the rest.
 
-    `start_from` lists runs or checkpoints whose weights are taken over where name and shape agree.
+    `start_from` lists bundles, by name or path, runs or checkpoints, whose weights are taken over where name
+    and shape agree; one may stand alone.
     `int8` lists the convolutions, by module name, that `export --precision int8` may quantize; None
     leaves all of them to what it measures.  `drop_path` is the probability with which training skips the
     backbone's last residual block; earlier ones are skipped less often, see `set_drop_path`.
@@ -48,7 +53,7 @@ class ModelSpec(_Spec):
     name: str = "anyfuse"
     pretrained: bool = True
     options: dict[str, Any] = Field(default_factory=dict)
-    start_from: list[str] = Field(default_factory=list)
+    start_from: Annotated[list[str], BeforeValidator(_several)] = Field(default_factory=list)
     freeze: list[FreezeSpec] = Field(default_factory=list)
     int8: list[str] | None = None
     drop_path: float = Field(0.0, ge=0, lt=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,15 @@ from perception.training.precision import autocast
 from perception.training.resuming import Plan, RunProgress, Underway, difference
 from perception.training.schedule import average_decay, draw_subset, keep_statistics
 from perception.training.spoiled import not_finite
-from perception.training.starting import freeze, start_from
+from perception.training.starting import freeze, start
 from perception.training.tasks import in_todays_words
 from perception.training.validate import EVERY, require_tags, validate_by
 
 LOSSES_READ_EVERY = 16
 """Steps after which losses are brought from the device, and a GPU is waited for."""
+
+SAMPLED_BATCHES = 4
+"""Training batches of which statistics of a bundle's features are taken before training starts from it."""
 
 CURVES_EVERY_S = 20.0
 """Seconds within which curves are drawn anew only for an epoch that was validated."""
@@ -218,8 +222,7 @@ class Trainer:
         sweep(self.out)
         notes = self._look_at_data()
         if self.epoch == 0 and not self.underway.step:
-            if self.config.model.start_from:
-                start_from(self.model, self.config.model.start_from)
+            notes += start(self.model, self.config.model, self._samples)
             self.method.begin()
             self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
             if self.budget is not None:
@@ -255,6 +258,12 @@ class Trainer:
             finally:
                 if self._batches is not None:
                     self._batches.close()
+
+    def _samples(self) -> list[dict[str, Any]]:
+        """Inputs of the first batches, on the device."""
+        count = min(SAMPLED_BATCHES, self._steps)
+        batches = [self.batches.again(self.epoch, step) for step in range(count)]
+        return [on_device(batch.inputs, self.device) for batch in batches]
 
     @property
     def _measuring(self) -> bool:
@@ -315,6 +324,9 @@ class Trainer:
 
     def _keep(self) -> None:
         """Leave a checkpoint of the steps that were made, where it can be one."""
+        if self._batches is not None:
+            with suppress(RuntimeError):  # a worker that the same signal ended is no fault now
+                self._batches.close()
         if self._trained and self.underway.whole and self.underway.read() is None:
             with unstopped():
                 self._save(within=True)

@@ -1,0 +1,116 @@
+"""Training starts from a bundle: its weights are read back, checked, and kept where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.bundle_writer import ExportOptions, export_bundle
+from perception.errors import ConfigError
+from perception.models.interface import FusionModel, flatten_output
+from perception.models.layers import normalized
+from perception.runtime.bundle import Bundle
+from perception.training.config import ModelSpec, TrainConfig, load_config
+from perception.training.from_bundle import model_of_bundle, settle
+from perception.training.loop import Trainer
+
+Record = Callable[..., Path]
+Configure = Callable[..., TrainConfig]
+ROOT = Path(__file__).parents[2]
+MODEL = {"pretrained": False, "options": {"width": 0.25, "decoder_width": 16}}
+
+
+@pytest.fixture
+def bundle(record: Record, configure: Configure, tmp_path: Path) -> Path:
+    """A bundle of three classes, and its run."""
+    Trainer(configure(record(10)), tmp_path / "run").fit()
+    export_bundle(tmp_path / "run", tmp_path / "bundle", ExportOptions())
+    return tmp_path / "bundle"
+
+
+def _answers(model: FusionModel) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = {
+        n: torch.randn(model.inputs.input_shape(n), generator=generator) for n in model.modalities
+    }
+    with torch.no_grad():
+        return flatten_output(model.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["sim-stereo", "sim-rgbdtl"])
+def test_shipped_bundles_are_read_back(name: str) -> None:
+    spec = load_config(ROOT / "configs" / f"{name}.yaml").model
+    model = model_of_bundle(Bundle.open(ROOT / "bundles" / name), spec, name)
+    assert list(model.inputs) == list(Bundle.open(ROOT / "bundles" / name).manifest.inputs)
+
+
+def test_another_model_is_refused(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    for options in ({"width": 0.5, "decoder_width": 16}, {"width": 0.25, "decoder_width": 32}):
+        with pytest.raises(ConfigError, match=r"x: its '.*' is \(.*, not \(") as caught:
+            model_of_bundle(opened, ModelSpec(pretrained=False, options=options), "x")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="is of the model anyfuse, not multimodn"):
+        model_of_bundle(opened, ModelSpec(name="multimodn"), "x")
+
+
+def test_settled_norms_leave_answers_and_normalize(bundle: Path) -> None:
+    model = model_of_bundle(Bundle.open(bundle), ModelSpec.model_validate(MODEL), "x")
+    before = _answers(model)
+    samples = [{n: torch.randn(4, *model.inputs.input_shape(n)[1:]) for n in model.modalities}]
+    settle(model, normalized(model), samples)
+    for name, value in _answers(model).items():
+        assert torch.allclose(value, before[name], atol=1e-3)
+    with torch.no_grad():
+        training = flatten_output(model.train()(samples[0]))
+        serving = flatten_output(model.eval()(samples[0]))
+    for name in serving:  # the batch's own statistics are those that were measured
+        error = (training[name] - serving[name]).std() / serving[name].std()
+        assert error < 0.05
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_heads_of_other_classes_and_more_inputs_are_made_anew(
+    classes: int, bundle: Path, record: Record, configure: Configure, tmp_path: Path
+) -> None:
+    given = model_of_bundle(Bundle.open(bundle), ModelSpec.model_validate(MODEL), "x").state_dict()
+    root = record(10, modalities=("rgb", "thermal"), classes=classes, name=f"other{classes}")
+    inputs = {"modalities": ["rgb", "thermal"], "grid": {"height": 64, "width": 96}}
+    config = configure(root, model={**MODEL, "start_from": str(bundle)}, preprocess=inputs, seed=5)
+    trainer = Trainer(config, tmp_path / "fine")
+    fresh = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    said: list[str] = []
+    run, found = trainer._run_epoch, {}
+
+    def looking() -> dict[str, object]:
+        found.update({k: v.clone() for k, v in trainer.model.state_dict().items()})
+        return run()
+
+    trainer._run_epoch = looking  # type: ignore[method-assign]
+    trainer._look_at_data, look = (lambda: said), trainer._look_at_data  # type: ignore[method-assign]
+    look()
+    trainer.fit()
+    key = "encoders.rgb.stem.conv.weight"
+    # Scales of what norms follow are those of the model's own first weights.
+    assert torch.cosine_similarity(found[key].flatten(1), given[key].flatten(1)).min() > 0.9999
+    assert torch.cosine_similarity(found[key].flatten(1), fresh[key].flatten(1)).min() < 0.9
+    thermal = "encoders.thermal.stem.conv.weight"
+    assert torch.equal(found[thermal], fresh[thermal])
+    head = "trunk.segmentation.classify.weight"
+    assert torch.equal(found[head], given[head] if classes == 3 else fresh[head])
+    assert any(line.startswith("starts from the bundle tiny") for line in said)
+    anew = next(line for line in said if line.startswith("made anew"))
+    assert "encoders.thermal" in anew and ("classify" in anew) == (classes == 5)
+    export_bundle(tmp_path / "fine", tmp_path / "again", ExportOptions())
+
+
+def test_a_name_that_is_nothing_is_one_line(
+    record: Record, configure: Configure, tmp_path: Path
+) -> None:
+    config = configure(record(10), model={**MODEL, "start_from": "indor"})
+    with pytest.raises(ConfigError, match="no such run, and no bundle of that name") as caught:
+        Trainer(config, tmp_path / "run").fit()
+    assert "\n" not in str(caught.value)
