@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 
-_SPARSE = 12
-"""Where fewer than one in so many logits of a class matter, these are picked out first."""
+_LEAST_CLASSES, _CLASSES_A_SHARE = 10, 90
+"""Where looking at mixed cells alone pays: measured with 8 to 40 classes, on rooms and on noise."""
 
-_LEAST_CLASSES, _CLASSES_A_SHARE = 10, 240
-"""Where looking at mixed cells alone pays: measured with 8 to 40 classes and 1 to 14 % of the cells mixed."""
+_MOST_OPEN = 1 / 12
+"""Share of the cells up to which all classes are compared in these alone."""
 
 
 def _most_mixed(classes: int) -> float:
@@ -31,19 +30,27 @@ class Winners:
     Attributes:
         peak: (h, w) float32, that logit.
         labels: (h, w) uint8, that class.
+        second: (h, w) float32, the largest of the other classes.
     """
 
     peak: Float32
     labels: Labels
+    second: Float32
 
     @staticmethod
     def of(logits: Float32) -> Winners:
         """Those of (K, h, w) logits, at most 256 classes."""
         peak = logits[0].copy()
-        labels, wins = np.zeros(peak.shape, np.uint8), np.empty(peak.shape, np.uint8)
+        second = np.full(peak.shape, -np.inf, np.float32)
+        labels, wins, least = np.zeros(peak.shape, np.uint8), *_memory(peak.shape)
         for index in range(1, len(logits)):
+            np.maximum(second, np.minimum(logits[index], peak, out=least), out=second)
             _compete(logits[index], index, peak, labels, wins)
-        return Winners(peak, labels)
+        return Winners(peak, labels, second)
+
+
+def _memory(shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], Float32]:
+    return np.empty(shape, np.uint8), np.empty(shape, np.float32)
 
 
 def _compete(
@@ -61,9 +68,10 @@ def label_pixels(logits: Float32, size: tuple[int, int], winners: Winners | None
     """Labels from class logits.
 
     Classes are compared at twice the logits' resolution after bilinear interpolation; the winner is then
-    brought to `size`.  What is interpolated between four logits is at most the largest and at least the
-    smallest of them: where one class wins at all four, it wins between them, and elsewhere only classes
-    compete whose largest reaches the smallest of another.
+    brought to `size`.  Where one class wins at all four logits around a pixel, it wins there. Elsewhere the
+    winners at the four compete: any other class is at each of the four at most the second there, and so
+    between them at most what is interpolated of the seconds. Only where none of the four exceeds that
+    do all classes compete.
 
     Args:
         logits: (K, h, w) float32, finite.
@@ -73,34 +81,75 @@ def label_pixels(logits: Float32, size: tuple[int, int], winners: Winners | None
     Returns:
         (H, W) uint8 class ids, the first of equal ones.
     """
-    fine = _fine_labels(logits, winners) if _most_mixed(len(logits)) > 0 else _every_pixel(logits)
+    if _most_mixed(len(logits)) > 0:
+        fine = _fine_labels(logits, winners or Winners.of(logits))
+    else:
+        fine = _every_pixel(logits)
     return cv2.resize(fine, size[::-1], interpolation=cv2.INTER_NEAREST).astype(
         np.uint8, copy=False
     )
 
 
-def _fine_labels(logits: Float32, winners: Winners | None) -> Labels:
-    coarse = (winners or Winners.of(logits)).labels
+def _fine_labels(logits: Float32, winners: Winners) -> Labels:
+    coarse = winners.labels
     height, width = coarse.shape
     # A cell lies between four logits, and has four of the finer pixels in it; at the border two are one.
     framed = cv2.copyMakeBorder(coarse, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    corners = framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:]
-    mixed = corners[0] != corners[1]
-    mixed |= corners[0] != corners[2]
-    mixed |= corners[0] != corners[3]
+    mixed = framed[:-1, :-1] != framed[:-1, 1:]
+    mixed |= framed[:-1, :-1] != framed[1:, :-1]
+    mixed |= framed[:-1, :-1] != framed[1:, 1:]
     rows, columns = np.nonzero(mixed)
     if len(rows) > _most_mixed(len(logits)) * mixed.size:
         return _every_pixel(logits)
-    fine = cv2.resize(coarse, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
+    # With a pixel around, so that each cell has its four.
+    fine = cv2.resize(framed, (2 * width + 4, 2 * height + 4), interpolation=cv2.INTER_NEAREST)
+    fine = fine[1:-1, 1:-1]
     if len(rows):
-        classes = np.stack([corner[rows, columns] for corner in corners])
-        threshold = _threshold(logits, classes, rows, columns)
-        found = _contested(logits, threshold)
-        where = cv2.resize(
-            mixed.view(np.uint8), (2 * width + 2, 2 * height + 2), interpolation=cv2.INTER_NEAREST
-        )
-        np.copyto(fine, found, where=where[1:-1, 1:-1].view(np.bool_))
-    return fine  # type: ignore[return-value]
+        found = _mixed_labels(logits, winners, rows, columns)
+        if found is None:
+            return _every_pixel(logits)
+        for number, (down, right) in enumerate(np.ndindex(2, 2)):
+            fine[2 * rows + down, 2 * columns + right] = found[number]
+    return fine[1:-1, 1:-1]
+
+
+def _mixed_labels(
+    logits: Float32, winners: Winners, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> Labels | None:
+    """(4, N) labels of the four finer pixels, row by row, of cells (N,) in which several classes win; None
+    where too many classes meet for this to pay.
+    """
+    classes, height, width = logits.shape
+    top, bottom = np.maximum(rows - 1, 0) * width, np.minimum(rows, height - 1) * width
+    left, right = np.maximum(columns - 1, 0), np.minimum(columns, width - 1)
+    corners = np.stack([top + left, top + right, bottom + left, bottom + right])
+    flat = np.ascontiguousarray(logits).reshape(-1)
+    # In the order of their numbers, so that the first of equal ones wins.
+    able = np.sort(winners.labels.reshape(-1)[corners], axis=0)
+    values = _between(flat[able[:, None] * np.intp(height * width) + corners])
+    best, found = values[0].copy(), np.repeat(able[:1], 4, axis=0)
+    for label, value in zip(able[1:], values[1:], strict=True):
+        np.copyto(found, label, where=value > best)
+        np.maximum(best, value, out=best)
+    limit = _between(winners.second.reshape(-1)[corners])
+    open_ = np.flatnonzero((best <= limit).any(axis=0))
+    if len(open_) > _MOST_OPEN * height * width:
+        return None
+    if len(open_):
+        every = np.arange(classes, dtype=np.intp)[:, None, None] * (height * width)
+        found[:, open_] = _between(flat[every + corners[:, open_]]).argmax(axis=0)
+    return found
+
+
+def _between(corners: Float32) -> Float32:
+    """Four pixels (..., 4, N) a quarter inside of four corners (..., 4, N), row by row."""
+    near, far = np.float32(0.75), np.float32(0.25)
+    a, b, c, d = (corners[..., i, :] for i in range(4))
+    # Along rows first, as OpenCV does it.
+    up, down = (near * a + far * b, far * a + near * b), (near * c + far * d, far * c + near * d)
+    four = [near * u + far * v for u, v in zip(up, down, strict=True)]
+    four += [far * u + near * v for u, v in zip(up, down, strict=True)]
+    return np.stack(four, axis=-2)
 
 
 def _every_pixel(logits: Float32) -> Labels:
@@ -112,70 +161,6 @@ def _every_pixel(logits: Float32) -> Labels:
         cv2.resize(logits[index], size, plane, interpolation=cv2.INTER_LINEAR)
         _compete(plane, index, best, labels, wins)  # type: ignore[arg-type]
     return labels
-
-
-def _threshold(
-    logits: Float32, classes: Labels, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> Float32:
-    """What a logit (h, w) must reach for its class to win anywhere in a mixed cell that it is a corner of.
-
-    Args:
-        logits: (K, h, w).
-        classes: (4, N) that win at the corners of each mixed cell.
-        rows, columns: (N,) of the cells.
-    """
-    height, width = logits.shape[1:]
-    top, bottom = np.maximum(rows - 1, 0), np.minimum(rows, height - 1)
-    left, right = np.maximum(columns - 1, 0), np.minimum(columns, width - 1)
-    y, x = np.stack([top, top, bottom, bottom]), np.stack([left, right, left, right])
-    # At every pixel of a cell, the best class is at least as good as the worst corner of any class.
-    least = logits[classes[:, None], y, x].min(axis=1).max(axis=0)
-    cells = np.full((height + 1, width + 1), np.inf, np.float32)
-    cells[rows, columns] = least
-    upper = np.minimum(cells[:-1, :-1], cells[:-1, 1:])
-    return np.minimum(upper, np.minimum(cells[1:, :-1], cells[1:, 1:]))
-
-
-def _contested(logits: Float32, threshold: Float32) -> Labels:
-    """Labels (2h, 2w) that hold in mixed cells; each class competes only where it reaches the threshold."""
-    height, width = threshold.shape
-    labels = np.zeros((2 * height, 2 * width), np.uint8)
-    best = np.full(labels.shape, -np.inf, np.float32)
-    cuts, bytes_ = np.empty(best.size, np.float32), np.empty(best.size, np.uint8)
-    reaches = np.empty(threshold.shape, np.uint8)
-    for index in _reaching(logits, threshold):
-        plane = logits[index]
-        np.greater_equal(plane, threshold, out=reaches.view(np.bool_))
-        x, y, wide, high = cv2.boundingRect(reaches)
-        if not wide:
-            continue
-        # Of the cells with a corner in there, all corners, and the finer pixels.
-        (y0, y1), (up, down) = _between(y, y + high + 1, height)
-        (x0, x1), (left, right) = _between(x, x + wide + 1, width)
-        size = (2 * (x1 - x0), 2 * (y1 - y0))
-        cut = cuts[: size[0] * size[1]].reshape(size[::-1])
-        cv2.resize(plane[y0:y1, x0:x1], size, cut, interpolation=cv2.INTER_LINEAR)
-        # What a border of the cut falsifies is left out.
-        part = cut[up - 2 * y0 : down - 2 * y0, left - 2 * x0 : right - 2 * x0]
-        wins = bytes_[: part.size].reshape(part.shape)
-        _compete(part, index, best[up:down, left:right], labels[up:down, left:right], wins)
-    return labels
-
-
-def _reaching(logits: Float32, threshold: Float32) -> Iterable[int]:
-    """The classes that reach the threshold somewhere; all of them where looking costs as much as it saves."""
-    near = np.flatnonzero(threshold != np.inf)
-    if not logits.flags.c_contiguous or len(near) > threshold.size // _SPARSE:
-        return range(len(logits))
-    values = logits.reshape(len(logits), -1).take(near, axis=1)
-    found = (values >= threshold.reshape(-1)[near]).any(axis=1)
-    return (int(index) for index in np.flatnonzero(found))
-
-
-def _between(start: int, stop: int, count: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Of a range of cells along an axis of `count` logits: the ranges of corners and of finer pixels."""
-    corners = max(start - 1, 0), min(stop, count)
-    return corners, (max(2 * start - 1, 0), min(2 * stop - 1, 2 * count))
 
 
 def label_confidence(

@@ -118,6 +118,10 @@ RUN = HERE / "run"
 """One epoch of two, of a segmentation and detection run."""
 
 
+ADDED = ("epochs_per_minute",)
+"""What logs of that version did not have."""
+
+
 def _config(root: Path, configure: Callable[..., Any]) -> Any:
     stages = {part: [[1, 1]] * n for part, n in (("rgb", 5), ("depth", 5), ("late", 2))}
     options = {"width": 0.05, "decoder_width": 8, "stages": stages}
@@ -148,8 +152,8 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_would_have(
     wanted = json.loads((RUN / "log.json").read_text())
     for row, before in zip(trainer.log, wanted, strict=True):
         wanted_row = {in_todays_words(key): value for key, value in before.items()}
-        assert list(row) == list(wanted_row)
-        for key in set(row) - {"seconds"}:
+        assert [key for key in row if key not in ADDED] == list(wanted_row)
+        for key in set(wanted_row) - {"seconds"}:
             assert row[key] == pytest.approx(wanted_row[key], rel=2e-2, abs=2e-3), key
 
 
