@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=real(0, 1, least_too=False),
         default=1.0,
         metavar="F",
-        help="factor on confidence for each missing sensor",
+        help="factor on uncalibrated confidence for each missing sensor",
     )
     names = ", ".join(f.name for f in fields(HealthConfig))
     _repeated(parser, "--health", "NAME=VALUE", f"a threshold of the content checks: {names}")
