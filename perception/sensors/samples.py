@@ -126,7 +126,10 @@ def load_sample(kind: Kind, path: Path, hints: Hints = Hints()) -> Sample:  # no
     if read is None:
         raise EncodingError(f"no {kind} is read from a file", where=str(path))
     with naming(path):
-        return read(Path(path), hints)
+        sample = read(Path(path), hints)
+        if sample.kind != kind:  # a plug-in's reader
+            raise EncodingError(f"the reader of {kind} files gave a sample of {sample.kind}")
+        return sample
 
 
 def file_remarks(path: Path, kind: Kind) -> list[str]:

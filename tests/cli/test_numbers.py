@@ -90,7 +90,12 @@ def test_every_argument_is_text_or_a_number_with_bounds() -> None:
         and getattr(p[2].type, "__annotations__", {}).get("return") != "str"
     }
     assert all(isinstance(kind, Number | Size) for kind in strange.values()), strange
-    assert {p[0][0] for p in NUMBERS} >= set(COMMANDS) - {"bundle", "doctor", "completion"}
+    assert {p[0][0] for p in NUMBERS} >= set(COMMANDS) - {
+        "bundle",
+        "bundles",
+        "doctor",
+        "completion",
+    }
     for place in NUMBERS:
         default, kind = place[2].default, place[2].type
         for value in default if isinstance(default, tuple | list) else [default]:

@@ -116,7 +116,7 @@ def test_what_goes_wrong_in_the_middle_leaves_no_file(
     out = tmp_path / "made" / name
     arguments = _arguments(f"folder:{broken}", tiny_bundle, "--out", str(out))
     assert main(arguments) == 2
-    assert list(out.parent.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [broken]  # nor the folder that was made for it
 
 
 @pytest.mark.slow

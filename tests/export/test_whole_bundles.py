@@ -264,4 +264,4 @@ def test_names_that_are_no_text(make_bundle: MakeBundle, tmp_path: Path) -> None
         Bundle.open(out)
     assert run_export(source, "--serve", "triton", "--out", out / "triton")[0] == 0
     status, error = run_export(source, "--serve", "isaac-ros", "--out", out / "isaac")
-    assert status == 2 and "is no UTF-8" in error and not os.listdir(out / "isaac")
+    assert status == 2 and "is no UTF-8" in error and not (out / "isaac").exists()

@@ -225,7 +225,8 @@ def test_eval_takes_names_and_records_beside_the_bundle(
     assert list(json.loads(out.read_text())["subsets"]) == ["rear"]
     assert main([*argv, "--subset", "front,left"]) == 2
     assert (
-        "--subset: 'left' is not in both bundle and data (front, rear)" in capsys.readouterr().err
+        "--subset: 'left' is not in both bundle and data (one of front, rear)"
+        in capsys.readouterr().err
     )
     backends = [*argv, "--backends", "onnxruntime", "--record"]
     assert main([*backends, "--subset", "front"]) == 2

@@ -280,7 +280,7 @@ def test_a_table_that_cannot_be_written_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--objectives", "speed"], "--objectives: no objective 'speed' (latency, size)"),
+        (["--objectives", "speed"], "--objectives: no objective 'speed' (one of latency, size)"),
         (["--budget-ms", "0"], "--budget-ms: must be positive"),
         (["--budget-ms", "5", "--objectives", "size"], "--budget-ms: needs the objective latency"),
         (["--initial", "2"], "--initial: must be at least 4"),
