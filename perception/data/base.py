@@ -230,9 +230,16 @@ def _giving(
 
 
 class Recording(ABC):
-    """A labeled or unlabeled sequence of frames of several sensors on disk; `rig` is their calibration."""
+    """A labeled or unlabeled sequence of frames of several sensors on disk.
+
+    Attributes:
+        rig: their calibration.
+        sequential: frames follow one another at stamps that mean something, so that one of the same scene
+            with an earlier stamp shows what the sensors saw then; not of pictures in any order.
+    """
 
     rig = Rig({})
+    sequential = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -298,7 +305,7 @@ class Recording(ABC):
 class _Part(Recording):
     def __init__(self, whole: Recording, indices: Sequence[int]) -> None:
         super().__init__(whole.root, whole.info, [whole.ids[i] for i in indices])
-        self.rig = whole.rig
+        self.rig, self.sequential = whole.rig, whole.sequential
         self._whole, self._indices = whole, {whole.ids[i]: i for i in indices}
 
     def _at(self, index: int) -> int:

@@ -58,6 +58,8 @@ class FolderRecording(Recording):
         rig: instead of that of `rig.yaml`.
     """
 
+    sequential = True
+
     def __init__(
         self,
         root: Path,

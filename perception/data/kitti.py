@@ -67,6 +67,8 @@ class KITTI(Recording):
         split: `all`, or by time: the first four fifths are `train`, the rest `val`.
     """
 
+    sequential = True
+
     def __init__(self, root: Path, split: str = "all") -> None:
         info = RecordingInfo(
             "kitti",

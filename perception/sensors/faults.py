@@ -32,6 +32,10 @@ only in `distribution`; or the fault is one of samples alone.
 """
 
 
+Scenario = Literal["", "missing", "noise"]
+"""See `Severity.scenario`."""
+
+
 def check_severity(severity: int, where: str = "fault") -> None:
     """Refuse what is no severity.
 
@@ -54,6 +58,8 @@ class Severity:
         layers: how the two layers agree.
         still: the same places are hit in every frame, as by dirt; else every frame draws anew.
         training: the range that augmentation in training draws the amount from.
+        scenario: what it is of its kind in benchmarks of failing sensors: `missing`, a share of the data is
+            not there, the amounts being the share; `noise`, the kind's usual noise; empty for neither.
     """
 
     amounts: tuple[float, float, float, float, float]
@@ -63,6 +69,7 @@ class Severity:
     layers: Agreement = "equal"
     still: bool = False
     training: tuple[float, float] = (0.0, 0.0)
+    scenario: Scenario = ""
 
     def at(self, severity: int) -> float:
         """The amount.
@@ -185,6 +192,28 @@ MASKED = Severity(
     training=(0.05, 0.4),
 )
 """Pixels without a value, of any kind of picture."""
+
+
+RANDOM_MISSING = Severity(
+    (0.1, 0.2, 0.3, 0.4, 0.5),
+    "share of the picture",
+    "patches at random places that are not there, other ones in every frame",
+    "Liao et al., CVPR Workshops 2025: random-missing modality, r = 0.1, 0.3 and 0.5 at severities 1, 3, 5; "
+    "the patches' size is ours",
+    "near",
+    scenario="missing",
+)
+"""Part of a picture that did not arrive, of any kind of picture."""
+
+_PATCHES = 40  # along the longer side: 16 pixels of 640
+
+
+def missing_patches(size: tuple[int, int], share: float, rng: Rng) -> NDArray[np.bool_]:
+    """Square patches of a sensor's pixels (H, W), each gone with probability `share`."""
+    side = max(1, round(max(size) / _PATCHES))
+    drawn = rng.random([-(-length // side) for length in size], dtype=np.float32) < share
+    gone: NDArray[np.bool_] = drawn.repeat(side, axis=0).repeat(side, axis=1)
+    return gone[: size[0], : size[1]]
 
 
 def training_mask(size: tuple[int, int], rng: Rng) -> NDArray[np.bool_]:

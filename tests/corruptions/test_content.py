@@ -276,7 +276,7 @@ def test_pictures_are_the_same_whether_spoilt_before_or_after_resampling(
         np.testing.assert_array_equal(before.image, after.image)
         return
     np.testing.assert_array_equal(np.isfinite(a), np.isfinite(b))
-    inside = np.isfinite(none)
+    inside = np.isfinite(none) & np.isfinite(a)
     step = 1.0 if kind == "rgb" else 1e-4
     if severity.layers == "equal":  # two roundings of half a step each, the first then scaled
         assert np.abs(a - b)[inside].max() <= 2 * step
@@ -375,6 +375,33 @@ def test_severities_have_a_unit_a_text_and_a_source(kind: str, fault: str) -> No
     amounts = list(severity.amounts)
     assert amounts in (sorted(amounts), sorted(amounts, reverse=True))
     assert severity.unit or len(set(amounts)) == 1
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_every_kind_of_ours_has_what_benchmarks_of_failing_sensors_ask_for(
+    kind: str, frame: Frame
+) -> None:
+    found = {fault: severity_of(kind, fault) for fault in faults_of(kind)}
+    of = {s.scenario: fault for fault, s in found.items() if s is not None and s.scenario}
+    assert set(of) == {"missing", "noise"}
+    assert sum(s is not None and s.scenario != "" for s in found.values()) == 2
+    missing = found[of["missing"]]
+    assert missing is not None and {0.1, 0.3, 0.5} <= set(missing.amounts) and not missing.still
+    clean = frame[kind]
+    for severity in SEVERITIES:
+        gone = []
+        for seed in range(4):
+            spoilt = corrupt(clean, of["missing"], severity, seed)
+            if kind == "lidar":
+                gone.append(1 - len(spoilt.data) / np.isfinite(clean.data[:, 0]).sum())
+                continue
+            lost = ~np.isfinite(spoilt.data) if kind != "rgb" else ~spoilt.data.any(axis=2)
+            gone.append(lost.mean())
+        before = 0.0
+        if kind != "lidar":
+            before = (~np.isfinite(clean.data) if kind != "rgb" else ~clean.data.any(axis=2)).mean()
+        share = missing.at(severity)
+        assert np.mean(gone) == pytest.approx(share + (1 - share) * before, abs=0.02)
 
 
 def test_what_is_refused(frame: Frame) -> None:

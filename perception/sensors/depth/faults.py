@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from perception.sensors.faults import (
     MASKED,
+    RANDOM_MISSING,
     ContentFault,
     ContentFaults,
     Float,
@@ -17,6 +19,7 @@ from perception.sensors.faults import (
     always,
     augmenting,
     largest_share,
+    missing_patches,
     on_pictures,
     signed,
     single_pixels,
@@ -31,6 +34,7 @@ NOISE = Severity(
     "noise that grows with the square of the distance, as that of stereo and structured light",
     "Khoshelham and Oude Elberink, Sensors 2012: 4 cm at 5 m is 0.0016",
     training=(0.002, 0.01),
+    scenario="noise",
 )
 SCALE = Severity(
     (0.02, 0.05, 0.1, 0.15, 0.25),
@@ -85,6 +89,12 @@ def dead_pixels(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     return _without(depth, pixels.field(single_pixels(pixels.source, amount, rng), nearest=True))
 
 
+def partly_missing(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
+    """Patches that did not arrive have no return."""
+    gone = missing_patches(pixels.source, amount, rng)
+    return _without(depth, pixels.field(gone, nearest=True))
+
+
 def foggy(depth: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """Returns are lost with 1 - exp(-2 z / L), L the length by which light falls to 1/e."""
     drawn = pixels.field(rng.random(pixels.source, dtype=np.float32), nearest=True)
@@ -114,6 +124,7 @@ FAULTS = ContentFaults(
         "scale": ContentFault(SCALE, scaled),
         "holes": ContentFault(HOLES, holed),
         "dead_pixels": ContentFault(MASKED, dead_pixels),
+        "random_missing": ContentFault(replace(RANDOM_MISSING, layers="equal"), partly_missing),
         "fog": ContentFault(FOG, foggy),
         "rain": ContentFault(RAIN, rainy),
         "dark": ContentFault(

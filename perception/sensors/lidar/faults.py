@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from perception.frame import Sample, is_return, scale_intensity
 from perception.sensors.faults import (
     MASKED,
+    RANDOM_MISSING,
     ContentFault,
     ContentFaults,
     Float,
@@ -50,6 +51,13 @@ DROPOUT = replace(
     layers="near",
     still=False,
 )
+MISSING_POINTS = replace(
+    RANDOM_MISSING,
+    unit="share of points",
+    text="points that are not there, other ones in every cloud",
+    source="Liao et al., CVPR Workshops 2025: random-missing modality, r = 0.1, 0.3 and 0.5 at severities "
+    "1, 3, 5; of a cloud, single points",
+)
 RANGE_NOISE = Severity(
     (0.02, 0.05, 0.1, 0.2, 0.4),
     "m, standard deviation along the ray",
@@ -57,6 +65,7 @@ RANGE_NOISE = Severity(
     f"{DONG}: Gaussian noise; 0.02 m is a usual data sheet's",
     "distribution",
     training=(0.05, 0.05),
+    scenario="noise",
 )
 INTENSITY_GAIN = Severity(
     (0.8, 0.6, 0.45, 0.3, 0.15),
@@ -197,6 +206,7 @@ FAULTS = ContentFaults(
     {
         "beam_loss": ContentFault(BEAM_LOSS, _beam_loss),
         "dropout": ContentFault(DROPOUT, _dropout),
+        "random_missing": ContentFault(MISSING_POINTS, _dropout),
         "range_noise": ContentFault(RANGE_NOISE, _range_noise),
         "intensity_gain": ContentFault(INTENSITY_GAIN, _intensity_gain),
         "fog": ContentFault(FOG, _fog),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from perception.sensors.faults import (
     MASKED,
+    RANDOM_MISSING,
     ContentFault,
     ContentFaults,
     Float,
@@ -20,6 +21,7 @@ from perception.sensors.faults import (
     always,
     augmenting,
     covered,
+    missing_patches,
     on_pictures,
     single_pixels,
     smooth_field,
@@ -55,6 +57,7 @@ NOISE = Severity(
     f"{HENDRYCKS}: Gaussian noise, but weaker, as of a camera at high gain",
     "near",
     training=(3, 15),
+    scenario="noise",
 )
 MOTION_BLUR = Severity(
     (0.008, 0.015, 0.025, 0.04, 0.06),
@@ -218,6 +221,11 @@ def dead_pixels(image: Image, amount: float, pixels: Pixels, rng: Rng) -> Image:
     return _counts(covered(image, single_pixels(pixels.source, amount, rng), 0.0, pixels))
 
 
+def partly_missing(image: Image, amount: float, pixels: Pixels, rng: Rng) -> Image:
+    """Patches that did not arrive are black."""
+    return _counts(covered(image, missing_patches(pixels.source, amount, rng), 0.0, pixels))
+
+
 FAULTS = ContentFaults(
     {
         "underexposure": ContentFault(UNDEREXPOSURE, underexposed),
@@ -229,6 +237,7 @@ FAULTS = ContentFaults(
         "fog": ContentFault(FOG, foggy),
         "rain": ContentFault(RAIN, rainy),
         "dead_pixels": ContentFault(replace(MASKED, layers="near"), dead_pixels),
+        "random_missing": ContentFault(RANDOM_MISSING, partly_missing),
         "saturated": ContentFault(
             always("the whole picture is white"), lambda image, *_: np.full_like(image, 255)
         ),

@@ -13,6 +13,7 @@ import numpy as np
 
 from perception.sensors.faults import (
     MASKED,
+    RANDOM_MISSING,
     ContentFault,
     ContentFaults,
     Float,
@@ -23,6 +24,7 @@ from perception.sensors.faults import (
     augmenting,
     blocks,
     covered,
+    missing_patches,
     on_pictures,
     signed,
     single_pixels,
@@ -67,6 +69,7 @@ NOISE = Severity(
     "0.05 K (a usual NETD) is 0.01 of a street; up to 0.25: range of the augmentation in training",
     "near",
     training=(0.05, 0.25),
+    scenario="noise",
 )
 CROSSOVER = Severity(
     (0.5, 0.3, 0.15, 0.07, 0.03),
@@ -137,6 +140,12 @@ def dead_blocks(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float
     return covered(values, blocks(pixels.source, amount, rng), _center(values)[0], pixels)
 
 
+def partly_missing(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
+    """Patches that did not arrive are unknown."""
+    gone = missing_patches(pixels.source, amount, rng)
+    return values + pixels.field(np.where(gone, np.float32(np.nan), np.float32(0)))
+
+
 def uniform(values: Float, amount: float, pixels: Pixels, rng: Rng) -> Float:
     """One temperature, as before a closed shutter; what is unknown stays so."""
     known = values[np.isfinite(values)]
@@ -153,6 +162,7 @@ FAULTS = ContentFaults(
         "crossover": ContentFault(CROSSOVER, crossed_over),
         "dead_pixels": ContentFault(replace(MASKED, layers="near"), dead_pixels),
         "dead_blocks": ContentFault(DEAD_BLOCKS, dead_blocks),
+        "random_missing": ContentFault(RANDOM_MISSING, partly_missing),
         "dark": ContentFault(always("one temperature everywhere", "near"), uniform),
     }
 )
