@@ -41,7 +41,8 @@ class Boxes:
     Attributes:
         xyxy: (N, 4) float32, left, top, right, bottom in pixels of the labeled image.
         class_ids: (N,) int64, indices into the recording's `det_classes`.
-        ignore: (N,) bool, boxes that are neither rewarded nor punished.
+        ignore: (N,) bool, boxes that are neither rewarded nor punished: objects that nobody could tell, or
+            regions of any number of them.
     """
 
     xyxy: NDArray[np.float32]

@@ -18,6 +18,8 @@ from perception.files.text import read_text
 BLACK_AND_WHITE = (
     "only 0 and 255, and 255 means ignore: a mask saved as black and white? Store class ids"
 )
+IGNORED_BOX = "ignore"
+"""The word at the end of a row of a box that counts neither in training nor in evaluation."""
 
 
 def is_black_and_white(labels: NDArray[Any]) -> bool:
@@ -53,6 +55,8 @@ def read_labels(path: Path, classes: int, *, mask: bool = False) -> NDArray[np.u
 def read_yolo_boxes(path: Path, size: tuple[int, int], ids: Sequence[int]) -> Boxes:
     """Boxes of a YOLO text file: rows `class cx cy w h`, relative to the image; # starts a comment.
 
+    A row that ends in the word `ignore` is a box that is neither rewarded nor punished.
+
     Args:
         path: the file; a missing one is an error, an empty one means no boxes.
         size: (height, width) of the image in pixels.
@@ -62,16 +66,19 @@ def read_yolo_boxes(path: Path, size: tuple[int, int], ids: Sequence[int]) -> Bo
         DataError: the file is missing or no text, or a row is wrong; the line is named.
     """
     position = {number: index for index, number in enumerate(ids)}
-    rows = []
+    rows, ignored = [], []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         content = line.partition("#")[0].split()
         if content:
-            rows.append(_yolo_row(content, f"{path}:{number}", position))
+            ignored.append(content[-1] == IGNORED_BOX)
+            rows.append(
+                _yolo_row(content[: -1 if ignored[-1] else None], f"{path}:{number}", position)
+            )
     table = np.array(rows, np.float64).reshape(-1, 5)
     height, width = size
     half = table[:, 3:5] / 2
     corners = np.concatenate([table[:, 1:3] - half, table[:, 1:3] + half], axis=1)
-    return Boxes.of(corners * [width, height, width, height], table[:, 0])
+    return Boxes.of(corners * [width, height, width, height], table[:, 0], ignored)
 
 
 def _yolo_row(content: list[str], where: str, position: Mapping[int, int]) -> list[float]:
@@ -81,7 +88,8 @@ def _yolo_row(content: list[str], where: str, position: Mapping[int, int]) -> li
         return DataError(
             f"not a box: {what}",
             where=where,
-            hint=f"class id ({', '.join(map(str, position))}), then cx cy w h in 0..1",
+            hint=f"class id ({', '.join(map(str, position))}), then cx cy w h in 0..1, "
+            f"then maybe '{IGNORED_BOX}'",
         )
 
     try:

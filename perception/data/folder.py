@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.data.base import Boxes, Recording, RecordingInfo, Truth
-from perception.data.files import read_labels, read_yolo_boxes
+from perception.data.files import IGNORED_BOX, read_labels, read_yolo_boxes
 from perception.data.layout import (
     DESCRIPTION,
     FRAMES,
@@ -371,10 +371,11 @@ class FolderWriter:
 
     def _yolo(self, boxes: Boxes) -> str:
         lines = []
-        for (x0, y0, x1, y1), kind in zip(boxes.xyxy, boxes.class_ids, strict=True):
+        rows = zip(boxes.xyxy, boxes.class_ids, boxes.ignore, strict=True)
+        for (x0, y0, x1, y1), kind, ignored in rows:
             w, h = self.info.width, self.info.height
             lines.append(
                 f"{self._det.ids[kind]} {(x0 + x1) / 2 / w:.6f} {(y0 + y1) / 2 / h:.6f} "
-                f"{(x1 - x0) / w:.6f} {(y1 - y0) / h:.6f}\n"
+                f"{(x1 - x0) / w:.6f} {(y1 - y0) / h:.6f}{f' {IGNORED_BOX}' if ignored else ''}\n"
             )
         return "".join(lines)

@@ -113,24 +113,23 @@ def _marks(stem: Path, labels: list[int], things: list[int], withheld: bool) -> 
     instances = stem.with_name(f"{stem.name}_instanceIds.png")
     if not things or not instances.is_file():
         return Marks(found)
-    boxes, groups = boxes_of_instances(load_labels(instances), things)
-    return Marks(found, boxes, dropped=groups)
+    return Marks(found, boxes_of_instances(load_labels(instances), things))
 
 
-def boxes_of_instances(ids: NDArray[Any], things: list[int]) -> tuple[Boxes, int]:
-    """One box for each instance of an (H, W) `instanceIds`, and how many groups there are.
+def boxes_of_instances(ids: NDArray[Any], things: list[int]) -> Boxes:
+    """One box for each instance of an (H, W) `instanceIds`, and one to be ignored for the groups of a class.
 
     Args:
         ids: 1000 times the label id, and a number; a label id alone is a group of them.
         things: label ids by place.
     """
-    found, kinds, groups = [], [], 0
+    found, kinds, groups = [], [], []
     for number in np.unique(ids).tolist():
-        if number < _PER_CLASS:
-            groups += number in things
-            continue
-        if number // _PER_CLASS in things:
+        group = number < _PER_CLASS
+        kind = number if group else number // _PER_CLASS
+        if kind in things:
             rows, columns = np.nonzero(ids == number)
             found.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
-            kinds.append(things.index(number // _PER_CLASS))
-    return Boxes.of(found, kinds), groups
+            kinds.append(things.index(kind))
+            groups.append(group)
+    return Boxes.of(found, kinds, groups)

@@ -40,9 +40,12 @@ class ClassMap:
         return np.where(found < 0, IGNORE_LABEL, found).astype(np.uint8)
 
     def boxes(self, boxes: Boxes) -> Boxes:
-        """Those of the classes that are taken over."""
+        """Those of the classes that are taken over; ignored ones that became one another are there once."""
         found = self.table[boxes.class_ids]
-        keep = found >= 0
+        rows = np.column_stack([boxes.xyxy, found, boxes.ignore])
+        _, first = np.unique(rows, axis=0, return_index=True)
+        again = boxes.ignore & ~np.isin(np.arange(len(found)), first)
+        keep = (found >= 0) & ~again
         return Boxes(boxes.xyxy[keep], found[keep].astype(np.int64), boxes.ignore[keep])
 
     def boxes3d(self, boxes: list[dict[str, Any]]) -> list[dict[str, Any]]:

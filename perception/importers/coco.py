@@ -38,7 +38,7 @@ def coco(root: Path, labels: bool = False, images: str = "") -> Source:
     """The images of one or several JSON files with their boxes.
 
     An image without annotations has no objects: COCO lists what was looked at.  Boxes of crowds
-    (`iscrowd`) are to be ignored, which a recording cannot say; they are left out and counted.
+    (`iscrowd`) are to be ignored.
 
     Args:
         root: the folder with `annotations/instances_*.json` and the pictures, one with

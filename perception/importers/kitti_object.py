@@ -154,12 +154,17 @@ def _marks(path: Path | None, calib: Path, rig: Rig | None, withheld: bool) -> M
         return Marks(withheld=withheld)
     rows = read_rows(path)
     known = [row for row in rows if row.kind != IGNORED]
-    boxes = Boxes.of([row.box for row in known], [NAMES.index(row.kind) for row in known])
+    regions = [row.box for row in rows if row.kind == IGNORED]  # of any class
+    boxes = Boxes.of(
+        [row.box for row in known] + [box for box in regions for _ in NAMES],
+        [NAMES.index(row.kind) for row in known] + [*range(len(NAMES))] * len(regions),
+        [False] * len(known) + [True] * len(regions) * len(NAMES),
+    )
     solid = None
     if rig is not None and "lidar" in rig.sensors:
         shift = shift_of_camera_2(calib)
         solid = [in_lidar(row, rig, shift) for row in known if min(row.size) > 0]
-    return Marks(None, boxes, solid, dropped=len(rows) - len(known))
+    return Marks(None, boxes, solid)
 
 
 def in_lidar(row: Row, rig: Rig, shift: NDArray[np.float64]) -> dict[str, Any]:

@@ -246,25 +246,28 @@ class _Frame:
         places = {name: i for i, name in enumerate(dict.fromkeys(names.values()))}
         camera = self.sensors.get(labels_of)
         lidar = next((s for n, s in self.sensors.items() if self.kinds[n] == "lidar"), None)
-        flat, kinds, solid, dropped = [], [], [], 0
+        flat: list[tuple[float, float, float, float]] = []
+        kinds: list[int] = []
+        unmeasured: list[bool] = []
+        solid: list[dict[str, Any]] = []
         for record in self.tables.boxes_of.get(self.sample.text("token"), []):
             instance = self.tables.of_token("instance", record)
             name = names.get(self.tables.of_token("category", instance).text("name"))
             if name is None:
                 continue
-            if not record.whole("num_lidar_pts") + record.whole("num_radar_pts"):
-                dropped += 1
-                continue
+            unseen = not record.whole("num_lidar_pts") + record.whole("num_radar_pts")
             pose, size = transform_of(record), record.numbers("size", 3)
             if camera is not None:
                 box = bounds_in(camera, corners_of(pose, size))
                 if box is not None:
                     flat.append(box)
                     kinds.append(places[name])
+                    unmeasured.append(unseen)
             if lidar is not None:
-                solid.append({"class": places[name], **in_frame(lidar, pose, size)})
-        boxes = None if camera is None else Boxes.of(flat, kinds)
-        return Marks(None, boxes, None if lidar is None else solid, dropped=dropped)
+                ignored = {"ignore": True} if unseen else {}
+                solid.append({"class": places[name], **in_frame(lidar, pose, size), **ignored})
+        boxes = None if camera is None else Boxes.of(flat, kinds, unmeasured)
+        return Marks(None, boxes, None if lidar is None else solid)
 
 
 def corners_of(pose: RigidTransform, size: list[float]) -> NDArray[np.float64]:

@@ -47,16 +47,16 @@ class Marks:
         labels: (H, W) int, places in `Source.seg_classes`, `UNLABELED` where nothing is known; None for a
             frame without.
         boxes: with places in `Source.det_classes` as classes; None for a frame that nobody looked at.
-        boxes3d: class (a place in `det_classes`), center, size and yaw in the LiDAR's frame.
+            A region that is to be ignored whatever is in it is one ignored box of each class.
+        boxes3d: class (a place in `det_classes`), center, size and yaw in the LiDAR's frame, and
+            `ignore: true` of one that is to be ignored.
         withheld: the data set keeps the truth of this frame to itself, as of its test set.
-        dropped: regions that the data set says are to be ignored, which the folder format cannot say.
     """
 
     labels: NDArray[np.integer[Any]] | None = None
     boxes: Boxes | None = None
     boxes3d: list[dict[str, Any]] | None = None
     withheld: bool = False
-    dropped: int = 0
 
 
 @dataclass

@@ -69,7 +69,8 @@ class Report:
     Attributes:
         recordings: names of the recordings below the folder; one that is empty is the folder itself.
         frames, splits: how many, in all and by split.
-        boxes, pixels: how many by name of class.
+        boxes, pixels: how many by name of class, without boxes that are to be ignored.
+        ignored: boxes that are to be ignored.
         unlabeled: frames without labels and without boxes.
         background: frames that are looked at and have no box.
         notes: what is to be known.
@@ -80,6 +81,7 @@ class Report:
     splits: Counter[str] = field(default_factory=Counter)
     boxes: Counter[str] = field(default_factory=Counter)
     pixels: Counter[str] = field(default_factory=Counter)
+    ignored: int = 0
     unlabeled: int = 0
     background: int = 0
     notes: list[str] = field(default_factory=list)
@@ -122,11 +124,11 @@ def take_over(
         for group in job.groups:
             for index in track(range(len(group.items)), "reading labels"):
                 job.marks(group, index)
-        return job.report
+        return job.told()
     with writing_folder(out) as partial:
         for group in job.groups:
             job.write(group, partial / group.name)
-    return job.report
+    return job.told()
 
 
 @dataclass
@@ -157,13 +159,24 @@ class _Job:
         items = [source.items[i] for i in chosen]
         splits = [splits[i] for i in chosen]
         self.groups = self._grouped(items, splits, frame_ids(items))
-        self.dropped = 0
+        self.lost = 0
         for group in self.groups:
             self._measure(group)
             self.report.recordings[group.name] = len(group.items)
             self.report.splits.update(s or "none" for s in group.splits)
         self.report.frames = len(items)
         self._note_splits()
+
+    def told(self) -> Report:
+        """The report, when all frames are counted."""
+        if self.report.ignored:
+            self.report.notes.append(
+                f"{self.report.ignored} boxes are to be ignored: they count neither as objects nor as "
+                "background"
+            )
+        if self.lost:
+            self.report.notes.append(f"{self.lost} boxes of no extent in the picture are left out")
+        return self.report
 
     def _note_splits(self) -> None:
         told = set(self.report.splits)
@@ -274,19 +287,21 @@ class _Job:
             )
         if marks.boxes is not None:
             boxes, lost = _inside(marks.boxes, size)
-            marks = replace(marks, boxes=boxes, dropped=marks.dropped + lost)
+            marks = replace(marks, boxes=boxes)
+            self.lost += lost
         self._count(marks)
         return marks if fit is None else fit.marks(marks)
 
     def _count(self, marks: Marks) -> None:
         report = self.report
-        self.dropped += marks.dropped
         if marks.labels is None and marks.boxes is None:
             report.unlabeled += 1
         if marks.boxes is not None:
             names = [c.name for c in self.maps.det.classes]
-            report.boxes.update(names[i] for i in marks.boxes.class_ids)
-            report.background += not len(marks.boxes.class_ids)
+            counted = marks.boxes.class_ids[~marks.boxes.ignore]
+            report.boxes.update(names[i] for i in counted)
+            report.ignored += len(marks.boxes.ignore) - len(counted)
+            report.background += not len(counted)
         if marks.labels is not None:
             counts = np.bincount(marks.labels.reshape(-1), minlength=256)
             for entry in self.maps.seg.classes:
@@ -317,12 +332,6 @@ class _Job:
                     boxes=marks.boxes,
                     boxes3d=marks.boxes3d,
                 )
-        if self.dropped:
-            self.report.notes.append(
-                f"{self.dropped} regions to be ignored, or boxes of no extent, are left out: the folder "
-                "format has no boxes that are neither right nor wrong"
-            )
-            self.dropped = 0
 
     def _fitted(self, rig: Rig, group: _Group) -> Rig:
         """Cameras of the pictures as they are written."""
@@ -348,13 +357,14 @@ def _tags(item: Item, split: str) -> tuple[str, ...]:
 
 
 def _inside(boxes: Boxes, size: Size) -> tuple[Boxes, int]:
-    """Boxes cut off at the picture's edges; those to be ignored and what nothing is left of are counted."""
+    """Boxes cut off at the picture's edges; what nothing is left of is counted."""
     height, width = size
     limits = np.array([width, height, width, height], np.float32)
     xyxy = boxes.xyxy.clip(0, limits)
     sides = (xyxy[:, 2:] - xyxy[:, :2]) / limits[:2]
-    keep = (sides > _LEAST_SIDE).all(axis=1) & ~boxes.ignore
-    return Boxes.of(xyxy[keep], boxes.class_ids[keep]), int((~keep).sum())
+    keep = (sides > _LEAST_SIDE).all(axis=1)
+    kept = Boxes(xyxy[keep], boxes.class_ids[keep], boxes.ignore[keep])
+    return kept, int((~keep).sum())
 
 
 def rising(items: Sequence[Item], rate_hz: float) -> dict[int, int]:

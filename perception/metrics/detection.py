@@ -1,8 +1,8 @@
 """Average precision of boxes: at IoU 0.5, and the mean over 0.50:0.05:0.95.
 
 Precision is interpolated at 101 recall points, as in Lin et al., "Microsoft COCO" (ECCV 2014), and
-detections are matched as pycocotools does it, but for ignored boxes: any number of detections may lie on
-one, as on a crowd region of COCO, yet the overlap is the plain IoU.
+detections are matched as pycocotools does it. Ignored boxes are as its crowd regions: any number of
+detections may lie on one, and how much one does is the share of its own area.
 """
 
 from __future__ import annotations
@@ -49,20 +49,28 @@ class DetectionScore:
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     """IoU of every pair of boxes (N, 4) and (M, 4): (N, M)."""
+    return _overlaps(a, b, np.zeros(len(b), bool))
+
+
+def _overlaps(
+    a: NDArray[np.float32], b: NDArray[np.float32], regions: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """IoU of every pair (N, M); with a box b of `regions` (M,), the share of a that lies in it."""
     a64, b64 = np.asarray(a, np.float64).reshape(-1, 4), np.asarray(b, np.float64).reshape(-1, 4)
     low = np.maximum(a64[:, None, :2], b64[None, :, :2])
     high = np.minimum(a64[:, None, 2:], b64[None, :, 2:])
     overlap = (high - low).clip(0).prod(-1)
     area_a, area_b = (a64[:, 2:] - a64[:, :2]).prod(-1), (b64[:, 2:] - b64[:, :2]).prod(-1)
-    return overlap / np.maximum(area_a[:, None] + area_b[None] - overlap, 1e-12)
+    union = area_a[:, None] + area_b[None] - overlap
+    return overlap / np.maximum(np.where(regions, area_a[:, None], union), 1e-12)
 
 
 def average_precision(frames: Sequence[tuple[ScoredBoxes, Boxes]], classes: int) -> DetectionScore:
     """Score detections against the truth of all frames.
 
     Each detection, best first, takes the free box of its class that it overlaps most; of equal ones the
-    last. Detections that overlap only ignored boxes, or taken boxes and ignored ones, count neither for nor
-    against, however many there are.
+    last. Detections that lie on ignored boxes, and on no free box, count neither for nor against, however
+    many there are.
 
     Args:
         frames: detections and truth of each image, in the same pixels. Of an image and class the best
@@ -110,7 +118,7 @@ def _outcomes(
     own = truth.class_ids == kind
     mine = np.flatnonzero(found.class_ids == kind)
     mine = mine[np.argsort(-found.scores[mine], kind="stable")][:MAX_PER_IMAGE]
-    overlap = iou_matrix(found.xyxy[mine], truth.xyxy[own])
+    overlap = _overlaps(found.xyxy[mine], truth.xyxy[own], truth.ignore[own])
     return found.scores[mine], _match(overlap, truth.ignore[own], thresholds)
 
 

@@ -110,9 +110,12 @@ def _count_truth(
         found.pixels.setdefault("(ignored)", Counter())[split] += int(counts[IGNORE_LABEL])
     if boxes is not None:
         found.boxed[split] += 1
-        found.background[split] += not len(boxes.class_ids)
-        for kind in boxes.class_ids.tolist():
+        counted = boxes.class_ids[~boxes.ignore]
+        found.background[split] += not len(counted)
+        for kind in counted.tolist():
             found.boxes.setdefault(det[kind].name, Counter())[split] += 1
+        if boxes.ignore.any():
+            found.boxes.setdefault("(ignored)", Counter())[split] += int(boxes.ignore.sum())
     if labels is None and boxes is None:
         found.unlabeled[split] += 1
 

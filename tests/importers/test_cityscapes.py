@@ -50,8 +50,10 @@ def test_trained_classes_and_boxes(imported: Import, tmp_path: Path) -> None:
     truth = recording.truth(0)
     assert truth.labels is not None and truth.boxes is not None
     assert truth.labels[30, 0] == 0 and truth.labels[10, 15] == 13 and truth.labels[0, 0] == 255
-    assert truth.boxes.xyxy.round().tolist() == [[10, 8, 20, 20], [30, 8, 40, 20]]
-    assert [recording.info.det_classes[k].name for k in truth.boxes.class_ids] == ["car", "car"]
+    boxes = truth.boxes
+    assert boxes.xyxy.round().tolist() == [[50, 8, 60, 20], [10, 8, 20, 20], [30, 8, 40, 20]]
+    names = [recording.info.det_classes[k].name for k in boxes.class_ids]
+    assert names == ["person", "car", "car"] and boxes.ignore.tolist() == [True, False, False]
     test = recording.truth(2)
     assert test.labels is None and test.boxes is None
 

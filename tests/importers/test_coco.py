@@ -53,7 +53,8 @@ def test_run_length_codes(imported: Import, tmp_path: Path, compressed: bool) ->
     root = foreign.coco(tmp_path / "set", annotations=[crowd])
     recording = imported(f"coco,labels=true:{root}", check=False)
     truth = recording.truth(0)
-    assert truth.boxes is not None and not len(truth.boxes.xyxy)  # a crowd is no box
+    assert truth.boxes is not None and truth.boxes.ignore.tolist() == [True]
+    assert truth.boxes.xyxy.round(3).tolist() == [[7, 5, 20, 9]]
     assert truth.labels is not None and ((truth.labels == 1) == mask).all()
 
 

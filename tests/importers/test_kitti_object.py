@@ -57,7 +57,10 @@ def kitti_object(root: Path, frames: int = 3, turn: float = 0.3) -> Path:
 def test_boxes_in_picture_and_space(imported: Import, tmp_path: Path) -> None:
     recording = imported(f"kitti_object:{kitti_object(tmp_path / 'set')}")
     boxes = recording.truth(0).boxes
-    assert boxes is not None and boxes.xyxy.round(2).tolist() == [[50, 15, 70, 30]]
+    assert boxes is not None and boxes.xyxy[~boxes.ignore].round(2).tolist() == [[50, 15, 70, 30]]
+    apart = boxes.xyxy[boxes.ignore].round(2)  # DontCare, of whatever class
+    assert len(apart) == 8 and (apart == [5, 5, 20, 20]).all()
+    assert boxes.class_ids[boxes.ignore].tolist() == list(range(8))
     assert recording.truth(2).boxes is None
     (solid,) = yaml.safe_load((recording.root / "boxes3d/000000.yaml").read_text())
     # camera 0: right, down, ahead; the LiDAR 0.3 m behind it and 0.1 m above
@@ -67,6 +70,27 @@ def test_boxes_in_picture_and_space(imported: Import, tmp_path: Path) -> None:
     sample = recording.frame(0)["lidar"]
     assert sample.camera is not None and sample.extrinsics is not None
     assert np.allclose(sample.data, points())
+
+
+def test_a_region_to_be_ignored_is_there_once_for_each_class_taken(
+    tmp_path: Path, capsys: Any
+) -> None:
+    from perception.cli.main import main
+    from perception.data.folder import FolderRecording
+
+    root, out = kitti_object(tmp_path / "set"), tmp_path / "out"
+    options = ["--classes", "Car=vehicle,Van=vehicle,Pedestrian=person", "--size", "100x80"]
+    assert main(["data", "import", f"kitti_object:{root}", "--out", str(out), *options]) == 0
+    assert "4 boxes are to be ignored" in " ".join(capsys.readouterr().out.split())
+    recording = FolderRecording(out)
+    boxes = recording.truth(0).boxes
+    assert boxes is not None
+    assert boxes.class_ids.tolist() == [0, 0, 1] and boxes.ignore.tolist() == [False, True, True]
+    again = tmp_path / "again"  # a recording that is imported keeps them
+    assert main(["data", "import", f"folder:{out}", "--out", str(again)]) == 0
+    copied = FolderRecording(again).truth(0).boxes
+    assert copied is not None and copied.ignore.tolist() == boxes.ignore.tolist()
+    assert np.allclose(copied.xyxy, boxes.xyxy, atol=1e-3)
 
 
 def test_each_calibration_is_a_recording(tmp_path: Path, capsys: Any) -> None:

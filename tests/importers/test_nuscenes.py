@@ -121,13 +121,15 @@ def test_boxes_of_a_car_that_moves(imported: Import, tmp_path: Path) -> None:
     assert recording.tags(0) == {"seq:scene-0000"}
     solid = yaml.safe_load((recording.root / "boxes3d" / f"{recording.ids[0]}.yaml").read_text())
     names = [recording.info.det_classes[b["class"]].name for b in solid]
-    assert names == ["car", "pedestrian"]
+    assert names == ["car", "car", "pedestrian"]  # the second without a point
+    assert [b.get("ignore") for b in solid] == [None, True, None]
     # in the LiDAR's frame, x to the right: 10.8 m ahead of it, 0.5 m to the left
     assert np.allclose(solid[0]["center"], [-0.5, 10.8, -0.8], atol=1e-3)
     assert solid[0]["size"] == [4.0, 2.0, 1.5]
     assert math.isclose(solid[0]["yaw"], 0.2 + math.pi / 2, abs_tol=1e-4)
     boxes = recording.truth(0).boxes
-    assert boxes is not None and boxes.class_ids.tolist() == [names.index("car") + 3]
+    assert boxes is not None and boxes.class_ids.tolist() == [names.index("car") + 3] * 2
+    assert boxes.ignore.tolist() == [False, True]
     x0, y0, x1, y1 = boxes.xyxy[0]
     # the car had moved by 0.64 m when the picture was taken
     assert y0 < 27 < y1 and 20 < x0 < x1 < 40 and x1 - x0 > 10

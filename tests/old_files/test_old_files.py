@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import perception
 from perception.cli.main import main
-from perception.data.folder import FolderRecording
+from perception.data.folder import FolderRecording, FolderWriter
 from perception.frame import KINDS, Frame, subset_name, subsets_of
 from perception.geometry.rig import load_rig
 from perception.runtime.bundle import Bundle
@@ -126,3 +126,21 @@ def test_commands_take_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     argv = ["eval", str(OLD / "bundle"), "--data", data, "--device", "cpu", "--json", str(scores)]
     assert main([*argv, "--all-subsets"]) == 0
     assert len(json.loads(scores.read_text())["subsets"]) == 15
+
+
+def test_boxes_of_then_are_all_to_be_found_and_are_written_as_they_were(
+    recording: FolderRecording, tmp_path: Path
+) -> None:
+    """Rows of five words: none is to be ignored."""
+    layout = recording.layout
+    with FolderWriter(tmp_path / "again", layout) as writer:
+        for index, name in enumerate(recording.ids):
+            boxes = recording.truth(index).boxes
+            assert boxes is not None and not boxes.ignore.any()
+            stored = np.loadtxt(OLD / "recording" / "boxes" / f"{name}.txt", ndmin=2)
+            low, high = stored[:, 1:3] - stored[:, 3:] / 2, stored[:, 1:3] + stored[:, 3:] / 2
+            size = [layout.width, layout.height] * 2
+            np.testing.assert_allclose(boxes.xyxy, np.hstack([low, high]) * size, atol=1e-4)
+            writer.add(name, stamp_ns=recording.stamp_ns(index), boxes=boxes)
+    for path in sorted((OLD / "recording" / "boxes").iterdir()):
+        assert (tmp_path / "again" / "boxes" / path.name).read_bytes() == path.read_bytes()

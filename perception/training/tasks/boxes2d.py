@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.data.base import Boxes, RecordingInfo, Truth
@@ -72,7 +73,7 @@ class Boxes2dTraining(TrainingTask):
         return warp_boxes(truth, geometry)
 
     def can_judge(self, truth: Boxes | None) -> bool:
-        return truth is not None and bool(len(truth.xyxy))
+        return truth is not None and not truth.ignore.all()
 
     def notes(self, info: RecordingInfo, truths: Sequence[Boxes | None]) -> list[str]:
         if any(self.can_judge(truth) for truth in truths):
@@ -142,6 +143,8 @@ def auxiliary_detection_loss(
 ) -> Tensor:
     """Binary cross-entropy of a unimodal head against the boxes' shrunken areas.
 
+    Inside ignored boxes their class counts only where another box has it.
+
     Args:
         logits: (N, C, h, w).
         boxes: per image; those of None do not count.
@@ -153,13 +156,25 @@ def auxiliary_detection_loss(
     if len(labeled) < len(boxes):
         logits = logits[labeled]
     target = torch.zeros_like(logits, dtype=torch.float32)
+    ignored = torch.zeros_like(logits, dtype=torch.bool)
     for image, kept in enumerate(kept for kept in boxes if kept is not None):
-        for (x0, y0, x1, y1), kind in zip(kept.xyxy, kept.class_ids, strict=True):
-            dx, dy = 0.2 * (x1 - x0), 0.2 * (y1 - y0)
-            left, top = int((x0 + dx) / stride), int((y0 + dy) / stride)
-            right, bottom = int(np.ceil((x1 - dx) / stride)), int(np.ceil((y1 - dy) / stride))
-            target[image, int(kind), top:bottom, left:right] = 1.0
-    return F.binary_cross_entropy_with_logits(logits.float(), target) * 4
+        for xyxy, kind, ignore in zip(kept.xyxy, kept.class_ids, kept.ignore, strict=True):
+            rows, columns = _cells(xyxy, stride, 0.0 if ignore else 0.2)
+            (ignored if ignore else target)[image, int(kind), rows, columns] = 1
+    ignored &= target == 0
+    if not ignored.any():
+        return F.binary_cross_entropy_with_logits(logits.float(), target) * 4
+    each = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    return each[~ignored].sum() / (~ignored).sum().clamp(min=1) * 4
+
+
+def _cells(xyxy: NDArray[np.float32], stride: int, less: float) -> tuple[slice, slice]:
+    """Rows and columns of cells that a box touches, without a share `less` of its sides at each."""
+    x0, y0, x1, y1 = xyxy
+    dx, dy = less * (x1 - x0), less * (y1 - y0)
+    left, top = int((x0 + dx) / stride), int((y0 + dy) / stride)
+    right, bottom = int(np.ceil((x1 - dx) / stride)), int(np.ceil((y1 - dy) / stride))
+    return slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))
 
 
 def cell_grid(outputs: Levels) -> tuple[Tensor, Tensor]:
