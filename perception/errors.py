@@ -54,6 +54,22 @@ class EngineError(AnySenseError):
     """An inference engine cannot be built, loaded or run."""
 
 
+class DeadlineExceededError(EngineError):
+    """An inference engine did not answer in the time that it was given.
+
+    Args:
+        message, where, hint: as for every error.
+        stuck: it could not be ended, and still computes on a thread of this process; a new process is
+            the only way to have that core back.
+    """
+
+    def __init__(
+        self, message: str, *, where: str = "", hint: str = "", stuck: bool = False
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.stuck = stuck
+
+
 class ConfigError(AnySenseError, ValueError):
     """A configuration file or command-line argument is wrong."""
 

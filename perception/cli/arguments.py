@@ -12,20 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from perception.cli.console import print_json
-from perception.cli.parsing import MAX_THREADS, STDOUT, whole
+from perception.cli.parsing import MAX_THREADS, STDOUT, positive, whole
 from perception.data.base import Recording
 from perception.data.registry import READERS, SPLITS, open_recording, parse_data_argument
 from perception.errors import ConfigError, names_hint
 from perception.files import writing as files
 from perception.files.made import make_folder
+from perception.runtime.time_limit import LOAD_TIMEOUT_S
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--device`, `--threads`, `--trust-plans` and `--no-tf32`; see `engine_choices`."""
+    """`--device`, `--threads`, `--trust-plans`, `--no-tf32` and times; see `engine_choices`."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or a backend")
     add_engine_limits(parser)
     parser.add_argument(
         "--no-tf32", action="store_true", help="CUDA: products in full float32, slower"
+    )
+    parser.add_argument(
+        "--engine-timeout",
+        type=positive(),
+        metavar="S",
+        help="a run of a graph that takes longer is ended, with an error (default: no limit)",
+    )
+    parser.add_argument(
+        "--load-timeout",
+        type=positive(),
+        default=LOAD_TIMEOUT_S,
+        metavar="S",
+        help="the same of loading a graph on the CPU, and of its first run (default: %(default)g)",
     )
 
 
@@ -46,7 +60,13 @@ def add_engine_limits(parser: argparse.ArgumentParser) -> None:
 
 def engine_choices(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_engine_arguments` gave, but for the device, as `Pipeline.load` takes it."""
-    return {"threads": args.threads, "trust_plans": args.trust_plans, "tf32": not args.no_tf32}
+    return {
+        "threads": args.threads,
+        "trust_plans": args.trust_plans,
+        "tf32": not args.no_tf32,
+        "engine_timeout_s": args.engine_timeout,
+        "load_timeout_s": args.load_timeout,
+    }
 
 
 def backend_names(argument: str) -> list[str]:

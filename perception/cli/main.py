@@ -114,7 +114,16 @@ def _register(name: str, commands: Commands) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: the last place where anything is caught."""
+    """Run one command and return its exit status."""
+    status = _guarded(argv)
+    limits = sys.modules.get("perception.runtime.time_limit")
+    if argv is None and limits is not None and limits.stuck_calls():
+        os._exit(status)  # C++ would abort the process beside a thread that does not end
+    return status
+
+
+def _guarded(argv: Sequence[str] | None) -> int:
+    """Run one command: the last place where anything is caught."""
     if _COMPLETING in os.environ:
         from perception.cli.completion import complete
 

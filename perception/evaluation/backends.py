@@ -78,9 +78,8 @@ def judge_backends(
     reference_bundle: str | Path | None = None,
     tolerance: float = 1.0,
     threads: int | None = None,
-    trust_plans: bool = False,
-    tf32: bool = True,
     on_result: Callable[[], None] = lambda: None,
+    **choices: Any,
 ) -> tuple[Scores, dict[str, Judgement]]:
     """Score a bundle on several backends.
 
@@ -92,8 +91,9 @@ def judge_backends(
         reference_bundle: the float32 bundle that an INT8 one was made from, to hold it against;
             None for the bundle itself.
         tolerance: how many points a score by which tasks are judged may fall.
-        threads, trust_plans, tf32: as for `Pipeline.load`.
+        threads: as for `Pipeline.load`.
         on_result: called after each frame, subset and backend.
+        choices: of engines, as for `Pipeline.load`.
 
     Returns:
         The reference's scores, and by name of the backend its judgement.
@@ -105,10 +105,7 @@ def judge_backends(
     """
     # Load all first: a name that is wrong should not come out after minutes of work.
     reference = Pipeline.load(reference_bundle or bundle, REFERENCE, threads=threads)
-    others = {
-        name: Pipeline.load(bundle, name, threads=threads, trust_plans=trust_plans, tf32=tf32)
-        for name in backends
-    }
+    others = {name: Pipeline.load(bundle, name, threads=threads, **choices) for name in backends}
     # What `auto` compares with when it loads the bundle: ONNX Runtime on the bundle's own graphs.
     inputs = probe_inputs(reference.manifest.inputs)
     own = Pipeline.load(bundle, REFERENCE, threads=threads) if reference_bundle else reference

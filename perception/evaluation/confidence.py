@@ -234,6 +234,7 @@ def _with_manifest(pipeline: Pipeline, manifest: BundleManifest) -> Pipeline:
         pipeline.policy,
         pipeline.health.config,
         sensors=pipeline.inputs,
+        choices=pipeline.choices,
     )
 
 

@@ -66,6 +66,7 @@ class Collector:
             lock.
 
     Attributes:
+        spared: sensors that no group waits for, as their samples are left out for want of time.
         clocks: what is known about the sensors' clocks, where `push` is told the receiver's.
         counters: `received`, `used`, `superseded`, `rejected_<reason>`, `out_of_order`,
             `groups_<reason>` and `resets`.  At any time, received = used + superseded + rejected +
@@ -93,6 +94,7 @@ class Collector:
         self.clocks = SensorClocks(max_skew_ns=max_skew_ns)
         self.counters: Counter[str] = Counter()
         self._on_superseded = superseded
+        self.spared: frozenset[str] = frozenset()
         self.epoch = 0
         self._total_weight = sum(t.weight for t in self.sensors.values())
         self._open: list[_Open] = []
@@ -241,7 +243,7 @@ class Collector:
             return "foreign"
         stamp = int(arrival.source_ns) + timing.offset_ns
         self._started_ns = now if self._started_ns is None else self._started_ns
-        self._heard[sensor] = now
+        self._heard[sensor] = max(self._heard.get(sensor, now), now)
         if stamp == self._spent.get(sensor) or any(
             self._holds(g, sensor, stamp) for g in self._open
         ):
@@ -339,7 +341,7 @@ class Collector:
         return last is not None and now - last <= self.sensors[sensor].timeout_ns
 
     def _awaited(self, sensor: str, group: _Open, now: int) -> bool:
-        if sensor in group.samples or sensor in self.clocks.out:
+        if sensor in group.samples or sensor in self.clocks.out or sensor in self.spared:
             return False
         if not self._recent(self._renewed, sensor, now):
             return False

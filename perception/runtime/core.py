@@ -15,9 +15,9 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, TimeoutError
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import Sample
@@ -30,33 +30,16 @@ from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import HealthState, Result, SensorReport, SensorWarning
 from perception.runtime.settings import StreamSettings
+from perception.runtime.shedding import Shedder
+from perception.runtime.waiting import Found, Waiting, reported
 
 __all__ = ["StreamCore", "StreamSettings"]
 
-_Found = Encoded | SensorWarning | None
 _PATIENCE_S = 5.0
 """How long an encoder on a thread of its own may take: longer, its sensor is stalled."""
 
 _USUAL = 20
 """Once it has answered, no longer than this many times as long, but at least for a second."""
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """A sample while it waits, and what is known of it.
-
-    Attributes:
-        sample: with its stamp on the reference clock.
-        encoded: its features, once they are known.
-        pending: set while it is encoded on another thread.
-        fate: as what it was counted; empty while that is open.
-    """
-
-    sample: Sample
-    arrival: Arrival
-    encoded: Encoded | None = None
-    pending: Future[_Found] | None = None
-    fate: str = ""
 
 
 class StreamCore:
@@ -67,6 +50,8 @@ class StreamCore:
         settings: see `StreamSettings`.
         parallel: encode every sample on a thread of its sensor.  `push` then calls a sample accepted
             before it is known to be usable.  Needs `close` at the end.
+        clock: the time of arrivals at any moment, by which results are late; without one it is the time
+            that `poll` is told, and what has passed since.
 
     Attributes:
         counts: by sensor, the fates of its samples.
@@ -76,7 +61,12 @@ class StreamCore:
     """
 
     def __init__(
-        self, pipeline: Pipeline, settings: StreamSettings, *, parallel: bool = False
+        self,
+        pipeline: Pipeline,
+        settings: StreamSettings,
+        *,
+        parallel: bool = False,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         foreign = [m for m in settings.sensors if m not in pipeline.sensors]
         if foreign:
@@ -85,20 +75,21 @@ class StreamCore:
                 where="inputs",
             )
         self.pipeline = pipeline
-        self.collector = Collector(
-            settings.sensors, settings.deadline_ns, superseded=self._supersede
-        )
+        self.collector = Collector(settings.sensors, settings.wait_ns, superseded=self._supersede)
+        self.shedder = Shedder(pipeline, self.collector)
+        self._clock = clock
+        self._polled = (0, 0)  # when, by the caller's clock and by that of the system
         self.arrivals = ArrivalHealth(self.collector)
         self.configure(settings)
         self.counts: dict[str, Counter[str]] = {m: Counter() for m in self.collector.sensors}
         pipeline.expected = tuple(self.collector.sensors)
         # One thread per sensor, so that its samples are checked and encoded in order.
         lanes = self.collector.sensors if parallel else ()
-        self._threads = {m: Lane[_Found](f"encode_{m}") for m in lanes}
+        self._threads = {m: Lane[Found](f"encode_{m}") for m in lanes}
         self._usual_s: dict[str, float] = {}  # how long each encoder took
-        self._stalled: dict[str, Future[_Found]] = {}
+        self._stalled: dict[str, Future[Found]] = {}
         self._said: dict[str, SensorWarning] = {}  # what was found in each sensor's last sample
-        self._kept: dict[str, _Waiting] = {}
+        self._kept: dict[str, Waiting] = {}
         self._epoch = self.collector.epoch
         self._beat_ns: int | None = None
         self._answered_ns: int | None = None  # when the last output or heartbeat was given
@@ -114,7 +105,8 @@ class StreamCore:
                 makes no sense.
         """
         (settings.policy or self.pipeline.policy).check(settings.sensors)
-        self.collector.retime(settings.sensors, settings.deadline_ns)
+        self.shedder.configure(settings.late)
+        self.collector.retime(settings.sensors, settings.wait_ns)
         self.collector.jump_ns = settings.jump_ns
         self.collector.clocks.max_skew_ns = settings.max_skew_ns
         self.collector.clocks.max_lead_ns = settings.max_lead_ns
@@ -141,7 +133,8 @@ class StreamCore:
 
         Returns:
             The collector's disposition, or `unusable` for a sample that its sensor's health or its
-            content speaks against, or `failed` for one that nobody can encode.
+            content speaks against, `failed` for one that nobody can encode, or `shed` for one that is
+            left out for want of time.
 
         Raises:
             EngineError: the backend failed.
@@ -152,7 +145,7 @@ class StreamCore:
         sample = sample.stamped(now_ns)
         timing = self.collector.sensors.get(sensor, SensorTiming())
         stamp = sample.time_ns + timing.offset_ns
-        waiting = _Waiting(
+        waiting = Waiting(
             sample if not timing.offset_ns else replace(sample, stamp_ns=stamp),
             Arrival(sensor, sample.time_ns, stamp, now_ns),
         )
@@ -171,6 +164,9 @@ class StreamCore:
                 self._forget(sensor)
             return disposition
         admit = self.arrivals.accepted(sensor, self.pipeline.health.config.recover_after)
+        if sensor in self.shedder.sensors:
+            self._settle_fate(waiting, "shed")
+            return "shed"
         thread = self._threads.get(sensor)
         if thread is None:
             return self._encode(waiting, admit)
@@ -188,7 +184,7 @@ class StreamCore:
             return False
         return pending is not None
 
-    def _encode(self, waiting: _Waiting, admit: bool = True) -> str:
+    def _encode(self, waiting: Waiting, admit: bool = True) -> str:
         """Note a sample's features, or why there are none."""
         sensor, pending = waiting.sample.sensor, waiting.pending
         usual = self._usual_s.get(sensor, _PATIENCE_S)
@@ -243,7 +239,7 @@ class StreamCore:
         if kept is not None and not kept.fate:
             self._settle_fate(kept, "superseded")
 
-    def _settle_fate(self, waiting: _Waiting, fate: str) -> None:
+    def _settle_fate(self, waiting: Waiting, fate: str) -> None:
         waiting.fate = fate
         self.counts[waiting.sample.sensor][fate] += 1
 
@@ -287,7 +283,11 @@ class StreamCore:
         for sensor in self.arrivals.losses(now_ns):
             self._forget(sensor)
         results, self._unsent = self._unsent, []
+        self._polled = now_ns, time.monotonic_ns()
+        self.shedder.follow(now_ns)
         groups = self.collector.poll(now_ns)
+        while self.shedder.frames and len(groups) > 1:
+            self._drop(groups.pop(0))
         for index, group in enumerate(groups):
             try:
                 result = self._fuse(group, now_ns)
@@ -325,21 +325,14 @@ class StreamCore:
             heard = self.collector.heard_ns(sensor)
             silent = math.nan if heard is None else max(0, now_ns - heard) / 1e6
             counts = Counter(dict(self.counts[sensor]))  # another thread may be counting
-            kept_apart = ("received", "used", "superseded")
-            rejected = sum(n for reason, n in counts.items() if reason not in kept_apart)
             offset = self.collector.clocks.offset_ns(sensor)
-            warning = self._warning(sensor, now_ns)
-            reports[sensor] = SensorReport(
-                self._state(sensor, now_ns),
-                silent,
-                counts["received"],
-                counts["used"],
-                counts["superseded"],
-                rejected,
-                waiting[sensor],
-                "" if warning is None else warning.text,
-                math.nan if offset is None else offset / 1e6,
-                warning is not None and warning.broken,
+            reports[sensor] = reported(
+                counts,
+                health=self._state(sensor, now_ns),
+                silent_ms=silent,
+                waiting=waiting[sensor],
+                offset_ns=offset,
+                warning=self._warning(sensor, now_ns),
             )
         return reports
 
@@ -349,6 +342,29 @@ class StreamCore:
             arrival.payload.pending.cancel()  # unless it has begun
         if not arrival.payload.fate:
             self._settle_fate(arrival.payload, "superseded")
+
+    def _now_ns(self) -> int:
+        """The present time on the clock of arrivals."""
+        if self._clock is not None:
+            return self._clock()
+        told, at = self._polled
+        return told + time.monotonic_ns() - at
+
+    def _drop(self, group: Group) -> None:
+        """Let a frame go for want of time."""
+        for arrival in group.samples.values():
+            waiting: Waiting = arrival.payload
+            if waiting.pending is not None:
+                waiting.pending.cancel()  # unless it has begun
+            if not waiting.fate:
+                waiting.pending, waiting.encoded = None, None
+                self._settle_fate(waiting, "shed")
+        self.shedder.dropped()
+
+    def _is_stale(self, group: Group) -> bool:
+        arrived = max(a.arrived_ns for a in group.samples.values())
+        heard = [self.collector.heard_ns(m) or 0 for m in group.samples]
+        return self.shedder.stale(self._now_ns() - arrived, max(heard) > arrived)
 
     def _fail(self, group: Group) -> None:
         """Count a group's samples as lost to the backend."""
@@ -380,10 +396,18 @@ class StreamCore:
         return tuple(w for w in found if w is not None)
 
     def _fuse(self, group: Group, now_ns: int) -> Result | None:
-        fresh: dict[str, _Waiting] = {m: a.payload for m, a in group.samples.items()}
+        fresh: dict[str, Waiting] = {m: a.payload for m, a in group.samples.items()}
+        if all(w.fate == "shed" for w in fresh.values()):
+            return None
+        if self._is_stale(group):
+            self._drop(group)
+            return None
         for waiting in fresh.values():
             if waiting.pending is not None:
                 self._encode(waiting)
+        if self._is_stale(group):
+            self._drop(group)
+            return None
         if group.epoch != self._epoch or (
             self._last_group is not None and group.stamp_ns < self._last_group[0]
         ):
@@ -407,7 +431,7 @@ class StreamCore:
             del parts[reference]
         return self._result(group, parts, stamps, now_ns)
 
-    def _shown_before(self, parts: Mapping[str, _Waiting], stamps: OutputStamps) -> str | None:
+    def _shown_before(self, parts: Mapping[str, Waiting], stamps: OutputStamps) -> str | None:
         """The sensor in whose pixels an output would be that is no newer than the last one."""
         reference, last = self.pipeline.reference(tuple(parts)), stamps.last_ns
         if reference is None or last is None or not self.pipeline.policy.enough(tuple(parts)):
@@ -416,7 +440,7 @@ class StreamCore:
         behind = last - parts[reference].arrival.source_ns
         return reference if 0 <= behind <= self.collector.jump_ns else None
 
-    def _trust(self, fresh: Mapping[str, _Waiting]) -> None:
+    def _trust(self, fresh: Mapping[str, Waiting]) -> None:
         """Encode samples of sensors that have only just come back: better those than none."""
         for sensor, waiting in fresh.items():
             content, arrivals = self.pipeline.health, self.arrivals
@@ -431,7 +455,7 @@ class StreamCore:
                 waiting.fate = ""
                 self._said.pop(sensor, None)
 
-    def _reusable(self, group: Group) -> dict[str, _Waiting]:
+    def _reusable(self, group: Group) -> dict[str, Waiting]:
         """Last samples of the sensors that are not in the group, if they are young enough."""
         limit = self.pipeline.policy.max_age_ms * 1e6
         return {
@@ -441,7 +465,7 @@ class StreamCore:
         }
 
     def _result(
-        self, group: Group, parts: Mapping[str, _Waiting], stamps: OutputStamps, now_ns: int
+        self, group: Group, parts: Mapping[str, Waiting], stamps: OutputStamps, now_ns: int
     ) -> Result:
         encoded = {m: w.encoded for m, w in parts.items() if w.encoded is not None}
         used = {m: parts[m] for m in self.pipeline.usable(encoded)}
@@ -463,7 +487,7 @@ class StreamCore:
             source_ns={m: w.arrival.source_ns for m, w in used.items()},
             epoch=group.epoch,
         )
-        result = self.pipeline.fuse(encoded, about)
+        result = self.shedder.judged(self.pipeline.fuse(encoded, about), self._now_ns())
         for sensor, waiting in fresh.items():
             if sensor in used:
                 self._settle_fate(waiting, "used")

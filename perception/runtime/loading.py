@@ -4,14 +4,69 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from perception.errors import ConfigError, DeadlineExceededError
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine
 from perception.runtime.engines.selection import load_engines
 from perception.runtime.graph_check import Signature, check_modular
+from perception.runtime.time_limit import (
+    LOAD_TIMEOUT_S,
+    MOST_STUCK,
+    loading_within,
+    stuck_calls,
+)
 from perception.runtime.wiring import FUSER
 
 _LOG = logging.getLogger("anysense.engines")
+
+
+@dataclass(frozen=True)
+class EngineChoices:
+    """What engines a pipeline is to have; the arguments of `Pipeline.load` that are about them.
+
+    Raises:
+        ConfigError: a time is none.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    trust_plans: bool = False
+    tf32: bool = True
+    engine_timeout_s: float | None = None
+    load_timeout_s: float | None = LOAD_TIMEOUT_S
+
+    def __post_init__(self) -> None:
+        for name in ("engine_timeout_s", "load_timeout_s"):
+            given = getattr(self, name)
+            if given is not None and not given > 0:  # nor NaN
+                raise ConfigError(f"{given!r} s is no time", where=name, hint="None: no limit")
+
+    def load(
+        self, bundle: Bundle, progress: Callable[[str], None] | None = None
+    ) -> tuple[dict[str, Engine], Engine]:
+        """As `load_pipeline_engines`, no graph for longer than it may take.
+
+        Raises:
+            DeadlineExceededError: one took longer, or too much that could not be ended still computes.
+        """
+        if (stuck := stuck_calls()) >= MOST_STUCK:
+            raise DeadlineExceededError(
+                f"{stuck} runs that could not be ended are still at work in this process",
+                where=str(bundle.path),
+                hint="start it anew",
+                stuck=True,
+            )
+        with loading_within(self.load_timeout_s):
+            return load_pipeline_engines(
+                bundle,
+                self.device,
+                self.threads,
+                progress,
+                trust_plans=self.trust_plans,
+                tf32=self.tf32,
+            )
 
 
 def load_pipeline_engines(

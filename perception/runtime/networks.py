@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import EngineError
+from perception.errors import DeadlineExceededError, EngineError
 from perception.frame import Sample
 from perception.geometry.grid import GridMap
 from perception.preprocess.sample import empty_tensors, on_grid, preprocess_sample
@@ -49,10 +49,12 @@ class Networks:
     Args:
         manifest: the bundle's.
         encoders, fuser: its engines, the encoders by input.
-        counters: `engine_failures` is counted there.
+        counters: `engine_failures` and `engine_timeouts` are counted there.
+        timeout_s: how long a run of any of them may take; None for as long as it takes.
 
     Attributes:
         engines: by input, and `fuser`.
+        stuck: one of them still computes what could not be ended: they have to be loaded anew.
         on_event: called when another backend takes over one of them.
     """
 
@@ -62,8 +64,10 @@ class Networks:
         encoders: Mapping[str, Engine],
         fuser: Engine,
         counters: Counter[str],
+        timeout_s: float | None = None,
     ) -> None:
-        self._manifest, self._counters = manifest, counters
+        self._manifest, self._counters, self._timeout_s = manifest, counters, timeout_s
+        self.stuck = False
         self._wiring = manifest.wiring
         self.engines: dict[str, Engine] = {}
         self.on_event: Callable[[EngineEvent], None] = lambda event: None
@@ -82,6 +86,8 @@ class Networks:
         self.engines = {FUSER: fuser, **encoders}
         for engine in self.engines.values():
             engine.tell = lambda event: self.on_event(event)
+            engine.timeout_s = self._timeout_s
+        self.stuck = False
 
     @property
     def backend(self) -> str:
@@ -196,6 +202,9 @@ class Networks:
     def _counted(self) -> Iterator[None]:
         try:
             yield
-        except EngineError:
+        except EngineError as error:
             self._counters["engine_failures"] += 1
+            if isinstance(error, DeadlineExceededError):
+                self._counters["engine_timeouts"] += 1
+                self.stuck |= error.stuck
             raise

@@ -19,11 +19,12 @@ from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.runtime.interpret import interpret
-from perception.runtime.loading import load_pipeline_engines
+from perception.runtime.loading import EngineChoices
 from perception.runtime.networks import Encoded, Networks
 from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
+from perception.runtime.time_limit import LOAD_TIMEOUT_S
 from perception.runtime.wiring import wired_inputs
 from perception.tasks.registry import every_part, parts_of
 
@@ -44,11 +45,13 @@ class Pipeline:
             `sensors` unless fewer are built in.
         wanted: which of `parts` results hold; those that nobody reads need not be computed.  At first
             all but those that are computed on request only, `boxes3d`, `points` and `energy`.
+        spared: of `wanted`, what is left out for want of time; a stream sees to it.
         min_score: least score of a box; None for what the bundle says.  Average precision wants a
             lower one than a display.
         points_stride: where points are made of a depth image, every such row and column is taken.
         on_problem: told of a plug-in's task that fails, which is then left out of the result; None: it
             raises.  A stream takes it.
+        choices: what engines it has been given.
         clock: the time that samples without a stamp get, in nanoseconds; the system's.
     """
 
@@ -64,8 +67,7 @@ class Pipeline:
         sensors: Mapping[str, str] | None = None,
         wanted: Collection[str] | None = None,
         min_score: float | None = None,
-        trust_plans: bool = False,
-        tf32: bool = True,
+        choices: EngineChoices | None = None,
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -83,13 +85,16 @@ class Pipeline:
             what = f"'{min(unknown)}' is no part of a result"
             raise ConfigError(what, where="wanted", hint=hint)
         self.min_score = min_score
+        self.spared: frozenset[str] = frozenset()
         self.points_stride = 2
         self.on_problem: Callable[[PluginError], None] | None = None
-        self._trust_plans, self._tf32 = trust_plans, tf32
+        self.choices = choices or EngineChoices()
+        self._renewing = threading.Lock()
         self.clock: Callable[[], int] = time.time_ns
         self.counters: Counter[str] = Counter()
         self.health = HealthMonitor(health)
-        self._networks = Networks(self.manifest, encoders, fuser, self.counters)
+        timeout_s = self.choices.engine_timeout_s
+        self._networks = Networks(self.manifest, encoders, fuser, self.counters, timeout_s)
         self._last: Result | None = None
         self._last_ns: int | None = None
         self._lock = threading.Lock()  # for these two and the counters, never while a network runs
@@ -111,6 +116,8 @@ class Pipeline:
         min_score: float | None = None,
         trust_plans: bool = False,
         tf32: bool = True,
+        engine_timeout_s: float | None = None,
+        load_timeout_s: float | None = LOAD_TIMEOUT_S,
     ) -> Pipeline:
         """Load a bundle and its engines.
 
@@ -132,31 +139,33 @@ class Pipeline:
                 whom you would take programs.
             tf32: on CUDA, products may be computed in TensorFloat-32, which is faster and rounds more
                 (about 1e-4 of an output against 1e-6).
+            engine_timeout_s: how long one run of a graph may take, after which it is ended and
+                `DeadlineExceededError` raised; None for as long as it takes.  A run that cannot be
+                ended keeps its thread, and the graphs are loaded anew for the next frame.
+            load_timeout_s: the same of loading a graph on the CPU, and of its first run.
 
         Raises:
             BundleError: the bundle is missing, damaged, too new, reaches outside its folder, or its
                 manifest contradicts its graphs.
             ConfigError: a sensor is for no input, for that of another, or required and not there.
-            EngineError: no backend can load its graphs.
+            EngineError: no backend can load its graphs; `DeadlineExceededError`: not in that time.
         """
+        choices = EngineChoices(
+            device, threads, trust_plans, tf32, engine_timeout_s, load_timeout_s
+        )
         opened = Bundle.open(find_bundle(str(bundle)))
         wired = wired_inputs(opened.manifest.inputs.kinds, sensors)
         (policy or Policy()).check(wired)
-        encoders, fuser = load_pipeline_engines(
-            opened, device, threads, progress, trust_plans=trust_plans, tf32=tf32
-        )
         return Pipeline(
             opened,
-            encoders,
-            fuser,
+            *choices.load(opened, progress),
             policy or Policy(),
             health or HealthConfig(),
             strict,
             sensors=sensors,
             wanted=wanted,
             min_score=min_score,
-            trust_plans=trust_plans,
-            tf32=tf32,
+            choices=choices,
         )
 
     def use_device(self, device: str, threads: int | None = None) -> None:
@@ -167,11 +176,23 @@ class Pipeline:
         Raises:
             BundleError, ConfigError, EngineError: as `load`; the engines stay as they were.
         """
-        self._networks.use(
-            *load_pipeline_engines(
-                self.bundle, device, threads, trust_plans=self._trust_plans, tf32=self._tf32
-            )
-        )
+        choices = replace(self.choices, device=device, threads=threads)
+        self._networks.use(*choices.load(self.bundle))
+        self.choices = choices
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a run that could not be ended has made the engines useless until they are loaded anew."""
+        return self._networks.stuck
+
+    def _renew(self) -> None:
+        """Load the graphs anew where one of them is stuck, which the next caller does."""
+        if not self._networks.stuck:
+            return
+        with self._renewing:
+            if self._networks.stuck:
+                self._networks.use(*self.choices.load(self.bundle))
+                self.counters["engine_reloads"] += 1
 
     @property
     def backend(self) -> str:
@@ -226,6 +247,7 @@ class Pipeline:
             InputError, CalibrationError: only with `strict=True`, a sample cannot be used.
             InputError: something in the frame is no `Sample`; `perception.sample_of` makes one.
         """
+        self._renew()
         if not isinstance(frame, Frame):
             if not isinstance(frame, Mapping):
                 raise InputError(
@@ -287,6 +309,7 @@ class Pipeline:
             EngineError: the backend failed.
             InputError, CalibrationError: only with `strict=True`, it cannot be used.
         """
+        self._renew()
         watch = Stopwatch()
         found = self._checked(sample.stamped(self.clock()), watch, trust=trust, admit=admit)
         watch.timings.pop("wait", None)
@@ -304,6 +327,7 @@ class Pipeline:
         Raises:
             EngineError: the backend failed.
         """
+        self._renew()
         return self._finish(encoded, about, Stopwatch(about.timings))
 
     def outputs(self, encoded: Mapping[str, Encoded]) -> dict[str, Tensor]:
@@ -431,12 +455,13 @@ class Pipeline:
     ) -> dict[str, Any]:
         watch.lap("wait")
         used = about.used
-        outputs = self._networks.fuse({self.inputs[s]: encoded[s] for s in used}, self.wanted)
+        wanted = self.wanted - self.spared
+        outputs = self._networks.fuse({self.inputs[s]: encoded[s] for s in used}, wanted)
         watch.lap("fuse")
         found = interpret(
             self.manifest,
             outputs,
-            self.wanted,
+            wanted,
             self.on_problem,
             reference=about.reference,
             grids={s: encoded[s].grid for s in used},

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from perception.errors import DeadlineExceededError
 from perception.runtime.engines.base import first_line
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import EngineEvent
@@ -46,10 +47,16 @@ class Recovery:
         self._counters["engine_failures"] += 1
         self._failures += 1
         self._tell(EngineEvent("failed", str(error), pipeline.backend))
-        if self._failures > _MOST_FAILURES:
+        if isinstance(error, DeadlineExceededError) and not error.stuck and not self._out_of_hand:
+            return  # it was ended, and the engine is as good as before
+        if self._out_of_hand:
             self._rest(pipeline, error)
         else:
             self._reload(pipeline)
+
+    @property
+    def _out_of_hand(self) -> bool:
+        return self._failures > _MOST_FAILURES
 
     def resting(self, pipeline: Pipeline) -> bool:
         """Whether the engines are down; loads them when their rest is over."""

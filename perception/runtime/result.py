@@ -46,14 +46,52 @@ class EngineEvent:
     Attributes:
         kind: `fallback` (another backend took over from one that failed), `failed` (there was none to
             take over), `reloaded` (all were loaded anew), `resting` (that did not help; there is no
-            output until the next attempt).
+            output until the next attempt), `stuck` (a run took longer than allowed and could not be
+            ended: it keeps a thread of this process).
         text: one line for people.
         backend: what runs now.
     """
 
-    kind: Literal["fallback", "failed", "reloaded", "resting"]
+    kind: Literal["fallback", "failed", "reloaded", "resting", "stuck"]
     text: str
     backend: str = ""
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """How a result stands to its deadline, and what was left out for it.
+
+    Attributes:
+        latency_ms: from the arrival of its newest sample to the result.
+        deadline_ms: how long that may take.
+        level: how many steps are taken; 0: nothing is left out.
+        sensors: those that were left out.
+        parts: of results, those that were left out.
+        dropped: how many frames were let go since the result before.
+    """
+
+    latency_ms: float
+    deadline_ms: float
+    level: int = 0
+    sensors: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    dropped: int = 0
+
+    @property
+    def late(self) -> bool:
+        """Whether it took longer than allowed."""
+        return self.latency_ms > self.deadline_ms
+
+    @property
+    def line(self) -> str:
+        """One line for people; empty where all is well."""
+        frames = f"{self.dropped} frame{'s' * (self.dropped != 1)}" if self.dropped else ""
+        left = ", ".join(filter(None, (*self.sensors, *self.parts, frames)))
+        if not self.late and not left:
+            return ""
+        head = f"late: {self.latency_ms:.0f} ms" if self.late else f"{self.latency_ms:.0f} ms"
+        without = f"; left out: {left}" if left else ""
+        return f"{head}, deadline {self.deadline_ms:.0f} ms{without}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +126,7 @@ class Result(TaskValues):
         fresh: the sensors whose sample was in no result before.
         source_ns: by sensor used, its sample's stamp on its own clock.
         epoch: rises at every jump of the sensors' clock.
+        lateness: of a stream with a deadline, how this stands to it, and what was left out for it.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -110,6 +149,12 @@ class Result(TaskValues):
     fresh: frozenset[str] = frozenset()
     source_ns: Mapping[str, int] = field(default_factory=dict)
     epoch: int = 0
+    lateness: Lateness | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether it took longer than the stream's deadline allows; False without one."""
+        return self.lateness is not None and self.lateness.late
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -145,7 +190,8 @@ class SensorReport:
         used: samples that a result was computed from.
         superseded: samples that a newer one replaced, or whose group gave no result.
         rejected: late, duplicate, skewed, malformed, dark, frozen or otherwise unusable samples,
-            and those that were lost to a failing engine or had not been looked at by the end.
+            those that were left out for want of time, and those that were lost to a failing engine or
+            had not been looked at by the end.
         waiting: encoded samples in open groups, or of groups that gave no output of their own.
         line: what there is to say about it; empty when all is well.
         offset_ms: how far its stamps lie ahead of the receiver's clock when they arrive (behind it

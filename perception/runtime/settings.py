@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from perception.errors import ConfigError
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
+from perception.runtime.lateness import LatePolicy
 from perception.runtime.policy import Policy
 
 
@@ -23,6 +24,8 @@ class StreamSettings:
         jump_ns, max_skew_ns: as for `Collector`.
         max_lead_ns: as for `SensorClocks`.
         policy, health: None leaves the pipeline's.
+        late: how long a result may take, and what is left out when it takes longer; None: as long as it
+            takes.  No sample waits for others longer than half of that.
 
     Raises:
         ConfigError: a time is not positive.
@@ -36,8 +39,16 @@ class StreamSettings:
     max_lead_ns: int = 50_000_000
     policy: Policy | None = None
     health: HealthConfig | None = None
+    late: LatePolicy | None = None
 
     def __post_init__(self) -> None:
         for name in ("deadline_ns", "heartbeat_ns", "jump_ns"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive", where="stream")
+
+    @property
+    def wait_ns(self) -> int:
+        """Longest wait of any sample for the others, with the deadline of the result in view."""
+        if self.late is None:
+            return self.deadline_ns
+        return max(1, min(self.deadline_ns, round(self.late.deadline_s * 5e8)))

@@ -33,10 +33,11 @@ from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.engines.base import first_line
 from perception.runtime.health import HealthConfig
 from perception.runtime.inbox import Inbox
+from perception.runtime.lateness import LatePolicy
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.recovery import Recovery
-from perception.runtime.result import EngineEvent, Result, SensorReport
+from perception.runtime.result import EngineEvent, Lateness, Result, SensorReport
 from perception.runtime.timing import Clock, Moment, Rates, settings_for
 from perception.sensors.samples import sample_of, to_sample
 
@@ -69,6 +70,11 @@ class Listener:
         if event.kind != "fallback":  # the engines' own logger has said that
             level = logging.ERROR if event.kind == "failed" else logging.WARNING
             _LOG.log(level, "%s", event.text)
+
+    def lateness(self, lateness: Lateness) -> None:
+        """Another step of the ladder is taken, or one taken back; see `LatePolicy`."""
+        level = logging.WARNING if lateness.level else logging.INFO
+        _LOG.log(level, "%s", lateness.line or "results are in time: nothing is left out")
 
     def problem(self, error: Exception) -> None:
         """Something went wrong with one message, or in one of these methods; the stream goes on."""
@@ -145,6 +151,7 @@ class Stream:
         self._event = partial(self._safely, self._listener.event)
         self._recovery = Recovery(threads, self.counters, self._event)
         self._told = 0.0
+        self._level = 0
         if pipeline is not None:
             self._begin(pipeline)
         self._thread = threading.Thread(target=self._run, name="perception", daemon=True)
@@ -164,6 +171,7 @@ class Stream:
         on_result: Callable[[Result], None] | None = None,
         kept: int = 16,
         progress: Callable[[str], None] | None = None,
+        deadline_s: float | LatePolicy | None = None,
         **options: Any,
     ) -> Stream:
         """Load a bundle, warm its engines up, and begin.
@@ -180,7 +188,10 @@ class Stream:
             health: thresholds of the content checks.
             on_result: called with every result, on the stream's thread, instead of iteration.
             kept: how many results wait for whoever iterates.
-            options: further ones of `Pipeline.load`.
+            deadline_s: longest time from the arrival of the newest sample to a result, or a `LatePolicy`;
+                where results take longer, sensors, optional outputs and frames are left out, which
+                `Result.lateness` tells.  None: nothing ever is.
+            options: further ones of `Pipeline.load`, such as `engine_timeout_s`.
 
         Raises:
             BundleError, ConfigError, EngineError: as `Pipeline.load`; or a sensor is for no input.
@@ -191,7 +202,7 @@ class Stream:
         settings, rates = settings_for(dict(sensors or dict.fromkeys(pipeline.sensors)), policy)
         pipeline.warm_up()
         return cls(
-            replace(settings, health=health),
+            replace(settings, health=health, late=LatePolicy.of(deadline_s)),
             pipeline=pipeline,
             threads=threads,
             rates=rates,
@@ -286,7 +297,9 @@ class Stream:
     # -- the stream's thread -----------------------------------------------------------------
 
     def _begin(self, pipeline: Pipeline) -> None:
-        core, before = StreamCore(pipeline, self.settings, parallel=True), self.core
+        clock = self.clock.now_ns
+        core = StreamCore(pipeline, self.settings, parallel=True, clock=clock)
+        before = self.core
         if before is not None:  # one that does not fit has left it as it was
             before.close()
         pipeline.reset()
@@ -352,6 +365,7 @@ class Stream:
             for result in core.poll(now_ns):
                 if result.used:
                     self._recovery.worked()
+                self._tell_lateness(result)
                 self._safely(self._listener.result, result)
         except EngineError as error:
             self._recovery.failed(core.pipeline, error)
@@ -380,6 +394,13 @@ class Stream:
             self._recovery.failed(core.pipeline, error)
         except Exception as error:  # the messages behind this one have done nothing wrong
             self._complain(error)
+
+    def _tell_lateness(self, result: Result) -> None:
+        """Say that something is left out for want of time, or taken up again."""
+        lateness = result.lateness
+        if lateness is not None and lateness.level != self._level:
+            self._level = lateness.level
+            self._safely(self._listener.lateness, lateness)
 
     def _taken(self, sensor: str, message: Any, moment: Moment) -> Sample:
         """A sample of an array, a message or a sample."""

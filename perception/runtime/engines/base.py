@@ -6,16 +6,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import EngineError
+from perception.errors import DeadlineExceededError, EngineError
 from perception.runtime.graph_check import fits, shape_text
 from perception.runtime.result import EngineEvent
+from perception.runtime.time_limit import (
+    LOAD_TIMEOUT_S,
+    Call,
+    Overrun,
+    limited,
+    underway,
+)
 
 Tensor = NDArray[np.float32]
+T = TypeVar("T")
 
 
 class BackendMissingError(EngineError):
@@ -92,12 +101,21 @@ class Engine(ABC):
         runs: how often it has run.
         tell: called when another backend takes over.
         takes_device: `infer` takes other engines' `DeviceTensor` too.
+        timeout_s: how long a run may take; None for as long as it takes.
+        first_timeout_s: the same of the runs until one has come back, in which a backend may have more
+            to do, where `timeout_s` is None or less; None for GPUs, where that may be a build.
+        where: names the graph when a run takes longer.
         checks_outputs: outputs in the CPU's memory are looked at for NaN and infinity here; False
             where an engine within has done so.
     """
 
     takes_device: bool = False
     checks_outputs: bool = True
+    timeout_s: float | None = None
+    first_timeout_s: float | None = LOAD_TIMEOUT_S
+    where: str = ""
+    _answered: bool = False
+    _stuck: Call | None = None
     tell: Callable[[EngineEvent], None] = staticmethod(lambda event: None)
 
     backend: str
@@ -119,13 +137,16 @@ class Engine(ABC):
 
         Raises:
             EngineError: an input is missing, unknown, of another type or shape, or the backend
-                failed; `NonFiniteError` when an output holds NaN or infinity.
+                failed; `NonFiniteError` when an output holds NaN or infinity;
+                `DeadlineExceededError` when it took longer than allowed.
         """
         _check_feeds(self.inputs, feeds)
         self.runs += 1
         with self._failures():
-            takes = self.takes_device
-            outputs = self.infer_some(feeds, ignored) if takes else self.infer(on_host(feeds))
+            if self.takes_device:
+                outputs = self._in_time(partial(self.infer_some, feeds, ignored))
+            else:
+                outputs = self._in_time(partial(self.infer, on_host(feeds)))
         self._check_outputs(outputs)
         return outputs
 
@@ -140,8 +161,8 @@ class Engine(ABC):
         _check_feeds(self.inputs, feeds)
         self.runs += 1
         with self._failures():
-            takes = self.takes_device
-            outputs = self.infer_linked(feeds if takes else on_host(feeds), ignored)
+            given = feeds if self.takes_device else on_host(feeds)
+            outputs = self._in_time(partial(self.infer_linked, given, ignored))
         self._check_outputs(outputs)
         return outputs
 
@@ -167,6 +188,36 @@ class Engine(ABC):
 
     def give_up(self, cause: EngineError) -> None:  # noqa: B027 (nothing to do for most)
         """What it gave was of no use: go on with another backend, where there is one in reserve."""
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a run that could not be ended still computes: nothing else runs here until it is over."""
+        return self._stuck is not None and not self._stuck.ended
+
+    def _allowed_s(self) -> float | None:
+        if self._answered or self.first_timeout_s is None:
+            return self.timeout_s
+        return max(self.first_timeout_s, self.timeout_s or 0.0)
+
+    def _in_time(self, made: Callable[[], T]) -> T:
+        """What a run gives, if it comes back in the time that it may take."""
+        if (allowed := self._allowed_s()) is None:
+            return made()
+        if self.stuck:
+            line = f"{self.backend} is still at work on an earlier run that could not be ended"
+            raise DeadlineExceededError(line, where=self.where, stuck=True)
+        try:
+            found = limited(made, allowed)
+        except Overrun as overrun:
+            end = "cannot be ended" if overrun.stuck else "was ended"
+            line = f"{self.backend} has not answered for {allowed:.3g} s, and {end}"
+            if overrun.stuck:
+                self._stuck = overrun.call
+                text = f"{self.where}: {line}" if self.where else line
+                self.tell(EngineEvent("stuck", text, self.backend))
+            raise DeadlineExceededError(line, where=self.where, stuck=overrun.stuck) from None
+        self._answered = True
+        return found
 
     def _check_outputs(self, outputs: Mapping[str, Feed]) -> None:
         if self.checks_outputs:
@@ -199,8 +250,23 @@ class Engine(ABC):
         """What `run` does once the feeds are known to fit.
 
         Whatever it raises, `run` gives as an `EngineError`; a backend whose errors want more than
-        their first line raises that itself.
+        their first line raises that itself.  Where a run may only take so long it is called on another
+        thread, and says with `interruptible` how it is ended.
         """
+
+
+def not_loaded(overrun: Overrun, where: str) -> DeadlineExceededError:
+    """What is raised where loading a graph took longer than `time_limit.load_timeout_s`."""
+    end = ", and cannot be ended" if overrun.stuck else ""
+    return DeadlineExceededError(
+        f"was not loaded within {overrun.allowed_s:.3g} s{end}", where=where, stuck=overrun.stuck
+    )
+
+
+def interruptible(interrupt: Callable[[], object]) -> None:
+    """Say how what this thread computes for an engine is ended, where somebody may want to end it."""
+    if (call := underway()) is not None:
+        call.interrupt = interrupt
 
 
 def not_finite(tensors: Mapping[str, Feed]) -> list[str]:

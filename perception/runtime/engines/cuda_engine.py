@@ -82,6 +82,7 @@ class CudaEngine(Engine):
     """
 
     takes_device = True
+    first_timeout_s = None
 
     _own_graphs = True  # False where the backend records graphs by itself, or cannot be recorded
     _loaded = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 from perception.errors import BundleError, EngineError
@@ -13,6 +13,7 @@ from perception.runtime.engines.base import (
     Engine,
     Feed,
     NonFiniteError,
+    T,
     Tensor,
     not_finite,
     on_host,
@@ -47,7 +48,8 @@ class FallbackEngine(Engine):
         threads: int | None = None,
         device: int = 0,
     ) -> None:
-        self._engine = engine
+        self._timeout_s: float | None = None
+        self._take(engine)
         self._reserve = list(reserve)
         self._graph, self._threads, self._device = graph, threads, device
         self._lock = threading.Lock()
@@ -71,6 +73,27 @@ class FallbackEngine(Engine):
 
     takes_device = True
     checks_outputs = False
+
+    @property
+    def timeout_s(self) -> float | None:  # type: ignore[override]
+        """How long a run of the backend that runs now may take, and of each after it."""
+        return self._timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, timeout_s: float | None) -> None:
+        self._timeout_s = self._engine.timeout_s = timeout_s
+
+    @property
+    def stuck(self) -> bool:
+        return self._engine.stuck
+
+    def _in_time(self, made: Callable[[], T]) -> T:
+        return made()  # the engine within sees to that
+
+    def _take(self, engine: Engine) -> None:
+        engine.tell = lambda event: self.tell(event)
+        engine.timeout_s = self._timeout_s
+        self._engine = engine
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.infer_some(feeds, ())
@@ -110,7 +133,7 @@ class FallbackEngine(Engine):
             while self._reserve:
                 name = self._reserve.pop(0)
                 try:
-                    self._engine = BACKENDS[name].load(self._graph, self._threads, self._device)
+                    self._take(BACKENDS[name].load(self._graph, self._threads, self._device))
                 except (EngineError, BundleError) as error:  # its file may be gone, or changed
                     _LOG.warning("%s: %s", self._graph.name, error)
                     continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from perception.runtime.engines.base import (
     Tensor,
     TensorSpec,
     first_line,
+    not_loaded,
 )
 from perception.runtime.engines.cuda_driver import gpu
 from perception.runtime.engines.measured import cache_folder
 from perception.runtime.engines.probe import TINY_GRAPH
 from perception.runtime.engines.quiet import silenced
+from perception.runtime.time_limit import Overrun, limited, load_timeout_s, underway
 
 GPU_INSTALL = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 
@@ -78,7 +80,8 @@ class OnnxRuntimeEngine(Engine):
         number: int = 0,
     ) -> None:
         source = GraphSource.of(graph)
-        where = str(source)
+        self.where = where = str(source)
+        self.first_timeout_s = load_timeout_s() if device == "cpu" else None
         check_provider(device, number, where)
         told = {p: provider_options(p, source, number) for p in _PROVIDERS[device]}
         self._session = open_session(source.read_bytes(), where, device, threads, told)
@@ -87,7 +90,12 @@ class OnnxRuntimeEngine(Engine):
         self._names = [o.name for o in self.outputs]
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        values = self._session.run(self._names, feeds)
+        call, options = underway(), None
+        if call is not None:
+            options = ort.RunOptions()
+            options.log_severity_level = 4  # as of the session
+            call.interrupt = partial(setattr, options, "terminate", True)
+        values = self._session.run(self._names, feeds, options)
         return dict(zip(self._names, values, strict=True))
 
 
@@ -115,6 +123,8 @@ def open_session(
         session = _session(
             content, _session_options(threads), [(p, dict(told.get(p, {}))) for p in providers]
         )
+    except Overrun as overrun:
+        raise not_loaded(overrun, where) from None
     except Exception as error:  # ONNX Runtime raises types of its own without a public base
         raise EngineError(f"cannot be loaded: {_reason(error)}", where=where) from error
     if providers[0] not in session.get_providers():
@@ -167,6 +177,8 @@ def check_loads(content: bytes, *, where: str) -> dict[str, tuple[int | None, ..
     options.add_session_config_entry("session.strict_shape_type_inference", "1")
     try:
         session = _session(content, options, [("CPUExecutionProvider", {})])
+    except Overrun as overrun:
+        raise not_loaded(overrun, where) from None
     except Exception as error:  # ONNX Runtime raises types of its own without a public base
         raise EngineError(f"cannot be loaded: {_reason(error)}", where=where) from error
     return {spec.name: spec.shape for spec in map(_spec, session.get_outputs())}
@@ -188,7 +200,14 @@ def _session(
     content: bytes, options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]]
 ) -> ort.InferenceSession:
     # Falling back is the caller's business; ONNX Runtime's own prints a banner.
-    return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
+    def load() -> ort.InferenceSession:
+        if (call := underway()) is not None:
+            call.interrupt = partial(options.set_load_cancellation_flag, True)
+        return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
+
+    # Constants are computed when a graph is loaded; on a GPU engines may be built, for minutes.
+    on_cpu = providers[0][0] == "CPUExecutionProvider"
+    return limited(load, load_timeout_s() if on_cpu else None)
 
 
 @cache

@@ -21,8 +21,11 @@ from perception.runtime.engines.base import (
     Tensor,
     TensorSpec,
     first_line,
+    interruptible,
+    not_loaded,
 )
 from perception.runtime.onnx_file import TensorInfo, describe, dtype_name
+from perception.runtime.time_limit import Overrun, limited, load_timeout_s
 
 INSTALL = "pip install 'anysense[openvino]'"
 
@@ -94,6 +97,7 @@ class OpenVinoEngine(Engine):
         self, graph: Path | GraphSource, precision: str = "native", threads: int | None = None
     ) -> None:
         source = GraphSource.of(graph)
+        self.where, self.first_timeout_s = str(source), load_timeout_s()
         core = _core()
         native = native_precision()
         wanted = native if precision == "native" else precision
@@ -112,8 +116,13 @@ class OpenVinoEngine(Engine):
         content = source.read_bytes()
         openvino_guard.check(content, where=str(source), trusted=source.trust_plans)
         try:
-            self._compiled = core.compile_model(core.read_model(content), "CPU", options)
+            self._compiled = limited(
+                lambda: core.compile_model(core.read_model(content), "CPU", options),
+                load_timeout_s(),
+            )
             self._request = self._compiled.create_infer_request()
+        except Overrun as overrun:
+            raise not_loaded(overrun, str(source)) from None
         except Exception as error:  # OpenVINO raises RuntimeError and types of its own
             raise EngineError(f"cannot be loaded: {_reason(error)}", where=str(source)) from error
         taken = self._compiled.get_property("INFERENCE_PRECISION_HINT")
@@ -128,7 +137,7 @@ class OpenVinoEngine(Engine):
     def context(self) -> Engine:
         other = copy.copy(self)
         other._request, other._lock = self._compiled.create_infer_request(), threading.Lock()
-        other._held, other.runs = (), 0
+        other._held, other.runs, other._stuck = (), 0, None
         return other
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -147,6 +156,7 @@ class OpenVinoEngine(Engine):
                     for index, array in enumerate(results):
                         self._request.set_output_tensor(index, Wrapped(array, shared_memory=True))
                 self._held = (arrays, results)  # the request does not own the memory it points to
+                interruptible(self._request.cancel)
                 self._request.infer()
                 if not self._binds:
                     results = [

@@ -1,0 +1,191 @@
+"""What a stream's core leaves out for want of time: the ladder of `lateness`, applied to a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from perception.errors import ConfigError
+from perception.runtime.collector import Collector
+from perception.runtime.lateness import Ladder, LatePolicy, shedding_order
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.result import Lateness, Result
+from perception.tasks.registry import judged, parts_of
+
+_MOST_DROPPED = 3
+"""So many frames in a row are let go before one is given however old: late is better than nothing."""
+
+_WEIGHT = 0.2
+"""Of the newest, in the mean of what a sensor costs."""
+
+_COSTS = ("preprocess", "check", "encode")
+
+
+class Shedder:
+    """Says what is left out at the moment, and gives results their `Lateness`.
+
+    Args:
+        pipeline: its `spared` parts are set; `late_results`, `late_frames_dropped`, `late_steps_down` and
+            `late_steps_up` are counted in its `counters`, and `late_level` is the present one.
+        collector: its `spared` sensors are set.
+
+    Attributes:
+        policy: when and what; None: nothing is ever left out.
+        sensors: whose samples are left out now.
+        frames: whether the older of several frames are let go now.
+    """
+
+    def __init__(self, pipeline: Pipeline, collector: Collector) -> None:
+        self.policy: LatePolicy | None = None
+        self.sensors: frozenset[str] = frozenset()
+        self.frames = False
+        self._pipeline, self._collector = pipeline, collector
+        self._ladder: Ladder | None = None
+        self._order: tuple[str, ...] = ()
+        self._parts: frozenset[str] = frozenset()
+        self._costs: dict[str, float] = {}
+        self._dropped = 0  # since the last result
+        self._in_a_row = 0
+
+    def configure(self, policy: LatePolicy | None) -> None:
+        """Begin anew under another policy; the same changes nothing.
+
+        Raises:
+            ConfigError: it names a sensor or a part that there is none of.
+        """
+        if policy == self.policy:
+            return
+        if policy is not None:
+            for name in policy.keep:
+                if name not in self._collector.sensors:
+                    known = ", ".join(self._collector.sensors)
+                    raise ConfigError(f"'{name}' is not among {known}", where="late.keep")
+            for name in policy.optional or ():
+                if name not in self._pipeline.parts:
+                    known = ", ".join(sorted(self._pipeline.parts))
+                    raise ConfigError(
+                        f"'{name}' is no part of a result", where="late.optional", hint=known
+                    )
+        self.policy = policy
+        self._ladder = None if policy is None else Ladder(policy, 0)
+        self._order, self._parts = (), frozenset()
+        self._apply()
+
+    def follow(self, now_ns: int) -> None:
+        """Take sensors up again that are needed because others have fallen silent or are not well."""
+        if not self.sensors and not (self._ladder and self._ladder.level):
+            return
+        idle = set(self._collector.idle(now_ns))
+        well = [
+            s
+            for s in self._collector.sensors
+            if s not in idle and self._pipeline.health.state(s) == "ok"
+        ]
+        left_out = list(self._taken()[0])
+        while left_out and not self._pipeline.policy.enough([s for s in well if s not in left_out]):
+            left_out.pop()
+        self._spare(left_out)
+
+    def stale(self, waited_ns: int, newer: bool) -> bool:
+        """Whether a frame that has waited so long is let go, given whether there is a newer one."""
+        if not self.frames or not newer or self.policy is None:
+            return False
+        return waited_ns > self.policy.deadline_s * 1e9 and self._in_a_row < _MOST_DROPPED
+
+    def dropped(self) -> None:
+        """Note a frame that was let go."""
+        self._dropped += 1
+        self._in_a_row += 1
+        self._pipeline.counters["late_frames_dropped"] += 1
+
+    def judged(self, result: Result, now_ns: int) -> Result:
+        """A result with its `Lateness`; what follows from that holds from the next sample on."""
+        if self.policy is None or self._ladder is None or not result.used:
+            return result
+        latency_ns = max(0, now_ns - result.arrived_ns)
+        sensors, parts, _ = self._taken()
+        lateness = Lateness(
+            latency_ns / 1e6,
+            self.policy.deadline_s * 1e3,
+            self._ladder.level,
+            tuple(s for s in sensors if s not in result.used),
+            tuple(sorted(parts & self._pipeline.wanted)),
+            self._dropped,
+        )
+        self._dropped = self._in_a_row = 0
+        self._note_costs(result)
+        counters = self._pipeline.counters
+        if lateness.late:
+            counters["late_results"] += 1
+            if self._ladder.level == 0:
+                self._plan(result)
+        if (step := self._ladder.note(latency_ns / 1e9)) is not None:
+            counters[f"late_steps_{step}"] += 1
+            counters["late_level"] = self._ladder.level
+            self._apply()
+        return replace(result, lateness=lateness)
+
+    def _note_costs(self, result: Result) -> None:
+        for sensor in result.fresh:
+            spent = sum(result.timings.get(f"{step}_{sensor}", 0.0) for step in _COSTS)
+            before = self._costs.get(sensor, spent)
+            self._costs[sensor] = before + _WEIGHT * (spent - before)
+
+    def _plan(self, result: Result) -> None:
+        """Choose what the steps are, from what takes part now."""
+        pipeline, policy = self._pipeline, self.policy
+        assert policy is not None and self._ladder is not None
+        self._order = shedding_order(
+            result.used,
+            pipeline.policy,
+            policy.keep,
+            self._costs,
+            result.reference,
+            known_scores(pipeline),
+        )
+        if policy.optional is None:
+            self._parts = parts_of(pipeline.manifest.tasks.every, lambda task: task.on_request)
+        else:
+            self._parts = frozenset(policy.optional)
+        self._parts &= pipeline.wanted
+        self._ladder.top = len(self._order) + bool(self._parts) + 1
+
+    def _taken(self) -> tuple[tuple[str, ...], frozenset[str], bool]:
+        """The sensors and parts that the steps taken leave out, and whether frames are let go."""
+        level = 0 if self._ladder is None else self._ladder.level
+        sensors, rest = self._order[:level], level - len(self._order)
+        parts = self._parts if rest > 0 else frozenset()
+        return sensors, parts, rest > bool(self._parts)
+
+    def _apply(self) -> None:
+        sensors, parts, self.frames = self._taken()
+        self._pipeline.spared = parts
+        self._spare(sensors)
+
+    def _spare(self, sensors: Any) -> None:
+        self.sensors = self._collector.spared = frozenset(sensors)
+
+
+def known_scores(pipeline: Pipeline) -> Mapping[frozenset[str], float]:
+    """By subset of sensors, the mean of the recorded scores by which the bundle's tasks are judged.
+
+    Of the data sets with records of several subsets, the first.
+    """
+    sensors = {name: sensor for sensor, name in pipeline.inputs.items()}
+    names = [*judged(pipeline.manifest.tasks)]
+    for notes in pipeline.bundle.records.accuracy.values():
+        table = notes.get("subsets") if isinstance(notes, Mapping) else None
+        if not isinstance(table, Mapping):
+            continue
+        found: dict[frozenset[str], float] = {}
+        for subset, row in table.items():
+            inputs = str(subset).split("+")
+            if not isinstance(row, Mapping) or not all(name in sensors for name in inputs):
+                continue
+            scores = [row[n] for n in names if isinstance(row.get(n), int | float)]
+            if len(scores) == len(names):
+                found[frozenset(sensors[name] for name in inputs)] = sum(scores) / len(scores)
+        if len(found) > 1:
+            return found
+    return {}

@@ -1,0 +1,60 @@
+"""A sample while it waits in a stream's core, and what is told of a sensor's samples."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from perception.frame import Sample
+from perception.runtime.arrival import Arrival
+from perception.runtime.networks import Encoded
+from perception.runtime.result import HealthState, SensorReport, SensorWarning
+
+Found = Encoded | SensorWarning | None
+"""What comes of checking and encoding a sample, see `Pipeline.encode`."""
+
+_KEPT_APART = ("received", "used", "superseded")
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A sample while it waits, and what is known of it.
+
+    Attributes:
+        sample: with its stamp on the reference clock.
+        encoded: its features, once they are known.
+        pending: set while it is encoded on another thread.
+        fate: as what it was counted; empty while that is open.
+    """
+
+    sample: Sample
+    arrival: Arrival
+    encoded: Encoded | None = None
+    pending: Future[Found] | None = None
+    fate: str = ""
+
+
+def reported(
+    counts: Counter[str],
+    *,
+    health: HealthState,
+    silent_ms: float,
+    waiting: int,
+    offset_ns: float | None,
+    warning: SensorWarning | None,
+) -> SensorReport:
+    """The report on a sensor, given the fates of its samples; every other one is a rejection."""
+    return SensorReport(
+        health,
+        silent_ms,
+        counts["received"],
+        counts["used"],
+        counts["superseded"],
+        sum(n for fate, n in counts.items() if fate not in _KEPT_APART),
+        waiting,
+        "" if warning is None else warning.text,
+        math.nan if offset_ns is None else offset_ns / 1e6,
+        warning is not None and warning.broken,
+    )
