@@ -146,12 +146,18 @@ def output_condition(
     level = _STATE_LEVELS[result.state]
     if result.state == "degraded" and not missing:
         level = OK  # a slow sensor between its messages
+    lateness = result.lateness
+    if lateness is not None and lateness.line:
+        message, level = f"{message}; {lateness.line}", max(level, WARN)
     head = {
         "state": result.state,
         "sensors": ", ".join(result.used),
         "stamp": f"{result.output_ns / 1e9:.9f}",
         "reason": result.reason,
     }
+    if lateness is not None:
+        head["latency_ms"] = f"{lateness.latency_ms:.0f}"
+        head["left_out"] = ", ".join((*lateness.sensors, *lateness.parts))
     return Condition(level, message, {**head, **values})
 
 

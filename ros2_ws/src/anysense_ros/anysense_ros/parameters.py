@@ -14,17 +14,21 @@ from perception.errors import AnySenseError, ConfigError, meant
 from perception.frame import check_name, in_order
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
+from perception.runtime.lateness import LatePolicy
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.policy import Policy
 from perception.runtime.settings import StreamSettings
+from perception.runtime.time_limit import LOAD_TIMEOUT_S
 from perception.runtime.wiring import match_inputs
 from perception.sensors.names import OURS, is_kind, kinds
 from perception.sensors.registry import kind_of, usable_kinds
 from perception.tasks.obstacles import ClassRoles, ObstacleRules
+from perception.tasks.registry import every_part
 
 TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable", "system_default")
 DURABILITIES = ("volatile", "transient_local", "system_default")
+STUCK = ("reload", "exit")
 EXTRINSICS = ("auto", "tf", "file")
 
 _ROS_OWN = ("use_sim_time", "start_type_description_service")
@@ -71,6 +75,11 @@ COMMON = (
     Spec("device", "auto", "auto, cpu, cuda, cuda:1 or the name of a backend", read_only=True),
     Spec("threads", 0, "CPU threads within an operator, 0 = all cores", 0, 256, read_only=True),
     Spec("trust_plans", False, "run TensorRT plans that came with the bundle", read_only=True),
+    Spec("engine.timeout_ms", 0.0, "longest run of a graph; 0 = any", 0.0, 1e6, read_only=True),
+    Spec(
+        "engine.load_timeout_s", LOAD_TIMEOUT_S, "of a graph on the CPU", 0.1, 1e6, read_only=True
+    ),
+    Spec("engine.stuck", "reload", "what to do when a run cannot be ended", choices=STUCK),
     Spec("autostart", False, "configure and activate without being asked", read_only=True),
     Spec("calibration_file", "", "rig file (see docs/data.md), read anew when this is set"),
     Spec("extrinsics", "auto", "auto takes the rig file's, then TF's", choices=EXTRINSICS),
@@ -92,6 +101,12 @@ COMMON = (
         0.01,
         1.0,
     ),
+    Spec("late.deadline_ms", 0.0, "from the newest message to the output; 0 = none", 0.0, _MS),
+    Spec("late.after", 3, "late outputs before something is left out", 1, 10_000),
+    Spec("late.recover_after", 50, "early ones before it is taken up again", 1, 100_000),
+    Spec("late.margin", 0.6, "share of the deadline that is early", 0.01, 0.99),
+    Spec("late.keep", [""], "sensors that are never left out for want of time"),
+    Spec("late.optional", [""], "parts of outputs that may be; none: boxes3d, points, energy"),
     Spec("qos.reliability", "best_effort", "of the inputs", read_only=True, choices=RELIABILITIES),
     Spec("qos.durability", "volatile", "of the inputs", read_only=True, choices=DURABILITIES),
     Spec("qos.depth", 1, "queue of the inputs; only the latest is used", 1, 100, read_only=True),
@@ -166,6 +181,7 @@ class Settings:
         inputs: by sensor, the bundle's input that it is; empty before the bundle was asked.
         timing, policy, health: what the values mean to the library.
         obstacles: the same; None before the bundle was asked.
+        late: the same; None without a deadline.
     """
 
     values: Mapping[str, Any]
@@ -175,6 +191,7 @@ class Settings:
     policy: Policy
     health: HealthConfig
     obstacles: ObstacleRules | None = None
+    late: LatePolicy | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -195,6 +212,7 @@ class Settings:
             self.ns("sync.max_lead_ms"),
             self.policy,
             self.health,
+            self.late,
         )
 
     def ns(self, name: str) -> int:
@@ -260,7 +278,27 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
     policy.check(names)
     health = HealthConfig(**{f.name: values[f"health.{f.name}"] for f in fields(HealthConfig)})
     obstacles = _obstacles(values, manifest) if manifest is not None else None
-    return Settings(dict(values), own, inputs, timing, policy, health, obstacles)
+    late = _late(values, names, manifest) if values["late.deadline_ms"] > 0 else None
+    return Settings(dict(values), own, inputs, timing, policy, health, obstacles, late)
+
+
+def _late(
+    values: Mapping[str, Any], sensors: Collection[str], manifest: BundleManifest | None
+) -> LatePolicy:
+    keep, optional = (tuple(filter(None, values[f"late.{n}"])) for n in ("keep", "optional"))
+    parts = every_part(manifest.tasks.every) if manifest is not None else optional
+    for name, given, known in (("keep", keep, sensors), ("optional", optional, parts)):
+        if unknown := [n for n in given if n not in known]:
+            hint = f"one of {', '.join(sorted(known))}"
+            raise ConfigError(f"there is no '{unknown[0]}'", where=f"late.{name}", hint=hint)
+    return LatePolicy(
+        values["late.deadline_ms"] / 1e3,
+        values["late.after"],
+        values["late.recover_after"],
+        values["late.margin"],
+        keep,
+        optional or None,
+    )
 
 
 def _obstacles(values: Mapping[str, Any], manifest: BundleManifest) -> ObstacleRules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -39,8 +40,9 @@ from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import first_line
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.result import EngineEvent, Result, SensorReport
+from perception.runtime.result import EngineEvent, Lateness, Result, SensorReport
 from perception.runtime.stream import Listener, Moment, Stream
+from perception.runtime.time_limit import stuck_calls
 from perception.sensors.names import has_picture
 
 try:
@@ -219,6 +221,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
                 policy=settings.policy,
                 health=settings.health,
                 trust_plans=settings["trust_plans"],
+                engine_timeout_s=settings["engine.timeout_ms"] / 1e3 or None,
+                load_timeout_s=settings["engine.load_timeout_s"],
                 progress=progress,
             )
         except Exception as error:  # backends raise what they like
@@ -345,7 +349,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         head = outputs.publish(result, settings)
         latency = (stream.clock.now_ns() - result.arrived_ns) / 1e6
         reports = stream.report()
-        notes = self._reporter.unaligned.values()
+        late = "" if result.lateness is None else result.lateness.line
+        notes = [*self._reporter.unaligned.values(), *([late] if late else [])]
         outputs.status.output(head, result, reports, settings, manifest.name, latency, notes)
         self._reporter.output(result, reports, stream, outputs.status.sequence)
 
@@ -373,8 +378,26 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
 
     def event(self, event: EngineEvent) -> None:
         """Log what happens to the engines; `EngineLog` hears who takes over, the rest is a state."""
+        if event.kind == "stuck":
+            self._on_stuck(event.text)
         if event.kind in ("failed", "reloaded"):
             self._say("error" if event.kind == "failed" else "warn", event.text)
+
+    def _on_stuck(self, line: str) -> None:
+        """A thread of this process computes until the process ends, which is up to `engine.stuck`."""
+        self._reporter.diagnostics.set("engine", ERROR, line, {})
+        self._reporter.diagnostics.flush()
+        if self.settings["engine.stuck"] != "exit":
+            self._say("error", line)
+            return
+        self._say("fatal", f"{line}; exit status {processes.EXIT_STUCK}, start the node again")
+        os._exit(processes.EXIT_STUCK)  # nothing that waits for such a thread would come to an end
+
+    def lateness(self, lateness: Lateness) -> None:
+        """Log what is left out for want of time, and that nothing is any more."""
+        level = "warn" if lateness.level else "info"
+        line = lateness.line or "outputs are in time: nothing is left out"
+        self._reporter.changes.note("late", f"{lateness.level} {lateness.sensors}", level, line)
 
     def problem(self, error: Exception) -> None:
         """Log what went wrong with one message, or in publishing."""
@@ -435,7 +458,9 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
     def _say(self, level: str, line: str) -> None:
         logger = self.get_logger()
         # rclpy ties a severity to each calling line, so every level has its own.
-        if level == "error":
+        if level == "fatal":
+            logger.fatal(line)
+        elif level == "error":
             logger.error(line)
         elif level == "warn":
             logger.warning(line)
@@ -447,7 +472,11 @@ def main(args: list[str] | None = None) -> int:
     """Entry point of `ros2 run anysense_ros perception_node`."""
     # Sensors are encoded side by side; threads within a small image would only get in their way.
     cv2.setNumThreads(1)
-    return processes.run(PerceptionNode, lambda node: node.close(), lambda node: node.start(), args)
+    close = lambda node: node.close()  # noqa: E731
+    status = processes.run(PerceptionNode, close, lambda node: node.start(), args)
+    if stuck_calls():
+        os._exit(status)  # C++ would abort the process beside a thread that does not end
+    return status
 
 
 if __name__ == "__main__":

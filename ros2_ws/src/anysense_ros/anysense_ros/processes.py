@@ -16,6 +16,9 @@ from rclpy.node import Node
 from perception.errors import AnySenseError
 
 EXIT_ERROR = 2
+EXIT_STUCK = 75
+"""A backend computes and cannot be ended: start the process anew."""
+
 _LOOK_S = 0.5
 
 

@@ -42,7 +42,9 @@ def perception_node(context: LaunchContext) -> list[LifecycleNode]:
         for name, kind in SETTINGS.items()
         if LaunchConfiguration(name).perform(context)
     }
-    defaults = [word for name, value in DEFAULTS.items() for word in ("-p", f"{name}:={value}")]
+    respawn = LaunchConfiguration("use_respawn").perform(context).lower() in ("true", "1")
+    values = DEFAULTS | ({"engine.stuck": "exit"} if respawn else {})
+    defaults = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     remappings = [(f"~/input/{s}", LaunchConfiguration(s)) for s in SENSORS]
     remappings += [
         (f"~/input/{s}/compressed", [LaunchConfiguration(s), "/compressed"]) for s in CAMERAS
