@@ -34,6 +34,7 @@ from perception.runtime.wiring import Wiring
 from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from perception.training.config import TrainConfig
+from perception.training.origins import origins_in, weights_licence
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ExportOptions:
         half_storage: store weights as float16 (arithmetic stays float32).
         version: version of the bundle.
         name: name of the bundle; None takes the configuration's.
-        licence: under what the weights may be used.
+        licence: under what the weights may be used; what they started from is added, where it allows less.
         command: the command that trained the checkpoint, for the manifest.
     """
 
@@ -128,6 +129,7 @@ def _manifest(
     options: ExportOptions,
 ) -> dict[str, Any]:
     config, info = checkpoint.config, recording_info(checkpoint.progress)
+    licence = weights_licence(options.licence, origins_in(checkpoint.progress))
     tasks = {
         task: half_of(task).exported(model.tasks.get(task), value).model_dump(mode="json")
         for task, value in model(images).values.items()
@@ -137,7 +139,7 @@ def _manifest(
         "name": options.name or config.name,
         "version": options.version,
         "description": config.description,
-        "licence": {"weights": options.licence, "data": info.licence},
+        "licence": {"weights": licence, "data": info.licence},
         "simulated": info.simulated,
         "inputs": config.preprocess.model_dump(mode="json"),
         "tasks": tasks,
@@ -162,7 +164,7 @@ def _training(
         or checkpoint.progress.get("command")
         or f"anysense train configs/{config.name}.yaml",
         "epochs": checkpoint.progress["epoch"],
-        "start": _start(config),
+        "start": _start(checkpoint),
         "method": config.method.name,
         "full_set_probability": config.full_set_probability,
     } | ({"subsets": subsets} if (subsets := _weighted_subsets(config)) else {})
@@ -173,10 +175,12 @@ def _weighted_subsets(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in config.subsets.model_dump().items() if v}
 
 
-def _start(config: TrainConfig) -> str:
+def _start(checkpoint: Checkpoint) -> str:
     """What the weights were before training."""
+    config = checkpoint.config
     if config.model.start_from:
-        return f"runs {', '.join(Path(run).name for run in config.model.start_from)}"
+        names = ", ".join(Path(run).name for run in config.model.start_from)
+        return names if origins_in(checkpoint.progress) else f"runs {names}"
     backbone = str(config.model.options.get("backbone", LITE0)).capitalize()
     return f"ImageNet (EfficientNet-{backbone})" if config.model.pretrained else "random"
 

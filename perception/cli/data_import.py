@@ -30,7 +30,7 @@ def add_action(actions: Commands) -> None:
         metavar="KIND:DIR",
         help=f"KIND is one of {', '.join(formats())}, with its options: coco,labels=true",
     )
-    parser.add_argument("--out", type=Path, required=True, help="new folder to write")
+    parser.add_argument("--out", type=Path, help="new folder to write; not needed with --dry-run")
     parser.add_argument(
         "--limit", type=whole(1), help="at most so many frames, of each split its share"
     )
@@ -90,7 +90,10 @@ def run(args: argparse.Namespace) -> int:
     from perception.importers.taking import Wishes, described, refuse_existing, take_over
 
     kind, root = parse_format(args.source)
-    refuse_existing(args.out)
+    if args.out is None and not args.dry_run:
+        raise ConfigError("is needed", where="--out", hint="a new folder, or --dry-run")
+    if args.out is not None:
+        refuse_existing(args.out)
     splits = SplitWishes(
         {s: path for s in _SPLITS if (path := getattr(args, f"{s}_list"))},
         {s: _names(text) for s in _SPLITS[1:] if (text := getattr(args, f"{s}_sequences"))},
@@ -114,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         say(line)
     for line in report.notes:
         note(line)
-    folders = [args.out / name for name in report.recordings]
+    folders = [(args.out or Path()) / name for name in report.recordings]
     found = {"recordings": [str(f) for f in folders], "dry_run": args.dry_run}
     give_json(args, {**found, "found": list(described(report)), "notes": list(report.notes)})
     if args.dry_run:

@@ -152,6 +152,11 @@ def fit(trainer: Trainer, args: argparse.Namespace) -> int:
         trainer.shorten(SMOKE_BATCHES * trainer.config.phase(0).batch, SMOKE_VALIDATION)
     if args.resume:
         trainer.resume()
+        done, wanted = trainer.epoch, trainer.config.epochs
+        if done >= wanted and args.minutes is None:
+            note(
+                f"{done} epochs are done and {wanted} asked for: there is nothing left (--epochs N)"
+            )
     if args.minutes is not None:
         from perception.training.budget import Budget
 

@@ -39,6 +39,13 @@ def find_config(name: str | Path) -> Path:
     }
     if path.is_file() or path.suffix or str(name) not in known:
         if path.suffix or path.exists():
+            ours = path.with_suffix("").as_posix().removeprefix("configs/")
+            if ours in known and path.suffix == ".yaml" and not path.exists():
+                raise ConfigError(
+                    "no such file",
+                    where=str(name),
+                    hint=f"ours is called '{ours}'; to change it, copy {known[ours]}",
+                )
             return path
         raise ConfigError(
             "no such configuration", where=str(name), hint=names_hint(name, list(known))

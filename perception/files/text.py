@@ -67,6 +67,8 @@ def read_bytes(
             raise error(f"{size} bytes, more than the limit of {limit}", where=str(path))
         with found.open("rb") as file:
             content = file.read(limit + 1)  # a file may grow between the two calls
+    except AnySenseError:  # some of which are ValueErrors
+        raise
     except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
         raise error(f"cannot be read: {_reason(problem)}", where=str(path)) from problem
     if len(content) > limit:

@@ -102,13 +102,13 @@ def refuse_existing(out: Path) -> None:
 
 
 def take_over(
-    source: Source, out: Path, wishes: Wishes, track: Track = lambda items, what: items
+    source: Source, out: Path | None, wishes: Wishes, track: Track = lambda items, what: items
 ) -> Report:
     """Make a recording of a data set.
 
     Args:
         source: the data set.
-        out: the folder, which must be missing or empty.
+        out: the folder, which must be missing or empty; None only for a dry run.
         wishes: what the user says.
         track: shows progress over numbers of frames.
 
@@ -116,11 +116,14 @@ def take_over(
         AnySenseError: of wishes that cannot be met, or a file of the data set that is wrong or missing;
             nothing is left at `out`.
     """
-    refuse_existing(out)
+    if out is not None:
+        refuse_existing(out)
+    elif not wishes.dry:
+        raise ConfigError("is needed", where="--out", hint="a new folder, or --dry-run")
     if not source.items:
         raise DataError("no frame was found", where=source.name)
     job = _Job(source, wishes, track)
-    if wishes.dry:
+    if out is None or wishes.dry:
         for group in job.groups:
             for index in track(range(len(group.items)), "reading labels"):
                 job.marks(group, index)

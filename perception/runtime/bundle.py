@@ -251,7 +251,8 @@ def find_bundle(name: str) -> Path:
     if known:
         hint = f"{names_hint(name, known)}; {hint}"
     if from_wheel():
-        hint += "; bundles for research alone come with the source tree, not with pip"
+        hint += "; bundles for research alone come with the source tree, not with pip: "
+        hint += "name its folder in $ANYSENSE_BUNDLES"
     raise BundleError("no such bundle", where=name, hint=hint)
 
 

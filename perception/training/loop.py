@@ -64,6 +64,7 @@ from perception.training.memory import within_memory
 from perception.training.methods import build_method
 from perception.training.objectives import loss_terms
 from perception.training.optimizing import learning_rate, optimizer_groups
+from perception.training.origins import Origin, origins_in, origins_of, told
 from perception.training.precision import autocast
 from perception.training.resuming import Plan, RunProgress, Underway, difference
 from perception.training.schedule import average_decay, draw_subset, keep_statistics
@@ -141,6 +142,7 @@ class Trainer:
         self.epoch = 0
         self.best = -math.inf
         self.log: list[dict[str, Any]] = []
+        self.origins: list[Origin] = []
         self.tell: Callable[[str], None] = lambda line: None
         self.budget: Budget | None = None
         self.plan: Plan | None = None
@@ -196,6 +198,7 @@ class Trainer:
         self.log = [{in_todays_words(k): v for k, v in row.items()} for row in progress.log]
         self.method.state.update({in_todays_words(k): v for k, v in progress.method.items()})
         self.underway = Underway.of(progress.within)
+        self.origins = origins_in(state.progress)
 
     def _follow(self, plan: Plan | None) -> None:
         """Take up the number of epochs that a budget of the run has led to, unless another is asked for."""
@@ -223,6 +226,7 @@ class Trainer:
         notes = self._look_at_data()
         if self.epoch == 0 and not self.underway.step:
             notes += start(self.model, self.config.model, self._samples)
+            self.origins = origins_of(self.config.model)
             self.method.begin()
             self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
             if self.budget is not None:
@@ -494,6 +498,7 @@ class Trainer:
                 "best": quality,
                 **known,
                 "recording": describe_recording(self.train_set.recording.info),
+                **told(self.origins),
             }
             save_checkpoint(
                 self.out / BEST, self.config, self.model, self.average.state, None, progress
@@ -539,6 +544,7 @@ class Trainer:
             "method": self.method.state,
             "budget": self.plan and self.plan.model_dump(),
             "recording": describe_recording(self.train_set.recording.info),
+            **told(self.origins),
         }
         if within:
             progress["within"] = self.underway.kept(self.device).model_dump()

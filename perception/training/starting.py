@@ -69,15 +69,19 @@ def start(
     """
     notes: list[str] = []
     for name in spec.start_from:
-        if (bundle := _bundle(name)) is None:
+        if (bundle := bundle_of(name)) is None:
             start_from(model, [name])
         else:
             notes += start_from_bundle(model, spec, bundle, name, samples)
     return notes
 
 
-def _bundle(name: str) -> Path | None:
-    """The bundle of that name or path; None where it is a run's."""
+def bundle_of(name: str) -> Path | None:
+    """The bundle of that name or path; None where it is a run's.
+
+    Raises:
+        ConfigError: it is a name, and nothing has it.
+    """
     path = Path(name)
     if path.exists():
         found = path.suffix == ".zip" or (path / MANIFEST).is_file()

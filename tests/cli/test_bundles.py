@@ -129,6 +129,15 @@ def test_configurations_are_found_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "own").write_text("name: own\n")
     assert find_config("own") == Path("own")
     assert find_config(Path("absent.yaml")) == Path("absent.yaml")  # says itself that it is missing
+    for path in ("configs/sim-stereo.yaml", "sim-stereo.yaml", "configs/zoo/ssma.yaml"):
+        with pytest.raises(
+            ConfigError, match="no such file .ours is called '.*'; .* copy /"
+        ) as caught:
+            find_config(Path(path))
+        name = str(caught.value).split("'")[1]
+        assert find_config(name).is_file() and str(find_config(name)) in str(caught.value)
+    (tmp_path / "sim-stereo.yaml").touch()
+    assert find_config(Path("sim-stereo.yaml")) == Path("sim-stereo.yaml")
 
 
 def test_licences_are_told_where_a_bundle_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

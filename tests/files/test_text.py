@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception.errors import AnySenseError, ConfigError, DataError
+from perception.errors import AnySenseError, CalibrationError, ConfigError, DataError
 from perception.files.text import (
     decode_text,
     parse_yaml,
@@ -103,6 +103,18 @@ def test_yaml_comes_back(content: object) -> None:
         parse_yaml(json.dumps(content).replace("\x7f", "\\u007f"), where="here")
         is not NotImplemented
     )
+
+
+@pytest.mark.parametrize("error", [DataError, ConfigError, CalibrationError])
+def test_what_is_wrong_is_said_once(error: type[AnySenseError], tmp_path: Path) -> None:
+    for path, said in (
+        (tmp_path / "no", "no such file"),
+        (tmp_path, "is no regular file"),
+        (tmp_path / "\0", "no such file|cannot be read: .*null"),
+    ):
+        with pytest.raises(error, match=said) as caught:
+            read_bytes(path, error=error)
+        assert caught.value.where == str(path) and str(path) not in caught.value.message
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -119,6 +119,10 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "frames 6 (train 4, val 2)" in said and "frames that are not labeled 1" in said
     assert not out.exists()
+    assert main(["data", "import", f"yolo:{root}", "--dry-run"]) == 0
+    assert capsys.readouterr().out == said
+    assert main(["data", "import", f"yolo:{root}"]) == 2
+    assert "--out: is needed" in capsys.readouterr().err
 
 
 def test_an_existing_folder_is_refused_first(

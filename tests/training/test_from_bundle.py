@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from export.bundle_writer import ExportOptions, export_bundle
 from perception.errors import ConfigError
 from perception.models.interface import FusionModel, flatten_output
 from perception.models.layers import normalized
 from perception.runtime.bundle import Bundle
+from perception.runtime.licences import may_ship, permissive
+from perception.runtime.manifest import Licence
 from perception.training.config import ModelSpec, TrainConfig, load_config
 from perception.training.from_bundle import model_of_bundle, settle
 from perception.training.loop import Trainer
+from perception.training.origins import Origin, weights_licence
 
 Record = Callable[..., Path]
 Configure = Callable[..., TrainConfig]
@@ -114,3 +118,48 @@ def test_a_name_that_is_nothing_is_one_line(
     with pytest.raises(ConfigError, match="no such run, and no bundle of that name") as caught:
         Trainer(config, tmp_path / "run").fit()
     assert "\n" not in str(caught.value)
+
+
+def _licensed(bundle: Path, weights: str, data: str) -> None:
+    manifest = yaml.safe_load((bundle / "bundle.yaml").read_text())
+    manifest["licence"] = {"weights": weights, "data": data}
+    (bundle / "bundle.yaml").write_text(yaml.safe_dump(manifest))
+    (bundle / "records.yaml").unlink()  # it is of the old one
+
+
+@pytest.mark.parametrize(
+    ("weights", "data", "said"),
+    [
+        ("Apache-2.0", "CC0-1.0", "MIT"),
+        ("research use only", "unknown", "MIT; started from one (research use only)"),
+        ("Apache-2.0", "CC BY-NC", "MIT; started from one (trained on data: CC BY-NC)"),
+    ],
+)
+def test_an_own_licence_does_not_hide_another(weights: str, data: str, said: str) -> None:
+    origin = Origin(name="one", licence=Licence(weights=weights, data=data))
+    assert weights_licence("MIT", [origin]) == said
+    assert permissive(said) == may_ship(origin.licence)
+    free = Origin(name="free", licence=Licence(weights="MIT", data="MIT"))
+    assert weights_licence("MIT", [free, origin]) == said
+    assert len(weights_licence("MIT", [Origin(name="x" * 2000, licence=Licence())])) <= 1000
+
+
+def test_what_weights_started_from_stays_in_their_licence(
+    bundle: Path, record: Record, configure: Configure, tmp_path: Path
+) -> None:
+    _licensed(bundle, "research use only", "unknown")
+    root, first = record(10, name="own"), {**MODEL, "start_from": str(bundle)}
+    Trainer(configure(root, model=first, epochs=1), tmp_path / "first").fit()
+    resumed = Trainer(configure(root, model=first, epochs=2), tmp_path / "first")
+    resumed.resume()
+    resumed.fit()
+    second = {**MODEL, "start_from": str(tmp_path / "first")}  # at second hand
+    Trainer(configure(root, model=second, epochs=1), tmp_path / "second").fit()
+    for run, kept, start in (("first", "last", "bundle"), ("second", "best", "first")):
+        made = tmp_path / f"{run}-made"
+        source = tmp_path / run / f"{kept}.safetensors"
+        export_bundle(source, made, ExportOptions(licence="MIT"))
+        manifest = Bundle.open(made).manifest
+        assert manifest.licence.weights == "MIT; started from tiny (research use only)"
+        assert manifest.training["start"] == start
+        assert not may_ship(manifest.licence)
