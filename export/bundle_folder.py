@@ -17,6 +17,7 @@ from perception.runtime.bundle import Bundle, write_bundle
 from perception.runtime.engines.plans import FOLDER, SUFFIX
 from perception.runtime.records import MANIFEST, RECORDS
 from perception.runtime.schema1 import SCHEMA_1
+from perception.runtime.signatures import SIGNATURES
 
 
 def check_target(out: Path, source: Path | None = None) -> None:
@@ -77,7 +78,7 @@ def replacing_bundle(out: Path, source: Path | None = None) -> Iterator[Path]:
 
 def _carry_over(old: Path, new: Path) -> None:
     """Link what is no part of the old bundle into the new one."""
-    own = {MANIFEST, RECORDS}
+    own = {MANIFEST, RECORDS, SIGNATURES}
     with suppress(BundleError):  # it may be damaged, which is why it is replaced
         own |= set(Bundle.open(old, verify=False).manifest.files)
 
@@ -142,7 +143,7 @@ def upgrade_bundle(path: Path, out: Path | None = None) -> Path | None:
     target = bundle.path if out is None else out
     with replacing_bundle(target, None if out is None else path) as folder:
         if out is None:
-            _link(path, folder, lambda inner: inner.as_posix() in (MANIFEST, RECORDS))
+            _link(path, folder, lambda inner: inner.as_posix() in (MANIFEST, RECORDS, SIGNATURES))
             write_bundle(folder, bundle.manifest, bundle.records)
         else:
             copy_files(bundle, folder)

@@ -25,6 +25,7 @@ EXTRAS = {
     "foxglove": "view",
     "rerun": "rerun",
     "argcomplete": "completion",
+    "cryptography": "sign",
 }
 """By importable module, the extra of this package that has it."""
 

@@ -35,6 +35,7 @@ EXTRAS = (
     "view",
     "rerun",
     "openvino",
+    "sign",
     "tensorrt-rtx",
 )
 """All but `tensorrt`, which is built for a GPU's driver, and those that are made of these (and weights)."""
@@ -131,6 +132,8 @@ CASES: dict[str, list[Case]] = {
         Case(f"{VIEW}.mcap", "view"),
         Case(f"{VIEW}.rrd", "rerun"),
         Case(f"{BENCH} --backends openvino", "openvino"),
+        Case("bundle keygen OUT/key", "sign"),
+        Case("bundle verify TINY --trust DATA", "sign"),
     ],
     "train": [
         Case("models"),
@@ -163,6 +166,12 @@ CASES: dict[str, list[Case]] = {
         Case(f"{BENCH} --backends openvino"),
         Case("run --bundle TINY --rgb DATA/rgb/f000.png --device openvino --out OUT/run"),
         Case(f"{EXPORT} --engine openvino", "export"),
+    ],
+    "sign": [
+        Case("bundle keygen OUT/key"),
+        Case("bundle sign TINY --key OUT/key"),
+        Case("bundle verify TINY --key OUT/key.pub"),
+        Case(f"{BENCH} --device cpu --trust-store OUT/key.pub"),
     ],
     "tensorrt-rtx": [
         Case(PLANS),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.cli.console import print_json
-from perception.cli.parsing import MAX_THREADS, STDOUT, positive, whole
+from perception.cli.parsing import MAX_THREADS, STDOUT, add_trust, positive, whole
 from perception.data.base import Recording
 from perception.data.registry import READERS, SPLITS, open_recording, parse_data_argument
 from perception.errors import ConfigError, names_hint
@@ -22,7 +22,7 @@ from perception.runtime.time_limit import LOAD_TIMEOUT_S
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--device`, `--threads`, `--trust-plans`, `--no-tf32` and times; see `engine_choices`."""
+    """`--device`, `--threads`, `--trust-plans`, `--no-tf32`, times, and `add_trust`; see `engine_choices`."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or a backend")
     add_engine_limits(parser)
     parser.add_argument(
@@ -41,6 +41,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="the same of loading a graph on the CPU, and of its first run (default: %(default)g)",
     )
+    add_trust(parser)
 
 
 def add_engine_limits(parser: argparse.ArgumentParser) -> None:

@@ -1,16 +1,20 @@
-"""`anysense bundle`: check a bundle, say what is in it, or bring it to the present schema."""
+"""`anysense bundle`: check or sign a bundle, say what is in it, or bring it to the present schema."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.cli.arguments import give_json
 from perception.cli.console import Table, say
-from perception.cli.parsing import Commands, add_command, add_group
+from perception.cli.parsing import Commands, add_command, add_group, add_trust
+from perception.cli.signing import add_actions as add_signing
 from perception.cli.temperatures import add_action as add_temperatures
 from perception.frame import subset_name
+
+if TYPE_CHECKING:
+    from perception.runtime.bundle import Bundle
 
 
 def add_parser(commands: Commands) -> None:
@@ -18,7 +22,7 @@ def add_parser(commands: Commands) -> None:
     actions = add_group(
         commands,
         "bundle",
-        "verify, show or upgrade a bundle; fit its confidence",
+        "verify, sign, show or upgrade a bundle; fit its confidence",
         example="anysense bundle info indoor-rgbd",
     )
     for name, text in (
@@ -29,9 +33,22 @@ def add_parser(commands: Commands) -> None:
         action = add_command(actions, name, text, example=f"anysense bundle {name} indoor-rgbd")
         action.add_argument("bundle", help="folder, zip or name of a bundle")
         action.set_defaults(run=run)
+        add_trust(action)
+        if name == "verify":
+            whose = action.add_mutually_exclusive_group()
+            whose.add_argument(
+                "--key", type=Path, metavar="FILE", help="public key that must have signed it"
+            )
+            whose.add_argument(
+                "--trust",
+                type=Path,
+                metavar="DIR",
+                help="folder of keys of which one must have signed it",
+            )
     action.add_argument(
         "--out", type=Path, help="folder to write (default: in the old one's place)"
     )
+    add_signing(actions)
     add_temperatures(actions)
 
 
@@ -44,10 +61,13 @@ def run(args: argparse.Namespace) -> int:
     path = find_bundle(args.bundle)
     if args.action == "upgrade":
         return _upgrade(args, path)
-    bundle = Bundle.open(path, verify=args.action == "verify")
-    if args.action == "verify":
+    verify = args.action == "verify"
+    trust = (args.key or args.trust) if verify else None
+    bundle = Bundle.open(path, verify=verify, trust=trust)
+    if verify:
         plans, foreign = verify_plans(bundle), 0
         say(f"{path}: {len(bundle.manifest.files)} files match their checksums")
+        signed = _say_signatures(path, bundle)
         if plans:
             say(f"{path}: {plans} plans are whole and built from these graphs")
             foreign = sum(plan.built_here() is None for plan in all_plans(bundle))
@@ -58,7 +78,13 @@ def run(args: argparse.Namespace) -> int:
                     style="yellow",
                 )
         files = sorted(bundle.manifest.files)
-        found = {"bundle": str(path), "files": files, "plans": plans, "foreign_plans": foreign}
+        found = {
+            "bundle": str(path),
+            "files": files,
+            "plans": plans,
+            "foreign_plans": foreign,
+            **signed,
+        }
         give_json(args, found)
         return 0
     manifest = bundle.manifest
@@ -88,6 +114,23 @@ def run(args: argparse.Namespace) -> int:
         _print_section(section, content[section])
     give_json(args, {"bundle": str(path), **content})
     return 0
+
+
+def _say_signatures(path: Path, bundle: Bundle) -> dict[str, Any]:
+    from perception.runtime.signatures import read_signatures
+
+    if bundle.seal is not None:
+        say(f"{path}: signed by {', '.join(bundle.signers)}, with all that lies in it")
+        return {"signed_by": list(bundle.signers), "signature_checked": True}
+    found = read_signatures(bundle.files)
+    keys = [one.key for one in found.signatures] if found is not None else []
+    if keys:
+        say(
+            f"{path}: has signatures of the keys {', '.join(key[:8] for key in keys)}, which were not "
+            "checked: --key FILE or --trust DIR",
+            style="yellow",
+        )
+    return {"signed_by": [], "signature_checked": False}
 
 
 def _upgrade(args: argparse.Namespace, path: Path) -> int:

@@ -29,6 +29,7 @@ from perception.files.made import empty_folders_removed
 from perception.files.stderr import native_lines_caught
 from perception.files.stopping import Stopped, stoppable
 from perception.plugins import blamed
+from perception.runtime.trust import demanded
 
 COMMANDS = (
     "run",
@@ -177,7 +178,8 @@ def _run(arguments: list[str]) -> int:
     if told not in (None, STDOUT):
         output_file(told)
     quiet, verbose = getattr(args, "quiet", False), getattr(args, "verbose", 0)
-    with output_as(quiet=quiet, verbose=verbose, json=told == STDOUT):
+    signed = getattr(args, "require_signature", False), getattr(args, "trust_store", None)
+    with output_as(quiet=quiet, verbose=verbose, json=told == STDOUT), demanded(*signed):
         try:
             status: int = args.run(args)
         except BaseException as error:

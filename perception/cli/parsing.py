@@ -95,6 +95,24 @@ def add_verbosity(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_trust(parser: argparse._ActionsContainer) -> None:
+    """`--require-signature` and `--trust-store`, of commands that open bundles; `main` sees to them."""
+    parser.add_argument(
+        "--require-signature",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="refuse bundles that no trusted key signed",
+    )
+    parser.add_argument(
+        "--trust-store",
+        type=Path,
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="the same, with the public keys that are trusted from this folder (default: $ANYSENSE_TRUST, "
+        "else ~/.config/anysense/trust)",
+    )
+
+
 class _HelpFormatter(argparse.HelpFormatter):
     """Shows every default; lines that are broken or indented by hand stay as they are."""
 

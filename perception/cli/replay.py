@@ -79,13 +79,14 @@ def opened(args: argparse.Namespace) -> Playback:
     from perception.runtime.pipeline import Pipeline
 
     policy, health = policy_of(args), health_of(args.health)
-    manifest = Bundle.open(find_bundle(args.bundle), verify=False).manifest
+    bundle = Bundle.open(find_bundle(args.bundle), verify=False)
+    manifest = bundle.manifest
     topics, inputs, kinds = sensors_of(args, manifest)
     policy.check(topics, ("--require", "--minimum"))
     faults = faults_of(args.faults, {sensor: kinds[sensor] for sensor in topics})
     hints = hints_of(args, {sensor: kinds[sensor] for sensor in topics})
     choices = {**engine_choices(args), "policy": policy, "health": health, "sensors": inputs}
-    pipeline = Pipeline.load(args.bundle, args.device, **choices)
+    pipeline = Pipeline.load(bundle, args.device, **choices)
     found = survey(args.bag, topics)
     given = ns_of(args.tf_max_age_ms)
     oldest = found.transform_age_ns if given is None else given or None

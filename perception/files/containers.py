@@ -74,6 +74,16 @@ class Container(ABC):
         """
 
     @abstractmethod
+    def everything(self) -> list[str]:
+        """Names of all files and links in it, in folders of it too, sorted.
+
+        What lies in a zip beside the folder that is taken for the whole begins with `../`.
+
+        Raises:
+            AnySenseError: of the class `error`: there are too many, or a folder cannot be listed.
+        """
+
+    @abstractmethod
     def has(self, name: str) -> bool:
         """Whether there is such a file, be it one that `read` refuses, as a link, and no folder."""
 
@@ -131,6 +141,26 @@ class Folder(Container):
                 if entry.is_file(follow_symlinks=False):
                     found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
         return [f"{folder}/{name}" for _, name in sorted(found, reverse=True)]
+
+    def everything(self) -> list[str]:
+        found, folders = list[str](), [""]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(self.path / folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(f"{folder}{entry.name}/")
+                        else:
+                            found.append(f"{folder}{entry.name}")
+                        if len(found) + len(folders) > MAX_ARCHIVE_FILES:
+                            raise self.error(
+                                f"more than {MAX_ARCHIVE_FILES} files", where=str(self.path)
+                            )
+            except OSError as problem:
+                where = self.where(folder)
+                raise self.error(f"cannot be listed: {problem.strerror}", where=where) from problem
+        return sorted(found)
 
     def _open(self, name: str) -> int:
         self._check(name)
@@ -208,6 +238,12 @@ class Zip(Container):
                 and not member.is_dir()
             ]
         return [name for _, name in sorted(found, reverse=True)]
+
+    def everything(self) -> list[str]:
+        with open_zip(self.path, error=self.error) as archive:
+            names = [member.filename for member in archive.infolist() if not member.is_dir()]
+        inside = [n.removeprefix(self._root) for n in names if n.startswith(self._root)]
+        return sorted([*inside, *(f"../{n}" for n in names if not n.startswith(self._root))])
 
     def _member(self, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
         self._check(name)

@@ -37,6 +37,15 @@ MAX_TENSOR_BYTES: Final = 2**30
 MAX_TEXT_BYTES: Final = 2**26
 """Bytes of one text, YAML, JSON or CSV file (64 MiB)."""
 
+MAX_KEY_BYTES: Final = 2**16
+"""Bytes of one file with a key (64 KiB)."""
+
+MAX_KEYS: Final = 1000
+"""Keys in a trust store, and signatures of one bundle."""
+
+MAX_SIGNATURE_BYTES: Final = 2**22
+"""Bytes of the file with a bundle's signatures (4 MiB)."""
+
 MAX_ANNOTATION_BYTES: Final = 2**31
 """Bytes of one JSON file with the labels of a whole data set (2 GiB; COCO's have 0.45, nuScenes' 1.3 GiB)."""
 

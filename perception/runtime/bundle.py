@@ -25,10 +25,14 @@ from perception.runtime.graph_check import Signature, check_composed, check_modu
 from perception.runtime.manifest import BundleManifest, check_manifest
 from perception.runtime.onnx_file import beside, describe, self_contained
 from perception.runtime.records import MANIFEST, BundleRecords, read_records, write_records
+from perception.runtime.signatures import Seal, check_covered, check_signatures
+from perception.runtime.trust import signature_required
 
 _LOG = logging.getLogger("anysense.bundles")
 
 BUNDLE_PATH_VARIABLE = "ANYSENSE_BUNDLES"
+PLANS = "engines"
+"""The folder in a bundle in which plans lie, which are no part of what it is."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class GraphSource:
         trust_plans: TensorRT plans beside it may be run though this machine did not build them, and
             OpenVINO may be given any operator.
         tf32: CUDA may round the factors of products to 10 bits (TensorFloat-32), which is faster.
+        seal: what a trusted key signed, where only that may be read.
     """
 
     files: Container
@@ -49,6 +54,7 @@ class GraphSource:
     checksums: Mapping[str, str] | None = None
     trust_plans: bool = False
     tf32: bool = True
+    seal: Seal | None = None
 
     @staticmethod
     def of(file: Path | GraphSource) -> GraphSource:
@@ -86,6 +92,10 @@ class GraphSource:
             error=self.files.error,
         )
 
+    def trusts(self, name: str, content: bytes) -> bool:
+        """Whether a plan beside it may be run though this machine did not build it."""
+        return self.trust_plans and (self.seal is None or self.seal.covers(name, content))
+
     def _checked(self, name: str, location: str = "") -> bytes:
         if self.checksums is None:
             if location:
@@ -108,35 +118,64 @@ class Bundle:
         files: what it is read through.
         manifest: what it is.
         records: what was measured of it.
+        seal: what trusted keys signed of it; None where no signature was asked for.
+        verified: whether all its files were compared with their checksums once.
     """
 
     def __init__(
-        self, files: Container, manifest: BundleManifest, records: BundleRecords | None = None
+        self,
+        files: Container,
+        manifest: BundleManifest,
+        records: BundleRecords | None = None,
+        seal: Seal | None = None,
     ) -> None:
         self.files = files
         self.path = files.path
         self.manifest = manifest
         self.records = records or BundleRecords()
+        self.seal = seal
+        self.verified = False
 
     @staticmethod
-    def open(path: str | Path, *, verify: bool = True) -> Bundle:
+    def open(
+        path: str | Path,
+        *,
+        verify: bool = True,
+        require_signature: bool = False,
+        trust: str | Path | None = None,
+    ) -> Bundle:
         """Open a bundle folder or zip file.
 
         Args:
             path: the folder or file.
             verify: see `verify`.
+            require_signature: refuse it, before anything in it is interpreted, unless a trusted key
+                signed it, and all that lies in it.  `$ANYSENSE_REQUIRE_SIGNATURE` asks for that as well.
+            trust: the folder of the public keys that are trusted, or one such file, which asks for a
+                signature, too; None for `perception.runtime.trust.trust_store`.
 
         Raises:
-            BundleError: it is missing, damaged, of a newer schema, points outside its folder, or
-                its manifest contradicts its graphs.
+            BundleError: it is missing, damaged, of a newer schema, points outside its folder, its
+                manifest contradicts its graphs, or its signature is missing or does not fit.
+            ConfigError: a signature is asked for, and there is no trust store that can be used.
+            MissingDependencyError: a signature is asked for, and `cryptography` is not installed.
         """
         files = _container(Path(path))
-        bundle = Bundle(files, *_read_manifest(files))
+        sealed = signature_required(require_signature, trust)
+        bundle = Bundle(files, *_read(files, sealed=sealed, trust=trust))
         if verify:
             bundle.verify()
         own = bundle.manifest
-        _LOG.info("%s: bundle %s %s, %s", bundle.path, own.name, own.version, own.precision)
+        signed = f", signed by {', '.join(bundle.signers)}" if bundle.seal else ""
+        _LOG.info(
+            "%s: bundle %s %s, %s%s", bundle.path, own.name, own.version, own.precision, signed
+        )
         return bundle
+
+    @property
+    def signers(self) -> tuple[str, ...]:
+        """Names of the trusted keys that signed it; none where no signature was asked for."""
+        return () if self.seal is None else self.seal.signers
 
     @property
     def is_folder(self) -> bool:
@@ -155,7 +194,7 @@ class Bundle:
 
     def source(self, name: str, *, trust_plans: bool = False, tf32: bool = True) -> GraphSource:
         """One of its graphs, to be loaded by a backend; see `GraphSource`."""
-        return GraphSource(self.files, name, self.manifest.files, trust_plans, tf32)
+        return GraphSource(self.files, name, self.manifest.files, trust_plans, tf32, self.seal)
 
     def size(self, name: str) -> int:
         """Bytes of a file of the bundle.
@@ -187,6 +226,7 @@ class Bundle:
             if name not in graphs:
                 read_checked(self.files, name, wanted)
         check_graphs(self.manifest, {name: self._signature(name) for name in graphs})
+        self.verified = True
 
     def _signature(self, name: str) -> Signature:
         source = self.source(name)
@@ -306,7 +346,7 @@ def record(folder: Path, **changed: Mapping[str, Any]) -> None:
     Raises:
         BundleError: no bundle, or it cannot be written.
     """
-    _, records = _read_manifest(Folder(folder, BundleError))
+    _, records, _ = _read(Folder(folder, BundleError))
     update = {table: {**getattr(records, table), **new} for table, new in changed.items()}
     write_records(folder, records.model_copy(update=update))
 
@@ -324,9 +364,17 @@ def _container(path: Path) -> Container:
     )
 
 
-def _read_manifest(files: Container) -> tuple[BundleManifest, BundleRecords]:
+def _read(
+    files: Container, *, sealed: bool = False, trust: str | Path | None = None
+) -> tuple[BundleManifest, BundleRecords, Seal | None]:
+    """What a bundle is and what was measured of it, each read once; of a sealed one only what was signed."""
     where, content = files.where(MANIFEST), files.read(MANIFEST, MAX_TEXT_BYTES)
+    seal = check_signatures(files, content, trust) if sealed else None
     plain = parse_yaml(
         decode_text(content, where=where, error=BundleError), where=where, error=BundleError
     )
-    return check_manifest(plain, where), read_records(files, content, plain)
+    manifest = check_manifest(plain, where)
+    if seal is None:
+        return manifest, read_records(files, content, plain), None
+    check_covered(files, seal, manifest.files, PLANS)
+    return manifest, read_records(files, content, plain, seal.covers), seal

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from perception.errors import ConfigError, DeadlineExceededError
-from perception.runtime.bundle import Bundle
+from perception.errors import BundleError, ConfigError, DeadlineExceededError
+from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import Engine
 from perception.runtime.engines.selection import load_engines
 from perception.runtime.graph_check import Signature, check_modular
@@ -17,6 +18,7 @@ from perception.runtime.time_limit import (
     loading_within,
     stuck_calls,
 )
+from perception.runtime.trust import signature_required
 from perception.runtime.wiring import FUSER
 
 _LOG = logging.getLogger("anysense.engines")
@@ -107,6 +109,35 @@ def load_pipeline_engines(
         for name, encoder in bundle.manifest.inputs.encoders.items()
     }
     return encoders, fuser
+
+
+def opened_bundle(
+    bundle: str | Path | Bundle,
+    require_signature: bool = False,
+    trust: str | Path | None = None,
+) -> Bundle:
+    """A bundle by path or name, opened and verified; or one that is open already.
+
+    Args:
+        bundle: which one.
+        require_signature, trust: as for `Bundle.open`.
+
+    Raises:
+        BundleError, ConfigError, MissingDependencyError: as `Bundle.open`; or one that is open was opened
+            without a look at its signature.
+    """
+    if not isinstance(bundle, Bundle):
+        path = find_bundle(str(bundle))
+        return Bundle.open(path, require_signature=require_signature, trust=trust)
+    if signature_required(require_signature, trust) and bundle.seal is None:
+        raise BundleError(
+            "was opened without a look at its signature",
+            where=str(bundle.path),
+            hint="Bundle.open(..., require_signature=True)",
+        )
+    if not bundle.verified:
+        bundle.verify()
+    return bundle
 
 
 def _signature(engine: Engine, where: str) -> Signature:

@@ -15,11 +15,11 @@ from perception.frame import Frame, Kind, Sample
 from perception.geometry.grid import GridMap
 from perception.plugins import PluginError
 from perception.preprocess.sample import source_size
-from perception.runtime.bundle import Bundle, find_bundle
+from perception.runtime.bundle import Bundle
 from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.runtime.interpret import interpret
-from perception.runtime.loading import EngineChoices
+from perception.runtime.loading import EngineChoices, opened_bundle
 from perception.runtime.networks import Encoded, Networks
 from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
@@ -103,7 +103,7 @@ class Pipeline:
 
     @staticmethod
     def load(
-        bundle: str | Path,
+        bundle: str | Path | Bundle,
         device: str = "auto",
         *,
         sensors: Mapping[str, str] | None = None,
@@ -118,11 +118,14 @@ class Pipeline:
         tf32: bool = True,
         engine_timeout_s: float | None = None,
         load_timeout_s: float | None = LOAD_TIMEOUT_S,
+        require_signature: bool = False,
+        trust: str | Path | None = None,
     ) -> Pipeline:
         """Load a bundle and its engines.
 
         Args:
-            bundle: folder or zip of a bundle, or the name of one that comes with AnySense.
+            bundle: folder or zip of a bundle, or the name of one that comes with AnySense; or one that is
+                open already.
             device: `auto`, `cpu`, `cuda` or the name of a backend; see
                 `perception.runtime.engines.selection.load_engines`.
             sensors: by name of a sensor, the input of the bundle that it is for; None for sensors that
@@ -143,17 +146,18 @@ class Pipeline:
                 `DeadlineExceededError` raised; None for as long as it takes.  A run that cannot be
                 ended keeps its thread, and the graphs are loaded anew for the next frame.
             load_timeout_s: the same of loading a graph on the CPU, and of its first run.
+            require_signature, trust: as for `Bundle.open`.
 
         Raises:
-            BundleError: the bundle is missing, damaged, too new, reaches outside its folder, or its
-                manifest contradicts its graphs.
+            BundleError: the bundle is missing, damaged, too new, reaches outside its folder, its
+                manifest contradicts its graphs, or its signature is missing or does not fit.
             ConfigError: a sensor is for no input, for that of another, or required and not there.
             EngineError: no backend can load its graphs; `DeadlineExceededError`: not in that time.
         """
         choices = EngineChoices(
             device, threads, trust_plans, tf32, engine_timeout_s, load_timeout_s
         )
-        opened = Bundle.open(find_bundle(str(bundle)))
+        opened = opened_bundle(bundle, require_signature, trust)
         wired = wired_inputs(opened.manifest.inputs.kinds, sensors)
         (policy or Policy()).check(wired)
         return Pipeline(

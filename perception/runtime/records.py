@@ -7,7 +7,7 @@ runtime chooses from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -68,16 +68,22 @@ class BundleRecords(Spec):
     speed: Notes = Field(default_factory=dict)
 
 
-def read_records(files: Container, identity: bytes, manifest: Any) -> BundleRecords:
+def read_records(
+    files: Container,
+    identity: bytes,
+    manifest: Any,
+    covered: Callable[[str, bytes], bool] = lambda name, content: True,
+) -> BundleRecords:
     """What was measured of a bundle: nothing, where nothing lies beside `bundle.yaml`.
 
     Args:
         files: the bundle's.
         identity: the bytes of its `bundle.yaml`.
         manifest: what they hold; in schema 1 the records, too.
+        covered: whether a file of this name and content is one that may be read.
 
     Raises:
-        BundleError: they are damaged, or another bundle's.
+        BundleError: they are damaged, another bundle's, or not covered.
     """
     where, digest = files.where(RECORDS), hashlib.sha256(identity).hexdigest()
     if not files.has(RECORDS):
@@ -86,7 +92,12 @@ def read_records(files: Container, identity: bytes, manifest: Any) -> BundleReco
             kept = {k: manifest[k] for k in SCHEMA_1_FIELDS if k in manifest}
         content = {"schema": 1, "bundle": digest, **kept}
         return validated(BundleRecords, content, files.where(MANIFEST), "records")
-    text = decode_text(files.read(RECORDS, MAX_TEXT_BYTES), where=where, error=BundleError)
+    found = files.read(RECORDS, MAX_TEXT_BYTES)
+    if not covered(RECORDS, found):
+        raise BundleError(
+            "is not what was signed", where=where, hint="remove it, or sign the bundle again"
+        )
+    text = decode_text(found, where=where, error=BundleError)
     content = parse_yaml(text, where=where, error=BundleError)
     records = validated(BundleRecords, content, where, "records")
     if records.bundle != digest:

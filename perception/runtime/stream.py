@@ -29,6 +29,7 @@ from perception.errors import AnySenseError, EngineError, InputError
 from perception.frame import Sample
 from perception.plugins import PluginError
 from perception.runtime.arrival import SensorTiming
+from perception.runtime.bundle import Bundle
 from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.engines.base import first_line
 from perception.runtime.health import HealthConfig
@@ -160,7 +161,7 @@ class Stream:
     @classmethod
     def open(
         cls,
-        bundle: str | Path,
+        bundle: str | Path | Bundle,
         sensors: Mapping[str, float | SensorTiming | None] | None = None,
         *,
         inputs: Mapping[str, str] | None = None,
@@ -177,7 +178,8 @@ class Stream:
         """Load a bundle, warm its engines up, and begin.
 
         Args:
-            bundle: folder or zip of a bundle, or the name of one that comes with AnySense.
+            bundle: folder or zip of a bundle, or the name of one that comes with AnySense; or one that is
+                open already.
             sensors: those that there are, by name, each with how often it gives a sample (Hz), None
                 where that is to be found out, or its `SensorTiming`.  Timeouts follow the rates that
                 are observed.  By default all of the bundle's.

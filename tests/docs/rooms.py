@@ -36,7 +36,7 @@ ROOMS: dict[str, str] = {
         "geometry adapters sensors data/base tasks calibration"
     ),
     "perception/runtime": (
-        "errors plugins files sensors/names frame geometry sensors preprocess tasks"
+        "errors extras plugins files sensors/names frame geometry sensors preprocess tasks"
     ),
     "perception/evaluation": "errors files frame sensors data/base metrics tasks runtime",
     "perception/bags": (

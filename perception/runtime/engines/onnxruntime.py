@@ -11,6 +11,7 @@ from typing import Any
 import onnxruntime as ort
 
 from perception.errors import EngineError
+from perception.files.private import private_folder
 from perception.runtime.bundle import GraphSource
 from perception.runtime.engines.backend import Backend, Graph
 from perception.runtime.engines.base import (
@@ -46,7 +47,10 @@ def provider_options(provider: str, source: GraphSource, number: int = 0) -> dic
     # alone, so each graph has a folder of its own: another one's weights would be taken otherwise.
     try:
         folder = str(cache_folder() / "onnxruntime-tensorrt" / source.sha256[:32])
+        private = private_folder(folder)
     except RuntimeError:  # no home: it is built at every start
+        private = False
+    if not private:  # what others put there would be run
         return {"device_id": str(number)}
     return {
         "device_id": str(number),

@@ -200,8 +200,8 @@ def ranking(bundle: Bundle, graphs: Mapping[str, Graph], threads: int | None) ->
         return names
     modules = {n: BACKENDS[n].module for n in names}
     key = measured.key(bundle.manifest.files, modules, threads, _records(bundle))
-    known = measured.recall(key)
-    if known is None:
+    known = {n: ms for n, ms in (measured.recall(key) or {}).items() if n in names}
+    if not known:
         known = _measure(bundle, graphs, names, threads)
         measured.remember(key, known)
     return sorted(known, key=lambda n: known[n])

@@ -146,9 +146,12 @@ def fitting_plans(graph: Path | GraphSource, kind: str) -> list[FittingPlan]:
         if header.onnx_sha256 != source.sha256:
             continue
         fresh += 1
-        noted = built_here.look_up(source.sha256, content)
-        if source.trust_plans or noted is not None:
-            allowed = source.trust_plans or (noted is not None and noted.host_code)
+        noted, trusted = (
+            built_here.look_up(source.sha256, content),
+            source.trusts(file.name, content),
+        )
+        if trusted or noted is not None:
+            allowed = trusted or (noted is not None and noted.host_code)
             fitting.append(FittingPlan(header, plan, allowed))
     if not fresh:
         raise EngineError(

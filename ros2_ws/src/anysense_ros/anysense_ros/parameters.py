@@ -80,6 +80,8 @@ COMMON = (
         "engine.load_timeout_s", LOAD_TIMEOUT_S, "of a graph on the CPU", 0.1, 1e6, read_only=True
     ),
     Spec("engine.stuck", "reload", "what to do when a run cannot be ended", choices=STUCK),
+    Spec("require_signature", False, "refuse a bundle that no trusted key signed", read_only=True),
+    Spec("trust_store", "", "folder of trusted keys; '' = the user's", read_only=True),
     Spec("autostart", False, "configure and activate without being asked", read_only=True),
     Spec("calibration_file", "", "rig file (see docs/data.md), read anew when this is set"),
     Spec("extrinsics", "auto", "auto takes the rig file's, then TF's", choices=EXTRINSICS),

@@ -94,7 +94,11 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check bundle and calibration, put up the outputs, and begin to load the engines."""
         try:
-            bundle = Bundle.open(find_bundle(self.settings["bundle"]))
+            bundle = Bundle.open(
+                find_bundle(self.settings["bundle"]),
+                require_signature=self.settings["require_signature"],
+                trust=self.settings["trust_store"] or None,
+            )
             self.settings = parameters.check(parameters.current(self), bundle.manifest)
             self._forms = {
                 name: input_form(name, kind, self.settings[f"{name}.transport"])
@@ -214,7 +218,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         settings = self.settings
         try:
             pipeline = Pipeline.load(
-                bundle.path,
+                bundle,
                 settings["device"],
                 sensors=settings.inputs,
                 threads=settings["threads"] or None,
