@@ -197,9 +197,10 @@ QUICK = {
 """Of every command that is done in some seconds, arguments."""
 
 ELSEWHERE = {
-    "data import", "train", "pretrain", "distill", "adapt", "search", "replay", "bundle temperatures"
+    "data import", "train", "pretrain", "distill", "adapt", "search", "replay", "bundle temperatures",
+    "bundle keygen", "bundle sign",
 }  # fmt: skip
-"""Those that take longer, or a bag: in their own tests."""
+"""Those that take longer, or a bag or key: in their own tests."""
 
 
 def test_every_command_is_in_one_of_these() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -604,6 +605,25 @@ def test_the_commands(
         assert main(words) == 2
         said = capsys.readouterr().err
         assert "is not signed" in said and len(said.strip().splitlines()) == 1
+
+
+def test_the_commands_give_json_and_are_silent_when_told(
+    small: SmallBundles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, key = str(small.named(INPUTS)), str(tmp_path / "k")
+    found = {}
+    for words in (
+        ["keygen", key],
+        ["sign", folder, "--key", key],
+        ["verify", folder, "--key", f"{key}.pub"],
+    ):
+        assert main(["bundle", *words, "--json"]) == 0
+        found[words[0]] = json.loads(capsys.readouterr().out)
+    assert found["keygen"]["key"] == found["sign"]["key"] and found["sign"]["files"] == 3
+    assert found["verify"]["signed_by"] == ["k"] and found["verify"]["signature_checked"]
+    assert main(["bundle", "sign", folder, "--key", key, "-q"]) == 0
+    said = capsys.readouterr()
+    assert said.out == said.err == ""
 
 
 def test_without_the_package_there_is_one_line(signed: Path, store: Path) -> None:
