@@ -136,7 +136,8 @@ def seen_in_training(training: Mapping[str, Any], recording: Recording, split: s
         recording: the frames.
         split: which part of the recording they are.
     """
-    same = str(training.get("data", "")).split(" (")[0] == recording.info.name
+    trained = str(training.get("data", "")).split(" (")[0]
+    same = recording.info.name in (trained, *trained.split(" + "))
     return same and split != "val"
 
 

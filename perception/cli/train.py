@@ -105,10 +105,10 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
 def _take_data(config: TrainConfig, argument: str) -> None:
     """Train on `argument` instead; reader options that belong to another kind of data go."""
     from perception.data.registry import kind_name, parse_data_argument
+    from perception.training.config import listed
 
-    kind, configured = (
-        kind_name(parse_data_argument(source)[0]) for source in (argument, config.data.source)
-    )
+    first = listed(config.data.source)[0]
+    kind, configured = (kind_name(parse_data_argument(s)[0]) for s in (argument, first))
     if kind != configured and config.data.options:
         names = ", ".join(config.data.options)
         note(f"data.options ({names}) are for {configured} data and left aside")
@@ -119,10 +119,12 @@ def _take_data(config: TrainConfig, argument: str) -> None:
 def _simulate_absent_data(config: TrainConfig, out: Path) -> None:
     """Let a configuration for simulated streets be tried out before these were made."""
     from perception.data.registry import parse_data_argument
+    from perception.training.config import listed
 
-    kind, root = parse_data_argument(config.data.source)
-    if kind != "folder" or root.exists():
+    sources = [parse_data_argument(source) for source in listed(config.data.source)]
+    if any(kind != "folder" or root.exists() for kind, root in sources):
         return
+    root = sources[0][1]
     from perception.sim.generate import make_recording
 
     folder = out / "smoke-data"

@@ -8,12 +8,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from perception.data.base import Recording, RecordingInfo
 from perception.data.classes import require_same_classes
+from perception.data.joined import Joined
 from perception.data.registry import kind_name, open_recording, parse_data_argument
 from perception.errors import ConfigError, DataError
 from perception.models.heads import half_of
 from perception.models.interface import FusionModel
 from perception.models.registry import build_model
-from perception.training.config import TrainConfig
+from perception.training.config import TrainConfig, listed
 
 _INFO = TypeAdapter(RecordingInfo)
 
@@ -41,18 +42,16 @@ def recording_info(progress: dict[str, Any]) -> RecordingInfo:
 
 
 def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
-    """The training and validation recordings of a configuration."""
-    kind, root = parse_data_argument(config.data.source)
-    options = config.data.options
-    if config.data.val_source is None:
-        train = open_recording(kind, root, split="train", **options)
-        val = open_recording(kind, root, split="val", **options)
+    """The training and validation recordings of a configuration.
+
+    Raises:
+        ConfigError, DataError: one cannot be opened, or does not go with the others; it is named.
+    """
+    source, val_source = config.data.source, config.data.val_source
+    if val_source is None:
+        train, val = (_opened(config, source, split) for split in ("train", "val"))
     else:
-        val_kind, val_root = parse_data_argument(config.data.val_source)
-        train = open_recording(kind, root, **options)
-        same = kind_name(val_kind) == kind_name(kind)
-        # Options are those of the configured kind: another kind's reader does not know them.
-        val = open_recording(val_kind, val_root, **(options if same else {}))
+        train, val = (_opened(config, own, "all") for own in (source, val_source))
         require_same_classes(
             train.info, val.info, config.tasks, what="data.source", where="data.val_source"
         )
@@ -62,6 +61,18 @@ def open_splits(config: TrainConfig) -> tuple[Recording, Recording]:
             if not len(recording):
                 raise ConfigError(f"no frame is tagged '{config.data.only}'", where="data.only")
     return train, val
+
+
+def _opened(config: TrainConfig, sources: str | list[str], split: str) -> Recording:
+    """One recording, or several joined."""
+    # Options are those of the configured kind: another kind's reader does not know them.
+    configured = kind_name(parse_data_argument(listed(config.data.source)[0])[0])
+    parts = []
+    for source in listed(sources):
+        kind, root = parse_data_argument(source)
+        options = config.data.options if kind_name(kind) == configured else {}
+        parts.append(open_recording(kind, root, split=split, **options))
+    return parts[0] if len(parts) == 1 else Joined(parts, listed(sources), config.tasks)
 
 
 def build_from_config(config: TrainConfig, info: RecordingInfo, *, pretrained: bool) -> FusionModel:

@@ -66,16 +66,40 @@ class MethodSpec(_Spec):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class DataSpec(_Spec):
-    """A recording to learn from: kind and folder as on the command line, plus reader options.
+def _sources(given: Any) -> Any:
+    several = given if isinstance(given, list) else [given]
+    if not several or not all(isinstance(source, str) for source in several):
+        raise ValueError("expected KIND:DIR, or a list of them")
+    if twice := next((s for s in several if several.count(s) > 1), None):
+        raise ValueError(f"'{twice[:200]}' is listed twice")
+    return given
 
+
+Sources = Annotated[str | list[str], BeforeValidator(_sources)]
+"""`KIND:DIR`, or a list of them."""
+
+
+def listed(sources: str | list[str]) -> list[str]:
+    """One, or those that a list names."""
+    return [sources] if isinstance(sources, str) else sources
+
+
+def in_words(sources: str | list[str]) -> str:
+    """As it is told to people."""
+    return ", ".join(listed(sources))
+
+
+class DataSpec(_Spec):
+    """Recordings to learn from: kind and folder as on the command line, plus reader options.
+
+    Several in a list are joined in this order; `options` are for those of the first one's kind.
     `only` keeps the frames with that tag, in training and in validation.  `judge_by` lists tags, such as
     `day` and `night`, whose validation frames are judged apart, too; the best epoch is then the one with
     the best mean over these, each of them counting the same.
     """
 
-    source: str
-    val_source: str | None = None
+    source: Sources
+    val_source: Sources | None = None
     only: str | None = None
     judge_by: list[str] = Field(default_factory=list)
     options: dict[str, Any] = Field(default_factory=dict)
@@ -203,9 +227,8 @@ class SubsetSpec(_Spec):
             for name, value in getattr(self, field).items():
                 subset = known.get(frozenset(name.split("+")))
                 if subset is None:
-                    raise ValueError(
-                        f"subsets.{field}: no subset '{name[:80]}'; one of {', '.join(known.values())}"
-                    )
+                    hint = names_hint(name, known.values())
+                    raise ValueError(f"subsets.{field}: no subset '{name[:80]}'; {hint}")
                 if subset in named[field]:
                     raise ValueError(f"subsets.{field}: {subset} is given twice")
                 named[field][subset] = value

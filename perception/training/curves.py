@@ -10,6 +10,8 @@ from typing import Any
 from perception.errors import MissingDependencyError
 from perception.files.writing import write_text, writing
 
+LOG = "log.csv"
+
 _METRICS = {"miou": "mIoU", "ap50": "AP50"}
 
 
@@ -27,12 +29,24 @@ def write_log(log: list[dict[str, Any]], folder: Path) -> None:
     Raises:
         DataError: it cannot be written.
     """
+    write_text(folder / LOG, _table_of(log))
+
+
+def is_written(log: list[dict[str, Any]], folder: Path) -> bool:
+    """Whether `log.csv` is there and says just this."""
+    try:
+        return (folder / LOG).read_bytes() == _table_of(log).encode()
+    except OSError:
+        return False
+
+
+def _table_of(log: list[dict[str, Any]]) -> str:
     fields = list(dict.fromkeys(key for row in log for key in row))
     table = io.StringIO()
     writer = csv.DictWriter(table, fields, lineterminator="\n")
     writer.writeheader()
     writer.writerows(log)
-    write_text(folder / "log.csv", table.getvalue())
+    return table.getvalue()
 
 
 def sweep(folder: Path) -> None:

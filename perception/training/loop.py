@@ -51,8 +51,15 @@ from perception.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from perception.training.config import TrainConfig
-from perception.training.curves import line_of, open_board, plot_curves, sweep, write_log
+from perception.training.config import TrainConfig, in_words
+from perception.training.curves import (
+    is_written,
+    line_of,
+    open_board,
+    plot_curves,
+    sweep,
+    write_log,
+)
 from perception.training.dataset import (
     Batch,
     FusionDataset,
@@ -223,6 +230,10 @@ class Trainer:
             ConfigError: the data or the budget hold nothing to learn, or a loss is not finite.
         """
         sweep(self.out)
+        if self.log and not is_written(self.log, self.out):
+            # The run was killed after it wrote a checkpoint and before it wrote the log.
+            write_log(self.log, self.out)
+            plot_curves(self.log, self.out / "curves.png")
         notes = self._look_at_data()
         if self.epoch == 0 and not self.underway.step:
             notes += start(self.model, self.config.model, self._samples)
@@ -341,7 +352,7 @@ class Trainer:
         Raises:
             ConfigError: a sensor or a task has nothing to learn from.
         """
-        source = self.config.data.source
+        source = in_words(self.config.data.source)
         self.train_set.preload()
         require_sensors(self.train_set, source)
         notes = sensor_notes(self.train_set, "training")
@@ -362,7 +373,7 @@ class Trainer:
         Raises:
             ConfigError: there is nothing.
         """
-        return truth_notes(self.train_set, self.config.tasks, self.config.data.source)
+        return truth_notes(self.train_set, self.config.tasks, in_words(self.config.data.source))
 
     @property
     def batches(self) -> BatchLoader:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from perception.errors import ConfigError
-from perception.training.config import TrainConfig
+from perception.training.config import TrainConfig, in_words
 from perception.training.dataset import Batch, FusionDataset, network_inputs, tensors_of
 
 
@@ -27,7 +27,7 @@ def not_finite(
             place = f", frame {data.recording.ids[frame]}" if frame >= 0 else ""
             return ConfigError(
                 f"the network input of {name} is not finite",
-                where=f"{config.data.source}{place}",
+                where=f"{in_words(config.data.source)}{place}",
                 hint="look at the values of the sample, and at preprocess",
             )
     return ConfigError(

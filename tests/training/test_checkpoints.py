@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import resource
@@ -14,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -26,9 +29,11 @@ from safetensors.torch import save_file
 from export.bundle_writer import model_from_checkpoint
 from perception.cli.main import main
 from perception.errors import AnySenseError, ConfigError, DataError
+from perception.training import loop
 from perception.training.building import recording_info
 from perception.training.checkpoint import BEST, LAST, load_checkpoint, load_weights
 from perception.training.config import TrainConfig
+from perception.training.curves import is_written
 from perception.training.loop import Trainer
 
 Record = Callable[..., Path]
@@ -328,8 +333,6 @@ def test_what_a_killed_run_was_writing_is_swept_away(
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on(record: Record, configure: Configure, tmp_path: Path) -> None:
-    import yaml
-
     config = configure(record(10), epochs=400)
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -349,7 +352,64 @@ def test_a_killed_training_goes_on(record: Record, configure: Configure, tmp_pat
         state = load_checkpoint(out / LAST)
         assert state.progress["epoch"] > reached
         assert load_checkpoint(out / BEST).progress["epoch"] <= state.progress["epoch"] + 1
-        assert len((out / "log.csv").read_text().splitlines()) > 1
+        reached = state.progress["epoch"]
+        # The kill may have fallen between the checkpoint and the log, which has all but the last then.
+        assert _epochs_of(out) in ([*range(1, reached)], [*range(1, reached + 1)])
+    done = state.progress["epoch"]
+    again = Trainer(config.model_copy(update={"epochs": done}), out)
+    again.resume()
+    again.fit()
+    assert _epochs_of(out) == [*range(1, done + 1)]
+
+
+def _epochs_of(run: Path) -> list[int]:
+    """Those that its table lists."""
+    if not (run / "log.csv").exists():
+        return []
+    with (run / "log.csv").open() as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+class _Killed(BaseException):
+    """Nothing is done after it, as after a signal that cannot be caught."""
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "told"),
+    [("save_checkpoint", 1, [1]), ("write_log", 2, [1]), ("plot_curves", 2, [1, 2])],
+)
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_the_log_of_a_run_killed_while_it_was_kept_is_whole_when_it_goes_on(
+    record: Record,
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kept: int,
+    told: list[int],
+    epochs: int,
+) -> None:
+    """Killed just before the checkpoint, table or picture of epoch 2; `epochs` are to be made then."""
+    root, out = record(5, modalities=("rgb",)), tmp_path / "run"
+    inputs = {"modalities": ["rgb"], "grid": {"height": 64, "width": 96}}
+    trainer = Trainer(configure(root, epochs=3, preprocess=inputs), out)
+    before = getattr(loop, name)
+
+    def die(*given: Any) -> Any:
+        if trainer.epoch == 2:
+            raise _Killed
+        return before(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, name, die)
+        with pytest.raises(_Killed):
+            trainer.fit()
+    assert load_checkpoint(out / LAST).progress["epoch"] == kept and _epochs_of(out) == told
+    again = Trainer(configure(root, epochs=epochs, preprocess=inputs), out)
+    again.resume()
+    again.fit()
+    assert _epochs_of(out) == [*range(1, epochs + 1)]
+    assert is_written(load_checkpoint(out / LAST).progress["log"], out)
 
 
 def test_the_command_line_says_it_in_one_line(
