@@ -37,6 +37,7 @@ EXTRAS = (
     "openvino",
     "sign",
     "tensorrt-rtx",
+    "completion",
 )
 """All but `tensorrt`, which is built for a GPU's driver, and those that are made of these (and weights)."""
 
@@ -134,7 +135,9 @@ CASES: dict[str, list[Case]] = {
         Case(f"{BENCH} --backends openvino", "openvino"),
         Case("bundle keygen OUT/key", "sign"),
         Case("bundle verify TINY --trust DATA", "sign"),
+        Case("completion bash", "completion"),
     ],
+    "completion": [Case(f"completion {shell}") for shell in ("bash", "zsh", "fish")],
     "train": [
         Case("models"),
         Case(TRAIN),

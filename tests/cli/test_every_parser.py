@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -298,9 +299,79 @@ def test_the_script_is_one_that_the_shell_takes(
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert "anysense" in script and "_ARGCOMPLETE" in script
-    if shell == "bash":
-        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed: apt install {shell}")
+    done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+_PRESS = {
+    "bash": """
+eval "$(anysense completion bash)"
+for line in "${lines[@]}"; do
+    COMP_LINE=$line COMP_POINT=${#line} COMP_TYPE=9 COMP_WORDS=($line) COMPREPLY=()
+    [[ $line == *" " ]] && COMP_WORDS+=("")
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _python_argcomplete anysense
+    echo "= ${COMPREPLY[*]}"
+done
+""",
+    "zsh": """
+autoload -Uz compinit && compinit -u -d $HOME/dump
+eval "$(anysense completion zsh)"
+_describe() {
+    local one all=("${(P@)2}")
+    print -rn -- "="
+    for one in $all; print -rn -- " ${one%%:*}"
+    print
+}
+for line in $lines; do
+    words=(${(z)line}) BUFFER=$line CURSOR=${#line}
+    [[ $line == *" " ]] && words+=("")
+    CURRENT=$#words
+    _python_argcomplete
+done
+""",
+    "fish": """
+anysense completion fish | source
+for line in $lines
+    echo "=" (complete -C $line | string replace -r '\\t.*' '')
+end
+""",
+}
+"""What the shell itself offers where the Tab key is pressed at the end of each of `lines`."""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_with_the_script(shell: str, tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed: apt install {shell}")
+    command = tmp_path / "bin" / "anysense"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m perception.cli.main "$@"\n')
+    command.chmod(0o755)
+    wanted = {
+        "anysense data ch": {"check"},
+        "anysense bench --fra": {"--frames"},
+        "anysense data make-sim --kind ": {"drive", "scenes"},
+        "anysense run --bundle sim-st": {"sim-stereo"},
+    }
+    quoted = " ".join(f"'{line}'" for line in wanted)
+    lines = f"set lines {quoted}" if shell == "fish" else f"lines=({quoted})"
+    home = {
+        "HOME": str(tmp_path),
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "XDG_CONFIG_HOME": "",
+    }
+    path = tmp_path / f"press.{shell}"
+    path.write_text(lines + "\n" + _PRESS[shell])
+    done = subprocess.run(
+        [shell, str(path)], capture_output=True, text=True, timeout=240,
+        env=os.environ | home, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    said = [line[1:].split() for line in done.stdout.splitlines() if line.startswith("=")]
+    assert [set(words) for words in said] == list(wanted.values()), done.stdout + done.stderr
 
 
 def test_a_long_step_says_how_far_it_is_where_there_is_no_terminal(
