@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perception.errors import AnySenseError, ConfigError
+from perception.errors import AnySenseError, ConfigError, names_hint
 from perception.files.fields import check_fields
 from perception.training.config import TrainConfig, load_config
 
@@ -247,7 +247,7 @@ def main() -> int:
 def _chosen(variants: dict[str, Variant], only: list[str] | None) -> dict[str, Variant]:
     for name in only or ():
         if name not in variants:
-            raise ConfigError(f"no variant '{name}'", hint="; ".join(variants))
+            raise ConfigError(f"no variant '{name}'", hint=names_hint(name, variants))
     return {n: v for n, v in variants.items() if not only or n in only}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from zoo_studies import STUDIES, Entry
 
 from perception.cli.main import main as anysense
-from perception.errors import AnySenseError, ConfigError
+from perception.errors import AnySenseError, ConfigError, names_hint
 from perception.training.config import FreezeSpec, MethodSpec, ModelSpec, TrainConfig, load_config
 
 
@@ -87,7 +87,8 @@ def main() -> int:
         study, folder = STUDIES[args.study], args.out / args.study
         unknown = set(args.only or ()) - set(study.entries)
         if unknown:
-            raise ConfigError(f"unknown entry {', '.join(unknown)}", hint=", ".join(study.entries))
+            hint = names_hint(min(unknown), study.entries)
+            raise ConfigError(f"unknown entry {', '.join(unknown)}", hint=hint)
         base = load_config(Path(study.config))
         for name in args.only or study.entries:
             entry, run = study.entries[name], folder / name

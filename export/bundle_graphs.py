@@ -12,7 +12,7 @@ from export.bundle_folder import copy_files, replacing_bundle
 from export.compose import compose, load_graph
 from export.ends import end_in_labels
 from export.onnx_files import graph_problems
-from perception.errors import BundleError, ConfigError, ParityError
+from perception.errors import BundleError, ConfigError, ParityError, names_hint
 from perception.files.writing import writing
 from perception.frame import KINDS, in_order, subset_name, subsets_of
 from perception.runtime.bundle import Bundle, sha256_of, write_bundle
@@ -87,7 +87,7 @@ def parse_choice(
                 raise ConfigError(
                     f"unknown '{word}'" if unknown else f"the bundle has no {word}",
                     where="--subset",
-                    hint=f"{', '.join(_WORDS)}, or of {','.join(names)}",
+                    hint=names_hint(word, [*_WORDS, *names]),
                 )
         subsets.append(tuple(n for n in in_order(names) if n in wanted))
     return GraphChoice(

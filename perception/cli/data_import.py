@@ -22,7 +22,7 @@ def add_action(actions: Commands) -> None:
     parser = add_command(
         actions,
         "import",
-        "take over a data set of another format: COCO, YOLO, Cityscapes, KITTI, ...",
+        "take over a data set of another format, as COCO, YOLO, Cityscapes or KITTI",
         example="anysense data import yolo:DIR --out recordings/mine --val-share 0.2",
     )
     parser.add_argument(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from perception.cli.parsing import positive, real, whole
-from perception.errors import ConfigError, names_hint
+from perception.errors import ConfigError, meant, names_hint
 from perception.frame import KINDS, Kind
 from perception.sensors.kind import Hints, SensorKind
 from perception.sensors.registry import kind_of
@@ -68,7 +68,8 @@ def hints_of(args: argparse.Namespace, kinds: Mapping[str, Kind]) -> dict[str, H
         sensor, name, text = _parts(entry)
         if sensor not in kinds:
             there = ", ".join(kinds)
-            raise ConfigError(f"'{sensor}' is not among {there}", where="--hint")
+            what = f"'{sensor}' is not among {there}"
+            raise ConfigError(what, where="--hint", hint=meant(sensor, kinds))
         own[sensor][name] = _value(kind_of(kinds[sensor]), name, text)
     return {sensor: Hints(**{**_of_kind(args, kinds[sensor]), **own[sensor]}) for sensor in kinds}
 

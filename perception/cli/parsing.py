@@ -77,7 +77,7 @@ def _add(
     commands: Commands, name: str, text: str, more: str, example: str
 ) -> argparse.ArgumentParser:
     lines = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
-    described = f"{text[0].upper()}{text[1:]}. {more}".strip()
+    described = f"{text[0].upper()}{text[1:].rstrip('.')}. {more}".strip()
     return commands.add_parser(name, help=text, description=described, epilog=f"example:\n{lines}")
 
 

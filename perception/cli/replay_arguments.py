@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perception.cli.arguments import add_engine_arguments
 from perception.cli.hints import OF_MESSAGES, add_hints
 from perception.cli.parsing import Real, Whole, real, whole
-from perception.errors import ConfigError, names_hint
+from perception.errors import ConfigError, meant, names_hint
 from perception.frame import KINDS, Kind, check_name
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
@@ -207,7 +207,8 @@ def timing_of(
     found = {m: replace(t, **fixed) for m, t in timing.items()}
     for name, text in _pairs(args.offset_ms, "--offset-ms", "SENSOR=MS"):
         if name not in found:
-            raise ConfigError(f"'{name}' is not among {', '.join(found)}", where="--offset-ms")
+            what = f"'{name}' is not among {', '.join(found)}"
+            raise ConfigError(what, where="--offset-ms", hint=meant(name, found))
         milliseconds = _number(text, real(-_MOST_MS, _MOST_MS), f"--offset-ms {name}")
         old = found[name]
         found[name] = replace(old, offset_ns=old.offset_ns + round(milliseconds * 1e6))

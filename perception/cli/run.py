@@ -37,7 +37,7 @@ from perception.cli.sources import (
     stream_shots,
     total_of,
 )
-from perception.errors import ConfigError
+from perception.errors import ConfigError, meant
 from perception.frame import KINDS, Frame, Sample
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.wiring import match_inputs
@@ -149,7 +149,8 @@ def given_sources(args: argparse.Namespace, contract: PreprocessContract) -> dic
             raise ConfigError(f"'{entry}' is not NAME=FILE", where="--sensor")
         if name not in contract:
             takes = ", ".join(contract.names)
-            raise ConfigError(f"the bundle takes {takes}, not '{name}'", where="--sensor")
+            what = f"the bundle takes {takes}, not '{name}'"
+            raise ConfigError(what, where="--sensor", hint=meant(name, contract.names))
         if name in found:
             raise ConfigError(f"'{name}' is given twice", where="--sensor")
         found[name] = [source]

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from perception.cli.arguments import output_folder
-from perception.errors import ConfigError, DataError
+from perception.errors import ConfigError, DataError, names_hint
 from perception.files.writing import write_image, write_json, writing
 from perception.frame import Frame
 from perception.runtime.pipeline import Pipeline
@@ -57,7 +57,7 @@ class Film:
 
     def __init__(self, path: Path, rate_hz: float) -> None:
         if path.suffix.lower() not in CODECS:
-            hint = " or ".join(CODECS)
+            hint = names_hint(path.suffix, CODECS)
             raise ConfigError(f"'{path.suffix}' is unknown", where="--video", hint=hint)
         self.path, self._rate_hz = path, rate_hz
         self._opened = ExitStack()

@@ -37,7 +37,8 @@ def add_action(actions: Commands) -> None:
         actions,
         "temperatures",
         "fit the confidence of each subset of sensors on one half of the scenes, judge it on the other",
-        more="Writes a new bundle with the same graphs, whose labels are the same.",
+        more="Writes a new bundle with the same graphs, whose labels are the same. Scores of boxes have no "
+        "temperatures and stay as they are.",
         example="anysense bundle temperatures indoor-rgbd --data nyuv2:DIR --split val --out OUT",
     )
     parser.add_argument("bundle", help="folder, zip or name of a bundle")
@@ -102,7 +103,11 @@ def _notes(args: argparse.Namespace, found: CalibratedConfidence) -> list[str]:
     from export.calibrated import subset_rows
     from perception.tasks.registry import TASKS
 
-    notes = []
+    notes = [
+        f"{task} has no temperatures: its scores stay as they are"
+        for task in found.manifest.tasks
+        if TASKS[task].trust and TASKS[task].temperature_fit is None
+    ]
     if seen_in_training(found.manifest.training, found.judged.recording, args.split):
         notes.append(SEEN_NOTE)
     rows = subset_rows(found)

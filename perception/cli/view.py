@@ -24,7 +24,7 @@ from perception.cli.arguments import (
 )
 from perception.cli.console import say
 from perception.cli.parsing import Commands, add_command, whole
-from perception.errors import ConfigError, DataError
+from perception.errors import ConfigError, DataError, names_hint
 from perception.extras import require
 from perception.files.writing import writing
 
@@ -81,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out is not None and args.out.suffix not in SUFFIXES:
         raise ConfigError(
-            f"'{args.out.suffix}' is unknown", where="--out", hint=" or ".join(SUFFIXES)
+            f"'{args.out.suffix}' is unknown",
+            where="--out",
+            hint=names_hint(args.out.suffix, SUFFIXES),
         )
     rerun = args.out is not None and args.out.suffix == ".rrd"
     if rerun:

@@ -15,6 +15,7 @@ from perception.files.text import read_yaml
 from perception.frame import check_name
 from perception.sensors.faults import SEVERITIES, check_severity
 
+_ENTRIES = ("events", "loop", "seed")
 _MOST_EVENTS = 10_000
 _LONGEST_S = 1e9
 
@@ -64,7 +65,7 @@ class Event:
             check_amount(self.fault, self.delivery_amount)
             return
         if self.fault not in faults_of(kind):
-            hint = f"{', '.join((*DELIVERY, *faults_of(kind)))}"
+            hint = names_hint(self.fault, (*DELIVERY, *faults_of(kind)))
             raise ConfigError(f"unknown fault '{self.fault[:40]}'", where=where, hint=hint)
         check_fault(kind, self.fault, self.severity)
         if self.amount is not None:
@@ -171,9 +172,11 @@ class FaultSchedule:
         content = read_yaml(path, error=ConfigError)
         if not isinstance(content, dict) or not isinstance(content.get("events"), list):
             raise ConfigError("no list 'events'", where=str(path))
-        unknown = set(content) - {"events", "loop", "seed"}
+        unknown = set(map(str, content)) - set(_ENTRIES)
         if unknown:
-            raise ConfigError(f"unknown entry '{min(map(str, unknown))}'", where=str(path))
+            name = min(unknown)
+            hint = names_hint(name, _ENTRIES)
+            raise ConfigError(f"unknown entry '{name[:80]}'", where=str(path), hint=hint)
         events: list[Event] = []
         for index, entry in enumerate(content["events"]):
             try:

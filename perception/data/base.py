@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import AnySenseError, DataError, InputError
+from perception.errors import AnySenseError, DataError, InputError, names_hint
 from perception.frame import KINDS, Frame, Kind, as_kind, check_name, in_order
 from perception.geometry.rig import Rig
 from perception.plugins import brought_by
@@ -160,7 +160,11 @@ class RecordingInfo:
         object.__setattr__(self, "sensors", sensors)
         object.__setattr__(self, "labels_of", self.labels_of or first_reference(sensors))
         if sensors and self.labels_of not in sensors:
-            raise DataError(f"labels_of: there is no sensor '{self.labels_of}'", where=self.name)
+            raise DataError(
+                f"labels_of: there is no sensor '{self.labels_of}'",
+                where=self.name,
+                hint=names_hint(self.labels_of, sensors),
+            )
         for task, classes in (("seg_classes", self.seg_classes), ("det_classes", self.det_classes)):
             ids = [c.id for c in classes]
             if ids != list(range(len(ids))):

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from perception.adapters.headerless import COLUMNS
 from perception.data.base import ClassInfo, first_reference, named_sensors
 from perception.data.classes import ClassTable, table_faults
-from perception.errors import DataError
+from perception.errors import DataError, names_hint
 from perception.files.fields import check_fields
 from perception.files.limits import check_pixels
 from perception.files.listing import same_name
@@ -36,7 +36,7 @@ _Range = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 def _known(kind: str) -> str:
     if not is_kind(kind):
-        raise PydanticCustomError("kind", f"expected one of {', '.join(kinds())}")
+        raise PydanticCustomError("kind", f"expected {names_hint(kind, kinds())}")
     return kind
 
 
@@ -138,7 +138,8 @@ class FolderInfo(BaseModel):
         usual = first_reference(kinds)
         self.labels_of = self.labels_of or usual
         if self.labels_of not in kinds:
-            raise ValueError(f"labels_of: there is no sensor '{self.labels_of}'")
+            hint = names_hint(self.labels_of, kinds)
+            raise ValueError(f"labels_of: there is no sensor '{self.labels_of}'; {hint}")
         labeled = self.of(self.labels_of)
         if (labeled.height, labeled.width) != (self.height, self.width):
             raise ValueError(f"labels_of: height and width are those of {self.labels_of}")

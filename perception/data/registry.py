@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.data.base import Recording
-from perception.errors import AnySenseError, ConfigError, DataError, names_hint
+from perception.errors import AnySenseError, ConfigError, DataError, meant, names_hint
 from perception.files.text import parse_yaml
 from perception.plugins import Registry
 
@@ -143,4 +143,6 @@ def _refuse_unknown(name: str, reader: Reader, options: dict[str, Any]) -> None:
     if unknown:
         own = [option for option in known if option != "split"]
         hint = f"it takes {', '.join(own)}" if own else "it takes no options"
+        if len(own) > 1:
+            hint = f"{meant(unknown[0], own)} {hint}".lstrip()
         raise ConfigError(f"{name} data does not take {', '.join(unknown)}", hint=hint)

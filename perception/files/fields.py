@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
 
@@ -64,6 +65,8 @@ def _message(first: Any) -> str:
 
 
 def _hint(model: type[BaseModel], first: Any) -> str:
+    if first["type"] == "literal_error":  # whose message lists what there is
+        return meant(first.get("input"), re.findall("'([^']*)'", first["ctx"]["expected"]))
     if first["type"] != "extra_forbidden" or not first["loc"]:
         return ""
     *path, name = first["loc"]

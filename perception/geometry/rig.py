@@ -252,7 +252,7 @@ def _kind(name: str, own: SensorCalibration) -> Kind:
 def _known(name: str, names: Collection[str], where: str) -> str:
     if name not in names:
         problem = f"'{name}' is not known" if name else "is missing"
-        hint = f"one of: {', '.join(names)}"
+        hint = names_hint(name, names)
         raise CalibrationError(problem, where=where, hint=hint)
     return name
 
@@ -307,7 +307,7 @@ def _table(value: Any, where: str, fields: Collection[str]) -> dict[Any, Any]:
         raise CalibrationError("expected a table", where=where)
     unknown = {str(key) for key in value} - set(fields)
     if unknown:  # a misspelled 'pose' would read as: aligned with the reference
-        hint = ", ".join(sorted(fields))
+        hint = names_hint(min(unknown), sorted(fields))
         raise CalibrationError(f"unknown field '{min(unknown)}'", where=where, hint=hint)
     return value
 

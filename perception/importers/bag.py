@@ -16,7 +16,7 @@ from perception.bags.playback import info_beside
 from perception.bags.stamps import StampMender
 from perception.bags.survey import header_stamp, survey
 from perception.data.base import first_reference
-from perception.errors import AnySenseError, ConfigError, DataError, names_hint
+from perception.errors import AnySenseError, ConfigError, DataError, meant, names_hint
 from perception.files.limits import MAX_ARRAY_BYTES
 from perception.frame import KINDS, Sample, as_kind, check_name, in_order
 from perception.geometry.rig import Rig, SensorCalibration
@@ -98,6 +98,7 @@ def _sensors(topics: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]
             kind, topic = name, text
             if name not in KINDS:
                 hint = f"{name}=KIND@{text[:80]}, KIND one of {', '.join(KINDS)}"
+                hint = f"{meant(name, KINDS)} {hint}".lstrip()
                 raise ConfigError(f"which kind of sensor is '{name[:40]}'?", hint=hint)
         kinds[check_name(name, "bag")] = as_kind(kind)
         given[name] = topic

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from calibration.kitti import rig_from_kitti_calib, shift_of_camera_2
 from perception.data.base import Boxes
-from perception.errors import DataError
+from perception.errors import DataError, names_hint
 from perception.files.listing import SampleFolder, list_files
 from perception.files.text import read_bytes, read_text
 from perception.geometry.rig import Rig
@@ -131,8 +131,8 @@ def read_rows(path: Path) -> list[Row]:
         if not all(map(math.isfinite, values)):
             raise DataError("not an object: not finite", where=where)
         if words[0] not in (*NAMES, IGNORED):
-            known = ", ".join(NAMES)
-            raise DataError(f"unknown type '{words[0][:40]}'", where=where, hint=known)
+            hint = names_hint(words[0], (*NAMES, IGNORED))
+            raise DataError(f"unknown type '{words[0][:40]}'", where=where, hint=hint)
         left, top, right, bottom = values[3:7]
         if right < left or bottom < top:
             raise DataError("not an object: right and bottom come before left and top", where=where)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from perception.adapters.files import naming
 from perception.adapters.pictures import decode_rgba
-from perception.errors import DataError
+from perception.errors import DataError, meant
 from perception.files.listing import SampleFolder, list_files
 from perception.files.text import read_bytes, read_text
 from perception.importers.source import SPLITS, Item, Marks, Source, named
@@ -109,7 +109,11 @@ def _by_lists(items: list[Item], root: Path) -> None:
             if not name:
                 continue
             if name not in by_name:
-                raise DataError(f"there is no picture '{name[:80]}'", where=f"{path}:{number}")
+                raise DataError(
+                    f"there is no picture '{name[:80]}'",
+                    where=f"{path}:{number}",
+                    hint=meant(name, by_name),
+                )
             if by_name[name].split not in ("", split):
                 known = by_name[name].split
                 raise DataError(f"'{name[:80]}' is of {known}, too", where=f"{path}:{number}")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.models.efficientnet_lite import (
     LITE0,
     LitePyramid,
@@ -148,7 +148,11 @@ class AnyFuse(FusionModel):
         stages = stages or {}
         unknown = sorted(set(stages) - {*self.encoder_channels, LATE})
         if unknown:
-            raise ConfigError(f"no part '{unknown[0]}'", where="model.options.stages")
+            raise ConfigError(
+                f"no part '{unknown[0]}'",
+                where="model.options.stages",
+                hint=names_hint(unknown[0], (*self.encoder_channels, LATE)),
+            )
         if stages and (self.pretrained or encoders == "shared"):
             raise ConfigError(
                 "neither ImageNet weights nor shared convolutions fit smaller stages",
@@ -200,7 +204,7 @@ class AnyFuse(FusionModel):
             raise ConfigError(
                 f"unknown encoders '{encoders}'",
                 where="model.options.encoders",
-                hint="separate or shared",
+                hint=names_hint(encoders, ("separate", "shared")),
             )
 
     def _encoder(self, name: str) -> ModalityEncoder:

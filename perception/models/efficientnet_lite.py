@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.errors import ConfigError, MissingDependencyError
+from perception.errors import ConfigError, MissingDependencyError, names_hint
 from perception.extras import require
 
 BATCHNORM_EPS = 1e-3
@@ -76,7 +76,7 @@ def stages_of(backbone: str = LITE0) -> tuple[StageSpec, ...]:
         raise ConfigError(
             f"unknown backbone '{str(backbone)[:80]}'",
             where="model.options.backbone",
-            hint=f"one of {', '.join(BACKBONES)}",
+            hint=names_hint(backbone, BACKBONES),
         )
     width, depth = BACKBONES[backbone]
     ends = (0, len(STAGES) - 1)

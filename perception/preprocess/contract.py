@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from perception.errors import InputError
+from perception.errors import InputError, names_hint
 from perception.frame import RESERVED, Kind, as_kind, check_name, in_order
 from perception.geometry.grid import GridSpec, ViewSpec
 from perception.sensors.kind import SensorKind, TensorSpec
@@ -113,7 +113,8 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
         known = kinds()
         unknown = sorted(map(str, set(value) - {"modalities", "grid", *known}))
         if unknown:
-            raise ValueError(f"'{unknown[0]}' is unknown: modalities, grid, {', '.join(known)}")
+            hint = names_hint(unknown[0], ("modalities", "grid", *known))
+            raise ValueError(f"'{unknown[0]}' is unknown: {hint}")
         names = list(value["modalities"] or ())
         wrong = [n for n in names if n not in known]
         if wrong or names != list(in_order(names)):
@@ -142,7 +143,8 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
             if name != spec.kind and is_kind(name):
                 raise ValueError(f"{name}: an input of another kind cannot be called so")
             if (into := spec.view.into) is not None and into not in self.root:
-                raise ValueError(f"{name}.view.into: there is no input '{into}'")
+                hint = names_hint(into, self.root)
+                raise ValueError(f"{name}.view.into: there is no input '{into}'; {hint}")
             projected = spec.view.type == "projection"
             if into is not None and not (projected and self.root[into].sensor.has_picture):
                 raise ValueError(f"{name}.view.into: only points are projected, into a camera")

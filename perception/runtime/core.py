@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, TimeoutError
 from dataclasses import replace
 
-from perception.errors import AnySenseError, ConfigError
+from perception.errors import AnySenseError, ConfigError, meant
 from perception.frame import Sample
 from perception.runtime.arrival import Arrival, Group, SensorTiming
 from perception.runtime.arrival_health import ArrivalHealth
@@ -73,6 +73,7 @@ class StreamCore:
             raise ConfigError(
                 f"the bundle takes {', '.join(pipeline.sensors)}, not {', '.join(foreign)}",
                 where="inputs",
+                hint=meant(foreign[0], pipeline.sensors),
             )
         self.pipeline = pipeline
         self.collector = Collector(settings.sensors, settings.wait_ns, superseded=self._supersede)

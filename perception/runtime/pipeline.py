@@ -10,7 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perception.errors import AnySenseError, BlindError, ConfigError, EngineError, InputError
+from perception.errors import (
+    AnySenseError,
+    BlindError,
+    ConfigError,
+    EngineError,
+    InputError,
+    names_hint,
+)
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.grid import GridMap
 from perception.plugins import PluginError
@@ -81,7 +88,7 @@ class Pipeline:
         usual = parts_of(self.manifest.tasks.every, lambda task: not task.on_request)
         self.wanted = usual if wanted is None else frozenset(wanted)
         if unknown := self.wanted - self.parts:
-            hint = f"there are {', '.join(sorted(self.parts))}"
+            hint = names_hint(min(unknown), sorted(self.parts))
             what = f"'{min(unknown)}' is no part of a result"
             raise ConfigError(what, where="wanted", hint=hint)
         self.min_score = min_score

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, meant
 from perception.frame import check_name
 from perception.runtime.result import PipelineState
 
@@ -53,7 +53,8 @@ class Policy:
         """
         for name in self.required:
             if name not in sensors:
-                raise ConfigError(f"'{name}' is not among {', '.join(sensors)}", where=where[0])
+                what = f"'{name}' is not among {', '.join(sensors)}"
+                raise ConfigError(what, where=where[0], hint=meant(name, sensors))
         if self.minimum > len(sensors):
             there = "is only 1 sensor" if len(sensors) == 1 else f"are only {len(sensors)} sensors"
             raise ConfigError(f"there {there}", where=where[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perception.errors import BundleError
+from perception.errors import BundleError, names_hint
 from perception.frame import KINDS
 
 SCHEMA_1 = 1
@@ -42,7 +42,8 @@ def from_schema_1(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     new: dict[str, Any] = {}
     for task in tasks:
         if not isinstance(task, str) or task not in _TASKS or _TASKS[task] in new:
-            raise BundleError(f"tasks: '{task}' is unknown, or given twice", where=where)
+            hint = names_hint(task, _TASKS)
+            raise BundleError(f"tasks: '{task}' is unknown, or given twice", where=where, hint=hint)
         own = boxes if task == "detection" else {}
         if not isinstance(own, Mapping):
             raise BundleError("detection: expected a table", where=where)
@@ -51,7 +52,8 @@ def from_schema_1(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         new[_TASKS[task]] = {"classes": classes[task], **own}
     foreign = sorted(map(str, set(classes) - set(_TASKS)))
     if foreign:
-        raise BundleError(f"classes.{foreign[0]}: no such task", where=where)
+        hint = names_hint(foreign[0], _TASKS)
+        raise BundleError(f"classes.{foreign[0]}: no such task", where=where, hint=hint)
     if images:
         new["pictures"] = {"names": images}
     training = old.get("training")

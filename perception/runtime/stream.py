@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from perception.errors import AnySenseError, EngineError, InputError
+from perception.errors import AnySenseError, EngineError, InputError, meant
 from perception.frame import Sample
 from perception.plugins import PluginError
 from perception.runtime.arrival import SensorTiming
@@ -230,7 +230,8 @@ class Stream:
         """
         if sensor not in self.settings.sensors:
             known = ", ".join(self.settings.sensors)
-            raise InputError(f"no sensor '{sensor}' in this stream", hint=f"it has {known}")
+            hint = f"{meant(sensor, self.settings.sensors)} it has {known}".lstrip()
+            raise InputError(f"no sensor '{sensor}' in this stream", hint=hint)
         moment = self.clock.reading()
         if isinstance(data, np.ndarray):
             data = data.copy()  # drivers fill the same array again

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from perception.errors import AnySenseError
+from perception.errors import AnySenseError, meant
 from perception.frame import Sample, check_name
 from perception.plugins import Registry, check_fields
 from perception.sensors.drawing import check_picture
@@ -36,18 +36,20 @@ def _check_words(kind: SensorKind) -> None:
     """Refuse words of a record that nothing could fit."""
     known = tuple(f.name for f in fields(Hints))
     units = kind.units if kind.units[:1] in ((), ("auto",)) else ()
-    for field, given, fits, wanted in (
-        ("layout", (kind.layout,), ("image", "points").__contains__, "image or points"),
-        ("views", kind.views, ("image", "projection").__contains__, "image or projection"),
-        ("hints", kind.hints, known.__contains__, f"one of {', '.join(known)}"),
-        ("suffixes", kind.suffixes, _SUFFIX.fullmatch, "such as .npy"),
-        ("ros_types", kind.ros_types, _TYPE.fullmatch, "such as sensor_msgs/msg/Image"),
-        ("units", kind.units, units.__contains__, "auto, then what else there is"),
-        ("file_unit", (kind.file_unit,), ("", *units).__contains__, "one of units"),
+    layouts, views = ("image", "points"), ("image", "projection")
+    for field, given, fits, wanted, choices in (
+        ("layout", (kind.layout,), layouts.__contains__, "image or points", layouts),
+        ("views", kind.views, views.__contains__, "image or projection", views),
+        ("hints", kind.hints, known.__contains__, f"one of {', '.join(known)}", known),
+        ("suffixes", kind.suffixes, _SUFFIX.fullmatch, "such as .npy", ()),
+        ("ros_types", kind.ros_types, _TYPE.fullmatch, "such as sensor_msgs/msg/Image", ()),
+        ("units", kind.units, units.__contains__, "auto, then what else there is", ()),
+        ("file_unit", (kind.file_unit,), ("", *units).__contains__, "one of units", units),
     ):
         for word in given:
             if not fits(word):
-                raise ValueError(f"{field}: {word!r:.40}, expected {wanted}")
+                line = f"{field}: {word!r:.40}, expected {wanted}; {meant(word, choices)}"
+                raise ValueError(line.removesuffix("; "))
     if not kind.views:
         raise ValueError("views: none is given")
 

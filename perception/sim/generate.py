@@ -101,11 +101,11 @@ def make_recording(
     kinds = named_sensors(sensors or KINDS, "")
     if others := [name for name, k in kinds.items() if k not in KINDS]:
         what = f"{others[0]} is a {kinds[others[0]]}, which is not simulated"
-        raise ConfigError(what, where="sensors", hint=", ".join(KINDS))
+        raise ConfigError(what, where="sensors", hint=names_hint(kinds[others[0]], KINDS))
     cameras = {name: k for name, k in kinds.items() if k != "lidar"}
     labels_of = labels_of or first_reference(cameras)
     if labels_of not in cameras:
-        hint = ", ".join(cameras) or "none is among the sensors"
+        hint = names_hint(labels_of, cameras) if cameras else "none is among the sensors"
         raise ConfigError("labels are in the pixels of a camera", where="labels_of", hint=hint)
     mounted = mount_sensors(size, kinds, yaw_deg)
     info = folder_info(

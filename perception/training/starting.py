@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from perception.errors import BundleError, ConfigError
+from perception.errors import BundleError, ConfigError, meant, names_hint
 from perception.models.interface import FusionModel
 from perception.models.layers import normalized
 from perception.models.registry import build_model
-from perception.runtime.bundle import Bundle, find_bundle
+from perception.runtime.bundle import Bundle, bundle_folders, bundles_in, find_bundle
 from perception.runtime.records import MANIFEST
 from perception.tasks.spec import TaskSpec
 from perception.training.checkpoint import load_checkpoint
@@ -91,10 +91,11 @@ def bundle_of(name: str) -> Path | None:
     except BundleError as error:
         if path.name != name or path.suffix:
             return None
+        hint = f"{meant(name, bundles_in(bundle_folders()))} give a run folder, a checkpoint, or a bundle"
         raise ConfigError(
             "no such run, and no bundle of that name",
             where=f"model.start_from: {name}",
-            hint="give a run folder, a checkpoint, or a bundle by name or path",
+            hint=f"{hint} by name or path".lstrip(),
         ) from error
 
 
@@ -252,7 +253,7 @@ def freeze(model: nn.Module, specs: Sequence[FreezeSpec], epoch: int) -> list[st
                 raise ConfigError(
                     f"the model has no part '{name}'",
                     where="model.freeze",
-                    hint=", ".join(n for n, _ in model.named_children()),
+                    hint=names_hint(name, [n for n, _ in model.named_children()]),
                 )
             if epoch < spec.epochs:
                 for module in modules:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.frame import subset_name, subsets_of
 from perception.models.heads import half_of
 from perception.models.interface import FusionModel, ModelOutput
@@ -81,7 +81,7 @@ def require_tags(dataset: FusionDataset, tags: Sequence[str]) -> None:
             raise ConfigError(
                 f"no validation frame is tagged '{tag[:80]}'",
                 where="data.judge_by",
-                hint=f"there are {', '.join(sorted(known)[:20])}" if known else "there are no tags",
+                hint=names_hint(tag, sorted(known)[:20]) if known else "there are no tags",
             )
 
 

@@ -13,7 +13,7 @@ from perception.adapters.headerless import columns_of, parse_bin
 from perception.adapters.messages import CLOUD, cloud_of
 from perception.adapters.pcd import parse_pcd
 from perception.adapters.pointcloud import points_from_array
-from perception.errors import EncodingError
+from perception.errors import EncodingError, names_hint
 from perception.files.arrays import parse_npy, parse_npz
 from perception.files.text import read_bytes
 from perception.frame import LEAST_RANGE_M, Sample
@@ -25,7 +25,9 @@ ROS_TYPES = (CLOUD,)
 def from_array(array: NDArray[Any], hints: Hints) -> Sample:
     """(N, 3) or (N, 4); see `points_from_array`."""
     if hints.encoding not in ("", "xyzi"):
-        raise EncodingError(f"unknown encoding '{hints.encoding}'", hint="xyzi")
+        raise EncodingError(
+            f"unknown encoding '{hints.encoding}'", hint=names_hint(hints.encoding, ("xyzi",))
+        )
     return Sample("lidar", points_from_array(array), encoding="xyzi")
 
 
@@ -71,7 +73,7 @@ def _cloud(path: Path, columns: int | None) -> NDArray[Any]:
         return parse_bin(read_bytes(path), told if columns is None else columns)
     reader = _CLOUD_READERS.get(path.suffix.lower())
     if reader is None:
-        raise EncodingError("unknown cloud format", hint=", ".join(CLOUD_SUFFIXES))
+        raise EncodingError("unknown cloud format", hint=names_hint(path.suffix, CLOUD_SUFFIXES))
     return reader(read_bytes(path))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from perception.errors import BlindError, InputError
+from perception.errors import BlindError, InputError, meant
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
 from perception.sensors.images import Moves, check_image, keep_where, on_grid, one_image
@@ -122,7 +122,9 @@ def _check_unit(sample: Sample) -> None:
     unit, data = sample.unit, sample.data
     if unit not in (*COUNTS, "kelvin"):
         raise InputError(
-            f"unknown unit '{unit}'", where=sample.sensor, hint="counts8, counts16 or kelvin"
+            f"unknown unit '{unit}'",
+            where=sample.sensor,
+            hint=f"{meant(unit, (*COUNTS, 'kelvin'))} counts8, counts16 or kelvin".lstrip(),
         )
     if not np.isfinite(data).any():
         raise BlindError("no finite value in the image", where=sample.sensor)

@@ -31,7 +31,7 @@ from perception.corruptions import (
     severity_of,
 )
 from perception.corruptions.content import check_fault
-from perception.errors import AnySenseError, ConfigError
+from perception.errors import AnySenseError, ConfigError, names_hint
 from perception.frame import KINDS, Kind, as_kind, check_name
 from perception.sensors.faults import SEVERITIES
 from perception.sensors.lidar.faults import dead_bands
@@ -107,13 +107,13 @@ class Fault:
         where, of = f"fault of {self.sensor}", self.of or self.sensor
         if not is_kind(of):
             raise ConfigError(
-                f"unknown sensor '{self.sensor}'", where="fault", hint=", ".join(KINDS)
+                f"unknown sensor '{self.sensor}'", where="fault", hint=names_hint(of, KINDS)
             )
         if self.content:
             check_fault(of, self.kind, self.severity)
             return
         if self.kind not in _NAMES:
-            hint = ", ".join((*_NAMES, *kind_of(of).faults))
+            hint = names_hint(self.kind, (*_NAMES, *kind_of(of).faults))
             raise ConfigError(f"unknown fault '{self.kind}'", where=where, hint=hint)
         if not _makes_sense(self.kind, of):
             raise ConfigError(f"{self.kind} makes no sense", where=where)

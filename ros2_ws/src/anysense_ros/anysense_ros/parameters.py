@@ -10,7 +10,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
-from perception.errors import AnySenseError, ConfigError, meant
+from perception.errors import AnySenseError, ConfigError, meant, names_hint
 from perception.frame import check_name, in_order
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
@@ -238,7 +238,7 @@ def sensors_of(inputs: Sequence[str], sensors: Sequence[str]) -> tuple[str, ...]
         return in_order(named)
     for name in filter(None, inputs):
         if not is_kind(name):
-            hint = f"{', '.join(kinds())}; names of your own go into sensors"
+            hint = f"{names_hint(name, kinds())}; names of your own go into sensors"
             raise ConfigError(f"unknown kind of sensor '{name}'", where="inputs", hint=hint)
     if not any(inputs):
         raise ConfigError("needs at least one sensor", where="inputs")
@@ -313,8 +313,8 @@ def _obstacles(values: Mapping[str, Any], manifest: BundleManifest) -> ObstacleR
 def _refuse_other_choices(values: Mapping[str, Any], sensors: Mapping[str, str]) -> None:
     for name, spec in specs_for(sensors).items():
         if spec.choices and values[name] not in spec.choices:
-            choices = ", ".join(filter(None, spec.choices))
-            raise ConfigError(f"'{values[name]}' is unknown", where=name, hint=choices)
+            hint = names_hint(values[name], list(filter(None, spec.choices)))
+            raise ConfigError(f"'{values[name]}' is unknown", where=name, hint=hint)
 
 
 def _inputs(
@@ -332,6 +332,7 @@ def _inputs(
             other = next((n for n, own in found.items() if own == name), None)
             line = f"{name} of bundle {manifest.name} is {other}'s already"
             line = line if other else f"bundle {manifest.name} takes no {name}"
+            hint = hint if other else f"{meant(name, takes)} {hint}".lstrip()
             raise ConfigError(line, where=where, hint=hint)
         if kind != takes[found[name]]:
             line = f"{name} is {kind}, and {found[name]} of bundle {manifest.name} is not"
