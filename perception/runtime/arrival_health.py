@@ -13,7 +13,7 @@ from perception.frame import Sample
 from perception.runtime.collector import Collector
 from perception.runtime.result import HealthState, SensorWarning
 
-_LATE_AFTER = 3
+LATE_AFTER = 3
 """Late, or equally stamped, samples in a row that make a fault: now and then there is one of any."""
 
 
@@ -105,7 +105,7 @@ class ArrivalHealth:
             if sensor in lost:
                 state: HealthState = "lost"
                 line = f"{sensor}: no message for more than {timeout:.0f} ms"
-            elif self._repeats[sensor] >= _LATE_AFTER:
+            elif self._repeats[sensor] >= LATE_AFTER:
                 state = "frozen"
                 line = f"{sensor}: the same stamp again and again for more than {timeout:.0f} ms"
             else:
@@ -162,7 +162,7 @@ class ArrivalHealth:
             return "lost"
         if fault is not None and (not fault.good or content in ("ok", "lost")):
             return fault.state
-        if self._lates[sensor] >= _LATE_AFTER and content in ("ok", "lost"):
+        if self._lates[sensor] >= LATE_AFTER and content in ("ok", "lost"):
             return "late"
         return content
 

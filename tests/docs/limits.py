@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import sys
 from itertools import pairwise
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from perception.files import limits
 
