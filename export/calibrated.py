@@ -15,10 +15,11 @@ DECIMALS = 4
 
 
 def subset_rows(found: CalibratedConfidence) -> dict[str, dict[str, Any]]:
-    """By subset: frames, scores of the judging half, those of trust before, too, and the temperature.
+    """By subset: frames, scores of the judging half, those of trust before, too, and the temperature or what
+    else was fitted.
 
-    With `nll_fitted` and `nll_fitted_before`, of the samples that it was fitted to; all three are named by
-    task where several have one.
+    With `nll_fitted` and `nll_fitted_before`, of the samples that it was fitted to; what a task before has
+    under the same name is named by task.
     """
     names = trust_scores(found.manifest.tasks)
     rows: dict[str, dict[str, Any]] = {}
@@ -28,12 +29,8 @@ def subset_rows(found: CalibratedConfidence) -> dict[str, dict[str, Any]]:
         rows[subset] = {**plain, **{f"{k}_before": before[k] for k in names if k in plain}}
         fitted = {task: own[subset] for task, own in found.temperatures.items() if subset in own}
         for task, one in fitted.items():
-            prefix = f"{task}_" if len(fitted) > 1 else ""
-            rows[subset] |= {
-                f"{prefix}temperature": one.temperature,
-                f"{prefix}nll_fitted": one.nll,
-                f"{prefix}nll_fitted_before": one.nll_before,
-            }
+            row = {**one.numbers, "nll_fitted": one.nll, "nll_fitted_before": one.nll_before}
+            rows[subset] |= {f"{task}_{k}" if k in rows[subset] else k: v for k, v in row.items()}
     return rows
 
 

@@ -37,8 +37,8 @@ def add_action(actions: Commands) -> None:
         actions,
         "temperatures",
         "fit the confidence of each subset of sensors on one half of the scenes, judge it on the other",
-        more="Writes a new bundle with the same graphs, whose labels are the same. Scores of boxes have no "
-        "temperatures and stay as they are.",
+        more="Writes a new bundle with the same graphs, whose labels, boxes and scores are the same: boxes get "
+        "a confidence beside their scores.",
         example="anysense bundle temperatures indoor-rgbd --data nyuv2:DIR --split val --out OUT",
     )
     parser.add_argument("bundle", help="folder, zip or name of a bundle")
@@ -122,11 +122,9 @@ def _print(found: CalibratedConfidence, title: str) -> None:
 
     rows = subset_rows(found)
     names = trust_scores(found.temperatures)  # the others did not change
-    heat = [
-        k
-        for k in dict.fromkeys(k for row in rows.values() for k in row)
-        if k.endswith("temperature")
-    ]
+    fitted = {k for own in found.temperatures.values() for one in own.values() for k in one.numbers}
+    keys = dict.fromkeys(k for row in rows.values() for k in row)
+    heat = [k for k in keys if k.endswith(tuple(fitted))]
     table = Table("subset", title=title)
     for column in (*heat, "judged", *(f"{n}{end}" for n in names for end in (" before", " after"))):
         table.add_column(column, justify="right")

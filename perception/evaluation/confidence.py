@@ -1,17 +1,17 @@
-"""Temperatures by subset of sensors: fitted on one half of a recording's scenes, judged on the other."""
+"""Confidence by subset of sensors: fitted on one half of a recording's scenes, judged on the other."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from perception.data.base import Recording
 from perception.errors import ConfigError, DataError
 from perception.evaluation.evaluate import LOW_SCORE, Scorer, judged_subsets, score_subsets
 from perception.frame import Sample, subset_name
-from perception.metrics.temperature import FittedTemperature
+from perception.metrics.fitted import Fitted
 from perception.runtime.bundle import Bundle
 from perception.runtime.manifest import BundleManifest, check_manifest
 from perception.runtime.networks import Encoded
@@ -19,12 +19,13 @@ from perception.runtime.pipeline import Pipeline
 from perception.runtime.records import MANIFEST
 from perception.runtime.wiring import FUSER
 from perception.tasks.registry import TASKS
+from perception.tasks.spec import TaskSpec
 from perception.tasks.task import TemperatureFit
 
 Subset = tuple[str, ...]
 
 DIGITS = 4
-"""To which temperatures are rounded, so that what is judged is what is written."""
+"""To which what is found is rounded, so that what is judged is what is written."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class CalibratedConfidence:
 
     Attributes:
         manifest: of the bundle with the temperatures that were found, beside those of other subsets.
-        temperatures: by task and subset.
+        temperatures: by task and subset, the temperature or other map of scores.
         fitted, judged: the halves of the recording.
         before, after: by subset, what the judging half says of the bundle without and with them.
         backend: that computed it.
     """
 
     manifest: BundleManifest
-    temperatures: Mapping[str, Mapping[str, FittedTemperature]]
+    temperatures: Mapping[str, Mapping[str, Fitted]]
     fitted: Half
     judged: Half
     before: Mapping[str, Scorer]
@@ -135,9 +136,9 @@ def calibrate_confidence(
             hint=f"tasks with temperatures: {', '.join(n for n in TASKS if TASKS[n].temperature_fit)}",
         )
     found = _fitted(pipeline, fit.recording, chosen, makers, on_step)
-    tempered = with_temperatures(
+    tempered = with_fitted(
         manifest,
-        {t: {s: f.temperature for s, f in own.items()} for t, own in found.items()},
+        found,
         next_version(manifest.version) if version is None else version,
         str(pipeline.bundle.path / MANIFEST),
     )
@@ -156,7 +157,7 @@ def _fitted(
     subsets: Sequence[Subset],
     makers: Mapping[str, Callable[..., TemperatureFit | None]],
     on_step: Callable[[str, int, int], None],
-) -> dict[str, dict[str, FittedTemperature]]:
+) -> dict[str, dict[str, Fitted]]:
     specs, frames = pipeline.manifest.tasks, len(recording)
     fits = {
         (name, subset): made
@@ -179,15 +180,21 @@ def _fitted(
                 if (fit := fits.get((name, subset))) is not None:
                     fit.add(outputs, encoded[reference].grid, truth)
         on_step("fitting", index + 1, frames)
-    found: dict[str, dict[str, FittedTemperature]] = {}
+    found: dict[str, dict[str, Fitted]] = {}
     for (name, subset), fit in fits.items():
         fitted = fit.fitted()
+        if fitted is None and fit.judged():
+            continue
         if fitted is None:
             what = f"the half to fit to has no truth for {name} from {subset_name(subset)}"
             raise DataError(what, where=recording.info.name)
         inputs = subset_name(pipeline.inputs[s] for s in subset)
-        temperature = round(fitted.temperature, DIGITS)
-        found.setdefault(name, {})[inputs] = replace(fitted, temperature=temperature)
+        found.setdefault(name, {})[inputs] = fitted.rounded(DIGITS)
+    if not found:
+        hint = "frames with more to see, or a lower threshold"
+        raise DataError(
+            "nothing was said of it that could be fitted to", where=recording.info.name, hint=hint
+        )
     return found
 
 
@@ -256,9 +263,26 @@ def with_temperatures(
         BundleError: it would be no manifest: a version is no short text, or a subset none of its inputs.
         ValueError: a task has no temperatures, or one is out of range.
     """
+    specs = {n: manifest.tasks[n].with_temperatures(added) for n, added in temperatures.items()}
+    return _with_specs(manifest, specs, version, where)
+
+
+def with_fitted(
+    manifest: BundleManifest,
+    found: Mapping[str, Mapping[str, Fitted]],
+    version: str,
+    where: str,
+) -> BundleManifest:
+    """The same with whatever was fitted, by task and subset; see `with_temperatures`."""
+    specs = {n: manifest.tasks[n].with_fitted(own) for n, own in found.items()}
+    return _with_specs(manifest, specs, version, where)
+
+
+def _with_specs(
+    manifest: BundleManifest, specs: Mapping[str, TaskSpec], version: str, where: str
+) -> BundleManifest:
     content: dict[str, Any] = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for name, added in temperatures.items():
-        changed = manifest.tasks[name].with_temperatures(added)
+    for name, changed in specs.items():
         content["tasks"][name] = changed.model_dump(mode="json", exclude_none=True)
     return check_manifest({**content, "version": version}, where)
 

@@ -2,6 +2,8 @@
 
 from perception.metrics.confidence import ConfidenceHistogram, Reliability
 from perception.metrics.detection import DetectionScore, average_precision, matched
+from perception.metrics.fitted import Fitted
+from perception.metrics.scaling import FittedScaling, fit_scaling
 from perception.metrics.segmentation import ConfusionMatrix
 from perception.metrics.temperature import FittedTemperature, fit_temperature
 
@@ -9,9 +11,12 @@ __all__ = [
     "ConfidenceHistogram",
     "ConfusionMatrix",
     "DetectionScore",
+    "Fitted",
+    "FittedScaling",
     "FittedTemperature",
     "Reliability",
     "average_precision",
+    "fit_scaling",
     "fit_temperature",
     "matched",
 ]

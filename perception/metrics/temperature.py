@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import InputError
+from perception.metrics.fitted import Fitted
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures outside of this are not given: what asks for them is no matter of calibration."""
@@ -17,7 +19,7 @@ _CLOSE = 1e-9
 
 
 @dataclass(frozen=True)
-class FittedTemperature:
+class FittedTemperature(Fitted):
     """What logits are best divided by.
 
     Attributes:
@@ -31,6 +33,13 @@ class FittedTemperature:
     nll: float
     nll_before: float
     samples: int
+
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        return {"temperature": self.temperature}
+
+    def rounded(self, digits: int) -> FittedTemperature:
+        return replace(self, temperature=round(self.temperature, digits))
 
 
 def fit_temperature(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> FittedTemperature:

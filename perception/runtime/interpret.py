@@ -41,8 +41,8 @@ def interpret(
         outputs: the fuser's, by name.
         wanted: parts of tasks; the others are computed only where these are made of them.
         problem: told of a plug-in's task that fails, which then has no value; None: it raises.
-        about: the fields of `TaskContext` that are the same for all tasks; but the factor on confidence is
-            1 for a task whose confidence was calibrated for these inputs: it tells of missing ones by itself.
+        about: the fields of `TaskContext` that are the same for all tasks; but missing sensors do not lower
+            a confidence that was calibrated for these inputs: it tells of missing ones by itself.
     """
     specs, grid = manifest.tasks.every, manifest.inputs.grid
     values: dict[str, Any] = {}
@@ -51,7 +51,7 @@ def interpret(
         form = task.form(spec, (grid.height, grid.width), outputs)
         ctx = TaskContext(spec=spec, values=values, parts=parts, **about)
         if ctx.confidence != 1.0 and spec.calibrated(ctx.inputs):
-            ctx = replace(ctx, confidence=1.0)
+            ctx = replace(ctx, confidence=ctx.familiarity)
         try:
             value = task.decode({output: outputs[output] for output in form}, ctx)
         except PluginError as error:

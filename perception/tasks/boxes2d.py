@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from perception.data.base import Boxes, RecordingInfo, Truth
+from perception.frame import subset_name
+from perception.geometry.grid import GridMap
 from perception.metrics.confidence import ConfidenceHistogram
 from perception.metrics.detection import average_precision, matched
+from perception.metrics.fitted import Fitted
+from perception.metrics.scaling import FARTHEST, HIGHEST, LOWEST, fit_scaling
 from perception.tasks.matching import class_map, number
-from perception.tasks.spec import Classes, ClassSpec, TaskSpec, class_name
-from perception.tasks.task import Form, Image, Meter, Task, TaskContext
+from perception.tasks.spec import Classes, ClassSpec, Frozen, Spec, TaskSpec, class_name
+from perception.tasks.task import Form, Image, Meter, Task, TaskContext, TemperatureFit
 
 Float32 = NDArray[np.float32]
 
 
+class ScoreScaling(Spec):
+    """sigmoid(slope * logit + offset) of a score's logit is how often boxes with this score are right."""
+
+    slope: float = Field(ge=LOWEST, le=HIGHEST)
+    offset: float = Field(ge=-FARTHEST, le=FARTHEST)
+
+    def __call__(self, scores: Float32) -> Float32:
+        """Confidences of boxes with these scores (N,), float32 in 0..1; a higher score has no lower one."""
+        near = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).eps
+        p = scores.astype(np.float64).clip(*near)
+        z = self.slope * (np.log(p) - np.log1p(-p)) + self.offset
+        return np.exp(-np.logaddexp(0, -z)).astype(np.float32)
+
+
 class Boxes2dSpec(TaskSpec):
-    """Classes of boxes, and how boxes are decoded."""
+    """Classes of boxes, how boxes are decoded, and how sure they are.
+
+    `scalings` are by subset, such as `rgb+thermal`; they change neither boxes nor scores.
+    """
 
     classes: Classes = Field(min_length=1)
     strides: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
@@ -31,6 +53,28 @@ class Boxes2dSpec(TaskSpec):
     score_threshold: float = Field(0.3, gt=0, lt=1)
     nms_iou: float = Field(0.6, gt=0, le=1)
     max_detections: int = Field(100, ge=1, le=100_000)
+    scalings: Frozen[str, ScoreScaling] = Field(default_factory=lambda: MappingProxyType({}))
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without scalings where there are none, so that versions that know of none read it."""
+        content: dict[str, Any] = handler(self)
+        return content if self.scalings else {k: v for k, v in content.items() if k != "scalings"}
+
+    def check(self, inputs: Sequence[str]) -> None:
+        """Refuse a scaling of no subset of the inputs."""
+        for name in self.scalings:
+            wanted = name.split("+")
+            if wanted != [n for n in inputs if n in wanted]:
+                raise ValueError(f"scalings: '{name}' is no subset of the inputs")
+
+    def with_fitted(self, fitted: Mapping[str, Fitted]) -> Boxes2dSpec:
+        own = {subset: ScoreScaling(**found.numbers) for subset, found in fitted.items()}
+        return self.model_copy(update={"scalings": MappingProxyType({**self.scalings, **own})})
+
+    def scaling(self, names: Iterable[str]) -> ScoreScaling | None:
+        """What makes confidences of the scores of a result from these inputs."""
+        return self.scalings.get(subset_name(names)) if self.scalings else None
 
     @model_validator(mode="after")
     def _distinct(self) -> Boxes2dSpec:
@@ -45,13 +89,16 @@ class Detections:
 
     Attributes:
         xyxy: (N, 4) float32, left, top, right, bottom in source pixels.
-        scores: (N,) float32 in 0..1.
+        scores: (N,) float32 in 0..1: a rank, and what thresholds are compared with.
         class_ids: (N,) int64, indices into the bundle's detection classes.
+        confidence: (N,) float32 in 0..1, how often boxes like this are right (IoU 0.5), derated where inputs
+            are far from training; None where the bundle has no `scalings` for the sensors used.
     """
 
     xyxy: Float32
     scores: Float32
     class_ids: NDArray[np.int64]
+    confidence: Float32 | None = None
 
     @staticmethod
     def empty() -> Detections:
@@ -65,7 +112,8 @@ class Detections:
 
     def where(self, keep: NDArray[Any]) -> Detections:
         """Those of a mask or of indices."""
-        return Detections(self.xyxy[keep], self.scores[keep], self.class_ids[keep])
+        sure = None if self.confidence is None else self.confidence[keep]
+        return Detections(self.xyxy[keep], self.scores[keep], self.class_ids[keep], sure)
 
 
 def decode_detections(
@@ -151,26 +199,36 @@ def _forms(spec: Boxes2dSpec, grid: tuple[int, int]) -> tuple[Form, ...]:
     return (form,)
 
 
-def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Detections:
-    spec: Boxes2dSpec = ctx.spec
+def _on_grid(
+    tensors: Mapping[str, NDArray[Any]], spec: Boxes2dSpec, least: float | None = None
+) -> Detections:
     pairs = {stride: _names(stride) for stride in spec.strides}
-    found = decode_detections(
+    return decode_detections(
         {
             stride: (tensors[kinds][0], tensors[sides][0])
             for stride, (kinds, sides) in pairs.items()
         },
-        score_threshold=spec.score_threshold if ctx.min_score is None else ctx.min_score,
+        score_threshold=spec.score_threshold if least is None else least,
         nms_iou=spec.nms_iou,
         max_detections=spec.max_detections,
     )
+
+
+def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Detections:
+    spec: Boxes2dSpec = ctx.spec
+    found = _on_grid(tensors, spec, ctx.min_score)
     scores = found.scores * np.float32(ctx.confidence)
-    return Detections(ctx.grid.boxes_to_source(found.xyxy), scores, found.class_ids)
+    scaling = spec.scaling(ctx.inputs)
+    sure = None
+    if scaling is not None:  # it knows which sensors are missing
+        sure = scaling(found.scores) * np.float32(ctx.familiarity)
+    return Detections(ctx.grid.boxes_to_source(found.xyxy), scores, found.class_ids, sure)
 
 
 class BoxesMeter(Meter):
     """Average precision: `ap50` at IoU 0.5, `ap` over 0.5 to 0.95; `box_ece` and `box_aurc`.
 
-    The last two are of scores against precision at IoU 0.5, of the boxes that reach the bundle's own
+    The last two are of confidences (of scores, where there are none) against precision at IoU 0.5, of the boxes that reach the bundle's own
     threshold: the detection calibration error of Küppers et al., "Multivariate Confidence Calibration for
     Object Detection" (CVPR workshops 2020), by score alone; see `ConfidenceHistogram`.
 
@@ -194,6 +252,8 @@ class BoxesMeter(Meter):
         found = self.detections(value, truth.size, size)
         self.frames.append((found, truth.boxes))
         given = found.where(found.scores >= self._least)
+        if given.confidence is not None:
+            given = replace(given, scores=given.confidence)
         self.confidence.add(*matched(given, truth.boxes, len(self.names)))
         return True
 
@@ -212,7 +272,8 @@ class BoxesMeter(Meter):
         if wanted is not None and size is not None and size != wanted:
             (height, width), (h, w) = size, wanted
             xyxy = xyxy * np.array([w / width, h / height] * 2, np.float32)
-        return Detections(xyxy, value.scores[keep], kinds[keep].astype(np.int64))
+        found = value.where(keep)
+        return replace(found, xyxy=xyxy, class_ids=kinds[keep].astype(np.int64))
 
     def scores(self) -> dict[str, float | None]:
         """See the class."""
@@ -229,6 +290,48 @@ class BoxesMeter(Meter):
 def _meter(spec: Boxes2dSpec, info: RecordingInfo) -> BoxesMeter | None:
     meter = BoxesMeter(spec, info)
     return meter if (meter.map < 255).any() else None
+
+
+class BoxFit(TemperatureFit):
+    """Fits how often boxes are right, at IoU 0.5, to the logits of those that reach the bundle's threshold.
+
+    Args:
+        spec: the bundle's.
+        meter: of the recording.
+    """
+
+    def __init__(self, spec: Boxes2dSpec, meter: BoxesMeter) -> None:
+        self._spec, self._meter = spec, meter
+        self._frames = 0
+        self._scores: list[Float32] = []
+        self._right: list[NDArray[np.bool_]] = []
+
+    def add(self, tensors: Mapping[str, NDArray[Any]], grid: GridMap, truth: Truth) -> None:
+        if truth.boxes is None:
+            return
+        self._frames += 1
+        found = _on_grid(tensors, self._spec)
+        found = replace(found, xyxy=grid.boxes_to_source(found.xyxy))
+        found = self._meter.detections(found, truth.size, grid.source)
+        scores, right = matched(found, truth.boxes, len(self._meter.names))
+        self._scores.append(scores)
+        self._right.append(right)
+
+    def judged(self) -> bool:
+        return self._frames > 0
+
+    def fitted(self) -> Fitted | None:
+        p = np.concatenate([*self._scores, np.zeros(0, np.float32)]).astype(np.float64)
+        if not p.size:
+            return None
+        p = p.clip(np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).eps)
+        logits = (np.log(p) - np.log1p(-p)).astype(np.float32)
+        return fit_scaling(logits, np.concatenate(self._right))
+
+
+def _fit(spec: Boxes2dSpec, info: RecordingInfo, frames: int) -> BoxFit | None:
+    meter = _meter(spec, info)
+    return None if meter is None else BoxFit(spec, meter)
 
 
 def draw_boxes(image: Image, boxes: Detections, classes: Sequence[ClassSpec]) -> Image:
@@ -298,16 +401,17 @@ def _free_place(
 
 
 def _to_dict(value: Detections, spec: Boxes2dSpec) -> dict[str, Any]:
-    return {
-        "boxes": [
-            {
-                "class": class_name(spec.classes, int(kind)),
-                "score": round(float(score), 4),
-                "xyxy": [round(float(v), 1) for v in box],
-            }
-            for box, score, kind in zip(value.xyxy, value.scores, value.class_ids, strict=True)
-        ]
-    }
+    boxes = [
+        {
+            "class": class_name(spec.classes, int(kind)),
+            "score": round(float(score), 4),
+            "xyxy": [round(float(v), 1) for v in box],
+        }
+        for box, score, kind in zip(value.xyxy, value.scores, value.class_ids, strict=True)
+    ]
+    for box, sure in zip(boxes, () if value.confidence is None else value.confidence, strict=False):
+        box["confidence"] = round(float(sure), 4)
+    return {"boxes": boxes}
 
 
 def _present(value: Detections, spec: Boxes2dSpec) -> list[tuple[ClassSpec, str]]:
@@ -349,6 +453,7 @@ BOXES2D = Task(
     judged={"ap50": "AP50"},
     shown=("ap",),
     trust=("box_ece", "box_aurc"),
+    temperature_fit=_fit,
     to_dict=_to_dict,
     summary=lambda value, spec: {"boxes": len(value)},
     draw=lambda picture, value, spec, opacity: draw_boxes(picture, value, spec.classes),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapSerializer
 
 from perception.data.base import ClassInfo
+from perception.metrics.fitted import Fitted
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -103,6 +104,14 @@ class TaskSpec(Spec):
             ValueError: it has none, or one is out of range.
         """
         raise ValueError("has no temperatures")
+
+    def with_fitted(self: T, fitted: Mapping[str, Fitted]) -> T:
+        """The same with what a `TemperatureFit` found, by subset of the inputs, beside its others.
+
+        Raises:
+            ValueError: it holds nothing of the kind, or a number is out of range.
+        """
+        return self.with_temperatures({s: f.numbers["temperature"] for s, f in fitted.items()})
 
     def described(self) -> str:
         """One line for people; empty where there is nothing to say."""

@@ -14,7 +14,7 @@ from perception.data.base import ClassInfo, RecordingInfo, Truth
 from perception.frame import Sample
 from perception.geometry.grid import GridMap
 from perception.metrics.confidence import ConfidenceHistogram
-from perception.metrics.temperature import FittedTemperature
+from perception.metrics.fitted import Fitted
 from perception.tasks.spec import ClassSpec, TaskSpec
 
 Shape = tuple[int | None, ...]
@@ -40,7 +40,9 @@ class TaskContext:
         inputs: names of the bundle's inputs that were used.
         values: of the tasks decoded before.
         parts: those of the task's parts that somebody wants.
-        confidence: factor on confidences and scores, below 1 where sensors are missing.
+        confidence: factor on confidences and scores, below 1 where sensors are missing, or inputs far from
+            training.
+        familiarity: the part of it that is for inputs far from training.
         min_score: least score of a box before that; None for the bundle's.
         stride: where points are made of a depth image, every such row and column is taken.
     """
@@ -54,6 +56,7 @@ class TaskContext:
     values: Mapping[str, Any]
     parts: frozenset[str]
     confidence: float = 1.0
+    familiarity: float = 1.0
     min_score: float | None = None
     stride: int = 1
 
@@ -97,7 +100,8 @@ class Meter(ABC):
 
 
 class TemperatureFit(ABC):
-    """Collects a task's outputs and their truth, and says under which temperature they fit it best."""
+    """Collects a task's outputs and their truth, and says under which temperature, or other monotone map of
+    its scores, they fit it best."""
 
     @abstractmethod
     def add(self, tensors: Mapping[str, NDArray[Any]], grid: GridMap, truth: Truth) -> None:
@@ -109,12 +113,16 @@ class TemperatureFit(ABC):
             truth: of the frame.
 
         Raises:
-            ConfigError: the outputs are not what a temperature divides.
+            ConfigError: the outputs are not what it is fitted to.
         """
 
     @abstractmethod
-    def fitted(self) -> FittedTemperature | None:
-        """The temperature; None where no frame had truth."""
+    def fitted(self) -> Fitted | None:
+        """What was found; None where no frame had truth, or nothing was said that could be right."""
+
+    def judged(self) -> bool:
+        """Whether a frame had truth; None of `fitted` is then no fault of the recording."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +148,9 @@ class Task:
         shown: further scores that are shown beside them.
         trust: scores of its meter that tell of confidence, not of what is said; the lower the better,
             the first of them the calibration error.
-        temperature_fit: for a spec, a recording and its number of frames, what finds the temperature of
-            one subset of the inputs, where the spec has `temperatures` (`TaskSpec.with_temperatures`).
+        temperature_fit: for a spec, a recording and its number of frames, what finds the temperature, or
+            another map of scores, of one subset of the inputs, which the spec then holds
+            (`TaskSpec.with_fitted`).
         frame_score: name of the score that is given for every single frame of a demo, if any.
         to_dict: its value as plain numbers and text, by key of the whole result.
         summary: the same for one line of many, by default the whole.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 from perception.tasks.pixel_fit import interpolated
+from perception.tasks.registry import TASKS
 from perception.tasks.segmentation import SEGMENTATION
 
 NAMES = ["class 0", "class 1", "class 2"]
@@ -288,7 +290,6 @@ def test_samples_are_bounded(
     ("given", "text"),
     [
         ({"seg": ["nothing"]}, "share no class"),
-        ({"seg": (), "det": ["class 0"]}, "no task of it that has temperatures"),
         ({"truths": []}, "no truth for segmentation from rgb"),
         ({"scenes": ["a"] * 4}, "is of one scene"),
         ({"version": "a\nb"}, "version"),
@@ -306,6 +307,15 @@ def test_what_cannot_be_done_is_said_in_one_line(
         calibrate_confidence(_loaded(bundle), recording, version=given.get("version"))
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, BundleError) == ("version" in given)
+
+
+def test_tasks_of_which_nothing_can_be_fitted(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfitted = {n: replace(TASKS[n], temperature_fit=None) for n in ("segmentation", "boxes2d")}
+    monkeypatch.setattr("perception.evaluation.confidence.TASKS", unfitted)
+    with pytest.raises(ConfigError, match="no task of it that has temperatures"):
+        calibrate_confidence(_loaded(bundle), _in_scenes([*"abcd"], [Truth()] * 4))
 
 
 def test_a_half_without_truth_is_named(bundle: Path) -> None:
