@@ -92,6 +92,7 @@ def check_modular(
         if not encoder.outputs:
             raise BundleError("gives nothing", where=encoder.where)
         own = wiring.features(name, encoder.outputs)
+        _check_novelty(manifest, name, encoder.where, own)
         for feature in sorted(own.keys() & {*features, PRESENCE}):
             raise BundleError(f"another graph gives {feature} too", where=encoder.where)
         features.update(own)
@@ -100,6 +101,21 @@ def check_modular(
     wanted = {**features, PRESENCE: (len(wiring.presence),), **_optional(manifest, fuser)}
     _check_inputs(fuser, wanted, types)
     _check_outputs(manifest, fuser)
+
+
+def _check_novelty(
+    manifest: BundleManifest, name: str, where: str, features: Mapping[str, Shape | None]
+) -> None:
+    """Refuse statistics of features that an input's encoder does not give, or of other channels."""
+    known = manifest.novelty.get(name)
+    for feature, own in known.features.items() if known is not None else ():
+        shape = features.get(feature)
+        if feature not in features:
+            raise BundleError(f"gives no {feature}, of which novelty.{name} tells", where=where)
+        channels = len(own.mean) / known.bands if known is not None else 0
+        if shape is not None and (len(shape) < 2 or shape[1] not in (None, channels)):
+            line = f"gives {feature} of shape {list(shape)}, novelty.{name} tells of {channels:g}"
+            raise BundleError(f"{line} channels", where=where)
 
 
 def check_composed(

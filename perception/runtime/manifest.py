@@ -14,7 +14,9 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -23,6 +25,7 @@ from perception.files.containers import stays_inside
 from perception.files.limits import MAX_ARCHIVE_FILES
 from perception.frame import KINDS, subsets_of
 from perception.preprocess.contract import PreprocessContract
+from perception.runtime.novelty import InputNovelty
 from perception.runtime.schema1 import SCHEMA_1, from_schema_1, in_schema_1
 from perception.runtime.wiring import Wiring
 from perception.tasks.spec import ClassSpec, Frozen, Label, Spec
@@ -122,6 +125,8 @@ class BundleManifest(Spec):
         reference: inputs in whose pixels results are given, the first that was used; those that are not
             listed follow by kind.
         judged: names of the subsets that accuracy is told of; `frame.subsets_of` where none is listed.
+        novelty: by input, what its features are like on frames like those of training; of the inputs that
+            it tells nothing of, nothing is known.
         files: SHA-256 of every file that may be read, by name.
     """
 
@@ -140,7 +145,14 @@ class BundleManifest(Spec):
     model: Notes = Field(default_factory=dict)
     precision: Literal["fp32", "fp16", "int8", "mixed"] = "fp32"
     quantization: Notes = Field(default_factory=dict)
+    novelty: Frozen[str, InputNovelty] = Field(default_factory=lambda: MappingProxyType({}))
     files: Frozen[FileName, Annotated[str, Field(pattern=DIGEST)]]
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without novelty where nothing is known of it, so that versions that know of none read it."""
+        content: dict[str, Any] = handler(self)
+        return content if self.novelty else {k: v for k, v in content.items() if k != "novelty"}
 
     @model_validator(mode="after")
     def _consistent(self) -> BundleManifest:
@@ -157,6 +169,8 @@ class BundleManifest(Spec):
             )
         if not set(self.reference) <= set(names) or len(set(self.reference)) < len(self.reference):
             raise ValueError("reference names what is no input, or one twice")
+        if unknown := [n for n in self.novelty if n not in names]:
+            raise ValueError(f"novelty: '{unknown[0]}' is no input")
         for spec in self.tasks.root.values():
             spec.check(names)
         for where, listed in (("graphs.subsets", graphs.subsets), ("judged", self.judged)):
