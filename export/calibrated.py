@@ -9,6 +9,7 @@ from typing import Any
 from export.bundle_folder import copy_files, replacing_bundle
 from perception.evaluation.confidence import CalibratedConfidence
 from perception.runtime.bundle import Bundle, write_bundle
+from perception.runtime.manifest import BundleManifest
 from perception.tasks.registry import TASKS
 
 DECIMALS = 4
@@ -57,17 +58,33 @@ def write_calibrated(
     Raises:
         ConfigError, BundleError: see `replacing_bundle`.
     """
-    outdated = {f"{s}{end}" for s in trust_scores(found.manifest.tasks) for end in ("", "_before")}
-    kept = {entry: _without(value, outdated) for entry, value in bundle.records.accuracy.items()}
     rows = {
         subset: {k: round(v, DECIMALS) for k, v in row.items()}
         for subset, row in subset_rows(found).items()
     }
-    accuracy = {**kept, name: {**about, "subsets": rows}}
+    return write_described(bundle, found.manifest, out, {name: {**about, "subsets": rows}})
+
+
+def write_described(
+    bundle: Bundle, manifest: BundleManifest, out: Path, accuracy: Mapping[str, Any]
+) -> Path:
+    """Write a bundle of the same graphs under a manifest that gives other confidences.
+
+    Args:
+        bundle: as it was.
+        manifest: the new one.
+        out: its folder; a bundle that is there is replaced.
+        accuracy: what the new one's records say besides those of the old one that are not of confidence.
+
+    Raises:
+        ConfigError, BundleError: see `replacing_bundle`.
+    """
+    outdated = {f"{s}{end}" for s in trust_scores(manifest.tasks) for end in ("", "_before")}
+    kept = {entry: _without(value, outdated) for entry, value in bundle.records.accuracy.items()}
     with replacing_bundle(out, bundle.path) as folder:
         copy_files(bundle, folder)
-        records = bundle.records.model_copy(update={"accuracy": accuracy})
-        write_bundle(folder, found.manifest, records)
+        records = bundle.records.model_copy(update={"accuracy": {**kept, **accuracy}})
+        write_bundle(folder, manifest, records)
         Bundle.open(folder)
     return out
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from perception.cli.arguments import give_json
 from perception.cli.console import Table, say
+from perception.cli.novelty import add_action as add_novelty
 from perception.cli.parsing import Commands, add_command, add_group, add_trust
 from perception.cli.signing import add_actions as add_signing
 from perception.cli.temperatures import add_action as add_temperatures
@@ -22,7 +23,7 @@ def add_parser(commands: Commands) -> None:
     actions = add_group(
         commands,
         "bundle",
-        "verify, sign, show or upgrade a bundle; fit its confidence",
+        "verify, sign, show or upgrade a bundle; fit its confidence, and what is far from training",
         example="anysense bundle info indoor-rgbd",
     )
     for name, text in (
@@ -50,6 +51,7 @@ def add_parser(commands: Commands) -> None:
     )
     add_signing(actions)
     add_temperatures(actions)
+    add_novelty(actions)
 
 
 def run(args: argparse.Namespace) -> int:

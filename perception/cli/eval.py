@@ -142,6 +142,9 @@ def _gaps(table: dict[str, Any], frames: int) -> list[str]:
         )
     if any(row["judged"] < row["frames"] for row in table.values()):
         notes.append("some frames have no truth in the view of a subset: they are not judged")
+    for subset, row in table.items():
+        if far := ", ".join(f"{n} frames of {s}" for s, n in row.get("far", {}).items()):
+            notes.append(f"{subset}: {far} (of {row['frames']}) are far from training")
     return notes
 
 
@@ -209,7 +212,7 @@ def _record(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:
     counts = ("frames", "answered", "judged")
     every = dict.fromkeys(key for row in table.values() for key in row)
-    columns = [key for key in every if key not in ("per_class", *counts)]
+    columns = [key for key in every if key not in ("per_class", "far", *counts)]
     note = " (simulated data)" if simulated else ""
     out = Table(title=f"{name} on {args.data}, split {args.split}{note}, scores in %")
     out.add_column("subset", no_wrap=True)

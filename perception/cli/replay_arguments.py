@@ -86,6 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="factor on uncalibrated confidence for each missing sensor",
     )
+    parser.add_argument(
+        "--novelty-derating",
+        type=real(0, 10),
+        default=1.0,
+        metavar="P",
+        help="power with which confidence falls with novelty, far from training; 0: it does not",
+    )
     names = ", ".join(f.name for f in fields(HealthConfig))
     _repeated(parser, "--health", "NAME=VALUE", f"a threshold of the content checks: {names}")
     parser.add_argument(
@@ -154,14 +161,15 @@ def sensors_of(
 
 
 def policy_of(args: argparse.Namespace) -> Policy:
-    """`--require`, `--minimum`, `--max-age-ms`, `--hold-ms` and `--derating`.
+    """`--require`, `--minimum`, `--max-age-ms`, `--hold-ms`, `--derating` and `--novelty-derating`.
 
     Raises:
         ConfigError, InputError: a value makes no sense.
     """
     given = {"max_age_ms": args.max_age_ms, "hold_ms": args.hold_ms}
     chosen = {name: value for name, value in given.items() if value is not None}
-    return Policy(tuple(args.require), args.minimum, derating=args.derating, **chosen)
+    chosen |= {"derating": args.derating, "novelty_derating": args.novelty_derating}
+    return Policy(tuple(args.require), args.minimum, **chosen)
 
 
 def health_of(given: Iterable[str]) -> HealthConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Scorer:
                 hint="choose data whose labels the bundle was trained for",
             )
         self.frames = self.answered = self.judged = 0
+        self.far: Counter[str] = Counter()
 
     def _made(self) -> dict[str, Meter]:
         makers = {n: make for n in self._specs if (make := TASKS[n].meter) is not None}
@@ -62,6 +64,7 @@ class Scorer:
         """Count one frame; a result in the pixels of a camera that looks elsewhere is not judged."""
         self.frames += 1
         self.answered += bool(result.used)
+        self.far.update(result.far)
         self.judged += self._add(self.meters, result, truth)
 
     def _add(self, meters: Mapping[str, Meter], result: Result, truth: Truth) -> bool:
@@ -85,7 +88,8 @@ class Scorer:
 
         Returns:
             `frames`; `answered`, those for which there was an output; `judged`, those that have truth;
-            the scores of each task's meter; `per_class`, theirs by class name.
+            the scores of each task's meter; `per_class`, theirs by class name; `far`, where frames were far
+            from training, how many by sensor.
         """
         out: dict[str, Any] = {
             "frames": self.frames,
@@ -97,7 +101,7 @@ class Scorer:
             out |= meter.scores()
             for name, values in meter.per_class().items():
                 per_class.setdefault(name, {}).update(values)
-        return {**out, "per_class": per_class}
+        return {**out, "per_class": per_class, **({"far": dict(self.far)} if self.far else {})}
 
 
 def judged_subsets(manifest: BundleManifest, info: RecordingInfo) -> list[tuple[str, ...]]:

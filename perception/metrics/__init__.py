@@ -1,5 +1,6 @@
 """Arithmetic of accuracy, from arrays: confusion matrices, average precision, calibration of confidence."""
 
+from perception.metrics.auroc import auroc
 from perception.metrics.confidence import ConfidenceHistogram, Reliability
 from perception.metrics.detection import DetectionScore, average_precision, matched
 from perception.metrics.fitted import Fitted
@@ -15,6 +16,7 @@ __all__ = [
     "FittedScaling",
     "FittedTemperature",
     "Reliability",
+    "auroc",
     "average_precision",
     "fit_scaling",
     "fit_temperature",

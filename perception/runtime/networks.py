@@ -35,12 +35,14 @@ class Encoded:
         grid: where the sample's pixels lie on the reference grid.
         stamp_ns: the sample's stamp.
         timings: milliseconds by step (`preprocess_<s>`, `check_<s>`, `encode_<s>`).
+        novelty: see `NoveltyScore.of`; None where that is not known.
     """
 
     features: Mapping[str, Feed]
     grid: GridMap
     stamp_ns: int
     timings: dict[str, float] = field(default_factory=dict)
+    novelty: float | None = None
 
 
 class Networks:

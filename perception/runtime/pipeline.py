@@ -28,6 +28,7 @@ from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.runtime.interpret import interpret
 from perception.runtime.loading import EngineChoices, opened_bundle
 from perception.runtime.networks import Encoded, Networks
+from perception.runtime.novelty import NoveltyScore
 from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
@@ -102,6 +103,7 @@ class Pipeline:
         self.health = HealthMonitor(health)
         timeout_s = self.choices.engine_timeout_s
         self._networks = Networks(self.manifest, encoders, fuser, self.counters, timeout_s)
+        self._novelty = {name: NoveltyScore(own) for name, own in self.manifest.novelty.items()}
         self._last: Result | None = None
         self._last_ns: int | None = None
         self._lock = threading.Lock()  # for these two and the counters, never while a network runs
@@ -419,7 +421,10 @@ class Pipeline:
             features = self._networks.encode(name, given)
             watch.lap(f"encode_{sensor}")
         grid = GridMap.fit(source_size(sample, spec), spec.view)
-        return Encoded(features, grid, sample.time_ns)
+        score = self._novelty.get(name)
+        novelty = None if score is None else score.of(features)
+        watch.lap(f"check_{sensor}")
+        return Encoded(features, grid, sample.time_ns, novelty=novelty)
 
     def usable(self, encoded: Mapping[str, Encoded]) -> tuple[str, ...]:
         """The sensors that a result from these features is computed from: none where they do not do."""
@@ -435,6 +440,10 @@ class Pipeline:
         reference = self.reference(used)
         values: Mapping[str, Any] = {}
         stamp, output_ns = about.stamp_ns, about.output_ns
+        novelty = {s: n for s in used if (n := encoded[s].novelty) is not None}
+        about = replace(
+            about, novelty=novelty, warnings=(*about.warnings, *self._unfamiliar(novelty))
+        )
         if reference is not None:
             values = self._answer(encoded, replace(about, used=used, reference=reference), watch)
             stamp = max(encoded[s].stamp_ns for s in used)
@@ -461,6 +470,17 @@ class Pipeline:
                 self._last = result
         return result
 
+    def _unfamiliar(self, novelty: Mapping[str, float]) -> list[SensorWarning]:
+        """Count and name the sensors that are far from training; they are used all the same."""
+        found = []
+        for sensor, value in novelty.items():
+            if value > 1:
+                text = f"{sensor}: shows what is far from training"
+                found.append(SensorWarning(sensor, "ok", text))
+                with self._lock:
+                    self.counters[f"unfamiliar_{sensor}"] += 1
+        return found
+
     def _answer(
         self, encoded: Mapping[str, Encoded], about: Result, watch: Stopwatch
     ) -> dict[str, Any]:
@@ -469,6 +489,7 @@ class Pipeline:
         wanted = self.wanted - self.spared
         outputs = self._networks.fuse({self.inputs[s]: encoded[s] for s in used}, wanted)
         watch.lap("fuse")
+        familiarity = self.policy.familiarity(about.novelty.values())
         found = interpret(
             self.manifest,
             outputs,
@@ -479,7 +500,8 @@ class Pipeline:
             samples={s: sample for s in used if (sample := about.samples.get(s)) is not None},
             fresh=about.fresh,
             inputs=tuple(self.inputs[s] for s in used),
-            confidence=self.policy.confidence_factor(used, self.expected),
+            confidence=self.policy.confidence_factor(used, self.expected) * familiarity,
+            familiarity=familiarity,
             min_score=self.min_score,
             stride=self.points_stride,
         )

@@ -23,6 +23,8 @@ class Policy:
         hold_ms: how long the last result goes on being given when too few sensors are left.
         derating: factor on the confidence for each expected sensor that is missing, where the bundle has no
             temperature for the sensors that are left: a calibrated confidence is lower by itself.
+        novelty_derating: the power with which confidence falls with the novelty of inputs that are far from
+            training (`Result.novelty`), where the bundle can tell; 0 leaves it as it is.
     """
 
     required: tuple[str, ...] = ()
@@ -30,6 +32,7 @@ class Policy:
     max_age_ms: float = 200.0
     hold_ms: float = 500.0
     derating: float = 1.0
+    novelty_derating: float = 1.0
 
     def __post_init__(self) -> None:
         for name in self.required:
@@ -40,6 +43,8 @@ class Policy:
             )
         if not 0 < self.derating <= 1:
             raise ConfigError("derating must be in (0, 1]", where="policy")
+        if not 0 <= self.novelty_derating <= 10:
+            raise ConfigError("novelty_derating must be in [0, 10]", where="policy")
 
     def check(self, sensors: Collection[str], where: tuple[str, str] = WHERE) -> None:
         """Refuse to require what is not among these, or more than there are: no output would ever come.
@@ -83,3 +88,17 @@ class Policy:
     def confidence_factor(self, used: Collection[str], wanted: Collection[str]) -> float:
         """What confidences are multiplied with that were not calibrated for the sensors used."""
         return float(self.derating ** len(set(wanted) - set(used)))
+
+    def familiarity(self, novelty: Collection[float]) -> float:
+        """What confidences are multiplied with where inputs are far from training.
+
+        Args:
+            novelty: of the sensors used, where it is known.
+
+        Returns:
+            1 where none is beyond 1; otherwise the mean over them of 1 / novelty^`novelty_derating`.
+        """
+        if self.novelty_derating == 0 or not any(n > 1 for n in novelty):
+            return 1.0
+        factors = [max(1.0, n) ** -self.novelty_derating for n in novelty]
+        return float(sum(factors) / len(factors))

@@ -127,6 +127,8 @@ class Result(TaskValues):
         source_ns: by sensor used, its sample's stamp on its own clock.
         epoch: rises at every jump of the sensors' clock.
         lateness: of a stream with a deadline, how this stands to it, and what was left out for it.
+        novelty: by sensor used, how far what it shows is from what its encoder was trained on, where the
+            bundle can tell: beyond 1 it is far, see `perception.runtime.novelty`.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -150,11 +152,17 @@ class Result(TaskValues):
     source_ns: Mapping[str, int] = field(default_factory=dict)
     epoch: int = 0
     lateness: Lateness | None = None
+    novelty: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def late(self) -> bool:
         """Whether it took longer than the stream's deadline allows; False without one."""
         return self.lateness is not None and self.lateness.late
+
+    @property
+    def far(self) -> tuple[str, ...]:
+        """The sensors used that are far from training."""
+        return tuple(sensor for sensor, novelty in self.novelty.items() if novelty > 1)
 
     @property
     def lines(self) -> tuple[str, ...]:

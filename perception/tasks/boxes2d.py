@@ -228,9 +228,10 @@ def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Detections
 class BoxesMeter(Meter):
     """Average precision: `ap50` at IoU 0.5, `ap` over 0.5 to 0.95; `box_ece` and `box_aurc`.
 
-    The last two are of confidences (of scores, where there are none) against precision at IoU 0.5, of the boxes that reach the bundle's own
-    threshold: the detection calibration error of Küppers et al., "Multivariate Confidence Calibration for
-    Object Detection" (CVPR workshops 2020), by score alone; see `ConfidenceHistogram`.
+    The last two are of confidences (of scores, where there are none) against precision at IoU 0.5, of
+    the boxes that reach the bundle's own threshold: the detection calibration error of Küppers et al.,
+    "Multivariate Confidence Calibration for Object Detection" (CVPR workshops 2020), by score alone;
+    see `ConfidenceHistogram`.
 
     Args:
         spec: the bundle's.

@@ -103,6 +103,13 @@ COMMON = (
         0.01,
         1.0,
     ),
+    Spec(
+        "policy.novelty_derating",
+        1.0,
+        "power with which confidence falls with novelty, far from training; 0 = it does not",
+        0.0,
+        10.0,
+    ),
     Spec("late.deadline_ms", 0.0, "from the newest message to the output; 0 = none", 0.0, _MS),
     Spec("late.after", 3, "late outputs before something is left out", 1, 10_000),
     Spec("late.recover_after", 50, "early ones before it is taken up again", 1, 100_000),
@@ -276,6 +283,7 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
         values["policy.max_age_ms"],
         values["policy.hold_ms"],
         values["policy.derating"],
+        values["policy.novelty_derating"],
     )
     policy.check(names)
     health = HealthConfig(**{f.name: values[f"health.{f.name}"] for f in fields(HealthConfig)})

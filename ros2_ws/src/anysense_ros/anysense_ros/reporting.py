@@ -21,6 +21,7 @@ from anysense_ros.diagnostics import (
     output_condition,
     sensor_condition,
 )
+from perception.runtime.novelty import FarFromTraining
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result, SensorReport
 from perception.runtime.stream import Stream
@@ -41,6 +42,7 @@ class Reporter:
         self.incompatible: dict[str, int] = {}
         self._standing = Standing()
         self._health: dict[str, str] = {}
+        self._far = FarFromTraining()
         self.unaligned: Mapping[str, str] = {}
         self._lock = threading.RLock()
         self.no_output("not configured")
@@ -66,6 +68,7 @@ class Reporter:
         assert core is not None
         with self._lock:
             timeouts = {n: t.timeout_ns for n, t in core.collector.sensors.items()}
+            self._far.note(result.novelty)
             missing = self._standing.missing(result, reports, timeouts, stream.clock.now_ns())
             self._log(result, reports, missing, core.pipeline)
             values = {"sequence": number, **core.collector.counters, **core.pipeline.counters}
@@ -90,6 +93,13 @@ class Reporter:
                 line = f"{name}: back to ok" if known not in (None, "ok") else ""
             level = "warn" if report.line or report.health != "ok" else "info"
             self.changes.note(name, state, level, line)
+            far = self._far.line(name)
+            self.changes.note(
+                f"{name} novelty",
+                without_numbers(far),
+                "warn" if far else "info",
+                far or f"{name}: near to training",
+            )
         used = ", ".join(result.used) or "nothing"
         standing, level, line = result.state, "warn", f"output is {result.state}, from {used}"
         if result.state == "full" or (result.state == "degraded" and not missing):
@@ -100,13 +110,17 @@ class Reporter:
 
     def _set_sensors(self, reports: Mapping[str, SensorReport], stream: Stream) -> None:
         for name, report in reports.items():
-            extra = {
+            extra: dict[str, Any] = {
                 "arrived": stream.counters[f"received_{name}"],
                 "dropped": stream.counters[f"dropped_{name}"],
                 "malformed": stream.counters[f"malformed_{name}"],
                 "qos_incompatible": self.incompatible.get(name, 0),
             }
+            if (novelty := self._far.novelty(name)) is not None:
+                extra["novelty"] = f"{novelty:.2f}"
             condition = sensor_condition(name, report, extra)
+            if condition.level == OK and (far := self._far.line(name)):
+                condition.level, condition.message = WARN, far
             unaligned = self.unaligned.get(name)
             if unaligned and condition.level == OK:
                 condition.level, condition.message = WARN, unaligned
@@ -125,6 +139,7 @@ class Reporter:
         with self._lock:
             self.changes.forget()
             self._health.clear()
+            self._far = FarFromTraining()
             self._standing = Standing()
             for name in sensors:
                 self.diagnostics.set(name, STALE, "inactive: not listened to", {})
