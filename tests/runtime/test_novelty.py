@@ -297,7 +297,7 @@ def test_a_bundle_with_novelty_from_the_command_line(
     for name, row in content["inputs"].items():
         assert row["limit"] == new.manifest.novelty[name].limit and 0 <= row["beyond"] <= 1
     (entry,) = new.records.accuracy.values()
-    assert entry["command"].startswith("anysense bundle novelty")
+    assert entry["frames"] == {"rgb": 14, "depth": 14} and set(entry["beyond"]) == set(BOTH)
     # What is evaluated, and what is run, says how far its frames are.
     run = tmp_path / "run"
     frames = ["--data", f"folder:{simulated}", "--limit", "2", "--threads", "1"]
