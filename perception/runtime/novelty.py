@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from perception.runtime.result import SensorWarning
 from perception.tasks.spec import Frozen, Spec
 
 MOST_CHANNELS = 65_536
@@ -121,6 +122,15 @@ def channel_means(feature: NDArray[Any], bands: int = 1) -> NDArray[np.float32]:
         # A product with ones is the sum, and faster than adding along an axis.
         found.append(part @ np.full(part.shape[1], 1 / part.shape[1], np.float32))
     return np.concatenate(found)
+
+
+def unfamiliar(novelty: Mapping[str, float]) -> list[SensorWarning]:
+    """What there is to say about sensors that are far from training; they are used, and well, all the same."""
+    return [
+        SensorWarning(sensor, "ok", f"{sensor}: shows what is far from training")
+        for sensor, value in novelty.items()
+        if value > 1
+    ]
 
 
 class FarFromTraining:

@@ -28,7 +28,7 @@ from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.runtime.interpret import interpret
 from perception.runtime.loading import EngineChoices, opened_bundle
 from perception.runtime.networks import Encoded, Networks
-from perception.runtime.novelty import NoveltyScore
+from perception.runtime.novelty import NoveltyScore, unfamiliar
 from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
@@ -441,9 +441,10 @@ class Pipeline:
         values: Mapping[str, Any] = {}
         stamp, output_ns = about.stamp_ns, about.output_ns
         novelty = {s: n for s in used if (n := encoded[s].novelty) is not None}
-        about = replace(
-            about, novelty=novelty, warnings=(*about.warnings, *self._unfamiliar(novelty))
-        )
+        far = unfamiliar(novelty)
+        about = replace(about, novelty=novelty, warnings=(*about.warnings, *far))
+        with self._lock:
+            self.counters.update(f"unfamiliar_{w.sensor}" for w in far)
         if reference is not None:
             values = self._answer(encoded, replace(about, used=used, reference=reference), watch)
             stamp = max(encoded[s].stamp_ns for s in used)
@@ -469,17 +470,6 @@ class Pipeline:
             if reference is not None:
                 self._last = result
         return result
-
-    def _unfamiliar(self, novelty: Mapping[str, float]) -> list[SensorWarning]:
-        """Count and name the sensors that are far from training; they are used all the same."""
-        found = []
-        for sensor, value in novelty.items():
-            if value > 1:
-                text = f"{sensor}: shows what is far from training"
-                found.append(SensorWarning(sensor, "ok", text))
-                with self._lock:
-                    self.counters[f"unfamiliar_{sensor}"] += 1
-        return found
 
     def _answer(
         self, encoded: Mapping[str, Encoded], about: Result, watch: Stopwatch
