@@ -125,7 +125,7 @@ def channel_means(feature: NDArray[Any], bands: int = 1) -> NDArray[np.float32]:
 
 
 def unfamiliar(novelty: Mapping[str, float]) -> list[SensorWarning]:
-    """What there is to say about sensors that are far from training; they are used, and well, all the same."""
+    """What there is to say about sensors that are far from training; they are used all the same."""
     return [
         SensorWarning(sensor, "ok", f"{sensor}: shows what is far from training")
         for sensor, value in novelty.items()
