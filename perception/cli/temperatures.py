@@ -37,8 +37,8 @@ def add_action(actions: Commands) -> None:
         actions,
         "temperatures",
         "fit the confidence of each subset of sensors on one half of the scenes, judge it on the other",
-        more="Writes a new bundle with the same graphs, whose labels, boxes and scores are the same: boxes get "
-        "a confidence beside their scores.",
+        more="Writes a new bundle with the same graphs, whose labels, boxes and scores are the same; boxes "
+        "get a confidence beside their scores.",
         example="anysense bundle temperatures indoor-rgbd --data nyuv2:DIR --split val --out OUT",
     )
     parser.add_argument("bundle", help="folder, zip or name of a bundle")
