@@ -12,6 +12,7 @@ from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.engines.base import Engine
 from perception.runtime.engines.selection import load_engines
 from perception.runtime.graph_check import Signature, check_modular
+from perception.runtime.subset_fusers import SubsetFusers
 from perception.runtime.time_limit import (
     LOAD_TIMEOUT_S,
     MOST_STUCK,
@@ -100,6 +101,7 @@ def load_pipeline_engines(
     engines = load_engines(bundle, device, threads, progress, trust_plans=trust_plans, tf32=tf32)
     found = {name: _signature(engine, f"{bundle.path}: {name}") for name, engine in engines.items()}
     fuser = engines.pop(FUSER)
+    fuser.specialize(SubsetFusers(bundle.source(bundle.manifest.graphs.fuser.file).read_bytes))
     check_modular(bundle.manifest, {name: found[name] for name in engines}, found[FUSER])
     backends = dict.fromkeys(engine.backend for engine in (*engines.values(), fuser))
     _LOG.info("%s runs on %s", bundle.path, ", ".join(backends))

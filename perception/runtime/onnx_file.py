@@ -17,6 +17,20 @@ from pathlib import PurePosixPath
 
 from perception.errors import AnySenseError, BundleError
 from perception.files.limits import MAX_GRAPH_BYTES
+from perception.runtime.protobuf import (
+    DamagedError,
+    Message,
+    Span,
+    field_of,
+    fields_of,
+    integer_of,
+    key_of,
+    message_at,
+    messages_of,
+    spans_of,
+    string_of,
+    text_at,
+)
 
 NEWEST_IR, NEWEST_OPSET = 14, 28
 """Newest version of the file format, and of ONNX's operators, whose meaning is known here."""
@@ -59,9 +73,6 @@ _TENSOR_TYPE, _TENSOR_NAME, _RAW_DATA, _EXTERNAL, _LOCATION = 2, 8, 9, 13, 14  #
 _DEEPEST = 100  # as in Protocol Buffers' own readers
 
 Read = Callable[[str], bytes]
-Span = tuple[int, int]
-Message = dict[int, list[tuple[int, Span]]]
-"""Fields by number, each with its wire type; the span of a number is its value and its end."""
 
 
 @dataclass(frozen=True)
@@ -129,16 +140,12 @@ class GraphParts:
     unusual: frozenset[str]
 
 
-class _DamagedError(Exception):
-    """The bytes are no ONNX file."""
-
-
 @contextmanager
 def _told_as(error: type[AnySenseError], where: str) -> Iterator[None]:
     """Damage that is found in the body as an error that names the file."""
     try:
         yield
-    except _DamagedError as problem:
+    except DamagedError as problem:
         raise error(f"is no ONNX graph and cannot be loaded: {problem}", where=where) from problem
 
 
@@ -185,156 +192,82 @@ def parts(content: bytes, *, where: str, error: type[AnySenseError] = BundleErro
 
 def with_outputs(content: bytes, names: Iterable[str]) -> bytes:
     """A graph that gives these tensors of its inside too, for a reader that then says what they are."""
-    values = [_field(1, name.encode()) for name in names]
+    values = [field_of(1, name.encode()) for name in names]
     # A message that follows another of the same field is merged into it.
-    return content + _field(_GRAPH, b"".join(_field(_OUTPUT, value) for value in values))
+    return content + field_of(_GRAPH, b"".join(field_of(_OUTPUT, value) for value in values))
 
 
 def _parts(data: memoryview) -> GraphParts:
-    model = _message(data, (0, len(data)))
+    model = message_at(data, (0, len(data)))
     nodes: list[Node] = []
     inputs: dict[str, int] = {}
     outputs: set[str] = set()
     constants: dict[str, int] = {}
     unusual = {"functions of its own"} if _FUNCTIONS in model else set()
-    for graph in _inner(data, model, _GRAPH):
-        nodes += [_node(data, node, unusual) for node in _inner(data, graph, _NODE)]
+    for graph in messages_of(data, model, _GRAPH):
+        nodes += [_node(data, node, unusual) for node in messages_of(data, graph, _NODE)]
         inputs.update((value.name, value.dtype) for value in _tensors(data, graph, _INPUT))
-        outputs.update(_string(data, value, 1) for value in _inner(data, graph, _OUTPUT))
-        for tensor in _inner(data, graph, _INITIALIZER):
-            constants[_string(data, tensor, _TENSOR_NAME)] = _integer(tensor, _TENSOR_TYPE)
+        outputs.update(string_of(data, value, 1) for value in messages_of(data, graph, _OUTPUT))
+        for tensor in messages_of(data, graph, _INITIALIZER):
+            constants[string_of(data, tensor, _TENSOR_NAME)] = integer_of(tensor, _TENSOR_TYPE)
         if _SPARSE in graph:
             unusual.add("sparse weights")
     return GraphParts(tuple(nodes), inputs, frozenset(outputs), constants, frozenset(unusual))
 
 
 def _node(data: memoryview, node: Message, unusual: set[str]) -> Node:
-    domain = _string(data, node, _DOMAIN)
-    operator = _string(data, node, _OPERATOR)
+    domain = string_of(data, node, _DOMAIN)
+    operator = string_of(data, node, _OPERATOR)
     attributes: dict[str, int] = {}
-    for attribute in _inner(data, node, _ATTRIBUTE):
-        name = _string(data, attribute, 1)
+    for attribute in messages_of(data, node, _ATTRIBUTE):
+        name = string_of(data, attribute, 1)
         if _WITHIN & attribute.keys() or name in attributes:
             unusual.add("graphs within graphs" if name not in attributes else "doubled attributes")
-        tensors = _inner(data, attribute, _ATTRIBUTE_TENSOR)
+        tensors = messages_of(data, attribute, _ATTRIBUTE_TENSOR)
         attributes[name] = (
-            _integer(tensors[-1], _TENSOR_TYPE) if tensors else _integer(attribute, _ATTRIBUTE_INT)
+            integer_of(tensors[-1], _TENSOR_TYPE)
+            if tensors
+            else integer_of(attribute, _ATTRIBUTE_INT)
         )
     return Node(
         operator if domain in _STANDARD_DOMAINS else f"{domain}.{operator}",
-        tuple(_text(data, span) for span in _spans(node, 1)),
-        tuple(_text(data, span) for span in _spans(node, 2)),
+        tuple(text_at(data, span) for span in spans_of(node, 1)),
+        tuple(text_at(data, span) for span in spans_of(node, 2)),
         attributes,
     )
 
 
-def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < end and shift < 64:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, at
-        shift += 7
-    raise _DamagedError("it is cut off, or damaged")
-
-
-def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, Span]]:
-    """Number, wire type, start of the field with its tag, and span (or value) of each field."""
-    at = start
-    while at < end:
-        begin = at
-        tag, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at, end)
-        number, wire = tag >> 3, tag & 7
-        if wire == 2:
-            if at < end and data[at] < 0x80:
-                size, at = data[at], at + 1
-            else:
-                size, at = _varint(data, at, end)
-            span = (at, at + size)
-            at += size
-        elif wire == 0:
-            value, at = _varint(data, at, end)
-            span = (value, at)
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-            span = (at, at)
-        else:
-            raise _DamagedError("it is damaged")
-        if at > end or number == 0:
-            raise _DamagedError("it is cut off, or damaged")
-        yield number, wire, begin, span
-
-
-def _text(data: memoryview, span: Span) -> str:
-    return str(data[span[0] : span[1]], "utf-8", "replace")
-
-
-def _message(data: memoryview, span: Span) -> Message:
-    """Fields of a small message by number, each with its wire type."""
-    found: Message = {}
-    for number, wire, _, inner in _fields(data, *span):
-        found.setdefault(number, []).append((wire, inner))
-    return found
-
-
 def _describe(data: memoryview) -> GraphInfo:
-    model = _message(data, (0, len(data)))
-    graphs = _spans(model, _GRAPH)
+    model = message_at(data, (0, len(data)))
+    graphs = spans_of(model, _GRAPH)
     if len(graphs) != 1:
-        raise _DamagedError("it holds no graph" if not graphs else "it holds several graphs")
-    opsets = _inner(data, model, _OPSETS)
-    versions = [_integer(o, 2) for o in opsets if _string(data, o, 1) in _STANDARD_DOMAINS]
-    graph = _message(data, graphs[0])
+        raise DamagedError("it holds no graph" if not graphs else "it holds several graphs")
+    opsets = messages_of(data, model, _OPSETS)
+    versions = [integer_of(o, 2) for o in opsets if string_of(data, o, 1) in _STANDARD_DOMAINS]
+    graph = message_at(data, graphs[0])
     weights = {
-        _text(data, name)
-        for tensor in _inner(data, graph, _INITIALIZER)
-        for name in _spans(tensor, _TENSOR_NAME)
+        text_at(data, name)
+        for tensor in messages_of(data, graph, _INITIALIZER)
+        for name in spans_of(tensor, _TENSOR_NAME)
     }
     return GraphInfo(
         tuple(i for i in _tensors(data, graph, _INPUT) if i.name not in weights),
         tuple(_tensors(data, graph, _OUTPUT)),
-        _integer(model, _IR_VERSION),
+        integer_of(model, _IR_VERSION),
         max(versions, default=0),
     )
 
 
-def _string(data: memoryview, message: Message, number: int) -> str:
-    wire, span = message.get(number, [(2, (0, 0))])[-1]
-    return _text(data, span) if wire == 2 else ""
-
-
-def _integer(message: Message, number: int) -> int:
-    wire, span = message.get(number, [(0, (0, 0))])[-1]
-    if wire != 0:
-        return 0
-    return span[0] - (1 << 64) if span[0] >> 63 else span[0]
-
-
 def _tensors(data: memoryview, graph: Message, number: int) -> Iterator[TensorInfo]:
     """ValueInfoProtos: name, and type.tensor_type.{elem_type, shape.dim.dim_value}."""
-    for value in _inner(data, graph, number):
+    for value in messages_of(data, graph, number):
         dtype, shape = 0, None
-        for tensor in _inner(data, value, 2, 1):
-            dtype = _integer(tensor, 1)
+        for tensor in messages_of(data, value, 2, 1):
+            dtype = integer_of(tensor, 1)
             if 2 in tensor:
-                dimensions = _inner(data, tensor, 2, 1)
-                shape = tuple(_integer(d, 1) if 1 in d else None for d in dimensions)
-        yield TensorInfo(_string(data, value, 1), dtype, shape)
-
-
-def _spans(message: Message, number: int) -> list[Span]:
-    """Where the strings or messages of a field lie."""
-    return [span for wire, span in message.get(number, []) if wire == 2]
-
-
-def _inner(data: memoryview, message: Message, *path: int) -> list[Message]:
-    """The messages at the end of a path of fields."""
-    level = [message]
-    for number in path:
-        level = [_message(data, span) for message in level for span in _spans(message, number)]
-    return level
+                dimensions = messages_of(data, tensor, 2, 1)
+                shape = tuple(integer_of(d, 1) if 1 in d else None for d in dimensions)
+        yield TensorInfo(string_of(data, value, 1), dtype, shape)
 
 
 @dataclass
@@ -368,14 +301,14 @@ class _Inliner:
     def _walk(self, data: memoryview, span: Span, kind: str, depth: int) -> list[bytes] | None:
         """The message's new bytes in parts, or None where it can stay as it is."""
         if depth > _DEEPEST:
-            raise _DamagedError("it is nested too deeply")
+            raise DamagedError("it is nested too deeply")
         nested = NESTED[kind]
         parts: list[bytes] = []
         copied = span[0]
-        for number, wire, begin, inner in _fields(data, *span):
+        for number, wire, begin, inner in fields_of(data, *span):
             if wire != 2:
                 continue
-            if kind == "NodeProto" and number == _OPERATOR and _text(data, inner) == "EPContext":
+            if kind == "NodeProto" and number == _OPERATOR and text_at(data, inner) == "EPContext":
                 # An execution provider would load it, from a file of its own choice.
                 raise self.error("holds an engine compiled elsewhere (EPContext)", where=self.where)
             if number not in nested:
@@ -387,7 +320,7 @@ class _Inliner:
                 else self._walk(data, inner, below, depth + 1)
             )
             if new is not None:
-                parts += [bytes(data[copied:begin]), _key(number, sum(map(len, new))), *new]
+                parts += [bytes(data[copied:begin]), key_of(number, sum(map(len, new))), *new]
                 copied = inner[1]
         return [*parts, bytes(data[copied : span[1]])] if parts else None
 
@@ -395,20 +328,20 @@ class _Inliner:
         outside = False
         kept: list[bytes] = []
         told: dict[str, str] = {}
-        for number, wire, begin, inner in _fields(data, *span):
+        for number, wire, begin, inner in fields_of(data, *span):
             end = inner[1]
             if number == _LOCATION and wire == 0:
                 outside = outside or inner[0] != 0
             elif number == _EXTERNAL and wire == 2:
                 outside = True
-                entry = _message(data, inner)
-                told[_string(data, entry, 1)] = _string(data, entry, 2)
+                entry = message_at(data, inner)
+                told[string_of(data, entry, 1)] = string_of(data, entry, 2)
             elif number != _RAW_DATA:
                 kept.append(bytes(data[begin:end]))
         if not outside:
             return None
         weights = self._weights(told)
-        return [*kept, _key(_RAW_DATA, len(weights)), weights]
+        return [*kept, key_of(_RAW_DATA, len(weights)), weights]
 
     def _weights(self, told: dict[str, str]) -> bytes:
         location = told.get("location", "")
@@ -428,21 +361,6 @@ class _Inliner:
                 f"and its weights are more than {MAX_GRAPH_BYTES} bytes", where=self.where
             )
         return whole[offset : offset + length]
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _key(number, len(content)) + content
-
-
-def _key(number: int, size: int) -> bytes:
-    """Tag and length of a field of bytes."""
-    out = bytearray()
-    for value in (number << 3 | 2, size):
-        while value > 0x7F:
-            out.append(value & 0x7F | 0x80)
-            value >>= 7
-        out.append(value)
-    return bytes(out)
 
 
 def beside(name: str, location: str) -> str:

@@ -13,6 +13,7 @@ from perception.runtime.engines.base import (
     Engine,
     Feed,
     NonFiniteError,
+    SpecialForms,
     T,
     Tensor,
     not_finite,
@@ -65,6 +66,9 @@ class FallbackEngine(Engine):
 
     def companion(self, content: bytes, name: str) -> Engine | None:
         return self._engine.companion(content, name)
+
+    def specialize(self, forms: SpecialForms) -> None:
+        self._engine.specialize(forms)
 
     @property
     def backend(self) -> str:  # type: ignore[override]

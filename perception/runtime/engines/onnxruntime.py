@@ -17,6 +17,7 @@ from perception.runtime.engines.backend import Backend, Graph
 from perception.runtime.engines.base import (
     BackendMissingError,
     Engine,
+    SpecialForms,
     Tensor,
     TensorSpec,
     first_line,
@@ -88,21 +89,57 @@ class OnnxRuntimeEngine(Engine):
         self.first_timeout_s = load_timeout_s() if device == "cpu" else None
         check_provider(device, number, where)
         told = {p: provider_options(p, source, number) for p in _PROVIDERS[device]}
-        self._session = open_session(source.read_bytes(), where, device, threads, told)
+        self._start(source.read_bytes(), where, device, threads, told)
+
+    def _start(
+        self,
+        content: bytes,
+        where: str,
+        device: str,
+        threads: int | None,
+        told: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        self._device, self._threads = device, threads
+        self._forms: SpecialForms | None = None
+        self._session = open_session(content, where, device, threads, told)
         self.backend = f"onnxruntime-{device}"
         self.inputs, self.outputs = tensors_of(self._session)
         self._names = [o.name for o in self.outputs]
 
-    listens = True  # between two operators, those within a loop included
-
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        call, options = underway(), None
+        call, options, forms = underway(), None, self._forms
         if call is not None:
             options = ort.RunOptions()
             options.log_severity_level = 4  # as of the session
             call.interrupt = partial(setattr, options, "terminate", True)
+        if forms is None:
+            return self._compute(feeds, options)
+        if isinstance(special := forms.find(feeds), OnnxRuntimeEngine):
+            try:
+                return special._compute({s.name: feeds[s.name] for s in special.inputs}, options)
+            except Exception:  # of types of ONNX Runtime's own
+                if options is not None and options.terminate:
+                    raise
+                forms.refuse(feeds)
+        outputs = self._compute(feeds, options)
+        forms.note(feeds, outputs, self._alike)
+        return outputs
+
+    def _compute(
+        self, feeds: Mapping[str, Tensor], options: ort.RunOptions | None
+    ) -> dict[str, Tensor]:
         values = self._session.run(self._names, feeds, options)
         return dict(zip(self._names, values, strict=True))
+
+    def specialize(self, forms: SpecialForms) -> None:
+        if self._device == "cpu":  # on a GPU nobody has seen yet what it does
+            self._forms = forms
+
+    def _alike(self, content: bytes, where: str) -> Engine:
+        other = OnnxRuntimeEngine.__new__(OnnxRuntimeEngine)
+        other.where, other.first_timeout_s = where, self.first_timeout_s
+        other._start(content, where, self._device, self._threads, {})
+        return other
 
 
 def open_session(
