@@ -7,8 +7,13 @@
 Trains the configuration's model several times, changing one thing at a time, and prints the validation
 score of every subset, with several seeds the mean and the spread.  `design` compares starts and encoders at
 the first resolution.  `recipe` compares backbones in a first stage, then goes on from the smallest one's
-weights with each of several last phases and weightings of the subsets.  A finished run is not made again,
-an interrupted one goes on; what is found is in `ablations.json` after every run.
+weights with each of several last phases and weightings of the subsets.  `robust` goes on from one stage with
+each option that is for lost and spoilt sensors.  A finished run is not made again, an interrupted one goes
+on; what is found is in `ablations.json` after every run.  With `--faulty` it has the scores of all sensors
+while one of them, by turns, has a fault of severity 3, too.
+
+    python benchmarks/ablations.py configs/indoor-rgbd-robust.yaml --compare robust --seeds 3 --epochs 3 \
+        --frames 343 --grid 192x256 --batch 8 --more 2 --more-frames 171 --threads 1 --faulty
 """
 
 from __future__ import annotations
@@ -18,13 +23,18 @@ import csv
 import json
 import statistics
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.errors import AnySenseError, ConfigError, names_hint
 from perception.files.fields import check_fields
-from perception.training.config import TrainConfig, load_config
+from perception.frame import subset_name, subsets_of
+from perception.tasks.registry import judged
+from perception.training.config import CurriculumSpec, TrainConfig, load_config
+
+if TYPE_CHECKING:
+    from perception.training.loop import Trainer
 
 SHORT_AVERAGE = 0.98
 """Decay of the weights' average: what is scored must not reach back to the start of so short a run."""
@@ -43,6 +53,13 @@ class Variant:
     change: dict[str, Any] = field(default_factory=dict)
     after: str | None = None
 
+
+FIRST: dict[str, Any] = {"resolution.0": "first", "resolution.0.lr_factor": 2.0}
+"""At the first resolution, and at the rate of its beginning."""
+TAUGHT: dict[str, Any] = {"method": {"name": "distill", "options": {"teachers": ["start"]}}}
+"""By the weights that it goes on from."""
+FAULTS = CurriculumSpec(probability=1.0, severity=(3, 3))
+"""Under which `--faulty` judges."""
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
     "design": {
@@ -66,6 +83,20 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         ),
         "lite1": Variant({"model.options.backbone": "lite1"}),
     },
+    "robust": {
+        "start": Variant(),
+        "plain": Variant(FIRST, "start"),
+        "curriculum": Variant(FIRST | {"curriculum.probability": 0.5}, "start"),
+        "teacher": Variant(FIRST | TAUGHT, "start"),
+        "each sensor alone": Variant(FIRST | {"loss.alone": 0.5}, "start"),
+        "by gap": Variant(FIRST | {"subsets.by_gap": 5.0, "validate_every": 1}, "start"),
+        "lovasz": Variant(FIRST | {"loss.lovasz": 0.3}, "start"),
+        "auxiliary heads 1.0": Variant(FIRST | {"loss.auxiliary": 1.0}, "start"),
+        "no auxiliary heads": Variant(FIRST | {"loss.auxiliary": 0.0}, "start"),
+        "curriculum and teacher": Variant(
+            FIRST | TAUGHT | {"curriculum.probability": 0.5}, "start"
+        ),
+    },
 }
 
 
@@ -78,6 +109,7 @@ class Budget:
         grid: height and width instead of the configured ones; crops shrink with it.
         batch: instead of the configured one.
         frames: training frames, about, taken evenly, and validation frames in the same proportion.
+        more_frames: training frames of a stage that goes on from one, instead.
     """
 
     epochs: int
@@ -85,6 +117,7 @@ class Budget:
     grid: tuple[int, int] | None = None
     batch: int | None = None
     frames: int | None = None
+    more_frames: int | None = None
 
 
 def changed(config: TrainConfig, change: dict[str, Any]) -> TrainConfig:
@@ -137,6 +170,8 @@ def prepared(
     own = dict(variant.change)
     if own.get("resolution.0") == "first":
         own["resolution.0"] = _phase(first, config, budget)
+    if own.get("method") == TAUGHT["method"]:
+        own["method"] = {"name": "distill", "options": {"teachers": [str(start)]}}
     return changed(config, {**change, **own})
 
 
@@ -152,9 +187,19 @@ def _phase(phase: Any, config: TrainConfig, budget: Budget) -> dict[str, Any]:
 class Runs:
     """Trains variants, keeping the frames in memory from one to the next."""
 
-    def __init__(self, config: TrainConfig, budget: Budget, out: Path, threads: int | None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        budget: Budget,
+        out: Path,
+        threads: int | None,
+        *,
+        faulty: bool = False,
+        start: Path | None = None,
+    ) -> None:
         self.config, self.budget, self.out = config, budget, out
-        self._frames: tuple[dict[int, Any], dict[int, Any]] = ({}, {})
+        self.faulty, self.start = faulty, start
+        self._frames: dict[int | None, tuple[dict[int, Any], dict[int, Any]]] = {}
         if threads:
             import torch
 
@@ -169,22 +214,54 @@ class Runs:
         """Train unless the folder has the finished run; the last epoch's row of scores."""
         from perception.training.loop import Trainer
 
-        start = None if variant.after is None else self.folder(variant.after, seed)
+        start = None if variant.after is None else self.start or self.folder(variant.after, seed)
         config = prepared(self.config, variant, self.budget, start)
         folder = self.folder(name, seed)
         trainer = Trainer(config.model_copy(update={"seed": seed}), folder)
         sets = (trainer.train_set, trainer.val_set)
-        every = max(1, len(sets[0]) // (self.budget.frames or len(sets[0])))
-        for one in sets:
-            one.recording.ids = one.recording.ids[::every]
-        trainer.train_set._cache, trainer.val_set._cache = self._frames
+        frames = self.budget.frames
+        every = [max(1, len(sets[0]) // (frames or len(sets[0])))] * 2
+        if start is not None and self.budget.more_frames is not None:
+            frames = self.budget.more_frames
+            every[0] = max(1, len(sets[0]) // frames)
+        for one, step in zip(sets, every, strict=True):
+            one.recording.ids = one.recording.ids[::step]
+        trainer.train_set._cache, trainer.val_set._cache = self._frames.get(frames, ({}, {}))
         if (folder / "last.safetensors").is_file():
             trainer.resume()
         trainer.fit()
-        self._frames = (trainer.train_set._cache, trainer.val_set._cache)
+        self._frames[frames] = (trainer.train_set._cache, trainer.val_set._cache)
         with (folder / "log.csv").open(newline="") as file:
             last = list(csv.DictReader(file))[-1]
-        return {k: float(v) for k, v in last.items() if "/" in k and v}
+        subsets = {subset_name(s) for s in subsets_of(config.preprocess.modalities)}
+        found = {k: float(v) for k, v in last.items() if k.partition("/")[0] in subsets and v}
+        return found | (under_faults(trainer) if self.faulty else {})
+
+
+def under_faults(trainer: Trainer) -> dict[str, float]:
+    """Scores of the averaged weights with all sensors of each validation frame, one of which has a fault."""
+    import torch
+
+    from perception.training.curriculum import generator, spoilt
+    from perception.training.dataset import collate, network_inputs, on_device
+    from perception.training.precision import autocast
+    from perception.training.validate import Meters
+
+    model, data, config = trainer.model, trainer.val_set, trainer.config
+    model.load_state_dict(trainer.average.state)
+    model.eval()
+    meters = Meters(data, model.tasks)
+    for index in range(len(data)):
+        raw = data.raw(index)
+        faults = spoilt(raw, FAULTS, FAULTS.severity[1], generator(0, 0, index))
+        sample = replace(raw, sensors={**raw.sensors, **faults})
+        item = (network_inputs(sample, config.preprocess), {})
+        inputs = on_device(
+            collate([item]).inputs, trainer.device, memory_format=torch.channels_last
+        )
+        with torch.no_grad(), autocast(trainer.device, config.precision):
+            meters.add(index, model(inputs))
+    return {f"faulty/{k}": v for k, v in meters.scores().items() if k in judged(model.tasks)}
 
 
 Found = dict[str, dict[str, dict[str, float]]]
@@ -221,17 +298,28 @@ def main() -> int:
     parser.add_argument("--grid", type=_size, metavar="HxW", help="smaller frames, sides of 32")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--frames", type=int, help="training frames, about, taken evenly")
+    parser.add_argument("--more-frames", type=int, help="of what goes on from a stage")
+    parser.add_argument(
+        "--start", type=Path, metavar="RUN", help="what all go on from, instead of first stages"
+    )
+    parser.add_argument(
+        "--faulty", action="store_true", help="judge with a fault in one sensor, too"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/ablations"))
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     found: Found = {}
     try:
-        if min(args.epochs, args.more, args.seeds, args.frames or 1) < 1:
-            raise ConfigError("--epochs, --more, --seeds and --frames must be positive")
+        if min(args.epochs, args.more, args.seeds, args.frames or 1, args.more_frames or 1) < 1:
+            raise ConfigError("--epochs, --more, --seeds and frames must be positive")
         config = load_config(args.config)
-        budget = Budget(args.epochs, args.more, args.grid, args.batch, args.frames)
-        runs = Runs(config, budget, args.out, args.threads)
+        budget = Budget(
+            args.epochs, args.more, args.grid, args.batch, args.frames, args.more_frames
+        )
+        runs = Runs(config, budget, args.out, args.threads, faulty=args.faulty, start=args.start)
         chosen = _chosen(COMPARISONS[args.compare], args.only)
+        if args.start is not None:
+            chosen = {n: v for n, v in chosen.items() if v.after is not None}
         for seed in range(config.seed, config.seed + args.seeds):
             for name, variant in chosen.items():
                 found.setdefault(name, {})[str(seed)] = runs.scores(name, variant, seed)

@@ -20,7 +20,11 @@ def add_parser(commands: Commands) -> None:
     )
     add_train_arguments(parser)
     parser.add_argument(
-        "--teacher", action="append", required=True, metavar="RUN", help="run folder; repeatable"
+        "--teacher",
+        action="append",
+        required=True,
+        metavar="RUN",
+        help="run folder or bundle; repeatable",
     )
     parser.add_argument("--weight", type=positive(), default=1.0, help="of the teachers")
     parser.add_argument("--temperature", type=positive(), default=2.0, help="softening")
@@ -34,8 +38,11 @@ def run(args: argparse.Namespace) -> int:
     """Train the student; as `anysense train` otherwise."""
     config = read_config(args)
     from perception.training.checkpoint import load_checkpoint
+    from perception.training.starting import bundle_of
 
     for run_folder in args.teacher:
+        if bundle_of(run_folder, f"--teacher {run_folder}") is not None:
+            continue  # the method compares it with the student
         theirs = load_checkpoint(Path(run_folder)).config.preprocess
         own = config.preprocess
         differ = [n for n in own if n in theirs and own[n].preprocess != theirs[n].preprocess]

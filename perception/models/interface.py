@@ -155,6 +155,7 @@ class FusionModel(nn.Module):
         encoder_channels: by encoder, the channels of the images that it takes.
         aux_task: the task that its auxiliary heads learn, if it has some.
         pretrained: whether to start from published weights.
+        made_as: name and options with which `build_model` made it; None where another did.
 
     Args:
         inputs: kinds in any order, or a contract.
@@ -171,6 +172,7 @@ class FusionModel(nn.Module):
     shared_part: ClassVar[str] = ""  # name of the last part that all tasks go through
     head_parts: ClassVar[tuple[str, ...]] = ("decoder",)  # where heads are
     aux_task: str = ""
+    made_as: tuple[str, dict[str, Any]] | None = None
     training_parts: ClassVar[tuple[str, ...]] = (
         "aux_heads",
         "teacher",
@@ -286,14 +288,26 @@ class FusionModel(nn.Module):
         Raises:
             ConfigError: none of the model's modalities is given.
         """
+        features = self.features(inputs)
+        gates: dict[str, Tensor] | None = None
+        if present is not None:
+            gates = {m: present[m].reshape(-1, 1, 1, 1) for m in features}
+        return self.answer(features, gates)
+
+    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Features]:
+        """What `encode` gives of each of `inputs`, by modality.
+
+        Raises:
+            ConfigError: none of the model's modalities is given.
+        """
         given = [m for m in self.modalities if m in inputs]
         if not given:
             raise ConfigError("no modality given")
-        features: dict[str, Features] = {m: self.encode(m, inputs[m]) for m in given}
-        gates: dict[str, Tensor] | None = None
-        if present is not None:
-            gates = {m: present[m].reshape(-1, 1, 1, 1) for m in given}
-        output = self.fuse(features, gates)
+        return {m: self.encode(m, inputs[m]) for m in given}
+
+    def answer(self, features: Mapping[str, Features], present: Present = None) -> ModelOutput:
+        """What `fuse` gives of the features, checked, and in training mode what only training needs."""
+        output = self.fuse(features, present)
         if not isinstance(output, ModelOutput):
             raise TypeError(f"fuse gave {type(output).__name__}, not a ModelOutput")
         if missing := [task for task in self.tasks if task not in output.values]:

@@ -60,7 +60,7 @@ def build_model(
     """
     kind = MODELS.named(name, "model.name")
     try:
-        return kind(inputs, tasks, pretrained=pretrained, **options)
+        model = kind(inputs, tasks, pretrained=pretrained, **options)
     except AnySenseError:
         raise
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
@@ -68,3 +68,5 @@ def build_model(
         raise ConfigError(
             f"{MODELS.place(name)}: {str(error) or type(error).__name__}", where="model.options"
         ) from error
+    model.made_as = name, dict(options)
+    return model

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from perception.corruptions.training import check_grid_fault
 from perception.errors import ConfigError, names_hint
 from perception.files.fields import check_fields
 from perception.files.text import read_yaml
@@ -139,6 +140,45 @@ class CorruptionSpec(_Spec):
     misalignment: float = Field(0.15, ge=0, le=1)
 
 
+class CurriculumSpec(_Spec):
+    """Faults of `perception.corruptions` in training samples, which get more severe from epoch to epoch.
+
+    Each sensor of a sample has one with `probability`, but for one of them, which stays clean.  It is drawn
+    from `faults`, by input; an input that is not named has all of its kind's that come in degrees, and one
+    with an empty list has none.  The severity is drawn from the lowest of `severity` up to one that grows
+    from the lowest to the highest over the share `over` of the epochs.
+    """
+
+    probability: float = Field(0.0, ge=0, le=1)
+    severity: tuple[int, int] = (1, 5)
+    over: float = Field(0.7, gt=0, le=1)
+    faults: dict[str, list[str]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> CurriculumSpec:
+        low, high = self.severity
+        if not 1 <= low <= high <= 5:
+            raise ValueError("severity must be (low, high) with 1 <= low <= high <= 5")
+        return self
+
+    def check(self, kinds: Mapping[str, str]) -> None:
+        """Refuse what is no input, or no fault of one; `kinds` are those of the inputs by name.
+
+        Raises:
+            ValueError: names it, and what there is.
+        """
+        for name, faults in self.faults.items():
+            if name not in kinds:
+                raise ValueError(f"no input '{name[:80]}'; {names_hint(name, kinds)}")
+            for fault in faults:
+                try:
+                    check_grid_fault(kinds[name], fault, f"curriculum.faults.{name}")
+                except ConfigError as error:
+                    raise ValueError(str(error)) from error
+        if self.probability and len(kinds) < 2:
+            raise ValueError("curriculum: one sensor stays clean, and there is only one")
+
+
 class OptimizerSpec(_Spec):
     """AdamW with linear warm-up and polynomial decay; EMA of the weights is what is exported.
 
@@ -172,6 +212,8 @@ class LossSpec(_Spec):
     """Weights of the loss terms: `auxiliary`, and of any task by its name, 1 where none is given.
 
     `lovasz` weighs a term that stands for the IoU itself, of tasks that have classes of pixels.
+    `auxiliary` is of heads that see the features of one encoder each; `alone` weighs the loss of what the
+    whole model answers to each input of a step alone, whose features it has anyway.
     """
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -180,6 +222,7 @@ class LossSpec(_Spec):
     auxiliary: float = 0.3
     class_balance: float = Field(0.3, ge=0, le=1)
     lovasz: float = Field(0.0, ge=0)
+    alone: float = Field(0.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -208,11 +251,14 @@ class SubsetSpec(_Spec):
 
     `probability` takes the place of `full_set_probability`: the share of batches that have exactly these
     inputs; subsets that it does not name share what is left equally.  `weight` multiplies the loss of
-    batches drawn with a subset, 1 where none is given.
+    batches drawn with a subset, 1 where none is given.  With `by_gap`, each share is multiplied by
+    1 + `by_gap` times the gap that validation measured last, which is the part of the best subset's score
+    that the subset lacks.
     """
 
     probability: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     weight: dict[str, Annotated[float, Field(gt=0, le=100)]] = Field(default_factory=dict)
+    by_gap: float = Field(0.0, ge=0, le=100)
 
     def fitted(self, inputs: Iterable[str]) -> SubsetSpec:
         """The same with every subset named in the order of `inputs`.
@@ -221,7 +267,7 @@ class SubsetSpec(_Spec):
             ValueError: a name is none of a subset, or the probabilities do not add up.
         """
         known = {frozenset(subset): subset_name(subset) for subset in subsets_of(inputs)}
-        named: dict[str, dict[str, float]] = {}
+        named: dict[str, Any] = {}
         for field in ("probability", "weight"):
             named[field] = {}
             for name, value in getattr(self, field).items():
@@ -237,7 +283,7 @@ class SubsetSpec(_Spec):
         if total > 1 + _ROUNDING or (whole and total < 1 - _ROUNDING):
             what = "all subsets are" if whole else "shares are"
             raise ValueError(f"subsets.probability: {what} {total:.6g} together, not 1")
-        return SubsetSpec(**named)
+        return SubsetSpec(**named, by_gap=self.by_gap)
 
 
 def _known_task(name: str) -> str:
@@ -262,6 +308,7 @@ class TrainConfig(_Spec):
     full_set_probability: float = Field(0.5, ge=0, le=1)
     subsets: SubsetSpec = SubsetSpec()
     corruption: CorruptionSpec = CorruptionSpec()
+    curriculum: CurriculumSpec = CurriculumSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     loss: LossSpec = LossSpec()
     precision: Precision = "bfloat16"
@@ -284,6 +331,11 @@ class TrainConfig(_Spec):
     @model_validator(mode="after")
     def _subsets_of_the_inputs(self) -> TrainConfig:
         self.subsets = self.subsets.fitted(self.preprocess.modalities)
+        return self
+
+    @model_validator(mode="after")
+    def _faults_of_the_inputs(self) -> TrainConfig:
+        self.curriculum.check(self.preprocess.kinds)
         return self
 
     def phase(self, epoch: int) -> ResolutionPhase:

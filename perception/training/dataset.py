@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,8 @@ from perception.preprocess.sample import on_grid
 from perception.sensors.kind import Grid
 from perception.tasks.registry import OURS
 from perception.training.augment import OnGrid, RawSample, augment
-from perception.training.config import CorruptionSpec, ResolutionPhase
+from perception.training.config import CorruptionSpec, CurriculumSpec, ResolutionPhase
+from perception.training.curriculum import generator, one_clean, spoilt
 from perception.training.tasks.task import TruthSource
 
 Array = np.ndarray[Any, Any]
@@ -37,10 +38,22 @@ class Batch:
         inputs: by name, those that all samples have, (N, C, H, W) float32; a dict of tensors by name of a
             kind that has several.
         truths: by task, what `TrainingTask.collate` makes of the samples' truth.
+        clean: the inputs without the faults of a curriculum, of those that have some.
+        faulty: by name of every input, (N,) bool, which samples have a fault; empty where none has.
     """
 
     inputs: dict[str, Any]
     truths: dict[str, Any]
+    clean: dict[str, Any] = field(default_factory=dict)
+    faulty: dict[str, Tensor] = field(default_factory=dict)
+
+    def of(self, subset: Sequence[str]) -> dict[str, Any]:
+        """The inputs of a subset, one of which has no fault in every sample; see `one_clean`."""
+        return one_clean(self.inputs, self.clean, self.faulty, subset)
+
+    def without_faults(self, names: Iterable[str]) -> dict[str, Any]:
+        """The inputs of these names that there are, as they were before the curriculum."""
+        return {n: self.clean.get(n, self.inputs[n]) for n in names if n in self.inputs}
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, from which a GPU copies while it computes; see `DataLoader`."""
@@ -48,7 +61,12 @@ class Batch:
         def pinned(value: Any) -> Any:
             return value.pin_memory() if isinstance(value, Tensor) else value
 
-        return Batch(tree_map(pinned, self.inputs), tree_map(pinned, self.truths))
+        return Batch(
+            tree_map(pinned, self.inputs),
+            tree_map(pinned, self.truths),
+            tree_map(pinned, self.clean),
+            self.faulty,
+        )
 
 
 def load_raw(
@@ -107,8 +125,12 @@ def _alone(tensors: dict[str, Array]) -> Input:
     return next(iter(tensors.values())) if len(tensors) == 1 else tensors
 
 
-Item = tuple[dict[str, Input], dict[str, Any]]
-"""Inputs by name and truth by task of one sample."""
+Item = (
+    tuple[dict[str, Input], dict[str, Any]]
+    | tuple[dict[str, Input], dict[str, Any], dict[str, Input]]
+)
+"""Inputs by name and truth by task of one sample; with a curriculum also those inputs that have a fault,
+without it."""
 
 
 class Draw(NamedTuple):
@@ -117,6 +139,7 @@ class Draw(NamedTuple):
     frame: int
     epoch: int
     phase: ResolutionPhase
+    severity: int = 0  # the highest of the curriculum's faults; 0 for none
 
 
 class FusionDataset(Dataset[Item]):
@@ -130,6 +153,7 @@ class FusionDataset(Dataset[Item]):
         corruption: augmentation strengths.
         seed: base of all random choices.
         tasks: whose truth is read; None for those of ours that the recording names classes for.
+        curriculum: faults of items that are drawn with a severity.
     """
 
     def __init__(
@@ -139,11 +163,13 @@ class FusionDataset(Dataset[Item]):
         corruption: CorruptionSpec,
         seed: int,
         tasks: Iterable[str] | None = None,
+        curriculum: CurriculumSpec | None = None,
     ) -> None:
         self.recording = recording
         self.tasks = tuple(tasks_of(recording.info) if tasks is None else tasks)
         self.contract = contract
         self.corruption = corruption
+        self.curriculum = CurriculumSpec() if curriculum is None else curriculum
         self.seed = seed
         self.epoch = 0
         self.phase = ResolutionPhase()
@@ -181,7 +207,13 @@ class FusionDataset(Dataset[Item]):
         sample = augment(self.raw(draw.frame), draw.phase, self.corruption, rng)
         truths = {task: half_of(task).blank(draw.phase.crop) for task in self.tasks}
         truths |= sample.truths
-        return network_inputs(sample, self.contract), truths
+        inputs = network_inputs(sample, self.contract)
+        if not draw.severity:
+            return inputs, truths
+        own = generator(self.seed, draw.epoch, draw.frame)
+        faulty = spoilt(sample, self.curriculum, draw.severity, own)
+        changed = network_inputs(replace(sample, sensors=faulty), self.contract)
+        return inputs | changed, truths, {name: inputs[name] for name in changed}
 
 
 def tasks_of(info: RecordingInfo) -> list[str]:
@@ -199,7 +231,17 @@ def collate(items: Sequence[Item]) -> Batch:
     shared = [m for m in items[0][0] if all(m in item[0] for item in items)]
     inputs = {m: _batched([item[0][m] for item in items]) for m in shared}
     tasks = items[0][1]
-    return Batch(inputs, {t: half_of(t).collate([item[1][t] for item in items]) for t in tasks})
+    truths = {t: half_of(t).collate([item[1][t] for item in items]) for t in tasks}
+    before = [item[2] if len(item) > 2 else {} for item in items]
+    if not any(before):
+        return Batch(inputs, truths)
+    clean, faulty = {}, {}
+    for name in shared:
+        faulty[name] = torch.tensor([name in own for own in before])
+        if faulty[name].any():
+            pairs = zip(items, before, strict=True)
+            clean[name] = _batched([own.get(name, item[0][name]) for item, own in pairs])
+    return Batch(inputs, truths, clean, faulty)
 
 
 def _batched(inputs: Sequence[Any]) -> Any:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from perception.errors import ConfigError
 from perception.training.batches import SensorBatches, usable_workers
 from perception.training.config import TrainConfig
+from perception.training.curriculum import ceiling
 from perception.training.dataset import Batch, Draw, FusionDataset, collate
 
 
@@ -44,9 +45,10 @@ class EpochBatches(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         for epoch in self.epochs:
             phase = self.config.phase(epoch)
+            severity = ceiling(self.config.curriculum, epoch, self.config.epochs)
             skip = self.skip if epoch == self.epochs.start else 0
             for batch in islice(self.of(epoch), skip, None):
-                yield [Draw(index, epoch, phase) for index in batch]
+                yield [Draw(index, epoch, phase, severity) for index in batch]
 
 
 class BatchLoader:
@@ -75,7 +77,9 @@ class BatchLoader:
     def again(self, epoch: int, step: int) -> Batch:
         """The batch of one step, made here once more."""
         phase = self.config.phase(epoch)
-        return collate([self.data[Draw(i, epoch, phase)] for i in self.order(epoch)[step]])
+        severity = ceiling(self.config.curriculum, epoch, self.config.epochs)
+        order = self.order(epoch)[step]
+        return collate([self.data[Draw(i, epoch, phase, severity)] for i in order])
 
     def steps(self, epoch: int) -> int:
         """Batches of an epoch."""

@@ -25,7 +25,7 @@ from perception.files.text import printable
 from perception.frame import subset_name
 from perception.models.efficientnet_lite import set_drop_path
 from perception.models.heads import half_of
-from perception.models.interface import FusionModel
+from perception.models.interface import FusionModel, ModelOutput
 from perception.progress import Pace
 from perception.tasks.registry import judged
 from perception.training.averaging import WeightAverage
@@ -69,12 +69,12 @@ from perception.training.devices import set_up, training_device
 from perception.training.loading import BatchLoader
 from perception.training.memory import within_memory
 from perception.training.methods import build_method
-from perception.training.objectives import loss_terms
+from perception.training.objectives import alone_terms, loss_terms
 from perception.training.optimizing import learning_rate, optimizer_groups
 from perception.training.origins import Origin, origins_in, origins_of, told
 from perception.training.precision import autocast
 from perception.training.resuming import Plan, RunProgress, Underway, difference
-from perception.training.schedule import average_decay, draw_subset, keep_statistics
+from perception.training.schedule import average_decay, draw_subset, keep_statistics, measured_gaps
 from perception.training.spoiled import not_finite
 from perception.training.starting import freeze, start
 from perception.training.tasks import in_todays_words
@@ -126,7 +126,12 @@ class Trainer:
         train, val = open_splits(config)
         self.train_set, self.val_set = (
             FusionDataset(
-                split, config.preprocess, config.corruption, config.seed, self.learned_tasks()
+                split,
+                config.preprocess,
+                config.corruption,
+                config.seed,
+                self.learned_tasks(),
+                config.curriculum,
             )
             for split in (train, val)
         )
@@ -139,6 +144,7 @@ class Trainer:
         self.method = build_method(config.method, self.model)
         self.method.check(train.info, config.tasks)
         self.method.precision = config.precision
+        self.method.average = lambda: self.average.state
         self.optimizer = torch.optim.AdamW(
             optimizer_groups(self.model, config), lr=config.optimizer.lr
         )
@@ -404,9 +410,10 @@ class Trainer:
         if self.config.phase(self.epoch).freeze_norm:
             keep_statistics(self.model)
         self.average.decay = average_decay(self.config, steps)
+        gaps = measured_gaps(self.log, self.config, list(judged(self.model.tasks)))
         if now.step:  # it goes on where it was stopped
             for batch in self.batches.order(self.epoch)[: now.step]:
-                draw_subset(rng, self.batches.sensors[batch[0]], self.config)
+                draw_subset(rng, self.batches.sensors[batch[0]], self.config, gaps)
             now.restore_generators(self.device, str(self.out / LAST))
         start = time.perf_counter() - now.seconds
         rate = self._set_rate(self.epoch + max(0, now.step - 1) / max(1, steps))
@@ -420,7 +427,7 @@ class Trainer:
                 rate = self._set_rate(self.epoch + now.step / steps)
                 now.whole = False
                 with within_memory("one training step", "resolution", "a smaller batch or crop"):
-                    subset = draw_subset(rng, tuple(samples.inputs), self.config)
+                    subset = draw_subset(rng, tuple(samples.inputs), self.config, gaps)
                     loss = self.step(samples, subset)
                 now.unread += [] if loss is None else [(now.step, loss.reshape(()))]
                 now.step, now.whole, self._trained = now.step + 1, True, True
@@ -436,6 +443,7 @@ class Trainer:
             "lr": rate,
             "seconds": now.seconds,
             "epochs_per_minute": 60 / now.seconds,
+            **{f"gap/{name}": gap for name, gap in gaps.items()},
             **self.method.diagnostics(),
         }
 
@@ -480,13 +488,20 @@ class Trainer:
 
         None, and no gradients, for a batch that there is nothing to learn from.
         """
-        chosen = {m: batch.inputs[m] for m in subset}
         inputs = on_device(
-            chosen, self.device, memory_format=torch.channels_last, non_blocking=True
+            batch.of(subset), self.device, memory_format=torch.channels_last, non_blocking=True
         )
+        alone: list[ModelOutput] = []
         with autocast(self.device, self.config.precision):
-            output = self.model(inputs)
+            if self.config.loss.alone and len(inputs) > 1:
+                features = self.model.features(inputs)
+                alone = [self.model.fuse({m: own}) for m, own in features.items()]
+                output = self.model.answer(features)
+            else:
+                output = self.model(inputs)
         terms = loss_terms(self.model, output, batch, self.config.loss, self.prepared)
+        if alone:
+            terms |= alone_terms(alone, batch, self.config.loss, self.prepared)
         terms |= self.method.extra_terms(inputs, output, batch)
         if (weight := self.config.subsets.weight.get(subset_name(subset), 1.0)) != 1:
             terms = {name: weight * term for name, term in terms.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,22 @@ def loss_terms(
         extra = [half.auxiliary_loss(logits, truth) for logits in output.aux.values()]
         terms["auxiliary"] = spec.auxiliary * torch.stack(extra).mean()
     return terms | model.losses(output, truths)
+
+
+def alone_terms(
+    outputs: Sequence[ModelOutput], batch: Batch, spec: LossSpec, prepared: Mapping[str, Any]
+) -> Tensors:
+    """`alone_<task>`: the mean loss of answers to single inputs, weighted as `spec` says.
+
+    Args:
+        outputs: one for each input of the step.
+        batch, spec, prepared: see `loss_terms`.
+    """
+    each = [task_terms(o, truths_for(o, batch), spec, prepared) for o in outputs]
+    return {
+        f"alone_{task}": spec.alone * torch.stack([terms[task] for terms in each]).mean()
+        for task in each[0]
+    }
 
 
 def task_terms(

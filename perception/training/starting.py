@@ -76,8 +76,12 @@ def start(
     return notes
 
 
-def bundle_of(name: str) -> Path | None:
+def bundle_of(name: str, where: str = "") -> Path | None:
     """The bundle of that name or path; None where it is a run's.
+
+    Args:
+        name: a name or a path.
+        where: the field that names it, for messages; by default that of a start.
 
     Raises:
         ConfigError: it is a name, and nothing has it.
@@ -94,7 +98,7 @@ def bundle_of(name: str) -> Path | None:
         hint = f"{meant(name, bundles_in(bundle_folders()))} give a run folder, a checkpoint, or a bundle"
         raise ConfigError(
             "no such run, and no bundle of that name",
-            where=f"model.start_from: {name}",
+            where=where or f"model.start_from: {name}",
             hint=f"{hint} by name or path".lstrip(),
         ) from error
 

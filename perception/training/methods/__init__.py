@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-from perception.errors import AnySenseError, ConfigError
+from perception.errors import AnySenseError, ConfigError, names_hint
 from perception.models.interface import FusionModel
 from perception.plugins import Registry
 from perception.training.config import MethodSpec
@@ -37,6 +38,15 @@ def build_method(spec: MethodSpec, model: FusionModel) -> TrainingMethod:
         ConfigError: unknown name or option.
     """
     method = METHODS.named(spec.name, "method.name")
+    takes = dict(list(inspect.signature(method).parameters.items())[1:])
+    if all(p.kind is not p.VAR_KEYWORD for p in takes.values()):
+        for name in spec.options:
+            if name not in takes:
+                raise ConfigError(
+                    f"{METHODS.place(spec.name)} has no option '{name[:40]}'",
+                    where="method.options",
+                    hint=names_hint(name, takes) if takes else "it has none",
+                )
     try:
         return method(model, **spec.options)
     except AnySenseError:

@@ -7,7 +7,7 @@ gradients.  One is chosen by name in the configuration's `method`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from torch import Tensor
@@ -27,9 +27,11 @@ class TrainingMethod:
 
     Attributes:
         precision: the run's arithmetic, for what a method computes besides the model's outputs.
+        average: gives the moving average of the model's weights as they are now, by name; set by the trainer.
     """
 
     precision: Precision = "bfloat16"
+    average: Callable[[], Mapping[str, Tensor]] | None = None
 
     def __init__(self, model: FusionModel) -> None:
         self.model = model
