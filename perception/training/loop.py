@@ -243,7 +243,7 @@ class Trainer:
         notes = self._look_at_data()
         if self.epoch == 0 and not self.underway.step:
             notes += start(self.model, self.config.model, self._samples)
-            self.origins = origins_of(self.config.model)
+            self.origins = origins_of(self.config.model, self.method.teachers_named)
             self.method.begin()
             self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
             if self.budget is not None:

@@ -1,4 +1,4 @@
-"""Whose weights a run started from: their licences hold for what it makes, too."""
+"""Whose weights a run started from or was taught by: their licences hold for what it makes, too."""
 
 from __future__ import annotations
 
@@ -24,28 +24,31 @@ _MOST: Final = 1000
 
 
 class Origin(BaseModel):
-    """A bundle whose weights were taken over, with its licence as it was then."""
+    """A bundle whose weights were taken over, or that taught, with its licence as it was then."""
 
     name: str
     licence: Licence
+    taught: bool = False
 
 
 _ORIGINS = TypeAdapter(list[Origin])
 
 
-def origins_of(spec: ModelSpec) -> list[Origin]:
-    """The bundles that `spec.start_from` lists, and those that the runs in it started from.
+def origins_of(spec: ModelSpec, teachers: Sequence[str] = ()) -> list[Origin]:
+    """The bundles that `spec.start_from` and `teachers` list, and those that the runs in these are of.
 
     Raises:
         AnySenseError: a bundle or a checkpoint cannot be read.
     """
     found: list[Origin] = []
-    for name in spec.start_from:
+    named = [(name, False) for name in spec.start_from] + [(name, True) for name in teachers]
+    for name, taught in named:
         if (path := bundle_of(name)) is None:
-            found += origins_in(load_checkpoint(Path(name)).progress)
+            before = origins_in(load_checkpoint(Path(name)).progress)
+            found += [o.model_copy(update={"taught": o.taught or taught}) for o in before]
         else:
             manifest = Bundle.open(path).manifest
-            found.append(Origin(name=manifest.name, licence=manifest.licence))
+            found.append(Origin(name=manifest.name, licence=manifest.licence, taught=taught))
     return list({origin.model_dump_json(): origin for origin in found}.values())
 
 
@@ -73,8 +76,12 @@ def weights_licence(own: str, origins: Sequence[Origin]) -> str:
 
     The text is then no SPDX identifier, whatever `own` is, so that nothing takes the weights for free.
     """
-    kept = [f"{o.name} ({_reason(o.licence)})" for o in origins if not may_ship(o.licence)]
-    return f"{own}; started from {', '.join(kept)}"[:_MOST] if kept else own
+    text = own
+    for taught, how in ((False, "started from"), (True, "taught by")):
+        kept = [o for o in origins if o.taught == taught and not may_ship(o.licence)]
+        if kept:
+            text += f"; {how} {', '.join(f'{o.name} ({_reason(o.licence)})' for o in kept)}"
+    return own if text == own else text[:_MOST]
 
 
 def _reason(licence: Licence) -> str:

@@ -7,7 +7,7 @@ gradients.  One is chosen by name in the configuration's `method`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -28,10 +28,12 @@ class TrainingMethod:
     Attributes:
         precision: the run's arithmetic, for what a method computes besides the model's outputs.
         average: gives the moving average of the model's weights as they are now, by name; set by the trainer.
+        teachers_named: bundles and runs, as the configuration has them, whose answers are learned from.
     """
 
     precision: Precision = "bfloat16"
     average: Callable[[], Mapping[str, Tensor]] | None = None
+    teachers_named: Sequence[str] = ()
 
     def __init__(self, model: FusionModel) -> None:
         self.model = model

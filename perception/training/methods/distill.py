@@ -88,7 +88,7 @@ class Distillation(TrainingMethod):
         if not 0 <= features < math.inf:
             raise ConfigError("must not be negative", where="method.options.features")
         self.weight, self.temperature, self.by_truth = weight, temperature, by_truth
-        self.features = features
+        self.features, self.teachers_named = features, tuple(teachers)
         self._taught_on: dict[str, tuple[RecordingInfo, Collection[str]]] = {}
         self.teachers = {_label(Path(t)): self._load(t, bundles_are) for t in teachers}
         if len(self.teachers) < len(teachers) or (average and AVERAGE in self.teachers):

@@ -11,6 +11,7 @@ import torch
 from export.bundle_writer import ExportOptions, export_bundle
 from perception.cli.main import main
 from perception.errors import ConfigError
+from perception.runtime.bundle import Bundle
 from perception.training.config import TrainConfig
 from perception.training.dataset import Batch
 from perception.training.loop import Trainer
@@ -194,6 +195,18 @@ def test_names_of_classes_are_compared_too(
     teacher.tasks["segmentation"] = spec.model_copy(update={"classes": tuple(classes)})
     with pytest.raises(ConfigError, match="other segmentation classes"):
         trainer.method.check(trainer.train_set.recording.info, ["segmentation"])
+
+
+def test_the_licence_of_a_teacher_goes_on(
+    taught: tuple[Path, Path, Path], configure: Configure, tmp_path: Path
+) -> None:
+    root, _, bundle = taught  # whose licence nobody has stated
+    for name, teacher in (("first", bundle), ("second", tmp_path / "first")):
+        method = {"name": "distill", "options": {"teachers": [str(teacher)]}}
+        Trainer(configure(root, method=method), tmp_path / name).fit()
+        export_bundle(tmp_path / name, tmp_path / f"b-{name}", ExportOptions(licence="MIT"))
+        weights = Bundle.open(tmp_path / f"b-{name}").manifest.licence.weights
+        assert weights.startswith("MIT; taught by ")
 
 
 def test_the_command_takes_a_bundle(
