@@ -7,6 +7,11 @@ include the transport both ways.
 
     source ros2_ws/env.sh
     python benchmarks/ros_latency.py --bundle ros2_ws/.colcon/tiny/bundle --seconds 20
+    python benchmarks/ros_latency.py --bundle ros2_ws/.colcon/tiny/bundle --paired 200
+
+`--paired` runs both at once, and each gets every other pair: a slow moment of the machine so hits both, and
+what is told is the median of their ratio.  The bundle needs a graph of everything in one, which
+`anysense export BUNDLE --subset single --out OUT` adds.
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 class PlainNode(Node):  # type: ignore[misc]
     """Waits for pairs, copies, runs one graph, publishes a mask."""
 
-    def __init__(self, bundle: str, threads: int) -> None:
+    def __init__(self, bundle: str, threads: int, root: str) -> None:
         import onnxruntime as ort
 
         from perception.runtime.bundle import Bundle, find_bundle
@@ -51,16 +56,17 @@ class PlainNode(Node):  # type: ignore[misc]
         super().__init__("plain_node")
         opened = Bundle.open(find_bundle(bundle))
         self._contract, self._wiring = opened.manifest.inputs, opened.manifest.wiring
-        assert opened.manifest.graphs.single is not None, "export the bundle with --single"
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        if opened.manifest.graphs.single is None:
+            raise SystemExit(f"{bundle} has no graph of everything in one, see --help")
         path = str(opened.file(opened.manifest.graphs.single.file))
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._queues: dict[str, list[Image]] = {"rgb": [], "depth": []}
-        self._publisher = self.create_publisher(Image, "/bench/mask", SENSOR_QOS)
+        self._publisher = self.create_publisher(Image, f"{root}/mask", SENSOR_QOS)
         for name in self._queues:
             self.create_subscription(
-                Image, f"/bench/{name}", lambda m, n=name: self._on(n, m), SENSOR_QOS
+                Image, f"{root}/{name}", lambda m, n=name: self._on(n, m), SENSOR_QOS
             )
 
     def _on(self, name: str, message: Image) -> None:
@@ -80,7 +86,8 @@ class PlainNode(Node):  # type: ignore[misc]
         color = np.frombuffer(rgb.data, np.uint8).reshape(rgb.height, rgb.width, 3).copy()
         meters = np.frombuffer(depth.data, np.float32).reshape(depth.height, depth.width).copy()
         feeds: dict[str, Any] = {
-            name: np.zeros(spec.shape, np.float32) for name, spec in self._contract.items()
+            name: np.zeros((1, *spec.tensors["image"].shape), np.float32)
+            for name, spec in self._contract.items()
         }
         feeds["rgb"] = preprocess_sample(Sample("rgb", color), self._contract["rgb"])["image"]
         feeds["depth"] = preprocess_sample(Sample("depth", meters), self._contract["depth"])[
@@ -198,6 +205,28 @@ def summarize(turns: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def plain_command(args: argparse.Namespace, root: str) -> list[str]:
+    """What starts the plain node, with its topics below a name."""
+    command = [sys.executable, __file__, "--bundle", args.bundle, "--plain", root]
+    return [*command, "--threads", str(args.threads)]
+
+
+def node_command(args: argparse.Namespace, root: str) -> list[str]:
+    """What starts ours, with its topics below a name."""
+    command = [str(node_program("perception_node")), "--ros-args"]
+    for setting in (
+        f"bundle:={args.bundle}",
+        "device:=onnxruntime-cpu",
+        f"threads:={args.threads}",
+        "autostart:=true",
+        "inputs:=[rgb, depth]",
+    ):
+        command += ["-p", setting]
+    for name in ("input/rgb", "input/depth", "segmentation/mask"):
+        command += ["-r", f"~/{name}:={root}/{name.rpartition('/')[2]}"]
+    return command
+
+
 def main() -> int:
     """Parse the arguments, measure, print a JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -205,34 +234,31 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="of both sensors, per turn")
     parser.add_argument("--turns", type=int, default=3, help="how often each node runs")
     parser.add_argument("--threads", type=int, default=1, help="within an operator, of both nodes")
-    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--paired", type=int, metavar="N", help="both at once, N pairs for each")
+    parser.add_argument("--plain", metavar="TOPICS", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.plain:
         rclpy.init()
         with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-            rclpy.spin(PlainNode(args.bundle, args.threads))
+            rclpy.spin(PlainNode(args.bundle, args.threads, args.plain))
         return 0
-    ours = [str(node_program("perception_node")), "--ros-args"]
-    for setting in (
-        f"bundle:={args.bundle}",
-        "device:=cpu",
-        f"threads:={args.threads}",
-        "autostart:=true",
-        "inputs:=[rgb, depth]",
-    ):
-        ours += ["-p", setting]
-    for name, topic in (
-        ("input/rgb", "/bench/rgb"),
-        ("input/depth", "/bench/depth"),
-        ("segmentation/mask", "/bench/mask"),
-    ):
-        ours += ["-r", f"~/{name}:={topic}"]
+    if args.paired is not None:
+        if args.paired < 1:
+            parser.error("--paired: at least 1")
+        from ros_pairs import measure_pairs
+
+        commands = {
+            "plain_node": plain_command(args, "/bench/plain_node"),
+            "perception_node": node_command(args, "/bench/perception_node"),
+        }
+        faulthandler.dump_traceback_later(2 * _STARTS_WITHIN_S + args.paired, exit=True)
+        print(json.dumps(measure_pairs(commands, args.paired, "/bench"), indent=2))
+        return 0
+    ours, plain = node_command(args, "/bench"), plain_command(args, "/bench")
     # A middleware that blocks for good ends the run, and shows where.
     limit = 2 * args.turns * (_STARTS_WITHIN_S + 2 * args.seconds + _ENDS_WITHIN_S)
     faulthandler.dump_traceback_later(limit, exit=True)
     driver = Driver()
-    plain = [sys.executable, __file__, "--bundle", args.bundle, "--plain"]
-    plain += ["--threads", str(args.threads)]
     turns: dict[str, list[dict[str, Any]]] = {"perception_node": [], "plain_node": []}
     for _ in range(args.turns):
         turns["perception_node"].append(measure(driver, ours, args.seconds))
