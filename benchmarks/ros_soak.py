@@ -261,7 +261,7 @@ def main() -> int:
     """Parse the arguments, run, print a JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", required=True, help="a bundle with all four sensors")
-    parser.add_argument("--source", help="bag, or KIND:DIR; a simulated drive when not given")
+    parser.add_argument("--source", help="bag, or KIND:DIR; else the drive that is shipped")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--warm-up", type=float, default=60.0, help="seconds before growth counts")
     parser.add_argument("--growth", type=float, default=5.0, help="most growth of memory, percent")
@@ -271,9 +271,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.source is None:
         sys.path.insert(0, str(ROOT / "ros2_ws"))
-        from demo import simulated_drive
+        from demo import shipped_drive
 
-        args.source = simulated_drive(ROOT / "ros2_ws/.colcon/demo_drive")
+        args.source = shipped_drive()
     return report(run, args)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from perception.errors import AnySenseError, ConfigError, DataError
+from perception.files.shipped import shipped
 from perception.frame import KINDS
 
 PACKAGE = Path(__file__).parent / "src" / "anysense_ros"
 SECONDS = 31.0
 PATIENCE_S = 120.0
 PICTURES = 5
+_LETTER = 0.0072  # of the small font, as a share of the lanes' width
 COLORS = {
     "used": "#2a9d4a",
     "ok": "#bfe3c8",
@@ -43,12 +44,12 @@ def main() -> int:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="sim-rgbdtl", help="a bundle with all four sensors")
-    parser.add_argument("--source", help="bag, or KIND:DIR; a simulated drive when not given")
+    parser.add_argument("--source", help="bag, or KIND:DIR; else the drive that is shipped")
     parser.add_argument("--out", type=Path, default=Path("out/ros_demo"))
     parser.add_argument("--seconds", type=float, default=SECONDS)
     args = parser.parse_args()
     try:
-        source = args.source or simulated_drive(Path(__file__).parent / ".colcon" / "demo_drive")
+        source = args.source or shipped_drive()
         _run(args.bundle, source, args.out, args.seconds)
         rows = _read(args.out / "status.csv")
         draw(rows, sorted(args.out.glob("overlay_*.png")), args.out / "timeline.png")
@@ -61,14 +62,9 @@ def main() -> int:
     return 0
 
 
-def simulated_drive(folder: Path) -> str:
-    """The argument that names a simulated drive of six seconds, which is made where it is missing."""
-    if not (folder / "frames.csv").is_file():  # written last
-        from perception.sim.generate import make_recording
-
-        shutil.rmtree(folder, ignore_errors=True)
-        make_recording(folder, "drive", 60, 7, size=(240, 320), lidar="vlp16", progress=False)
-    return f"folder:{folder}"
+def shipped_drive() -> str:
+    """The argument that names the drive that comes with AnySense, nine simulated seconds."""
+    return f"folder:{shipped('recordings') / 'simulated_drive'}"
 
 
 def _run(bundle: str, source: str, out: Path, seconds: float) -> None:
@@ -167,10 +163,11 @@ def _name_states(
 ) -> None:
     """Write each longer stretch's state onto the lane at the bottom, whose colors have no legend."""
     begin = 0
+    letter = _LETTER * (ends[-1] - times[0]) if ends else 0.0
     for index in range(1, len(rows) + 1):
         if index < len(rows) and rows[index]["state"] == rows[begin]["state"]:
             continue
-        if ends[index - 1] - times[begin] > 1.0:
+        if ends[index - 1] - times[begin] > letter * (len(rows[begin]["state"]) + 1):
             middle = (times[begin] + ends[index - 1]) / 2
             lanes.text(middle, 0, rows[begin]["state"], ha="center", va="center", fontsize=7)
         begin = index
@@ -212,7 +209,15 @@ def draw(rows: list[dict[str, str]], overlays: list[Path], path: Path) -> None:
             lanes.barh(y, right - left, left=left, color=color, height=0.8, linewidth=0)
     lanes.set_yticks(range(len(names)), [n.upper() if n == "rgb" else n for n in names])
     patches = [Patch(color=c, label=n) for n, c in COLORS.items()]
-    figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), frameon=False)
+    figure.legend(
+        handles=patches,
+        loc="outside upper center",
+        ncols=len(patches),
+        frameon=False,
+        fontsize=8,
+        handlelength=1.4,
+        columnspacing=1.2,
+    )
     _name_states(lanes, rows, times, ends)
     points = [
         (t, float(r["latency_ms"])) for t, r in zip(times, rows, strict=True) if r["latency_ms"]

@@ -15,9 +15,11 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from perception.adapters.quiet import quiet_opencv
 from perception.errors import AnySenseError, ConfigError, DataError
 from perception.files.limits import check_pixels
 from perception.files.listing import counted, is_leftover, list_files, stem_of
+from perception.files.stderr import native_lines
 from perception.frame import Sample
 from perception.sensors.registry import kind_of
 from perception.sensors.samples import sample_of
@@ -30,6 +32,8 @@ Rule = Literal["auto", "name", "stamp", "order"]
 RULES: tuple[Rule, ...] = ("auto", "name", "stamp", "order")
 
 _USUAL_HZ = 25.0
+_DEVICE = re.compile("/dev/(video|v4l/)")  # one that is not plugged in is no file
+_EVERY = re.compile("")
 _LONE_WINDOW_NS = 50_000_000
 _GRAY = 8
 """Channels of a gray video differ by no more than this after compression."""
@@ -118,10 +122,15 @@ class Video:
             InputError: its pictures are too large.
         """
         number = self.live and re.fullmatch(r"[0-9]{1,4}", self.place)
-        self._capture = cv2.VideoCapture(int(self.place) if number else self.place)
+        with (
+            quiet_opencv(),
+            native_lines(_EVERY),
+        ):  # FFmpeg and V4L2 write why, in words of their own
+            self._capture = cv2.VideoCapture(int(self.place) if number else self.place)
         if not self._capture.isOpened():
-            what = "no such camera, or another program has it" if self.live else "is no video"
-            raise ConfigError(f"{what} that can be opened", where=self.place)
+            if not self.live:
+                raise ConfigError("is no video that can be opened", where=self.place)
+            raise ConfigError("no camera can be opened", where=self.place, hint=self._missing())
         width, height = (
             int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         )
@@ -129,6 +138,14 @@ class Video:
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate_hz = rate if math.isfinite(rate) and 0.1 <= rate <= 1000 else _USUAL_HZ
         self.frames = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def _missing(self) -> str:
+        """What to do about a camera that cannot be opened."""
+        if "://" in self.place:
+            return "nothing answers at this address, or no video comes from it"
+        there = sorted(glob.glob("/dev/video*"), key=counted)
+        listed = f"here are {', '.join(there)}" if there else "this machine has none in /dev"
+        return f"is it plugged in, and used by no other program? {listed}"
 
     def close(self) -> None:
         """Give it back."""
@@ -178,7 +195,12 @@ def source_of(sensor: str, kind: str, words: Sequence[str]) -> Source:
     if path.is_file():
         video = path.suffix.lower() in VIDEOS
         return Video(sensor, kind, word, live=False) if video else Files(sensor, kind, (path,))
-    if path.is_char_device() or re.fullmatch(r"[0-9]{1,4}", word) or "://" in word:
+    if (
+        path.is_char_device()
+        or _DEVICE.match(word)
+        or re.fullmatch(r"[0-9]{1,4}", word)
+        or "://" in word
+    ):
         if not kind_of(kind).has_picture:
             raise ConfigError(f"a camera is no {kind}", where=word)
         return Video(sensor, kind, word, live=True)

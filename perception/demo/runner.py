@@ -24,6 +24,7 @@ from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
 from perception.tasks.registry import TASKS, drawn, parts_of
 from perception.tasks.spec import TaskSpec
+from perception.viz.legend import draw_key
 from perception.viz.overlay import draw_result, draw_sample
 
 TILE_WIDTH = 320
@@ -266,6 +267,8 @@ def draw_mosaic(
     title = f"Output: {result.state}, {result.total_ms:.0f} ms"
     tiles.append(_tile(output, title, height))
     columns = 3 if len(tiles) > 3 else len(tiles)
+    if len(tiles) % columns:
+        tiles.append(draw_key(pipeline.manifest, result, (height, TILE_WIDTH)))
     while len(tiles) % columns:
         tiles.append(np.full((height, TILE_WIDTH, 3), 18, np.uint8))
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]

@@ -19,6 +19,7 @@ from perception.tasks.task import Image
 from perception.viz.overlay import draw_result, shown_sensor
 
 _PAPER, _INK, _SOFT = (18, 22, 30), (235, 240, 245), (150, 160, 172)
+_KEY_SIZE = 0.45
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -31,11 +32,7 @@ def draw_explained(manifest: BundleManifest, frame: Frame, result: Result) -> Im
     """
     picture = draw_result(manifest, frame, result)
     specs = manifest.tasks.every
-    classes = [
-        entry
-        for name, value in result.values.items()
-        for entry in TASKS[name].present(value, specs[name])
-    ]
+    classes = _present(manifest, result)
     shown = shown_sensor(manifest, frame, result)
     scale = None if shown is None else kind_of(frame[shown].kind).scale(frame[shown])
     heading = [result.state, f"used {', '.join(result.used) or 'nothing'}"]
@@ -46,21 +43,47 @@ def draw_explained(manifest: BundleManifest, frame: Frame, result: Result) -> Im
     return np.hstack([picture, panel.drawn(heading, classes, scale)])
 
 
+def draw_key(manifest: BundleManifest, result: Result, size: tuple[int, int]) -> Image:
+    """The classes that are in a result, in their colors, on a picture of (height, width) `size`."""
+    panel = _Panel(size[0], (), size=_KEY_SIZE, width=size[1])
+    return panel.drawn(["In the output"], _present(manifest, result), None)
+
+
+def _present(manifest: BundleManifest, result: Result) -> list[tuple[ClassSpec, str]]:
+    """What a result's values hold, by their tasks."""
+    specs = manifest.tasks.every
+    return [
+        entry
+        for name, value in result.values.items()
+        for entry in TASKS[name].present(value, specs[name])
+    ]
+
+
 class _Panel:
     """A legend of a certain height.
 
     Args:
         height: in pixels.
         words: that it must have room for.
+        size: of the text; None for what fits the height.
+        width: in pixels; None for what fits the words.
     """
 
-    def __init__(self, height: int, words: Sequence[str]) -> None:
+    def __init__(
+        self,
+        height: int,
+        words: Sequence[str],
+        *,
+        size: float | None = None,
+        width: int | None = None,
+    ) -> None:
         self.height = height
-        self.size = float(np.clip(height / 960, 0.33, 1.0))
+        self.size = float(np.clip(height / 960, 0.33, 1.0)) if size is None else size
         self.row = max(12, round(34 * self.size))
         longest = max((text_width(word, self.size) for word in words), default=0)
         most = round(280 * self.size) + 2 * self.row
-        self.width = min(max(round(longest + 2 * self.row), 5 * self.row), most)
+        fitting = min(max(round(longest + 2 * self.row), 5 * self.row), most)
+        self.width = fitting if width is None else width
 
     def drawn(
         self,

@@ -166,6 +166,31 @@ def test_a_camera_is_read_until_it_ends(
     assert _reported(capsys)["frames"] == 3 and set(opened) == {0}
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("9", "9: no camera can be opened (is it plugged in, and used by no other program? "),
+        ("/dev/video9", "/dev/video9: no camera can be opened (is it plugged in, and "),
+        ("/dev/v4l/by-id/none", "/dev/v4l/by-id/none: no camera can be opened (is it plugged in"),
+        ("/dev/null", "/dev/null: no camera can be opened (is it plugged in"),
+        ("http://127.0.0.1:9/x", "http://127.0.0.1:9/x: no camera can be opened (nothing answers"),
+        ("VIDEO", "is no video that can be opened"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_line_with_nothing_beside_it(
+    place: str, words: str, tiny_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if Path("/dev/video9").exists():
+        pytest.skip("there is such a camera")
+    if place == "VIDEO":
+        place = str(tmp_path / "v.mp4")
+        Path(place).write_bytes(b"\0\0\0\x18ftypmp42" + bytes(2000))
+    assert _run(tiny_bundle, tmp_path / "out", "--rgb", place) == 2
+    said = capfd.readouterr()
+    assert said.err.startswith("anysense: error: ") and said.err.count("\n") == 1, said.err
+    assert words in said.err and not (tmp_path / "out").exists()
+
+
 def test_a_bag(
     tiny_bundle: Path, simulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

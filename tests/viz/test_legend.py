@@ -159,3 +159,15 @@ def test_a_class_name_that_is_long_or_foreign_fits(tmp_path: Path) -> None:
         ["full", "used " + ", ".join(["camera_front"] * 9)], [(long, "3 %")] * 40, None
     )
     assert picture.shape == (240, panel.width, 3)
+
+
+def test_the_key_of_a_film_has_the_classes_of_the_result_and_one_size(pipeline: Pipeline) -> None:
+    keys = []
+    for sensors in ({RGB: _rgb(90)}, {THERMAL: _thermal()}):
+        result = pipeline(Frame(sensors))
+        keys.append(legend.draw_key(pipeline.manifest, result, (180, 240)))
+        spec = pipeline.manifest.tasks.segmentation
+        assert spec is not None and result.labels is not None
+        for number in np.unique(result.labels):
+            assert (keys[-1] == spec.classes[number].color).all(axis=2).any()
+    assert [key.shape for key in keys] == [(180, 240, 3)] * 2
