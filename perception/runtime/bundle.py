@@ -31,8 +31,6 @@ from perception.runtime.trust import signature_required
 _LOG = logging.getLogger("anysense.bundles")
 
 BUNDLE_PATH_VARIABLE = "ANYSENSE_BUNDLES"
-PLANS = "engines"
-"""The folder in a bundle in which plans lie, which are no part of what it is."""
 
 
 @dataclass(frozen=True)
@@ -376,5 +374,5 @@ def _read(
     manifest = check_manifest(plain, where)
     if seal is None:
         return manifest, read_records(files, content, plain), None
-    check_covered(files, seal, manifest.files, PLANS)
+    check_covered(files, seal, manifest.files)
     return manifest, read_records(files, content, plain, seal.covers), seal

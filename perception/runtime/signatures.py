@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SIGNATURES = "bundle.sig"
+PLANS, PLAN = "engines", ".plan"
+"""The folder in a bundle in which plans lie, which are no part of what it is, and the end of their names."""
+
 _DOMAIN = b"AnySense bundle signature, version 1\n"
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Signature(Spec):
@@ -161,21 +163,29 @@ def check_signatures(files: Container, identity: bytes, trust: str | Path | None
 _CHANGED = "it was changed after it was signed"
 
 
-def check_covered(files: Container, seal: Seal, listed: Collection[str], plans: str) -> None:
+def left_aside(name: str) -> bool:
+    """Whether a file may lie in a signed bundle that nobody signed: a plan, or the lock of who builds one.
+
+    Plans are run only where they are covered, or this machine built them.
+    """
+    folder, _, file = name.rpartition("/")
+    return folder == PLANS and file.endswith((PLAN, ".lock"))
+
+
+def check_covered(files: Container, seal: Seal, listed: Collection[str]) -> None:
     """Refuse a signed bundle with files that the signature does not cover, or covers and are not as signed.
 
     Args:
         files: the bundle's.
         seal: what was signed.
         listed: the files that `bundle.yaml` lists.
-        plans: a folder in which others may lie: they are run only where this machine built them.
 
     Raises:
         BundleError: names the first such file.
     """
     known = {MANIFEST, SIGNATURES, *listed, *seal.also}
     for name in files.everything():
-        if name not in known and not name.startswith(f"{plans}/"):
+        if name not in known and not left_aside(name):
             raise BundleError(
                 "is not covered by the signature",
                 where=files.where(name),

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perception.errors import BundleError
-from perception.runtime.bundle import PLANS, Bundle
+from perception.runtime.bundle import Bundle
 from perception.runtime.engines.plans import all_plans, verify_plans
 from perception.runtime.records import MANIFEST, RECORDS
-from perception.runtime.signatures import SIGNATURES, sign
+from perception.runtime.signatures import SIGNATURES, left_aside, sign
 from perception.runtime.trust import PublicKey
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey, name: str) -> Signed:
     also += [RECORDS] if bundle.files.has(RECORDS) else []
     known = {MANIFEST, SIGNATURES, *bundle.manifest.files, *also}
     for other in bundle.files.everything():
-        if other not in known and not other.startswith(f"{PLANS}/"):
+        if other not in known and not left_aside(other):
             raise BundleError(
                 f"is not listed in {MANIFEST}", where=bundle.files.where(other), hint="remove it"
             )

@@ -77,6 +77,8 @@ NAMES = (
 )
 NAMES += (
     "weights/x.bin",
+    "engines/x.bin",
+    "engines/deep/x.plan",
     "a b",
     "bundle.sig.old",
     "records.yaml~",
@@ -87,7 +89,7 @@ NAMES += (
 
 def add(folder: Path, rng: random.Random) -> None:
     path = folder / rng.choice(NAMES)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     source = rng.choice((b"", b"schema: 2\n", rng.choice(files(folder)).read_bytes()))
     path.write_bytes(source)
 

@@ -497,6 +497,17 @@ def test_caches_of_built_engines_are_the_users_own_or_none(
     assert "trt_engine_cache_path" not in provider_options("TensorrtExecutionProvider", source)
 
 
+def test_what_was_measured_before_brings_in_no_backend_that_is_not_here(
+    signed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perception.runtime.engines import selection
+
+    monkeypatch.setattr(measured, "recall", lambda key: {"evil": 0.1, selection.REFERENCE: 1.0})
+    opened = Bundle.open(signed)
+    found = selection.ranking(opened, selection.sources(opened), 1)
+    assert found == [selection.REFERENCE]
+
+
 # -- two thousand changes -------------------------------------------------------------------------
 
 
@@ -641,6 +652,21 @@ def test_without_the_package_there_is_one_line(signed: Path, store: Path) -> Non
     )
     assert done.returncode == 2 and "pip install 'anysense[sign]'" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_upgraded_bundle_is_not_signed_any_more(
+    small: SmallBundles, key: Path, store: Path
+) -> None:
+    from export.bundle_folder import upgrade_bundle
+
+    folder = small()
+    _sign(folder, key)
+    assert Bundle.open(folder, trust=store).signers == ("release",)  # of schema 1
+    assert upgrade_bundle(folder) == folder and not (folder / SIGNATURES).exists()
+    with pytest.raises(BundleError, match="is not signed"):
+        Bundle.open(folder, trust=store)
+    _sign(folder, key)
+    Bundle.open(folder, trust=store)
 
 
 def test_a_replaced_bundle_is_not_signed_any_more(signed: Path, store: Path) -> None:

@@ -24,10 +24,11 @@ from perception.errors import EngineError
 from perception.files.containers import Container
 from perception.files.limits import MAX_ARCHIVE_BYTES
 from perception.files.writing import write_bytes
-from perception.runtime.bundle import PLANS, Bundle, GraphSource
+from perception.runtime.bundle import Bundle, GraphSource
 from perception.runtime.engines import built_here
+from perception.runtime.signatures import PLAN, PLANS
 
-FOLDER, SUFFIX = PLANS, ".plan"
+FOLDER, SUFFIX = PLANS, PLAN
 
 _LOG = logging.getLogger("anysense.engines")
 
