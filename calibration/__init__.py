@@ -1,1 +1,5 @@
-"""Calibration: reading the calibration that others made, into `perception.geometry` types."""
+"""Calibration: procedures that find a camera's or a rig's, and reading what others made.
+
+`boards` and `detection` find a board in pictures, `parameters` and `fitting` fit a camera to it, `intrinsics`
+is the whole procedure; `camera_info` and `kitti` read files.  Types are those of `perception.geometry`.
+"""

@@ -26,6 +26,7 @@ EXTRAS = {
     "rerun": "rerun",
     "argcomplete": "completion",
     "cryptography": "sign",
+    "scipy": "calibrate",
 }
 """By importable module, the extra of this package that has it."""
 

@@ -45,6 +45,7 @@ COMMANDS = (
     "export",
     "models",
     "data",
+    "calibrate",
     "bundle",
     "bundles",
     "record",

@@ -1,7 +1,8 @@
 """Camera models: pinhole with the distortions of ROS `sensor_msgs/CameraInfo`.
 
 `plumb_bob` (Brown-Conrady, 5 parameters), `rational_polynomial` (8, 12 or 14 parameters, of which the
-thin-prism and tilt terms must be zero) and `equidistant` (Kannala-Brandt, 4), as OpenCV defines them.
+thin-prism and tilt terms must be zero) and `equidistant` (Kannala-Brandt, 4), as OpenCV defines them; and
+`omni` (unified, 5: xi, k1, k2, p1, p2), which ROS has no name for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perception.errors import CalibrationError, InputError, names_hint
 from perception.files.limits import check_pixels
+from perception.geometry import omni
 
 Float64 = NDArray[np.float64]
 
@@ -24,6 +26,7 @@ DISTORTION_LENGTHS: dict[str, tuple[int, ...]] = {
     "plumb_bob": (4, 5),
     "rational_polynomial": (8, 12, 14),
     "equidistant": (4,),
+    "omni": (5,),
 }
 _FIELDS = {"width", "height", "intrinsics", "distortion_model", "distortion", "frame_id"}
 _NEAREST = 1e-6  # metres before the camera
@@ -100,6 +103,8 @@ class CameraModel:
             )
         if not all(abs(v) <= _LARGEST_COEFFICIENT for v in self.distortion):  # NaN fails too
             raise CalibrationError("distortion coefficients are not plausible", where=where)
+        if self.distortion_model == "omni" and not 0 <= self.distortion[0] <= omni.LARGEST_XI:
+            raise CalibrationError(f"xi is {self.distortion[0]:g}", where=where, hint="0 to 3")
         if any(self.distortion[8:]):
             raise CalibrationError("thin-prism and tilt terms are not supported", where=where)
 
@@ -252,11 +257,18 @@ class CameraModel:
             slope = [1.0, *((2 * i + 3) * k for i, k in enumerate(self.distortion))]
             angle = np.sqrt(_first_root(slope))
             return float(np.tan(angle)) if angle < np.pi / 2 else np.inf
+        if self.distortion_model == "omni":
+            return omni.largest_tangent(self.distortion[0], self._plane.max_tangent)
         above, below = self._radial_fraction
         # f(r) = r N(s) / D(s), s = r^2, rises where (N + 2 s N') D - 2 s N D' > 0.
         grown = np.polynomial.Polynomial([0.0, 2.0])
         rise = (above + grown * above.deriv()) * below - grown * above * below.deriv()
         return float(np.sqrt(min(_first_root(rise.coef), _first_root(below.coef))))
+
+    @cached_property
+    def _plane(self) -> CameraModel:
+        """What an `omni` model does behind the sphere."""
+        return replace(self, distortion_model="plumb_bob", distortion=self.distortion[1:])
 
     @cached_property
     def _radial_fraction(self) -> tuple[np.polynomial.Polynomial, np.polynomial.Polynomial]:
@@ -314,8 +326,8 @@ class CameraModel:
         if self.distortion_model != "none":
             r2 = a * a + b * b
             within = r2 < self.max_tangent**2
-            bend = self._bend_angle if self.distortion_model == "equidistant" else self._bend
-            a, b = bend(a, b, r2)
+            bends = {"equidistant": self._bend_angle, "omni": self._bend_sphere}
+            a, b = bends.get(self.distortion_model, self._bend)(a, b, r2)
         a *= self.fx
         a += self.cx
         b *= self.fy
@@ -332,6 +344,11 @@ class CameraModel:
             a * radial + 2 * p1 * a * b + p2 * (r2 + 2 * a * a),
             b * radial + p1 * (r2 + 2 * b * b) + 2 * p2 * a * b,
         )
+
+    def _bend_sphere(self, a: Any, b: Any, r2: Any) -> tuple[Any, Any]:
+        a, b = omni.to_plane(self.distortion[0], a, b, r2)
+        inner = self._plane
+        return (a, b) if inner.distortion_model == "none" else inner._bend(a, b, a * a + b * b)
 
     def _angle(self, theta: Any) -> Any:
         """Distorted angle: Kannala-Brandt's odd polynomial."""
@@ -365,6 +382,10 @@ class CameraModel:
         with np.errstate(all="ignore"):
             if self.distortion_model == "equidistant":
                 rays = self._straighten_angle(bent)
+            elif self.distortion_model == "omni":
+                flat = self._plane.distortion_model == "none"
+                plane = bent if flat else self._plane._straighten(bent)
+                rays = omni.from_plane(self.distortion[0], plane)
             elif self.distortion_model != "none":
                 rays = self._straighten(bent)
             else:

@@ -23,7 +23,13 @@ def _coefficients(least: float, most: float, count: int) -> st.SearchStrategy[tu
 @st.composite
 def cameras(draw: st.DrawFn, tangential: float = 0.004) -> CameraModel:
     """Lenses from weak to far beyond what is built."""
-    model = draw(st.sampled_from(["none", "plumb_bob", "rational_polynomial", "equidistant"]))
+    model = draw(
+        st.sampled_from(["none", "plumb_bob", "rational_polynomial", "equidistant", "omni"])
+    )
+    if model == "omni":
+        (xi,) = draw(_coefficients(0, 3, 1))
+        tangents = _coefficients(-tangential, tangential, 2)
+        return CameraModel(*K, model, (xi, *draw(_coefficients(-0.5, 0.5, 2)), *draw(tangents)))
     if model == "none":
         return CameraModel(*K)
     if model == "equidistant":
@@ -42,6 +48,11 @@ def _opencv(camera: CameraModel, points: np.ndarray) -> np.ndarray:
     if camera.distortion_model == "equidistant":
         d = np.array(camera.distortion)
         return cv2.fisheye.projectPoints(points, zero, zero, camera.matrix, d)[0][:, 0]
+    if camera.distortion_model == "omni":  # OpenCV has it in its contributed modules only
+        flat = points / (np.linalg.norm(points, axis=2, keepdims=True))
+        flat = flat + np.array([0, 0, camera.distortion[0]])
+        d = np.array(camera.distortion[1:])
+        return cv2.projectPoints(flat, zero, zero, camera.matrix, d)[0][:, 0]
     d = np.array(camera.distortion or (0.0,) * 4)
     return cv2.projectPoints(points, zero, zero, camera.matrix, d)[0][:, 0]
 
@@ -98,6 +109,8 @@ def _radii(camera: CameraModel, tangents: np.ndarray) -> np.ndarray:
     d = list(camera.distortion)
     if camera.distortion_model in ("plumb_bob", "rational_polynomial"):
         d[2:4] = 0, 0
+    if camera.distortion_model == "omni":
+        d[3:5] = 0, 0
     plain = CameraModel(640, 480, 1, 1, 0, 0, camera.distortion_model, tuple(d))
     ones = np.ones_like(tangents)
     return _opencv(plain, np.column_stack([tangents, 0 * ones, ones]))[:, 0]
@@ -118,7 +131,7 @@ def test_the_largest_tangent_is_where_the_image_stops_to_grow(camera: CameraMode
         around = most * np.array([1 - 1e-3, 1 + 1e-3, 1 + 2e-3])
         before, after, later = _radii(camera, around)
         # A root that numerator and denominator share is no pole.
-        d = (*camera.distortion, *(0.0,) * 8)
+        d = (*(camera.distortion if camera.distortion_model != "omni" else ()), *(0.0,) * 8)
         above, below = (np.polyval([*k[::-1], 1], most**2) for k in ((d[0], d[1], d[4]), d[5:8]))
         assume(abs(above) > 1e-3 or abs(below) > 1e-3)
         # Past a fold the image shrinks, past a pole it comes back from the other side.
@@ -197,6 +210,7 @@ def test_one_depth_serves_all_pixels() -> None:
 def test_a_model_has_as_many_coefficients_as_ros_says(model: str, count: int) -> None:
     """Those beyond the eighth, of thin prisms and tilt, must be 0."""
     allowed = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+    allowed["omni"] = (5,)
     d = tuple([0.01] * min(count, 8) + [0.0] * max(0, count - 8))
     if count in allowed.get(model, (0,)):
         assert CameraModel(*K, model, d).distortion == d
