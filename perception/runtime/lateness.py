@@ -13,6 +13,7 @@ be taken again soon after, that takes longer the next time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -40,9 +41,11 @@ class LatePolicy:
     Attributes:
         deadline_s: longest time from the arrival of the newest sample to the result.
         after: so many late results are borne before something is left out; a result in time makes up
-            for a fifth of one, and one later than twice the deadline counts for all.
+            for a fifth of one, and one later than twice the deadline counts for all.  One later than
+            four times the deadline is worth two steps, eight times three, and so on.
         recover_after: so many early results in a row before the last step is taken back.
-        margin: a result is early that took no longer than this share of the deadline.
+        margin: a result is early that took no longer than this share of the deadline, or less where
+            the sensor that was left out last would cost more.
         keep: sensors that are never left out for want of time, beside the policy's required ones.
         optional: parts of results that may be left out; None: those that are computed on request only.
 
@@ -91,26 +94,36 @@ class Ladder:
         self._since_up: int | None = None  # results since a step was taken back, if one was
         self._hold = 1  # how many times as long the next step is held
 
-    def note(self, latency_s: float) -> Step | None:
-        """Note a result's latency; says whether a step was taken (`down`) or taken back (`up`)."""
+    def note(self, latency_s: float, saves: float = 0.0) -> Step | None:
+        """Note a result's latency.
+
+        Args:
+            latency_s: it.
+            saves: the share of its work that the last step spares: results are early only if they
+                would be in time with that work, too.
+
+        Returns:
+            Whether steps were taken (`down`) or the last was taken back (`up`).
+        """
         policy = self.policy
+        margin = min(policy.margin, 1.0 - saves)
         if self._since_up is not None:
             self._since_up += 1
         if latency_s > policy.deadline_s:
             self._early = 0
             self._late += policy.after if latency_s > 2 * policy.deadline_s else 1
             if self._late >= policy.after:
-                return self._down()
+                return self._down(int(math.log2(min(latency_s / policy.deadline_s, 1e6))))
             return None
         self._late = max(0.0, self._late - _FORGIVEN)
-        self._early = self._early + 1 if latency_s <= policy.margin * policy.deadline_s else 0
+        self._early = self._early + 1 if latency_s <= margin * policy.deadline_s else 0
         if self.level and self._early >= policy.recover_after * self._hold:
             self.level -= 1
             self._early = self._since_up = 0
             return "up"
         return None
 
-    def _down(self) -> Step | None:
+    def _down(self, steps: int) -> Step | None:
         self._late = 0.0
         if self.level >= self.top:
             return None
@@ -119,7 +132,7 @@ class Ladder:
             self._hold = min(_LONGEST, 2 * self._hold)
         elif self.level == 0:
             self._hold = 1
-        self.level += 1
+        self.level = min(self.top, self.level + max(1, steps))
         return "down"
 
 

@@ -19,6 +19,9 @@ _MOST_DROPPED = 3
 _WEIGHT = 0.2
 """Of the newest, in the mean of what a sensor costs."""
 
+_MOST_SAVED = 0.8
+"""Of the work; whatever a step saves, it is tried to take it back where results are so early."""
+
 _COSTS = ("preprocess", "check", "encode")
 
 
@@ -44,7 +47,8 @@ class Shedder:
         self._ladder: Ladder | None = None
         self._order: tuple[str, ...] = ()
         self._parts: frozenset[str] = frozenset()
-        self._costs: dict[str, float] = {}
+        self._costs: dict[str, float] = {}  # milliseconds by sensor, and of the rest as ""
+        self._planned: dict[str, float] = {}  # the same when the steps were chosen
         self._dropped = 0  # since the last result
         self._in_a_row = 0
 
@@ -120,17 +124,31 @@ class Shedder:
             counters["late_results"] += 1
             if self._ladder.level == 0:
                 self._plan(result)
-        if (step := self._ladder.note(latency_ns / 1e9)) is not None:
+        if (step := self._ladder.note(latency_ns / 1e9, self._saved())) is not None:
             counters[f"late_steps_{step}"] += 1
             counters["late_level"] = self._ladder.level
             self._apply()
         return replace(result, lateness=lateness)
 
+    def _saved(self) -> float:
+        """The share of the work that the last step spares, as far as sensors' costs tell."""
+        sensors, parts, frames = self._taken()
+        if not sensors or parts or frames:
+            return 0.0
+        # All as it was when the steps were planned: what was measured since may be of calmer times.
+        still = sum(c for s, c in self._planned.items() if s not in sensors)
+        last = self._planned.get(sensors[-1], 0.0)
+        return min(_MOST_SAVED, last / (still + last)) if last else 0.0
+
     def _note_costs(self, result: Result) -> None:
         for sensor in result.fresh:
             spent = sum(result.timings.get(f"{step}_{sensor}", 0.0) for step in _COSTS)
-            before = self._costs.get(sensor, spent)
-            self._costs[sensor] = before + _WEIGHT * (spent - before)
+            self._note_cost(sensor, spent)
+        self._note_cost("", sum(result.timings.get(step, 0.0) for step in ("fuse", "postprocess")))
+
+    def _note_cost(self, of: str, spent: float) -> None:
+        before = self._costs.get(of, spent)
+        self._costs[of] = before + _WEIGHT * (spent - before)
 
     def _plan(self, result: Result) -> None:
         """Choose what the steps are, from what takes part now."""
@@ -149,6 +167,7 @@ class Shedder:
         else:
             self._parts = frozenset(policy.optional)
         self._parts &= pipeline.wanted
+        self._planned = {s: self._costs.get(s, 0.0) for s in (*result.used, "")}
         self._ladder.top = len(self._order) + bool(self._parts) + 1
 
     def _taken(self) -> tuple[tuple[str, ...], frozenset[str], bool]:

@@ -40,9 +40,11 @@ def test_steps_follow_from_what_was_seen(policy: LatePolicy, top: int, seen: lis
         step = ladder.note(latency)
         early = early + 1 if latency <= policy.margin * policy.deadline_s else 0
         assert 0 <= ladder.level <= top
-        assert ladder.level - before == {None: 0, "down": 1, "up": -1}[step]
         if step == "down":
             assert latency > policy.deadline_s
+            assert 1 <= ladder.level - before <= max(1, np.log2(latency / policy.deadline_s))
+        else:
+            assert ladder.level - before == {None: 0, "up": -1}[step]
         if step == "up":
             assert early >= policy.recover_after
             early = 0
@@ -82,6 +84,19 @@ def test_what_helps_is_held_ever_longer(policy: LatePolicy, top: int, enough: in
     for _ in range(16 * policy.recover_after * turns):
         steps += ladder.note(0.0 if ladder.level >= enough else 0.15) is not None
     assert steps <= enough + 2 * (5 + turns)
+
+
+def test_what_is_very_late_is_worth_several_steps() -> None:
+    for latency, level in ((0.25, 1), (0.45, 2), (0.85, 3), (1e9, 4)):
+        ladder = Ladder(LatePolicy(0.1), 4)
+        assert ladder.note(latency) == "down" and ladder.level == level
+
+
+def test_a_step_that_saves_much_is_held_until_there_is_time_for_it() -> None:
+    ladder = Ladder(LatePolicy(0.1, recover_after=3), 1)
+    ladder.note(0.3)
+    assert [ladder.note(0.04, saves=0.7) for _ in range(20)] == [None] * 20
+    assert [ladder.note(0.02, saves=0.7) for _ in range(3)] == [None, None, "up"]
 
 
 def test_a_result_beyond_twice_the_deadline_counts_for_all() -> None:
