@@ -89,20 +89,26 @@ def backend_names(argument: str) -> list[str]:
     return list(dict.fromkeys(map(str, named)))
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """`--data`, `--split`, `--only`, `--labels` and `--limit`."""
+def add_data_arguments(
+    parser: argparse.ArgumentParser, *, required: bool, limit: tuple[str, ...] = ("--limit",)
+) -> None:
+    """`--data`, `--split`, `--only`, `--labels` and `--limit`, which may have other names."""
     kinds = f"recording; KIND is one of {', '.join(READERS)}, with its options: msrs,labels=visible"
     parser.add_argument("--data", required=required, metavar="KIND:DIR", help=kinds)
     parser.add_argument("--split", choices=SPLITS, default="all", help="part of the recording")
     parser.add_argument("--only", metavar="TAG", help="only frames with this tag, e.g. night")
     parser.add_argument("--labels", help="msrs: which boxes: fusion, visible or infrared")
     parser.add_argument(
-        "--limit", type=whole(1, 10**9), help="only this many frames, evenly spread"
+        *limit,
+        dest="limit",
+        metavar="N",
+        type=whole(1, 10**9),
+        help="only this many frames, evenly spread",
     )
 
 
-def open_data(args: argparse.Namespace) -> Recording:
-    """The recording that the data arguments ask for.
+def open_data(args: argparse.Namespace, *, every: bool = False) -> Recording:
+    """The recording that the data arguments ask for; `every` leaves `--limit` to the command.
 
     Raises:
         ConfigError: an option does not fit, or nothing is left.
@@ -114,7 +120,7 @@ def open_data(args: argparse.Namespace) -> Recording:
         recording.select(args.only)
     if not len(recording):
         raise ConfigError(f"no frame is tagged '{args.only}'", where=args.data)
-    if args.limit is not None:
+    if args.limit is not None and not every:
         thin_out(recording, args.limit, "--limit")
     return recording
 

@@ -34,6 +34,7 @@ from perception.runtime.trust import demanded
 COMMANDS = (
     "run",
     "eval",
+    "robustness",
     "demo",
     "bench",
     "train",

@@ -6,7 +6,13 @@ spoilt = corrupt(sample, "motion_blur", severity=3, seed=0)
 schedule = FaultSchedule.read("faults.yaml").check(recording.info.kinds)
 """
 
-from perception.corruptions.content import corrupt, corrupt_grid, faults_of, severity_of
+from perception.corruptions.content import (
+    corrupt,
+    corrupt_grid,
+    faults_of,
+    scenario_fault,
+    severity_of,
+)
 from perception.corruptions.delivery import DELIVERY, Active, Channel, Delivered
 from perception.corruptions.injector import FaultInjector
 from perception.corruptions.schedule import Event, FaultSchedule
@@ -24,5 +30,6 @@ __all__ = [
     "corrupt",
     "corrupt_grid",
     "faults_of",
+    "scenario_fault",
     "severity_of",
 ]

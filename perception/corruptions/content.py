@@ -14,7 +14,7 @@ from perception.corruptions.delivery import DELIVERY
 from perception.errors import ConfigError, names_hint
 from perception.frame import Sample
 from perception.geometry.transforms import RigidTransform
-from perception.sensors.faults import Rng, Severity, check_severity
+from perception.sensors.faults import Rng, Scenario, Severity, check_severity
 from perception.sensors.kind import Grid
 from perception.sensors.registry import kind_of
 
@@ -127,6 +127,16 @@ def severity_of(kind: str, fault: str) -> Severity | None:
     if fault in faults:
         return faults[fault] if isinstance(faults, Mapping) else None
     return SHARED[fault].severity
+
+
+def scenario_fault(kind: str, scenario: Scenario) -> str | None:
+    """The fault of a kind that stands for a scenario, see `Severity.scenario`; None where it has none.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    found = {name: severity_of(kind, name) for name in faults_of(kind)}
+    return next((n for n, s in found.items() if s is not None and s.scenario == scenario), None)
 
 
 def check_fault(kind: str, fault: str, severity: int = 3) -> None:

@@ -200,6 +200,7 @@ QUICK = {
 ELSEWHERE = {
     "data import", "train", "pretrain", "distill", "adapt", "search", "replay", "bundle temperatures",
     "bundle keygen", "bundle sign",
+    "robustness",
 }  # fmt: skip
 """Those that take longer, or a bag or key: in their own tests."""
 

@@ -38,14 +38,18 @@ ROOMS: dict[str, str] = {
     "perception/runtime": (
         "errors extras plugins files sensors/names frame geometry sensors preprocess tasks"
     ),
-    "perception/evaluation": "errors files frame sensors data/base metrics tasks runtime",
+    "perception/evaluation": (
+        "errors files frame sensors corruptions data/base metrics tasks runtime"
+    ),
     "perception/bags": (
         "errors extras files frame geometry adapters sensors corruptions data/base runtime"
     ),
     "perception/importers": (
         "errors files frame geometry adapters sensors data/base calibration data bags"
     ),
-    "perception/viz": "errors extras files frame sensors data/base metrics tasks data runtime",
+    "perception/viz": (
+        "errors extras files frame sensors data/base metrics tasks data runtime evaluation"
+    ),
     "perception/sim": "errors extras frame geometry data/base data",
     "perception/demo": (
         "errors files sensors/names frame sensors "

@@ -1,0 +1,249 @@
+"""What came of measuring robustness, and the same as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perception.evaluation.evaluate import Scorer
+from perception.evaluation.variants import MISSING_SHARES, NOISE_LEVELS, PROBABILITIES, Plan
+from perception.frame import subset_name
+from perception.metrics.robustness import (
+    Intact,
+    expected_score,
+    intact_sets,
+    mean_score,
+    retained_share,
+)
+
+DIGITS = 6
+"""To which scores are rounded in plain numbers."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The scores of one way in which sensors were given.
+
+    Attributes:
+        frames: that could be given so.
+        scores: by name of the score, 0 to 1; None where there was nothing to judge by.
+        clean: the same frames with all sensors in order, where these are not all frames; else None.
+    """
+
+    frames: int
+    scores: Mapping[str, float | None]
+    clean: Mapping[str, float | None] | None = None
+
+    @staticmethod
+    def of(scorer: Scorer, beside: Scorer | None, names: Iterable[str]) -> Measured:
+        """From what was counted."""
+
+        def chosen(found: Scorer) -> dict[str, float | None]:
+            scores = found.scores()
+            return {name: scores.get(name) for name in names}
+
+        return Measured(scorer.frames, chosen(scorer), None if beside is None else chosen(beside))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How one score fares under one fault of one sensor.
+
+    Attributes:
+        levels: the score by level: severities, or `always`.
+        mean: over them.
+        retained: of the clean score of the same frames, the share that is left on average.
+        frames: that could show it, at the level of which fewest could.
+    """
+
+    levels: Mapping[str, float | None]
+    mean: float | None
+    retained: float | None
+    frames: int
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """How the scores of a bundle fare by a recording, with one method.
+
+    Attributes:
+        bundle, version, backend: what was measured.
+        data, simulated: by what.
+        frames: how many were judged.
+        seed: of the faults.
+        method: what is done with a sensor that has failed.
+        titles: by name of a judged score, its title.
+        lacking: classes of the recording that the bundle does not know.
+        plan: what was tried, and why something was not.
+        rows: by key of the plan, what came of it; those that no frame could show are not there.
+    """
+
+    bundle: str
+    version: str
+    backend: str
+    data: str
+    simulated: bool
+    frames: int
+    seed: int
+    method: str
+    titles: Mapping[str, str]
+    lacking: list[str]
+    plan: Plan
+    rows: Mapping[tuple[object, ...], Measured]
+
+    def subsets(self, score: str) -> dict[str, float | None]:
+        """A score by name of a judged subset, that of all sensors first."""
+        found = {subset_name(s): self._at(score, "subset", frozenset(s)) for s in self.plan.subsets}
+        return dict(sorted(found.items(), key=lambda entry: -entry[0].count("+")))
+
+    def clean_full(self, score: str) -> float | None:
+        """A score with all sensors in order."""
+        return self._at(score, "subset", frozenset(self.plan.sensors))
+
+    def without(self, score: str, sensor: str) -> float | None:
+        """A score where one sensor is missing."""
+        return self._at(score, "subset", frozenset(self.plan.sensors) - {sensor})
+
+    def emm(self, score: str) -> dict[str, float | None]:
+        """The expected score by probability with which each sensor is missing."""
+        if "emm" in self.plan.lacking:
+            return {}
+        table = {s: self._at(score, "subset", s) for s in intact_sets(self.plan.sensors)}
+        return {f"{p:g}": expected_score(table, self.plan.sensors, p) for p in PROBABILITIES}
+
+    def rmm_table(self, score: str, share: float) -> dict[Intact, float | None]:
+        """A score by the sensors that are intact, the others lacking a share of their data."""
+        every = frozenset(self.plan.sensors)
+        found = {s: self._at(score, "missing", share, s) for s in intact_sets(every)}
+        return {**found, every: self.clean_full(score)}
+
+    def rmm(self, score: str) -> dict[str, float | None]:
+        """The mean over `rmm_table` by share of the data that is missing; None where one is not known."""
+        if "rmm" in self.plan.lacking:
+            return {}
+        tables = {f"{r:g}": self.rmm_table(score, r).values() for r in MISSING_SHARES}
+        return {r: None if None in t else mean_score(t) for r, t in tables.items()}
+
+    def rmm_expected(self, score: str) -> dict[str, dict[str, float | None]]:
+        """The expected score by share, then by probability with which each sensor lacks that share."""
+        if "rmm" in self.plan.lacking:
+            return {}
+        sensors = self.plan.sensors
+        return {
+            f"{r:g}": {
+                f"{p:g}": expected_score(self.rmm_table(score, r), sensors, p)
+                for p in PROBABILITIES
+            }
+            for r in MISSING_SHARES
+        }
+
+    def nm(self, score: str) -> dict[str, float | None]:
+        """A score by level of the noise that all sensors have."""
+        if "nm" in self.plan.lacking:
+            return {}
+        return {level: self._at(score, "noise", level) for level in NOISE_LEVELS}
+
+    def faults(self, score: str) -> dict[str, dict[str, Fault]]:
+        """By sensor and fault."""
+        found: dict[str, dict[str, Fault]] = {}
+        for sensor, faults in self.plan.faults.items():
+            for fault, levels in faults.items():
+                keys = {level: ("fault", sensor, fault, level) for level in levels}
+                rows = {level: self.rows[key] for level, key in keys.items() if key in self.rows}
+                if rows:
+                    found.setdefault(sensor, {})[fault] = self._fault(score, rows)
+        return found
+
+    def _fault(self, score: str, rows: Mapping[str, Measured]) -> Fault:
+        clean = self.clean_full(score)
+        values = {level: row.scores.get(score) for level, row in rows.items()}
+        shares = [
+            retained_share(values[level], clean if row.clean is None else row.clean.get(score))
+            for level, row in rows.items()
+        ]
+        fewest = min(row.frames for row in rows.values())
+        return Fault(values, mean_score(values.values()), mean_score(shares), fewest)
+
+    def retained(self, score: str) -> dict[str, Any]:
+        """What is left of the clean score in each of the scenarios, as shares."""
+        clean = self.clean_full(score)
+
+        def shares(found: Mapping[str, float | None]) -> dict[str, float | None]:
+            return {name: retained_share(value, clean) for name, value in found.items()}
+
+        mean, least = self.of_subsets(score)
+        faults = [fault.retained for own in self.faults(score).values() for fault in own.values()]
+        return {
+            "mean_subsets": retained_share(mean, clean),
+            "min_subsets": retained_share(least, clean),
+            "emm": shares(self.emm(score)),
+            "rmm": shares(self.rmm(score)),
+            "nm": shares(self.nm(score)),
+            "corruptions": mean_score(faults),
+        }
+
+    def of_subsets(self, score: str) -> tuple[float | None, float | None]:
+        """Mean and least over the judged subsets."""
+        found = [value for value in self.subsets(score).values() if value is not None]
+        return mean_score(found), min(found, default=None)
+
+    def scenarios(self) -> dict[str, dict[str, Any]]:
+        """The numbers of the scenarios, each by name of the score, as documented in docs/robustness.md."""
+        names = list(self.titles)
+        found: dict[str, dict[str, Any]] = {
+            "clean_full": {n: self.clean_full(n) for n in names},
+            "mean_subsets": {n: self.of_subsets(n)[0] for n in names},
+            "min_subsets": {n: self.of_subsets(n)[1] for n in names},
+            "emm": {n: self.emm(n) for n in names},
+            "rmm": {n: self.rmm(n) for n in names},
+            "nm": {n: self.nm(n) for n in names},
+            "corruptions": {n: self._plain_faults(n) for n in names},
+            "retained": {n: self.retained(n) for n in names},
+        }
+        return {key: _rounded(value) for key, value in found.items()}
+
+    def _plain_faults(self, score: str) -> dict[str, Any]:
+        return {
+            sensor: {
+                fault: {
+                    **found.levels,
+                    "mean": found.mean,
+                    "retained": found.retained,
+                    "frames": found.frames,
+                }
+                for fault, found in own.items()
+            }
+            for sensor, own in self.faults(score).items()
+        }
+
+    def content(self) -> dict[str, Any]:
+        """All of it as plain numbers and text: `scenarios`, and what they are about."""
+        names = list(self.titles)
+        about = {
+            "bundle": self.bundle,
+            "bundle_version": self.version,
+            "backend": self.backend,
+            "data": self.data,
+            "simulated": self.simulated,
+            "frames": self.frames,
+            "seed": self.seed,
+            "method": self.method,
+            "scores": dict(self.titles),
+            "sensors": list(self.plan.sensors),
+            "subsets": _rounded({n: self.subsets(n) for n in names}),
+            "rmm_expected": _rounded({n: self.rmm_expected(n) for n in names}),
+            "not_measured": dict(self.plan.lacking),
+            "classes_not_known": list(self.lacking),
+        }
+        return {**about, **self.scenarios()}
+
+    def _at(self, score: str, *key: object) -> float | None:
+        row = self.rows.get(key)
+        return None if row is None else row.scores.get(score)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _rounded(found) for name, found in value.items()}
+    return round(value, DIGITS) if isinstance(value, float) else value
