@@ -1,17 +1,18 @@
-"""Calls that may never come back, made beside their caller, who waits no longer than allowed.
+"""Calls that may never come back, whose caller waits no longer than allowed.
 
 A graph is a program: one with a loop of 2^62 steps loads like any other, and no backend ends it by
-itself.  Here a call is made on a thread kept for that (handing it over and back costs about 0.015 ms),
-and when its time is over it is asked to end, as by ONNX Runtime's `RunOptions.terminate` or OpenVINO's
-`cancel`.  One that does not listen, such as a single operator that computes for hours or OpenVINO within
-a loop, is left to itself: its thread goes on, and the caller is free.  Only the end of the process ends
-such a thread.
+itself.  `limited` makes a call on a thread kept for that; when its time is over it is asked to end, and
+one that does not listen, such as a single operator that computes for hours, is left to itself: its
+thread goes on until the process ends, and the caller is free.  `watched` makes it on the caller's own
+thread, which costs 0.01 ms where another thread's cold caches may cost a tenth of an inference, and a
+watchdog asks it to end: for calls that are known to listen.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -33,8 +34,10 @@ _idle: list[_Worker] = []  # append and pop are atomic
 
 
 def _without_threads() -> None:
+    global _watchdog
     _idle.clear()
     _left.clear()
+    _watchdog = _Watchdog()
 
 
 os.register_at_fork(after_in_child=_without_threads)  # they stay with the parent
@@ -45,12 +48,13 @@ class Call:
 
     Attributes:
         interrupt: asks it to end; set by what is called, which may be able to.
+        asked: it was asked to end.
         ended: it has come back, however.
     """
 
     def __init__(self, made: Callable[[], Any]) -> None:
         self.interrupt: Callable[[], object] | None = None
-        self.ended = False
+        self.ended = self.asked = False
         self._made: Callable[[], Any] | None = made
         self._value: Any = None
         self._error: BaseException | None = None
@@ -73,6 +77,7 @@ class Call:
 
     def ask(self) -> None:
         """Ask it to end."""
+        self.asked = True
         if (interrupt := self.interrupt) is not None:
             interrupt()
 
@@ -149,7 +154,7 @@ def limited(made: Callable[[], T], timeout_s: float | None) -> T:
             call.ask()
             if not worker.wait(GRACE_S):
                 worker.dismiss()
-                _left.append(call)
+                left(call)
                 raise Overrun(call, timeout_s)
     except Overrun:
         raise
@@ -162,6 +167,89 @@ def limited(made: Callable[[], T], timeout_s: float | None) -> T:
         raise Overrun(call, timeout_s)
     result: T = call.result()
     return result
+
+
+class _Watchdog:
+    """Asks calls to end whose time is over: one thread for all of them, started with the first."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: dict[Call, tuple[float, Callable[[], None]]] = {}
+        self._wakes = 0.0  # when the thread looks next, if it is not told to before
+        self._least_s = 1.0
+        self._thread: threading.Thread | None = None
+
+    def begin(self, call: Call, timeout_s: float, on_stuck: Callable[[], None]) -> None:
+        due = time.monotonic() + timeout_s
+        with self._changed:
+            self._due[call] = due, on_stuck
+            if self._thread is None:
+                self._least_s, self._wakes = timeout_s, due
+                self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+                self._thread.start()
+            elif due < self._wakes:
+                self._least_s = min(self._least_s, timeout_s)
+                self._changed.notify()
+
+    def end(self, call: Call) -> None:
+        with self._changed:
+            self._due.pop(call, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                over = [(c, told) for c, (due, told) in self._due.items() if due <= now]
+                for call, told in over:
+                    if call.asked:
+                        del self._due[call]
+                    else:
+                        self._due[call] = now + GRACE_S, told
+                # While nothing runs it looks as often as if something did: to be woken by each call
+                # would cost more.
+                self._wakes = min((d for d, _ in self._due.values()), default=now + self._least_s)
+                if not over:
+                    self._changed.wait(min(self._wakes - now, threading.TIMEOUT_MAX))
+            for call, told in over:  # with no lock held
+                told() if call.asked else call.ask()
+
+
+_watchdog = _Watchdog()
+
+
+def watched(
+    made: Callable[[], T], timeout_s: float | None, on_stuck: Callable[[], None] = lambda: None
+) -> T:
+    """What a call gives, made on this thread; it says by `underway` how it is interrupted.
+
+    Args:
+        made: the call.
+        timeout_s: how long it may take; None for as long as it takes.
+        on_stuck: called on another thread when it does not end though it was asked to.
+
+    Raises:
+        Overrun: it took longer, and has ended.
+        Exception: what it raises.
+    """
+    if timeout_s is None:
+        return made()
+    call, before = Call(made), underway()
+    _local.call = call
+    _watchdog.begin(call, timeout_s, on_stuck)
+    try:
+        call.make()
+    finally:
+        _watchdog.end(call)
+        _local.call = before
+    if call.asked:
+        raise Overrun(call, timeout_s)
+    result: T = call.result()
+    return result
+
+
+def left(call: Call) -> None:
+    """Count a call that nobody waits for any more, and keep what it needs."""
+    _left.append(call)
 
 
 def stuck_calls() -> int:

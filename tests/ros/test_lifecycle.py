@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from array import array
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +301,42 @@ def test_parameter_files_of_rigs_take_hold(tmp_path: Path, own_domain: int, rig:
     finally:
         bench.close()
         assert node.stop() == 0, node.log
+
+
+def test_a_node_takes_only_what_trusted_keys_signed(
+    start: Start, bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography")
+    from perception.runtime.bundle import Bundle
+    from perception.runtime.signing import sign_bundle
+    from perception.runtime.trust import make_keys, read_private
+
+    key, store = tmp_path / "release", tmp_path / "trust"
+    make_keys(key)
+    store.mkdir()
+    shutil.copy(f"{key}.pub", store)
+    for signed in (False, True):
+        copy = tmp_path / ("signed" if signed else "unsigned")
+        shutil.copytree(bundle, copy)
+        if signed:
+            sign_bundle(Bundle.open(copy), read_private(key), key.name)
+        node, bench = start(
+            bundle=str(copy), autostart=True, require_signature=True, trust_store=str(store)
+        )
+        if signed:
+            bench.drive()
+            bench.wait_full()
+        else:
+            found = bench.wait_diagnostic("engine", lambda d: "signed" in d.message, "the reason")
+            assert found.level == DiagnosticStatus.ERROR and bench.state() == "unconfigured"
+        assert node.stop() == 0
+
+
+def test_without_the_package_for_signatures_a_node_says_what_to_install(
+    start: Start, tmp_path: Path
+) -> None:
+    if find_spec("cryptography") is not None:
+        pytest.skip("it is there")
+    _, bench = start(autostart=True, require_signature=True, trust_store=str(tmp_path))
+    found = bench.wait_diagnostic("engine", lambda d: "anysense[sign]" in d.message, "the reason")
+    assert found.level == DiagnosticStatus.ERROR and bench.state() == "unconfigured"

@@ -18,7 +18,7 @@ from perception.frame import Frame, Sample
 from perception.runtime import time_limit
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.time_limit import Overrun, limited, underway
+from perception.runtime.time_limit import Overrun, limited, underway, watched
 
 WITHIN_S = 10.0
 """In which every one of these must be over, on a machine that has much else to do."""
@@ -164,12 +164,61 @@ def test_a_call_that_listens_is_ended_and_one_that_does_not_is_left() -> None:
         time.sleep(0.01)
 
 
+def test_a_watched_call_stays_on_its_thread_and_is_ended() -> None:
+    told, stuck = threading.Event(), threading.Event()
+
+    def listens(late: float = 0.0) -> threading.Thread:
+        underway().interrupt = told.set  # type: ignore[union-attr]
+        assert told.wait(WITHIN_S)
+        time.sleep(late)
+        return threading.current_thread()
+
+    with pytest.raises(Overrun) as caught:
+        watched(listens, 0.05, stuck.set)
+    assert not caught.value.stuck and not stuck.is_set() and underway() is None
+    assert watched(listens, WITHIN_S, stuck.set) is threading.current_thread()
+    with pytest.raises(ZeroDivisionError):
+        watched(lambda: 1 / 0, WITHIN_S)
+    told.clear()
+    with pytest.raises(Overrun):  # it hears, but does not end for long: that is told meanwhile
+        watched(lambda: listens(2 * time_limit.GRACE_S), 0.05, stuck.set)
+    assert stuck.is_set()
+
+
+def test_one_watchdog_minds_many_threads() -> None:
+    """Calls with times of their own, those that are over among those that are not."""
+    ends: list[tuple[int, bool]] = []
+
+    def run(number: int) -> None:
+        go = threading.Event()
+
+        def waits() -> None:
+            underway().interrupt = go.set  # type: ignore[union-attr]
+            go.wait(0.02 * (number % 3))
+
+        for _ in range(20):
+            try:
+                watched(waits, WITHIN_S if number % 2 else 0.01)
+                ends.append((number, True))
+            except Overrun:
+                ends.append((number, False))
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WITHIN_S)
+    assert len(ends) == 160
+    assert all(well for number, well in ends if number % 2)
+    assert sum(thread.name == "watchdog" for thread in threading.enumerate()) == 1
+
+
 def test_after_a_fork_there_are_threads_again() -> None:
     limited(lambda: None, 5.0)
     code = (
-        "import os\nfrom perception.runtime.time_limit import limited\n"
-        "limited(lambda: None, 5.0)\npid = os.fork()\n"
-        "if pid == 0:\n    os._exit(7 if limited(lambda: 3, 5.0) == 3 else 1)\n"
+        "import os\nfrom perception.runtime.time_limit import limited, watched\n"
+        "limited(lambda: None, 5.0)\nwatched(lambda: None, 5.0)\npid = os.fork()\n"
+        "if pid == 0:\n    os._exit(limited(lambda: 3, 5.0) + watched(lambda: 4, 5.0))\n"
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 7

@@ -21,6 +21,7 @@ from perception.runtime.time_limit import (
     Overrun,
     limited,
     underway,
+    watched,
 )
 
 Tensor = NDArray[np.float32]
@@ -131,6 +132,9 @@ class Engine(ABC):
         first_timeout_s: the same of the runs until one has come back, in which a backend may have more
             to do, where `timeout_s` is None or less; None for GPUs, where that may be a build.
         where: names the graph when a run takes longer.
+        listens: a run ends soon when it is asked to (see `interruptible`), however long its graph
+            takes: it is made on the caller's thread once one has come back, and on another before.
+        waits: `infer` itself waits no longer than `allowed_s`, and raises `Overrun`.
         checks_outputs: outputs in the CPU's memory are looked at for NaN and infinity here; False
             where an engine within has done so.
     """
@@ -140,6 +144,8 @@ class Engine(ABC):
     timeout_s: float | None = None
     first_timeout_s: float | None = LOAD_TIMEOUT_S
     where: str = ""
+    listens: bool = False
+    waits: bool = False
     _answered: bool = False
     _stuck: Call | None = None
     tell: Callable[[EngineEvent], None] = staticmethod(lambda event: None)
@@ -223,30 +229,40 @@ class Engine(ABC):
         """Whether a run that could not be ended still computes: nothing else runs here until it is over."""
         return self._stuck is not None and not self._stuck.ended
 
-    def _allowed_s(self) -> float | None:
+    def allowed_s(self) -> float | None:
+        """How long a run may take now; None for as long as it takes."""
         if self._answered or self.first_timeout_s is None:
             return self.timeout_s
         return max(self.first_timeout_s, self.timeout_s or 0.0)
 
     def _in_time(self, made: Callable[[], T]) -> T:
         """What a run gives, if it comes back in the time that it may take."""
-        if (allowed := self._allowed_s()) is None:
+        if (allowed := self.allowed_s()) is None:
             return made()
         if self.stuck:
             line = f"{self.backend} is still at work on an earlier run that could not be ended"
             raise DeadlineExceededError(line, where=self.where, stuck=True)
         try:
-            found = limited(made, allowed)
+            if self.waits:
+                found = made()
+            elif self.listens and self._answered:
+                found = watched(made, allowed, partial(self._tell_stuck, allowed))
+            else:
+                found = limited(made, allowed)
         except Overrun as overrun:
-            end = "cannot be ended" if overrun.stuck else "was ended"
-            line = f"{self.backend} has not answered for {allowed:.3g} s, and {end}"
+            line = f"{self.backend} has not answered for {allowed:.3g} s, and "
             if overrun.stuck:
                 self._stuck = overrun.call
-                text = f"{self.where}: {line}" if self.where else line
-                self.tell(EngineEvent("stuck", text, self.backend))
+                self._tell_stuck(allowed)
+            line += "cannot be ended" if overrun.stuck else "was ended"
             raise DeadlineExceededError(line, where=self.where, stuck=overrun.stuck) from None
         self._answered = True
         return found
+
+    def _tell_stuck(self, allowed: float) -> None:
+        where = f"{self.where}: " if self.where else ""
+        line = f"{self.backend} has not answered for {allowed:.3g} s, and cannot be ended"
+        self.tell(EngineEvent("stuck", where + line, self.backend))
 
     def _check_outputs(self, outputs: Mapping[str, Feed]) -> None:
         if self.checks_outputs:

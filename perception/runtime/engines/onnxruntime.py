@@ -106,6 +106,8 @@ class OnnxRuntimeEngine(Engine):
         self.inputs, self.outputs = tensors_of(self._session)
         self._names = [o.name for o in self.outputs]
 
+    listens = True  # between two operators, those within a loop included
+
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         call, options, forms = underway(), None, self._forms
         if call is not None:

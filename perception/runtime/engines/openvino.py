@@ -21,12 +21,19 @@ from perception.runtime.engines.base import (
     Tensor,
     TensorSpec,
     first_line,
-    interruptible,
     not_loaded,
 )
 from perception.runtime.onnx_file import TensorInfo, describe, dtype_name
-from perception.runtime.time_limit import Overrun, limited, load_timeout_s
+from perception.runtime.time_limit import (
+    GRACE_S,
+    Call,
+    Overrun,
+    left,
+    limited,
+    load_timeout_s,
+)
 
+_LONGEST_S = 1e6
 INSTALL = "pip install 'anysense[openvino]'"
 
 _CAPABILITY = {"bf16": "BF16", "f16": "FP16"}
@@ -134,6 +141,22 @@ class OpenVinoEngine(Engine):
         self._lock = threading.Lock()
         self._held: tuple[Any, ...] = ()
 
+    waits = True
+
+    def _wait(self) -> None:
+        """Run the request, no longer than allowed."""
+        if (allowed := self.allowed_s()) is None:
+            self._request.infer()
+            return
+        self._request.start_async()
+        if self._request.wait_for(max(1, round(1e3 * min(allowed, _LONGEST_S)))):
+            return
+        self._request.cancel()
+        call = _Left(self._request, self._held)
+        if not _ended(self._request, GRACE_S):  # within a loop it does not listen
+            left(call)
+        raise Overrun(call, allowed)
+
     def context(self) -> Engine:
         other = copy.copy(self)
         other._request, other._lock = self._compiled.create_infer_request(), threading.Lock()
@@ -156,16 +179,41 @@ class OpenVinoEngine(Engine):
                     for index, array in enumerate(results):
                         self._request.set_output_tensor(index, Wrapped(array, shared_memory=True))
                 self._held = (arrays, results)  # the request does not own the memory it points to
-                interruptible(self._request.cancel)
-                self._request.infer()
+                self._wait()
                 if not self._binds:
                     results = [
                         self._request.get_output_tensor(i).data.copy()
                         for i in range(len(self.outputs))
                     ]
+            except Overrun:
+                raise
             except Exception as error:
                 raise EngineError(f"{self.backend} failed: {_reason(error)}") from error
         return {spec.name: value for spec, value in zip(self.outputs, results, strict=True)}
+
+
+class _Left(Call):
+    """A request that did not end when it was asked to, with the memory that it writes to."""
+
+    def __init__(self, request: Any, held: tuple[Any, ...]) -> None:
+        self._request, self._held = request, held
+        super().__init__(lambda: None)
+
+    @property
+    def ended(self) -> bool:  # type: ignore[override]
+        """Whether it has by now."""
+        return _ended(self._request, 0)
+
+    @ended.setter
+    def ended(self, ended: bool) -> None:
+        """Only the request knows."""
+
+
+def _ended(request: Any, patience_s: float) -> bool:
+    try:
+        return bool(request.wait_for(round(1e3 * patience_s)))
+    except Exception:  # it was cancelled, or has failed
+        return True
 
 
 def _inputs(
