@@ -367,6 +367,8 @@ class Trainer:
         notes += sensor_notes(self.val_set, "validation")
         if not self.can_be_judged():
             notes.append("validation has no truth: there is no best epoch, export takes the last")
+        if self.config.subsets.by_gap and self.config.validate_every >= self.config.epochs:
+            notes.append("subsets.by_gap changes nothing: no gap is measured before the last epoch")
         return notes
 
     def can_be_judged(self) -> bool:

@@ -123,6 +123,16 @@ def test_the_log_says_by_which_gaps_it_drew(
         assert second[f"gap/{name}"] == pytest.approx((best - score) / best if best else 0)
 
 
+def test_it_is_said_where_nothing_is_measured_in_time(
+    record: Record, configure: Configure, tmp_path: Path
+) -> None:
+    root = record(10)
+    for every, said in ((1, False), (2, True)):
+        config = configure(root, epochs=2, validate_every=every, subsets={"by_gap": 1.0})
+        notes = Trainer(config, tmp_path / str(every))._look_at_data()
+        assert any("by_gap changes nothing" in note for note in notes) == said
+
+
 # Alone
 
 
