@@ -26,7 +26,7 @@ def add_parser(commands: Commands) -> None:
         "latency by subset: overhead, savings, percentiles",
         more="Subsets, bundles and backends are timed in turn, frame by frame, so that a busy machine "
         "slows all of them alike.",
-        example="anysense bench indoor-rgbd --backends onnxruntime,openvino --json bench.json",
+        example="anysense bench sim-rgbdtl --backends onnxruntime,openvino --json bench.json",
     )
     add_bench_arguments(parser)
     parser.set_defaults(run=run)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perception.cli import bundles
 from perception.cli.arguments import give_json
 from perception.cli.console import Table, say
 from perception.cli.novelty import add_action as add_novelty
@@ -24,14 +25,14 @@ def add_parser(commands: Commands) -> None:
         commands,
         "bundle",
         "verify, sign, show or upgrade a bundle; fit its confidence, and what is far from training",
-        example="anysense bundle info indoor-rgbd",
+        example="anysense bundle info sim-rgbdtl",
     )
     for name, text in (
         ("verify", "check every file's checksum, and graphs against the manifest"),
         ("info", "show what it is, and what was measured of it"),
         ("upgrade", "rewrite the manifest of an older version; graphs stay as they are"),
     ):
-        action = add_command(actions, name, text, example=f"anysense bundle {name} indoor-rgbd")
+        action = add_command(actions, name, text, example=f"anysense bundle {name} sim-rgbdtl")
         action.add_argument("bundle", help="folder, zip or name of a bundle")
         action.set_defaults(run=run)
         add_trust(action)
@@ -49,6 +50,7 @@ def add_parser(commands: Commands) -> None:
     action.add_argument(
         "--out", type=Path, help="folder to write (default: in the old one's place)"
     )
+    bundles.add_list(actions)
     add_signing(actions)
     add_temperatures(actions)
     add_novelty(actions)
@@ -90,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
         give_json(args, found)
         return 0
     manifest = bundle.manifest
-    say(f"{manifest.name} {manifest.version}: {manifest.description}", style="bold")
+    title = f"{manifest.name} {manifest.version}"
+    say(f"{title}: {manifest.description}" if manifest.description else title, style="bold")
     if manifest.simulated:
         say("trained on simulated data", style="yellow")
     say(f"licences: {licences.described(manifest.licence)}")
@@ -102,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
         table.add_row(name, spec.kind, spec.encoder, grid, f"{view.type}{into}")
     table.show()
     order = ", ".join(manifest.reference_order())
-    say(f"results lie in the pixels of the first that is there of {order}")
+    which = "the first that is there of " if len(manifest.reference_order()) > 1 else ""
+    say(f"results lie in the pixels of {which}{order}")
     say(f"judged with {', '.join(subset_name(s) for s in manifest.subsets)}")
     graphs = manifest.graphs
     more = [*(["single"] if graphs.single is not None else []), *graphs.subsets]
@@ -153,12 +157,39 @@ def _print_section(title: str, content: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
+    by_subset: list[tuple[str, dict[str, Any]]] = []
     for key, value in content.items():
         if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
             for name, inner in value.items():
-                table.add_row(f"{key}: {name}", _short(inner))
+                if _is_table(inner):
+                    by_subset.append((f"{title}: {key}", inner))
+                else:
+                    table.add_row(f"{key}: {name}", _short(inner))
         else:
             table.add_row(key, _short(value))
+    if table.row_count:
+        table.show()
+    for what, rows in by_subset:
+        _print_rows(what, rows)
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it has a row of plain values under each name, such as the scores of each subset."""
+    rows = list(value.values()) if isinstance(value, dict) else []
+    return len(rows) > 0 and all(
+        isinstance(row, dict) and row and not any(isinstance(v, dict) for v in row.values())
+        for row in rows
+    )
+
+
+def _print_rows(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(_short(row[c]) if c in row else "" for c in columns))
     table.show()
 
 
@@ -167,4 +198,6 @@ def _short(value: Any) -> str:
         return ", ".join(f"{k} {_short(v)}" for k, v in value.items())
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list):
+        return "; ".join(map(_short, value))
     return str(value)

@@ -22,6 +22,12 @@ def add_parser(commands: Commands) -> None:
     parser.set_defaults(run=run)
 
 
+def add_list(actions: Commands) -> None:
+    """Register the same as an action of `anysense bundle`, where many look for it."""
+    text = "list those that are found by name, as `anysense bundles`"
+    add_command(actions, "list", text, example="anysense bundle list").set_defaults(run=run)
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the table; a bundle that cannot be read is in it, with the reason."""
     from perception.runtime.bundle import bundle_folders

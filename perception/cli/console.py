@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from rich import get_console
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Table as RichTable
@@ -30,6 +31,8 @@ from perception.progress import Pace
 
 _PIPE_WIDTH = 120
 """Columns for tables that go to a file or pipe, where Rich would assume 80 and cut names off."""
+
+_MOST_WIDTH = 240
 
 
 class _Console(Console):
@@ -155,7 +158,19 @@ class Table(RichTable):
     def show(self) -> None:
         """Print the table."""
         if not _MODE.json:
-            CONSOLE.print(self)
+            usual = CONSOLE.width
+            if not CONSOLE.is_terminal:
+                CONSOLE.width = self._wide_enough()
+            try:
+                CONSOLE.print(self)
+            finally:
+                if not CONSOLE.is_terminal:
+                    CONSOLE.width = usual
+
+    def _wide_enough(self) -> int:
+        """Columns for a file or pipe, whose lines may be as long as it takes to cut no word off."""
+        options = CONSOLE.options.update(width=_MOST_WIDTH)
+        return max(CONSOLE.width, Measurement.get(CONSOLE, options, self).minimum)
 
 
 def status(what: str) -> Status:

@@ -127,12 +127,17 @@ def _check(args: argparse.Namespace) -> int:
     from perception.cli.arguments import output_file
     from perception.data.check import check_folder, check_recording
     from perception.data.registry import kind_name, open_recording, parse_data_argument
+    from perception.importers.registry import formats
 
     output_file(args.html)
 
     kind, root = "folder", Path(args.data)
-    if kind_name(args.data.partition(":")[0]) in READERS and not root.exists():
+    named, colon, _ = args.data.partition(":")
+    if not root.exists() and kind_name(named) in READERS:
         kind, root = parse_data_argument(args.data)
+    elif not root.exists() and colon and kind_name(named) in formats():
+        hint = f"anysense data import {args.data} --out FOLDER, then check that"
+        raise ConfigError(f"{kind_name(named)} is imported first", where=args.data, hint=hint)
     findings = (
         check_folder(root, lambda items: tracked(items, "checking"))
         if kind == "folder"
@@ -151,7 +156,9 @@ def _check(args: argparse.Namespace) -> int:
     if args.html is not None:
         _write_page(args, kind, root, findings)
     warnings = len(findings) - len(errors)
-    say(f"{args.data}: {len(errors)} errors, {warnings} warnings")
+    numbers = ((len(errors), "error"), (warnings, "warning"))
+    told = ", ".join(f"{number} {word}{'s' * (number != 1)}" for number, word in numbers)
+    say(f"{args.data}: {told}")
     give_json(
         args,
         {

@@ -14,7 +14,7 @@ from perception.cli.arguments import (
     open_data,
     output_folder,
 )
-from perception.cli.console import counted, note, say, warn
+from perception.cli.console import counted, note, say
 from perception.cli.parsing import MAX_SEED, Commands, add_command, whole
 from perception.data.base import Recording
 from perception.errors import ConfigError
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         step = max(1, len(record.mosaics) // 120)
         write_gif(record.mosaics[::step], args.out / "drive.gif")
     except MissingDependencyError as error:
-        warn(error)
+        note(f"no film of it, drive.gif: {error}")
         animation = None
     write_report(record, args.out / "report.html", animation=animation, command=command)
     answered = sum(bool(r["used"]) for r in record.rows)

@@ -36,6 +36,7 @@ from perception.cli.parsing import Commands, add_command
 from perception.errors import BundleError, ConfigError, ParityError
 from perception.extras import require
 from perception.files.folders import scratch_folder
+from perception.files.listing import siblings_hint
 
 if TYPE_CHECKING:
     from export.bundle_graphs import GraphChoice
@@ -69,7 +70,11 @@ def run(args: argparse.Namespace) -> int:
 
     args.source = _found(args.source)
     if not args.source.exists():
-        raise ConfigError("no such run, checkpoint or bundle", where=str(args.source))
+        raise ConfigError(
+            "no such run, checkpoint or bundle",
+            where=str(args.source),
+            hint=siblings_hint(args.source),
+        )
     if is_bundle(args.source):
         require("export", "onnx")
         bundle: Bundle | None = Bundle.open(args.source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -65,9 +65,9 @@ def add_parser(commands: Commands) -> None:
         "the times that these are, else by order. Of one frame results lie side by side in --out, of many in "
         "a folder for each sort of picture, with results.jsonl; boxes are written as COCO has them.",
         example="""
-            anysense run --bundle indoor-rgbd --rgb a.png --depth b.png --out out/run
-            anysense run --bundle road-rgbt --rgb photos/ --out out/run --video out/run.mp4
-            anysense run --bundle indoor-rgbd --rgb 0 --out out/run --write results --limit 300
+            anysense run --bundle sim-rgbdtl --rgb a.png --depth b.png --out out/run
+            anysense run --bundle sim-rgbdtl --rgb photos/ --out out/run --video out/run.mp4
+            anysense run --bundle sim-rgbdtl --rgb 0 --out out/run --write results --limit 300
             anysense run --bundle sim-rgbdtl --data folder:DIR --out out/run
         """,
     )
@@ -221,10 +221,14 @@ def _of_sources(args: argparse.Namespace, pipeline: Pipeline) -> Job:
     if len(foreign) == len(given):
         raise ConfigError(
             f"bundle {pipeline.manifest.name} takes {', '.join(pipeline.sensors)}, "
-            f"not {', '.join(foreign)}"
+            f"not {', '.join(foreign)}",
+            hint=_named_options(given, contract, pipeline.sensors),
         )
     sources: list[Source] = [source_of(n, kinds[n], words) for n, words in given.items()]
     files = [source for source in sources if isinstance(source, Files)]
+    for source in files:
+        if source.passed_over:
+            note(f"passed over: {', '.join(source.passed_over)}")
     videos = [source for source in sources if isinstance(source, Video)]
     if videos:
         live = any(video.live for video in videos)
@@ -244,6 +248,18 @@ def _of_sources(args: argparse.Namespace, pipeline: Pipeline) -> Job:
         note(f"paired by {found.rule}{gaps}")
     shots = ((shot, None) for shot in files_shots(files, found, load))
     return Job(shots, len(found.frames), single, args.fps or 10.0, found.rule)
+
+
+def _named_options(
+    given: Mapping[str, list[str]], contract: PreprocessContract, sensors: Sequence[str]
+) -> str:
+    """How a source is given to one of several inputs of its kind."""
+    inputs = [name for name in sensors if name in contract and contract[name].kind in given]
+    if not inputs:
+        return "--sensor NAME=FILE" if set(sensors) - set(KINDS) else ""
+    source = " ".join(given[contract[inputs[0]].kind][:1])
+    options = " or ".join(f"--sensor {name}=" for name in inputs)
+    return f"of several {contract[inputs[0]].kind} inputs say which: {options}{source}"
 
 
 def _rate(video: Video) -> float:
@@ -314,6 +330,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         job = (_of_data if args.data else _of_sources)(args, pipeline)
     film = None if args.video is None else Film(args.video, job.rate_hz)
+    if args.out.is_dir() and any(args.out.iterdir()):
+        note(f"{args.out} is not empty: files of the same names are replaced, others stay")
     output = Output(
         output_folder(args.out),
         pipeline,

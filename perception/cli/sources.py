@@ -6,6 +6,7 @@ import glob
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ import numpy as np
 from perception.adapters.quiet import quiet_opencv
 from perception.errors import AnySenseError, ConfigError, DataError
 from perception.files.limits import check_pixels
-from perception.files.listing import counted, is_leftover, list_files, stem_of
+from perception.files.listing import counted, is_leftover, list_files, stem_of, visible_files
 from perception.files.stderr import native_lines
 from perception.frame import Sample
 from perception.sensors.registry import kind_of
@@ -27,6 +28,21 @@ from perception.sensors.samples import sample_of
 VIDEOS = (".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".ogv", ".wmv", ".mjpg")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 """What is looked for in a folder of pictures, beside the kind's own files."""
+
+_OTHER_PICTURES = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".gif",
+    ".jp2",
+    ".jxl",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+)
+"""What we do not read, so that it is said to have been passed over."""
 
 Rule = Literal["auto", "name", "stamp", "order"]
 RULES: tuple[Rule, ...] = ("auto", "name", "stamp", "order")
@@ -63,11 +79,19 @@ class Shot:
 
 @dataclass(frozen=True)
 class Files:
-    """Files of one sensor, one for each frame."""
+    """Files of one sensor, one for each frame.
+
+    Attributes:
+        sensor: whose they are.
+        kind: of that sensor.
+        paths: the files.
+        passed_over: pictures and films of their folder that are not among them, in words.
+    """
 
     sensor: str
     kind: str
     paths: tuple[Path, ...]
+    passed_over: tuple[str, ...] = ()
 
     @property
     def stems(self) -> list[str]:
@@ -191,7 +215,7 @@ def source_of(sensor: str, kind: str, words: Sequence[str]) -> Source:
         own = kind_of(kind)
         suffixes = (*own.suffixes, *(s for s in PICTURES if own.has_picture))
         files = list_files(path, tuple(dict.fromkeys(suffixes)), error=ConfigError)
-        return Files(sensor, kind, tuple(files.values()))
+        return Files(sensor, kind, tuple(files.values()), _passed_over(path, set(files.values())))
     if path.is_file():
         video = path.suffix.lower() in VIDEOS
         return Video(sensor, kind, word, live=False) if video else Files(sensor, kind, (path,))
@@ -211,6 +235,13 @@ def source_of(sensor: str, kind: str, words: Sequence[str]) -> Source:
             raise ConfigError("no file fits", where=word)
         return Files(sensor, kind, tuple(sorted(found, key=lambda p: counted(str(p)))))
     return Files(sensor, kind, (path,))  # whose loader says that there is none
+
+
+def _passed_over(folder: Path, taken: set[Path]) -> tuple[str, ...]:
+    """Which pictures and films of a folder are not taken: as phones and cameras put them there."""
+    left = [p for p in visible_files(folder, error=ConfigError) if p not in taken]
+    found = Counter(s for p in left if (s := p.suffix.lower()) in (*_OTHER_PICTURES, *VIDEOS))
+    return tuple(f"{number} {suffix} in {folder}" for suffix, number in sorted(found.items()))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perception.cli.arguments import expect_folder, give_json
+from perception.cli.arguments import command_line, expect_folder, give_json
 from perception.cli.console import note, say
 from perception.cli.parsing import MAX_COUNT, MAX_THREADS, Commands, add_command, positive, whole
 from perception.errors import ConfigError
@@ -145,7 +145,9 @@ def train(config: TrainConfig, args: argparse.Namespace) -> int:
     out = expect_folder(args.out or Path("runs") / config.name)
     tasks = [(TASKS, task) for task in config.tasks]
     with suspecting((MODELS, config.model.name), (METHODS, config.method.name), *tasks):
-        return fit(Trainer(config, out, args.device, tensorboard=args.tensorboard), args)
+        trainer = Trainer(config, out, args.device, tensorboard=args.tensorboard)
+        trainer.command = command_line()
+        return fit(trainer, args)
 
 
 def fit(trainer: Trainer, args: argparse.Namespace) -> int:

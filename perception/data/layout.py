@@ -25,6 +25,7 @@ from perception.sensors.registry import kind_of
 from perception.tasks.spec import ClassSpec
 
 DESCRIPTION, FRAMES = "dataset.yaml", "frames.csv"
+_LAYOUT = "see docs/data.md for the layout; COCO, YOLO and others: anysense data import"
 SCHEMA = 2
 
 _Pixels = Annotated[int, Field(ge=1)]
@@ -213,9 +214,7 @@ def read_info(root: Path) -> FolderInfo:
     """
     path = root / DESCRIPTION
     if not path.is_file():
-        raise DataError(
-            f"no {DESCRIPTION}", where=str(root), hint="see docs/data.md for the layout"
-        )
+        raise DataError(f"no {DESCRIPTION}", where=str(root), hint=_LAYOUT)
     info = check_fields(FolderInfo, read_yaml(path), where=str(path))
     for own in map(info.of, info.sensors):
         check_pixels(own.width or 0, own.height or 0, where=str(path), error=DataError)
@@ -243,7 +242,7 @@ def parse_frames(root: Path) -> tuple[list[FrameRow], list[DataError]]:
     """
     path = root / FRAMES
     if not path.is_file():
-        raise DataError(f"no {FRAMES}", where=str(root))
+        raise DataError(f"no {FRAMES}", where=str(root), hint=_LAYOUT)
     rows: list[FrameRow] = []
     faults: list[DataError] = []
     lines: dict[str, int] = {}

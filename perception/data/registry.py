@@ -55,7 +55,7 @@ def parse_data_argument(argument: str) -> tuple[str, Path]:
     if not colon or kind_name(kind) not in READERS or not folder:
         raise ConfigError(
             f"'{argument[:200]}' is not KIND:DIR",
-            hint=f"KIND: {names_hint(kind_name(kind), READERS)}",
+            hint=f"KIND: {names_hint(kind_name(kind), READERS)}; for others see anysense data import",
         )
     return kind, Path(folder)
 

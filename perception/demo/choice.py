@@ -24,7 +24,7 @@ class Fit:
         sensors: that the bundle takes and the recording has.
         lacking: that the bundle takes and the recording has not.
         classes: names that both know, in the same task.
-        labeled: the recording has classes.
+        labeled: how many classes the recording has.
         same_data: the bundle was trained on data of this name.
         same_world: both are simulated, or both are not.
     """
@@ -34,7 +34,7 @@ class Fit:
     sensors: tuple[str, ...]
     lacking: tuple[str, ...]
     classes: tuple[str, ...]
-    labeled: bool
+    labeled: int
     same_data: bool
     same_world: bool
 
@@ -55,7 +55,9 @@ class Fit:
         """The choice in words."""
         words = [f"takes {', '.join(self.sensors)}"]
         if self.labeled:
-            words.append(f"knows {len(self.classes)} of the classes")
+            known = len(self.classes)
+            some = "all" if known == self.labeled else f"{known} of"
+            words.append(f"knows {some} {self.labeled} classes that are labeled")
         if self.same_data:
             words.append("was trained on data of this name")
         if not self.same_world:
@@ -66,6 +68,7 @@ class Fit:
 def fit(path: Path, manifest: BundleManifest, info: RecordingInfo) -> Fit:
     """Compare a bundle with a recording."""
     shared: dict[str, None] = {}
+    labeled = {c.name for task in {*OURS, *manifest.tasks} for c in TASKS[task].classes_of(info)}
     for task, spec in manifest.tasks.items():
         names = {c.name for c in spec.labels} - {BACKGROUND}
         theirs = TASKS[task].classes_of(info)
@@ -78,7 +81,7 @@ def fit(path: Path, manifest: BundleManifest, info: RecordingInfo) -> Fit:
         sensors,
         tuple(name for name in manifest.inputs if name not in sensors),
         tuple(shared),
-        any(TASKS[task].classes_of(info) for task in {*OURS, *manifest.tasks}),
+        max(len(labeled - {BACKGROUND}), bool(labeled)),
         trained_on == info.name,
         manifest.simulated == info.simulated,
     )

@@ -7,7 +7,7 @@ import unicodedata
 from functools import cached_property
 from pathlib import Path
 
-from perception.errors import AnySenseError, DataError
+from perception.errors import AnySenseError, DataError, meant
 
 _LEFTOVERS = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
 
@@ -33,6 +33,15 @@ def counted(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """The key by which names are sorted as people count: 1, 2, 10 and not 1, 10, 2."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
     return [(0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in parts], name
+
+
+def siblings_hint(path: Path) -> str:
+    """For a path that leads nowhere: what in its folder is called nearly so; empty where nothing is."""
+    try:
+        names = [p.name for p in path.parent.iterdir() if not is_leftover(p)]
+    except (OSError, ValueError):  # ValueError: a null byte in the path
+        return ""
+    return meant(path.name, names)
 
 
 def visible_files(folder: Path, *, error: type[AnySenseError] = DataError) -> list[Path]:

@@ -20,7 +20,7 @@ from perception.adapters.pictures import decode_rgba
 from perception.errors import DataError, meant
 from perception.files.listing import SampleFolder, list_files
 from perception.files.text import read_bytes, read_text
-from perception.importers.source import SPLITS, Item, Marks, Source, named
+from perception.importers.source import SPLITS, Item, Marks, Source, named, split_folders
 from perception.importers.truth import read_places
 from perception.sensors.registry import kind_of
 
@@ -72,7 +72,8 @@ def rgbt(root: Path, classes: str = "classes.txt") -> Source:
     """Pairs of one's own: `rgb` and `thermal`, or `images` of four channels, and `labels`.
 
     Args:
-        root: the folder; with folders `train`, `val` and `test` in it, these are the splits.
+        root: the folder; with folders `train`, `val` and `test` in it, or in each of `rgb`, `thermal` and
+            `labels`, these are the splits.
         classes: a text with the name of class 0, 1, ... on each line, from `root` on.
 
     Raises:
@@ -88,9 +89,12 @@ def rgbt(root: Path, classes: str = "classes.txt") -> Source:
 def _pairs(root: Path, name: str, names: tuple[str, ...], licence: str) -> Source:
     parts = [(s, root / s) for s in SPLITS if (root / s).is_dir()]
     items: list[Item] = []
-    for split, folder in parts or [("", root)]:
+    for split, folder in parts:
         items += _items(folder, names, _THERMAL, split)
     if not parts:
+        for split, part in split_folders(_folder(root, _COLORS) or root):
+            items += _items(root, names, _THERMAL, split, part=part)
+    if not any(item.split for item in items):
         _by_lists(items, root)
     unit = {"thermal_unit": "auto"}  # counts8 or counts16, as the files say
     sensors = {"rgb": "rgb", "thermal": "thermal"}
@@ -130,18 +134,21 @@ def _items(
     infrared: Sequence[str],
     split: str,
     others: tuple[str, ...] = (),
+    part: str = "",
 ) -> list[Item]:
+    """The pairs in `root`, or in folders `part` of those of each kind."""
     colors, thermal = _folder(root, _COLORS), _folder(root, infrared)
     if colors is None:
-        raise DataError(f"no folder {' or '.join(_COLORS[:3])}", where=str(root))
+        hint = f"{', '.join(_COLORS)}; of the other kind {', '.join(infrared)}"
+        raise DataError("no folder of color pictures", where=str(root), hint=hint)
     truth = _folder(root, _LABELS)
-    masks = None if truth is None else SampleFolder(truth, (".png",))
+    masks = None if truth is None else SampleFolder(truth / part, (".png",))
     partners = None
     if thermal is not None:
-        partners = SampleFolder(thermal, kind_of("thermal").suffixes)
+        partners = SampleFolder(thermal / part, kind_of("thermal").suffixes)
     beside = {name: SampleFolder(root / name, kind_of(name).suffixes) for name in others}
     items = []
-    for stem, path in list_files(colors, kind_of("rgb").suffixes).items():
+    for stem, path in list_files(colors / part, kind_of("rgb").suffixes).items():
         samples: dict[str, Any] = {"rgb": path}
         sizes: Any = {}
         if partners is None:

@@ -19,6 +19,10 @@ UNLABELED = -1
 """In `Marks.labels`, a pixel of which nothing is known."""
 
 SPLITS = ("train", "val", "test")
+_CALLED = {
+    **{split: split for split in SPLITS},
+    "training": "train", "valid": "val", "validation": "val", "testing": "test",
+}  # fmt: skip
 
 Stored = Path | NDArray[Any]
 """A file that the folder format reads as it is, or what a file of it would hold: integers of a picture, or
@@ -132,3 +136,12 @@ def to_places(labels: NDArray[Any], table: Mapping[int, int]) -> NDArray[np.int3
     for number, place in table.items():
         lookup[number] = place
     return lookup[labels]
+
+
+def split_folders(folder: Path) -> list[tuple[str, str]]:
+    """Folders of splits in a folder of pictures, such as `images/train`: (split, its folder's name).
+
+    ("", "") alone where there are none.
+    """
+    found = [(split, name) for name, split in _CALLED.items() if (folder / name).is_dir()]
+    return found or [("", "")]

@@ -22,7 +22,7 @@ from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Rig, SensorCalibration
 from perception.importers.masks import mask_of_polygons
 from perception.importers.placing import size_of_file
-from perception.importers.source import UNLABELED, Item, Marks, Source, named
+from perception.importers.source import UNLABELED, Item, Marks, Source, named, split_folders
 from perception.importers.tables import Record
 from perception.importers.truth import read_places
 from perception.sensors.registry import kind_of
@@ -44,7 +44,7 @@ def sunrgbd(root: Path, depth_scale: float = 0.001) -> Source:
 
     In the first, depth is in millimetres, its bits turned by three, and outlines are masks of the 37 classes
     by their names; what has another name is not labeled.  In the second, label 0 is not labeled and 1 to 37
-    are the classes.
+    are the classes, and there may be folders of splits in each (`rgb/train`).
 
     Args:
         root: the folder.
@@ -79,15 +79,17 @@ def _source(items: list[Item], scale: float) -> Source:
 
 
 def _flat(root: Path, colors: Path, scale: float) -> Source:
-    depth = SampleFolder(root / "depth", kind_of("depth").suffixes)
     masks = next((root / name for name in _LABELS if (root / name).is_dir()), root / _LABELS[0])
-    labels = SampleFolder(masks, (".png",))
     table = {i + 1: i for i in range(len(NAMES))}
     items = []
-    for name, path in list_files(colors, kind_of("rgb").suffixes).items():
-        mask = labels.find(name)
-        marks = Marks if mask is None else partial(_of_file, mask, table)
-        items.append(Item(name, {"rgb": path, "depth": depth.file(name)}, marks))
+    for split, part in split_folders(colors):
+        labels = SampleFolder(masks / part, (".png",))
+        depth = SampleFolder(root / "depth" / part, kind_of("depth").suffixes)
+        for name, path in list_files(colors / part, kind_of("rgb").suffixes).items():
+            mask = labels.find(name)
+            marks = Marks if mask is None else partial(_of_file, mask, table)
+            samples = {"rgb": path, "depth": depth.file(name)}
+            items.append(Item(f"{part}/{name}" if part else name, samples, marks, split=split))
     return _source(items, scale)
 
 

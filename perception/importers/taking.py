@@ -23,7 +23,7 @@ from perception.geometry.rig import Rig
 from perception.importers.classes import ClassMaps, class_maps
 from perception.importers.fitting import Fit, Size, common_size
 from perception.importers.placing import Placer, size_of_file
-from perception.importers.source import Item, Marks, Source
+from perception.importers.source import SPLITS, Item, Marks, Source
 from perception.importers.splits import SplitWishes, split_of_items, thinned
 from perception.sensors.registry import kind_of
 
@@ -431,7 +431,8 @@ def _plain(name: str) -> str:
 
 def described(report: Report) -> list[str]:
     """A report in lines for people."""
-    splits = ", ".join(f"{name} {n}" for name, n in sorted(report.splits.items()))
+    order = (*SPLITS, *sorted({*report.splits} - {*SPLITS}))
+    splits = ", ".join(f"{name} {report.splits[name]}" for name in order if name in report.splits)
     lines = [f"frames {report.frames} ({splits})"]
     if report.boxes or report.background:
         counts = ", ".join(f"{name} {n}" for name, n in report.boxes.most_common(20))

@@ -15,9 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from perception.errors import BundleError, EngineError, names_hint
+from perception.errors import BundleError, EngineError, meant, names_hint
 from perception.files.containers import Container, Folder, Zip
 from perception.files.limits import MAX_GRAPH_BYTES, MAX_TEXT_BYTES
+from perception.files.listing import siblings_hint
 from perception.files.shipped import from_wheel, shipped
 from perception.files.text import decode_text, parse_yaml
 from perception.files.writing import write_yaml
@@ -284,11 +285,14 @@ def find_bundle(name: str) -> Path:
         for folder in folders:
             if _exists(folder / name):
                 return folder / name
+    elif close := siblings_hint(path):
+        raise BundleError("no such bundle", where=name, hint=close)
     hint = f"looked in {', '.join(map(str, folders))}"
     known = [*bundles_in(folders)] if path.name == name else []
-    if known:
-        hint = f"{names_hint(name, known)}; {hint}"
-    if from_wheel():
+    said = names_hint(name, known) if known else ""
+    if said:
+        hint = f"{said}; {hint}"
+    if from_wheel() and not meant(name, known):
         hint += "; bundles for research alone come with the source tree, not with pip: "
         hint += "name its folder in $ANYSENSE_BUNDLES"
     raise BundleError("no such bundle", where=name, hint=hint)

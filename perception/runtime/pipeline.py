@@ -273,7 +273,7 @@ class Pipeline:
         self._note_time(now)
         offered = {s: frame[s].stamped(now) for s in self.sensors if s in frame}
         encoded: dict[str, Encoded] = {}
-        warnings: dict[str, SensorWarning] = {}
+        warnings = {} if offered else self._foreign(frame)
         for trust in (False, True):
             for sensor, sample in offered.items():
                 # Better a sensor that has only just come back than none.
@@ -304,6 +304,22 @@ class Pipeline:
             fresh=frozenset(used),
         )
         return self._finish(encoded, about, watch)
+
+    def _foreign(self, frame: Frame) -> dict[str, SensorWarning]:
+        """What to say of a frame of which no sensor is the bundle's, as when a name is mistyped.
+
+        Raises:
+            InputError: only with `strict=True`, that.
+        """
+        found = {}
+        for name in frame:
+            error = InputError(
+                "no sensor of the bundle", where=name, hint=names_hint(name, self.sensors)
+            )
+            if self.strict:
+                raise error
+            found[name] = SensorWarning(name, "malformed", str(error))
+        return found
 
     def encode(
         self, sample: Sample, *, trust: bool = False, admit: bool = True

@@ -156,6 +156,7 @@ class Trainer:
         self.best = -math.inf
         self.log: list[dict[str, Any]] = []
         self.origins: list[Origin] = []
+        self.command = ""  # that started the run, for the bundle that is made of it
         self.tell: Callable[[str], None] = lambda line: None
         self.budget: Budget | None = None
         self.plan: Plan | None = None
@@ -212,6 +213,7 @@ class Trainer:
         self.method.state.update({in_todays_words(k): v for k, v in progress.method.items()})
         self.underway = Underway.of(progress.within)
         self.origins = origins_in(state.progress)
+        self.command = str(state.progress.get("command") or self.command)
 
     def _follow(self, plan: Plan | None) -> None:
         """Take up the number of epochs that a budget of the run has led to, unless another is asked for."""
@@ -526,6 +528,7 @@ class Trainer:
                 "best": quality,
                 **known,
                 "recording": describe_recording(self.train_set.recording.info),
+                "command": self.command,
                 **told(self.origins),
             }
             save_checkpoint(
@@ -572,6 +575,7 @@ class Trainer:
             "method": self.method.state,
             "budget": self.plan and self.plan.model_dump(),
             "recording": describe_recording(self.train_set.recording.info),
+            "command": self.command,
             **told(self.origins),
         }
         if within:

@@ -203,3 +203,34 @@ def test_bundles_of_the_wheel_are_those_anybody_may_ship() -> None:
         assert may_ship(manifest.licence)
         training = yaml.safe_dump(dict(manifest.training))
         assert "simulated" in training
+
+
+def test_a_path_that_is_nearly_right_suggests_its_neighbor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(shipped("bundles") / "sim-stereo", tmp_path / "mine")
+    with pytest.raises(BundleError, match=r"no such bundle \(did you mean 'mine'\?\)"):
+        find_bundle(str(tmp_path / "mien"))
+    assert main(["export", str(tmp_path / "mien"), "--out", str(tmp_path / "out")]) == 2
+    assert "checkpoint or bundle (did you mean 'mine'?)" in capsys.readouterr().err
+
+
+def test_scores_are_shown_in_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", "info", "sim-stereo"]) == 0
+    shown = capsys.readouterr().out
+    records = Bundle.open(find_bundle("sim-stereo")).records
+    for title, found in records.accuracy.items():
+        assert f"accuracy: {title}" in shown
+        for subset, scores in found["subsets"].items():
+            cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in scores.values()]
+            assert any(
+                subset in line and all(cell in line for cell in cells)
+                for line in shown.splitlines()
+            ), subset
+
+
+def test_bundles_are_listed_where_they_are_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundles", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert main(["bundle", "list"]) == 0
+    assert capsys.readouterr().out == listed

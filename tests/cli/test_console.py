@@ -327,3 +327,12 @@ def test_warnings_are_lines(
     assert main(["data"]) == 0
     assert capsys.readouterr().err == "anysense: warning: [/red]\\x1b: read otherwise\n"
     assert warnings.showwarning is before
+
+
+def test_a_table_of_a_pipe_cuts_no_word_off(capsys: pytest.CaptureFixture[str]) -> None:
+    headers = [f"a_long_header_{i}" for i in range(12)]
+    table = console.Table(*headers)
+    table.add_row(*map(str, range(12)))
+    table.show()
+    shown = capsys.readouterr().out
+    assert all(header in shown for header in headers)

@@ -87,3 +87,22 @@ def test_what_cannot_be_gives_one_line(
     assert status == 2 and words in told
     assert len([line for line in told.splitlines() if "error" in line]) == 1
     assert "Traceback" not in told
+
+
+def test_a_kind_that_several_inputs_have_asks_which(
+    stereo: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = files["left"]
+    assert _run(stereo, tmp_path / "out", "--rgb", str(left))[0] == 2
+    hint = f"of several rgb inputs say which: --sensor left= or --sensor right={left}"
+    assert hint in capsys.readouterr().err
+
+
+def test_results_beside_older_ones_are_told(
+    stereo: Path, files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--sensor", f"left={files['left']}")
+    assert _run(stereo, tmp_path / "out", *arguments)[0] == 0
+    assert "is not empty" not in "".join(capsys.readouterr())
+    assert _run(stereo, tmp_path / "out", *arguments)[0] == 0
+    assert "out is not empty: files of the same names are replaced" in "".join(capsys.readouterr())

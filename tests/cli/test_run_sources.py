@@ -315,3 +315,11 @@ def test_any_word_is_a_source_or_one_line(word: str) -> None:
         source_of(RGB, RGB, [word])
     except (AnySenseError, ValueError) as error:
         assert isinstance(error, AnySenseError) or "null" in str(error)
+
+
+def test_pictures_that_are_passed_over_are_told(tmp_path: Path) -> None:
+    for name in ("a.png", "b.HEIC", "c.heic", "film.MOV", "notes.txt", ".d.heic"):
+        (tmp_path / name).write_bytes(b"x")
+    found = source_of(RGB, RGB, [str(tmp_path)])
+    assert isinstance(found, Files) and found.paths == (tmp_path / "a.png",)
+    assert found.passed_over == (f"2 .heic in {tmp_path}", f"1 .mov in {tmp_path}")

@@ -73,7 +73,10 @@ def test_equal_choices_are_all_told() -> None:
 
 def test_a_foreign_world_is_told() -> None:
     (one,) = choose_bundle(_info(("rgb", "depth"), STREET), [BUNDLES])
-    assert "5 of the classes" in one.described() and "simulated or real" in one.described()
+    assert "knows all 5 classes that are labeled" in one.described()
+    assert "simulated or real" in one.described()
+    (one,) = choose_bundle(_info(("rgb", "depth"), (*STREET, *_classes("unicorn"))), [BUNDLES])
+    assert "knows 5 of 6 classes that are labeled" in one.described()
 
 
 def test_none_fits(tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_the_demo_tells_its_choice_and_escapes_names(
     arguments = ["--data", f"folder:{recording}", "--out", str(tmp_path / "out")]
     assert main(["demo", *arguments, "--device", "onnxruntime-cpu", "--threads", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "bundle mine: takes rgb, depth, thermal, lidar; knows 7 of the classes" in shown
+    assert "bundle mine: takes rgb, depth, thermal, lidar; knows 7 of 8 classes" in shown
     page = _Page()
     text = (tmp_path / "out/report.html").read_text("utf-8")
     page.feed(text)

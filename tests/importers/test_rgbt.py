@@ -128,3 +128,23 @@ def test_a_recording_of_our_own_is_imported_again(imported: Import, simulated: P
         assert np.allclose(mine.data, theirs.data, atol=0.006, equal_nan=True)
     assert recording.frame(2)["lidar"].camera == source.frame(2)["lidar"].camera
     assert [c.name for c in recording.info.det_classes] == ["person", "vehicle"]
+
+
+def test_folders_of_splits_within_those_of_the_sensors(imported: Import, tmp_path: Path) -> None:
+    root = mfnet(tmp_path / "set")
+    for folder in ("images", "labels"):
+        for split, name in (("train", "00001D"), ("validation", "00002N"), ("test", "00003D")):
+            (root / folder / split).mkdir()
+            path = root / folder / f"{name}.png"
+            path.rename(root / folder / split / path.name)
+            (root / f"{split}.txt").unlink(missing_ok=True)
+    recording = imported(f"mfnet:{root}")
+    tags = [recording.tags(i) for i in range(3)]
+    for tag in ({"train", "day"}, {"val", "night"}, {"test", "day"}):
+        assert tag in tags
+    assert all(recording.truth(i).labels is not None for i in range(3))
+
+
+def test_what_is_no_such_set_says_what_is_expected(refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    assert "no folder of color pictures (rgb" in refused(f"mfnet:{tmp_path / 'set'}")

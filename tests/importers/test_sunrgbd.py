@@ -116,3 +116,16 @@ def test_turned_bits_come_back(depth: int, tmp_path_factory: pytest.TempPathFact
 @given(st.text(max_size=20))
 def test_any_name_is_a_class_or_none(name: str) -> None:
     assert UNLABELED <= place_of(name) < 37
+
+
+def test_repacked_with_folders_of_splits(imported: Import, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for part in ("train", "valid", "test"):
+        foreign.picture(root / "rgb" / part / "1.jpg", HEIGHT, WIDTH)
+        for folder, value, dtype in (("depth", 2000, np.uint16), ("label", 5, np.uint8)):
+            (root / folder / part).mkdir(parents=True)
+            image = np.full((HEIGHT, WIDTH), value, dtype)
+            cv2.imwrite(str(root / folder / part / "1.png"), image)
+    recording = imported(f"sunrgbd:{root}")
+    assert sorted(t for i in range(3) for t in recording.tags(i)) == ["test", "train", "val"]
+    assert all((recording.truth(i).labels == 4).all() for i in range(3))

@@ -324,3 +324,17 @@ def test_a_sensor_that_says_nothing_is_dark_not_malformed(
     result = pipeline({"lidar": replace(lidar, data=padded)})
     pipeline.reset()
     assert np.array_equal(result.labels, pipeline({"lidar": lidar}).labels)
+
+
+def test_a_frame_of_no_sensor_of_the_bundle_is_told(
+    tiny_bundle: Path, pipeline: Pipeline, frames: list[Frame]
+) -> None:
+    frame = {"rbg": frames[0]["rgb"]}
+    result = pipeline(frame)
+    assert result.state in ("hold", "stop") and result.present == ("rbg",)
+    (told,) = map(str, result.warnings)
+    assert "rbg: no sensor of the bundle" in told and "did you mean 'rgb'?" in told
+    assert pipeline({**frames[0], **frame}).warnings == pipeline(frames[0]).warnings
+    strict = Pipeline.load(tiny_bundle, "cpu", threads=1, strict=True)
+    with pytest.raises(InputError, match="rbg: no sensor of the bundle"):
+        strict(frame)
