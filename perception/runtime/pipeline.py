@@ -253,8 +253,8 @@ class Pipeline:
         """The result for one frame; sensors that are not in it are missing.
 
         Args:
-            frame: samples by sensor; those that the bundle does not take are left aside.  Without
-                any stamp, the present time is theirs.
+            frame: samples by sensor; those that the bundle does not take are left aside, and told where
+                there are no others.  Without any stamp, the present time is theirs.
 
         Raises:
             InputError, CalibrationError: only with `strict=True`, a sample cannot be used.

@@ -75,7 +75,9 @@ def test_a_foreign_world_is_told() -> None:
     (one,) = choose_bundle(_info(("rgb", "depth"), STREET), [BUNDLES])
     assert "knows all 5 classes that are labeled" in one.described()
     assert "simulated or real" in one.described()
-    (one,) = choose_bundle(_info(("rgb", "depth"), (*STREET, *_classes("unicorn"))), [BUNDLES])
+    (one,) = choose_bundle(
+        _info(("rgb", "depth"), _classes(*(c.name for c in STREET), "unicorn")), [BUNDLES]
+    )
     assert "knows 5 of 6 classes that are labeled" in one.described()
 
 
