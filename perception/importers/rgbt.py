@@ -139,8 +139,7 @@ def _items(
     """The pairs in `root`, or in folders `part` of those of each kind."""
     colors, thermal = _folder(root, _COLORS), _folder(root, infrared)
     if colors is None:
-        hint = f"{', '.join(_COLORS)}; of the other kind {', '.join(infrared)}"
-        raise DataError("no folder of color pictures", where=str(root), hint=hint)
+        raise DataError(f"no folder of color pictures ({' or '.join(_COLORS)})", where=str(root))
     truth = _folder(root, _LABELS)
     masks = None if truth is None else SampleFolder(truth / part, (".png",))
     partners = None
