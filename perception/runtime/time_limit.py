@@ -4,7 +4,7 @@ A graph is a program: one with a loop of 2^62 steps loads like any other, and no
 itself.  `limited` makes a call on a thread kept for that; when its time is over it is asked to end, and
 one that does not listen, such as a single operator that computes for hours, is left to itself: its
 thread goes on until the process ends, and the caller is free.  `watched` makes it on the caller's own
-thread, which costs 0.01 ms where another thread's cold caches may cost a tenth of an inference, and a
+thread, which costs 0.004 ms where another thread's cold caches may cost a tenth of an inference, and a
 watchdog asks it to end: for calls that are known to listen.
 """
 
