@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The CPU build where the index has it under this version; newer ones may pull CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all wheel extras lint mutate setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
+.PHONY: demo test test-all wheel extras lint mutate fuzz setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
 
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
@@ -27,6 +27,11 @@ lint: $(VENV)/.dev
 # Changes one operator or number at a time and runs the file's tests: make mutate FILES="a.py b.py"
 mutate: $(VENV)/.dev
 	$(BIN)/python benchmarks/mutate.py $(FILES)
+
+# Damages what others send, guided by coverage (atheris: Linux, x86-64): make fuzz TARGETS="rig mcap" SECONDS=120
+SECONDS ?= 120
+fuzz: $(VENV)/.dev
+	nice -n 5 $(BIN)/python tests/fuzz/run.py $(TARGETS) --seconds $(SECONDS)
 
 # The wheel, in dist/: with the bundles that may be shipped, the configurations and the demo's drive.
 wheel: $(BIN)/python

@@ -1,0 +1,172 @@
+"""Harnesses of files that describe: bundles, rigs, configurations, recordings, data sets of others, bags."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import yaml
+from fuzz.decoders import sound
+from fuzz.packing import unpack
+
+from perception.adapters.messages import CLOUD, COMPRESSED, IMAGE
+from perception.bags.files import messages_in, topics_of
+from perception.bags.messages import parse
+from perception.bags.storage import open_bag
+from perception.corruptions.schedule import FaultSchedule
+from perception.data.check import check_folder
+from perception.data.folder import FolderRecording
+from perception.errors import AnySenseError
+from perception.geometry.rig import load_rig, save_rig
+from perception.importers.registry import open_source, parse_format
+from perception.importers.taking import Wishes, take_over
+from perception.runtime.bundle import Bundle
+from perception.sensors.samples import to_sample
+from perception.training.config import load_config
+
+_MOST_MESSAGES = 200
+_KINDS = {IMAGE: ("rgb", "depth", "thermal"), COMPRESSED: ("rgb", "depth"), CLOUD: ("lidar",)}
+
+
+def rig(data: bytes, place: Path) -> str:
+    """A rig file.  One that was read and is written again says the same."""
+    path, again = place / "rig.yaml", place / "again.yaml"
+    path.write_bytes(data)
+    found = load_rig(path)
+    save_rig(found, again)
+    assert load_rig(again).to_dict() == found.to_dict()
+    return f"{min(len(found.sensors), 4)} sensors"
+
+
+def config(data: bytes, place: Path) -> str:
+    """A configuration of a training; what it says in full is the same configuration."""
+    path = place / "config.yaml"
+    path.write_bytes(data)
+    found = load_config(path)
+    path.write_text(yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False))
+    assert load_config(path) == found
+    return "config"
+
+
+def schedule(data: bytes, place: Path) -> str:
+    """A schedule of faults: at no time is a fault active twice."""
+    path = place / "faults.yaml"
+    path.write_bytes(data)
+    found = FaultSchedule.read(path)
+    for at in (0.0, 1.5, 1e6):
+        for sensor in {event.sensor for event in found.events[:20]}:
+            faults = [event.fault for event in found.active(sensor, at)]
+            assert len(faults) == len(set(faults))
+    return "schedule"
+
+
+def bundle(data: bytes, place: Path) -> str:
+    """`folder|zip asis|rehash`, then its files; with `rehash` the manifest gets their checksums.
+
+    No backend is asked: `tests/runtime/fuzz_bundle.py` does that, in a process that may crash.
+    """
+    folder = place / "bundle"
+    folder.mkdir()
+    way = unpack(data, folder).split()
+    manifest = folder / "bundle.yaml"
+    if "rehash" in way and manifest.is_file():
+        _rehash(manifest)
+    path = folder
+    if "zip" in way:
+        path = place / "bundle.zip"
+        with zipfile.ZipFile(path, "w") as packed:
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                packed.write(file, file.relative_to(folder))
+    opened = Bundle.open(path)
+    for name in opened.manifest.files:
+        opened.read(name)
+    return "bundle"
+
+
+def _rehash(manifest: Path) -> None:
+    try:
+        content = yaml.safe_load(manifest.read_bytes())
+        names = [n for n in content["files"] if (manifest.parent / n).is_file()]
+        for name in names:
+            digest = hashlib.sha256((manifest.parent / name).read_bytes()).hexdigest()
+            content["files"][name] = digest
+        manifest.write_text(yaml.safe_dump(content, sort_keys=False))
+    except Exception:  # what the fuzzer made of it is for the reader to refuse
+        return
+
+
+def folder(data: bytes, place: Path) -> str:
+    """A recording in the folder format, with boxes and labels; what `data check` passes can be read."""
+    root = place / "recording"
+    root.mkdir()
+    unpack(data, root)
+    errors = [f for f in check_folder(root) if f.severity == "error"]
+    try:
+        recording = FolderRecording(root)
+        for index in range(min(len(recording), 20)):
+            for sample in recording.frame(index).values():
+                sound(sample, sample.kind)
+            recording.truth(index)
+    except AnySenseError as error:
+        assert errors, f"`data check` finds no fault, and reading does: {error}"
+        raise
+    return "faults" if errors else "recording"
+
+
+def importer(data: bytes, place: Path) -> str:
+    """`KIND[,OPTIONS] [FILE]`, then a data set; what was taken over can be opened."""
+    root = place / "set"
+    root.mkdir()
+    first = unpack(data, root).split(" ")
+    kind, _ = parse_format(f"{first[0]}:{root}")
+    inside = [p for p in sorted(root.rglob("*")) if len(first) > 1 and p.name == first[1]]
+    report = take_over(
+        open_source(kind, inside[0] if inside else root),
+        place / "out",
+        Wishes(limit=20),
+        lambda items, _: items,
+    )
+    for name in report.recordings:
+        FolderRecording(place / "out" / name)
+    return kind.partition(",")[0]
+
+
+def _read_bag(path: Path) -> str:
+    topics = topics_of(path)
+    count = 0
+    with open_bag(path) as opened:
+        for message in messages_in(opened):
+            assert message.topic in topics
+            count += 1
+            if count > _MOST_MESSAGES:
+                break
+            for kind in _KINDS.get(message.type, ()):
+                try:
+                    sound(to_sample(kind, parse(message)), kind)
+                except AnySenseError:  # one message, which does not end a bag
+                    continue
+    return "messages" if count else "empty"
+
+
+def mcap(data: bytes, place: Path) -> str:
+    """An MCAP file."""
+    path = place / "bag.mcap"
+    path.write_bytes(data)
+    return _read_bag(path)
+
+
+def sqlite(data: bytes, place: Path) -> str:
+    """A rosbag2 file with sqlite3 storage."""
+    path = place / "bag.db3"
+    path.write_bytes(data)
+    return _read_bag(path)
+
+
+def bag(data: bytes, place: Path) -> str:
+    """A folder of rosbag2, or with the first line `file` the first of its files: any storage, ROS 1, too."""
+    root = place / "bag"
+    root.mkdir()
+    first = unpack(data, root)
+    files = sorted(p for p in root.iterdir() if p.is_file())
+    return _read_bag(files[0] if first == "file" and files else root)
