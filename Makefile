@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The CPU build where the index has it under this version; newer ones may pull CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all wheel extras lint mutate fuzz setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
+.PHONY: demo test test-all wheel extras lint mutate fuzz soak setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
 
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
@@ -32,6 +32,10 @@ mutate: $(VENV)/.dev
 SECONDS ?= 120
 fuzz: $(VENV)/.dev
 	nice -n 5 $(BIN)/python tests/fuzz/run.py $(TARGETS) --seconds $(SECONDS)
+
+# 100,000 frames with random faults in one process: no exception, nothing unaccounted for, no growth.
+soak: $(VENV)/.dev
+	nice -n 5 $(BIN)/python benchmarks/soak.py --out out/soak
 
 # The wheel, in dist/: with the bundles that may be shipped, the configurations and the demo's drive.
 wheel: $(BIN)/python
