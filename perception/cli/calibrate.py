@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from perception.cli.arguments import command_line, give_json
 from perception.cli.console import Table, note, say, step_progress
 from perception.cli.parsing import Commands, add_command, add_group
-from perception.errors import ConfigError
+from perception.errors import ConfigError, names_hint
 from perception.extras import require
 from perception.files.writing import write_yaml
 from perception.geometry.rig import Rig, SensorCalibration, load_rig
-from perception.sensors.names import OURS, is_kind
+from perception.sensors.names import OURS, is_kind, kinds
 
 if TYPE_CHECKING:
     from calibration.intrinsics import Intrinsics
@@ -100,7 +100,8 @@ def _kind(args: argparse.Namespace, old: Rig | None) -> str:
         return ""
     kind = str(args.kind or known or _FIRST)
     if not is_kind(kind):
-        raise ConfigError(f"no kind '{kind}'", where="--kind")
+        hint = names_hint(kind, kinds())
+        raise ConfigError(f"no kind '{kind}'", where="--kind", hint=hint)
     return kind
 
 

@@ -188,6 +188,7 @@ QUICK = {
     "bundle verify": ["BUNDLE"],
     "bundle info": ["BUNDLE"],
     "bundle upgrade": ["BUNDLE"],
+    "bundle list": [],
     "bundles": ["list"],
     "record": ["--data", "folder:DATA", "--limit", "1", "--out", "OUT/bag"],
     "doctor": [],
@@ -199,7 +200,7 @@ QUICK = {
 
 ELSEWHERE = {
     "data import", "train", "pretrain", "distill", "adapt", "search", "replay", "bundle temperatures",
-    "bundle keygen", "bundle sign",
+    "bundle keygen", "bundle sign", "bundle novelty", "calibrate intrinsics",
     "robustness",
 }  # fmt: skip
 """Those that take longer, or a bag or key: in their own tests."""
