@@ -39,7 +39,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive(),
         default=LOAD_TIMEOUT_S,
         metavar="S",
-        help="the same of loading a graph on the CPU, and of its first run (default: %(default)g)",
+        help="the same of loading a graph on the CPU, and of its first run",
     )
     add_trust(parser)
 
