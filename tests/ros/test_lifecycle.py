@@ -114,6 +114,15 @@ def test_a_signal_in_the_middle_of_a_callback_ends_the_process_after_it(
     assert node.stop() == 0
 
 
+def test_a_context_that_ends_between_two_waits_ends_a_node_to_which_nothing_comes(
+    own_domain: int, tmp_path: Path
+) -> None:
+    script = str(Path(__file__).parent / "silent_node.py")
+    node = NodeProcess(script, tmp_path, own_domain, {}, name="silent_node")
+    wait_until(lambda: node.process.poll() is not None, "the process to end", 30)
+    assert node.stop() == 0 and "Traceback" not in node.log, node.log
+
+
 @pytest.mark.parametrize("sensor", KINDS)
 def test_a_sensor_that_was_never_there(start: Start, sensor: str) -> None:
     _, bench = start(autostart=True)

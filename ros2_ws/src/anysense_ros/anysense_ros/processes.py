@@ -9,12 +9,14 @@ from types import FrameType
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from perception.errors import AnySenseError
 
 EXIT_ERROR = 2
+_LOOK_S = 0.5
 
 
 def run(
@@ -62,6 +64,9 @@ def run(
     try:
         if start is not None:
             start(node)
+        # rclpy wakes the executor before it ends the context: an executor that looks in between
+        # would wait for ever for a next message.
+        node.create_timer(_LOOK_S, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
         spins = True
         executor.spin()
     except AnySenseError as error:
