@@ -119,7 +119,10 @@ def test_a_context_that_ends_between_two_waits_ends_a_node_to_which_nothing_come
 ) -> None:
     script = str(Path(__file__).parent / "silent_node.py")
     node = NodeProcess(script, tmp_path, own_domain, {}, name="silent_node")
-    wait_until(lambda: node.process.poll() is not None, "the process to end", 30)
+    try:
+        wait_until(lambda: node.process.poll() is not None, "the process to end", 30)
+    finally:
+        node.process.kill()  # it would go on after the test
     assert node.stop() == 0 and "Traceback" not in node.log, node.log
 
 
