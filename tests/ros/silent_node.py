@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 
 from anysense_ros import processes
 from rclpy.node import Node
 
 
-class SilentNode(Node):  # type: ignore[misc]
-    """Ends its context as a signal does that meets the executor between two waits."""
-
-    def __init__(self) -> None:
-        super().__init__("silent_node")
-
-    def start(self) -> None:
-        """End the context in a second."""
-        threading.Thread(target=self._end, daemon=True).start()
-
-    def _end(self) -> None:
-        time.sleep(1)
-        self.context.handle.shutdown()  # the context itself would wake the executor
+def end_in_a_second(node: Node) -> None:
+    """End the node's context as a signal does that meets the executor between two waits."""
+    end = node.context.handle.shutdown  # the context's own would wake the executor
+    threading.Timer(1, end).start()
 
 
 if __name__ == "__main__":
-    sys.exit(processes.run(SilentNode, lambda node: None, lambda node: node.start()))
+    sys.exit(processes.run(lambda: Node("silent_node"), lambda node: None, end_in_a_second))

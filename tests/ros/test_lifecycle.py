@@ -124,7 +124,7 @@ def test_a_context_that_ends_between_two_waits_ends_a_node_to_which_nothing_come
     try:
         wait_until(lambda: node.process.poll() is not None, "the process to end", 30)
     finally:
-        node.process.kill()
+        node.process.kill()  # it would go on after the test
     assert node.stop() == 0 and "Traceback" not in node.log, node.log
 
 
