@@ -93,6 +93,7 @@ def test_every_argument_is_text_or_a_number_with_bounds() -> None:
     assert {p[0][0] for p in NUMBERS} >= set(COMMANDS) - {
         "bundle",
         "bundles",
+        "calibrate",
         "doctor",
         "completion",
     }

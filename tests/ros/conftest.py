@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,9 @@ try:
     import rclpy  # noqa: F401
 except ImportError as error:
     _SKIP = f"no ROS 2 workspace here ({error.name}): run 'make test-ros'"
+
+if "ROS_LOG_DIR" not in os.environ:  # ROS wants a place even for a process without a HOME
+    os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="ros_log_")
 
 _DOMAINS = itertools.count(1 + os.getpid() % 90)
 

@@ -100,13 +100,13 @@ class OnnxRuntimeEngine(Engine):
         told: Mapping[str, Mapping[str, str]],
     ) -> None:
         self._device, self._threads = device, threads
-        self._forms: SpecialForms | None = None
         self._session = open_session(content, where, device, threads, told)
         self.backend = f"onnxruntime-{device}"
         self.inputs, self.outputs = tensors_of(self._session)
         self._names = [o.name for o in self.outputs]
 
     listens = True  # between two operators, those within a loop included
+    _forms: SpecialForms | None = None
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         call, options, forms = underway(), None, self._forms

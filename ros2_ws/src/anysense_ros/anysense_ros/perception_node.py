@@ -244,7 +244,11 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         gc.freeze()
         self._pipeline, self._loading = pipeline, ""
         self._say("info", f"{pipeline.manifest.name} is ready on {pipeline.backend}")
-        self._begin_work(pipeline)
+        try:
+            self._begin_work(pipeline)
+        except RCLError:
+            if self.context.ok():  # otherwise the node has ended meanwhile
+                raise
 
     def _begin_work(self, pipeline: Pipeline) -> None:
         stream, outputs = self._stream, self._outputs

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from types import FrameType
 
@@ -50,6 +52,9 @@ def run(
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupted)
+    if not any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME", "HOME")):
+        # As a service starts it. ROS ends a process that has no place for log files.
+        os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="ros_log_")
     try:
         rclpy.init(args=args)
     except Exception as error:  # rcl raises types of its own for unparsable arguments and files
