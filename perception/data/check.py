@@ -17,7 +17,7 @@ from perception.data.files import BLACK_AND_WHITE, is_black_and_white, read_labe
 from perception.data.folder import RIG, TRUTH_SUFFIXES, FolderRecording
 from perception.data.layout import FRAMES, parse_frames
 from perception.errors import AnySenseError, DataError
-from perception.files.listing import same_name, stem_of, visible_files
+from perception.files.listing import is_folder, same_name, stem_of, visible_files
 from perception.frame import Sample
 from perception.geometry.rig import Rig, load_rig
 from perception.sensors.kind import Inspection
@@ -76,7 +76,7 @@ def open_leniently(root: Path) -> tuple[FolderRecording, list[Finding]]:
         DataError: there is no such folder, or `dataset.yaml` or `frames.csv` cannot be read at all.
     """
     root = Path(root)
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError("no such folder", where=str(root))
     rows, faults = parse_frames(root)
     findings = [_fault(fault, root, FRAMES) for fault in faults]

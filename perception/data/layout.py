@@ -16,7 +16,7 @@ from perception.data.classes import ClassTable, table_faults
 from perception.errors import DataError, names_hint
 from perception.files.fields import check_fields
 from perception.files.limits import check_pixels
-from perception.files.listing import same_name
+from perception.files.listing import is_file, same_name
 from perception.files.text import read_csv, read_yaml
 from perception.frame import KINDS, LEAST_RANGE_M
 from perception.sensors.kind import Hints
@@ -213,7 +213,7 @@ def read_info(root: Path) -> FolderInfo:
         DataError: it is missing or a field is wrong.
     """
     path = root / DESCRIPTION
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"no {DESCRIPTION}", where=str(root), hint=_LAYOUT)
     info = check_fields(FolderInfo, read_yaml(path), where=str(path))
     for own in map(info.of, info.sensors):
@@ -241,7 +241,7 @@ def parse_frames(root: Path) -> tuple[list[FrameRow], list[DataError]]:
         DataError: it is missing, or no such table at all.
     """
     path = root / FRAMES
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"no {FRAMES}", where=str(root), hint=_LAYOUT)
     rows: list[FrameRow] = []
     faults: list[DataError] = []

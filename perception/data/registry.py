@@ -13,6 +13,7 @@ from typing import Any
 
 from perception.data.base import Recording
 from perception.errors import AnySenseError, ConfigError, DataError, meant, names_hint
+from perception.files.listing import is_folder
 from perception.files.text import parse_yaml
 from perception.plugins import Registry
 
@@ -101,7 +102,7 @@ def open_recording(kind: str, root: Path, *, split: str = "all", **options: Any)
     if split not in SPLITS:
         raise ConfigError(f"unknown split '{split}'", hint=names_hint(split, SPLITS))
     root = Path(root)
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError("no such folder", where=str(root))
     _refuse_unknown(name, reader, options)
     try:

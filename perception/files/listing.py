@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -42,6 +43,31 @@ def siblings_hint(path: Path) -> str:
     except (OSError, ValueError):  # ValueError: a null byte in the path
         return ""
     return meant(path.name, names)
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has this name; one that nothing can have (too long, a null byte) is not there.
+
+    For names out of files of any origin: `Path.exists` and its like raise where a name is too long.
+    """
+    return _asked(path.exists)
+
+
+def is_file(path: Path) -> bool:
+    """Whether this is a regular file, see `is_there`."""
+    return _asked(path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder, see `is_there`."""
+    return _asked(path.is_dir)
+
+
+def _asked(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except (OSError, ValueError):
+        return False
 
 
 def visible_files(folder: Path, *, error: type[AnySenseError] = DataError) -> list[Path]:

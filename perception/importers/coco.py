@@ -22,7 +22,7 @@ from perception.data.classes import distinct_color
 from perception.errors import DataError
 from perception.files.containers import stays_inside
 from perception.files.limits import MAX_ANNOTATION_BYTES
-from perception.files.listing import visible_files
+from perception.files.listing import is_file, is_folder, visible_files
 from perception.files.text import read_bytes, read_json
 from perception.importers.masks import bounds_of, mask_of_polygons, mask_of_runs
 from perception.importers.source import Item, Marks, Named, Source
@@ -111,14 +111,14 @@ class _File:
     def _folders(self, images: str) -> list[Path]:
         if images:
             folder = self.base / images
-            if not folder.is_dir():
+            if not is_folder(folder):
                 raise DataError("no such folder of images", where=str(folder))
             return [folder]
         word = self.path.stem.removeprefix("instances_")
         usual = [self.path.parent, self.path.parent / "images"]
         for top in dict.fromkeys((self.base, self.path.parent.parent, self.path.parent)):
             usual += [top / word, top / "images" / word, top / word / "images", top / "images", top]
-        return [folder for folder in dict.fromkeys(usual) if folder.is_dir()]
+        return [folder for folder in dict.fromkeys(usual) if is_folder(folder)]
 
     def _categories(self, names: list[str]) -> dict[int, int]:
         """Places of classes by the ids of this file, which may have gaps; one name is one class."""
@@ -172,7 +172,7 @@ class _File:
         if not stays_inside(name):
             raise DataError(f"file_name '{name[:120]}' leads outside", where=where)
         for folder in self.folders:
-            if (folder / name).is_file():
+            if is_file(folder / name):
                 return folder / name
         raise DataError(
             f"image '{name[:120]}' is missing",

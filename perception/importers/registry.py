@@ -10,6 +10,7 @@ from typing import Any
 
 from perception.data.registry import READERS, kind_name, options_of
 from perception.errors import ConfigError, DataError, names_hint
+from perception.files.listing import is_there
 from perception.importers.source import Source
 
 Importer = Callable[..., Source]
@@ -63,7 +64,7 @@ def open_source(kind: str, root: Path) -> Source:
         DataError: something is missing or wrong; the file is named.
     """
     name, options = kind_name(kind), options_of(kind)
-    if not root.exists():
+    if not is_there(root):
         raise DataError("no such file or folder", where=str(root))
     if name not in IMPORTERS:
         from perception.importers.recording import recording

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +21,7 @@ from perception.data.base import Boxes
 from perception.data.classes import distinct_color
 from perception.errors import DataError
 from perception.files.limits import MAX_STEPS
-from perception.files.listing import counted, is_leftover, visible_files
+from perception.files.listing import counted, is_file, is_leftover, is_there, visible_files
 from perception.files.text import read_text, read_yaml
 from perception.importers.masks import mask_of_polygons
 from perception.importers.placing import size_of_file
@@ -145,15 +146,17 @@ def _found(entry: str, base: Any, folder: Path) -> Path | None:
     entry = entry.replace("\\", "/")
     tops = [folder]
     if isinstance(base, str) and base:
-        written = Path(base.replace("\\", "/")).expanduser()
+        written = Path(base.replace("\\", "/"))
+        with suppress(RuntimeError):  # ~name of nobody here
+            written = written.expanduser()
         tops = [written if written.is_absolute() else folder / written, folder]
     for top in tops:
-        if (top / entry).exists():
+        if is_there(top / entry):
             return top / entry
     parts = [p for p in PurePosixPath(entry).parts if p not in ("/", ".", "..")]
     for start in range(len(parts)):
         place = folder.joinpath(*parts[start:])
-        if place.exists():
+        if is_there(place):
             return place
     return None
 
@@ -172,7 +175,7 @@ def _pictures(place: Path, base: Path) -> list[Path]:
         if not entry:
             continue
         picture = _found(entry, str(place.parent), base)
-        if picture is None or not picture.is_file():
+        if picture is None or not is_file(picture):
             raise DataError(f"{entry[:200]} is missing", where=f"{place}:{number}")
         found.append(picture)
     if not found:
@@ -217,7 +220,7 @@ class _Rows:
     def marks(self, picture: Path) -> Marks:
         """The truth of a picture; without a text, none."""
         path = rows_beside(picture)
-        if not path.exists() and not path.is_symlink():
+        if not is_there(path) and not path.is_symlink():
             return Marks()
         with naming(picture):
             height, width = size_of_file(picture, kind_of("rgb"))

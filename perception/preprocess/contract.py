@@ -115,9 +115,10 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
         if unknown:
             hint = names_hint(unknown[0], ("modalities", "grid", *known))
             raise ValueError(f"'{unknown[0]}' is unknown: {hint}")
-        names = list(value["modalities"] or ())
+        given = value["modalities"]
+        names = list(given) if isinstance(given, list | tuple) else []
         wrong = [n for n in names if n not in known]
-        if wrong or names != list(in_order(names)):
+        if wrong or names != list(in_order(names)) or (given and not names):
             raise ValueError(f"modalities must be unique and in the order {', '.join(known)}")
         grid = value.get("grid") or {}
         grid = grid.model_dump() if isinstance(grid, GridSpec) else grid

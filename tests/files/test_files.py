@@ -14,7 +14,14 @@ from perception.errors import BundleError, DataError
 from perception.files import archives
 from perception.files.archives import open_zip
 from perception.files.limits import check_bytes, check_pixels, check_points
-from perception.files.listing import SampleFolder, list_files, list_ids
+from perception.files.listing import (
+    SampleFolder,
+    is_file,
+    is_folder,
+    is_there,
+    list_files,
+    list_ids,
+)
 from perception.files.writing import (
     write_image,
     write_json,
@@ -23,6 +30,14 @@ from perception.files.writing import (
     writing,
     writing_folder,
 )
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a/" * 3000, "none"])
+def test_a_name_that_nothing_can_have_is_not_there(tmp_path: Path, name: str) -> None:
+    assert not any(asked(tmp_path / name) for asked in (is_there, is_file, is_folder))
+    (tmp_path / "a").write_text("")
+    assert is_there(tmp_path / "a") and is_file(tmp_path / "a") and not is_folder(tmp_path / "a")
+    assert is_there(tmp_path) and is_folder(tmp_path) and not is_file(tmp_path)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:

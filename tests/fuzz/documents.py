@@ -44,8 +44,9 @@ def config(data: bytes, place: Path) -> str:
     path = place / "config.yaml"
     path.write_bytes(data)
     found = load_config(path)
-    path.write_text(yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False))
-    assert load_config(path) == found
+    said = found.model_dump(mode="json")
+    path.write_text(yaml.safe_dump(said, sort_keys=False))
+    assert load_config(path).model_dump(mode="json") == said
     return "config"
 
 

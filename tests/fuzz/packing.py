@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_MARK = b"\n=== "
+MARK = b"\n=== "
+"""Comes before the name of each file."""
+
 _MOST_FILES = 40
 
 
@@ -19,13 +21,13 @@ def pack(folder: Path, first: str) -> bytes:
     """The files below a folder, in order of name."""
     packed = first.encode()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        packed += _MARK + path.relative_to(folder).as_posix().encode() + b"\n" + path.read_bytes()
+        packed += MARK + path.relative_to(folder).as_posix().encode() + b"\n" + path.read_bytes()
     return packed
 
 
 def unpack(data: bytes, folder: Path) -> str:
     """Write the files below a folder; returns the first line.  Names that lead elsewhere are left out."""
-    first, *files = data.split(_MARK)
+    first, *files = data.split(MARK)
     for file in files[:_MOST_FILES]:
         name, _, content = file.partition(b"\n")
         parts = name.decode("utf-8", "replace").replace("\0", "").split("/")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import subprocess
 import sys
@@ -28,11 +29,22 @@ def fuzz_one(target: str, options: list[str]) -> None:
 
     with atheris.instrument_imports(include=["perception"]):
         from fuzz.targets import check
+    from fuzz.mutators import mutator
 
     def once(data: bytes) -> None:
         check(target, data)
 
-    atheris.Setup([sys.argv[0], *options], once)
+    change, named = mutator(target), {}
+    if change is not None:
+
+        def changed(data: bytes, most: int, seed: int) -> bytes:
+            rng = random.Random(seed)
+            if rng.random() < 0.5:
+                data = change(data, rng)
+            return (data if rng.random() < 0.5 else atheris.Mutate(data, most))[:most]
+
+        named["custom_mutator"] = changed
+    atheris.Setup([sys.argv[0], *options], once, **named)
     atheris.Fuzz()
 
 

@@ -140,6 +140,10 @@ def test_images_nobody_annotated(imported: Import, tmp_path: Path) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no list": ({"images": 3}, "'images' is no list"),
     "no size": ({"images": [{"id": 7, "file_name": "a.jpg"}]}, "images[0]: has no 'height'"),
+    "too long": (
+        {"images": [{"id": 7, "file_name": "é" * 200, "height": 48, "width": 64}]},
+        "é' is missing",
+    ),
     "missing": (
         {"images": [{"id": 7, "file_name": "b.jpg", "height": 48, "width": 64}]},
         "image 'b.jpg' is missing",

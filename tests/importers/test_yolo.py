@@ -113,6 +113,8 @@ YAMLS: dict[str, tuple[dict[str, Any], str]] = {
     "nc": ({"nc": 1}, "nc is 1, but there is a class 1"),
     "train": ({"train": "images/none"}, "train: images/none is missing"),
     "path": ({"train": 3}, "train: '3' is no path"),
+    "too long": ({"train": "x" * 300}, "data.yaml: train: xxx"),
+    "nobody": ({"path": "~nobody_here/x", "train": "images/none"}, "images/none is missing"),
     "both": ({"val": "images/train"}, "is of train and of val"),
 }
 

@@ -269,6 +269,8 @@ def test_neither_adaptation_nor_search_takes_sensors_of_another_kind(
         ({}, "needs an input"),
         ([], "preprocess"),
         ({"modalities": ["left"]}, "modalities must be unique"),
+        ({"modalities": 0.5}, "modalities must be unique"),
+        ({"modalities": {"rgb": 1}}, "modalities must be unique"),
     ],
 )
 def test_wrong_inputs_in_a_configuration_are_one_line(
