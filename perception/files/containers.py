@@ -14,6 +14,7 @@ from pathlib import Path
 from perception.errors import AnySenseError, DataError
 from perception.files.archives import open_zip
 from perception.files.limits import MAX_ARCHIVE_BYTES, MAX_ARCHIVE_FILES
+from perception.files.listing import is_file, is_folder, is_link, is_there
 
 _LONGEST_NAME = 255
 _ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -123,23 +124,26 @@ class Folder(Container):
         if not stays_inside(name):
             return False
         place = self.path / name
-        return place.is_symlink() or (place.exists() and not place.is_dir())
+        return is_link(place) or (is_there(place) and not is_folder(place))
 
     def names(self, folder: str) -> list[str]:
         self._check(folder)
         self._refuse_links(folder)
         root = self.path / folder
-        if not root.is_dir():
+        if not is_folder(root):
             return []
         found: list[tuple[int, str]] = []
-        with os.scandir(root) as entries:
-            for count, entry in enumerate(entries, 1):
-                if count > MAX_ARCHIVE_FILES:
-                    raise self.error(f"more than {MAX_ARCHIVE_FILES} files", where=str(root))
-                if entry.is_symlink():
-                    raise self.error("is a link", where=str(root / entry.name))
-                if entry.is_file(follow_symlinks=False):
-                    found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        try:
+            with os.scandir(root) as entries:
+                for count, entry in enumerate(entries, 1):
+                    if count > MAX_ARCHIVE_FILES:
+                        raise self.error(f"more than {MAX_ARCHIVE_FILES} files", where=str(root))
+                    if entry.is_symlink():
+                        raise self.error("is a link", where=str(root / entry.name))
+                    if entry.is_file(follow_symlinks=False):
+                        found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        except OSError as problem:
+            raise self.error(f"cannot be listed: {problem.strerror}", where=str(root)) from problem
         return [f"{folder}/{name}" for _, name in sorted(found, reverse=True)]
 
     def everything(self) -> list[str]:
@@ -181,7 +185,7 @@ class Folder(Container):
         place = self.path
         for part in name.split("/"):
             place = place / part
-            if place.is_symlink():
+            if is_link(place):
                 raise self.error("is a link", where=str(place))
 
 
@@ -259,7 +263,7 @@ class Zip(Container):
 def is_zip(path: Path) -> bool:
     """Whether a file begins as a zip does: others may hold one somewhere, as databases can."""
     try:
-        if not path.is_file():
+        if not is_file(path):
             return False
         with path.open("rb") as file:
             return file.read(4) in _ZIP_BEGINS

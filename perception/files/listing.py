@@ -63,6 +63,11 @@ def is_folder(path: Path) -> bool:
     return _asked(path.is_dir)
 
 
+def is_link(path: Path) -> bool:
+    """Whether this is a link, see `is_there`."""
+    return _asked(path.is_symlink)
+
+
 def _asked(question: Callable[[], bool]) -> bool:
     try:
         return question()

@@ -53,6 +53,7 @@ def test_files_are_read_by_name(container: Container) -> None:
     ("name", "message"),
     [
         ("nothing", "missing"),
+        ("é" * 200, "missing|too long"),
         ("sub", "no regular file|missing"),
         ("../secret", "outside"),
         ("sub/../a.bin", "outside"),
