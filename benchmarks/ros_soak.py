@@ -2,10 +2,11 @@
 
 sensor_replay -> fault_injector -> perception_node run as processes.  Faults of every kind hit every
 sensor at random, one or all at once, by a seed; the recording loops, so that the clock jumps back too.
-Status 1 and the reason when something is wrong.
+Memory is drawn over time (memory_NODE.png in --out), and its growth is that of a straight line after the
+warm-up.  Status 1 and the reason when something is wrong.
 
     source ros2_ws/env.sh
-    python benchmarks/ros_soak.py --bundle sim-rgbdtl --seconds 600
+    python benchmarks/ros_soak.py --bundle sim-rgbdtl --seconds 1800 --warm-up 300 --growth 1 --out OUT
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import yaml
 from anysense_msgs.msg import PerceptionStatus
@@ -28,10 +28,13 @@ from anysense_ros.faults import FAULTS, Fault
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_nodes import PATIENCE_S, STATES, Monitor, errors_in_log, report, start_node, wait
 from sensor_msgs.msg import Image, PointCloud2
+from soak import draw, growth
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
 from perception.errors import ConfigError
 from perception.frame import KINDS
+from perception.sensors.faults import SEVERITIES
+from perception.sensors.registry import kind_of
 
 ROOT = Path(__file__).parents[1]
 VALUES = {
@@ -40,7 +43,14 @@ VALUES = {
     "nan": (0.1, 1.0),
     "beam_loss": (0.1, 1.0),
     "stamp_jump": (-40.0, 40.0),
+    "burst": (0.2, 4.0),
+    "reorder": (0.05, 0.5),
+    "duplicate": (0.05, 0.5),
+    "stamp_offset": (-0.3, 0.3),
+    "stamp_noise": (0.002, 0.05),
+    "clock_drift": (-0.02, 0.02),
 }
+"""Of faults that have an amount; those that are within a message have a severity."""
 OUTPUTS = {
     "segmentation/mask": Image,
     "overlay": Image,
@@ -48,6 +58,14 @@ OUTPUTS = {
     "detections": Detection2DArray,
     "detections_3d": Detection3DArray,
 }
+
+
+def faults_for(kind: str) -> list[str]:
+    """All that the injector can do to a sensor of a kind: on the way, and within the message."""
+    own = kind_of(kind)
+    return list(
+        dict.fromkeys((*FAULTS[1:], *VALUES, *(own.faults if own.apply is not None else ())))
+    )
 
 
 def random_schedule(seed: int, seconds: float) -> list[dict[str, Any]]:
@@ -58,11 +76,13 @@ def random_schedule(seed: int, seconds: float) -> list[dict[str, Any]]:
     while at < seconds:
         count = dice.choice((1, 1, 1, 2, 2, 3, 4))
         alike = dice.random() < 0.5  # all by the same fault, or each by its own
-        kind = dice.choice(FAULTS[1:])
+        kind = dice.choice(faults_for(dice.choice(KINDS)))
         lasting = dice.uniform(0.2, 5.0)
         for sensor in dice.sample(KINDS, count):
-            own = kind if alike else dice.choice(FAULTS[1:])
+            own = kind if alike else dice.choice(faults_for(sensor))
             value = dice.uniform(*VALUES[own]) if own in VALUES else 0.0
+            if own not in (*VALUES, *FAULTS):
+                value = float(dice.choice(SEVERITIES))
             try:
                 Fault(sensor, own, value)
             except ConfigError:
@@ -162,15 +182,6 @@ def watch(
     return memory
 
 
-def growth(samples: list[tuple[float, int]], warm_up_s: float) -> float:
-    """By which share memory grew from the end of the warm-up to the end of the run."""
-    total = samples[-1][0]
-    window = min(10.0, (total - warm_up_s) / 4)
-    early = [rss for t, rss in samples if warm_up_s <= t <= warm_up_s + window]
-    late = [rss for t, rss in samples if t >= total - window]
-    return float(np.median(late) / np.median(early) - 1)
-
-
 def settle(monitor: Soak, processes: dict[str, subprocess.Popen[bytes]]) -> None:
     """Stop the sensors and wait until nothing is under way."""
     monitor.mend_all()
@@ -229,11 +240,15 @@ def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[st
                 process.send_signal(signal.SIGINT)
         status = {n: p.wait(PATIENCE_S) for n, p in processes.items()}
         monitor.close()
-    grown = {n: growth(samples, args.warm_up) for n, samples in memory.items()}
+    grown = {}
+    for name, samples in memory.items():
+        grown[name], line = growth(samples, args.warm_up)
+        draw(samples, args.warm_up, line, folder / f"memory_{name}.png", over="seconds")
     found = {
         "seconds": args.seconds,
         "seed": args.seed,
-        "faults": len(random_schedule(args.seed, args.seconds)),
+        "faults": len(schedule := random_schedule(args.seed, args.seconds)),
+        "kinds_of_faults": len({(e["sensor"], e["fault"]) for e in schedule}),
         "statuses": monitor.states,
         "heard": monitor.heard,
         "longest_gap_s": round(gap, 2),

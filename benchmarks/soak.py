@@ -26,7 +26,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -270,7 +270,7 @@ def resident() -> int:
     return pages * resource.getpagesize()
 
 
-def growth(memory: list[tuple[int, int]], warm_up: int) -> tuple[float, np.ndarray]:
+def growth(memory: Sequence[tuple[float, int]], warm_up: float) -> tuple[float, np.ndarray]:
     """By which share memory grows after the warm-up, by a straight line; and the line."""
     kept = np.array([(n, m) for n, m in memory if n >= warm_up], float)
     if len(kept) < 3:
@@ -280,8 +280,15 @@ def growth(memory: list[tuple[int, int]], warm_up: int) -> tuple[float, np.ndarr
     return float(last / first - 1), line
 
 
-def draw(memory: list[tuple[int, int]], warm_up: int, line: np.ndarray, path: Path) -> None:
-    """Memory over frames as a picture; needs matplotlib."""
+def draw(
+    memory: Sequence[tuple[float, int]],
+    warm_up: float,
+    line: np.ndarray,
+    path: Path,
+    *,
+    over: str = "frames",
+) -> None:
+    """Memory over frames, or what is said, as a picture; needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -293,7 +300,7 @@ def draw(memory: list[tuple[int, int]], warm_up: int, line: np.ndarray, path: Pa
     later = frames[frames >= warm_up]
     axes.plot(later, np.polyval(line, later) / 2**20, "--", label="straight line after warm-up")
     axes.axvline(warm_up, color="0.7", linewidth=1)
-    axes.set(xlabel="frames", ylabel="MiB", ylim=(0, None))
+    axes.set(xlabel=over, ylabel="MiB", ylim=(0, None))
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=100)
     pyplot.close(figure)

@@ -31,6 +31,8 @@ def test_random_faults_for_half_a_minute(
     assert found.returncode == 0, found.stdout + found.stderr
     told = json.loads(found.stdout)
     assert told["statuses"]["degraded"] > 10
+    assert told["kinds_of_faults"] > 15
+    assert (tmp_path / "memory_perception_node.png").stat().st_size > 1000
     for counts in told["messages"].values():
         assert counts["received"] == counts["sent"] > 50
 
