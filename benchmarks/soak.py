@@ -300,7 +300,7 @@ def draw(
     later = frames[frames >= warm_up]
     axes.plot(later, np.polyval(line, later) / 2**20, "--", label="straight line after warm-up")
     axes.axvline(warm_up, color="0.7", linewidth=1)
-    axes.set(xlabel=over, ylabel="MiB", ylim=(0, None))
+    axes.set(xlabel=over, ylabel="MiB", ylim=(0, 1.1 * level.max() / 2**20))
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
