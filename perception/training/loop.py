@@ -11,17 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 from torch import Tensor, nn
 
 from perception.data.base import RecordingInfo
-from perception.data.classes import require_same_classes
-from perception.errors import ConfigError
 from perception.files.fields import check_fields
 from perception.files.made import make_folder
 from perception.files.stopping import Stopped, unstopped
-from perception.files.text import printable
 from perception.frame import subset_name
 from perception.models.efficientnet_lite import set_drop_path
 from perception.models.heads import half_of
@@ -40,7 +35,6 @@ from perception.training.building import (
     build_from_config,
     describe_recording,
     open_splits,
-    recording_info,
 )
 from perception.training.checkpoint import (
     BEST,
@@ -66,6 +60,7 @@ from perception.training.dataset import (
     on_device,
 )
 from perception.training.devices import set_up, training_device
+from perception.training.display import Display
 from perception.training.loading import BatchLoader
 from perception.training.memory import within_memory
 from perception.training.methods import build_method
@@ -73,12 +68,12 @@ from perception.training.objectives import alone_terms, loss_terms
 from perception.training.optimizing import learning_rate, optimizer_groups
 from perception.training.origins import Origin, origins_in, origins_of, told
 from perception.training.precision import autocast
-from perception.training.resuming import Plan, RunProgress, Underway, difference
+from perception.training.resuming import Plan, RunProgress, Underway, require_same_run
 from perception.training.schedule import average_decay, draw_subset, keep_statistics, measured_gaps
 from perception.training.spoiled import not_finite
 from perception.training.starting import freeze, start
 from perception.training.tasks import in_todays_words
-from perception.training.validate import EVERY, require_tags, validate_by
+from perception.training.validate import Judgement, require_tags, validate_by
 
 LOSSES_READ_EVERY = 16
 """Steps after which losses are brought from the device, and a GPU is waited for."""
@@ -184,25 +179,7 @@ class Trainer:
         state = load_checkpoint(self.out / LAST)
         progress = check_fields(RunProgress, state.progress, where=f"{where}: progress")
         self._follow(progress.budget)
-        # The number of workers changes no result, and differs from machine to machine as the GPU does.
-        free = {"epochs", "workers", "cuda"}
-        changed = difference(
-            state.config.model_dump(mode="json", exclude=free),
-            self.config.model_dump(mode="json", exclude=free),
-        )
-        if changed:
-            raise ConfigError(
-                f"the run was started with another configuration: {changed}",
-                where=where,
-                hint="use another --out, or the old configuration",
-            )
-        require_same_classes(
-            recording_info(state.progress),
-            self.train_set.recording.info,
-            self.config.tasks,
-            what="the run",
-            where="data.source",
-        )
+        require_same_run(state, self.config, self.train_set.recording.info, where)
         load_weights(self.model, state.ema, where)  # only to see that they fit
         load_weights(self.model, state.weights, where)
         self.average.state = {k: v.to(self.device) for k, v in state.ema.items()}
@@ -250,18 +227,7 @@ class Trainer:
             self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
             if self.budget is not None:
                 self.plan = Plan(minutes=self.budget.minutes, configured=self.config.epochs)
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-        )
-        with Progress(*columns, TimeRemainingColumn()) as progress:
-            task = progress.add_task(printable(self.config.name), total=self.config.epochs)
-
-            def tell(line: str) -> None:
-                progress.update(task, completed=self.epoch, total=self.config.epochs)
-                progress.console.print(Text(printable(line)), soft_wrap=True)
-
+        with Display(self.config.name, lambda: (self.epoch, self.config.epochs)) as tell:
             self.tell = tell
             for note in notes:
                 tell(f"note: {note}")
@@ -543,27 +509,8 @@ class Trainer:
         """
         tags = self.config.data.judge_by
         scores = validate_by(self.model, self.val_set, self.config, self.device, tags)
-        keys = judged(self.model.tasks)
-        # What could not be judged is null in files, not a number.
-        plain = {
-            tag: {
-                name: {k: v if math.isfinite(v) else None for k, v in s.items()}
-                for name, s in own.items()
-            }
-            for tag, own in scores.items()
-        }
-        judging = [s[k] for tag in tags or (EVERY,) for s in plain[tag].values() for k in keys]
-        known = [score for score in judging if score is not None]
-        quality = float(np.mean(known)) if known else math.nan
-        row = {
-            f"{name}{'@' * bool(tag)}{tag}/{k}": v
-            for tag, own in plain.items()
-            for name, s in own.items()
-            for k, v in s.items()
-            if k != "frames"
-        }
-        apart = {"scores_by_tag": {tag: plain[tag] for tag in tags}} if tags else {}
-        return quality, row, {"scores": plain[EVERY]} | apart
+        judgement = Judgement(scores, judged(self.model.tasks), tags)
+        return judgement.quality, judgement.row, judgement.known
 
     def _save(self, *, within: bool = False) -> None:
         """Write the checkpoint, the log and the curves; within an epoch the checkpoint alone."""

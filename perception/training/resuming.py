@@ -11,7 +11,12 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from perception.errors import DataError
+from perception.data.base import RecordingInfo
+from perception.data.classes import require_same_classes
+from perception.errors import ConfigError, DataError
+from perception.training.building import recording_info
+from perception.training.checkpoint import Checkpoint
+from perception.training.config import TrainConfig
 
 
 class Within(BaseModel):
@@ -126,6 +131,28 @@ class Underway:
                     torch.cuda.set_rng_state(state, device)
         except (binascii.Error, ValueError, RuntimeError) as error:
             raise DataError("damaged: the state of its random numbers", where=where) from error
+
+
+def require_same_run(
+    checkpoint: Checkpoint, config: TrainConfig, info: RecordingInfo, where: str
+) -> None:
+    """Require a configuration and training data with which a run can go on.
+
+    Raises:
+        ConfigError: the run was started with another configuration or on other classes.
+        DataError: the checkpoint does not say what it was trained on.
+    """
+    # The number of workers changes no result, and differs from machine to machine as the GPU does.
+    free = {"epochs", "workers", "cuda"}
+    before, now = (c.model_dump(mode="json", exclude=free) for c in (checkpoint.config, config))
+    if changed := difference(before, now):
+        raise ConfigError(
+            f"the run was started with another configuration: {changed}",
+            where=where,
+            hint="use another --out, or the old configuration",
+        )
+    known = recording_info(checkpoint.progress)
+    require_same_classes(known, info, config.tasks, what="the run", where="data.source")
 
 
 def difference(before: Any, now: Any, place: str = "") -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,48 @@ from perception.training.precision import autocast
 
 EVERY = ""
 """Stands for all frames among those of a tag."""
+
+
+class Judgement:
+    """What a validation says of a model.
+
+    Args:
+        scores: of `validate_by`.
+        keys: the scores that judge, higher is better.
+        tags: those by which it is judged; none: by all frames.
+
+    Attributes:
+        quality: the mean, by which the best checkpoint is chosen; NaN where nothing can be said.
+        row: what is to be logged.
+        known: what the checkpoint is to tell.
+    """
+
+    def __init__(
+        self,
+        scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+        keys: Collection[str],
+        tags: Sequence[str],
+    ) -> None:
+        # What could not be judged is null in files, not a number.
+        plain = {
+            tag: {
+                name: {k: v if math.isfinite(v) else None for k, v in s.items()}
+                for name, s in own.items()
+            }
+            for tag, own in scores.items()
+        }
+        judging = [s[k] for tag in tags or (EVERY,) for s in plain[tag].values() for k in keys]
+        known = [score for score in judging if score is not None]
+        self.quality = float(np.mean(known)) if known else math.nan
+        self.row: dict[str, Any] = {
+            f"{name}{'@' * bool(tag)}{tag}/{k}": v
+            for tag, own in plain.items()
+            for name, s in own.items()
+            for k, v in s.items()
+            if k != "frames"
+        }
+        apart = {"scores_by_tag": {tag: plain[tag] for tag in tags}} if tags else {}
+        self.known: dict[str, Any] = {"scores": plain[EVERY]} | apart
 
 
 def whole_frame(dataset: FusionDataset, index: int, device: torch.device) -> dict[str, Tensor]:
