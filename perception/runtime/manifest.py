@@ -5,6 +5,7 @@ It is written once and never again; what is measured of a bundle later lies besi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -64,6 +65,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return {str(key): _plain(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner, depth + 1) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # no number that JSON has
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, bytes | bytearray | set):

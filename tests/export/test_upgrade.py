@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_bundles import SmallBundles
 
@@ -235,6 +235,7 @@ _JUNK = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
+@example([(("training", "data"), float("inf"))])
 @given(
     st.lists(st.tuples(st.sampled_from(_PLACES), _JUNK | st.just("gone")), min_size=1, max_size=3)
 )
