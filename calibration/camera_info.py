@@ -23,17 +23,27 @@ def load_camera_info(path: Path, *, rectified: bool = False) -> CameraModel:
     """
     text = read_text(path, error=CalibrationError).rstrip().removesuffix("---")  # as `echo` ends
     raw = parse_yaml(text, where=str(path), error=CalibrationError)
+    return camera_of_fields(raw, str(path), rectified=rectified)
+
+
+def camera_of_fields(raw: Any, where: str, *, rectified: bool = False) -> CameraModel:
+    """The camera of what such a file holds, see `load_camera_info`; fields of messages in either case.
+
+    Raises:
+        CalibrationError: it is no camera calibration, or lacks an entry; `where` is named.
+    """
     if not isinstance(raw, dict):
-        raise CalibrationError("no camera calibration", where=str(path))
+        raise CalibrationError("no camera calibration", where=where)
     try:
-        fields = _of_message(raw) if "k" in raw else _of_file(raw, rectified)
+        message = "k" in raw or "K" in raw
+        fields = _of_message(raw) if message else _of_file(raw, rectified)
         return CameraModel.from_camera_info(fields, rectified=rectified)
     except CalibrationError as error:
-        raise CalibrationError(error.message, where=str(path), hint=error.hint) from error
+        raise CalibrationError(error.message, where=where, hint=error.hint) from error
     except KeyError as error:
-        raise CalibrationError(f"no entry {error}", where=str(path)) from error
+        raise CalibrationError(f"no entry {error}", where=where) from error
     except (TypeError, AttributeError) as error:
-        raise CalibrationError("no camera calibration", where=str(path)) from error
+        raise CalibrationError("no camera calibration", where=where) from error
 
 
 def _of_message(raw: dict[str, Any]) -> dict[str, Any]:

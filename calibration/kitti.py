@@ -19,6 +19,8 @@ from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Rig, SensorCalibration, mounted
 from perception.geometry.transforms import RigidTransform
 
+CAMERA_TEXT, LIDAR_TEXT = "calib_cam_to_cam.txt", "calib_velo_to_cam.txt"
+
 
 class KittiTexts:
     """A calibration text: lines of `key: values`.
@@ -43,6 +45,14 @@ class KittiTexts:
                     f"'{key}' is given twice, first in line {first}", where=f"{path}:{number}"
                 )
             self._entries[key] = number, values
+
+    def keys(self) -> list[str]:
+        """The entries' names."""
+        return list(self._entries)
+
+    def has(self, key: str) -> bool:
+        """Whether there is such an entry."""
+        return key in self._entries
 
     def array(self, key: str, *shape: int) -> NDArray[np.float64]:
         """The numbers of an entry, in `shape`.
@@ -92,7 +102,7 @@ def rig_from_kitti_calib(path: Path, size: tuple[int, int]) -> Rig:
     projection = texts.array("P2", 3, 4)
     turn = texts.one_of(("R0_rect", "R_rect"), 3, 3)
     with _naming(path):
-        camera, offset = _camera_2(projection, size, "P2")
+        camera, offset = camera_of(projection, size, "P2")
         rectify = RigidTransform(np.eye(3) if turn is None else turn, np.zeros(3))
         placed = texts.one_of(("Tr_velo_to_cam", "Tr_velo_cam", "Tr"), 3, 4)
         if placed is None:
@@ -108,14 +118,23 @@ def shift_of_camera_2(path: Path) -> NDArray[np.float64]:
         CalibrationError: `P2` is missing, garbled or singular.
     """
     with _naming(path):
-        return _camera_2(KittiTexts(path).array("P2", 3, 4), (1, 1), "P2")[1].translation
+        return camera_of(KittiTexts(path).array("P2", 3, 4), (1, 1), "P2")[1].translation
 
 
-def _camera_2(
+def camera_of(
     projection: NDArray[np.float64], size: tuple[float, float], key: str
 ) -> tuple[CameraModel, RigidTransform]:
-    """The camera, and the transform from rectified coordinates of camera 0 to its own."""
-    # P = K [I | t]: camera 2 sits beside camera 0 by t, in rectified coordinates.
+    """The camera of a 3x4 projection, and the transform from rectified coordinates of camera 0 to its own.
+
+    Args:
+        projection: of rectified coordinates, metres, into pixels.
+        size: (height, width) of its pictures.
+        key: names the projection in errors.
+
+    Raises:
+        CalibrationError: it is none of a camera.
+    """
+    # P = K [I | t]: the camera sits beside camera 0 by t, in rectified coordinates.
     try:
         shift = np.linalg.solve(projection[:, :3], projection[:, 3])
     except np.linalg.LinAlgError as error:
@@ -141,13 +160,13 @@ def rig_from_kitti(folder: Path) -> Rig:
     Raises:
         CalibrationError: a file or entry is missing, garbled or impossible.
     """
-    cameras = KittiTexts(Path(folder) / "calib_cam_to_cam.txt")
-    velodyne = KittiTexts(Path(folder) / "calib_velo_to_cam.txt")
+    cameras = KittiTexts(Path(folder) / CAMERA_TEXT)
+    velodyne = KittiTexts(Path(folder) / LIDAR_TEXT)
     projection = cameras.array("P_rect_02", 3, 4)
     width, height = cameras.array("S_rect_02", 2)
     with _naming(cameras.path):
         rectify = RigidTransform(cameras.array("R_rect_00", 3, 3), np.zeros(3))
-        camera, offset = _camera_2(projection, (height, width), "P_rect_02")
+        camera, offset = camera_of(projection, (height, width), "P_rect_02")
     with _naming(velodyne.path):
         to_camera = mounted(RigidTransform(velodyne.array("R", 3, 3), velodyne.array("T", 3)))
     return _rig(camera, offset @ rectify @ to_camera)

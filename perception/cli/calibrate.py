@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perception.cli.arguments import command_line, give_json
+from perception.cli.calibrate_convert import add_convert
 from perception.cli.console import Table, note, say, step_progress
 from perception.cli.parsing import Commands, add_command, add_group
 from perception.errors import ConfigError, names_hint
@@ -29,7 +30,7 @@ def add_parser(commands: Commands) -> None:
     actions = add_group(
         commands,
         "calibrate",
-        "find the calibration of cameras from recordings of a board",
+        "find the calibration of cameras from recordings of a board, check and convert calibrations",
         example="anysense calibrate intrinsics pictures/ --board chessboard:9x6:0.05 --out rig.yaml",
     )
     parser = add_command(
@@ -65,6 +66,7 @@ def add_parser(commands: Commands) -> None:
         "--kind", default="", help=f"of the sensor, where its name is none (default: {_FIRST})"
     )
     parser.set_defaults(run=run_intrinsics)
+    add_convert(actions)
 
 
 def run_intrinsics(args: argparse.Namespace) -> int:

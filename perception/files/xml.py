@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree.ElementTree import Element, TreeBuilder
+from xml.etree.ElementTree import Element, TreeBuilder, indent, tostring
 from xml.parsers import expat
 
 from perception.errors import AnySenseError, DataError
 from perception.files.limits import MAX_TEXT_BYTES, MAX_XML_ELEMENTS
-from perception.files.text import read_bytes
+from perception.files.text import printable, read_bytes
+from perception.files.writing import write_bytes
 
 
 def read_xml(
@@ -56,3 +57,18 @@ def read_xml(
         raise error(f"not XML: {problem}", where=str(path)) from problem
     root: Element = builder.close()
     return root
+
+
+def write_xml(path: str | Path, root: Element, *, error: type[AnySenseError] = DataError) -> None:
+    """Write an element as an XML file, indented, whole or not at all.
+
+    Raises:
+        AnySenseError: of the class `error`: a text has a character that XML cannot hold, or the place
+            cannot be written.
+    """
+    for element in root.iter():
+        for text in (*element.attrib.values(), element.text or ""):
+            if not text.replace("\n", " ").isprintable():
+                raise error(f"'{printable(text)[:80]}' cannot be written as XML", where=str(path))
+    indent(root)
+    write_bytes(path, tostring(root, encoding="utf-8", xml_declaration=True) + b"\n", error=error)

@@ -198,6 +198,8 @@ class SensorKind:
             those of `points` projected, and none of pictures.
         on_device: `module:attribute` of a `perception.runtime.engines.device_form.DeviceInput`, by which a
             GPU does what `normalize` does; for kinds without `refuse_blind`.
+        frame_words: what words in the names of its coordinate frames begin with, by which files of others
+            are read that know no kinds: `velodyne`.  Its own name is one.
         example: (size, rng) -> a random but plausible sample, for benchmarks, with the calibration that
             it needs; (height, width).
     """
@@ -239,6 +241,7 @@ class SensorKind:
     augment: Callable[[Grid, Mapping[str, float], np.random.Generator], Grid] | None = None
     points: Callable[[Sample, tuple[int, int], int], PixelPoints | None] | None = None
     on_device: str | None = None
+    frame_words: tuple[str, ...] = ()
     example: Callable[[tuple[int, int], np.random.Generator], Sample] | None = None
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ ROOMS: dict[str, str] = {
     "perception/data/base": "errors plugins frame geometry sensors",
     "perception/metrics": "errors data/base",
     "perception/tasks": "errors plugins files frame geometry sensors data/base metrics",
-    "calibration": "errors files geometry adapters",
+    "calibration": "errors files sensors/names frame geometry adapters sensors",
     "perception/data": (
         "errors plugins files sensors/names frame "
         "geometry adapters sensors data/base tasks calibration"

@@ -10,6 +10,8 @@ import yaml
 from fuzz.decoders import sound
 from fuzz.packing import unpack
 
+from calibration.formats.base import Options
+from calibration.formats.registry import FORMATS, read_calibration, write_calibration
 from perception.adapters.messages import CLOUD, COMPRESSED, IMAGE
 from perception.bags.files import messages_in, topics_of
 from perception.bags.messages import parse
@@ -18,6 +20,7 @@ from perception.corruptions.schedule import FaultSchedule
 from perception.data.check import check_folder
 from perception.data.folder import FolderRecording
 from perception.errors import AnySenseError
+from perception.files.listing import is_file
 from perception.geometry.rig import load_rig, save_rig
 from perception.importers.registry import open_source, parse_format
 from perception.importers.taking import Wishes, take_over
@@ -37,6 +40,32 @@ def rig(data: bytes, place: Path) -> str:
     save_rig(found, again)
     assert load_rig(again).to_dict() == found.to_dict()
     return f"{min(len(found.sensors), 4)} sensors"
+
+
+def calibration(data: bytes, place: Path) -> str:
+    """`[NAME]`, then a file or a folder of any format of calibrations; what was read can be written as each.
+
+    A rig that comes back has what was written: the sensors' kinds at the least.
+    """
+    root = place / "given"
+    root.mkdir()
+    name = unpack(data, root).strip()
+    path = root / name if name and is_file(root / name) else root
+    known, found = read_calibration(path, Options((640, 480)))
+    assert all("\n" not in line for line in found.remarks)
+    save_rig(found.rig, place / "rig.yaml")
+    assert load_rig(place / "rig.yaml").to_dict() == found.rig.to_dict()
+    for to in FORMATS:
+        out = place / f"out_{to}"
+        try:
+            files, lost = write_calibration(found.rig, out, to)
+        except AnySenseError:
+            continue
+        assert files and all(line and "\n" not in line for line in lost)
+        again, back = read_calibration(out)
+        most = len(found.rig.sensors) + (to == "kitti")  # whose texts always have a LiDAR
+        assert again.name == to and len(back.rig.sensors) <= most
+    return f"{known.name} {min(len(found.rig.sensors), 4)}"
 
 
 def config(data: bytes, place: Path) -> str:

@@ -21,16 +21,18 @@ import numpy as np
 import tifffile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import calibration_texts as texts_of
 import foreign_sets as foreign
 import yaml
 from fuzz.packing import pack
 from fuzz.targets import CORPUS, TARGETS
 from small_bundles import SmallBundles, write
 
+from calibration.formats.registry import write_calibration
 from perception.data.base import Boxes, ClassInfo
 from perception.data.folder import FolderWriter, folder_info
 from perception.geometry.camera import CameraModel
-from perception.geometry.rig import Rig, SensorCalibration
+from perception.geometry.rig import Pose, Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
 
 HERE = Path(__file__).resolve().parent
@@ -255,6 +257,37 @@ def texts() -> None:
     )
 
 
+def calibrations() -> None:
+    """Files of calibrations of each format."""
+    camera = CameraModel(64, 48, 60.0, 60.0, 31.5, 23.5, "equidistant", (0.1, 0.0, 0.01, 0.0))
+    moved = RigidTransform.from_quaternion_xyzw((0.5, -0.5, 0.5, 0.5), [0.1, 0.2, 0.3])
+    plain = CameraModel(64, 48, 60.0, 60.0, 31.5, 23.5)
+    sensors = {
+        "rgb": SensorCalibration(plain, pose=Pose(moved)),
+        "left": SensorCalibration(camera, kind="rgb", pose=Pose(RigidTransform.identity())),
+        "lidar": SensorCalibration(pose=Pose(moved), time_offset_ns=5),
+    }
+    rig = Rig(sensors, "imu", "rgb")
+    for name, suffix in (
+        ("kalibr", ".yaml"), ("ros", ""), ("kitti", ""), ("kitti", ".txt"), ("opencv", ""),
+        ("opencv", ".yml"), ("opencv", ".xml"), ("urdf", ".urdf"), ("autoware", ".yaml"),
+        ("nuscenes", ""), ("rig", ".yaml"),
+    ):  # fmt: skip
+        with tempfile.TemporaryDirectory() as place:
+            root = Path(place)
+            write_calibration(rig, root / f"c{suffix}", name)
+            whole = root if suffix else root / "c"
+            save("calibration", f"{name}{suffix}", pack(whole, f"c{suffix}" if suffix else ""))
+    for name, text in (
+        ("camchain.yaml", texts_of.CAMCHAIN), ("robot.urdf", texts_of.ROBOT),
+        ("tf.launch.xml", texts_of.LAUNCH), ("tf.yaml", yaml.safe_dump(texts_of.TF)),
+    ):  # fmt: skip
+        save("calibration", name, f"{name}\n=== {name}\n{text}".encode())
+    kit = ("sensor_kit_calibration.yaml", texts_of.KIT), ("sensors_calibration.yaml", texts_of.BODY)
+    packed = "".join(f"\n=== {name}\n{text}" for name, text in kit)
+    save("calibration", "kit", packed.encode())
+
+
 def recordings() -> None:
     """A recording of two frames with labels and boxes, one to be ignored."""
     classes = (ClassInfo(0, "road", (1, 2, 3)), ClassInfo(1, "car", (4, 5, 6)))
@@ -348,7 +381,18 @@ def main() -> None:
         for path in folder.iterdir():
             if not path.name.startswith("found_"):
                 path.unlink()
-    for make in (images, pictures, clouds, bags, bundles, texts, recordings, sets, events):
+    for make in (
+        images,
+        pictures,
+        clouds,
+        bags,
+        bundles,
+        texts,
+        calibrations,
+        recordings,
+        sets,
+        events,
+    ):
         make()
 
 

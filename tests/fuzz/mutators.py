@@ -41,7 +41,7 @@ _WORDS = (
 DOCUMENTS = frozenset(("rig", "config", "schedule"))
 """Targets whose input is one YAML file."""
 
-PACKS = frozenset(("bundle", "folder", "importer", "bag"))
+PACKS = frozenset(("bundle", "folder", "importer", "bag", "calibration"))
 """Targets whose input is several files, see `packing`."""
 
 

@@ -31,6 +31,7 @@ TARGETS: dict[str, Harness] = {
     "bag": documents.bag,
     "bundle": documents.bundle,
     "rig": documents.rig,
+    "calibration": documents.calibration,
     "config": documents.config,
     "schedule": documents.schedule,
     "folder": documents.folder,

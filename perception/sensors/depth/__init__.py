@@ -53,5 +53,6 @@ DEPTH = SensorKind(
     to_file=to_file,
     to_message=to_message,
     inspect=inspect,
+    frame_words=("tof",),
     judge=judge,
 )

@@ -47,4 +47,5 @@ RGB = SensorKind(
     to_file=to_file,
     to_message=to_message,
     inspect=inspect,
+    frame_words=("cam", "color", "colour", "optical"),
 )

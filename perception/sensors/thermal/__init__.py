@@ -55,4 +55,5 @@ THERMAL = SensorKind(
     to_file=to_file,
     to_message=to_message,
     inspect=inspect,
+    frame_words=("lwir", "flir", "boson", "lepton", "optris"),
 )
