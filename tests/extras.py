@@ -38,6 +38,7 @@ EXTRAS = (
     "sign",
     "tensorrt-rtx",
     "completion",
+    "calibrate",
 )
 """All but `tensorrt`, which is built for a GPU's driver, and those that are made of these (and weights)."""
 
@@ -61,6 +62,24 @@ for i in range(12):
     cv2.imwrite(str(root / "depth" / f"f{i:03}.png"), depth)
     cv2.imwrite(str(root / "labels" / f"f{i:03}.png"), rng.integers(0, 3, (64, 96), np.uint8))
 (root / "frames.csv").write_text("\\n".join(rows) + "\\n")
+"""
+
+BOARDS = """
+import sys
+from pathlib import Path
+import cv2, numpy as np
+root = Path(sys.argv[1])
+root.mkdir()
+lens = np.array([[520.0, 0, 319.5], [0, 520.0, 239.5], [0, 0, 1]])
+squares = np.kron(np.indices((7, 9)).sum(0) % 2, np.ones((40, 40))) * 200 + 30
+board = np.pad(squares, 40, constant_values=250).astype(np.uint8)
+to_board = np.array([[0.001, 0, -0.2], [0, 0.001, -0.16], [0, 0, 1]])  # a pixel is a millimetre
+for i in range(14):
+    turn = cv2.Rodrigues(np.array([0.5 * np.sin(i), 0.5 * np.cos(1.7 * i), 0.2 * np.sin(3.0 * i)]))[0]
+    place = [0.12 * np.sin(2.1 * i), 0.08 * np.cos(1.3 * i), 0.55 + 0.015 * i]
+    seen = lens @ np.column_stack([turn[:, 0], turn[:, 1], place]) @ to_board
+    view = cv2.warpPerspective(board, seen, (640, 480), flags=cv2.INTER_AREA, borderValue=120)
+    cv2.imwrite(str(root / f"{i:02}.png"), cv2.GaussianBlur(view, (3, 3), 0))
 """
 
 CONFIG = """
@@ -90,6 +109,9 @@ HALF = f"{EXPORT} --precision fp16 --out OUT/half"
 PLANS = f"{EXPORT} --engine tensorrt-rtx --compute-capability 8.6 --build-only"
 VIEW = "view --data folder:DATA --bundle TINY --device cpu --out OUT/view"
 RECORD = "record --data folder:DATA --out OUT/bag"
+INTRINSICS = (
+    "calibrate intrinsics BOARDS --board chessboard:8x6:0.04 --model plumb_bob --out OUT/rig.yaml"
+)
 BENCH = "bench TINY --frames 2 --warmup 1 --threads 1"
 
 CASES: dict[str, list[Case]] = {
@@ -136,7 +158,9 @@ CASES: dict[str, list[Case]] = {
         Case("bundle keygen OUT/key", "sign"),
         Case("bundle verify TINY --trust DATA", "sign"),
         Case("completion bash", "completion"),
+        Case(INTRINSICS, "calibrate"),
     ],
+    "calibrate": [Case(f"{INTRINSICS} --json OUT/lens.json")],
     "completion": [Case(f"completion {shell}") for shell in ("bash", "zsh", "fish")],
     "train": [
         Case("models"),
@@ -186,11 +210,11 @@ CASES: dict[str, list[Case]] = {
 }
 """By extra, what is run where it is the only one.
 
-TINY, RUN, CONFIG and DATA are a small bundle, its run, that run's configuration and a recording; DRIVE is the
-demo's; OUT a new folder.
+TINY, RUN, CONFIG and DATA are a small bundle, its run, that run's configuration and a recording; BOARDS are
+pictures of a chessboard; DRIVE is the demo's; OUT a new folder.
 """
 
-MADE = ("TINY", "RUN", "CONFIG", "DATA")
+MADE = ("TINY", "RUN", "CONFIG", "DATA", "BOARDS")
 """What `Workshop.prepare` makes."""
 
 MOST_MB = 400
@@ -222,7 +246,7 @@ class Workshop:
         folder.mkdir(parents=True)
         self.folder = folder.resolve()
         self.data, self.tiny = self.folder / "data", self.folder / "tiny"
-        self.config = self.folder / "tiny.yaml"
+        self.boards, self.config = self.folder / "boards", self.folder / "tiny.yaml"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ANYSENSE"))}
         self.environment = {
             **kept,
@@ -268,6 +292,7 @@ class Workshop:
             "RUN": self.folder / "run",
             "CONFIG": self.config,
             "DATA": self.data,
+            "BOARDS": self.boards,
             "DRIVE": self.drive(place),
             "OUT": out,
         }
@@ -304,7 +329,8 @@ class Workshop:
     def prepare(self) -> None:
         """The recording, and a small bundle that the extra `train` makes of it."""
         place = self.install("train")
-        subprocess.run([place / "bin/python", "-c", RECORDING, self.data], check=True)
+        for script, made in ((RECORDING, self.data), (BOARDS, self.boards)):
+            subprocess.run([place / "bin/python", "-c", script, made], check=True)
         self.config.write_text(CONFIG.replace("DATA", str(self.data)))
         for command in (
             f"train CONFIG --out {self.folder}/run --device cpu --threads 1",
