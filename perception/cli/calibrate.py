@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perception.cli.arguments import command_line, give_json
+from perception.cli.calibrate_check import add_check
 from perception.cli.calibrate_convert import add_convert
 from perception.cli.console import Table, note, say, step_progress
 from perception.cli.parsing import Commands, add_command, add_group
@@ -66,6 +67,7 @@ def add_parser(commands: Commands) -> None:
         "--kind", default="", help=f"of the sensor, where its name is none (default: {_FIRST})"
     )
     parser.set_defaults(run=run_intrinsics)
+    add_check(actions)
     add_convert(actions)
 
 
