@@ -193,7 +193,7 @@ def draw(rows: list[dict[str, str]], overlays: list[Path], path: Path) -> None:
         _, _, seconds, used = file.stem.split("_")
         axes = figure.add_subplot(grid[0, column])
         axes.imshow(plt.imread(file))
-        axes.set_title(f"{float(seconds[:-1]) - start:.0f} s: {used}", fontsize=7)
+        axes.set_title(f"{max(0.0, float(seconds[:-1]) - start):.0f} s: {used}", fontsize=7)
         axes.set_axis_off()
     lanes = figure.add_subplot(grid[1, :])
     below = figure.add_subplot(grid[2, :], sharex=lanes)

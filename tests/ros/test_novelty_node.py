@@ -58,6 +58,7 @@ def bench(domain: int, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
         bench.wait_full()
         yield bench
         assert "Traceback" not in node.log and "unexpected" not in node.log, node.log
+        assert "depth: near to training" not in node.log  # it never was far
     finally:
         bench.close()
         assert node.stop() == 0, node.log

@@ -43,6 +43,7 @@ class Reporter:
         self._standing = Standing()
         self._health: dict[str, str] = {}
         self._far = FarFromTraining()
+        self._told_far: set[str] = set()
         self.unaligned: Mapping[str, str] = {}
         self._lock = threading.RLock()
         self.no_output("not configured")
@@ -94,12 +95,10 @@ class Reporter:
             level = "warn" if report.line or report.health != "ok" else "info"
             self.changes.note(name, state, level, line)
             far = self._far.line(name)
-            self.changes.note(
-                f"{name} novelty",
-                without_numbers(far),
-                "warn" if far else "info",
-                far or f"{name}: near to training",
-            )
+            near = f"{name}: near to training again" if name in self._told_far else ""
+            level = "warn" if far else "info"
+            self.changes.note(f"{name} novelty", without_numbers(far), level, far or near)
+            self._told_far |= {name} if far else set()
         used = ", ".join(result.used) or "nothing"
         standing, level, line = result.state, "warn", f"output is {result.state}, from {used}"
         if result.state == "full" or (result.state == "degraded" and not missing):
