@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from perception.cli.arguments import command_line, give_json
 from perception.cli.calibrate_check import add_check
 from perception.cli.calibrate_convert import add_convert
+from perception.cli.calibrate_register import add_register
 from perception.cli.console import Table, note, say, step_progress
 from perception.cli.parsing import Commands, add_command, add_group
 from perception.errors import ConfigError, names_hint
@@ -69,6 +70,7 @@ def add_parser(commands: Commands) -> None:
     parser.set_defaults(run=run_intrinsics)
     add_check(actions)
     add_convert(actions)
+    add_register(actions)
 
 
 def run_intrinsics(args: argparse.Namespace) -> int:

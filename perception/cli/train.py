@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,16 @@ from perception.errors import ConfigError
 from perception.extras import require
 from perception.files.folders import writing_folder
 from perception.files.shipped import find_config
+from perception.files.text import read_yaml
 from perception.plugins import suspecting
 from perception.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from perception.training.config import TrainConfig
     from perception.training.loop import Trainer
+
+TRAINERS = {"matcher": "perception.cli.train_matcher"}
+"""By the field that only their configurations have: modules whose `run` trains what is no fusion model."""
 
 SMOKE_BATCHES, SMOKE_VALIDATION = 3, 4
 """Training batches and validation frames of `--smoke`."""
@@ -70,6 +75,13 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; the run folder gets checkpoints, log.csv and curves.png."""
+    path = find_config(args.config)
+    content = read_yaml(path, error=ConfigError)
+    for field, module in TRAINERS.items():
+        if isinstance(content, dict) and field in content:
+            _begin(args)
+            status: int = import_module(module).run(args, content, path)
+            return status
     return train(read_config(args), args)
 
 
@@ -80,9 +92,7 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
         ConfigError: the file or an argument is wrong.
         MissingDependencyError: there is no PyTorch.
     """
-    args.started = time.monotonic()  # of --minutes: what is imported now takes some of them
-    if args.smoke and args.minutes is not None:
-        raise ConfigError("is one epoch by itself", where="--smoke", hint="leave --minutes out")
+    _begin(args)
     require("training", "torch")
     import torch
 
@@ -100,6 +110,12 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
         config.resolution = config.resolution[:1]
         _simulate_absent_data(config, args.out or Path("runs") / config.name)
     return config
+
+
+def _begin(args: argparse.Namespace) -> None:
+    args.started = time.monotonic()  # of --minutes: what is imported now takes some of them
+    if args.smoke and args.minutes is not None:
+        raise ConfigError("is one epoch by itself", where="--smoke", hint="leave --minutes out")
 
 
 def _take_data(config: TrainConfig, argument: str) -> None:

@@ -201,7 +201,7 @@ QUICK = {
 ELSEWHERE = {
     "data import", "train", "pretrain", "distill", "adapt", "search", "replay", "bundle temperatures",
     "bundle keygen", "bundle sign", "bundle novelty", "calibrate intrinsics",
-    "calibrate convert", "calibrate check",
+    "calibrate convert", "calibrate check", "calibrate register",
     "robustness",
 }  # fmt: skip
 """Those that take longer, or a bag or key: in their own tests."""

@@ -57,8 +57,8 @@ ROOMS: dict[str, str] = {
     ),
     "perception/models": "errors extras plugins files frame sensors preprocess data/base tasks",
     "perception/training": (
-        "errors progress plugins files frame geometry sensors preprocess corruptions data/base metrics "
-        "tasks data runtime models"
+        "errors progress plugins files frame geometry adapters sensors preprocess corruptions "
+        "data/base metrics tasks calibration data runtime models"
     ),
     "export": (
         "errors files frame geometry sensors preprocess data/base tasks runtime evaluation models training"

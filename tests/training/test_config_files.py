@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fusion_configs import EVERY
 
 from perception.errors import ConfigError
 from perception.training.building import build_from_config, open_splits
@@ -175,7 +176,7 @@ def test_reader_options_go_to_the_kind_that_they_are_for(
 
 
 def test_configurations_survive_a_round_trip(tmp_path: Path) -> None:
-    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+    for path in EVERY:
         config = load_config(path)
         again = yaml.safe_dump(config.model_dump(mode="json"))
         assert load_config(_file(tmp_path, again.encode())) == config

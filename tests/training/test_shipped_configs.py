@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fusion_configs import TOP
 
 from export.bundle_writer import ExportOptions, export_bundle
 from perception.training.config import TrainConfig, load_config
@@ -90,10 +91,7 @@ def _tag(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(p.stem, marks=() if p.stem in QUICK else pytest.mark.slow)
-        for p in sorted(CONFIGS.glob("*.yaml"))
-    ],
+    [pytest.param(p.stem, marks=() if p.stem in QUICK else pytest.mark.slow) for p in TOP],
 )
 def test_a_shipped_configuration_trains_and_goes_on(
     name: str, tmp_path: Path, record: Callable[..., Path], simulated: Path

@@ -1,0 +1,1 @@
+"""Registration: the homography between two pictures, whatever sensors they are of."""

@@ -1,0 +1,1 @@
+"""Training of the matcher that registers pictures of different sensors (`anysense calibrate register`)."""
