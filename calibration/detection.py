@@ -54,10 +54,17 @@ class BoardView:
 
 @dataclass(frozen=True)
 class Detections:
-    """The views of a folder, and why the other pictures give none."""
+    """The views of a folder, and why the other pictures give none.
+
+    Attributes:
+        views: of the board.
+        left_out: the other pictures, with the reason.
+        hint: where most give none, what one of them shows in place of the board.
+    """
 
     views: tuple[BoardView, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    hint: str = ""
 
 
 def detect_folder(
@@ -94,7 +101,10 @@ def detect_folder(
             where=str(folder),
             hint=_what_else(next(iter(files.values())), board),
         )
-    return Detections(tuple(views), left_out)
+    hint = ""
+    if len(views) < len(left_out):
+        hint = _what_else(next(p for p in files.values() if p.name in left_out), board)
+    return Detections(tuple(views), left_out, hint)
 
 
 def read_gray(path: Path) -> NDArray[Any]:

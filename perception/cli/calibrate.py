@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from perception.cli.arguments import command_line, give_json
 from perception.cli.calibrate_check import add_check
 from perception.cli.calibrate_convert import add_convert
+from perception.cli.calibrate_extrinsics import add_extrinsics
 from perception.cli.calibrate_register import add_register
 from perception.cli.console import Table, note, say, step_progress
 from perception.cli.parsing import Commands, add_command, add_group
@@ -32,7 +33,7 @@ def add_parser(commands: Commands) -> None:
     actions = add_group(
         commands,
         "calibrate",
-        "find the calibration of cameras from recordings of a board, check and convert calibrations",
+        "find the calibration of cameras and LiDARs from recordings of a board, check and convert calibrations",
         example="anysense calibrate intrinsics pictures/ --board chessboard:9x6:0.05 --out rig.yaml",
     )
     parser = add_command(
@@ -71,6 +72,7 @@ def add_parser(commands: Commands) -> None:
     add_check(actions)
     add_convert(actions)
     add_register(actions)
+    add_extrinsics(actions)
 
 
 def run_intrinsics(args: argparse.Namespace) -> int:

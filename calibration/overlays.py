@@ -1,0 +1,106 @@
+"""Pictures that show how well a cloud fits: its points and the plate's outline over the camera's picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.detection import read_gray
+from perception.errors import CalibrationError
+from perception.files.writing import write_image
+from perception.geometry.camera import CameraModel
+from perception.geometry.transforms import Float64, RigidTransform
+
+Image = NDArray[np.uint8]
+
+_NEAR_M, _FAR_M = 1.0, 12.0
+_SEEN, _TOLD = (80, 255, 80), (255, 60, 200)
+_WIDEST = 1280
+_SIDE = 12
+
+
+def shown_gray(path: Path) -> Image:
+    """(H, W, 3) uint8 a picture as gray, so that what is drawn stands out; 16 bit is stretched."""
+    gray = read_gray(path).astype(np.float32)
+    low, high = np.percentile(gray, (0.5, 99.5))
+    gray = np.clip((gray - low) * (200 / max(high - low, 1e-6)), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+def draw_points(
+    image: Image, camera: CameraModel, transform: RigidTransform, points: Float64, radius: int
+) -> None:
+    """Draw points, coloured by their distance, into a picture."""
+    seen = transform.apply(points)
+    pixels, valid = camera.project(seen)
+    inside = (
+        valid & (pixels >= 0).all(axis=1) & (pixels < [camera.width, camera.height]).all(axis=1)
+    )
+    depth = np.clip(seen[inside, 2], _NEAR_M, _FAR_M)
+    shares = np.log(depth / _NEAR_M) / np.log(_FAR_M / _NEAR_M)
+    colors = cv2.applyColorMap((255 * (1 - shares)).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
+    for (x, y), color in zip(pixels[inside], colors[:, 0, ::-1].tolist(), strict=True):
+        cv2.circle(image, (round(x), round(y)), radius, color, -1, cv2.LINE_AA)
+
+
+def draw_outline(
+    image: Image,
+    camera: CameraModel,
+    pose: RigidTransform,
+    halves: Float64,
+    color: tuple[int, int, int],
+) -> None:
+    """Draw a rectangle (half sizes in metres) and its middle under a pose in the camera's frame."""
+    along = np.linspace(-1, 1, _SIDE, endpoint=False)
+    one = np.ones(_SIDE)
+    rim = np.concatenate(
+        [
+            np.column_stack(side)
+            for side in ((along, -one), (one, along), (-along, one), (-one, -along))
+        ]
+    )
+    corners = np.column_stack([rim * halves, np.zeros(len(rim))])
+    pixels, valid = camera.project(pose.apply(np.vstack([corners, np.zeros((1, 3))])))
+    if not valid.all() or np.abs(pixels).max() > 1e5:
+        return
+    thick = max(1, camera.width // 640)
+    line = np.round(pixels[:-1] * 16).astype(np.int32)
+    cv2.polylines(image, [line], True, color, thick, cv2.LINE_AA, 4)
+    x, y = pixels[-1]
+    cv2.drawMarker(image, (round(x), round(y)), color, cv2.MARKER_CROSS, 12 * thick, thick)
+
+
+def draw_pair(
+    image: Image,
+    camera: CameraModel,
+    transform: RigidTransform,
+    points: Float64,
+    plate: RigidTransform,
+    board: RigidTransform,
+    halves: Float64,
+) -> Image:
+    """A picture with the points, the plate as the LiDAR saw it (magenta) and as the camera did (green)."""
+    drawn = image.copy()
+    draw_points(drawn, camera, transform, points, max(1, camera.width // 900))
+    draw_outline(drawn, camera, board, halves, _SEEN)
+    draw_outline(drawn, camera, transform @ plate, halves, _TOLD)
+    return drawn
+
+
+def write_overlay(path: Path, before: Image, after: Image) -> None:
+    """Write two pictures side by side: before and after.
+
+    Raises:
+        CalibrationError: it cannot be written.
+    """
+    both: list[Any] = []
+    for image, text in ((before, "before"), (after, "after")):
+        size = min(1.0, _WIDEST / image.shape[1])
+        small = cv2.resize(image, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
+        cv2.putText(small, text, (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (255, 255, 255), 2)
+        both.append(small)
+    write_image(path, np.hstack(both), error=CalibrationError)

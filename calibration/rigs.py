@@ -1,0 +1,93 @@
+"""Putting what a calibration found into a rig, which may exist and keep what it says of other sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from perception.errors import CalibrationError
+from perception.geometry.camera import CameraModel
+from perception.geometry.rig import Pose, Rig, SensorCalibration, mounted
+from perception.geometry.transforms import Float64, RigidTransform
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a sensor was found.
+
+    Attributes:
+        transform: from its frame to that of the camera it was calibrated with.
+        covariance: (6, 6) as of `perception.geometry.rig.Pose`, about the axes of that camera.
+        kind: which kind of sensor.
+        camera: its intrinsics, None of a cloud.
+    """
+
+    transform: RigidTransform
+    covariance: Float64 | None
+    kind: str
+    camera: CameraModel | None = None
+
+
+def with_placed(
+    old: Rig | None,
+    origin: str,
+    kind: str,
+    camera: CameraModel,
+    found: Mapping[str, Placed],
+    *,
+    date: str,
+    source: str,
+) -> Rig:
+    """A rig with sensors placed by a camera.
+
+    Args:
+        old: the rig that exists, whose other sensors stay as they are; None for a new one.
+        origin: the camera's name.
+        kind: its kind.
+        camera: its intrinsics.
+        found: sensors by name.
+        date, source: told of each of them.
+
+    Raises:
+        CalibrationError: the rig does not say where the camera is, or they are too far apart.
+        AnySenseError: names or kinds that cannot be.
+    """
+    sensors = {} if old is None else dict(old.sensors)
+    own = sensors.get(origin, SensorCalibration())
+    if old is not None and old.base and own.pose is None:
+        raise CalibrationError(
+            f"the rig does not say where '{origin}' is in '{old.base}'",
+            where="--out",
+            hint="give its pose there, or write to a new file",
+        )
+    at = RigidTransform.identity() if own.pose is None else own.pose.transform
+    sigma = own.camera_sigma if own.camera == camera else ()
+    frame = replace(camera, frame_id=camera.frame_id or (own.camera.frame_id if own.camera else ""))
+    sensors[origin] = replace(own, camera=frame, camera_sigma=sigma, kind=own.kind or kind)
+    for name, place in found.items():
+        before = sensors.get(name, SensorCalibration())
+        turned = None
+        if place.covariance is not None:  # the rig's base has other axes than the camera
+            turn = np.kron(np.eye(2), at.rotation)
+            turned = turn @ place.covariance @ turn.T
+            turned = (turned + turned.T) / 2
+        sensors[name] = replace(
+            before,
+            camera=place.camera or before.camera,
+            camera_sigma=before.camera_sigma if place.camera in (None, before.camera) else (),
+            extrinsics=None,
+            pose=Pose(mounted(at @ place.transform), turned),
+            kind=before.kind or place.kind,
+            aligned_with="",
+            date=date,
+            source=source,
+        )
+    if old is None:
+        return Rig(sensors)
+    cleared = {
+        name: one if name in found or one.pose else replace(one, extrinsics=None)
+        for name, one in sensors.items()
+    }
+    return replace(old, sensors=cleared)

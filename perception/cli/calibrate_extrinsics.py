@@ -1,0 +1,285 @@
+"""`anysense calibrate extrinsics`: from poses of a board to where sensors are, as a rig file."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perception.cli.arguments import (
+    command_line,
+    expect_folder,
+    give_json,
+    output_file,
+    output_folder,
+)
+from perception.cli.console import Table, note, say, step_progress, warn
+from perception.cli.parsing import Commands, add_command
+from perception.errors import ConfigError, names_hint
+from perception.extras import require
+from perception.files.text import read_yaml
+from perception.files.writing import write_yaml
+from perception.frame import check_name
+from perception.geometry.camera import CameraModel
+from perception.geometry.rig import Rig, load_rig
+from perception.sensors.names import OURS, has_picture, is_kind, kinds
+
+if TYPE_CHECKING:
+    from calibration.boards import Board
+    from calibration.extrinsics import Extrinsics
+    from calibration.plates import Plate
+
+UNTRUSTED = 3
+"""Exit status of an answer that is not to be trusted."""
+
+_SHOWN = 8
+_EXAMPLE = """\
+anysense calibrate extrinsics --camera pictures/ --cloud clouds/ --board chessboard:5x7:0.095 \
+--plate 0.61x0.85 --camera-info camera.yaml --out rig.yaml"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sensor's recording: its name in the rig, its kind, and the folder or file."""
+
+    name: str
+    kind: str
+    path: Path
+
+
+def add_extrinsics(actions: Commands) -> None:
+    """Register the command."""
+    parser = add_command(
+        actions,
+        "extrinsics",
+        "where sensors are, from poses of a board that they all see",
+        more="Pictures and clouds of one pose have one name. The board is found in clouds without a guess. "
+        f"Exit status {UNTRUSTED}: the answer is not to be trusted, and no rig is written.",
+        example=_EXAMPLE,
+    )
+    parser.add_argument(
+        "--camera",
+        required=True,
+        action="append",
+        metavar="[NAME=]DIR",
+        help="pictures: PNG, JPEG or TIFF",
+    )
+    parser.add_argument(
+        "--cloud",
+        metavar="[NAME=]DIR",
+        help="clouds of a LiDAR in its own frame, metres: PCD, .bin, .npy or .npz",
+    )
+    parser.add_argument(
+        "--board",
+        required=True,
+        help="as of anysense calibrate intrinsics: chessboard:COLSxROWS:SQUARE_M (inner corners), ...",
+    )
+    parser.add_argument(
+        "--plate",
+        metavar="WIDTHxHEIGHT",
+        help="the plate that the board is on the middle of, metres, along the board's columns first",
+    )
+    parser.add_argument(
+        "--camera-info",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="intrinsics: a ROS camera_info YAML or a rig (default: those in --out)",
+    )
+    parser.add_argument(
+        "--kind",
+        action="append",
+        default=[],
+        metavar="NAME=KIND",
+        help="of a sensor whose name is none",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="rig file; in one that exists the sensors are replaced",
+    )
+    parser.add_argument(
+        "--overlays",
+        type=Path,
+        metavar="DIR",
+        help="draw each pose, before and after, into a folder",
+    )
+    parser.set_defaults(run=run_extrinsics)
+
+
+def run_extrinsics(args: argparse.Namespace) -> int:
+    """Calibrate, write the rig, and say what speaks for it and against it."""
+    require("calibration", "scipy")
+    from calibration.boards import parse_board
+    from calibration.plates import parse_plate
+
+    board = parse_board(args.board)
+    old = load_rig(args.out) if args.out.exists() else None
+    output_file(args.out)
+    if args.overlays is not None:
+        expect_folder(args.overlays)
+    told = dict(_pair(text, "--kind") for text in args.kind)
+    cameras = [_source(text, "--camera", told, old, pictures=True) for text in args.camera]
+    names = [source.name for source in cameras]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{names} are not different", where="--camera", hint="NAME=DIR")
+    infos = dict(_named(text, names[0]) for text in args.camera_info)
+    if unknown := sorted(set(infos) - set(names)):
+        hint = names_hint(unknown[0], names)
+        raise ConfigError(f"no camera '{unknown[0]}'", where="--camera-info", hint=hint)
+    models = {source.name: _model(source.name, infos, old) for source in cameras}
+    if args.cloud is None:
+        raise ConfigError("is missing", where="--cloud")
+    if args.plate is None:
+        hint = "the plate that the board is on: WIDTHxHEIGHT in metres, along the columns first"
+        raise ConfigError("is missing", where="--plate", hint=hint)
+    cloud = _source(args.cloud, "--cloud", told, old, pictures=False)
+    return _with_cloud(
+        args, board, parse_plate(args.plate), cameras[0], models[names[0]], cloud, old
+    )
+
+
+def _with_cloud(
+    args: argparse.Namespace,
+    board: Board,
+    plate: Plate,
+    source: Source,
+    camera: CameraModel,
+    cloud: Source,
+    old: Rig | None,
+) -> int:
+    from calibration.detection import detect_folder
+    from calibration.extrinsics import calibrate_lidar
+    from calibration.rigs import Placed, with_placed
+    from calibration.scans import cloud_files
+
+    clouds = cloud_files(cloud.path)
+    plate.check(board)
+    with step_progress() as progress:
+        detections = detect_folder(source.path, board, progress)
+        found = calibrate_lidar(detections, clouds, camera, board, plate, progress)
+    placed = Placed(found.joint.transform, found.joint.covariance, cloud.kind)
+    today = datetime.date.today().isoformat()
+    rig = with_placed(
+        old,
+        source.name,
+        source.kind,
+        camera,
+        {cloud.name: placed},
+        date=today,
+        source=command_line(),
+    )
+    if found.trusted:
+        write_yaml(args.out, rig.to_dict())
+    rig_path = str(args.out) if found.trusted else None
+    give_json(
+        args, {"sensor": cloud.name, "camera": source.name, "rig": rig_path, **found.to_dict()}
+    )
+    _show(found)
+    if args.overlays is not None:
+        _draw(args.overlays, source.path, clouds, camera, plate, found)
+        say(f"drew {len(found.pairs)} poses into {args.overlays}")
+    if not found.trusted:
+        for doubt in found.doubts:
+            warn(doubt)
+        warn(f"not to be trusted: {args.out} is not written")
+        return UNTRUSTED
+    say(f"wrote {args.out}")
+    return 0
+
+
+def _draw(
+    folder: Path,
+    pictures: Path,
+    clouds: dict[str, Path],
+    camera: CameraModel,
+    plate: Plate,
+    found: Extrinsics,
+) -> None:
+    from calibration.overlays import draw_pair, shown_gray, write_overlay
+    from calibration.scans import read_points
+
+    output_folder(folder)
+    for pair in found.pairs:
+        image = shown_gray(pictures / pair.board.view.name)
+        points = read_points(clouds[pair.name])
+        before, after = (
+            draw_pair(image, camera, to, points, pair.plate.pose, pair.board.pose, plate.halves)
+            for to in (found.start, found.joint.transform)
+        )
+        write_overlay(folder / f"{pair.name}.jpg", before, after)
+
+
+def _show(found: Extrinsics) -> None:
+    table = Table("", "x", "y", "z", title="from the LiDAR into the camera's optical frame")
+    move, sigma = found.joint.transform.translation, found.sigma
+    table.add_row("translation, m", *(f"{value:.4f}" for value in move))
+    table.add_row("its sigma, m", *(f"{value:.4f}" for value in sigma[:3]))
+    turned = [f"{57.29577951308232 * value:.3f}" for value in sigma[3:]]
+    table.add_row("sigma of the rotation, degrees", *turned)
+    table.show()
+    say(
+        f"middles of the board {found.rms_px:.1f} px off, {found.held_out_px:.1f} px in poses that were not "
+        f"fitted; {len(found.pairs)} poses"
+    )
+    for name, reason in list(found.left_out.items())[:_SHOWN]:
+        note(f"{name} left out: {reason}")
+    if len(found.left_out) > _SHOWN:
+        note(f"{len(found.left_out) - _SHOWN} more were left out, see --json")
+    for remark in found.remarks:
+        note(remark)
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ConfigError(f"'{text}' is not NAME=VALUE", where=option)
+    return name, value
+
+
+def _named(text: str, default: str) -> tuple[str, Path]:
+    """The name and path of `NAME=PATH`; a path that is there may have a `=` of its own."""
+    name, equals, path = text.partition("=")
+    if equals and path and "/" not in name and not Path(text).exists():
+        return name, Path(path)
+    return default, Path(text)
+
+
+def _source(
+    text: str, option: str, told: dict[str, str], old: Rig | None, *, pictures: bool
+) -> Source:
+    kind = next(kind for kind in OURS if has_picture(kind) is pictures)
+    name, path = _named(text, kind)
+    check_name(name, option)
+    known = "" if old is None or name not in old.sensors else old.sensors[name].kind
+    kind = name if is_kind(name) else told.get(name) or known or kind
+    if not is_kind(kind) or has_picture(kind) is not pictures:
+        fitting = [one for one in kinds() if has_picture(one) is pictures]
+        problem = f"'{name}' cannot be of kind '{kind}' here"
+        raise ConfigError(problem, where=option, hint=names_hint(kind, fitting))
+    return Source(name, kind, path)
+
+
+def _model(name: str, infos: dict[str, Path], old: Rig | None) -> CameraModel:
+    """The camera's intrinsics, from its file or the rig that is there."""
+    if name not in infos:
+        camera = old.sensors[name].camera if old is not None and name in old.sensors else None
+        if camera is None:
+            hint = f"--camera-info {name}=FILE, or anysense calibrate intrinsics"
+            raise ConfigError(f"no intrinsics of '{name}'", where="--camera-info", hint=hint)
+        return camera
+    from calibration.camera_info import load_camera_info
+
+    path = infos[name]
+    raw = read_yaml(path, error=ConfigError)
+    if not (isinstance(raw, dict) and "sensors" in raw):
+        return load_camera_info(path)
+    sensors = load_rig(path).sensors
+    camera = sensors[name].camera if name in sensors else None
+    if camera is None:
+        hint = names_hint(name, sorted(sensors))
+        raise ConfigError(f"no intrinsics of '{name}'", where=str(path), hint=hint)
+    return camera

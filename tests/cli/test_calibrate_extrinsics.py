@@ -1,0 +1,134 @@
+"""`anysense calibrate extrinsics`: from poses of a board to a rig file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from lidar_scenes import BOARD, CAMERA, TRUTH, middles, write_clouds, write_pictures
+
+from calibration.camera_info import load_camera_info, save_camera_info
+from perception.cli.main import main
+from perception.geometry.rig import Pose, Rig, SensorCalibration, load_rig, save_rig
+from perception.geometry.transforms import RigidTransform
+
+POSES = middles(6, seed=9)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded")
+    write_pictures(folder / "pictures", POSES)
+    write_clouds(folder / "clouds", POSES)
+    save_camera_info(CAMERA, folder / "camera.yaml")
+    return folder
+
+
+def command(recorded: Path, out: Path, **change: str | None) -> list[str]:
+    given = {
+        "--camera": str(recorded / "pictures"),
+        "--cloud": str(recorded / "clouds"),
+        "--board": str(BOARD),
+        "--plate": "0.61x0.85",
+        "--camera-info": str(recorded / "camera.yaml"),
+        "--out": str(out),
+        **{f"--{key.replace('_', '-')}": value for key, value in change.items()},
+    }
+    words = [word for key, value in given.items() if value is not None for word in (key, value)]
+    return ["calibrate", "extrinsics", *words]
+
+
+def test_a_rig_json_and_overlays_are_written(recorded: Path, tmp_path: Path) -> None:
+    rig, report, drawn = tmp_path / "rig.yaml", tmp_path / "found.json", tmp_path / "drawn"
+    line = command(recorded, rig, overlays=str(drawn), json=str(report))
+    assert main(line) == 0
+    own = load_rig(rig)
+    assert own.sensors["rgb"].camera is not None
+    pose = own.sensors["lidar"].pose
+    assert pose is not None and pose.covariance is not None
+    assert np.linalg.norm(pose.transform.translation - TRUTH.translation) < 0.015
+    turn = cv2.Rodrigues(pose.transform.rotation @ TRUTH.rotation.T)[0]
+    assert np.degrees(np.linalg.norm(turn)) < 0.5
+    found = json.loads(report.read_text())
+    assert np.allclose(found["lidar_to_camera"], own.between("lidar", "rgb").matrix)
+    assert found["rms_px"] < 3 and found["trusted"] and found["rig"] == str(rig)
+    assert sorted(path.stem for path in drawn.iterdir()) == sorted(found["poses"])
+    picture = cv2.imread(str(next(drawn.iterdir())))
+    assert picture is not None and picture.shape == (480, 1280, 3)
+
+
+def test_a_rig_that_exists_places_the_lidar_in_its_base(recorded: Path, tmp_path: Path) -> None:
+    rig = tmp_path / "rig.yaml"
+    at = RigidTransform(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([1.0, 0.2, 0.8]))
+    sensors = {
+        "front": SensorCalibration(CAMERA, kind="rgb", pose=Pose(at)),
+        "depth": SensorCalibration(CAMERA, pose=Pose(RigidTransform.identity())),
+    }
+    save_rig(Rig(sensors, base="base_link", reference="front"), rig)
+    change = {
+        "camera": f"front={recorded / 'pictures'}",
+        "cloud": f"top={recorded / 'clouds'}",
+        "camera_info": None,
+    }
+    assert main(command(recorded, rig, **change)) == 0
+    own = load_rig(rig)
+    off = own.between("top", "front").translation - TRUTH.translation
+    assert np.linalg.norm(off) < 0.015 and own.sensors["top"].kind == "lidar"
+    assert own.base == "base_link" and np.allclose(
+        own.sensors["depth"].pose.transform.matrix, np.eye(4)
+    )
+
+
+def test_an_answer_that_is_not_to_be_trusted_is_3_and_writes_no_rig(
+    recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every board is moved by some centimetres before the cloud."""
+    rng = np.random.default_rng(3)
+    moved = [
+        RigidTransform(pose.rotation, pose.translation + rng.normal(0, 0.035, 3)) for pose in POSES
+    ]
+    clouds = write_clouds(tmp_path / "clouds", moved)
+    rig, report = tmp_path / "rig.yaml", tmp_path / "found.json"
+    assert main(command(recorded, rig, cloud=str(clouds), json=str(report))) == 3
+    assert not rig.exists() and "not to be trusted" in capfd.readouterr().out
+    found = json.loads(report.read_text())
+    assert not found["trusted"] and found["doubts"] and found["rig"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"plate": None}, "--plate: is missing"),
+        ({"plate": "0.61"}, "WIDTHxHEIGHT"),
+        ({"plate": "0.3x0.3"}, "--plate"),
+        ({"board": "chessboard:5x6:0.095"}, "inner corners"),
+        ({"camera_info": None}, "no intrinsics of 'rgb'"),
+        ({"camera_info": "thermal=x.yaml"}, "no camera 'thermal'"),
+        ({"cloud": "thermal=x"}, "cannot be of kind"),
+        ({"camera": "lidar=x"}, "cannot be of kind"),
+        ({"camera": "Front Left=x"}, "Front Left"),
+        ({"cloud": "nowhere"}, "nowhere"),
+        ({"kind": "front"}, "NAME=VALUE"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_is_one_line(
+    recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], change: dict, problem: str
+) -> None:
+    assert main(command(recorded, tmp_path / "rig.yaml", **change)) == 2
+    lines = [x for x in capfd.readouterr().err.splitlines() if "error" in x]
+    assert len(lines) == 1 and problem in lines[0], lines
+    assert not (tmp_path / "rig.yaml").exists()
+
+
+def test_a_camera_file_with_upper_case_keys_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "camera_info.yaml"
+    path.write_text(
+        'distortion_model: "fisheye"\nwidth: 1920\nheight: 1208\nD: [-0.05,-0.07,0.09,-0.05]\n'
+        "K: [1176.9,0.0,962.2,0.0,1177.7,612.7,0.0,0.0,1]\n"
+    )
+    camera = load_camera_info(path)
+    assert camera.distortion_model == "equidistant" and camera.fx == 1176.9
