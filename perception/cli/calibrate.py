@@ -33,7 +33,7 @@ def add_parser(commands: Commands) -> None:
     actions = add_group(
         commands,
         "calibrate",
-        "find the calibration of cameras and LiDARs from recordings of a board, check and convert calibrations",
+        "find the calibration of cameras and LiDARs from a board, check and convert calibrations",
         example="anysense calibrate intrinsics pictures/ --board chessboard:9x6:0.05 --out rig.yaml",
     )
     parser = add_command(
