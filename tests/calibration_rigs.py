@@ -42,7 +42,7 @@ def cameras(draw: Any, models: tuple[str, ...]) -> CameraModel:
     if model == "omni":
         values = [draw(st.floats(0.1, 2.0)), *values]
     width, height = draw(st.integers(64, 4000)), draw(st.integers(64, 3000))
-    focal = draw(st.floats(0.3, 3.0)) * width
+    focal = draw(st.floats(0.3, 3.0)) * max(width, height)
     model = {"radtan": "plumb_bob"}.get(model, model)
     return CameraModel(
         width, height, focal, focal * 1.01, width / 2 + draw(NUMBERS), height / 2, model, tuple(values)

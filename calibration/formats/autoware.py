@@ -115,6 +115,8 @@ def _write(rig: Rig, path: Path) -> tuple[list[Path], list[str]]:
         children[frame] = dict(zip(_FIELDS, values, strict=True))
     if not children:
         raise CalibrationError("the rig does not say where any sensor sits")
+    if path.is_dir():
+        path /= FILES["sensor_kit" in base]
     write_yaml(path, {base: children}, error=CalibrationError)
     return [path], lines
 

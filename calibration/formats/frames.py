@@ -11,12 +11,14 @@ from calibration.formats.base import Options, Placed, Reading, Seen, rig_of
 from calibration.formats.naming import guessed_kind, is_optical, name_of
 from calibration.formats.rotations import OPTICAL
 from perception.errors import CalibrationError
+from perception.files.limits import MAX_FRAMES
 from perception.geometry.camera import CameraModel
 from perception.geometry.frames import FrameTree
 from perception.geometry.transforms import RigidTransform
 from perception.sensors.names import has_picture
 
 _NOTHING = 1e-9
+_DEEPEST = 90  # within what `FrameTree` follows
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Links:
 
     where: str
     steps: dict[str, Link] = field(default_factory=dict)
+    _parents: set[str] = field(default_factory=set)
 
     def add(self, link: Link) -> None:
         """Note a step.
@@ -50,6 +53,8 @@ class Links:
             raise CalibrationError(
                 f"no transform leads from '{child[:80]}' to '{parent[:80]}'", where=self.where
             )
+        if len(self.steps) >= MAX_FRAMES:
+            raise CalibrationError(f"more than {MAX_FRAMES} frames", where=self.where)
         self.steps[child] = replace(link, parent=parent, child=child)
 
     def reading(
@@ -70,6 +75,7 @@ class Links:
         for link in self.steps.values():
             tree.set(link.parent, link.child, link.transform, static=True)
         frames = self._sensors(cameras, options, remarks)
+        self._parents = {step.parent for step in self.steps.values()}
         optical = {frame for frame, _ in cameras.values()}
         tops = [top for frame, _ in frames if (top := self._top(frame))]
         base = tops[0] if tops else ""
@@ -146,11 +152,15 @@ class Links:
                 if at in path:
                     raise CalibrationError(f"frames form a loop at '{at[:80]}'", where=self.where)
                 path.add(at)
+                if len(path) > _DEEPEST:
+                    raise CalibrationError(
+                        f"frames are nested more than {_DEEPEST} deep", where=self.where
+                    )
         return below
 
     def _top(self, frame: str) -> str:
         """The root of the tree that a frame lies in; empty where it lies in none."""
-        if frame not in self.steps and all(s.parent != frame for s in self.steps.values()):
+        if frame not in self.steps and frame not in self._parents:
             return ""
         while frame in self.steps:
             frame = self.steps[frame].parent

@@ -105,11 +105,13 @@ def _size(texts: KittiTexts, path: Path, options: Options) -> tuple[int, int]:
         width, height = texts.array(_SIZE, 2).tolist()
         return int(width), int(height)
     if options.size is None:
-        for suffix in (".png", ".jpg"):
-            beside = path.parent.parent / "image_2" / f"{path.stem}{suffix}"
-            if is_file(beside):
-                height, width = picture_of(read_bytes(beside), beside).upright().shape[:2]
-                return width, height
+        # Of the object benchmark calib/ID.txt, of the odometry one calib.txt beside a whole sequence.
+        for above, stem in ((path.parent.parent, path.stem), (path.parent, "000000")):
+            for suffix in (".png", ".jpg"):
+                beside = above / "image_2" / f"{stem}{suffix}"
+                if is_file(beside):
+                    height, width = picture_of(read_bytes(beside), beside).upright().shape[:2]
+                    return width, height
     return size_of(options, str(path))
 
 

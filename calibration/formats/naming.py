@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from perception.errors import InputError
+from perception.errors import AnySenseError, InputError
 from perception.frame import check_name
 from perception.sensors.names import is_kind, kinds
 from perception.sensors.registry import kind_of
@@ -33,10 +33,17 @@ def guessed_kind(name: str) -> str:
     words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
     known = [*kinds()[1:], kinds()[0]]
     for kind in known:
-        told = (kind, *kind_of(kind).frame_words)
+        told = (kind, *_words_of(kind))
         if any(word.startswith(t) for word in words for t in told):
             return kind
     return ""
+
+
+def _words_of(kind: str) -> tuple[str, ...]:
+    try:
+        return kind_of(kind).frame_words
+    except AnySenseError:  # a broken plug-in harms nobody who does not use it
+        return ()
 
 
 def name_of(frame: str, taken: Collection[str] = (), kind: str = "") -> str:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
+import numpy as np
+
 from calibration.camera_info import camera_of_fields, save_camera_info
 from calibration.formats.base import (
     Content,
@@ -104,6 +106,10 @@ def reading(contents: list[Content], options: Options) -> Reading:
             known = _FILE if "camera_matrix" in content.tree else _MESSAGE
             low = {str(key).lower(): value for key, value in content.tree.items()}
             remarks += unknown(low, known, where)
+            if _is_rectifying(low):
+                remarks.append(
+                    f"{where}: rectification and projection of a stereo pair are not kept"
+                )
             frame = camera.frame_id.strip("/")
             name = name_of(content.path.stem)
             if len(contents) == 1:  # whose own name may be anything, such as camera_info.yaml
@@ -114,6 +120,24 @@ def reading(contents: list[Content], options: Options) -> Reading:
         for link in _links(content, remarks):
             links.add(link)
     return links.reading(remarks, options, cameras)
+
+
+def _is_rectifying(fields: dict[str, Any]) -> bool:
+    """Whether a camera_info turns or shifts what it rectifies, as those of stereo pairs do."""
+
+    def values(*names: str) -> list[float]:
+        value = next((fields[name] for name in names if name in fields), None)
+        value = value.get("data") if isinstance(value, dict) else value
+        good = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
+        return [float(v) for v in value] if good and value is not None else []
+
+    turn, projection = values("rectification_matrix", "r"), values("projection_matrix", "p")
+    turned = (
+        len(turn) == 9
+        and any(turn)
+        and bool(np.abs(np.reshape(turn, (3, 3)) - np.eye(3)).max() > 1e-6)
+    )
+    return turned or (len(projection) == 12 and any(projection[3::4]))
 
 
 def _links(content: Content, remarks: list[str]) -> Iterator[Link]:

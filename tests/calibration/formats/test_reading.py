@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,7 +16,7 @@ from calibration_texts import BODY, CAMCHAIN, KIT, LAUNCH, ROBOT, TF
 from calibration.formats.base import Chosen, Options
 from calibration.formats.registry import read_calibration, write_calibration
 from calibration.kitti import rig_from_kitti
-from perception.errors import AnySenseError
+from perception.errors import AnySenseError, ConfigError
 from perception.geometry.rig import Rig, load_rig
 from perception.geometry.transforms import RigidTransform
 
@@ -302,3 +304,75 @@ def test_a_rig_file_is_what_it_was(tmp_path: Path) -> None:
     rig, _ = read(tmp_path, "chain.yaml", CAMCHAIN)
     write_calibration(rig, tmp_path / "rig.yaml", "rig")
     assert load_rig(tmp_path / "rig.yaml").to_dict() == rig.to_dict()
+
+
+def test_autoware_files_are_written_into_a_folder_by_their_own_names(tmp_path: Path) -> None:
+    (tmp_path / "kit").mkdir()
+    rig, _ = read(tmp_path, "sensor_kit.yaml", KIT)
+    files, _ = write_calibration(rig, tmp_path / "kit", "autoware")
+    assert [file.name for file in files] == ["sensor_kit_calibration.yaml"]
+    assert read_calibration(tmp_path / "kit")[1].rig.kinds == rig.kinds
+    kit = yaml.safe_load(KIT)["sensor_kit_base_link"]
+    again = yaml.safe_load(files[0].read_text())["sensor_kit_base_link"]
+    for frame in ("camera0/camera_link", "velodyne_top_base_link"):
+        assert np.allclose(list(again[frame].values()), list(kit[frame].values()))
+
+
+def test_the_odometry_benchmarks_text_has_its_size_from_the_sequence(tmp_path: Path) -> None:
+    (tmp_path / "image_2").mkdir()
+    cv2.imwrite(str(tmp_path / "image_2/000000.png"), np.zeros((37, 124), np.uint8))
+    text = f"P2: 70 0 60 0 0 70 18 0 0 0 1 0\nTr: {_RIGHT}\n"
+    rig, remarks = read(tmp_path, "calib.txt", text)
+    camera = rig.sensors["rgb"].camera
+    assert camera and (camera.width, camera.height) == (124, 37) and not remarks
+
+
+def test_what_a_stereo_camera_info_rectifies_is_named(tmp_path: Path) -> None:
+    info = {
+        "image_width": 64,
+        "image_height": 48,
+        "camera_name": "right",
+        "camera_matrix": {"rows": 3, "cols": 3, "data": [50.0, 0, 32, 0, 50, 24, 0, 0, 1]},
+        "distortion_model": "plumb_bob",
+        "distortion_coefficients": {"rows": 1, "cols": 5, "data": [0.1, 0, 0, 0, 0]},
+        "rectification_matrix": {"rows": 3, "cols": 3, "data": [1.0, 0, 0, 0, 1, 0, 0, 0, 1]},
+        "projection_matrix": {"rows": 3, "cols": 4, "data": [50.0, 0, 32, 0, 0, 50, 24, 0, 0, 0, 1, 0]},
+    }  # fmt: skip
+    rig, remarks = read(tmp_path, "right.yaml", yaml.safe_dump(info))
+    assert list(rig.sensors) == ["right"] and not remarks
+    info["projection_matrix"]["data"][3] = -6.0  # type: ignore[index]
+    _, remarks = read(tmp_path, "right.yaml", yaml.safe_dump(info | {"odd": 1}))
+    assert len(remarks) == 2 and "stereo pair" in remarks[1] and "odd" in remarks[0]
+
+
+def _tree(parents: Callable[[int], int], count: int) -> str:
+    joints = "".join(
+        f'<joint name="j{i}" type="fixed"><parent link="lidar_{parents(i)}"/>'
+        f'<child link="lidar_{i}"/></joint>'
+        for i in range(1, count)
+    )
+    return f"<robot name='r'>{joints}</robot>"
+
+
+def test_trees_that_are_deep_or_wide_are_bounded(tmp_path: Path) -> None:
+    with pytest.raises(AnySenseError, match="nested more than 90 deep"):
+        read(tmp_path, "deep.urdf", _tree(lambda i: i - 1, 9_000))
+    with pytest.raises(AnySenseError, match="more than 10000 frames"):
+        read(tmp_path, "wide.urdf", _tree(lambda i: 0, 10_100))
+    start = time.monotonic()
+    rig, _ = read(tmp_path, "many.urdf", _tree(lambda i: 0, 1_000))
+    assert len(rig.sensors) == 999 and time.monotonic() - start < 20
+
+
+def test_a_kind_of_a_plug_in_is_known_by_its_words_and_a_broken_one_harms_nobody(
+    tmp_path: Path, laser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from calibration.formats.naming import guessed_kind
+
+    assert guessed_kind("front_laser") == "laser" or guessed_kind("front_laser") == "lidar"
+
+    def broken(kind: str) -> None:
+        raise ConfigError("cannot be imported")
+
+    monkeypatch.setattr("calibration.formats.naming.kind_of", broken)
+    assert guessed_kind("top_lidar_frame") == "lidar"
