@@ -174,17 +174,18 @@ def _variants(image: NDArray[Any], *, larger: bool) -> Iterator[tuple[Gray, floa
         return
     grays = []
     for share in _LOCAL_SHARES:
-        gray = _stretched(values) if not share else _flattened(values, share, spread)
+        gray = stretched(values) if not share else _flattened(values, share, spread)
         grays.append(gray)
         yield gray, scale
     if scale < 1:  # small boards far away are lost in the smaller picture
-        yield _stretched(image.astype(np.float32)), 1.0
+        yield stretched(image.astype(np.float32)), 1.0
     elif larger:  # and squares of a few pixels want more of them
         for gray in grays[1:3]:
             yield cv2.resize(gray, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), 2.0
 
 
-def _stretched(values: NDArray[np.float32]) -> Gray:
+def stretched(values: NDArray[np.float32]) -> Gray:
+    """A picture (H, W) of any range as uint8, its darkest and brightest half percent cut off."""
     low, high = np.percentile(values, (0.5, 99.5))
     if high <= low:
         low, high = float(values.min()), float(values.max())

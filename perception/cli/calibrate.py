@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perception.cli.arguments import command_line, give_json
+from perception.cli.arguments import command_line, give_json, output_file
 from perception.cli.calibrate_check import add_check
 from perception.cli.calibrate_convert import add_convert
 from perception.cli.calibrate_extrinsics import add_extrinsics
@@ -22,6 +22,7 @@ from perception.geometry.rig import Rig, SensorCalibration, load_rig
 from perception.sensors.names import OURS, is_kind, kinds
 
 if TYPE_CHECKING:
+    from calibration.detection import Gray
     from calibration.intrinsics import Intrinsics
 
 _SHOWN_VIEWS = 8
@@ -68,6 +69,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--kind", default="", help=f"of the sensor, where its name is none (default: {_FIRST})"
     )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="a page with coverage, residuals, views and what to record again",
+    )
     parser.set_defaults(run=run_intrinsics)
     add_check(actions)
     add_convert(actions)
@@ -79,13 +86,14 @@ def run_intrinsics(args: argparse.Namespace) -> int:
     """Calibrate, write the rig, and say what speaks for it and against it."""
     require("calibration", "scipy")
     from calibration.boards import parse_board
-    from calibration.detection import detect_folder
+    from calibration.detection import detect_folder, read_gray, stretched
     from calibration.intrinsics import calibrate
     from calibration.parameters import form_of
 
     board = parse_board(args.board)
     if args.model != "auto":
         form_of(args.model)
+    output_file(args.report)
     old = load_rig(args.out) if args.out.exists() else None
     kind = _kind(args, old)
     with step_progress() as progress:
@@ -93,6 +101,16 @@ def run_intrinsics(args: argparse.Namespace) -> int:
         found = calibrate(detections, board, args.model, progress)
     write_yaml(args.out, _with(old, args, kind, found).to_dict())
     give_json(args, {"sensor": args.sensor, "rig": str(args.out), **found.to_dict()})
+    if args.report is not None:
+        from perception.viz.calibration_page import write_intrinsics_page
+
+        def picture(name: str) -> Gray:
+            return stretched(read_gray(args.folder / name).astype("float32"))
+
+        write_intrinsics_page(
+            found, args.report, picture, sensor=args.sensor, command=command_line()
+        )
+        say(f"wrote {args.report}")
     _show(found)
     say(f"wrote {args.out}")
     return 0

@@ -15,7 +15,7 @@ from perception.metrics.robustness import retained_share
 from perception.sensors.faults import SEVERITIES
 from perception.viz.radar import Image, radar
 
-_STYLE = Path(__file__).with_name("robustness_page.css")
+_STYLE = Path(__file__).with_name("page.css")
 
 SCENARIOS = {
     "mean_subsets": "mean over subsets",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -48,6 +51,26 @@ def test_pictures_become_a_rig_file_and_json(pictures: Path, tmp_path: Path) -> 
     assert np.allclose(found["K"], own.camera.matrix) and found["D"] == [0.0] * 5
     assert found["distortion_model"] == "plumb_bob" and found["rms_px"] < 0.3
     assert list(found["left_out"]) == ["wall.png"] and len(found["views"]) == 8
+
+
+def test_the_report_has_what_speaks_for_the_camera_and_against_it(
+    pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a<b"  # names are text
+    shutil.copytree(pictures, folder)
+    (folder / "0.png").rename(folder / "<i>0.png")
+    rig, page = tmp_path / "rig.yaml", tmp_path / "report.html"
+    command = ["calibrate", "intrinsics", str(folder), *ARGUMENTS, "--out", str(rig)]
+    assert main([*command, "--report", str(page), "--json", str(tmp_path / "found.json")]) == 0
+    found, text = json.loads((tmp_path / "found.json").read_text()), page.read_text()
+    assert "<i>" not in text and "a<b" not in text and "&lt;i&gt;0.png" in text
+    assert f"{found['rms_px']:.3f} px" in text and f"{found['K'][0][0]:.6g}" in text
+    assert all(html.escape(remark) in text for remark in found["remarks"]) and found["remarks"]
+    assert "with reservations" in text and "wall.png" in text
+    for name, view in found["views"].items():
+        assert f">{html.escape(name)}</text>" in text and f"{view['rms_px']:.3f} px" in text
+    assert text.count("data:image/jpeg") == 5  # three views, before and after
+    assert not re.search(r"(src|href)=.?https?:", text), "it needs nothing else"
 
 
 def test_a_rig_that_exists_keeps_its_other_sensors(pictures: Path, tmp_path: Path) -> None:

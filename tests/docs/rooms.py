@@ -48,7 +48,8 @@ ROOMS: dict[str, str] = {
         "errors files frame geometry adapters sensors data/base calibration data bags"
     ),
     "perception/viz": (
-        "errors extras files frame sensors data/base metrics tasks data runtime evaluation"
+        "errors extras files frame geometry sensors data/base metrics tasks calibration data runtime "
+        "evaluation"
     ),
     "perception/sim": "errors extras frame geometry data/base data",
     "perception/demo": (
