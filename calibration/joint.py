@@ -32,6 +32,8 @@ _STEPS = 40
 _LEAST_PX = 0.05
 _ROUNDING = 1e-12
 _DONE = 1e-6
+_BLUNDER = 3.0
+_LEAST_SCALE = 0.3
 
 
 @dataclass(frozen=True)
@@ -177,11 +179,19 @@ class _Block:
 
     def __init__(self, plate: Plate, view: PlateView, noise: Noise) -> None:
         self.plate, self.view = plate, view
-        # Points of one line share its bias: many of them say no more about it than one does.
-        variance = view.noise_m**2 + view.counts * noise.line_m**2
-        moments = np.einsum("k,kij->ij", 1 / variance, view.lines)
+        # Points of one line share its bias: many of them are taken to say no more about it than one does.
+        # Their slope could say more, but on real plates it is off as well.
+        counts, inner, shared = view.counts, view.noise_m**2, noise.line_m**2
+        weights = 1 / (inner + counts * shared)
+        moments = np.einsum("k,kij->ij", weights, view.lines)
         ridge = _ROUNDING * np.trace(moments) * np.eye(4)
         self.root = np.linalg.cholesky(moments + ridge).T
+        # What the noise leaves of `root` times the plane, given those weights.
+        sums = view.lines[:, :, 3]
+        varied = np.einsum("k,kij->ij", weights**2 * inner, view.lines)
+        varied += np.einsum("k,ki,kj->ij", weights**2 * shared, sums, sums)
+        back = np.linalg.inv(self.root)
+        self.spread = back.T @ varied @ back
         self.weight = 1 / (noise.edge_scale * view.edge_sigma_m)
         self.edges = np.column_stack([view.edges, np.ones(len(view.edges))])
 
@@ -274,18 +284,29 @@ def fit_joint(pairs: Sequence[Pair], plate: Plate, start: RigidTransform) -> Joi
     noise = Noise(line_bias([pair.plate for pair in pairs]))
     transform, wider, x, problem = _descend(pairs, plate, start, noise)
     # How well edges are known is told by what is left of them.
-    off = float(np.median(np.abs(np.concatenate(problem.edges(x)))))
-    noise = Noise(noise.line_m, max(1.0, 1.4826 * off))
+    noise = Noise(noise.line_m, _spread(np.concatenate(problem.edges(x))))
     transform, wider, x, problem = _descend(pairs, plate, transform, noise)
     slope, robust = problem.jacobian(x), problem.robust
     weight = np.sqrt(_loss(robust)(problem.residuals(x) ** 2)[1])
     slope = slope * weight[:, None]
-    covariance = np.linalg.pinv(slope.T @ slope, hermitian=True)[:6, :6]
+    inverse = np.linalg.pinv(slope.T @ slope, hermitian=True)
+    covariance = (inverse @ problem.varied(slope) @ inverse)[:6, :6]
     together = problem.costs(x)
     alone = np.array([plate_alone(plate, pair.plate, noise, wider)[1] for pair in pairs])
-    free = max(1, 6 * len(pairs) - 7)
+    planes = sum(min(3.0, 0.75 * float(np.trace(block.spread))) for block in problem.blocks)
+    free = max(1.0, 3 * len(pairs) + planes - 7)
     scatter = float(np.sqrt(max(1.0, np.maximum(together - alone, 0).sum() / free)))
     return Joint(transform, covariance * scatter**2, scatter, wider, noise)
+
+
+def _spread(edges: Float64) -> float:
+    """Root mean square of normalized edges without blunders.
+
+    The median would not do: between two rays all places are equally likely, and its factor is another.
+    """
+    usual = max(1.0, 1.4826 * float(np.median(np.abs(edges))))
+    inner = edges[np.abs(edges) < _BLUNDER * usual]
+    return max(_LEAST_SCALE, float(np.sqrt(np.mean(inner**2))))
 
 
 def _descend(
@@ -358,6 +379,16 @@ class _Problem:
             found[last : last + 6, column : column + 6] = pair.board.root
             first = last + 6
         found[-1, 6] = 1 / _WIDER_M
+        return found
+
+    def varied(self, slope: Float64) -> Float64:
+        """(P, P) the covariance of the gradient: less than the weights say where these are cautious."""
+        found = slope.T @ slope
+        first = 0
+        for block in self.blocks:
+            rows = slope[first : first + 4]
+            found += rows.T @ (block.spread - np.eye(4)) @ rows
+            first += 4 + len(block.edges) + 6
         return found
 
     def edges(self, x: Float64) -> list[Float64]:
