@@ -102,14 +102,12 @@ def run_intrinsics(args: argparse.Namespace) -> int:
     write_yaml(args.out, _with(old, args, kind, found).to_dict())
     give_json(args, {"sensor": args.sensor, "rig": str(args.out), **found.to_dict()})
     if args.report is not None:
-        from perception.viz.calibration_page import write_intrinsics_page
+        from perception.viz.intrinsics_page import write_intrinsics_page
 
-        def picture(name: str) -> Gray:
+        def gray(name: str) -> Gray:
             return stretched(read_gray(args.folder / name).astype("float32"))
 
-        write_intrinsics_page(
-            found, args.report, picture, sensor=args.sensor, command=command_line()
-        )
+        write_intrinsics_page(found, args.report, gray, sensor=args.sensor, command=command_line())
         say(f"wrote {args.report}")
     _show(found)
     say(f"wrote {args.out}")

@@ -28,7 +28,9 @@ from perception.sensors.names import OURS, has_picture, is_kind, kinds
 
 if TYPE_CHECKING:
     from calibration.boards import Board
+    from calibration.detection import Gray
     from calibration.extrinsics import Extrinsics
+    from calibration.joint import Pair
     from calibration.plates import Plate
 
 UNTRUSTED = 3
@@ -107,6 +109,12 @@ def add_extrinsics(actions: Commands) -> None:
         metavar="DIR",
         help="draw each pose, before and after, into a folder",
     )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="a page with what each pose is off, pictures, sigma and what to record again",
+    )
     parser.set_defaults(run=run_extrinsics)
 
 
@@ -119,6 +127,7 @@ def run_extrinsics(args: argparse.Namespace) -> int:
     board = parse_board(args.board)
     old = load_rig(args.out) if args.out.exists() else None
     output_file(args.out)
+    output_file(args.report)
     if args.overlays is not None:
         expect_folder(args.overlays)
     told = dict(_pair(text, "--kind") for text in args.kind)
@@ -179,9 +188,7 @@ def _with_cloud(
         args, {"sensor": cloud.name, "camera": source.name, "rig": rig_path, **found.to_dict()}
     )
     _show(found)
-    if args.overlays is not None:
-        _draw(args.overlays, source.path, clouds, camera, plate, found)
-        say(f"drew {len(found.pairs)} poses into {args.overlays}")
+    _draw(args, Drawing(source, cloud, clouds, camera, plate, found))
     if not found.trusted:
         for doubt in found.doubts:
             warn(doubt)
@@ -191,26 +198,54 @@ def _with_cloud(
     return 0
 
 
-def _draw(
-    folder: Path,
-    pictures: Path,
-    clouds: dict[str, Path],
-    camera: CameraModel,
-    plate: Plate,
-    found: Extrinsics,
-) -> None:
-    from calibration.overlays import draw_pair, shown_gray, write_overlay
-    from calibration.scans import read_points
+@dataclass(frozen=True)
+class Drawing:
+    """What pictures of a calibration are made of."""
 
-    output_folder(folder)
-    for pair in found.pairs:
-        image = shown_gray(pictures / pair.board.view.name)
-        points = read_points(clouds[pair.name])
+    camera: Source
+    lidar: Source
+    clouds: dict[str, Path]
+    model: CameraModel
+    plate: Plate
+    found: Extrinsics
+
+    def both(self, pair: Pair) -> tuple[Gray, Gray]:
+        """A pose's picture with its cloud, before and after: (H, W, 3) uint8 RGB."""
+        from calibration.overlays import draw_pair, shown_gray
+        from calibration.scans import read_points
+
+        image = shown_gray(self.camera.path / pair.board.view.name)
+        points = read_points(self.clouds[pair.name])
+        places = pair.plate.pose, pair.board.pose, self.plate.halves
         before, after = (
-            draw_pair(image, camera, to, points, pair.plate.pose, pair.board.pose, plate.halves)
-            for to in (found.start, found.joint.transform)
+            draw_pair(image, self.model, to, points, *places)
+            for to in (self.found.start, self.found.joint.transform)
         )
-        write_overlay(folder / f"{pair.name}.jpg", before, after)
+        return before, after
+
+
+def _draw(args: argparse.Namespace, drawing: Drawing) -> None:
+    found = drawing.found
+    if args.overlays is not None:
+        from calibration.overlays import write_overlay
+
+        output_folder(args.overlays)
+        for pair in found.pairs:
+            write_overlay(args.overlays / f"{pair.name}.jpg", *drawing.both(pair))
+        say(f"drew {len(found.pairs)} poses into {args.overlays}")
+    if args.report is not None:
+        from perception.viz.extrinsics_page import write_extrinsics_page
+
+        by_name = {pair.name: pair for pair in found.pairs}
+        write_extrinsics_page(
+            found,
+            args.report,
+            lambda name: drawing.both(by_name[name]),
+            camera=drawing.camera.name,
+            lidar=drawing.lidar.name,
+            command=command_line(),
+        )
+        say(f"wrote {args.report}")
 
 
 def _show(found: Extrinsics) -> None:

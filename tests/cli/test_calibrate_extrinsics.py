@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def command(recorded: Path, out: Path, **change: str | None) -> list[str]:
 
 def test_a_rig_json_and_overlays_are_written(recorded: Path, tmp_path: Path) -> None:
     rig, report, drawn = tmp_path / "rig.yaml", tmp_path / "found.json", tmp_path / "drawn"
-    line = command(recorded, rig, overlays=str(drawn), json=str(report))
+    page = tmp_path / "page.html"
+    line = command(recorded, rig, overlays=str(drawn), json=str(report), report=str(page))
     assert main(line) == 0
     own = load_rig(rig)
     assert own.sensors["rgb"].camera is not None
@@ -56,6 +58,11 @@ def test_a_rig_json_and_overlays_are_written(recorded: Path, tmp_path: Path) -> 
     assert np.allclose(found["lidar_to_camera"], own.between("lidar", "rgb").matrix)
     assert found["rms_px"] < 3 and found["trusted"] and found["rig"] == str(rig)
     assert sorted(path.stem for path in drawn.iterdir()) == sorted(found["poses"])
+    text = page.read_text()
+    assert f"{found['rms_px']:.1f} px" in text and f"{found['lidar_to_camera'][0][3]:.4f}" in text
+    assert all(f">{name}</text>" in text for name in found["poses"])
+    assert text.count("data:image/jpeg") == 6 and "lidar to rgb: " in text
+    assert all(html.escape(line) in text for line in (*found["doubts"], *found["remarks"]))
     picture = cv2.imread(str(next(drawn.iterdir())))
     assert picture is not None and picture.shape == (480, 1280, 3)
 

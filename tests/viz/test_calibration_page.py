@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from perception.geometry.camera import CameraModel
-from perception.viz.calibration_page import straighten
+from perception.viz.intrinsics_page import straighten
 from perception.viz.svg import bars, heat, vectors
 
 
