@@ -38,15 +38,18 @@ def everywhere(a: Features, b: Features) -> Matches:
     first, second = a.coarse[a.coarse_valid], b.coarse[b.coarse_valid]
     if min(len(first), len(second)) < 4:
         return Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
-    scores = first @ second.T / np.float32(_TEMPERATURE)
-    scores -= scores.max()
-    raised = np.exp(scores)
-    both = raised * raised
-    both /= np.maximum(raised.sum(1, keepdims=True), 1e-30)
-    both /= np.maximum(raised.sum(0, keepdims=True), 1e-30)
+    scores = first @ second.T
+    scores -= 1.0  # at most 0: descriptors have length 1
+    scores *= np.float32(1 / _TEMPERATURE)
+    both = cv2.exp(scores)
+    rows, columns = both.sum(1, keepdims=True), both.sum(0, keepdims=True)
+    both *= both
+    both /= np.maximum(rows, 1e-30)
+    both /= np.maximum(columns, 1e-30)
     best = both.argmax(1)
-    mutual = np.flatnonzero(both.argmax(0)[best] == np.arange(len(best)))
-    sure = both[mutual, best[mutual]]
+    sure = both[np.arange(len(best)), best]
+    mutual = np.flatnonzero(both.max(0)[best] <= sure)
+    sure = sure[mutual]
     order = np.argsort(-sure)[:_MOST_MATCHES]
     mutual, sure = mutual[order], sure[order]
     at_a, at_b = _centers(a.coarse_valid), _centers(b.coarse_valid)

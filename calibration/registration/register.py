@@ -2,7 +2,7 @@
 
 Descriptors of both pictures are compared everywhere with everywhere; matches that are mutual give a first
 homography (MAGSAC++). The first picture is warped by it and described again: now both have one
-geometry, and each place is looked for in a window that shrinks.
+geometry, and each place is looked for in a window around where it is expected, again and again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from calibration.registration import fitting
 from calibration.registration.matching import Float64, Matches, everywhere, nearby
 from calibration.registration.network import DescriptorGraph, Features
 from calibration.registration.pictures import Prepared, prepare
-from calibration.registration.trust import confidence_of, evidence
+from calibration.registration.trust import confidence_of, evidence, moved_by
 
 TRUSTED = 0.5
 """The least confidence with which an answer is trusted."""
 
 _FIRST_PX, _LAST_PX = 8.0, 3.0
-_WINDOWS = ((4, 1.5), (3, 1.5), (2, 1.0))
-"""By round: cells of 4 pixels that are looked at each way, and the smoothing in cells of 8."""
+_FEWEST_ROUNDS, _MOST_ROUNDS = 2, 6
+_SETTLED_PX = 1.0
+_CELLS, _SMOOTH = 4, 1.5
+"""Cells of 4 pixels that are looked at each way, and the smoothing in cells of 8."""
 
 _LARGEST_CHANGE = 6.0
 
@@ -87,14 +89,16 @@ def register(
     agreed = float((fitting.residuals(matrix, matches) < _FIRST_PX).sum()) if len(matches.a) else 0
     found = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
     last = matrix
-    for cells, smooth in _WINDOWS:
+    for index in range(_MOST_ROUNDS):
         warped, valid = _warp(first, matrix, second.shape)
         if valid.mean() < 0.02:
             break
-        found = nearby(graph.describe(warped, valid), of_b, matrix, cells, smooth)
+        found = nearby(graph.describe(warped, valid), of_b, matrix, _CELLS, _SMOOTH)
         last, matrix = matrix, _refined(matrix, found)
         if not sensible(matrix, first.shape):
             matrix = last
+            break
+        if index + 1 >= _FEWEST_ROUNDS and moved_by(matrix, last, first.shape) < _SETTLED_PX:
             break
     facts = evidence(matrix, last, found, matches, agreed, first, second)
     at_pixels = np.linalg.inv(second.to_work) @ matrix @ first.to_work
@@ -112,12 +116,21 @@ def _start(
     matches: Matches, of_a: Features, of_b: Features, first: Prepared, second: Prepared
 ) -> Float64:
     """The likeliest of some first guesses: that of all matches, a simpler one, and nothing moved."""
-    scale = np.diag([second.shape[1] / first.shape[1], second.shape[0] / first.shape[0], 1.0])
-    guesses = [scale, fitting.consensus(matches, _FIRST_PX), fitting.similarity(matches, _FIRST_PX)]
+    guesses = _resized(first, second)
+    guesses += [fit(matches, _FIRST_PX) for fit in (fitting.consensus, fitting.similarity)]
     usable = [g for g in guesses if g is not None and sensible(g, first.shape)]
     if not usable:
-        return scale
+        return guesses[0]
     return max(usable, key=lambda guess: likeness(guess, of_a, of_b))
+
+
+def _resized(first: Prepared, second: Prepared) -> list[Float64 | None]:
+    """One picture laid on the other whole, and in its own proportions on its middle."""
+    sizes = [np.array(p.shape[::-1], np.float64) for p in (first, second)]
+    ratio = sizes[1] / sizes[0]
+    uniform = np.diag([ratio.max(), ratio.max(), 1.0])
+    uniform[:2, 2] = (sizes[1] - ratio.max() * sizes[0]) / 2
+    return [np.diag([*ratio, 1.0]), uniform]
 
 
 def likeness(matrix: Float64, of_a: Features, of_b: Features) -> float:
@@ -168,7 +181,7 @@ def _refined(matrix: Float64, found: Matches) -> Float64:
     start = fitting.consensus(found, _LAST_PX)
     candidates = [c for c in (start, matrix) if c is not None]
     best = max(candidates, key=lambda c: _support(c, found))
-    return fitting.polished(best, found, _LAST_PX / 2)
+    return fitting.polished(best, found, _LAST_PX)
 
 
 def _support(matrix: Float64, found: Matches) -> float:

@@ -41,12 +41,6 @@ def evidence(
         agreed: how many of those fit the first guess.
         first, second: the pictures.
     """
-    height, width = first.shape
-    corners = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], np.float64)
-    moved = np.linalg.norm(
-        cv2.perspectiveTransform(corners, matrix) - cv2.perspectiveTransform(corners, before),
-        axis=2,
-    )
     if len(found.a) < 8:
         return dict.fromkeys(("agreeing", "started", "spread", "sure", "settled"), 0.0)
     near = fitting.residuals(matrix, found) < _NEAR_PX
@@ -60,8 +54,16 @@ def evidence(
         "started": float(agreed / max(len(matches.a), _FEW_MATCHES)),
         "spread": float(np.clip((spread / size * np.sqrt(12)).min(), 0, 1)),
         "sure": float(found.weight.mean()),
-        "settled": float(1 / (1 + moved.max() / 4)),
+        "settled": float(1 / (1 + moved_by(matrix, before, first.shape) / 4)),
     }
+
+
+def moved_by(matrix: Float64, before: Float64, shape: tuple[int, int]) -> float:
+    """By how many pixels the corner moved that moved most."""
+    height, width = shape
+    corners = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], np.float64)
+    now, then = (cv2.perspectiveTransform(corners, m) for m in (matrix, before))
+    return float(np.linalg.norm(now - then, axis=2).max())
 
 
 def confidence_of(facts: dict[str, float]) -> float:
