@@ -116,15 +116,15 @@ def _start(
     matches: Matches, of_a: Features, of_b: Features, first: Prepared, second: Prepared
 ) -> Float64:
     """The likeliest of some first guesses: that of all matches, a simpler one, and nothing moved."""
-    guesses = _resized(first, second)
-    guesses += [fit(matches, _FIRST_PX) for fit in (fitting.consensus, fitting.similarity)]
-    usable = [g for g in guesses if g is not None and sensible(g, first.shape)]
+    resized = _resized(first, second)
+    matched = [fit(matches, _FIRST_PX) for fit in (fitting.consensus, fitting.similarity)]
+    usable = [g for g in (*resized, *matched) if g is not None and sensible(g, first.shape)]
     if not usable:
-        return guesses[0]
+        return resized[0]
     return max(usable, key=lambda guess: likeness(guess, of_a, of_b))
 
 
-def _resized(first: Prepared, second: Prepared) -> list[Float64 | None]:
+def _resized(first: Prepared, second: Prepared) -> list[Float64]:
     """One picture laid on the other whole, and in its own proportions on its middle."""
     sizes = [np.array(p.shape[::-1], np.float64) for p in (first, second)]
     ratio = sizes[1] / sizes[0]
