@@ -13,12 +13,12 @@ _NEAR_PX = 3.0
 _FEW_MATCHES = 60
 
 COEFFICIENTS: dict[str, float] = {
-    "offset": -8.351,
-    "agreeing": 3.087,
-    "started": 5.79,
-    "spread": 0.071,
-    "sure": 1.022,
-    "settled": 6.182,
+    "offset": -6.956,
+    "agreeing": 4.52,
+    "started": 4.884,
+    "spread": -0.072,
+    "sure": 0.599,
+    "settled": 4.463,
 }
 """Of a logistic regression, made by benchmarks/registration_trust.py."""
 
