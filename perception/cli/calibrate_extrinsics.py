@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from perception.cli.arguments import (
     command_line,
     expect_folder,
@@ -39,7 +41,9 @@ UNTRUSTED = 3
 _SHOWN = 8
 _EXAMPLE = """\
 anysense calibrate extrinsics --camera pictures/ --cloud clouds/ --board chessboard:5x7:0.095 \
---plate 0.61x0.85 --camera-info camera.yaml --out rig.yaml"""
+--plate 0.61x0.85 --camera-info camera.yaml --out rig.yaml
+anysense calibrate extrinsics --camera rgb=a/ --camera thermal=b/ --board chessboard:9x6:0.04 \
+--out rig.yaml"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def add_extrinsics(actions: Commands) -> None:
         required=True,
         action="append",
         metavar="[NAME=]DIR",
-        help="pictures: PNG, JPEG or TIFF",
+        help="pictures: PNG, JPEG or TIFF; several cameras, without a cloud, are placed by the first",
     )
     parser.add_argument(
         "--cloud",
@@ -141,7 +145,16 @@ def run_extrinsics(args: argparse.Namespace) -> int:
         raise ConfigError(f"no camera '{unknown[0]}'", where="--camera-info", hint=hint)
     models = {source.name: _model(source.name, infos, old) for source in cameras}
     if args.cloud is None:
-        raise ConfigError("is missing", where="--cloud")
+        if len(cameras) < 2:
+            hint = "--cloud DIR, or a second --camera NAME=DIR"
+            raise ConfigError("there is nothing to place by the camera", where="--cloud", hint=hint)
+        clouds_only = {"--plate": args.plate, "--overlays": args.overlays, "--report": args.report}
+        if given := [name for name, value in clouds_only.items() if value is not None]:
+            raise ConfigError("goes with --cloud, and there is none", where=given[0])
+        return _cameras(args, board, cameras, models, old)
+    if len(cameras) > 1:
+        hint = "place the other cameras in a run of its own, with the same --out"
+        raise ConfigError("one camera places a LiDAR", where="--camera", hint=hint)
     if args.plate is None:
         hint = "the plate that the board is on: WIDTHxHEIGHT in metres, along the columns first"
         raise ConfigError("is missing", where="--plate", hint=hint)
@@ -189,9 +202,61 @@ def _with_cloud(
     )
     _show(found)
     _draw(args, Drawing(source, cloud, clouds, camera, plate, found))
-    if not found.trusted:
-        for doubt in found.doubts:
-            warn(doubt)
+    return _ended(args, found.doubts)
+
+
+def _cameras(
+    args: argparse.Namespace,
+    board: Board,
+    sources: list[Source],
+    models: dict[str, CameraModel],
+    old: Rig | None,
+) -> int:
+    from calibration.cameras import calibrate_cameras
+    from calibration.detection import detect_folder
+    from calibration.rigs import Placed, with_placed
+
+    with step_progress() as progress:
+        detections = {one.name: detect_folder(one.path, board, progress) for one in sources}
+        found = calibrate_cameras(detections, models, board)
+    first = sources[0]
+    kind_of = {one.name: one.kind for one in sources}
+    placed = {
+        name: Placed(place.transform, place.covariance, kind_of[name], models[name])
+        for name, place in found.places.items()
+    }
+    rig = with_placed(
+        old,
+        first.name,
+        first.kind,
+        models[first.name],
+        placed,
+        date=datetime.date.today().isoformat(),
+        source=command_line(),
+    )
+    if found.trusted:
+        write_yaml(args.out, rig.to_dict())
+    rig_path = str(args.out) if found.trusted else None
+    give_json(args, {"camera": first.name, "rig": rig_path, **found.to_dict()})
+    table = Table("camera", "x, y, z, m", "sigma, m", "sigma, degrees", "px off", "poses")
+    table.add_row(first.name, "reference", "", "", f"{found.rms_px:.2f}", "")
+    for name, place in found.places.items():
+        move = ", ".join(f"{value:.4f}" for value in place.transform.translation)
+        sigma = np.linalg.norm(place.sigma[:3]), np.degrees(np.linalg.norm(place.sigma[3:]))
+        said = (f"{sigma[0]:.4f}", f"{sigma[1]:.3f}", f"{place.rms_px:.2f}", str(place.poses))
+        table.add_row(name, move, *said)
+    table.show()
+    for camera, poses in found.left_out.items():
+        for name, reason in list(poses.items())[:_SHOWN]:
+            note(f"{camera}, {name} left out: {reason}")
+    return _ended(args, found.doubts)
+
+
+def _ended(args: argparse.Namespace, doubts: tuple[str, ...]) -> int:
+    """Say whether the rig was written, and give the exit status."""
+    for doubt in doubts:
+        warn(doubt)
+    if doubts:
         warn(f"not to be trusted: {args.out} is not written")
         return UNTRUSTED
     say(f"wrote {args.out}")
@@ -253,7 +318,7 @@ def _show(found: Extrinsics) -> None:
     move, sigma = found.joint.transform.translation, found.sigma
     table.add_row("translation, m", *(f"{value:.4f}" for value in move))
     table.add_row("its sigma, m", *(f"{value:.4f}" for value in sigma[:3]))
-    turned = [f"{57.29577951308232 * value:.3f}" for value in sigma[3:]]
+    turned = [f"{np.degrees(value):.3f}" for value in sigma[3:]]
     table.add_row("sigma of the rotation, degrees", *turned)
     table.show()
     say(

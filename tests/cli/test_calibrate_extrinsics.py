@@ -118,6 +118,7 @@ def test_an_answer_that_is_not_to_be_trusted_is_3_and_writes_no_rig(
         ({"camera": "lidar=x"}, "cannot be of kind"),
         ({"camera": "Front Left=x"}, "Front Left"),
         ({"cloud": "nowhere"}, "nowhere"),
+        ({"cloud": None}, "second --camera"),
         ({"kind": "front"}, "NAME=VALUE"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -129,6 +130,31 @@ def test_bad_input_is_one_line(
     lines = [x for x in capfd.readouterr().err.splitlines() if "error" in x]
     assert len(lines) == 1 and problem in lines[0], lines
     assert not (tmp_path / "rig.yaml").exists()
+
+
+def test_cameras_are_placed_by_the_first(recorded: Path, tmp_path: Path) -> None:
+    """The second one sees the same from 10 cm to the right."""
+    right = [RigidTransform(p.rotation, p.translation - [0.1, 0, 0]) for p in POSES]
+    other, rig, report = tmp_path / "other", tmp_path / "rig.yaml", tmp_path / "found.json"
+    write_pictures(other, right)
+    save_rig(Rig({"rgb": SensorCalibration(CAMERA), "thermal": SensorCalibration(CAMERA)}), rig)
+    line = [
+        "calibrate",
+        "extrinsics",
+        "--camera",
+        str(recorded / "pictures"),
+        "--board",
+        str(BOARD),
+    ]
+    line += ["--camera", f"thermal={other}", "--out", str(rig), "--json", str(report)]
+    assert main(line) == 0
+    own = load_rig(rig)
+    assert np.allclose(own.between("thermal", "rgb").translation, [0.1, 0, 0], atol=0.01)
+    assert own.sensors["thermal"].pose.covariance is not None
+    found = json.loads(report.read_text())
+    assert np.allclose(
+        found["cameras"]["thermal"]["to_reference"], own.between("thermal", "rgb").matrix
+    )
 
 
 def test_a_camera_file_with_upper_case_keys_is_read(tmp_path: Path) -> None:
