@@ -198,7 +198,7 @@ def _by_tifffile(page: Any, content: bytes) -> NDArray[Any]:
         values = np.moveaxis(values, 0, -1)
     if values.ndim == 3 and values.shape[2] == 4:  # alpha
         values = values[..., :3]
-    elif values.ndim == 3 and values.shape[2] == 2:
+    elif values.ndim == 3 and values.shape[2] < 3:  # gray, with alpha or called RGB
         values = values[..., 0]
     return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
 
