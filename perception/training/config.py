@@ -34,6 +34,24 @@ def _several(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
+def _text_holds(given: Any) -> Any:
+    """Refuse what a checkpoint's text cannot keep (YAML has `!!binary` and `!!set`)."""
+    values = [given]
+    while values:
+        value = values.pop()
+        if isinstance(value, bytes | set | frozenset):
+            raise ValueError(f"holds {type(value).__name__}, not numbers and text")
+        if isinstance(value, Mapping):
+            values += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            values += value
+    return given
+
+
+Options = Annotated[dict[str, Any], BeforeValidator(_text_holds)]
+"""Arguments of what a configuration names."""
+
+
 class FreezeSpec(_Spec):
     """Parts of the model, by module name, that do not learn in the first `epochs` epochs."""
 
@@ -53,7 +71,7 @@ class ModelSpec(_Spec):
 
     name: str = "anyfuse"
     pretrained: bool = True
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
     start_from: Annotated[list[str], BeforeValidator(_several)] = Field(default_factory=list)
     freeze: list[FreezeSpec] = Field(default_factory=list)
     int8: list[str] | None = None
@@ -64,7 +82,7 @@ class MethodSpec(_Spec):
     """How a training step is made: a name of `perception.training.methods`, and its arguments."""
 
     name: str = "plain"
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
 
 def _sources(given: Any) -> Any:
@@ -103,7 +121,7 @@ class DataSpec(_Spec):
     val_source: Sources | None = None
     only: str | None = None
     judge_by: list[str] = Field(default_factory=list)
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
     sampling: Literal["uniform", "rare_classes"] = "uniform"
 
 
