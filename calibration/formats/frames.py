@@ -38,6 +38,8 @@ class Links:
 
     where: str
     steps: dict[str, Link] = field(default_factory=dict)
+    alone: list[str] = field(default_factory=list)
+    """Frames that are named, and may be in no step."""
     _parents: set[str] = field(default_factory=set)
 
     def add(self, link: Link) -> None:
@@ -75,7 +77,7 @@ class Links:
         for link in self.steps.values():
             tree.set(link.parent, link.child, link.transform, static=True)
         frames = self._sensors(cameras, options, remarks)
-        self._parents = {step.parent for step in self.steps.values()}
+        self._parents = {*(step.parent for step in self.steps.values()), *self.alone}
         optical = {frame for frame, _ in cameras.values()}
         tops = [top for frame, _ in frames if (top := self._top(frame))]
         base = tops[0] if tops else ""
@@ -116,7 +118,9 @@ class Links:
         ]
         known = {frame for frame, _ in found}
         wanted = {chosen.frame or name for name, chosen in options.sensors.items()}
-        names = list(dict.fromkeys([*(s.parent for s in self.steps.values()), *self.steps]))
+        names = list(
+            dict.fromkeys([*(s.parent for s in self.steps.values()), *self.steps, *self.alone])
+        )
         parents = {step.parent for step in self.steps.values()}
         below = self._below()
         others = []

@@ -24,6 +24,7 @@ from calibration.formats.base import (
 from calibration.formats.frames import Link, Links, base_of, steps_of, told_by
 from calibration.formats.rotations import angles_of, rotation_of
 from perception.errors import CalibrationError
+from perception.files.limits import MAX_FRAMES
 from perception.files.xml import write_xml
 from perception.geometry.rig import Rig
 from perception.geometry.transforms import RigidTransform
@@ -59,6 +60,10 @@ def _read(content: Content, options: Options) -> Reading:
                 name.removesuffix(_NAMED) if name.endswith(_NAMED) else "",
             )
         )
+    names = [link.get("name", "").strip("/ ") for link in root.iter("link")]
+    links.alone = [name for name in names[: MAX_FRAMES + 1] if name]
+    if len(links.alone) > MAX_FRAMES:
+        raise CalibrationError(f"more than {MAX_FRAMES} frames", where=where)
     if moving:
         shown = f"{', '.join(moving[:8])}{', ..' if len(moving) > 8 else ''}"
         remarks.append(f"joints that move are taken at their zero: {shown}")

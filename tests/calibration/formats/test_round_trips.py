@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calibration_rigs import cameras, rigs, transforms
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibration.formats.nearest import nearest
@@ -97,6 +97,19 @@ def test_opencv(rig: Rig) -> None:
         same_cameras(rig, back)
 
 
+ALONE = Rig(
+    {
+        "front_cam": SensorCalibration(
+            CameraModel(64, 64, 64.0, 64.6, 32.0, 32.0),
+            frame_id="front_cam_optical_frame",
+            kind="rgb",
+        )
+    }
+)
+"""One sensor, whose frame no transform leads to."""
+
+
+@example(rig=ALONE)
 @given(rig=rigs(("none",)))
 @settings(max_examples=30)
 def test_urdf(rig: Rig) -> None:
@@ -106,6 +119,7 @@ def test_urdf(rig: Rig) -> None:
     assert all(line.startswith("intrinsics") for line in lost)
 
 
+@example(rig=ALONE)
 @given(rig=rigs(("none",)))
 @settings(max_examples=30)
 def test_autoware(rig: Rig) -> None:
@@ -114,6 +128,7 @@ def test_autoware(rig: Rig) -> None:
     same_places(rig, back, rig.sensors)
 
 
+@example(rig=ALONE)
 @given(rig=rigs(("none",)))
 @settings(max_examples=30)
 def test_nuscenes(rig: Rig) -> None:
