@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calibration_rigs import cameras, rigs, transforms
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from calibration.formats.nearest import nearest
@@ -156,8 +156,8 @@ def test_kitti(
 ) -> None:
     names = ["rgb", "camera_0", "camera_1", "camera_3"]
     moves = [np.zeros(3), *np.reshape(places, (3, 3))]
-    if len({tuple(move) for move in moves}) < 4:
-        return
+    # Two cameras in one place are one camera to KITTI, whose files repeat it where there is no other.
+    assume(min(float(np.abs(a - b).max()) for a, b in combinations(moves, 2)) > 1e-3)
     sensors = {
         name: SensorCalibration(
             camera, frame_id=name, kind="rgb", pose=Pose(base @ RigidTransform(np.eye(3), move))
