@@ -49,6 +49,9 @@ FRAMES = {k: "lidar" if k == "lidar" else "camera_optical" for k in KINDS}
 Change = Callable[[Any, int], Any]
 """Takes a message and its stamp; gives what is published instead, None for nothing."""
 
+_MATCHING_S = 0.2
+"""A client knows of a server before the server knows of it, and until then an answer is lost."""
+
 
 class Bench:
     """The robot around the node under test.
@@ -90,6 +93,7 @@ class Bench:
         self.alive: Callable[[], bool] = lambda: True
         self._random = np.random.default_rng(5)
         self._base = self._random.integers(20, 230, (HEIGHT, WIDTH, 3), np.uint8)
+        self._clients: dict[str, Any] = {}
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node("bench", context=self._context)
@@ -274,14 +278,16 @@ class Bench:
 
     def call(self, kind: Any, name: str, request: Any, node: str = "") -> Any:
         """Call a service of the node."""
-        client = self.node.create_client(kind, f"/{node or self.name}/{name}")
-        try:
+        service = f"/{node or self.name}/{name}"
+        client = self._clients.get(service)
+        if client is None:
+            client = self._clients[service] = self.node.create_client(kind, service)
             wait_until(client.service_is_ready, f"service {name}")
-            future = client.call_async(request)
-            wait_until(future.done, f"an answer of {name}")
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+            time.sleep(_MATCHING_S)
+        wait_until(client.service_is_ready, f"service {name}")
+        future = client.call_async(request)
+        wait_until(future.done, f"an answer of {name}")
+        return future.result()
 
     def transition(self, label: str) -> bool:
         """Take the node through a lifecycle transition, such as `configure`."""
