@@ -181,12 +181,6 @@ def calibrate_cameras(
 def _poses(name: str, found: Detections, camera: CameraModel, board: Board) -> dict[str, _Seen]:
     poses = {}
     for view in found.views:
-        if view.size != (camera.width, camera.height):
-            raise CalibrationError(
-                f"is {view.size[0]}x{view.size[1]}, its camera {camera.width}x{camera.height}",
-                where=view.name,
-                hint="intrinsics are those of pictures of one size",
-            )
         pose = board_pose(camera, view, board)
         if pose is not None:
             stem = Path(view.name).stem

@@ -208,12 +208,6 @@ def _boards(
     poses: dict[str, BoardPose] = {}
     for stem in both:
         view = views[stem]
-        if view.size != (camera.width, camera.height):
-            raise CalibrationError(
-                f"is {view.size[0]}x{view.size[1]}, its camera {camera.width}x{camera.height}",
-                where=view.name,
-                hint="intrinsics are those of pictures of one size",
-            )
         found = board_pose(camera, view, board)
         if view.edge_px > max(_BLURRED_PX, _BLURRED * square_px(view, board)):
             left_out[stem] = f"blurred: edges of {view.edge_px:.0f} px"

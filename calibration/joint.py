@@ -20,6 +20,7 @@ from calibration.detection import BoardView
 from calibration.fitting import fit_pose, project_view, rms
 from calibration.pairing import Places
 from calibration.plates import Plate, PlateView, outline_distance
+from perception.errors import CalibrationError
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import Float64, RigidTransform
 
@@ -144,7 +145,17 @@ def middle_of(board: Board) -> Float64:
 
 
 def board_pose(camera: CameraModel, view: BoardView, board: Board) -> BoardPose | None:
-    """The board's pose in a picture and how well it is known; None where the camera cannot see it so."""
+    """The board's pose in a picture and how well it is known; None where the camera cannot see it so.
+
+    Raises:
+        CalibrationError: the picture is not of the camera's size.
+    """
+    if view.size != (camera.width, camera.height):
+        raise CalibrationError(
+            f"is {view.size[0]}x{view.size[1]}, its camera {camera.width}x{camera.height}",
+            where=view.name,
+            hint="intrinsics are those of pictures of one size",
+        )
     found = fit_pose(camera, view, board)
     if found is None:
         return None

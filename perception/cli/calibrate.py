@@ -13,7 +13,8 @@ from perception.cli.calibrate_check import add_check
 from perception.cli.calibrate_convert import add_convert
 from perception.cli.calibrate_extrinsics import add_extrinsics
 from perception.cli.calibrate_register import add_register
-from perception.cli.console import Table, note, say, step_progress
+from perception.cli.calibrate_verdicts import tell_left_out
+from perception.cli.console import Table, say, step_progress
 from perception.cli.parsing import Commands, add_command, add_group
 from perception.errors import ConfigError, names_hint
 from perception.extras import require
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from calibration.detection import Gray
     from calibration.intrinsics import Intrinsics
 
-_SHOWN_VIEWS = 8
 _FIRST = OURS[0]
 
 
@@ -157,9 +157,4 @@ def _show(found: Intrinsics) -> None:
     say(
         f"{len(found.views)} views, {100 * (found.coverage > 0).mean():.0f} % of the picture saw the board"
     )
-    for name, reason in list(found.left_out.items())[:_SHOWN_VIEWS]:
-        note(f"{name} left out: {reason}")
-    if len(found.left_out) > _SHOWN_VIEWS:
-        note(f"{len(found.left_out) - _SHOWN_VIEWS} more were left out, see --json")
-    for remark in found.remarks:
-        note(remark)
+    tell_left_out(found.left_out, found.remarks)

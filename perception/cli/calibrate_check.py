@@ -8,11 +8,9 @@ from pathlib import Path
 from calibration.check import TOLERANCE_DEG, RigCheck, check_rig
 from calibration.formats.registry import read_calibration
 from perception.cli.arguments import add_data_arguments, give_json, open_data, thin_out
+from perception.cli.calibrate_verdicts import UNTRUSTED
 from perception.cli.console import Table, note, say, step_progress
 from perception.cli.parsing import Commands, add_command, real
-
-SUSPECT = 3
-"""The exit status where a sensor is suspect."""
 
 _MOST_FRAMES = 20
 
@@ -66,7 +64,7 @@ def run_check(args: argparse.Namespace) -> int:
         },
     )
     _show(found)
-    return SUSPECT if found.verdict == "suspect" else 0
+    return UNTRUSTED if found.verdict == "suspect" else 0
 
 
 def _show(found: RigCheck) -> None:

@@ -17,6 +17,7 @@ from perception.cli.arguments import (
     output_file,
     output_folder,
 )
+from perception.cli.calibrate_verdicts import SHOWN, UNTRUSTED, tell_left_out
 from perception.cli.console import Table, note, say, step_progress, warn
 from perception.cli.parsing import Commands, add_command
 from perception.errors import ConfigError, names_hint
@@ -34,11 +35,8 @@ if TYPE_CHECKING:
     from calibration.extrinsics import Extrinsics
     from calibration.joint import Pair
     from calibration.plates import Plate
+    from calibration.rigs import Placed
 
-UNTRUSTED = 3
-"""Exit status of an answer that is not to be trusted."""
-
-_SHOWN = 8
 _EXAMPLE = """\
 anysense calibrate extrinsics --camera pictures/ --cloud clouds/ --board chessboard:5x7:0.095 \
 --plate 0.61x0.85 --camera-info camera.yaml --out rig.yaml
@@ -175,7 +173,7 @@ def _with_cloud(
 ) -> int:
     from calibration.detection import detect_folder
     from calibration.extrinsics import calibrate_lidar
-    from calibration.rigs import Placed, with_placed
+    from calibration.rigs import Placed
     from calibration.scans import cloud_files
 
     clouds = cloud_files(cloud.path)
@@ -183,23 +181,9 @@ def _with_cloud(
     with step_progress() as progress:
         detections = detect_folder(source.path, board, progress)
         found = calibrate_lidar(detections, clouds, camera, board, plate, progress)
-    placed = Placed(found.joint.transform, found.joint.covariance, cloud.kind)
-    today = datetime.date.today().isoformat()
-    rig = with_placed(
-        old,
-        source.name,
-        source.kind,
-        camera,
-        {cloud.name: placed},
-        date=today,
-        source=command_line(),
-    )
-    if found.trusted:
-        write_yaml(args.out, rig.to_dict())
-    rig_path = str(args.out) if found.trusted else None
-    give_json(
-        args, {"sensor": cloud.name, "camera": source.name, "rig": rig_path, **found.to_dict()}
-    )
+    placed = {cloud.name: Placed(found.joint.transform, found.joint.covariance, cloud.kind)}
+    rig = _write_rig(args, old, source, camera, placed, trusted=found.trusted)
+    give_json(args, {"sensor": cloud.name, "camera": source.name, "rig": rig, **found.to_dict()})
     _show(found)
     _draw(args, Drawing(source, cloud, clouds, camera, plate, found))
     return _ended(args, found.doubts)
@@ -214,7 +198,7 @@ def _cameras(
 ) -> int:
     from calibration.cameras import calibrate_cameras
     from calibration.detection import detect_folder
-    from calibration.rigs import Placed, with_placed
+    from calibration.rigs import Placed
 
     with step_progress() as progress:
         detections = {one.name: detect_folder(one.path, board, progress) for one in sources}
@@ -225,19 +209,8 @@ def _cameras(
         name: Placed(place.transform, place.covariance, kind_of[name], models[name])
         for name, place in found.places.items()
     }
-    rig = with_placed(
-        old,
-        first.name,
-        first.kind,
-        models[first.name],
-        placed,
-        date=datetime.date.today().isoformat(),
-        source=command_line(),
-    )
-    if found.trusted:
-        write_yaml(args.out, rig.to_dict())
-    rig_path = str(args.out) if found.trusted else None
-    give_json(args, {"camera": first.name, "rig": rig_path, **found.to_dict()})
+    rig = _write_rig(args, old, first, models[first.name], placed, trusted=found.trusted)
+    give_json(args, {"camera": first.name, "rig": rig, **found.to_dict()})
     table = Table("camera", "x, y, z, m", "sigma, m", "sigma, degrees", "px off", "poses")
     table.add_row(first.name, "reference", "", "", f"{found.rms_px:.2f}", "")
     for name, place in found.places.items():
@@ -247,9 +220,31 @@ def _cameras(
         table.add_row(name, move, *said)
     table.show()
     for camera, poses in found.left_out.items():
-        for name, reason in list(poses.items())[:_SHOWN]:
+        for name, reason in list(poses.items())[:SHOWN]:
             note(f"{camera}, {name} left out: {reason}")
     return _ended(args, found.doubts)
+
+
+def _write_rig(
+    args: argparse.Namespace,
+    old: Rig | None,
+    first: Source,
+    camera: CameraModel,
+    placed: dict[str, Placed],
+    *,
+    trusted: bool,
+) -> str | None:
+    """Put what was found into the rig; its path, None where it was not written."""
+    from calibration.rigs import with_placed
+
+    today = datetime.date.today().isoformat()
+    rig = with_placed(
+        old, first.name, first.kind, camera, placed, date=today, source=command_line()
+    )
+    if not trusted:
+        return None
+    write_yaml(args.out, rig.to_dict())
+    return str(args.out)
 
 
 def _ended(args: argparse.Namespace, doubts: tuple[str, ...]) -> int:
@@ -325,12 +320,7 @@ def _show(found: Extrinsics) -> None:
         f"middles of the board {found.rms_px:.1f} px off, {found.held_out_px:.1f} px in poses that were not "
         f"fitted; {len(found.pairs)} poses"
     )
-    for name, reason in list(found.left_out.items())[:_SHOWN]:
-        note(f"{name} left out: {reason}")
-    if len(found.left_out) > _SHOWN:
-        note(f"{len(found.left_out) - _SHOWN} more were left out, see --json")
-    for remark in found.remarks:
-        note(remark)
+    tell_left_out(found.left_out, found.remarks)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

@@ -6,11 +6,10 @@ import argparse
 from pathlib import Path
 
 from perception.cli.arguments import give_json, output_file
+from perception.cli.calibrate_verdicts import UNTRUSTED
 from perception.cli.console import note, say
 from perception.cli.parsing import MAX_THREADS, Commands, add_command, whole
 from perception.errors import ConfigError
-
-EXIT_NOT_TRUSTED = 3
 
 
 def add_register(actions: Commands) -> None:
@@ -65,4 +64,4 @@ def run_register(args: argparse.Namespace) -> int:
         "not trusted: too few places agree; pictures of one scene with more structure in both, "
         "or less movement between them, may do"
     )
-    return EXIT_NOT_TRUSTED
+    return UNTRUSTED
