@@ -196,8 +196,10 @@ class Runs:
         *,
         faulty: bool = False,
         start: Path | None = None,
+        device: str = "cpu",
     ) -> None:
         self.config, self.budget, self.out = config, budget, out
+        self.device = device
         self.faulty, self.start = faulty, start
         self._frames: dict[int | None, tuple[dict[int, Any], dict[int, Any]]] = {}
         if threads:
@@ -217,7 +219,7 @@ class Runs:
         start = None if variant.after is None else self.start or self.folder(variant.after, seed)
         config = prepared(self.config, variant, self.budget, start)
         folder = self.folder(name, seed)
-        trainer = Trainer(config.model_copy(update={"seed": seed}), folder)
+        trainer = Trainer(config.model_copy(update={"seed": seed}), folder, self.device)
         sets = (trainer.train_set, trainer.val_set)
         frames = self.budget.frames
         every = [max(1, len(sets[0]) // (frames or len(sets[0])))] * 2
@@ -295,6 +297,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--more", type=int, default=1, help="epochs of what goes on from a stage")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--first-seed", type=int, metavar="SEED", help="instead of the configured")
     parser.add_argument("--grid", type=_size, metavar="HxW", help="smaller frames, sides of 32")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--frames", type=int, help="training frames, about, taken evenly")
@@ -307,6 +310,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("out/ablations"))
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
     args = parser.parse_args()
     found: Found = {}
     try:
@@ -316,7 +320,17 @@ def main() -> int:
         budget = Budget(
             args.epochs, args.more, args.grid, args.batch, args.frames, args.more_frames
         )
-        runs = Runs(config, budget, args.out, args.threads, faulty=args.faulty, start=args.start)
+        if args.first_seed is not None:
+            config.seed = args.first_seed
+        runs = Runs(
+            config,
+            budget,
+            args.out,
+            args.threads,
+            faulty=args.faulty,
+            start=args.start,
+            device=args.device,
+        )
         chosen = _chosen(COMPARISONS[args.compare], args.only)
         if args.start is not None:
             chosen = {n: v for n, v in chosen.items() if v.after is not None}

@@ -166,6 +166,7 @@ CASES: dict[str, list[Case]] = {
         Case("models"),
         Case(TRAIN),
         Case("export OUT/run --out OUT/bundle"),
+        Case("average OUT/run OUT/run --out OUT/mean --device cpu --threads 1"),
         Case("distill CONFIG --teacher RUN --out OUT/student --device cpu --threads 1 --smoke"),
         Case(f"{EXPORT} --subset single --out OUT/single"),
         Case("export RUN --precision fp16 --out OUT/half --threads 1"),

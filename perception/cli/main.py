@@ -40,6 +40,7 @@ COMMANDS = (
     "train",
     "pretrain",
     "distill",
+    "average",
     "adapt",
     "search",
     "bench-zoo",

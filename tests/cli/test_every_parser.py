@@ -199,7 +199,8 @@ QUICK = {
 """Of every command that is done in some seconds, arguments."""
 
 ELSEWHERE = {
-    "data import", "train", "pretrain", "distill", "adapt", "search", "replay", "bundle temperatures",
+    "data import", "train", "pretrain", "distill", "average", "adapt", "search", "replay",
+    "bundle temperatures",
     "bundle keygen", "bundle sign", "bundle novelty", "calibrate intrinsics",
     "calibrate convert", "calibrate check", "calibrate register",
     "calibrate extrinsics",
