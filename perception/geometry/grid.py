@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from perception.errors import InputError
+
+if TYPE_CHECKING:
+    from perception.geometry.views import Sight, View
 
 
 class GridSpec(BaseModel):
@@ -41,6 +44,23 @@ class ViewSpec(GridSpec):
     def grid(self) -> GridSpec:
         """Its pixels alone."""
         return GridSpec(height=self.height, width=self.width, fit=self.fit)
+
+    def bind(self, source: Sight, reference: Sight, plane_m: float = np.inf) -> View:
+        """How pictures of one sensor come to lie on the grid as those of another do.
+
+        What takes long is kept: the same calibration gives the same view.
+
+        Args:
+            source: intrinsics, size and pose of the sensor.
+            reference: the same of the sensor whose picture the grid is.
+            plane_m: how far away things are, in metres, where no depth says it; infinity for far scenes.
+
+        Raises:
+            CalibrationError: the plane is not before the camera.
+        """
+        from perception.geometry.views import bound
+
+        return bound(self, source, reference, plane_m)
 
 
 @dataclass(frozen=True)
