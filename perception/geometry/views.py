@@ -86,6 +86,36 @@ class Sight:
         return float(np.arccos(np.clip(self.to(other).rotation[2, 2], -1, 1)))
 
 
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """How a sample is brought to the grid of another sensor's picture.
+
+    Attributes:
+        view: from pixels to pixels.
+        reference: the other sensor.
+        near: 1/m of the view's lattice, of a depth picture; None: all is taken to be on the view's plane.
+        ranger: the sensor that measured it.
+    """
+
+    view: View
+    reference: str
+    near: Float32 | None = None
+    ranger: str = ""
+
+    @property
+    def line(self) -> str:
+        """How, in words."""
+        if self.ranger:
+            return f"onto {self.reference} by {self.ranger}"
+        plane = self.view.plane_m
+        where = f"at {plane:g} m" if plane < np.inf else "far away"
+        return (
+            f"onto {self.reference}, things being {where}"
+            if self.view.parallax
+            else f"onto {self.reference}"
+        )
+
+
 class Lattice:
     """The pixels of a reference's grid, coarser where they are many, and how far away what they show is.
 
@@ -100,10 +130,12 @@ class Lattice:
         grid: how the picture lies on it.
         step: grid pixels for one of the lattice, each way.
         shape: (rows, columns) of the lattice, the border included.
+        key: equal where everything is.
     """
 
     def __init__(self, spec: GridSpec, reference: Sight) -> None:
         self.reference = reference
+        self.key: Key = (spec.height, spec.width, spec.fit, reference.key)
         self._splats = _Cache()
         self.grid = GridMap.fit(reference.size, spec)
         height, width = self.grid.grid
@@ -129,10 +161,9 @@ class Lattice:
     @cached_property
     def centers(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rows and columns of the grid that the lattice's pixels stand for."""
-        rows, columns = (
-            (np.arange(n) - 1) * self.step + (self.step - 1) / 2 for n in self.shape
-        )
-        return rows, columns
+        half = (self.step - 1) / 2
+        rows, columns = (np.arange(n, dtype=np.float64) - 1 for n in self.shape)
+        return rows * self.step + half, columns * self.step + half
 
     @cached_property
     def own_rays(self) -> Float32:
@@ -245,19 +276,25 @@ class View:
     Attributes:
         grid: how the reference's picture lies on the grid, which is now this sensor's, too.
         to_source: from the reference's optical frame to the sensor's.
+        plane_m: see above.
+        key: equal where everything is.
     """
 
     def __init__(self, lattice: Lattice, source: Sight, plane_m: float = np.inf) -> None:
         if not plane_m > 0:
             raise CalibrationError(f"a plane at {plane_m} m", hint="a positive distance, or inf")
         self.lattice, self.source = lattice, source
+        self.key: Key = (lattice.key, source.key, plane_m)
         self.grid = lattice.grid
         self.to_source = lattice.reference.to(source)
+        self.plane_m = plane_m
         self._plane = np.float32(1 / plane_m)
         self._shift = self.to_source.translation.astype(np.float32)
         sx, sy = self.grid.scale
         reference = lattice.reference.camera
-        self._finer = min(source.camera.fx / (reference.fx * sx), source.camera.fy / (reference.fy * sy))
+        self._finer = min(
+            source.camera.fx / (reference.fx * sx), source.camera.fy / (reference.fy * sy)
+        )
         height, width = source.size
         shrink = 1 / self._finer if self._finer > _AREA_BEYOND else 1.0
         self._size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
@@ -383,7 +420,9 @@ class View:
         u, v = (cv2.resize(a, whole, interpolation=cv2.INTER_LINEAR)[inner] for a in (u, v))
         return u, v
 
-    def _hidden(self, u: Float32, v: Float32, z: Float32, near: Float32) -> NDArray[np.bool_] | None:
+    def _hidden(
+        self, u: Float32, v: Float32, z: Float32, near: Float32
+    ) -> NDArray[np.bool_] | None:
         """Which pixels of the lattice show what the sensor does not: something nearer lies before it.
 
         Of all that falls into one cell of the source's picture the nearest is seen, and what lies so far
@@ -422,8 +461,11 @@ class View:
 
 def _as_spec(grid: GridMap) -> GridSpec:
     """The grid of a map, as plain resampling would bring any picture to it."""
-    fit = "stretch" if grid.scaled == grid.grid else "letterbox"
-    return GridSpec.model_construct(height=grid.grid[0], width=grid.grid[1], fit=fit)
+    height, width = grid.grid
+    stretched = grid.scaled == grid.grid
+    return GridSpec.model_construct(
+        height=height, width=width, fit="stretch" if stretched else "letterbox"
+    )
 
 
 def _completed(near: Float32, plane: np.float32) -> Float32:

@@ -6,7 +6,7 @@ so that it never meets an input that serving would have made differently or left
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from perception.sensors.kind import Grid, Tensors
 from perception.sensors.names import OURS
 from perception.sensors.registry import kind_of
 
+Place = Callable[[Sample], Grid | None]
+"""Brings a sample to the grid of another sensor's picture; see `on_grid`."""
+
 
 def empty_tensors(input: InputSpec, batch: int | None = 1) -> dict[str, NDArray[Any]]:
     """Arrays for the network inputs of one input, not filled; `batch` None for no batch axis."""
@@ -27,7 +30,10 @@ def empty_tensors(input: InputSpec, batch: int | None = 1) -> dict[str, NDArray[
 
 
 def preprocess_sample(
-    sample: Sample, input: InputSpec, out: Tensors | None = None
+    sample: Sample,
+    input: InputSpec,
+    out: Tensors | None = None,
+    place: Place | None = None,
 ) -> Mapping[str, NDArray[Any]]:
     """Bring one sample to its network inputs.
 
@@ -35,6 +41,7 @@ def preprocess_sample(
         sample: a decoded sample (see `Sample` for shapes and units).
         input: the bundle's input that it is for.
         out: optional buffers to fill, as `empty_tensors` makes them.
+        place: see `on_grid`.
 
     Returns:
         Arrays (1, ...) by name, of the shapes and types of `input.tensors`.
@@ -46,7 +53,7 @@ def preprocess_sample(
     out = empty_tensors(input) if out is None else out
     first = {name: array[0] for name, array in out.items()}
     kind = input.sensor
-    kind.normalize(on_grid(sample, input), input, first)
+    kind.normalize(on_grid(sample, input, place), input, first)
     if input.kind not in OURS:  # ours never are
         _refuse_not_finite(first, sample.sensor)
     kind.refuse_blind(first, input, sample.sensor)
@@ -59,8 +66,13 @@ def _refuse_not_finite(tensors: Tensors, sensor: str) -> None:
             raise InputError(f"the network's input '{name}' holds NaN or infinity", where=sensor)
 
 
-def on_grid(sample: Sample, input: InputSpec) -> Grid:
+def on_grid(sample: Sample, input: InputSpec, place: Place | None = None) -> Grid:
     """Check a sample and bring it to the input's grid, not yet normalized.
+
+    Args:
+        sample, input: see `preprocess_sample`.
+        place: asked for a sample that has passed the check; gives its grid where that is of another
+            sensor's picture, None where it is of its own.
 
     Raises:
         InputError, CalibrationError: see `preprocess_sample`.
@@ -70,7 +82,8 @@ def on_grid(sample: Sample, input: InputSpec) -> Grid:
     kind = input.sensor
     check_array(sample.data, sample.sensor, points=kind.layout == "points")
     kind.validate(sample)
-    return kind.resample(sample, input)
+    found = None if place is None else place(sample)
+    return kind.resample(sample, input) if found is None else found
 
 
 def source_size(sample: Sample, input: InputSpec | None = None) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from perception.errors import DeadlineExceededError, EngineError
 from perception.frame import Sample
 from perception.geometry.grid import GridMap
-from perception.preprocess.sample import empty_tensors, on_grid, preprocess_sample
+from perception.geometry.views import View
+from perception.preprocess.sample import Place, empty_tensors, on_grid, preprocess_sample
 from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
 from perception.runtime.engines.cuda_engine import RECORDED_AT
 from perception.runtime.engines.device_form import DeviceForms, DeviceInputs
@@ -34,8 +35,10 @@ class Encoded:
         features: the encoder's outputs, by the fuser's names for them.
         grid: where the sample's pixels lie on the reference grid.
         stamp_ns: the sample's stamp.
-        timings: milliseconds by step (`preprocess_<s>`, `check_<s>`, `encode_<s>`).
+        timings: milliseconds by step (`preprocess_<s>`, `warp_<s>`, `check_<s>`, `encode_<s>`).
         novelty: see `NoveltyScore.of`; None where that is not known.
+        view: what brought it to the grid of another sensor's picture; None: it is its own.
+        placed: the same in words.
     """
 
     features: Mapping[str, Feed]
@@ -43,6 +46,8 @@ class Encoded:
     stamp_ns: int
     timings: dict[str, float] = field(default_factory=dict)
     novelty: float | None = None
+    view: View | None = None
+    placed: str = ""
 
 
 class Networks:
@@ -110,17 +115,26 @@ class Networks:
             free.append(taken)
 
     def prepare(
-        self, name: str, sample: Sample, buffer: dict[str, NDArray[Any]]
+        self,
+        name: str,
+        sample: Sample,
+        buffer: dict[str, NDArray[Any]],
+        place: Place | None = None,
     ) -> Grid | dict[str, NDArray[Any]]:
         """What `encode` takes of a sample: the buffer, filled; or its grid, where a GPU does the rest.
+
+        Args:
+            name, sample: the input, and what is for it.
+            buffer: of `buffer`.
+            place: see `perception.preprocess.sample.on_grid`.
 
         Raises:
             InputError, CalibrationError: it cannot be used.
         """
         spec = self._manifest.inputs[name]
         if self._inputs.takes(name):
-            return on_grid(sample, spec)
-        preprocess_sample(sample, spec, buffer)
+            return on_grid(sample, spec, place)
+        preprocess_sample(sample, spec, buffer, place)
         return buffer
 
     def encode(self, name: str, given: Grid | Mapping[str, NDArray[Any]]) -> Mapping[str, Feed]:

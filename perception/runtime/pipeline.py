@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,16 @@ from perception.errors import (
     names_hint,
 )
 from perception.frame import Frame, Kind, Sample
-from perception.geometry.grid import GridMap
 from perception.plugins import PluginError
-from perception.preprocess.sample import source_size
+from perception.runtime.alignment import Aligner, Alignment
 from perception.runtime.bundle import Bundle
+from perception.runtime.encoding import SampleEncoder
 from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.runtime.interpret import interpret
 from perception.runtime.loading import EngineChoices, opened_bundle
 from perception.runtime.networks import Encoded, Networks
-from perception.runtime.novelty import NoveltyScore, unfamiliar
+from perception.runtime.novelty import unfamiliar
 from perception.runtime.policy import Policy
 from perception.runtime.result import EngineEvent, HealthState, Result, SensorWarning
 from perception.runtime.stopwatch import Stopwatch
@@ -60,6 +60,7 @@ class Pipeline:
         on_problem: told of a plug-in's task that fails, which is then left out of the result; None: it
             raises.  A stream takes it.
         choices: what engines it has been given.
+        aligner: brings sensors that stand or look elsewhere to the reference's pixels.
         clock: the time that samples without a stamp get, in nanoseconds; the system's.
     """
 
@@ -76,6 +77,7 @@ class Pipeline:
         wanted: Collection[str] | None = None,
         min_score: float | None = None,
         choices: EngineChoices | None = None,
+        alignment: Alignment | None = None,
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -103,12 +105,16 @@ class Pipeline:
         self.health = HealthMonitor(health)
         timeout_s = self.choices.engine_timeout_s
         self._networks = Networks(self.manifest, encoders, fuser, self.counters, timeout_s)
-        self._novelty = {name: NoveltyScore(own) for name, own in self.manifest.novelty.items()}
         self._last: Result | None = None
         self._last_ns: int | None = None
         self._lock = threading.Lock()  # for these two and the counters, never while a network runs
         named = {name: sensor for sensor, name in self.inputs.items()}
         self._order = [named[n] for n in self.manifest.reference_order() if n in named]
+        specs = {sensor: self.manifest.inputs[name] for sensor, name in self.inputs.items()}
+        self.aligner = Aligner(specs, self._order, alignment or Alignment())
+        self._encoder = SampleEncoder(
+            self.manifest, self.inputs, self._networks, self.aligner, self.health
+        )
 
     @staticmethod
     def load(
@@ -129,6 +135,7 @@ class Pipeline:
         load_timeout_s: float | None = LOAD_TIMEOUT_S,
         require_signature: bool = False,
         trust: str | Path | None = None,
+        alignment: Alignment | None = None,
     ) -> Pipeline:
         """Load a bundle and its engines.
 
@@ -156,6 +163,8 @@ class Pipeline:
                 ended keeps its thread, and the graphs are loaded anew for the next frame.
             load_timeout_s: the same of loading a graph on the CPU, and of its first run.
             require_signature, trust: as for `Bundle.open`.
+            alignment: what is done with pictures of cameras that stand or look otherwise than the
+                reference.
 
         Raises:
             BundleError: the bundle is missing, damaged, too new, reaches outside its folder, its
@@ -179,6 +188,7 @@ class Pipeline:
             wanted=wanted,
             min_score=min_score,
             choices=choices,
+            alignment=alignment,
         )
 
     def use_device(self, device: str, threads: int | None = None) -> None:
@@ -239,6 +249,7 @@ class Pipeline:
         with self._lock:
             self.health.reset()
             self._last, self._last_ns = None, None
+            self.aligner.lead = None
 
     def forget_last(self) -> None:
         """Do not hold the last result any longer, as at a jump of the clock."""
@@ -274,12 +285,19 @@ class Pipeline:
         offered = {s: frame[s].stamped(now) for s in self.sensors if s in frame}
         encoded: dict[str, Encoded] = {}
         warnings = {} if offered else self._foreign(frame)
+        order = self._leading_first(offered)
         for trust in (False, True):
-            for sensor, sample in offered.items():
+            for sensor in order:
                 # Better a sensor that has only just come back than none.
                 if trust and not self.health.recovering(sensor):
                     continue
-                found = self._checked(sample, watch, trust=trust)
+                found = self._checked(
+                    offered[sensor],
+                    watch,
+                    trust=trust,
+                    reference=self.reference(encoded) or sensor,
+                    others=[offered[s] for s in encoded],
+                )
                 if isinstance(found, Encoded):
                     encoded[sensor] = found
                     warnings.pop(sensor, None)
@@ -321,8 +339,22 @@ class Pipeline:
             found[name] = SensorWarning(name, "malformed", str(error))
         return found
 
+    def _leading_first(self, offered: Mapping[str, Sample]) -> list[str]:
+        """The sensors in the order of encoding: where pictures are to be warped, first the one onto which,
+        then those that measure distances."""
+        if not self.aligner.concerns(offered.values()):
+            return list(offered)
+        lead = self.reference(offered)
+        near = {s for s in offered if self.manifest.inputs[self.inputs[s]].sensor.distances}
+        return sorted(offered, key=lambda s: (s != lead, s not in near))
+
     def encode(
-        self, sample: Sample, *, trust: bool = False, admit: bool = True
+        self,
+        sample: Sample,
+        *,
+        trust: bool = False,
+        admit: bool = True,
+        others: Iterable[Sample] = (),
     ) -> Encoded | SensorWarning | None:
         """Check, preprocess and encode a sample for `fuse`.  From any thread, in each sensor's order.
 
@@ -330,6 +362,8 @@ class Pipeline:
             sample: of one of `sensors`.
             trust: use it though its sensor has not recovered yet.
             admit: False to check it only, as while its sensor is not trusted for other reasons.
+            others: samples of the same moment; where the sensor has to be warped, the distances of one
+                that measures them are used.
 
         Returns:
             Its features; or why it is not usable; or None where it is only checked, and well.
@@ -340,7 +374,9 @@ class Pipeline:
         """
         self._renew()
         watch = Stopwatch()
-        found = self._checked(sample.stamped(self.clock()), watch, trust=trust, admit=admit)
+        found = self._checked(
+            sample.stamped(self.clock()), watch, trust=trust, admit=admit, others=others
+        )
         watch.timings.pop("wait", None)
         return replace(found, timings=watch.timings) if isinstance(found, Encoded) else found
 
@@ -393,11 +429,11 @@ class Pipeline:
             self._last_ns = stamp_ns
 
     def _checked(
-        self, sample: Sample, watch: Stopwatch, *, trust: bool, admit: bool = True
+        self, sample: Sample, watch: Stopwatch, *, trust: bool, admit: bool = True, **about: Any
     ) -> Encoded | SensorWarning | None:
         sensor = sample.sensor
         try:
-            encoded = self._encode(sample, watch, trust, admit)
+            encoded = self._encoder.encode(sample, watch, trust=trust, admit=admit, **about)
         except EngineError:
             raise
         except AnySenseError as error:
@@ -422,26 +458,6 @@ class Pipeline:
             self.counters[f"{state}_{sensor}"] += 1
         return SensorWarning(sensor, state, line, broken)
 
-    def _encode(self, sample: Sample, watch: Stopwatch, trust: bool, admit: bool) -> Encoded | None:
-        sensor = sample.sensor
-        name = self.inputs[sensor]
-        spec = self.manifest.inputs[name]
-        watch.lap("wait")
-        with self._networks.buffer(name) as buffer:
-            given = self._networks.prepare(name, sample, buffer)
-            watch.lap(f"preprocess_{sensor}")
-            healthy = trust or self.health.check(sample) == "ok"
-            watch.lap(f"check_{sensor}")
-            if not (healthy and admit):
-                return None
-            features = self._networks.encode(name, given)
-            watch.lap(f"encode_{sensor}")
-        grid = GridMap.fit(source_size(sample, spec), spec.view)
-        score = self._novelty.get(name)
-        novelty = None if score is None else score.of(features)
-        watch.lap(f"check_{sensor}")
-        return Encoded(features, grid, sample.time_ns, novelty=novelty)
-
     def usable(self, encoded: Mapping[str, Encoded]) -> tuple[str, ...]:
         """The sensors that a result from these features is computed from: none where they do not do."""
         there = tuple(s for s in self.sensors if s in encoded)
@@ -456,9 +472,15 @@ class Pipeline:
         reference = self.reference(used)
         values: Mapping[str, Any] = {}
         stamp, output_ns = about.stamp_ns, about.output_ns
+        watch.lap("wait")
+        encoded = self._encoder.realigned(
+            {s: encoded[s] for s in used}, reference, about.samples, watch
+        )
         novelty = {s: n for s in used if (n := encoded[s].novelty) is not None}
         far = unfamiliar(novelty)
-        about = replace(about, novelty=novelty, warnings=(*about.warnings, *far))
+        placed = {s: line for s in used if (line := encoded[s].placed)}
+        warnings = (*about.warnings, *far, *self.aligner.warnings())
+        about = replace(about, novelty=novelty, warnings=warnings, placed=placed)
         with self._lock:
             self.counters.update(f"unfamiliar_{w.sensor}" for w in far)
         if reference is not None:
@@ -484,7 +506,7 @@ class Pipeline:
         with self._lock:
             self.counters[f"frames_{state}"] += 1
             if reference is not None:
-                self._last = result
+                self._last, self.aligner.lead = result, reference
         return result
 
     def _answer(

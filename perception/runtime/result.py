@@ -108,8 +108,8 @@ class Result(TaskValues):
             or `stalled` (its encoder does not answer).
         stamp_ns: stamp of the newest sample used (of the held result in state hold).
         ages_ns: by used sensor, how much older its sample is than the newest one.
-        timings: milliseconds by step: `check_<s>`, `preprocess_<s>`, `encode_<s>`, `fuse`,
-            `postprocess`, `total`.
+        timings: milliseconds by step: `check_<s>`, `preprocess_<s>`, `warp_<s>`, `encode_<s>`,
+            `fuse`, `postprocess`, `total`.
         backend: name of the inference backend that ran; several joined by '+' when another had to
             take over some of the graphs.
         warnings: for every sensor with which something is wrong.
@@ -127,6 +127,7 @@ class Result(TaskValues):
         source_ns: by sensor used, its sample's stamp on its own clock.
         epoch: rises at every jump of the sensors' clock.
         lateness: of a stream with a deadline, how this stands to it, and what was left out for it.
+        placed: by sensor used whose picture was warped onto that of the reference, how, in words.
         novelty: by sensor used, how far what it shows is from what its encoder was trained on, where the
             bundle can tell: beyond 1 it is far, see `perception.runtime.novelty`.
     """
@@ -153,6 +154,7 @@ class Result(TaskValues):
     epoch: int = 0
     lateness: Lateness | None = None
     novelty: Mapping[str, float] = field(default_factory=dict)
+    placed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def late(self) -> bool:

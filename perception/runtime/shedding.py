@@ -22,7 +22,7 @@ _WEIGHT = 0.2
 _MOST_SAVED = 0.8
 """Of the work; whatever a step saves, it is tried to take it back where results are so early."""
 
-_COSTS = ("preprocess", "check", "encode")
+_COSTS = ("preprocess", "warp", "check", "encode")
 
 
 class Shedder:

@@ -12,6 +12,7 @@ from perception.errors import CalibrationError, DataError, InputError
 from perception.files.writing import image_bytes, tiff_bytes
 from perception.frame import Sample, shape_hint
 from perception.geometry.grid import GridMap, ViewSpec
+from perception.geometry.views import Placement
 from perception.sensors.kind import Grid, TensorSpec, size_of_picture
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ def on_grid(sample: Sample, input: InputSpec, **resampled: Any) -> Grid:
     """A picture on the grid of its input; see `GridMap.to_grid` for `resampled`."""
     grid = GridMap.fit(size_of_picture(sample), input.view)
     return Grid({"image": grid.to_grid(sample.data, **resampled)}, sample.unit, grid)
+
+
+def registered(sample: Sample, input: InputSpec, placement: Placement, **resampled: Any) -> Grid:
+    """A picture on the grid of another sensor's; see `View.to_grid` for `resampled`."""
+    image = placement.view.to_grid(sample.data, near=placement.near, **resampled)
+    return Grid({"image": image}, sample.unit, placement.view.grid)
 
 
 def keep_where(known: NDArray[np.bool_], values: NDArray[Any]) -> None:

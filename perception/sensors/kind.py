@@ -1,7 +1,7 @@
 """What is known of a kind of sensor: one record, which a plug-in gives as well as we do.
 
-A sample takes this road: `from_array`, `from_message` or `from_file` -> `validate` -> `resample` -> `Grid`
--> `normalize` -> `refuse_blind` -> the network.  Training augments the `Grid`; serving does not.
+A sample takes this road: `from_array`, `from_message` or `from_file` -> `validate` -> `resample`, or
+`register` -> `Grid` -> `normalize` -> `refuse_blind` -> the network.  Training augments the `Grid`; serving does not.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from perception.geometry.measured import PixelPoints, cloud_points
 
 if TYPE_CHECKING:
     from perception.geometry.grid import ViewSpec
+    from perception.geometry.views import Placement
     from perception.preprocess.contract import InputSpec
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
@@ -155,6 +156,11 @@ class SensorKind:
             for pictures.
         validate: (sample); raises `InputError`, `BlindError` or `CalibrationError` for what cannot be used.
         resample: (sample, input) -> `Grid`, of a sample that was validated.
+        register: (sample, input, placement) -> `Grid`, what `resample` is for a picture of a camera that
+            stands or looks otherwise than the one whose grid it is brought to; what that one sees and this
+            one does not holds no value.  None: it is always resampled.
+        distances: (sample) -> (H, W) float32 metres along the optical axis, of kinds whose pictures measure
+            them: by these other sensors' pictures are registered.
         normalize: (grid, input, out); fills `out`, arrays of `tensors`' shapes.
         title: for people, such as `LiDAR`; `name` where it is empty.
         colors: its pictures show colors as eyes see them: results are drawn on them, and labels are in
@@ -239,6 +245,8 @@ class SensorKind:
     apply: Callable[[str, Any, Layer, int, np.random.Generator], Any] | None = None
     faults: Collection[str] = ()
     augment: Callable[[Grid, Mapping[str, float], np.random.Generator], Grid] | None = None
+    register: Callable[[Sample, InputSpec, Placement], Grid] | None = None
+    distances: Callable[[Sample], NDArray[np.float32]] | None = None
     points: Callable[[Sample, tuple[int, int], int], PixelPoints | None] | None = None
     on_device: str | None = None
     frame_words: tuple[str, ...] = ()

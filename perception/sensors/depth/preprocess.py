@@ -11,6 +11,7 @@ from pydantic import model_validator
 from perception.errors import BlindError
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
+from perception.geometry.views import Placement
 from perception.sensors.images import check_image, keep_where, on_grid, one_image
 from perception.sensors.kind import Content, Grid, KindSpec, Scale, Tensors, TensorSpec
 
@@ -57,6 +58,19 @@ def validate(sample: Sample) -> None:
 def resample(sample: Sample, input: InputSpec) -> Grid:
     """`image` (H, W) float32 metres, NaN in the padding."""
     return on_grid(sample, input, nearest=True, fill=np.nan)
+
+
+def register(sample: Sample, input: InputSpec, placement: Placement) -> Grid:
+    """`image` (H, W) float32 metres along the reference's optical axis, NaN where nothing is known."""
+    lattice, near = placement.view.lattice, placement.near
+    if near is None:
+        near = lattice.inverse_depth(sample.data, placement.view.source)
+    return Grid({"image": lattice.depth_of(near)}, sample.unit, placement.view.grid)
+
+
+def distances(sample: Sample) -> Float:
+    """(H, W) float32 metres, as they are."""
+    return sample.data
 
 
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
-from perception.sensors.images import check_image, on_grid, one_image
+from perception.geometry.views import Placement
+from perception.sensors.images import check_image, on_grid, one_image, registered
 from perception.sensors.kind import Content, Grid, KindSpec, Scale, Tensors, TensorSpec, Value
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def validate(sample: Sample) -> None:
 def resample(sample: Sample, input: InputSpec) -> Grid:
     """`image` (H, W, 3) uint8, black in the padding."""
     return on_grid(sample, input)
+
+
+def register(sample: Sample, input: InputSpec, placement: Placement) -> Grid:
+    """`image` (H, W, 3) uint8, black where there is nothing."""
+    return registered(sample, input, placement)
 
 
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:

@@ -11,7 +11,8 @@ from pydantic import model_validator
 from perception.errors import BlindError, InputError, meant
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
-from perception.sensors.images import Moves, check_image, keep_where, on_grid, one_image
+from perception.geometry.views import Placement
+from perception.sensors.images import Moves, check_image, keep_where, on_grid, one_image, registered
 from perception.sensors.kind import Content, Grid, KindSpec, Tensors, TensorSpec, Value
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def validate(sample: Sample) -> None:
 def resample(sample: Sample, input: InputSpec) -> Grid:
     """`image` (H, W) float32 in the sample's unit, NaN in the padding."""
     return on_grid(sample, input, fill=np.nan)
+
+
+def register(sample: Sample, input: InputSpec, placement: Placement) -> Grid:
+    """`image` (H, W) float32 in the sample's unit, NaN where there is nothing."""
+    return registered(sample, input, placement, fill=np.nan)
 
 
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:

@@ -1,0 +1,158 @@
+"""From a sample to the features that the fuser takes, on the grid that the result will be given on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from perception.frame import Sample
+from perception.geometry.grid import GridMap
+from perception.geometry.views import Placement
+from perception.preprocess.sample import source_size
+from perception.runtime.alignment import Aligner
+from perception.runtime.health import HealthMonitor
+from perception.runtime.manifest import BundleManifest
+from perception.runtime.networks import Encoded, Networks
+from perception.runtime.novelty import NoveltyScore
+from perception.runtime.stopwatch import Stopwatch
+from perception.sensors.kind import Grid
+from perception.sensors.registry import kind_of
+
+
+class _Placing:
+    """Brings one sample to the grid of the reference, and puts the time down to `warp_<s>`."""
+
+    def __init__(
+        self,
+        encoder: SampleEncoder,
+        watch: Stopwatch,
+        reference: str | None,
+        others: Iterable[Sample],
+    ) -> None:
+        self._encoder, self._watch = encoder, watch
+        self._reference, self._others = reference, others
+        self.found: Placement | None = None
+
+    def __call__(self, sample: Sample) -> Grid | None:
+        aligner = self._encoder.aligner
+        aligner.note(sample)
+        reference = self._reference or aligner.likely
+        if reference is None or reference == sample.sensor:
+            return None
+        self._watch.lap(f"preprocess_{sample.sensor}")
+        self.found = aligner.place(sample, reference, self._others)
+        register = kind_of(sample.kind).register
+        if self.found is None or register is None:
+            return None
+        grid = register(
+            sample, self._encoder.manifest.inputs[self._encoder.inputs[sample.sensor]], self.found
+        )
+        self._watch.lap(f"warp_{sample.sensor}")
+        return grid
+
+
+class SampleEncoder:
+    """Checks, preprocesses and encodes samples.  Safe to use from several threads.
+
+    Args:
+        manifest: the bundle's.
+        inputs: by sensor, its input.
+        networks: the engines.
+        aligner: says on which grid a sample lies.
+        health: checks what samples show.
+    """
+
+    def __init__(
+        self,
+        manifest: BundleManifest,
+        inputs: Mapping[str, str],
+        networks: Networks,
+        aligner: Aligner,
+        health: HealthMonitor,
+    ) -> None:
+        self.manifest, self.inputs, self.aligner = manifest, inputs, aligner
+        self._networks, self._health = networks, health
+        self._novelty = {name: NoveltyScore(own) for name, own in manifest.novelty.items()}
+
+    def encode(
+        self,
+        sample: Sample,
+        watch: Stopwatch,
+        *,
+        trust: bool,
+        admit: bool = True,
+        check: bool = True,
+        reference: str | None = None,
+        others: Iterable[Sample] = (),
+    ) -> Encoded | None:
+        """A sample's features; None where its content, or `admit`, speaks against it.
+
+        Args:
+            sample: with a stamp.
+            watch: laps are taken.
+            trust, admit: as for `Pipeline.encode`.
+            check: False where its content was looked at before.
+            reference: the sensor in whose pixels the result will be; None for the likely one.
+            others: samples of the same moment, for their distances.
+
+        Raises:
+            AnySenseError: it cannot be used, or the backend failed.
+        """
+        sensor = sample.sensor
+        name = self.inputs[sensor]
+        spec = self.manifest.inputs[name]
+        placing = _Placing(self, watch, reference, others)
+        watch.lap("wait")
+        with self._networks.buffer(name) as buffer:
+            given = self._networks.prepare(name, sample, buffer, placing)
+            watch.lap(f"preprocess_{sensor}")
+            healthy = not check or trust or self._health.check(sample) == "ok"
+            watch.lap(f"check_{sensor}")
+            if not (healthy and admit):
+                return None
+            features = self._networks.encode(name, given)
+            watch.lap(f"encode_{sensor}")
+        found = placing.found
+        view = None if found is None else found.view
+        grid = GridMap.fit(source_size(sample, spec), spec.view) if view is None else view.grid
+        score = self._novelty.get(name)
+        novelty = None if score is None else score.of(features)
+        watch.lap(f"check_{sensor}")
+        placed = "" if found is None else found.line
+        return Encoded(features, grid, sample.time_ns, novelty=novelty, view=view, placed=placed)
+
+    def realigned(
+        self,
+        encoded: Mapping[str, Encoded],
+        reference: str | None,
+        samples: Mapping[str, Sample],
+        watch: Stopwatch,
+    ) -> Mapping[str, Encoded]:
+        """The features of all sensors on the grid of one.
+
+        Those are encoded anew that lie on another's, as when the reference has just died or come back,
+        or what is known of its place has changed.
+
+        Args:
+            encoded: by sensor, those that are used.
+            reference: the sensor in whose pixels the result will be.
+            samples: of what they were encoded.
+            watch: laps are taken.
+
+        Raises:
+            AnySenseError: as for `encode`.
+        """
+        moved: dict[str, Encoded] = {}
+        for sensor, one in encoded.items():
+            wanted = self.aligner.view(sensor, reference)
+            here = None if one.view is None else one.view.key
+            if (None if wanted is None else wanted.key) == here or sensor not in samples:
+                continue
+            others = [s for name, s in samples.items() if name != sensor]
+            sample = replace(samples[sensor], stamp_ns=one.stamp_ns)
+            anew = self.encode(
+                sample, watch, trust=True, check=False, reference=reference, others=others
+            )
+            if anew is not None:
+                moved[sensor] = anew
+        return {**encoded, **moved} if moved else encoded
