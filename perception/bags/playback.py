@@ -90,7 +90,7 @@ class Playback:
             EngineError: the backend failed.
         """
         with open_bag(path) as bag:
-            if not all(kind_of(kind).has_picture for kind in self.kinds.values()):
+            if self.calibration.uses_tree(self.kinds):
                 self._static_transforms(bag)
             yield from self._play(bag)
 

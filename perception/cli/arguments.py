@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.cli.console import print_json
 from perception.cli.parsing import MAX_THREADS, STDOUT, add_trust, positive, whole
@@ -19,6 +20,9 @@ from perception.errors import ConfigError, names_hint
 from perception.files import writing as files
 from perception.files.made import make_folder
 from perception.runtime.time_limit import LOAD_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from perception.runtime.alignment import Alignment
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +46,31 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same of loading a graph on the CPU, and of its first run",
     )
     add_trust(parser)
+    add_alignment(parser)
+
+
+def add_alignment(parser: argparse.ArgumentParser) -> None:
+    """`--align`, `--plane-m` and `--align-tolerance`; see `perception.runtime.alignment.Alignment`."""
+    parser.add_argument(
+        "--align",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto: pictures of cameras that stand or look elsewhere than the reference, by their "
+        "calibration, are warped onto its pixels; off: all are stretched over them",
+    )
+    parser.add_argument(
+        "--plane-m",
+        type=positive(),
+        metavar="M",
+        help="how far away things are where no depth says it (default: infinitely)",
+    )
+    parser.add_argument(
+        "--align-tolerance",
+        type=positive(1000),
+        default=1.0,
+        metavar="PX",
+        help="a picture that is off by less, in pixels of the network's grid, is aligned",
+    )
 
 
 def add_engine_limits(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +96,16 @@ def engine_choices(args: argparse.Namespace) -> dict[str, Any]:
         "tf32": not args.no_tf32,
         "engine_timeout_s": args.engine_timeout,
         "load_timeout_s": args.load_timeout,
+        "alignment": alignment_of(args),
     }
+
+
+def alignment_of(args: argparse.Namespace) -> Alignment:
+    """What `add_alignment` gave."""
+    from perception.runtime.alignment import Alignment
+
+    plane_m = math.inf if args.plane_m is None else args.plane_m
+    return Alignment(args.align, plane_m, tolerance_px=args.align_tolerance)
 
 
 def backend_names(argument: str) -> list[str]:

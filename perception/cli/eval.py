@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     with counted("evaluating", len(subsets) * len(recording)) as advance:
         table = evaluate_subsets(pipeline, recording, subsets, advance)
     notes = [f"the bundle does not know {', '.join(lacking)}: scored as 0"] if lacking else []
-    notes += _gaps(table, len(recording))
+    notes += _gaps(table, len(recording), recording.info.labels_of)
     if seen_in_training(pipeline.manifest.training, recording, args.split):
         notes.append(SEEN_NOTE)
     _print(table, args, pipeline.manifest.name, recording.info.simulated)
@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _gaps(table: dict[str, Any], frames: int) -> list[str]:
+def _gaps(table: dict[str, Any], frames: int, labels_of: str) -> list[str]:
     """What is to be said where not all frames could be judged for all subsets."""
     notes = []
     if any(row["frames"] < frames for row in table.values()):
@@ -143,6 +143,12 @@ def _gaps(table: dict[str, Any], frames: int) -> list[str]:
     if any(row["judged"] < row["frames"] for row in table.values()):
         notes.append("some frames have no truth in the view of a subset: they are not judged")
     for subset, row in table.items():
+        if moved := row.get("moved", {}):
+            names = ", ".join(moved)
+            notes.append(
+                f"{subset}: truth belongs to {labels_of}, and is brought to the pixels of {names} by the "
+                "calibration; what only one of them sees does not count"
+            )
         if far := ", ".join(f"{n} frames of {s}" for s, n in row.get("far", {}).items()):
             notes.append(f"{subset}: {far} (of {row['frames']}) are far from training")
     return notes
@@ -171,7 +177,7 @@ def _run_backends(args: argparse.Namespace, recording: Recording) -> int:
             on_result=advance,
         )
     _print(reference, args, f"{manifest.name}, onnxruntime-cpu", recording.info.simulated)
-    for line in _gaps(reference, len(recording)):
+    for line in _gaps(reference, len(recording), recording.info.labels_of):
         note(line)
     for judgement in judged.values():
         record = judgement.record
@@ -212,7 +218,7 @@ def _record(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:
     counts = ("frames", "answered", "judged")
     every = dict.fromkeys(key for row in table.values() for key in row)
-    columns = [key for key in every if key not in ("per_class", "far", *counts)]
+    columns = [key for key in every if key not in ("per_class", "far", "moved", *counts)]
     note = " (simulated data)" if simulated else ""
     out = Table(title=f"{name} on {args.data}, split {args.split}{note}, scores in %")
     out.add_column("subset", no_wrap=True)

@@ -93,7 +93,9 @@ def opened(args: argparse.Namespace) -> Playback:
     known = {k: kinds[k] for k in topics}
     known |= {k: kind for k, kind in kinds.items() if k == kind and k not in known.values()}
     views = manifest.inputs.views(inputs)
-    calibration = MessageCalibration(args.extrinsics, args.reference_frame, oldest, known, views)
+    calibration = MessageCalibration(
+        args.extrinsics, args.reference_frame, oldest, known, views, args.align != "off"
+    )
     calibration.load(args.rig)
     most = round(pipeline.policy.max_age_ms * 1e6)
     timing = found.timing({m: calibration.offset_ns(m) for m in topics}, most)

@@ -38,6 +38,8 @@ def result_fields(pipeline: Any, result: Any) -> dict[str, Any]:
         "warnings": list(result.lines),
         "timings_ms": {k: round(v, 3) for k, v in result.timings.items()},
     }
+    if result.placed:
+        out["placed"] = dict(result.placed)
     if result.novelty:
         out["novelty"] = {sensor: round(value, 3) for sensor, value in result.novelty.items()}
     specs = manifest.tasks.every

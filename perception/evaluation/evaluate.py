@@ -8,7 +8,8 @@ from typing import Any
 
 from perception.data.base import Recording, RecordingInfo, Truth
 from perception.errors import ConfigError
-from perception.frame import Frame, subset_name
+from perception.evaluation.elsewhere import truth_seen_by
+from perception.frame import Frame, Sample, subset_name
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
@@ -35,6 +36,8 @@ class Scorer:
         manifest, info = pipeline.manifest, recording.info
         self._specs, self._info = manifest.tasks.every, info
         self._sees_labels = recording.sees_labels
+        self._alignment = pipeline.aligner.config
+        self.moved: Counter[str] = Counter()
         self._views = manifest.inputs.views(pipeline.inputs)
         self.meters = self._made()
         if not self.meters:
@@ -60,12 +63,34 @@ class Scorer:
         """Classes of the recording that the bundle does not know, so that they score 0."""
         return list(dict.fromkeys(n for meter in self.meters.values() for n in meter.lacking))
 
-    def add(self, result: Result, truth: Truth) -> None:
-        """Count one frame; a result in the pixels of a camera that looks elsewhere is not judged."""
+    def add(self, result: Result, truth: Truth, frame: Mapping[str, Sample] | None = None) -> None:
+        """Count one frame; a result in the pixels of a camera that looks elsewhere is not judged.
+
+        Truth belongs to one sensor, `RecordingInfo.labels_of`; in the pixels of another one, whose
+        calibration says how it stands to that, it is what that one sees of it.
+
+        Args:
+            result: of the pipeline.
+            truth: of the frame.
+            frame: all samples of the frame, also those that the pipeline was not given.
+        """
         self.frames += 1
         self.answered += bool(result.used)
         self.far.update(result.far)
-        self.judged += self._add(self.meters, result, truth)
+        self.judged += self._add(self.meters, result, self._seen(result, truth, frame))
+
+    def _seen(self, result: Result, truth: Truth, frame: Mapping[str, Sample] | None) -> Truth:
+        """The truth in the result's pixels."""
+        frame, shown = frame or result.samples, result.reference or ""
+        own, labeled = frame.get(shown), frame.get(self._info.labels_of)
+        if own is None or labeled is None or own is labeled or not kind_of(own.kind).has_picture:
+            return truth
+        others = [sample for name, sample in frame.items() if name in self._info.sensors]
+        found = truth_seen_by(own, labeled, truth, others, self._alignment)
+        if found is None:
+            return truth
+        self.moved[shown] += 1
+        return found
 
     def _add(self, meters: Mapping[str, Meter], result: Result, truth: Truth) -> bool:
         shown = result.reference
@@ -79,7 +104,7 @@ class Scorer:
     def of_frame(self, result: Result, truth: Truth) -> dict[str, float]:
         """The scores of one frame alone that tasks give (`Task.frame_score`), where it has truth."""
         meters = {n: m for n, m in self._made().items() if TASKS[n].frame_score}
-        self._add(meters, result, truth)
+        self._add(meters, result, self._seen(result, truth, None))
         found = {TASKS[n].frame_score: m.scores()[TASKS[n].frame_score] for n, m in meters.items()}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -89,7 +114,8 @@ class Scorer:
         Returns:
             `frames`; `answered`, those for which there was an output; `judged`, those that have truth;
             the scores of each task's meter; `per_class`, theirs by class name; `far`, where frames were far
-            from training, how many by sensor.
+            from training, how many by sensor; `moved`, in how many frames truth was brought to the pixels
+            of which sensor.
         """
         out: dict[str, Any] = {
             "frames": self.frames,
@@ -101,7 +127,8 @@ class Scorer:
             out |= meter.scores()
             for name, values in meter.per_class().items():
                 per_class.setdefault(name, {}).update(values)
-        return {**out, "per_class": per_class, **({"far": dict(self.far)} if self.far else {})}
+        told = {"far": dict(self.far), "moved": dict(self.moved)}
+        return {**out, "per_class": per_class, **{k: v for k, v in told.items() if v}}
 
 
 def judged_subsets(manifest: BundleManifest, info: RecordingInfo) -> list[tuple[str, ...]]:
@@ -161,7 +188,7 @@ def score_subsets(
             kept = Frame({m: s for m, s in frame.items() if m in subset}, frame.stamp_ns)
             # Frames of a data set are no stream: health and held results must not leak.
             pipeline.reset()
-            scorer.add(pipeline(kept), truth)
+            scorer.add(pipeline(kept), truth, frame)
             on_result()
     pipeline.reset()
     pipeline.wanted = before

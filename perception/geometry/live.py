@@ -25,6 +25,10 @@ class LiveCalibration:
     Intrinsics: the rig file's, otherwise the newest noted.  Extrinsics: by `source`, `file` or `tf`
     (the tree); `auto` takes the rig file's where it has some, otherwise the tree's.
 
+    A picture gets extrinsics, too, where the rig file has its pose, or it is in another frame than the
+    reference's and the tree connects both: it is then known how to register it.  What is not found is left
+    open.
+
     A LiDAR is projected into the camera that `into` says, else that whose intrinsics the rig file gives
     it, else the rig's reference, else the first camera, as `kinds` are ordered, whose intrinsics are known.
 
@@ -35,11 +39,12 @@ class LiveCalibration:
         max_age_ns: how much older than a sample a transform that changes may be; None for any age.
         kinds: the sensors' kinds, by name; if not given, there is one of each, called as its kind.
         into: for LiDARs, the camera that each is projected into.
+        registered: pictures get extrinsics; without, all are taken to be aligned.
 
     Attributes:
         unaligned: by image sensor, why its pixels are not those of the first image sensor, or of any of
-            that one's kind, or of the one that the rig file says: another frame, or other intrinsics.
-            They are fused as if they were.
+            that one's kind, or of the one that the rig file says: another frame, or other intrinsics,
+            and it is not known where it sits to be registered.  They are fused as if they were.
         on_missing: called, on the thread that attaches, when the tree lacks a transform or its last
             one is too old.
     """
@@ -51,7 +56,9 @@ class LiveCalibration:
         max_age_ns: int | None = None,
         kinds: Mapping[str, Kind] | None = None,
         into: Mapping[str, str] | None = None,
+        registered: bool = True,
     ) -> None:
+        self.registered = registered
         self.source, self.reference_frame = source, reference_frame
         self.max_age_ns = max_age_ns
         kinds = {kind: kind for kind in KINDS} if kinds is None else kinds
@@ -109,8 +116,9 @@ class LiveCalibration:
         sensor = sample.sensor
         if has_picture(sample.kind):
             self._choose(sensor, sample.data.shape[:2])
-            self._compare(sensor, sample.frame_id)
-            return replace(sample, camera=self.camera(sensor))
+            extrinsics = self._stands(sample)
+            self._compare(sensor, sample.frame_id, extrinsics is not None)
+            return replace(sample, camera=self.camera(sensor), extrinsics=extrinsics)
         try:
             return self._projected(sample)
         except CalibrationError:
@@ -137,6 +145,49 @@ class LiveCalibration:
             named = (*frames, own.frame_id if own is not None else "")
             extrinsics = self._from_tree(next(filter(None, named), ""), sample)
         return replace(sample, camera=camera, extrinsics=extrinsics)
+
+    def _stands(self, sample: Sample) -> RigidTransform | None:
+        """Where a camera sits to the reference; None where it is that, aligned with it, or not known."""
+        sensor, own = sample.sensor, self.rig.sensors.get(sample.sensor)
+        if not self.registered or (own is not None and own.aligned_with):
+            return None
+        if self.source != "tf" and own is not None and (own.extrinsics or not self.rig.base):
+            return own.extrinsics
+        first = self._first(sensor)
+        with self._lock:
+            target = self._image_frames.get(first, "")
+        target = target or self._named(first)
+        frame = sample.frame_id.lstrip("/")
+        if sensor == first or not target or not frame or frame == target or self.source == "file":
+            return None
+        self._looked_up[sensor] = target, frame
+        try:
+            return self.tree.lookup(target, frame, sample.stamp_ns, max_age_ns=self.max_age_ns)
+        except CalibrationError:
+            if self.kinds.get(first) != sample.kind:
+                self.on_missing()
+            return None
+
+    def _first(self, sensor: str) -> str:
+        """The camera that others are registered to: the rig's reference, else the first one heard of."""
+        images = self._images()
+        known = (n for n in images if n in self._image_frames or self._named(n))
+        return self.rig.reference or next(known, sensor)
+
+    def _named(self, sensor: str) -> str:
+        """The frame that a camera's calibration names."""
+        own, camera = self.rig.sensors.get(sensor), self.camera(sensor)
+        frames = (own.frame_id if own is not None else "", camera.frame_id if camera else "")
+        return next(filter(None, frames), "").lstrip("/")
+
+    def uses_tree(self, sensors: Collection[str]) -> bool:
+        """Whether transforms from the tree may be of use for any of these sensors."""
+        rig = self.rig.sensors
+        open_ = [
+            n for n in self._images() if n in sensors and (n not in rig or self.source == "tf")
+        ]
+        pictures = self.registered and len(self._images()) > 1 and bool(open_)
+        return self.source != "file" and (pictures or self.needs_tree(sensors))
 
     def _target(self, lidar: str) -> str:
         """Whose intrinsics a LiDAR is projected with: a camera's, its own in the rig file; or none's."""
@@ -214,7 +265,7 @@ class LiveCalibration:
         points = [n for n in sensors if n in self.kinds and not has_picture(self.kinds[n])]
         return self.source != "file" and any(self._placed(name) is None for name in points)
 
-    def _compare(self, sensor: str, frame: str) -> None:
+    def _compare(self, sensor: str, frame: str, placed: bool) -> None:
         """Note in `unaligned` whether a sensor's pixels are those of the first image sensor."""
         with self._lock:
             self._image_frames[sensor] = frame.lstrip("/")
@@ -229,6 +280,9 @@ class LiveCalibration:
             peers = [name for name, other in self.kinds.items() if other == kind]
             if sensor in (first, *peers):
                 return
+        if placed and self.camera(sensor) is not None and self.camera(first) is not None:
+            self.unaligned.pop(sensor, None)
+            return
         lines = [self._apart(sensor, peer, frames) for peer in peers]
         if all(lines):
             self.unaligned[sensor] = f"{lines[0]}: fused as if registered, which it is not"

@@ -141,8 +141,8 @@ class Lattice:
         height, width = self.grid.grid
         self.step = 1
         while height * width / self.step**2 > _LATTICE_PIXELS:
-            self.step *= 2  # grids are multiples of 32
-        self.shape = (height // self.step + 2, width // self.step + 2)
+            self.step *= 2
+        self.shape = (-(-height // self.step) + 2, -(-width // self.step) + 2)
 
     def pixels(self, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[Any, Any]:
         """Coordinates u, v in the reference's picture of grid pixels."""
@@ -208,9 +208,10 @@ class Lattice:
             z = np.float32(1) / near[1:-1, 1:-1]
         z[~(z < np.inf)] = np.nan
         height, width = self.grid.grid
-        if self.step == 1:
-            return np.ascontiguousarray(z)
-        return cv2.resize(z, (width, height), interpolation=cv2.INTER_NEAREST)
+        if self.step > 1:
+            whole = (z.shape[1] * self.step, z.shape[0] * self.step)
+            z = cv2.resize(z, whole, interpolation=cv2.INTER_NEAREST)
+        return np.ascontiguousarray(z[:height, :width])
 
 
 class _Splat:
@@ -410,15 +411,13 @@ class View:
         if (hidden := self._hidden(u, v, z, near)) is not None:
             u[hidden] = _OUT
             v[hidden] = _OUT
-        step = self.lattice.step
-        if step == 1:
-            inner = slice(1, -1), slice(1, -1)
-            return np.ascontiguousarray(u[inner]), np.ascontiguousarray(v[inner])
-        rows, columns = self.lattice.shape
-        whole = (columns * step, rows * step)
-        inner = slice(step, -step), slice(step, -step)
-        u, v = (cv2.resize(a, whole, interpolation=cv2.INTER_LINEAR)[inner] for a in (u, v))
-        return u, v
+        step, (height, width) = self.lattice.step, self.grid.grid
+        if step > 1:
+            rows, columns = self.lattice.shape
+            whole = (columns * step, rows * step)
+            u, v = (cv2.resize(a, whole, interpolation=cv2.INTER_LINEAR) for a in (u, v))
+        inner = slice(step, step + height), slice(step, step + width)
+        return u[inner], v[inner]
 
     def _hidden(
         self, u: Float32, v: Float32, z: Float32, near: Float32

@@ -257,7 +257,11 @@ class _Reader:
                 if camera is None or (camera.height, camera.width) != sample.data.shape[:2]:
                     continue
                 sensors[name] = SensorCalibration(
-                    camera, None, sample.frame_id, kind=sample.kind, source=self.path.name
+                    camera,
+                    seen.extrinsics,
+                    sample.frame_id,
+                    kind=sample.kind,
+                    source=self.path.name,
                 )
             elif seen.extrinsics is not None:
                 sensors[name] = SensorCalibration(

@@ -155,11 +155,15 @@ class Aligner:
         self._near = sample.data, lattice, sight, found
         return found
 
-    def wants_range(self, sensor: str) -> bool:
-        """Whether depth of the same moment would say better where a sensor's pixels lie."""
-        if kind_of(self._inputs[sensor].kind).distances is not None:
+    def measures(self, sensor: str) -> bool:
+        """Whether a sensor's pictures hold distances."""
+        return self._inputs[sensor].sensor.distances is not None
+
+    def wants_range(self, sample: Sample) -> bool:
+        """Whether depth of the same moment would say better where a sample's pixels lie."""
+        if self.measures(sample.sensor) or sample.sensor not in self._order:
             return False
-        view = self.view(sensor, self.likely)
+        view = self.view(sample.sensor, self.likely)
         return view is not None and self._by_range(view)
 
     def view(self, sensor: str, reference: str | None) -> View | None:

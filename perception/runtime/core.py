@@ -113,6 +113,7 @@ class StreamCore:
         self.collector.clocks.max_lead_ns = settings.max_lead_ns
         self.heartbeat_ns = settings.heartbeat_ns
         self.pipeline.policy = settings.policy or self.pipeline.policy
+        self.pipeline.aligner.config = settings.alignment or self.pipeline.aligner.config
         self.pipeline.health.config = settings.health or self.pipeline.health.config
 
     def hear(self, sensor: str, now_ns: int) -> None:
@@ -168,14 +169,54 @@ class StreamCore:
         if sensor in self.shedder.sensors:
             self._settle_fate(waiting, "shed")
             return "shed"
+        if admit and self._waits_for_range(waiting):
+            return "accepted"
+        begun = self._begin(waiting, admit)
+        if self.pipeline.aligner.measures(sensor) and begun == "accepted":
+            for other in self._of_its_moment(waiting):
+                if other.unplaced and not other.fate:
+                    self._begin(other, True, (waiting.sample,))
+        return begun
+
+    def _begin(self, waiting: Waiting, admit: bool, others: tuple[Sample, ...] = ()) -> str:
+        """Encode a sample, on the thread of its sensor where there is one."""
+        sensor, waiting.unplaced = waiting.sample.sensor, False
         thread = self._threads.get(sensor)
         if thread is None:
-            return self._encode(waiting, admit)
+            return self._encode(waiting, admit, others)
         if self._is_stalled(sensor):
             self._settle_fate(waiting, "failed")
             return "failed"
-        waiting.pending = thread.submit(self.pipeline.encode, waiting.sample, admit=admit)
+        encode = self.pipeline.encode
+        waiting.pending = thread.submit(encode, waiting.sample, admit=admit, others=others)
         return "accepted"
+
+    def _waits_for_range(self, waiting: Waiting) -> bool:
+        """Whether a sample is left for the depth of its moment, which says where its pixels lie.
+
+        It is encoded when that arrives, else when its group leaves.
+        """
+        aligner, sensors = self.pipeline.aligner, self.collector.sensors
+        measuring = [s for s in sensors if aligner.measures(s) and s not in self.shedder.sensors]
+        if not measuring or not aligner.wants_range(waiting.sample):
+            return False
+        waiting.unplaced = True
+        for other in self._of_its_moment(waiting):
+            if other.sample.sensor in measuring and other.useful:
+                self._begin(waiting, True, (other.sample,))
+                break
+        return True
+
+    def _of_its_moment(self, waiting: Waiting) -> list[Waiting]:
+        """What waits in the same group as a sample, as far as stamps tell."""
+        held = [a.payload for a in self.collector.waiting() if a.sensor != waiting.sample.sensor]
+        stamp, timing = waiting.arrival.stamp_ns, self.collector.sensors
+        window = timing[waiting.sample.sensor].window_ns
+        return [
+            w
+            for w in held
+            if abs(w.arrival.stamp_ns - stamp) <= max(window, timing[w.sample.sensor].window_ns)
+        ]
 
     def _is_stalled(self, sensor: str) -> bool:
         pending = self._stalled.get(sensor)
@@ -185,7 +226,7 @@ class StreamCore:
             return False
         return pending is not None
 
-    def _encode(self, waiting: Waiting, admit: bool = True) -> str:
+    def _encode(self, waiting: Waiting, admit: bool = True, others: tuple[Sample, ...] = ()) -> str:
         """Note a sample's features, or why there are none."""
         sensor, pending = waiting.sample.sensor, waiting.pending
         usual = self._usual_s.get(sensor, _PATIENCE_S)
@@ -193,7 +234,7 @@ class StreamCore:
         waiting.pending, waiting.fate = None, "failed"
         try:
             if pending is None:
-                found = self.pipeline.encode(waiting.sample, admit=admit)
+                found = self.pipeline.encode(waiting.sample, admit=admit, others=others)
             else:
                 found = pending.result(patience)
             if isinstance(found, Encoded):
@@ -317,9 +358,7 @@ class StreamCore:
     def report(self, now_ns: int) -> dict[str, SensorReport]:
         """Every sensor's state and counts; from any thread."""
         held = [a.payload for a in self.collector.waiting()]
-        waiting = Counter(
-            w.sample.sensor for w in held if (w.encoded or w.pending) is not None and not w.fate
-        )
+        waiting = Counter(w.sample.sensor for w in held if (w.useful or w.unplaced) and not w.fate)
         waiting.update(m for m, w in list(self._kept.items()) if not w.fate)
         reports: dict[str, SensorReport] = {}
         for sensor in self.collector.sensors:
@@ -406,6 +445,7 @@ class StreamCore:
         for waiting in fresh.values():
             if waiting.pending is not None:
                 self._encode(waiting)
+        self._place(group, fresh)
         if self._is_stale(group):
             self._drop(group)
             return None
@@ -431,6 +471,17 @@ class StreamCore:
                 return None  # its stamp and pixels are those of an output that was given
             del parts[reference]
         return self._result(group, parts, stamps, now_ns)
+
+    def _place(self, group: Group, fresh: Mapping[str, Waiting]) -> None:
+        """Encode what was left for depth that did not come, by the last that is young enough."""
+        left = [w for w in fresh.values() if w.unplaced and not w.fate]
+        if not left:
+            return
+        there = [w.sample for w in fresh.values() if w.encoded is not None]
+        there += [w.sample for w in self._reusable(group).values()]
+        for waiting in left:
+            waiting.unplaced = False
+            self._encode(waiting, True, tuple(there))
 
     def _shown_before(self, parts: Mapping[str, Waiting], stamps: OutputStamps) -> str | None:
         """The sensor in whose pixels an output would be that is no newer than the last one."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perception.errors import ConfigError
+from perception.runtime.alignment import Alignment
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
 from perception.runtime.lateness import LatePolicy
@@ -23,7 +24,7 @@ class StreamSettings:
             stop comes this often.
         jump_ns, max_skew_ns: as for `Collector`.
         max_lead_ns: as for `SensorClocks`.
-        policy, health: None leaves the pipeline's.
+        policy, health, alignment: None leaves the pipeline's.
         late: how long a result may take, and what is left out when it takes longer; None: as long as it
             takes.  No sample waits for others longer than half of that.
 
@@ -40,6 +41,7 @@ class StreamSettings:
     policy: Policy | None = None
     health: HealthConfig | None = None
     late: LatePolicy | None = None
+    alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
         for name in ("deadline_ns", "heartbeat_ns", "jump_ns"):

@@ -27,6 +27,7 @@ class Waiting:
         encoded: its features, once they are known.
         pending: set while it is encoded on another thread.
         fate: as what it was counted; empty while that is open.
+        unplaced: it is yet to be encoded, once the depth of its moment is there.
     """
 
     sample: Sample
@@ -34,6 +35,12 @@ class Waiting:
     encoded: Encoded | None = None
     pending: Future[Found] | None = None
     fate: str = ""
+    unplaced: bool = False
+
+    @property
+    def useful(self) -> bool:
+        """Whether it is encoded, or about to be."""
+        return self.encoded is not None or self.pending is not None
 
 
 def reported(

@@ -1,7 +1,8 @@
 """What is known of a kind of sensor: one record, which a plug-in gives as well as we do.
 
 A sample takes this road: `from_array`, `from_message` or `from_file` -> `validate` -> `resample`, or
-`register` -> `Grid` -> `normalize` -> `refuse_blind` -> the network.  Training augments the `Grid`; serving does not.
+`register` -> `Grid` -> `normalize` -> `refuse_blind` -> the network.  Training augments the `Grid`;
+serving does not.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -12,6 +13,7 @@ from rclpy.node import Node
 
 from perception.errors import AnySenseError, ConfigError, meant, names_hint
 from perception.frame import check_name, in_order
+from perception.runtime.alignment import Alignment
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.health import HealthConfig
 from perception.runtime.lateness import LatePolicy
@@ -29,6 +31,7 @@ TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable", "system_default")
 DURABILITIES = ("volatile", "transient_local", "system_default")
 STUCK = ("reload", "exit")
+ALIGNMENTS = ("auto", "off")
 EXTRINSICS = ("auto", "tf", "file")
 
 _ROS_OWN = ("use_sim_time", "start_type_description_service")
@@ -110,6 +113,15 @@ COMMON = (
         0.0,
         10.0,
     ),
+    Spec(
+        "align.mode",
+        "auto",
+        "auto = cameras elsewhere are warped; off = stretched",
+        choices=ALIGNMENTS,
+    ),
+    Spec("align.plane_m", 0.0, "distance of things where no depth says it; 0 = far", 0.0, 1e6),
+    Spec("align.depth", True, "take distances from a depth picture where there is one"),
+    Spec("align.tolerance_px", 1.0, "off by less, in pixels of the grid, is aligned", 0.01, 1000.0),
     Spec("late.deadline_ms", 0.0, "from the newest message to the output; 0 = none", 0.0, _MS),
     Spec("late.after", 3, "late outputs before something is left out", 1, 10_000),
     Spec("late.recover_after", 50, "early ones before it is taken up again", 1, 100_000),
@@ -188,7 +200,7 @@ class Settings:
         values: by name.
         kinds: by sensor, in order, its kind; empty where only the bundle can tell and was not asked.
         inputs: by sensor, the bundle's input that it is; empty before the bundle was asked.
-        timing, policy, health: what the values mean to the library.
+        timing, policy, health, alignment: what the values mean to the library.
         obstacles: the same; None before the bundle was asked.
         late: the same; None without a deadline.
     """
@@ -201,6 +213,7 @@ class Settings:
     health: HealthConfig
     obstacles: ObstacleRules | None = None
     late: LatePolicy | None = None
+    alignment: Alignment | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -222,6 +235,7 @@ class Settings:
             self.policy,
             self.health,
             self.late,
+            self.alignment,
         )
 
     def ns(self, name: str) -> int:
@@ -289,7 +303,13 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
     health = HealthConfig(**{f.name: values[f"health.{f.name}"] for f in fields(HealthConfig)})
     obstacles = _obstacles(values, manifest) if manifest is not None else None
     late = _late(values, names, manifest) if values["late.deadline_ms"] > 0 else None
-    return Settings(dict(values), own, inputs, timing, policy, health, obstacles, late)
+    alignment = Alignment(
+        values["align.mode"],
+        values["align.plane_m"] or math.inf,
+        values["align.depth"],
+        values["align.tolerance_px"],
+    )
+    return Settings(dict(values), own, inputs, timing, policy, health, obstacles, late, alignment)
 
 
 def _late(

@@ -110,6 +110,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
                 self.settings.ns("tf.max_age_ms") or None,
                 self.settings.kinds,
                 bundle.manifest.inputs.views(self.settings.inputs),
+                self.settings["align.mode"] != "off",
             )
             calibration.load(self.settings["calibration_file"])
             calibration.on_missing = self._tf_wanted.trigger
@@ -224,6 +225,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
                 threads=settings["threads"] or None,
                 policy=settings.policy,
                 health=settings.health,
+                alignment=settings.alignment,
                 trust_plans=settings["trust_plans"],
                 engine_timeout_s=settings["engine.timeout_ms"] / 1e3 or None,
                 load_timeout_s=settings["engine.load_timeout_s"],
@@ -284,7 +286,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         /tf, which can take more time than the images, follows only when that is not enough.
         """
         calibration = self._calibration
-        if calibration is None or not calibration.needs_tree(self.settings.kinds):
+        if calibration is None or not calibration.uses_tree(self.settings.kinds):
             self._drop(self._tf, self._tf_static)
             self._tf = self._tf_static = None
         elif self._tf_static is None:
@@ -452,6 +454,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         self.settings = settings
         if self._calibration is not None:
             self._calibration.source = settings["extrinsics"]
+            self._calibration.registered = settings["align.mode"] != "off"
             self._calibration.reference_frame = settings["reference_frame"]
             self._calibration.max_age_ns = settings.ns("tf.max_age_ms") or None
             if self._stream is not None:

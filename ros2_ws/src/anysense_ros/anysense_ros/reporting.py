@@ -45,6 +45,7 @@ class Reporter:
         self._far = FarFromTraining()
         self._told_far: set[str] = set()
         self.unaligned: Mapping[str, str] = {}
+        self._placed: Mapping[str, str] = {}
         self._lock = threading.RLock()
         self.no_output("not configured")
 
@@ -70,6 +71,7 @@ class Reporter:
         with self._lock:
             timeouts = {n: t.timeout_ns for n, t in core.collector.sensors.items()}
             self._far.note(result.novelty)
+            self._placed = result.placed
             missing = self._standing.missing(result, reports, timeouts, stream.clock.now_ns())
             self._log(result, reports, missing, core.pipeline)
             values = {"sequence": number, **core.collector.counters, **core.pipeline.counters}
@@ -117,6 +119,8 @@ class Reporter:
             }
             if (novelty := self._far.novelty(name)) is not None:
                 extra["novelty"] = f"{novelty:.2f}"
+            if placed := self._placed.get(name):
+                extra["placed"] = placed
             condition = sensor_condition(name, report, extra)
             if condition.level == OK and (far := self._far.line(name)):
                 condition.level, condition.message = WARN, far
