@@ -182,10 +182,10 @@ def _score(
     if scorer is None or record.reference is None:
         return {}
     truth = recording.truth(index)
-    scorer.add(result, truth)
+    scorer.add(result, truth, clean)
     if record.phase.faults:
         reference.reset()
-        record.reference.add(reference(clean), truth)
+        record.reference.add(reference(clean), truth, clean)
     return scorer.of_frame(result, truth)
 
 

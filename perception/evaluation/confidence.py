@@ -9,6 +9,7 @@ from typing import Any
 
 from perception.data.base import Recording
 from perception.errors import ConfigError, DataError
+from perception.evaluation.elsewhere import truth_seen_by
 from perception.evaluation.evaluate import LOW_SCORE, Scorer, judged_subsets, score_subsets
 from perception.frame import Sample, subset_name
 from perception.metrics.fitted import Fitted
@@ -175,10 +176,14 @@ def _fitted(
                 continue
             if not recording.sees_labels(views.get(reference, reference)):
                 continue
-            outputs = pipeline.outputs({s: encoded[s] for s in subset})
+            parts = pipeline.onto(reference, {s: encoded[s] for s in subset}, frame)
+            outputs = pipeline.outputs(parts)
+            seen = truth_seen_by(
+                reference, recording.info.labels_of, truth, frame, pipeline.aligner.config
+            )
             for name in makers:
                 if (fit := fits.get((name, subset))) is not None:
-                    fit.add(outputs, encoded[reference].grid, truth)
+                    fit.add(outputs, parts[reference].grid, seen)
         on_step("fitting", index + 1, frames)
     found: dict[str, dict[str, Fitted]] = {}
     for (name, subset), fit in fits.items():

@@ -6,7 +6,7 @@ sensor alone, is judged by what of them it sees, where the calibration of both i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,30 +29,34 @@ _NEAR_SHARE = 75
 
 
 def truth_seen_by(
-    own: Sample, labeled: Sample, truth: Truth, others: Iterable[Sample], config: Alignment
-) -> Truth | None:
-    """The truth in the pixels of a sensor; None where they are those that it was labeled in.
+    shown: str, labels_of: str, truth: Truth, frame: Mapping[str, Sample], config: Alignment
+) -> Truth:
+    """The truth in the pixels of a sensor; itself where they are those that it was labeled in, or where
+    it is not known how the two stand to each other.
 
     Args:
-        own: the sensor's sample.
-        labeled: that of the sensor in whose pixels the truth is.
+        shown: the sensor.
+        labels_of: that in whose pixels the truth is.
         truth: of the frame.
-        others: samples of the frame, of which the first that measures distances says where pixels lie.
+        frame: all of its samples, of which the first that measures distances says where pixels lie.
         config: what passes for aligned, and how far away things are without such a sample.
 
     Returns:
         Labels of `own`'s size, 255 for what `labeled` does not show, and boxes of what it sees, ignored
         where that is less than a quarter.
     """
+    own, labeled = frame.get(shown), frame.get(labels_of)
+    if own is None or labeled is None or own is labeled or config.mode == "off":
+        return truth
+    if not kind_of(own.kind).has_picture or own.extrinsics is labeled.extrinsics is None:
+        return truth
     to, of = Sight.of(own), Sight.of(labeled)
-    if config.mode == "off" or to is None or of is None:
-        return None
-    if to.extrinsics is None and of.extrinsics is None:
-        return None
+    if to is None or of is None:
+        return truth
     view = bound(_spec(to.size), of, to, config.plane_m)
     if view.off_px <= config.tolerance_px:
-        return None
-    ranger = next((s for s in others if kind_of(s.kind).distances is not None), None)
+        return truth
+    ranger = next((s for s in frame.values() if kind_of(s.kind).distances is not None), None)
     ranger = ranger if config.depth else None
     found = truth
     if truth.labels is not None:

@@ -81,15 +81,11 @@ class Scorer:
 
     def _seen(self, result: Result, truth: Truth, frame: Mapping[str, Sample] | None) -> Truth:
         """The truth in the result's pixels."""
-        frame, shown = frame or result.samples, result.reference or ""
-        own, labeled = frame.get(shown), frame.get(self._info.labels_of)
-        if own is None or labeled is None or own is labeled or not kind_of(own.kind).has_picture:
-            return truth
-        others = [sample for name, sample in frame.items() if name in self._info.sensors]
-        found = truth_seen_by(own, labeled, truth, others, self._alignment)
-        if found is None:
-            return truth
-        self.moved[shown] += 1
+        shown = result.reference or ""
+        found = truth_seen_by(
+            shown, self._info.labels_of, truth, frame or result.samples, self._alignment
+        )
+        self.moved[shown] += found is not truth
         return found
 
     def _add(self, meters: Mapping[str, Meter], result: Result, truth: Truth) -> bool:
@@ -127,7 +123,7 @@ class Scorer:
             out |= meter.scores()
             for name, values in meter.per_class().items():
                 per_class.setdefault(name, {}).update(values)
-        told = {"far": dict(self.far), "moved": dict(self.moved)}
+        told = {"far": dict(self.far), "moved": dict(+self.moved)}
         return {**out, "per_class": per_class, **{k: v for k, v in told.items() if v}}
 
 

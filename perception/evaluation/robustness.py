@@ -167,7 +167,7 @@ class _Run:
                         result = shown.answer(used)
                         self._keep(clean, used, result)
                     results[used] = result
-                    self._scorers[method, key].add(result, truth)
+                    self._scorers[method, key].add(result, truth, shown.clean)
                     self._count_beside(method, key, given, clean, shown, truth)
             if key[0] == "fault":
                 shown.forget(given)
@@ -198,7 +198,7 @@ class _Run:
         result = self._known(clean, used) or shown.answer(used)
         if (method, key) not in self._beside:
             self._beside[method, key] = Scorer(self._pipeline, self._recording)
-        self._beside[method, key].add(result, truth)
+        self._beside[method, key].add(result, truth, shown.clean)
 
     def found(self, method: str, frames: int) -> Robustness:
         """What one method came to.
@@ -268,7 +268,7 @@ class _Shown:
         self._recording = recording
         frame = recording.seen(index, self._views)
         self._now = pipeline.clock() if frame.stamp_ns is None else frame.stamp_ns
-        self._clean = {s: frame[s].stamped(self._now) for s in pipeline.sensors if s in frame}
+        self.clean = {s: frame[s].stamped(self._now) for s in pipeline.sensors if s in frame}
         self._seed = (seed, zlib.crc32(recording.ids[index].encode()))
         self._samples: dict[tuple[str, Damage | None], Sample | None] = {}
         self._encoded: dict[tuple[str, Damage | None], Encoded | None] = {}
@@ -330,7 +330,7 @@ class _Shown:
         return self._samples[key]
 
     def _made(self, sensor: str, damage: Damage | None) -> Sample | None:
-        clean = self._clean.get(sensor)
+        clean = self.clean.get(sensor)
         if clean is None or damage is None:
             return clean
         if self.is_past(sensor, damage):
@@ -351,7 +351,7 @@ class _Shown:
         if index not in self._frames:
             self._frames[index] = self._recording.seen(index, self._views)
         sample = self._frames[index].get(sensor)
-        return None if sample is None else replace(sample, stamp_ns=self._clean[sensor].stamp_ns)
+        return None if sample is None else replace(sample, stamp_ns=self.clean[sensor].stamp_ns)
 
     def _features(self, sensor: str, damage: Damage | None) -> Encoded | None:
         """None where the sample cannot be read, or its kind says that it shows nothing at all."""

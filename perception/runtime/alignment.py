@@ -178,7 +178,7 @@ class Aligner:
             return None
         at, to = ours.sight, theirs.sight
         if at is None or to is None or (at.extrinsics is None and to.extrinsics is None):
-            self._say(sensor, _apart(sensor, ours, reference, theirs))
+            self.say(sensor, _apart(sensor, ours, reference, theirs))
             return None
         view = spec.view.bind(at, to, self.config.plane_m)
         found: View | None = view
@@ -188,7 +188,7 @@ class Aligner:
         elif not view.sees:
             found = None
             line = f"{sensor}: looks elsewhere than {reference}, and is stretched over its picture"
-        self._say(sensor, line)
+        self.say(sensor, line)
         return found
 
     def _is_aligned(self, view: View) -> bool:
@@ -206,7 +206,7 @@ class Aligner:
                 return True
         return False
 
-    def _say(self, sensor: str, line: str = "") -> None:
+    def say(self, sensor: str, line: str = "") -> None:
         """Keep what is to be said of a sensor, once as long as it stays the same."""
         if self._said.get(sensor, "") == line:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from perception.errors import AnySenseError, EngineError
 from perception.frame import Sample
 from perception.geometry.grid import GridMap
 from perception.geometry.views import Placement
@@ -139,10 +140,13 @@ class SampleEncoder:
             samples: of what they were encoded.
             watch: laps are taken.
 
+        Returns:
+            The same sensors, but for those that nothing is left of there.
+
         Raises:
-            AnySenseError: as for `encode`.
+            EngineError: the backend failed.
         """
-        moved: dict[str, Encoded] = {}
+        moved: dict[str, Encoded | None] = {}
         for sensor, one in encoded.items():
             wanted = self.aligner.view(sensor, reference)
             here = None if one.view is None else one.view.key
@@ -150,9 +154,16 @@ class SampleEncoder:
                 continue
             others = [s for name, s in samples.items() if name != sensor]
             sample = replace(samples[sensor], stamp_ns=one.stamp_ns)
-            anew = self.encode(
-                sample, watch, trust=True, check=False, reference=reference, others=others
-            )
-            if anew is not None:
-                moved[sensor] = anew
-        return {**encoded, **moved} if moved else encoded
+            try:
+                anew = self.encode(
+                    sample, watch, trust=True, check=False, reference=reference, others=others
+                )
+            except EngineError:
+                raise
+            except AnySenseError as error:  # nothing of it is left there
+                self.aligner.say(sensor, str(error))
+                anew = None
+            moved[sensor] = anew
+        if not moved:
+            return encoded
+        return {s: one for s, one in {**encoded, **moved}.items() if one is not None}

@@ -395,6 +395,21 @@ class Pipeline:
         self._renew()
         return self._finish(encoded, about, Stopwatch(about.timings))
 
+    def onto(
+        self, reference: str, encoded: Mapping[str, Encoded], samples: Mapping[str, Sample]
+    ) -> Mapping[str, Encoded]:
+        """Features on the grid of one sensor's picture, as `fuse` brings them there by itself.
+
+        Args:
+            reference: that sensor.
+            encoded: by sensor.
+            samples: of what they were encoded.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+        return self._encoder.realigned(encoded, reference, samples, Stopwatch())
+
     def outputs(self, encoded: Mapping[str, Encoded]) -> dict[str, Tensor]:
         """All outputs of the fuser from exactly these features, before any task is decoded.
 
@@ -476,6 +491,7 @@ class Pipeline:
         encoded = self._encoder.realigned(
             {s: encoded[s] for s in used}, reference, about.samples, watch
         )
+        used = tuple(s for s in used if s in encoded)
         novelty = {s: n for s in used if (n := encoded[s].novelty) is not None}
         far = unfamiliar(novelty)
         placed = {s: line for s in used if (line := encoded[s].placed)}
@@ -532,6 +548,7 @@ class Pipeline:
             familiarity=familiarity,
             min_score=self.min_score,
             stride=self.points_stride,
+            placed=frozenset(about.placed),
         )
         watch.lap("postprocess")
         return found

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perception.geometry.camera import CameraModel
 from perception.geometry.measured import PixelPoints
 from perception.tasks.boxes2d import Detections
-from perception.tasks.spatial import pixel_points, spatial_sensor
+from perception.tasks.spatial import seen_points, spatial_sensor
 from perception.tasks.spec import Classes, TaskSpec, class_name
 from perception.tasks.task import Task, TaskContext
 
@@ -129,7 +129,7 @@ def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Boxes3d | 
         nothing = np.zeros((0, 3), np.float32)
         points = points or PixelPoints(nothing, nothing, *(np.zeros((2, 0), np.int32)))
     if points is None:
-        points = pixel_points(source, ctx.grid.source, ctx.stride)
+        points = seen_points(ctx, name)
     return None if points is None or camera is None else lift_boxes(points, boxes, camera)
 
 

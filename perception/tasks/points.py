@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perception.geometry.measured import PixelPoints
 from perception.tasks.segmentation import Segmentation
-from perception.tasks.spatial import pixel_points, spatial_sensor
+from perception.tasks.spatial import seen_points, spatial_sensor
 from perception.tasks.spec import Classes, TaskSpec, class_name
 from perception.tasks.task import Task, TaskContext
 
@@ -48,7 +48,7 @@ def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> LabeledPoi
     pixels: Segmentation | None = ctx.values.get("segmentation")
     if name is None or name not in ctx.fresh or pixels is None:
         return None
-    found = pixel_points(ctx.samples[name], ctx.grid.source, ctx.stride)
+    found = seen_points(ctx, name)
     if found is None or pixels.labels is None or pixels.confidence is None:
         return None
     at = (found.row, found.column)

@@ -45,6 +45,7 @@ class TaskContext:
         familiarity: the part of it that is for inputs far from training.
         min_score: least score of a box before that; None for the bundle's.
         stride: where points are made of a depth image, every such row and column is taken.
+        placed: sensors whose pictures were warped onto the reference's, as they stand elsewhere.
     """
 
     spec: Any
@@ -59,6 +60,7 @@ class TaskContext:
     familiarity: float = 1.0
     min_score: float | None = None
     stride: int = 1
+    placed: frozenset[str] = frozenset()
 
     @property
     def grid(self) -> GridMap:
