@@ -35,6 +35,7 @@ _LATTICE_PIXELS = 80_000
 _OUT = np.float32(-1e5)
 """The coordinate of what is not to be seen: interpolated with any pixel it is still outside."""
 
+_NO_DEPTH = np.float32(1e30)  # finite: OpenCV's border is, too, and would pass for a depth
 _STILL_M = 1e-5
 _ROUNDED = 5
 """Digits of rotations and metres by which two transforms are one: below a hundredth of a pixel."""
@@ -167,11 +168,14 @@ class Lattice:
 
     @cached_property
     def own_rays(self) -> Float32:
-        """`rays` of the lattice."""
+        """`rays` of the lattice; the border's, outside of what lens models are for, go on as those within."""
         rows, columns = self.centers
-        height, width = self.grid.scaled
-        # The border's own rays would lie outside of what lens models are for: the outermost goes on.
-        return self.rays(rows.clip(-0.5, height - 0.5), columns.clip(-0.5, width - 0.5))
+        found = np.pad(self.rays(rows[1:-1], columns[1:-1]), ((0, 0), (1, 1), (1, 1)))
+        for edge, next_, after in ((0, 1, 2), (-1, -2, -3)):
+            found[:, edge, :] = 2 * found[:, next_, :] - found[:, after, :]
+        for edge, next_, after in ((0, 1, 2), (-1, -2, -3)):
+            found[:, :, edge] = 2 * found[:, :, next_] - found[:, :, after]
+        return found.astype(np.float32)
 
     @cached_property
     def _nearest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -432,7 +436,8 @@ class View:
         most = float(near.max(initial=0.0))
         if pixels * most <= _HIDDEN_PIXELS:
             return None
-        part = slice(None, None, max(1, 4 // self.lattice.step))
+        every = max(1, 4 // self.lattice.step)
+        part = slice(every // 2, None, every)
         u, v, z, near = (a[part, part] for a in (u, v, z, near))
         finer = self._finer if self._camera is self.source.camera else min(self._finer, 1.0)
         cell = max(1.0, 4.0 * finer)
@@ -450,12 +455,12 @@ class View:
         behind = (first.take(flat) - ours) * np.float32(pixels) > max(_HIDDEN_PIXELS, cell / 2)
         if not behind.any():
             return None
-        found = np.zeros(u.shape, np.uint8)
-        found.ravel()[at[behind]] = 1
-        if part.step > 1:
-            shape = self.lattice.shape
-            found = found.repeat(part.step, 0).repeat(part.step, 1)[: shape[0], : shape[1]]
-        return found.view(bool)
+        few = np.zeros(u.shape, bool)
+        few.ravel()[at[behind]] = True
+        found = np.zeros(self.lattice.shape, bool)
+        around = few.repeat(every, 0).repeat(every, 1)[: found.shape[0], : found.shape[1]]
+        found[: around.shape[0], : around.shape[1]] = around
+        return found
 
 
 def _as_spec(grid: GridMap) -> GridSpec:
@@ -473,9 +478,9 @@ def _completed(near: Float32, plane: np.float32) -> Float32:
     unknown = near == 0
     if not unknown.any():
         return near
-    far = np.where(unknown, np.float32(np.inf), near)
+    far = np.where(unknown, _NO_DEPTH, near)
     around = cv2.erode(far, np.ones((7, 7), np.uint8))
-    return np.where(unknown, np.where(around < np.inf, around, plane), near)
+    return np.where(unknown, np.where(around < _NO_DEPTH, around, plane), near)
 
 
 _KEPT = 32
