@@ -21,6 +21,7 @@ from perception.errors import CalibrationError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.grid import GridMap, GridSpec
+from perception.geometry.scratch import Scratch, ScratchPool
 from perception.geometry.transforms import RigidTransform
 
 Float32 = NDArray[np.float32]
@@ -43,6 +44,9 @@ _ROUNDED = 5
 _LEAST_OVERLAP = 0.05
 _AREA_BEYOND = 1.5
 _HIDDEN_PIXELS = 1.0
+
+
+_MAPS = ScratchPool()
 
 
 @dataclass(frozen=True, eq=False)
@@ -402,13 +406,15 @@ class View:
         if image.shape[:2] != self._size:
             mode = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
             image = cv2.resize(image, self._size[::-1], interpolation=mode)
-        u, v = self._fixed if near is None else self._by_depth(near)
         mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
         channels = 1 if image.ndim == 2 else image.shape[2]
-        border = (fill,) * min(4, channels)
-        return cv2.remap(image, u, v, mode, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+        about = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": (fill,) * min(4, channels)}
+        if near is None:
+            return cv2.remap(image, *self._fixed, mode, **about)
+        with _MAPS.lend() as scratch:
+            return cv2.remap(image, *self._by_depth(near, scratch), mode, **about)
 
-    def _by_depth(self, near: Float32) -> tuple[Float32, Float32]:
+    def _by_depth(self, near: Float32, scratch: Scratch) -> tuple[Float32, Float32]:
         """Source pixels of every grid pixel, with `_OUT` where something nearer hides what is there."""
         near = _completed(near, self._plane)
         u, v, z = self._coordinates(self._turned, near, self._camera)
@@ -419,7 +425,10 @@ class View:
         if step > 1:
             rows, columns = self.lattice.shape
             whole = (columns * step, rows * step)
-            u, v = (cv2.resize(a, whole, interpolation=cv2.INTER_LINEAR) for a in (u, v))
+            finer = [scratch.array(name, whole[::-1], np.float32) for name in "uv"]
+            for few, many in zip((u, v), finer, strict=True):
+                cv2.resize(few, whole, dst=many, interpolation=cv2.INTER_LINEAR)
+            u, v = finer
         inner = slice(step, step + height), slice(step, step + width)
         return u[inner], v[inner]
 

@@ -306,7 +306,7 @@ def test_a_stream_goes_on_when_depth_or_the_reference_dies(load, parallel) -> No
         found: list[Result] = []
         for _ in range(4):
             at += 150 * MS
-            found += played(core, order, at)
+            found += played(core, order, at, at)
         return found[-1]
 
     try:
