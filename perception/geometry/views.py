@@ -8,7 +8,7 @@ that comes from a depth picture, or is taken to lie on a plane (Hartley and Ziss
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from perception.errors import CalibrationError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.grid import GridMap, GridSpec
-from perception.geometry.scratch import Scratch, ScratchPool
+from perception.geometry.scratch import ScratchPool
 from perception.geometry.transforms import RigidTransform
 
 Float32 = NDArray[np.float32]
@@ -30,7 +30,7 @@ Key = tuple[Any, ...]
 NEAREST_M = 1.0
 """How near things may be, where it is asked whether two pictures are one."""
 
-_LATTICE_PIXELS = 80_000
+_LATTICE_PIXELS = 40_000
 """Depth and what follows from it are computed for no more pixels than this, those between interpolated."""
 
 _OUT = np.float32(-1e5)
@@ -44,6 +44,7 @@ _ROUNDED = 5
 _LEAST_OVERLAP = 0.05
 _AREA_BEYOND = 1.5
 _HIDDEN_PIXELS = 1.0
+_ROWS_AT_A_TIME = 24
 
 
 _MAPS = ScratchPool()
@@ -146,7 +147,7 @@ class Lattice:
         height, width = self.grid.grid
         self.step = 1
         while height * width / self.step**2 > _LATTICE_PIXELS:
-            self.step *= 2
+            self.step += 1
         self.shape = (-(-height // self.step) + 2, -(-width // self.step) + 2)
 
     def pixels(self, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[Any, Any]:
@@ -322,7 +323,9 @@ class View:
     def _coordinates(self, turned: Float32, near: Any, camera: CameraModel) -> tuple[Any, Any, Any]:
         """Source pixels u, v, and z, of what is seen along rays at inverse depths; `_OUT` for nothing."""
         with np.errstate(all="ignore"):
-            x, y, z = (axis + s * near for axis, s in zip(turned, self._shift, strict=True))
+            x, y, z = (
+                _plus(axis, float(s), near) for axis, s in zip(turned, self._shift, strict=True)
+            )
             x /= z
             y /= z
             u, v, within = camera.pixels_of(x, y)
@@ -411,26 +414,33 @@ class View:
         about = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": (fill,) * min(4, channels)}
         if near is None:
             return cv2.remap(image, *self._fixed, mode, **about)
-        with _MAPS.lend() as scratch:
-            return cv2.remap(image, *self._by_depth(near, scratch), mode, **about)
+        out = np.empty((*self.grid.grid, *image.shape[2:]), image.dtype)
+        for rows, u, v in self._by_depth(near):
+            cv2.remap(image, u, v, mode, dst=out[rows], **about)
+        return out
 
-    def _by_depth(self, near: Float32, scratch: Scratch) -> tuple[Float32, Float32]:
-        """Source pixels of every grid pixel, with `_OUT` where something nearer hides what is there."""
+    def _by_depth(self, near: Float32) -> Iterator[tuple[slice, Float32, Float32]]:
+        """Source pixels of some rows of the grid after the other, with `_OUT` where something nearer
+        hides what is there.
+
+        Rows are few at a time, so that their maps stay in the cache.
+        """
         near = _completed(near, self._plane)
         u, v, z = self._coordinates(self._turned, near, self._camera)
         if (hidden := self._hidden(u, v, z, near)) is not None:
             u[hidden] = _OUT
             v[hidden] = _OUT
         step, (height, width) = self.lattice.step, self.grid.grid
-        if step > 1:
-            rows, columns = self.lattice.shape
-            whole = (columns * step, rows * step)
-            finer = [scratch.array(name, whole[::-1], np.float32) for name in "uv"]
-            for few, many in zip((u, v), finer, strict=True):
-                cv2.resize(few, whole, dst=many, interpolation=cv2.INTER_LINEAR)
-            u, v = finer
-        inner = slice(step, step + height), slice(step, step + width)
-        return u[inner], v[inner]
+        columns = slice(step, step + width)
+        with _MAPS.lend() as scratch:
+            for top in range(0, self.lattice.shape[0] - 2, _ROWS_AT_A_TIME):
+                few = slice(top, top + _ROWS_AT_A_TIME + 2)  # one more on each side
+                first = top * step
+                count = min(_ROWS_AT_A_TIME * step, height - first)
+                maps = [
+                    _finer(a[few], step, scratch.array, name) for a, name in ((u, "u"), (v, "v"))
+                ]
+                yield slice(first, first + count), *(a[step : step + count, columns] for a in maps)
 
     def _hidden(
         self, u: Float32, v: Float32, z: Float32, near: Float32
@@ -484,12 +494,31 @@ def _as_spec(grid: GridMap) -> GridSpec:
 def _completed(near: Float32, plane: np.float32) -> Float32:
     """Inverse depths with what is not known: as the furthest close by, which is right beside edges, else
     on the plane."""
-    unknown = near == 0
-    if not unknown.any():
+    unknown = cv2.compare(near, 0, cv2.CMP_EQ)
+    if not cv2.countNonZero(unknown):
         return near
-    far = np.where(unknown, _NO_DEPTH, near)
+    nothing = np.full(near.shape, _NO_DEPTH, np.float32)
+    far = cv2.copyTo(nothing, unknown, near.copy())
     around = cv2.erode(far, np.ones((7, 7), np.uint8))
-    return np.where(unknown, np.where(around < _NO_DEPTH, around, plane), near)
+    nothing.fill(plane)
+    around = cv2.copyTo(nothing, cv2.compare(around, float(_NO_DEPTH), cv2.CMP_GE), around)
+    return cv2.copyTo(around, unknown, near.copy())
+
+
+def _finer(few: Float32, step: int, array: Callable[..., Any], name: str) -> Float32:
+    """`step` x `step` values for each, interpolated, in an array of a name that is used again."""
+    if step == 1:
+        return few
+    rows, columns = few.shape[0] * step, few.shape[1] * step
+    out: Float32 = array(name, (rows, columns), np.float32)
+    return cv2.resize(few, (columns, rows), dst=out, interpolation=cv2.INTER_LINEAR)
+
+
+def _plus(axis: Float32, share: float, near: Any) -> Float32:
+    """axis + share * near, in one pass where both are arrays."""
+    if isinstance(near, np.ndarray):
+        return cv2.scaleAdd(near, share, axis)
+    return axis + np.float32(share) * near
 
 
 _KEPT = 32

@@ -200,14 +200,14 @@ def test_no_distance_is_no_depth(values: float) -> None:
 
 
 def test_a_grid_that_is_coarse_inside_is_as_exact() -> None:
-    """640x480: depth is looked at in every other pixel, maps are interpolated between."""
+    """640x480: depth is looked at in every third pixel, maps are interpolated between."""
     reference = Sight(CameraModel(640, 480, 500, 500, 320, 240))
     source = Sight(
         CameraModel(640, 512, 520, 520, 310, 250),
         RigidTransform(np.eye(3), np.array([0.1, 0.02, 0])),
     )
     view = LARGE.bind(source, reference)
-    assert view.lattice.step == 2
+    assert view.lattice.step == 3
     v, u = np.mgrid[:480, :640].astype(np.float64)
     z = 4 / (1 - 0.3 * (u - 320) / 500)
     near = view.lattice.inverse_depth(z.astype(np.float32), None)
