@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from perception.frame import MODALITIES as MODALITIES
     from perception.frame import Frame as Frame
     from perception.frame import Sample as Sample
+    from perception.runtime.alignment import Alignment as Alignment
     from perception.runtime.bundle import Bundle as Bundle
     from perception.runtime.collector import Collector as Collector
     from perception.runtime.collector import SensorTiming as SensorTiming
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "AnySenseError": "perception.errors",
+    "Alignment": "perception.runtime.alignment",
     "Bundle": "perception.runtime.bundle",
     "Collector": "perception.runtime.collector",
     "Detections": "perception.tasks.values",
