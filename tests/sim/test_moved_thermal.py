@@ -43,8 +43,12 @@ def mounted(moved: bool) -> dict[str, Mounted]:
 
 def recorded(out: Path, moved: bool, labels_of: str = "rgb") -> FolderRecording:
     """Streets by day and night, the same ones for all sensors wherever they stand."""
-    sensors: dict[str, Any] = dict(KINDS)
     cameras = mounted(moved)
+    sensors: dict[str, Any] = {
+        name: {"kind": name, "height": own.camera.height, "width": own.camera.width}
+        for name, own in cameras.items()
+        if own.camera is not None
+    }
     size = cameras[labels_of].camera
     assert size is not None
     info = folder_info(
@@ -83,14 +87,13 @@ def scores(recording: FolderRecording, **alignment: Any) -> Mapping[str, Mapping
 def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Mapping[str, Mapping[str, Any]]]:
     folder = tmp_path_factory.mktemp("moved")
     moved, aligned = recorded(folder / "moved", True), recorded(folder / "aligned", False)
-    found = {
+    return {
         "aligned": scores(aligned),
         "stretched": scores(moved, mode="off"),
         "far away": scores(moved, depth=False),
         "by depth": scores(moved),
         "own labels": scores(recorded(folder / "own", True, "thermal")),
     }
-    return found
 
 
 @pytest.mark.parametrize("subset", ["rgb+thermal", "rgb+depth+thermal"])
