@@ -411,7 +411,10 @@ class View:
             image = cv2.resize(image, self._size[::-1], interpolation=mode)
         mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
         channels = 1 if image.ndim == 2 else image.shape[2]
-        about = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": (fill,) * min(4, channels)}
+        about: dict[str, Any] = {
+            "borderMode": cv2.BORDER_CONSTANT,
+            "borderValue": (fill,) * min(4, channels),
+        }
         if near is None:
             return cv2.remap(image, *self._fixed, mode, **about)
         out = np.empty((*self.grid.grid, *image.shape[2:]), image.dtype)
@@ -440,7 +443,8 @@ class View:
                 maps = [
                     _finer(a[few], step, scratch.array, name) for a, name in ((u, "u"), (v, "v"))
                 ]
-                yield slice(first, first + count), *(a[step : step + count, columns] for a in maps)
+                x, y = (a[step : step + count, columns] for a in maps)
+                yield slice(first, first + count), x, y
 
     def _hidden(
         self, u: Float32, v: Float32, z: Float32, near: Float32
