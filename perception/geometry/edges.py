@@ -116,24 +116,21 @@ def edges_of_depth(depth: Float32, camera: CameraModel, stride: int = 1) -> Edge
     near = depth[::stride, ::stride]
     known = np.isfinite(near) & (near > 0)
     near = np.where(known, near, 0.0)
-    rows, columns, weights, tops = [], [], [], []
+    found = []
     for axis, back in ((1, False), (1, True), (0, True)):  # to the right, to the left, and above
         beyond = np.roll(near, 1 if back else -1, axis)
         jump = beyond - near
         ends = known & (beyond > 0) & (jump > np.maximum(0.3, 0.08 * near))
-        edge = 0 if back else -1
-        ends[edge if axis == 0 else slice(None), edge if axis == 1 else slice(None)] = False
+        rim = 0 if back else -1
+        ends[rim if axis == 0 else slice(None), rim if axis == 1 else slice(None)] = False
         row, column = np.nonzero(ends)
-        rows.append(row.astype(np.float64) - (0.5 if axis == 0 else 0))
-        columns.append(column + (0.0 if axis == 0 else -0.5 if back else 0.5))
-        weights.append(np.sqrt(np.minimum(jump[ends], _MOST_JUMP_M)))
-        tops.append(np.full(len(row), axis == 0))
-    v, u = (np.concatenate(one) * stride for one in (rows, columns))
-    # The pixels' own depth: between two of them lies the edge.
-    at = near[np.concatenate(rows).round().astype(int), np.concatenate(columns).round().astype(int)]
-    at = np.where(at > 0, at, 1.0)
+        away = -0.5 if back else 0.5  # the edge lies between the two pixels
+        u, v = column + away * (axis == 1), row + away * (axis == 0)
+        weight = np.sqrt(np.minimum(jump[ends], _MOST_JUMP_M))
+        found.append((u * stride, v * stride, near[ends], weight, np.full(len(row), axis == 0)))
+    u, v, at, weights, tops = (np.concatenate([one[i] for one in found]) for i in range(5))
     points = np.asarray(camera.unproject(np.column_stack([u, v]), at), np.float64)
-    return Edges(points, np.concatenate(weights).astype(np.float64), np.concatenate(tops))
+    return Edges(points, weights.astype(np.float64), tops.astype(np.bool_))
 
 
 def edge_strength(smooth: Float32, dx: int, dy: int) -> Float32:

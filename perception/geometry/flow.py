@@ -23,12 +23,15 @@ def small_gray(picture: NDArray[Any], width: int = 320) -> NDArray[np.uint8]:
         picture: (H, W) or (H, W, C) of any type.
         width: in pixels.
     """
-    gray = picture if picture.ndim == 2 else picture[..., :3].mean(axis=2, dtype=np.float32)
-    gray = np.nan_to_num(gray.astype(np.float32), nan=0, posinf=0, neginf=0)
-    scale = width / gray.shape[1]
-    if scale < 1:
-        size = (width, max(1, round(gray.shape[0] * scale)))
-        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+    values = picture if picture.dtype in (np.uint8, np.uint16) else picture.astype(np.float32)
+    if values.dtype == np.float32:
+        values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+    if width < values.shape[1]:
+        size = (width, max(1, round(values.shape[0] * width / values.shape[1])))
+        values = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+    gray = values.astype(np.float32)
+    if gray.ndim == 3:
+        gray = gray[..., :3].mean(axis=2)
     low, high = np.percentile(gray, (1, 99))
     stretched = (gray - low) * (255 / max(float(high - low), 1e-6))
     return np.asarray(np.clip(stretched, 0, 255), np.uint8)
