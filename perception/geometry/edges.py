@@ -30,6 +30,7 @@ _ABOVE = np.radians(0.1), np.radians(1.6)
 _FIRM_ABOVE = np.radians(0.4)
 _NEAREST_M = 1.0
 _MOST_JUMP_M = 5.0
+_GAP = 4  # pixels between the near and the far side of a depth map's edge
 _BLUR_PX, _LOCAL_PX, _LEAST_GRADIENT, _MOST_SHARE = 1.2, 25.0, 3.0, 4.0
 
 
@@ -114,23 +115,36 @@ def edges_of_depth(depth: Float32, camera: CameraModel, stride: int = 1) -> Edge
         stride: every so many-th row and column are looked at.
     """
     near = depth[::stride, ::stride]
-    known = np.isfinite(near) & (near > 0)
-    near = np.where(known, near, 0.0)
+    near = np.where(np.isfinite(near) & (near > 0), near, np.float32(0))
     found = []
     for axis, back in ((1, False), (1, True), (0, True)):  # to the right, to the left, and above
-        beyond = np.roll(near, 1 if back else -1, axis)
-        jump = beyond - near
-        ends = known & (beyond > 0) & (jump > np.maximum(0.3, 0.08 * near))
-        rim = 0 if back else -1
-        ends[rim if axis == 0 else slice(None), rim if axis == 1 else slice(None)] = False
+        step = 1 if back else -1
+        far, gap = np.zeros_like(near), np.zeros(near.shape)
+        for away in range(1, _GAP + 1):  # the rim itself is often not measured
+            fresh = far == 0
+            gap[fresh] = away
+            far[fresh] = _shifted(near, step * away, axis)[fresh]
+        behind, jump = _shifted(near, -step, axis), far - near
+        # Stereo's noise grows with the square of the distance.
+        least = np.maximum(0.5, np.maximum(0.06 * near, 0.006 * near**2))
+        ends = (near > 0) & (behind > 0) & (far > 0) & (jump > least)
+        ends &= np.abs(behind - near) < 0.1 + 0.03 * near  # a surface, not a lone pixel
         row, column = np.nonzero(ends)
-        away = -0.5 if back else 0.5  # the edge lies between the two pixels
-        u, v = column + away * (axis == 1), row + away * (axis == 0)
+        half = gap[ends] / 2 * (-1 if back else 1)
+        u, v = column + half * (axis == 1), row + half * (axis == 0)
         weight = np.sqrt(np.minimum(jump[ends], _MOST_JUMP_M))
         found.append((u * stride, v * stride, near[ends], weight, np.full(len(row), axis == 0)))
     u, v, at, weights, tops = (np.concatenate([one[i] for one in found]) for i in range(5))
     points = np.asarray(camera.unproject(np.column_stack([u, v]), at), np.float64)
     return Edges(points, weights.astype(np.float64), tops.astype(np.bool_))
+
+
+def _shifted(values: Float32, by: int, axis: int) -> Float32:
+    """Rolled by some places along an axis; what comes in from beyond is 0."""
+    out = np.roll(values, by, axis)
+    rim = slice(None, by) if by > 0 else slice(by, None)
+    out[rim if axis == 0 else slice(None), rim if axis == 1 else slice(None)] = 0
+    return out
 
 
 def edge_strength(smooth: Float32, dx: int, dy: int) -> Float32:

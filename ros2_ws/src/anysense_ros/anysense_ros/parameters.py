@@ -13,6 +13,7 @@ from rclpy.node import Node
 from perception.errors import AnySenseError, ConfigError, meant, names_hint
 from perception.frame import check_name, in_order
 from perception.runtime.arrival import SensorTiming
+from perception.runtime.drift import DriftPolicy
 from perception.runtime.health import HealthConfig
 from perception.runtime.lateness import LatePolicy
 from perception.runtime.manifest import BundleManifest
@@ -64,6 +65,7 @@ class Spec:
 
 _MS = 60_000.0
 _RULES = ObstacleRules(ClassRoles.common(()))
+_DRIFT = DriftPolicy()
 
 WHICH = (
     Spec("inputs", [OURS[0]], "the sensors that this robot has, one of a kind", read_only=True),
@@ -116,6 +118,12 @@ COMMON = (
     Spec("late.margin", 0.6, "share of the deadline that is early", 0.01, 0.99),
     Spec("late.keep", [""], "sensors that are never left out for want of time"),
     Spec("late.optional", [""], "parts of outputs that may be; none: boxes3d, points, energy"),
+    Spec(
+        "drift.period_s", 0.0, "between looks at whether the rig still fits; 0 = none", 0.0, 3600.0
+    ),
+    Spec("drift.most_deg", _DRIFT.most_deg, "that a sensor may be turned by", 0.01, 4.0),
+    Spec("drift.most_ms", _DRIFT.most_ms, "that its stamps may be off", 1.0, 150.0),
+    Spec("drift.leave_out", False, "a misaligned sensor takes no part in outputs"),
     Spec("qos.reliability", "best_effort", "of the inputs", read_only=True, choices=RELIABILITIES),
     Spec("qos.durability", "volatile", "of the inputs", read_only=True, choices=DURABILITIES),
     Spec("qos.depth", 1, "queue of the inputs; only the latest is used", 1, 100, read_only=True),
@@ -191,6 +199,7 @@ class Settings:
         timing, policy, health: what the values mean to the library.
         obstacles: the same; None before the bundle was asked.
         late: the same; None without a deadline.
+        drift: the same; None where it is not watched.
     """
 
     values: Mapping[str, Any]
@@ -201,6 +210,7 @@ class Settings:
     health: HealthConfig
     obstacles: ObstacleRules | None = None
     late: LatePolicy | None = None
+    drift: DriftPolicy | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -222,6 +232,7 @@ class Settings:
             self.policy,
             self.health,
             self.late,
+            self.drift,
         )
 
     def ns(self, name: str) -> int:
@@ -289,7 +300,13 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
     health = HealthConfig(**{f.name: values[f"health.{f.name}"] for f in fields(HealthConfig)})
     obstacles = _obstacles(values, manifest) if manifest is not None else None
     late = _late(values, names, manifest) if values["late.deadline_ms"] > 0 else None
-    return Settings(dict(values), own, inputs, timing, policy, health, obstacles, late)
+    drift = _drift(values) if values["drift.period_s"] > 0 else None
+    return Settings(dict(values), own, inputs, timing, policy, health, obstacles, late, drift)
+
+
+def _drift(values: Mapping[str, Any]) -> DriftPolicy:
+    names = ("period_s", "most_deg", "most_ms", "leave_out")
+    return DriftPolicy(**{name: values[f"drift.{name}"] for name in names})
 
 
 def _late(
