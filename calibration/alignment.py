@@ -8,7 +8,7 @@ tops apart, and the spread of the maximum by a jackknife over frames and parts o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,47 +17,31 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.frame import is_return
 from perception.geometry.camera import CameraModel
+from perception.geometry.edges import (
+    BIAS_DEG,
+    Edges,
+    edge_strength,
+    edge_strengths,
+    edges_of_cloud,
+    spread_edges,
+)
 from perception.geometry.transforms import Float64, RigidTransform
+
+__all__ = ["BIAS_DEG", "Alignment", "Edges", "align", "edge_strength", "edges_of_cloud"]
 
 AXES = ("x", "y", "z")
 """Of the camera's optical frame: pitch, yaw, roll."""
-
-BIAS_DEG = (0.12, 0.08, 0.15)
-"""What the method itself may be off about each axis, on real drives whose truth is known."""
 
 REACH_DEG = 6.0
 FEWEST_EDGES = 300
 LEAST_CONTRAST = 0.25
 
-_ROW = np.radians(0.3)
-_COLUMN = np.radians(0.25)
-_BESIDE = np.radians(0.6)
-_ABOVE = np.radians(0.1), np.radians(1.6)
-_FIRM_ABOVE = np.radians(0.4)
 _NEAREST_M = 1.0
-_MOST_JUMP_M = 5.0
 _MARGIN = np.radians(8.0)
 _BLOCKS, _BANDS = 10, 8
-_BLUR_PX, _LOCAL_PX, _LEAST_GRADIENT, _MOST_SHARE = 1.2, 25.0, 3.0, 4.0
 _FINE_DEG = 0.2
 _PERTURBED_DEG = (-1.0, -0.5, 0.5, 1.0)
-
-
-@dataclass(frozen=True)
-class Edges:
-    """Edges of one cloud.
-
-    Attributes:
-        points: (N, 3) float64, in the LiDAR's frame, m.
-        weights: (N,) how far the range jumps, and how exactly it is known where.
-        tops: (N,) bool: the upper end of something, else a side.
-    """
-
-    points: Float64
-    weights: Float64
-    tops: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -91,63 +75,6 @@ class Alignment:
         return self.score > max(self.perturbed.values(), default=-np.inf)
 
 
-def edges_of_cloud(points: NDArray[Any]) -> Edges:
-    """Where ranges jump, as seen from the LiDAR; in whatever order the points are.
-
-    Args:
-        points: (N, C >= 3) x, y, z in metres, in the LiDAR's frame.
-    """
-    xyz = np.asarray(points[:, :3], np.float64)[is_return(points, _NEAREST_M)]
-    ranges = np.linalg.norm(xyz, axis=1)
-    up = np.arcsin(np.clip(xyz[:, 2] / np.maximum(ranges, 1e-9), -1, 1))
-    around = np.arctan2(xyz[:, 1], xyz[:, 0])
-    found = [*_sides(ranges, up, around), _tops(ranges, up, around)]
-    azimuth, elevation, range_m, weight = (
-        np.concatenate([one[i] for one in found]) for i in range(4)
-    )
-    flat = np.cos(elevation)
-    place = np.column_stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
-    tops = np.arange(len(azimuth)) >= len(azimuth) - len(found[-1][0])
-    return Edges(place * range_m[:, None], weight, tops)
-
-
-_Found = tuple[Float64, Float64, Float64, Float64]
-
-
-def _sides(ranges: Float64, up: Float64, around: Float64) -> Iterator[_Found]:
-    """Ends to the left and right: azimuth (between the two points), elevation, range, weight."""
-    row = np.round(up / _ROW).astype(np.int64)
-    order = np.lexsort((around, row))
-    row, azimuth, elevation, near = row[order], around[order], up[order], ranges[order]
-    for step in (1, -1):
-        beside, behind = np.roll(np.arange(len(order)), -step), np.roll(np.arange(len(order)), step)
-        same = (row[beside] == row) & (row[behind] == row)
-        same &= np.abs(azimuth[beside] - azimuth) < _BESIDE
-        same &= np.abs(azimuth[behind] - azimuth) < _BESIDE
-        same &= np.abs(elevation[beside] - elevation) < _ROW
-        jump = near[beside] - near
-        ends = same & (jump > np.maximum(0.5, 0.06 * near))
-        ends &= np.abs(near[behind] - near) < 0.1 + 0.02 * near  # a surface, not a lone point
-        middle = (azimuth[beside] + azimuth) / 2
-        weight = np.sqrt(np.minimum(jump[ends], _MOST_JUMP_M))
-        yield middle[ends], elevation[ends], near[ends], weight
-
-
-def _tops(ranges: Float64, up: Float64, around: Float64) -> _Found:
-    """Upper ends, halfway to the beam above: as `_sides`."""
-    column = np.round(around / _COLUMN).astype(np.int64)
-    order = np.lexsort((up, column))
-    column, azimuth, elevation, near = column[order], around[order], up[order], ranges[order]
-    above, below = np.roll(np.arange(len(order)), -1), np.roll(np.arange(len(order)), 1)
-    gap, jump = elevation[above] - elevation, near[above] - near
-    ends = (column[above] == column) & (column[below] == column)
-    ends &= (gap > _ABOVE[0]) & (gap < _ABOVE[1]) & (jump > np.maximum(1.0, 0.1 * near))
-    ends &= np.abs(near[below] - near) < 0.1 + 0.03 * near
-    jump, gap = jump[ends], gap[ends]
-    weight = np.sqrt(np.minimum(jump, _MOST_JUMP_M)) / np.maximum(1.0, gap / _FIRM_ABOVE)
-    return azimuth[ends], elevation[ends] + gap / 2, near[ends], weight
-
-
 class _View:
     """One frame: the edges of its cloud near the picture, and the edges of its picture."""
 
@@ -163,17 +90,13 @@ class _View:
         self.points, self.weights, self.tops = points[seen], edges.weights[seen], edges.tops[seen]
         share = np.clip(pixels[seen, 0] / camera.width, 0, 1 - 1e-9)
         self.bands = (share * _BANDS).astype(np.int64)
-        smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), _BLUR_PX)
-        self._strength = [_strength(smooth, *along) for along in ((1, 0), (0, 1))]
+        self._strength = edge_strengths(gray)
         self._maps: dict[float, NDArray[np.float32]] = {}
 
     def _map(self, wide_px: float) -> NDArray[np.float32]:
         """(2, H, W): strength of upright and of level edges within some pixels; mean 0, deviation 1."""
         if wide_px not in self._maps:
-            blurred = [cv2.GaussianBlur(one, (0, 0), wide_px) for one in self._strength]
-            self._maps[wide_px] = np.stack(
-                [(one - one.mean()) / max(float(one.std()), 1e-6) for one in blurred]
-            )
+            self._maps[wide_px] = spread_edges(self._strength, wide_px)
         return self._maps[wide_px]
 
     def score(self, turn: Float64, wide_px: float) -> Float64:
@@ -187,13 +110,6 @@ class _View:
         weights, bands = self.weights[seen], self.bands[seen]
         sums = [np.bincount(bands, by, _BANDS) for by in (strength * weights, weights)]
         return np.stack(sums, axis=1)
-
-
-def _strength(smooth: NDArray[np.float32], dx: int, dy: int) -> NDArray[np.float32]:
-    """Edges along one direction by what is usual nearby, so that shadows and textures weigh no more."""
-    found = np.abs(cv2.Sobel(smooth, cv2.CV_32F, dx, dy))
-    usual = cv2.GaussianBlur(found, (0, 0), _LOCAL_PX) + _LEAST_GRADIENT
-    return np.minimum(found / usual, _MOST_SHARE)
 
 
 def align(

@@ -91,3 +91,34 @@ def with_placed(
         for name, one in sensors.items()
     }
     return replace(old, sensors=cleared)
+
+
+def with_offsets(
+    rig: Rig,
+    reference: str,
+    offsets: Mapping[str, tuple[int, float]],
+    *,
+    date: str,
+    source: str,
+) -> Rig:
+    """The rig with time offsets of sensors, which were found to the clock of another one.
+
+    Args:
+        rig: that exists.
+        reference: the sensor whose clock counted; its own offset, where the rig has one, is added.
+        offsets: by sensor, what is added to its stamps for that clock, and its standard deviation, ns.
+        date, source: told of each of them.
+    """
+    own = rig.sensors.get(reference)
+    more = 0 if own is None else own.time_offset_ns
+    found = {
+        name: replace(
+            rig.sensors[name],
+            time_offset_ns=offset + more,
+            offset_sigma_ns=sigma,
+            date=date,
+            source=source,
+        )
+        for name, (offset, sigma) in offsets.items()
+    }
+    return replace(rig, sensors={**rig.sensors, **found})

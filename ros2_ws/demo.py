@@ -36,6 +36,7 @@ COLORS = {
     "malformed": "#8e44ad",
     "skewed": "#c06f9c",
     "stalled": "#7f5539",
+    "misaligned": "#ff6f91",
 }
 STATES = {"full": "#2a9d4a", "degraded": "#f4c542", "hold": "#f08a24", "stop": "#c0392b"}
 

@@ -159,6 +159,7 @@ CASES: dict[str, list[Case]] = {
         Case("bundle verify TINY --trust DATA", "sign"),
         Case("completion bash", "completion"),
         Case(INTRINSICS, "calibrate"),
+        Case("calibrate time-offset folder:DATA --sensors rgb,thermal", "calibrate"),
     ],
     "calibrate": [Case(f"{INTRINSICS} --json OUT/lens.json")],
     "completion": [Case(f"completion {shell}") for shell in ("bash", "zsh", "fish")],

@@ -13,6 +13,7 @@ from perception.cli.calibrate_check import add_check
 from perception.cli.calibrate_convert import add_convert
 from perception.cli.calibrate_extrinsics import add_extrinsics
 from perception.cli.calibrate_register import add_register
+from perception.cli.calibrate_time import add_time_offset
 from perception.cli.calibrate_verdicts import tell_left_out
 from perception.cli.console import Table, say, step_progress
 from perception.cli.parsing import Commands, add_command, add_group
@@ -80,6 +81,7 @@ def add_parser(commands: Commands) -> None:
     add_convert(actions)
     add_register(actions)
     add_extrinsics(actions)
+    add_time_offset(actions)
 
 
 def run_intrinsics(args: argparse.Namespace) -> int:

@@ -76,6 +76,7 @@ def opened(args: argparse.Namespace) -> Playback:
     from perception.bags.survey import survey
     from perception.runtime.bundle import Bundle, find_bundle
     from perception.runtime.core import StreamCore, StreamSettings
+    from perception.runtime.drift import DriftPolicy
     from perception.runtime.pipeline import Pipeline
 
     policy, health = policy_of(args), health_of(args.health)
@@ -104,6 +105,7 @@ def opened(args: argparse.Namespace) -> Playback:
     times: dict[str, Any] = {
         name: value for name, value in given_times.items() if value is not None
     }
+    times["drift"] = DriftPolicy() if args.drift else None
     stream = StreamCore(pipeline, StreamSettings(timing_of(args, timing), deadline, **times))
     say(_described(found, stream))
     return Playback(stream, topics, calibration, found, hints, faults=faults)

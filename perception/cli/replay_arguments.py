@@ -100,6 +100,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a schedule of faults of the sensors, see docs/corruptions.md",
     )
+    parser.add_argument(
+        "--drift",
+        action="store_true",
+        help="watch whether sensors fit the rig, see docs/runtime.md; those that do not are told",
+    )
     parser.add_argument("--overlays", action="store_true", help="write a picture of every output")
     add_engine_arguments(parser)
 

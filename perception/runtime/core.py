@@ -25,6 +25,7 @@ from perception.runtime.arrival import Arrival, Group, SensorTiming
 from perception.runtime.arrival_health import ArrivalHealth
 from perception.runtime.clocks import OutputStamps
 from perception.runtime.collector import Collector
+from perception.runtime.drift import DriftMonitor
 from perception.runtime.lane import Lane
 from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
@@ -81,6 +82,7 @@ class StreamCore:
         self._clock = clock
         self._polled = (0, 0)  # when, by the caller's clock and by that of the system
         self.arrivals = ArrivalHealth(self.collector)
+        self.drift = DriftMonitor(settings.drift, background=parallel)
         self.configure(settings)
         self.counts: dict[str, Counter[str]] = {m: Counter() for m in self.collector.sensors}
         pipeline.expected = tuple(self.collector.sensors)
@@ -112,6 +114,7 @@ class StreamCore:
         self.collector.clocks.max_skew_ns = settings.max_skew_ns
         self.collector.clocks.max_lead_ns = settings.max_lead_ns
         self.heartbeat_ns = settings.heartbeat_ns
+        self.drift.policy = settings.drift
         self.pipeline.policy = settings.policy or self.pipeline.policy
         self.pipeline.aligner.config = settings.alignment or self.pipeline.aligner.config
         self.pipeline.health.config = settings.health or self.pipeline.health.config
@@ -169,6 +172,11 @@ class StreamCore:
         if sensor in self.shedder.sensors:
             self._settle_fate(waiting, "shed")
             return "shed"
+        self.drift.note(waiting.sample)
+        if sensor in self.drift.left_out:
+            self._forget(sensor)
+            self._settle_fate(waiting, "unusable")
+            return "unusable"
         if admit and self._waits_for_range(waiting):
             return "accepted"
         begun = self._begin(waiting, admit)
@@ -270,6 +278,7 @@ class StreamCore:
         self._epoch = self.collector.epoch
         self.pipeline.reset()
         self.arrivals.reset()
+        self.drift.forget()
         self._said.clear()
         for sensor in list(self._kept):
             self._forget(sensor)
@@ -289,6 +298,7 @@ class StreamCore:
         """End the threads that encode, but for one that does not answer."""
         for thread in self._threads.values():
             thread.close()
+        self.drift.close()
         end = time.monotonic() + _PATIENCE_S
         for sensor, thread in self._threads.items():
             thread.join(0 if self._is_stalled(sensor) else end - time.monotonic())
@@ -324,6 +334,7 @@ class StreamCore:
         """
         for sensor in self.arrivals.losses(now_ns):
             self._forget(sensor)
+        self.drift.poll(now_ns)
         results, self._unsent = self._unsent, []
         self._polled = now_ns, time.monotonic_ns()
         self.shedder.follow(now_ns)
@@ -425,11 +436,13 @@ class StreamCore:
 
     def _state(self, sensor: str, now_ns: int) -> HealthState:
         content = "stalled" if self._is_stalled(sensor) else self.pipeline.health.state(sensor)
-        return self.arrivals.state(sensor, now_ns, content)
+        state = self.arrivals.state(sensor, now_ns, content)
+        return "misaligned" if state == "ok" and self.drift.warning(sensor) else state
 
     def _warning(self, sensor: str, now_ns: int) -> SensorWarning | None:
         content = self.pipeline.health.state(sensor)
-        return self.arrivals.warning(sensor, now_ns, content, self._said.get(sensor))
+        found = self.arrivals.warning(sensor, now_ns, content, self._said.get(sensor))
+        return self.drift.warning(sensor) if found is None else found
 
     def _warnings(self, now_ns: int) -> tuple[SensorWarning, ...]:
         found = (self._warning(m, now_ns) for m in self.collector.sensors)

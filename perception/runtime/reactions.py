@@ -23,6 +23,7 @@ from perception.errors import (
 )
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.arrival_health import LATE_AFTER
+from perception.runtime.drift import DriftPolicy
 from perception.runtime.health import HealthConfig
 from perception.runtime.lateness import LatePolicy
 from perception.runtime.policy import Policy
@@ -45,7 +46,7 @@ class Reaction:
 
 
 _HEALTH, _TIMING, _POLICY = HealthConfig(), SensorTiming(), Policy()
-_LATE, _STREAM = LatePolicy(1.0), StreamSettings({})
+_LATE, _STREAM, _DRIFT = LatePolicy(1.0), StreamSettings({}), DriftPolicy()
 
 _LEFT_OUT = (
     f"left out, its encoder does not run; trusted again after {_HEALTH.recover_after} good samples, "
@@ -101,6 +102,13 @@ HEALTH: Mapping[str, Reaction] = {
         "its encoder takes 20 times as long as usual, 1 to 5 s",
         "no group waits for it; its samples count as failed until the encoder answers",
         _GOES_ON,
+    ),
+    "misaligned": Reaction(
+        "where drift is watched: its edges lie beside those of its camera, turned by more than "
+        f"{_DRIFT.most_deg:g} degrees or as if stamped {_DRIFT.most_ms:g} ms otherwise, and by more than 3 "
+        f"sigma, in {_DRIFT.held} verdicts of {_DRIFT.looks} looks, one each {_DRIFT.period_s:g} s",
+        "used all the same; with `leave_out` left out until as many verdicts are within",
+        "unchanged, the estimate is named in `warnings`; with `leave_out` `degraded` from the others",
     ),
 }
 """By health state of a sensor."""

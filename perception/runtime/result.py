@@ -15,7 +15,16 @@ PipelineState = Literal["full", "degraded", "hold", "stop"]
 nothing usable came; stop: nothing usable came for too long."""
 
 HealthState = Literal[
-    "ok", "late", "lost", "frozen", "dark", "saturated", "malformed", "skewed", "stalled"
+    "ok",
+    "late",
+    "lost",
+    "frozen",
+    "dark",
+    "saturated",
+    "malformed",
+    "skewed",
+    "stalled",
+    "misaligned",
 ]
 
 
@@ -104,8 +113,9 @@ class Result(TaskValues):
         used: sensors that this result was computed from.
         present: sensors of which a sample came with the frame, usable or not.
         state: see `PipelineState`.
-        health: by sensor, `ok`, `late`, `lost`, `frozen`, `dark`, `saturated`, `malformed`, `skewed`
-            or `stalled` (its encoder does not answer).
+        health: by sensor, `ok`, `late`, `lost`, `frozen`, `dark`, `saturated`, `malformed`, `skewed`,
+            `stalled` (its encoder does not answer) or `misaligned` (it does not fit its camera as the rig
+            says; it is used all the same unless the `DriftPolicy` leaves it out).
         stamp_ns: stamp of the newest sample used (of the held result in state hold).
         ages_ns: by used sensor, how much older its sample is than the newest one.
         timings: milliseconds by step: `check_<s>`, `preprocess_<s>`, `warp_<s>`, `encode_<s>`,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from perception.errors import ConfigError
 from perception.runtime.alignment import Alignment
 from perception.runtime.arrival import SensorTiming
+from perception.runtime.drift import DriftPolicy
 from perception.runtime.health import HealthConfig
 from perception.runtime.lateness import LatePolicy
 from perception.runtime.policy import Policy
@@ -27,6 +28,7 @@ class StreamSettings:
         policy, health, alignment: None leaves the pipeline's.
         late: how long a result may take, and what is left out when it takes longer; None: as long as it
             takes.  No sample waits for others longer than half of that.
+        drift: how it is watched whether sensors still fit the rig; None: it is not.
 
     Raises:
         ConfigError: a time is not positive.
@@ -42,6 +44,7 @@ class StreamSettings:
     health: HealthConfig | None = None
     late: LatePolicy | None = None
     alignment: Alignment | None = None
+    drift: DriftPolicy | None = None
 
     def __post_init__(self) -> None:
         for name in ("deadline_ns", "heartbeat_ns", "jump_ns"):

@@ -31,6 +31,7 @@ from perception.plugins import PluginError
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.bundle import Bundle
 from perception.runtime.core import StreamCore, StreamSettings
+from perception.runtime.drift import DriftPolicy
 from perception.runtime.engines.base import first_line
 from perception.runtime.health import HealthConfig
 from perception.runtime.inbox import Inbox
@@ -173,6 +174,7 @@ class Stream:
         kept: int = 16,
         progress: Callable[[str], None] | None = None,
         deadline_s: float | LatePolicy | None = None,
+        drift: DriftPolicy | None = None,
         **options: Any,
     ) -> Stream:
         """Load a bundle, warm its engines up, and begin.
@@ -193,6 +195,7 @@ class Stream:
             deadline_s: longest time from the arrival of the newest sample to a result, or a `LatePolicy`;
                 where results take longer, sensors, optional outputs and frames are left out, which
                 `Result.lateness` tells.  None: nothing ever is.
+            drift: how it is watched whether sensors still fit the rig; None: it is not.
             options: further ones of `Pipeline.load`, such as `engine_timeout_s`.
 
         Raises:
@@ -204,7 +207,7 @@ class Stream:
         settings, rates = settings_for(dict(sensors or dict.fromkeys(pipeline.sensors)), policy)
         pipeline.warm_up()
         return cls(
-            replace(settings, health=health, late=LatePolicy.of(deadline_s)),
+            replace(settings, health=health, late=LatePolicy.of(deadline_s), drift=drift),
             pipeline=pipeline,
             threads=threads,
             rates=rates,

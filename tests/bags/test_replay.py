@@ -525,3 +525,12 @@ def test_recordings_are_replayed_as_before(kit: Any, tiny_bundle: Path, tmp_path
     rows = [json.loads(r) for r in (tmp_path / "out" / "status.jsonl").read_text().splitlines()]
     assert [r["stamp_ns"] for r in rows] == [kit.start + i * 100 * MS for i in range(5)]
     assert all(r["reason"] == "complete" and r["ages_ms"] == {"rgb": 0, "depth": 0} for r in rows)
+
+
+def test_drift_is_watched_where_it_is_asked_for(kit: Any, replay: Any) -> None:
+    bag = kit.write(kit.pairs(6))
+    topics = ("--topic", "rgb=/cam/rgb", "--topic", "depth=/cam/depth")
+    plain, watched = replay(bag, *topics), replay(bag, *topics, "--drift")
+    # Noise without calibration: nothing can be told, and nothing changes.
+    assert plain.status == watched.status == 0 and plain.states() == watched.states()
+    assert all(set(row["health"].values()) == {"ok"} for row in watched.rows[1:])

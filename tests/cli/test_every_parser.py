@@ -203,7 +203,7 @@ ELSEWHERE = {
     "bundle temperatures",
     "bundle keygen", "bundle sign", "bundle novelty", "calibrate intrinsics",
     "calibrate convert", "calibrate check", "calibrate register",
-    "calibrate extrinsics",
+    "calibrate extrinsics", "calibrate time-offset",
     "robustness",
 }  # fmt: skip
 """Those that take longer, or a bag or key: in their own tests."""

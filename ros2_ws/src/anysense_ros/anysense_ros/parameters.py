@@ -15,6 +15,7 @@ from perception.errors import AnySenseError, ConfigError, meant, names_hint
 from perception.frame import check_name, in_order
 from perception.runtime.alignment import Alignment
 from perception.runtime.arrival import SensorTiming
+from perception.runtime.drift import DriftPolicy
 from perception.runtime.health import HealthConfig
 from perception.runtime.lateness import LatePolicy
 from perception.runtime.manifest import BundleManifest
@@ -67,6 +68,7 @@ class Spec:
 
 _MS = 60_000.0
 _RULES = ObstacleRules(ClassRoles.common(()))
+_DRIFT = DriftPolicy()
 
 WHICH = (
     Spec("inputs", [OURS[0]], "the sensors that this robot has, one of a kind", read_only=True),
@@ -128,6 +130,12 @@ COMMON = (
     Spec("late.margin", 0.6, "share of the deadline that is early", 0.01, 0.99),
     Spec("late.keep", [""], "sensors that are never left out for want of time"),
     Spec("late.optional", [""], "parts of outputs that may be; none: boxes3d, points, energy"),
+    Spec(
+        "drift.period_s", 0.0, "between looks at whether the rig still fits; 0 = none", 0.0, 3600.0
+    ),
+    Spec("drift.most_deg", _DRIFT.most_deg, "that a sensor may be turned by", 0.01, 4.0),
+    Spec("drift.most_ms", _DRIFT.most_ms, "that its stamps may be off", 1.0, 150.0),
+    Spec("drift.leave_out", False, "a misaligned sensor takes no part in outputs"),
     Spec("qos.reliability", "best_effort", "of the inputs", read_only=True, choices=RELIABILITIES),
     Spec("qos.durability", "volatile", "of the inputs", read_only=True, choices=DURABILITIES),
     Spec("qos.depth", 1, "queue of the inputs; only the latest is used", 1, 100, read_only=True),
@@ -203,6 +211,7 @@ class Settings:
         timing, policy, health, alignment: what the values mean to the library.
         obstacles: the same; None before the bundle was asked.
         late: the same; None without a deadline.
+        drift: the same; None where it is not watched.
     """
 
     values: Mapping[str, Any]
@@ -214,6 +223,7 @@ class Settings:
     obstacles: ObstacleRules | None = None
     late: LatePolicy | None = None
     alignment: Alignment | None = None
+    drift: DriftPolicy | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -236,6 +246,7 @@ class Settings:
             self.health,
             self.late,
             self.alignment,
+            self.drift,
         )
 
     def ns(self, name: str) -> int:
@@ -309,7 +320,15 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
         values["align.depth"],
         values["align.tolerance_px"],
     )
-    return Settings(dict(values), own, inputs, timing, policy, health, obstacles, late, alignment)
+    drift = _drift(values) if values["drift.period_s"] > 0 else None
+    return Settings(
+        dict(values), own, inputs, timing, policy, health, obstacles, late, alignment, drift
+    )
+
+
+def _drift(values: Mapping[str, Any]) -> DriftPolicy:
+    names = ("period_s", "most_deg", "most_ms", "leave_out")
+    return DriftPolicy(**{name: values[f"drift.{name}"] for name in names})
 
 
 def _late(
