@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from perception.cli.arguments import command_line, give_json, output_file
 from perception.cli.calibrate_check import add_check
 from perception.cli.calibrate_convert import add_convert
+from perception.cli.calibrate_depth import add_depth
 from perception.cli.calibrate_extrinsics import add_extrinsics
 from perception.cli.calibrate_register import add_register
 from perception.cli.calibrate_verdicts import tell_left_out
@@ -80,6 +81,7 @@ def add_parser(commands: Commands) -> None:
     add_convert(actions)
     add_register(actions)
     add_extrinsics(actions)
+    add_depth(actions)
 
 
 def run_intrinsics(args: argparse.Namespace) -> int:
