@@ -21,6 +21,7 @@ from perception.sensors.thermal.preprocess import COUNTS
 _KELVIN = "kelvin"
 _FEWEST_NEIGHBOURS = 3
 _FARTHEST = 8
+_ROOM = 0.02  # of the range
 
 BAD = {1: "dead", 2: "stuck", 3: "hot", 4: "cold", 5: "noisy"}
 """What is wrong with a pixel, by its number in the map: it does not follow the temperature, never changes, is
@@ -63,9 +64,7 @@ class Curve:
 
     def beyond(self, counts: NDArray[Any]) -> float:
         """The share of counts outside of those that it was fitted to."""
-        low, high = self.counts
-        known = counts[np.isfinite(counts)]
-        return float(((known < low) | (known > high)).mean()) if known.size else 0.0
+        return _outside(counts, self.counts)
 
 
 @dataclass(frozen=True)
@@ -187,6 +186,12 @@ class Correction:
             return self.curve.beyond(values)
         if not self.polynomial:
             return 0.0
-        known = sample.data[np.isfinite(sample.data)]
-        low, high = self.range_m
-        return float(((known < low) | (known > high)).mean()) if known.size else 0.0
+        return _outside(sample.data, self.range_m)
+
+
+def _outside(values: NDArray[Any], limits: tuple[float, float]) -> float:
+    """The share of values outside of limits by more than noise is."""
+    low, high = limits
+    room = _ROOM * (high - low)
+    known = values[np.isfinite(values)]
+    return float(((known < low - room) | (known > high + room)).mean()) if known.size else 0.0

@@ -56,9 +56,8 @@ class DepthFit:
         views: the planes that were used.
         off_before: (V,) metres by which each plane is off as it was seen.
         off_after: (V,) the same after the correction.
-        off_held_out: (V,) the same, of a plane that was not in the fit.
         noise: (V,) standard deviation of the pixels about their plane, metres.
-        held_out_m: by degree, root mean square of `off_held_out`.
+        held_out: by degree, (V,) metres by which each plane is off after a correction that it was not fitted to.
         left_out: poses that were not used, with the reason.
         doubts: why it is not to be trusted.
         remarks: what would make it better.
@@ -70,9 +69,8 @@ class DepthFit:
     views: tuple[PlaneView, ...]
     off_before: Float64
     off_after: Float64
-    off_held_out: Float64
     noise: Float64
-    held_out_m: dict[int, float]
+    held_out: dict[int, Float64]
     left_out: dict[str, str]
     doubts: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -81,6 +79,16 @@ class DepthFit:
     def degree(self) -> int:
         """Of the polynomial."""
         return len(self.coefficients) - 1
+
+    @property
+    def off_held_out(self) -> Float64:
+        """(V,) metres by which each plane is off where it was not fitted."""
+        return self.held_out[self.degree]
+
+    @property
+    def held_out_m(self) -> dict[int, float]:
+        """By degree, root mean square of `held_out`."""
+        return {degree: _rms(off) for degree, off in self.held_out.items()}
 
     @property
     def sigma(self) -> Float64:
@@ -179,9 +187,9 @@ def calibrate_depth(
     found = problem.solve()
     parts = problem.without_each()
     held = {
-        other: _rms(_held_out(_Problem(own, other)))
+        other: _held_out(_Problem(own, other))
         for other in range(1, MOST_DEGREE + 1)
-        if len(own) > other + 2
+        if other == degree or len(own) > other + 2
     }
     seen = np.concatenate([view.seen[good] for view, good in zip(own, problem.good, strict=True)])
     done = DepthFit(
@@ -191,7 +199,6 @@ def calibrate_depth(
         tuple(own),
         problem.off(np.array([0.0, 1.0])),
         problem.off(found),
-        _held_out(problem),
         problem.noise,
         held,
         dict(sorted(out.items())),
@@ -358,7 +365,7 @@ def _jackknifed(parts: Float64) -> Float64:
 def _judged(done: DepthFit, given: int) -> tuple[list[str], list[str]]:
     doubts, remarks = [], []
     middle = float(np.median([view.distance for view in done.views]))
-    held = done.held_out_m.get(done.degree, float("inf"))
+    held = done.held_out_m[done.degree]
     if not held < _DOUBT_SHARE * middle:
         doubts.append(f"planes that were not fitted are {1000 * held:.0f} mm off")
     for at in done.range_m:
@@ -384,10 +391,13 @@ def _judged(done: DepthFit, given: int) -> tuple[list[str], list[str]]:
         remarks.append(
             f"the board was {min(distance):.2f} to {max(distance):.2f} m away: cover the range that is used"
         )
-    better = min(done.held_out_m, key=lambda k: done.held_out_m[k], default=done.degree)
-    if better > done.degree and done.held_out_m[better] < _BETTER * held:
-        remarks.append(
-            f"a polynomial of degree {better} predicts planes better, {1000 * done.held_out_m[better]:.1f} "
-            f"instead of {1000 * held:.1f} mm: --degree {better}"
-        )
+    for degree, off in done.held_out.items():
+        gain = done.off_held_out**2 - off**2
+        surely = gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain))
+        if degree > done.degree and surely and _rms(off) < _BETTER * held:
+            remarks.append(
+                f"a polynomial of degree {degree} predicts planes better, {1000 * _rms(off):.1f} instead of "
+                f"{1000 * held:.1f} mm: --degree {degree}"
+            )
+            break
     return doubts, remarks

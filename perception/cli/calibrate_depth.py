@@ -142,13 +142,13 @@ def run_depth(args: argparse.Namespace) -> int:
 
 
 def _show(found: DepthFit) -> None:
-    table = Table("", "value", "sigma", title="true metres = polynomial in seen metres")
+    table = Table("", "value", "sigma", title="true depth by seen depth")
     names = ("bias, m", "scale", "square, 1/m", "cube, 1/m²")
     for name, value, sigma in zip(names, found.coefficients, found.sigma, strict=False):
         table.add_row(name, f"{value:.6g}", f"{sigma:.2g}")
     table.show()
     before = float(np.sqrt(np.mean(found.off_before**2)))
-    held = found.held_out_m.get(found.degree, float("nan"))
+    held = found.held_out_m[found.degree]
     say(
         f"planes are {1000 * before:.1f} mm off, {1000 * held:.1f} mm after the correction where they were not "
         f"fitted; {len(found.views)} poses from {found.range_m[0]:.2f} to {found.range_m[1]:.2f} m"

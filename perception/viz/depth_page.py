@@ -55,7 +55,7 @@ def _rms(values: np.ndarray) -> float:
 
 
 def _tiles(found: DepthFit) -> str:
-    held = found.held_out_m.get(found.degree, float("nan"))
+    held = found.held_out_m[found.degree]
     return tiles(
         [
             (f"{1000 * _rms(found.off_before):.1f} mm", "planes off as they were seen"),

@@ -159,18 +159,28 @@ def plot(
     return "".join([*parts, "</svg>"])
 
 
+def ticks(values: tuple[float, float]) -> Array:
+    """Some round numbers between two."""
+    low, high = values
+    raw = (high - low) / _TICKS
+    power = 10.0 ** np.floor(np.log10(raw))
+    step = power * next(m for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+    found = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+    return np.round(found, int(max(0, -np.floor(np.log10(step)))))
+
+
 def _grid(axes: Axes) -> list[str]:
     right, low = _PLOT[0] - 20, _PLOT[1] - _BOTTOM
     parts = [
         f"<rect class='frame' x='{_LEFT}' y='{_TOP}' width='{right - _LEFT}' height='{low - _TOP}'/>"
     ]
-    for share in np.linspace(0, 1, _TICKS):
-        x = axes.x_range[0] + share * (axes.x_range[1] - axes.x_range[0])
-        y = axes.y_range[0] + share * (axes.y_range[1] - axes.y_range[0])
-        at_x, at_y = axes.place(np.array([[x, y]]))[0]
-        parts.append(f"<text x='{at_x:.1f}' y='{low + 14}' font-size='12'>{x:.4g}</text>")
+    for x in ticks(axes.x_range):
+        at = axes.place(np.array([[x, axes.y_range[0]]]))[0, 0]
+        parts.append(f"<text x='{at:.1f}' y='{low + 14}' font-size='12'>{x:.6g}</text>")
+    for y in ticks(axes.y_range):
+        at = axes.place(np.array([[axes.x_range[0], y]]))[0, 1]
         parts.append(
-            f"<text class='name' x='{_LEFT - 8}' y='{at_y:.1f}' font-size='12'>{y:.4g}</text>"
+            f"<text class='name' x='{_LEFT - 8}' y='{at:.1f}' font-size='12'>{y:.6g}</text>"
         )
     middle = (_LEFT + right) / 2
     parts.append(
