@@ -67,7 +67,9 @@ def plane_views(count: int, seed: int, **change: float) -> list[PlaneView]:
         assert view is not None
         at = board_pose(CAMERA, view, BOARD)
         assert at is not None
-        one = _sampled(f"{index:02}", view, at, seen_depth(plane_depth(pose), rng, **change), CAMERA)
+        one = _sampled(
+            f"{index:02}", view, at, seen_depth(plane_depth(pose), rng, **change), CAMERA
+        )
         assert isinstance(one, PlaneView), one
         found.append(one)
     return found

@@ -1,1 +1,1 @@
-"""What a sensor's values are worth: depth in true metres, a thermal camera's counts in kelvin, even pixels."""
+"""What a sensor's values are worth: true metres, counts in kelvin, even pixels."""

@@ -44,7 +44,9 @@ class Curve:
 
     def __post_init__(self) -> None:
         wanted = ("gain", "offset") if self.model == "linear" else ("R", "B", "O", "F")
-        if self.model not in ("linear", "planck", "planck-f") or set(self.parameters) != set(wanted):
+        if self.model not in ("linear", "planck", "planck-f") or set(self.parameters) != set(
+            wanted
+        ):
             raise CalibrationError(
                 f"no curve '{self.model}' with {', '.join(sorted(self.parameters))}",
                 hint="linear with gain and offset, or planck with R, B, O and F",
@@ -83,7 +85,9 @@ class PixelMaps:
     def __post_init__(self) -> None:
         shapes = {self.gain.shape, self.offset.shape, self.bad.shape}
         if len(shapes) > 1 or self.gain.ndim != 2 or not self.gain.size:
-            raise CalibrationError(f"maps of pixels have shapes {sorted(shapes)}, expected one, (H, W)")
+            raise CalibrationError(
+                f"maps of pixels have shapes {sorted(shapes)}, expected one, (H, W)"
+            )
         if not (np.isfinite(self.gain).all() and np.isfinite(self.offset).all()):
             raise CalibrationError("maps of pixels are not finite")
 
@@ -91,7 +95,7 @@ class PixelMaps:
     def _neighbours(self) -> tuple[NDArray[np.intp], list[NDArray[np.intp]]]:
         """Flat indices of bad pixels, and of the good ones next to each; none where there are none near."""
         good = self.bad == 0
-        height, width = good.shape
+        width = good.shape[1]
         places, near = [], []
         for y, x in zip(*np.nonzero(~good), strict=True):
             for reach in range(1, _FARTHEST + 1):
@@ -105,14 +109,15 @@ class PixelMaps:
         return np.array(places, np.intp), near
 
     def even(self, counts: NDArray[Any]) -> NDArray[np.float32]:
-        """(H, W) float32 counts as if all pixels were alike; bad ones are the median of the nearest good ones.
+        """(H, W) float32 counts as if all pixels were alike; bad ones are the median of good ones near.
 
         Raises:
             InputError: a picture of another size.
         """
         if counts.shape != self.gain.shape:
             raise InputError(
-                f"picture of {counts.shape[1]}x{counts.shape[0]}" if counts.ndim == 2
+                f"picture of {counts.shape[1]}x{counts.shape[0]}"
+                if counts.ndim == 2
                 else f"shape {counts.shape}",
                 hint=f"the maps of pixels are those of {self.gain.shape[1]}x{self.gain.shape[0]}",
             )
@@ -150,11 +155,14 @@ class Correction:
             InputError: a sample of another kind or size, or one that is in kelvin already.
         """
         if sample.kind != self.kind:
-            raise InputError(f"is {sample.kind}, its values those of {self.kind}", where=sample.sensor)
+            raise InputError(
+                f"is {sample.kind}, its values those of {self.kind}", where=sample.sensor
+            )
         height, width = sample.data.shape[:2]
         if self.size not in (None, (width, height)):
             raise InputError(
-                f"picture of {width}x{height}, values were found of {self.size}", where=sample.sensor
+                f"picture of {width}x{height}, values were found of {self.size}",
+                where=sample.sensor,
             )
         if self.polynomial:
             return replace(sample, data=self._true_depth(sample.data))

@@ -1,7 +1,7 @@
-"""From a thermal camera's counts to kelvin: a line, or the inverse of Planck's law as radiometric cameras state it.
+"""From a thermal camera's counts to kelvin: a line, or Planck's law as radiometric cameras state it.
 
-`T = B / ln(R / (S + O) + F)`, where S are counts; R is what cameras' metadata have as R1 / R2.  B is the second
-radiation constant (14388 um K) divided by the effective wavelength; F is 1 but for the shape of the
+`T = B / ln(R / (S + O) + F)`, where S are counts; R is what cameras' metadata have as R1 / R2.  B is the
+second radiation constant (14388 um K) divided by the effective wavelength; F is 1 but for the shape of the
 spectral response.  See Horny, "FPA camera standardisation", Infrared Physics & Technology 44 (2003).
 """
 
@@ -24,6 +24,7 @@ _B_TRIED = 40
 _STEPS = 200
 _CAUCHY = 2.5
 _FAR_K = 1e4
+_CHANCE = 3.0  # in simulation exceeded in some 3 % of cases, for 8 to 20 points
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def _slope(function: Callable[[Float64], Float64], x: Float64) -> Float64:
 
 
 def held_out(form: Form, points: Points, whole: CurveFit) -> Float64:
-    """(N,) kelvin by which each point is off the curve that was fitted to the others; inf where there is none."""
+    """(N,) kelvin by which each point is off the curve of the others; inf where there is none."""
     off = np.full(len(points.counts), np.inf)
     for index in range(len(off)):
         rest = points.where(np.arange(len(off)) != index)
@@ -238,17 +239,14 @@ def held_out(form: Form, points: Points, whole: CurveFit) -> Float64:
 
 
 def chosen(held: dict[str, Float64], order: Sequence[str]) -> str:
-    """The form with the fewest parameters, unless one with more predicts points better by more than the standard
-    error of that (compared point by point)."""
+    """The form with the fewest parameters, unless one with more predicts points clearly better:
+    by more than a parameter that means nothing does by chance."""
     best = order[0]
     for name in order[1:]:
-        if name not in held:
-            continue
-        gain = held[best] ** 2 - held[name] ** 2
-        if not np.isfinite(gain).all():
-            if np.isfinite(held[name]).all():
-                best = name
-            continue
-        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+        if name in held and _rms(held[name]) < (1 - _CHANCE / len(held[name])) * _rms(held[best]):
             best = name
     return best
+
+
+def _rms(values: Float64) -> float:
+    return float(np.sqrt(np.mean(values**2)))

@@ -41,7 +41,7 @@ _BLUNDER = 3.5
 _OUTLIER, _OUTLIER_M, _OUTLIER_SHARE = 4.0, 0.004, 0.004
 _LEAST_NOISE_M = 2e-4
 _DOUBT_SHARE, _DOUBT_SIGMA = 0.015, 0.01
-_BETTER = 0.8
+_CHANCE = 3.0  # a coefficient that means nothing may take 3 / planes of the error
 _ALONG_RAYS = 0.6
 
 
@@ -57,7 +57,7 @@ class DepthFit:
         off_before: (V,) metres by which each plane is off as it was seen.
         off_after: (V,) the same after the correction.
         noise: (V,) standard deviation of the pixels about their plane, metres.
-        held_out: by degree, (V,) metres by which each plane is off after a correction that it was not fitted to.
+        held_out: by degree, (V,) metres by which each plane is off where it was not in the fit.
         left_out: poses that were not used, with the reason.
         doubts: why it is not to be trusted.
         remarks: what would make it better.
@@ -234,8 +234,8 @@ def _check(views: Sequence[PlaneView], left_out: Mapping[str, str]) -> None:
                 f"{question}",
                 hint=hint,
             )
-    ranks = [np.argsort(np.argsort(values)) for values in (seen, distance)]
-    if np.corrcoef(*ranks)[0, 1] < 0:
+    order = np.argsort(distance)
+    if np.corrcoef(np.argsort(order), np.argsort(np.argsort(seen)))[0, 1] < 0:
         raise CalibrationError(
             "values fall with distance: are these disparities or inverse depth?",
             hint="write metres along the optical axis",
@@ -250,8 +250,8 @@ def _check_rays(views: Sequence[PlaneView]) -> None:
     left = [_rms(np.concatenate(one.parts(one.solve()))) for one in (plain, along)]
     if left[1] < _ALONG_RAYS * left[0]:
         raise CalibrationError(
-            f"depth fits the board {left[0] / left[1]:.1f} times as well when it is taken for distances along "
-            "the rays",
+            f"depth fits the board {left[0] / left[1]:.1f} times as well when it is taken for distances "
+            "along the rays",
             hint="write depth along the optical axis (REP 118): divide by the length of (x/z, y/z, 1)",
         )
 
@@ -338,9 +338,7 @@ def _flat(view: PlaneView) -> Float64:
 
 
 def _spread(values: Float64) -> float:
-    return max(
-        _LEAST_NOISE_M, 1.4826 * float(np.median(np.abs(values - np.median(values))))
-    )
+    return max(_LEAST_NOISE_M, 1.4826 * float(np.median(np.abs(values - np.median(values)))))
 
 
 def _inner(view: PlaneView) -> NDArray[np.bool_]:
@@ -391,13 +389,10 @@ def _judged(done: DepthFit, given: int) -> tuple[list[str], list[str]]:
         remarks.append(
             f"the board was {min(distance):.2f} to {max(distance):.2f} m away: cover the range that is used"
         )
-    for degree, off in done.held_out.items():
-        gain = done.off_held_out**2 - off**2
-        surely = gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain))
-        if degree > done.degree and surely and _rms(off) < _BETTER * held:
-            remarks.append(
-                f"a polynomial of degree {degree} predicts planes better, {1000 * _rms(off):.1f} instead of "
-                f"{1000 * held:.1f} mm: --degree {degree}"
-            )
-            break
+    higher = done.held_out_m.get(done.degree + 1, held)
+    if higher < (1 - _CHANCE / len(done.views)) * held:
+        remarks.append(
+            f"a polynomial of degree {done.degree + 1} predicts planes better, {1000 * higher:.1f} "
+            f"instead of {1000 * held:.1f} mm: --degree {done.degree + 1}"
+        )
     return doubts, remarks

@@ -1,4 +1,4 @@
-"""The file of what values are worth, by sensor: YAML, with maps of pixels beside it in one .npz for each sensor."""
+"""The file of what values are worth, by sensor: YAML, with maps of pixels in an .npz beside it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def read_values(path: Path) -> dict[str, SensorValues]:
             raise CalibrationError(f"no kind '{own.kind}'", where=f"{path}: sensors.{name}")
         if own.pixels is not None and Path(own.pixels.file).name != own.pixels.file:
             raise CalibrationError(
-                f"'{own.pixels.file}' is no name of a file beside it", where=f"{path}: sensors.{name}"
+                f"'{own.pixels.file}' is no name of a file beside it",
+                where=f"{path}: sensors.{name}",
             )
     return found.sensors
 
@@ -123,10 +124,14 @@ def load_correction(path: Path, sensor: str = "") -> Correction:
         )
     own = known[sensor]
     try:
-        curve = None if own.kelvin is None else Curve(
-            own.kelvin.model, own.kelvin.parameters, own.kelvin.counts
+        curve = (
+            None
+            if own.kelvin is None
+            else Curve(own.kelvin.model, own.kelvin.parameters, own.kelvin.counts)
         )
-        maps = None if own.pixels is None else _maps(path.parent / own.pixels.file, own.pixels.sha256)
+        maps = (
+            None if own.pixels is None else _maps(path.parent / own.pixels.file, own.pixels.sha256)
+        )
     except AnySenseError as error:
         raise CalibrationError(
             error.message, where=error.where or f"{path}: sensors.{sensor}", hint=error.hint
@@ -151,7 +156,11 @@ def _maps(path: Path, sha256: str) -> PixelMaps:
             hint="calibrate again, or copy both files",
         )
     found = parse_npz(content, _ARRAYS, where=str(path), error=CalibrationError)
-    if len(found) < len(_ARRAYS) or found["bad"].dtype != np.uint8 or found["bad"].max(initial=0) > max(BAD):
+    if (
+        len(found) < len(_ARRAYS)
+        or found["bad"].dtype != np.uint8
+        or found["bad"].max(initial=0) > max(BAD)
+    ):
         raise CalibrationError("holds no maps of pixels", where=str(path))
     gain, offset = (found[name].astype(np.float32) for name in _ARRAYS[:2])
     return PixelMaps(gain, offset, found["bad"])

@@ -1,4 +1,4 @@
-"""What each pixel of a thermal camera is worth, from pictures of a uniform surface at one temperature or more.
+"""What each pixel of a thermal camera is worth, from pictures of a uniform surface at some temperatures.
 
 One temperature gives an offset for each pixel, two or more a gain too (Perry and Dereniak, "Linear theory of
 nonuniformity correction in infrared staring sensors", Optical Engineering 32, 1993).  Which pixels are bad is
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ FEWEST_FRAMES = 4
 """Fewer do not tell noise from the pattern."""
 
 _GOOD_FRAMES = 16
+_ONE_LEVEL = 50.0  # times the noise: more is no drift
 _APART = 20.0  # times the noise of a mean: what two temperatures must differ by
 _WEAK, _STRONG = 0.5, 1.5
 _SIGMAS = 6.0
@@ -38,7 +40,9 @@ _BY_CHANCE = 0.1  # good pixels of a whole picture
 _NEAR_PX = 5
 _SMOOTH_PX = 15
 _ORDER = 4
-_UNEVEN = 6.0
+_UNEVEN = (
+    1.0  # what smoothing leaves of a pattern of pixels is a sixteenth, of one of columns a quarter
+)
 _DRIFTS = 3.0
 _MOST_BAD = 0.05
 _CODE = {name: number for number, name in BAD.items()}
@@ -187,6 +191,14 @@ def read_flat(folder: Path, progress: Progress | None = None) -> Flat:
             where=str(folder),
             hint="record pictures, not copies of one; switch off averaging and noise filters",
         )
+    noise = float(np.median(np.sqrt(variance)))
+    moved_by = float(np.ptp(levels))
+    if moved_by > _ONE_LEVEL * max(noise, 1.0):
+        raise CalibrationError(
+            f"pictures of a uniform surface differ by {moved_by:.4g} counts, pixels by {noise:.2g} over time",
+            where=str(folder),
+            hint="give a folder for each temperature",
+        )
     return Flat(
         folder.name,
         mean.astype(np.float32),
@@ -246,7 +258,9 @@ def flat_field(flats: Sequence[Flat]) -> FlatField:
         tuple(ordered),
         noise,
         tuple(_spread(flat.mean[good] - flat.level) for flat in ordered),
-        tuple(_spread((maps.gain * flat.mean + maps.offset)[good] - flat.level) for flat in ordered),
+        tuple(
+            _spread((maps.gain * flat.mean + maps.offset)[good] - flat.level) for flat in ordered
+        ),
         response,
         {name: int((bad == number).sum()) for number, name in BAD.items()},
     )
@@ -255,7 +269,7 @@ def flat_field(flats: Sequence[Flat]) -> FlatField:
 
 
 def _check_apart(flats: Sequence[Flat], noise: float) -> None:
-    for cold, hot in zip(flats, flats[1:], strict=False):
+    for cold, hot in pairwise(flats):
         of_mean = max(noise, 0.3) / np.sqrt(min(len(cold.levels), len(hot.levels)))
         if hot.level - cold.level < _APART * of_mean:
             raise CalibrationError(
@@ -325,7 +339,9 @@ def _bad(
 def _maps(flats: Sequence[Flat], bad: NDArray[np.uint8]) -> tuple[Float32, Float32]:
     """Gain and offset by least squares over the temperatures; none of bad pixels."""
     good = bad == 0
-    levels = np.array([float(np.median(flat.mean[good])) if good.any() else flat.level for flat in flats])
+    levels = np.array(
+        [float(np.median(flat.mean[good])) if good.any() else flat.level for flat in flats]
+    )
     means = np.stack([flat.mean for flat in flats]).astype(np.float64)
     gain = np.ones(bad.shape)
     if len(flats) > 1:
@@ -352,7 +368,8 @@ def _judged(done: FlatField) -> tuple[list[str], list[str]]:
             )
         if len(flat.levels) < _GOOD_FRAMES:
             remarks.append(
-                f"{flat.name} has {len(flat.levels)} pictures: {_GOOD_FRAMES} or more tell noisy pixels better"
+                f"{flat.name} has {len(flat.levels)} pictures: {_GOOD_FRAMES} or more tell noisy pixels "
+                "better"
             )
         if flat.eight_bit:
             remarks.append(

@@ -55,7 +55,7 @@ def read_points(path: Path, corrected: Corrected | None = None) -> Points:
 
     Args:
         path: CSV with a header: `counts`, or a region `picture, x, y, width, height` in pixels (pictures by
-            their path from the table's folder), then `kelvin` or `celsius`, and `sigma_kelvin` if it is known.
+            their path from the table's folder), then `kelvin` or `celsius`, and `sigma_kelvin` if known.
         corrected: makes pictures even before regions are taken.
 
     Raises:
@@ -91,15 +91,14 @@ def read_points(path: Path, corrected: Corrected | None = None) -> Points:
         found.append((middle, kelvin, sigma, f"{name}, line {line}", spread))
     if not found:
         raise CalibrationError("has no points", where=str(path))
-    counts, temperatures, sigmas, names, spreads = (list(column) for column in zip(*found, strict=True))
-    known = np.array(sigmas, np.float64)
+    known = np.array([own[2] for own in found])
     usual = np.median(known[known > 0]) if (known > 0).any() else 1.0
     return Points(
-        np.array(counts, np.float64),
-        np.array(temperatures, np.float64),
+        np.array([own[0] for own in found]),
+        np.array([own[1] for own in found]),
         np.maximum(np.where(known > 0, known, usual), _LEAST_SIGMA_K),
-        tuple(str(name) for name in names),
-        np.array(spreads, np.float64),
+        tuple(own[3] for own in found),
+        np.array([own[4] for own in found]),
     )
 
 
@@ -138,7 +137,8 @@ def _region(image: NDArray[Any], row: dict[str, str], where: str) -> tuple[float
         raise CalibrationError(f"{width}x{height} at {x}, {y} is no region", where=where)
     if x + width > image.shape[1] or y + height > image.shape[0]:
         raise CalibrationError(
-            f"the region ends at {x + width}, {y + height}, its picture at {image.shape[1]}, {image.shape[0]}",
+            f"the region ends at {x + width}, {y + height}, its picture at {image.shape[1]}, "
+            f"{image.shape[0]}",
             where=where,
         )
     values = image[y : y + height, x : x + width].astype(np.float64)

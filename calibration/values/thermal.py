@@ -134,7 +134,11 @@ def calibrate_counts(
         off = np.abs(held[name])
         most = max(_OUTLIER * 1.4826 * float(np.median(off)), _OUTLIER_K)
         worst = off > max(most, float(off.max()) / 2 if np.isfinite(off.max()) else most)
-        if not worst.any() or given < _GOOD_POINTS or (~worst).sum() < max(FEWEST_POINTS, given / 2):
+        if (
+            not worst.any()
+            or given < _GOOD_POINTS
+            or (~worst).sum() < max(FEWEST_POINTS, given / 2)
+        ):
             break
         for index in np.flatnonzero(worst):
             left_out[points.names[index]] = f"{off[index]:.1f} K off the curve of the others"
@@ -148,9 +152,7 @@ def _rms(values: Float64) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def _fitted(
-    forms: list[Form], points: Points
-) -> tuple[dict[str, CurveFit], dict[str, Float64]]:
+def _fitted(forms: list[Form], points: Points) -> tuple[dict[str, CurveFit], dict[str, Float64]]:
     fits: dict[str, CurveFit] = {}
     held: dict[str, Float64] = {}
     problem: CalibrationError | None = None

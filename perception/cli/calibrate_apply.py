@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from perception.frame import Sample
 
 
-
 def add_apply(actions: Commands) -> None:
     """Register the command."""
     parser = add_command(
@@ -31,7 +30,9 @@ def add_apply(actions: Commands) -> None:
         example="anysense calibrate apply values.yaml counts/ kelvin/",
     )
     parser.add_argument("values", type=Path, metavar="VALUES", help="values file")
-    parser.add_argument("pictures", type=Path, metavar="IN", help="pictures as the camera gives them")
+    parser.add_argument(
+        "pictures", type=Path, metavar="IN", help="pictures as the camera gives them"
+    )
     parser.add_argument(
         "out",
         type=Path,
@@ -100,8 +101,8 @@ def run_apply(args: argparse.Namespace) -> int:
     if guessed:
         worst = max(guessed, key=lambda name: guessed[name])
         note(
-            f"{len(guessed)} pictures have values beyond what was calibrated, {100 * guessed[worst]:.1f} % of "
-            f"{worst}: these are a guess"
+            f"{len(guessed)} pictures have values beyond what was calibrated, {100 * guessed[worst]:.1f} % "
+            f"of {worst}: these are a guess"
         )
     if not beyond:
         raise ConfigError("no picture could be read", where=str(args.pictures))

@@ -21,7 +21,7 @@ from perception.sensors.names import OURS
 if TYPE_CHECKING:
     from calibration.values.depth import DepthFit
 
-_, KIND, *_ = OURS
+KIND = OURS[1]
 _MOST_DEGREE = 3
 _EXAMPLE = """\
 anysense calibrate depth infrared/ depth/ --board chessboard:9x6:0.04 --camera-info camera.yaml \
@@ -38,7 +38,9 @@ def add_depth(actions: Commands) -> None:
         f"Exit status {UNTRUSTED}: the answer is not to be trusted, and no file is written.",
         example=_EXAMPLE,
     )
-    parser.add_argument("pictures", type=Path, metavar="PICTURES", help="the board: PNG, JPEG or TIFF")
+    parser.add_argument(
+        "pictures", type=Path, metavar="PICTURES", help="the board: PNG, JPEG or TIFF"
+    )
     parser.add_argument(
         "depths",
         type=Path,
@@ -150,8 +152,8 @@ def _show(found: DepthFit) -> None:
     before = float(np.sqrt(np.mean(found.off_before**2)))
     held = found.held_out_m[found.degree]
     say(
-        f"planes are {1000 * before:.1f} mm off, {1000 * held:.1f} mm after the correction where they were not "
-        f"fitted; {len(found.views)} poses from {found.range_m[0]:.2f} to {found.range_m[1]:.2f} m"
+        f"planes are {1000 * before:.1f} mm off, {1000 * held:.1f} mm after the correction where they were "
+        f"not fitted; {len(found.views)} poses from {found.range_m[0]:.2f} to {found.range_m[1]:.2f} m"
     )
     if not found.needed:
         say("depth is right as it is: the correction is within two sigma of none")

@@ -351,4 +351,3 @@ def _source(
         problem = f"'{name}' cannot be of kind '{kind}' here"
         raise ConfigError(problem, where=option, hint=names_hint(kind, fitting))
     return Source(name, kind, path)
-

@@ -33,7 +33,7 @@ def camera_model(name: str, infos: Mapping[str, Path], old: Rig | None = None) -
 
 
 def camera_file(path: Path, name: str = "") -> CameraModel:
-    """Intrinsics from a ROS camera_info YAML, or those of a sensor of a rig; of its only camera without a name.
+    """Intrinsics from a ROS camera_info YAML, or of a rig: the camera of a name, or its only one.
 
     Raises:
         ConfigError: the rig has no such camera.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from calibration.values.flatfield import FlatField
     from calibration.values.thermal import Radiometry
 
-_, _, KIND, *_ = OURS
+KIND = OURS[2]
 _TOLERANCE_K = 2.0
 _EXAMPLE = """\
 anysense calibrate thermal --points points.csv --out values.yaml --report thermal.html
@@ -56,8 +56,8 @@ def add_thermal(actions: Commands) -> None:
     parser.add_argument(
         "--model",
         default="auto",
-        help="linear, planck, planck-f, or auto: the simplest of those that predict points best that were not "
-        "fitted",
+        help="linear, planck, planck-f, or auto: the simplest of those that predict points best that were "
+        "not fitted",
     )
     parser.add_argument(
         "--tolerance",

@@ -94,7 +94,9 @@ def _drawings(found: DepthFit) -> str:
         range_of(after[:, 1] - bars, after[:, 1] + bars, np.zeros(1)),
     )
     drawn += figure(plot(axes, after, [zero[:0], zero], bars=bars))
-    drawn += note("What is left of planes that were not fitted. Bars: what noise of pixels explains.")
+    drawn += note(
+        "What is left of planes that were not fitted. Bars: what noise of pixels explains."
+    )
     axes = Axes(
         "distance of the board, m",
         "noise of a pixel, mm",
@@ -114,7 +116,8 @@ def _numbers(found: DepthFit) -> str:
     degrees = [
         (f"degree {degree}", f"{1000 * held:.2f} mm") for degree, held in found.held_out_m.items()
     ]
-    text = f"True metres are this polynomial in seen ones, from {found.range_m[0]:.2f} to {found.range_m[1]:.2f} m."
+    low, high = found.range_m
+    text = f"True metres are this polynomial in seen ones, from {low:.2f} to {high:.2f} m."
     return (
         table(("", "value", "sigma"), rows)
         + note(text)

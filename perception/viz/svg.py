@@ -89,6 +89,7 @@ def _cut(name: str, letters: int = 26) -> str:
     """A name of at most so many letters, the end kept, which tells numbered files apart."""
     return name if len(name) <= letters else f"…{name[1 - letters :]}"
 
+
 _PLOT = (900.0, 320.0)
 _LEFT, _BOTTOM, _TOP = 80.0, 46.0, 14.0
 _TICKS = 5

@@ -26,7 +26,13 @@ from perception.viz.calibration_page import (
 )
 from perception.viz.svg import Axes, plot, range_of
 
-_COLORS = {1: (220, 40, 40), 2: (255, 150, 0), 3: (240, 70, 220), 4: (40, 120, 255), 5: (0, 170, 90)}
+_COLORS = {
+    1: (220, 40, 40),
+    2: (255, 150, 0),
+    3: (240, 70, 220),
+    4: (40, 120, 255),
+    5: (0, 170, 90),
+}
 _NAMES = {1: "red", 2: "orange", 3: "pink", 4: "blue", 5: "green"}
 _WIDTH = 640
 _DOT_PX = 3
@@ -148,7 +154,9 @@ def _pixels(found: FlatField) -> str:
     ]
     head = ("", "pictures", "counts", "noise", "pattern", "left", "drift")
     body = table(head, rows)
-    body += note("In counts: noise over time, how pixels differ, the same after the correction, drift.")
+    body += note(
+        "In counts: noise over time, how pixels differ, the same after the correction, drift."
+    )
     body += "<h3>Bad pixels</h3>"
     shown = [(name, found.counts[name], _NAMES[code]) for code, name in BAD.items()]
     body += table(("", "pixels", "colour"), shown)

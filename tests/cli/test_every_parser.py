@@ -202,7 +202,7 @@ ELSEWHERE = {
     "data import", "train", "pretrain", "distill", "adapt", "search", "replay", "bundle temperatures",
     "bundle keygen", "bundle sign", "bundle novelty", "calibrate intrinsics",
     "calibrate convert", "calibrate check", "calibrate register",
-    "calibrate extrinsics",
+    "calibrate extrinsics", "calibrate depth", "calibrate thermal", "calibrate apply",
     "robustness",
 }  # fmt: skip
 """Those that take longer, or a bag or key: in their own tests."""
