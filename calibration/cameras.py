@@ -315,7 +315,9 @@ class _Bundle:
         parts = []
         for index in range(len(self.stems)):
             rows, first = row_of == index, count + 6 * index
-            basis = np.linalg.qr(slope[rows, first : first + 6])[0]  # what the board's pose takes up
+            basis = np.linalg.qr(slope[rows, first : first + 6])[
+                0
+            ]  # what the board's pose takes up
             places = slope[rows, :count] - basis @ (basis.T @ slope[rows, :count])
             parts.append((places.T @ places, places.T @ off[rows]))
             total += parts[-1][0]

@@ -15,7 +15,7 @@ from thermal_scenes import SHAPE, B, F, O, R, Sensor, planck, points, write_tabl
 from calibration.values.correction import BAD, Correction, Curve, PixelMaps
 from calibration.values.curves import FORMS, fit_curve
 from calibration.values.files import Entry, Kelvin, SensorValues, load_correction, write_values
-from calibration.values.flatfield import FlatField, flat_field, read_flat
+from calibration.values.flatfield import Flat, FlatField, flat_field, read_counts, read_flat
 from calibration.values.points import read_points
 from calibration.values.thermal import calibrate_counts
 from perception.errors import CalibrationError, ConfigError, InputError
@@ -302,3 +302,31 @@ def test_bad_pixels_in_corners_and_clusters_are_filled_from_good_ones() -> None:
         == "counts16"
     )
     assert set(BAD.values()) == {"dead", "stuck", "hot", "cold", "noisy"}
+
+
+@pytest.mark.realdata
+def test_real_pictures_are_evened_and_told_from_uniform_surfaces(real_data: Path) -> None:
+    """Six scenes of a radiometric camera: none is a uniform surface; a pattern laid on them is taken out."""
+    files = sorted((real_data / "thermal_radiometric/thermal").glob("*.tiff"))
+    scenes = [read_counts(path).astype(np.float64) for path in files]
+    assert len(scenes) == 6 and scenes[0].shape == (512, 640)
+    rng = np.random.default_rng(4)
+    for scene in scenes:
+        frames = scene + rng.normal(0, 3, (6, *scene.shape))
+        mean, noise = frames.mean(axis=0), frames.std(axis=0, ddof=1)
+        flat = Flat(
+            "scene", mean.astype(np.float32), noise.astype(np.float32), mean < 0, np.full(6, 5e3)
+        )
+        with pytest.raises(CalibrationError, match="does not show a uniform surface"):
+            flat_field([flat])
+    gain, offset = (
+        1 + 0.02 * rng.standard_normal(scene.shape),
+        15 * rng.standard_normal(scene.shape),
+    )
+    bad = (rng.random(scene.shape) < 0.001).astype(np.uint8)
+    maps = PixelMaps((1 / gain).astype(np.float32), (-offset / gain).astype(np.float32), bad)
+    for scene in scenes:
+        raw = np.where(bad > 0, 65535, gain * scene + offset).round().clip(0, 65535)
+        even = maps.even(raw.astype(np.uint16))
+        assert np.abs(even - scene)[bad == 0].max() < 1 < np.abs(raw - scene)[bad == 0].mean()
+        assert np.median(np.abs(even - scene)[bad > 0]) < 10
