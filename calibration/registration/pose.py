@@ -27,6 +27,7 @@ _RANSAC_PX, _NEAR_PX = 8.0, 3.0  # at working size
 _TRIED = 5000
 _ROUNDS = 3
 _CELLS, _SMOOTH = 4, 1.5
+_BORDER = 32.0  # windows that reach over the edge of a picture are drawn inwards
 _JUMP = 0.05  # of the depth within three pixels: an edge, whose depth is that of either side
 _FEWEST = 12
 _PARTS = 4
@@ -160,7 +161,7 @@ def _check_size(image: NDArray[Any], camera: CameraModel, name: str) -> None:
         )
 
 
-def _mapped(matrix: Float64, points: Float64) -> Float64:
+def _mapped(matrix: NDArray[Any], points: Float64) -> Float64:
     return np.asarray(cv2.perspectiveTransform(points[None].astype(np.float64), matrix)[0])
 
 
@@ -222,7 +223,7 @@ def _ransac(pair: _Pair, matches: Matches) -> RigidTransform:
 def _again(pair: _Pair, transform: RigidTransform, graph: DescriptorGraph) -> Matches:
     """Matches of A, as B would see it from where it is, with B in windows around."""
     origin = _origins(pair, transform)
-    known = np.isfinite(origin).all(axis=2)
+    known: NDArray[np.bool_] = np.isfinite(origin[..., 0])
     maps = np.where(known[..., None], origin, -1).astype(np.float32)
     gray = cv2.remap(pair.first.gray, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR)
     if known.mean() < 0.02:
@@ -235,6 +236,11 @@ def _again(pair: _Pair, transform: RigidTransform, graph: DescriptorGraph) -> Ma
     from_a = origin[np.clip(y, 0, len(origin) - 1), np.clip(x, 0, origin.shape[1] - 1)]
     shift = found.a - np.column_stack([x, y])
     good = np.isfinite(from_a).all(axis=1)
+    for places in (found.a, found.b):
+        low, high = places.min(axis=1), (np.array(origin.shape[1::-1]) - 1 - places).min(axis=1)
+        good &= (low > _BORDER) & (high > _BORDER)
+    inner = np.array(pair.first.shape[::-1]) - 1 - _BORDER
+    good &= ((from_a > _BORDER) & (from_a < inner)).all(axis=1)
     return Matches(from_a[good] + shift[good], found.b[good], found.weight[good])
 
 
@@ -332,7 +338,7 @@ def _jackknifed(
     weight: Float64,
     part: NDArray[np.int64],
 ) -> Float64:
-    """(6, 6) covariance by leaving out parts of the picture, to first order; at least that of the residuals."""
+    """(6, 6) by leaving out parts of the picture, to first order; at least that of the residuals."""
 
     def put(x: Float64) -> Float64:
         return _missed(pair, moved(transform, x), points, pixels)[0].ravel()
@@ -351,5 +357,3 @@ def _jackknifed(
     plain = whole @ middle @ whole
     scatter = float(np.trace(np.linalg.pinv(plain, hermitian=True) @ between)) / 6
     return np.asarray(plain * max(1.0, scatter))
-
-
