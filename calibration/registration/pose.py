@@ -81,7 +81,7 @@ class PoseFit:
             "inliers": self.inliers,
             "matches": self.matches,
             "rms_px": self.rms_px,
-            "depth_m": self.depth_m,
+            "distance_m": self.depth_m,
             "doubts": list(self.doubts),
             "trusted": self.trusted,
         }
@@ -137,7 +137,7 @@ def register_pose(
     """
     for image, camera, name in zip((a, b), cameras, names, strict=True):
         _check_size(image, camera, name)
-    _check_size(depth, cameras[0], "depth")
+    _check_size(depth, cameras[0], "depth of A")
     first, second = prepare(a, name=names[0]), prepare(b, name=names[1])
     of_b = graph.describe(second.gray, second.valid)
     pair = _Pair(first, second, of_b, np.asarray(depth, np.float64), cameras)

@@ -127,7 +127,7 @@ class FlatField:
             "noise_counts": self.noise,
             "flats": {
                 flat.name: {
-                    "pictures": len(flat.levels),
+                    "frames": len(flat.levels),
                     "level": flat.level,
                     "pattern_counts": pattern,
                     "left_counts": left,

@@ -30,9 +30,7 @@ def add_apply(actions: Commands) -> None:
         example="anysense calibrate apply values.yaml counts/ kelvin/",
     )
     parser.add_argument("values", type=Path, metavar="VALUES", help="values file")
-    parser.add_argument(
-        "pictures", type=Path, metavar="IN", help="pictures as the camera gives them"
-    )
+    parser.add_argument("folder", type=Path, metavar="IN", help="pictures as the camera gives them")
     parser.add_argument(
         "out",
         type=Path,
@@ -60,9 +58,9 @@ def run_apply(args: argparse.Namespace) -> int:
     kind = kind_of(correction.kind)
     if args.depth_scale is not None and "scale" not in kind.hints and not correction.polynomial:
         raise ConfigError(f"{kind.name} has none", where="--depth-scale")
-    files = list_files(args.pictures, kind.suffixes, error=ConfigError)
+    files = list_files(args.folder, kind.suffixes, error=ConfigError)
     expect_folder(args.out)
-    if args.out.exists() and args.out.samefile(args.pictures):
+    if args.out.exists() and args.out.samefile(args.folder):
         raise ConfigError("is the folder of the pictures", where=str(args.out))
     output_folder(args.out)
     read = kind.from_file
@@ -90,7 +88,7 @@ def run_apply(args: argparse.Namespace) -> int:
             "values": str(args.values),
             "kind": kind.name,
             "out": str(args.out),
-            "pictures": len(beyond),
+            "written": len(beyond),
             "unit": unit,
             "beyond_range": guessed,
             "left_out": left_out,
@@ -105,7 +103,7 @@ def run_apply(args: argparse.Namespace) -> int:
             f"of {worst}: these are a guess"
         )
     if not beyond:
-        raise ConfigError("no picture could be read", where=str(args.pictures))
+        raise ConfigError("no picture could be read", where=str(args.folder))
     say(f"wrote {len(beyond)} pictures into {args.out}")
     return 0
 

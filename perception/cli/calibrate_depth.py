@@ -39,7 +39,7 @@ def add_depth(actions: Commands) -> None:
         example=_EXAMPLE,
     )
     parser.add_argument(
-        "pictures", type=Path, metavar="PICTURES", help="the board: PNG, JPEG or TIFF"
+        "folder", type=Path, metavar="PICTURES", help="the board: PNG, JPEG or TIFF"
     )
     parser.add_argument(
         "depths",
@@ -107,7 +107,7 @@ def run_depth(args: argparse.Namespace) -> int:
         read_values(args.out)
     camera = camera_file(args.camera_info, args.camera)
     with step_progress() as progress:
-        detections = detect_folder(args.pictures, board, progress)
+        detections = detect_folder(args.folder, board, progress)
         views, left_out = plane_views(
             detections, args.depths, camera, board, args.depth_scale, progress
         )

@@ -13,6 +13,7 @@ from perception.cli.console import Table, note, say, warn
 from perception.cli.parsing import MAX_THREADS, Commands, add_command, positive, whole
 from perception.errors import ConfigError
 from perception.extras import require
+from perception.sensors.names import OURS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,7 +145,7 @@ def _run_pose(
     cameras = camera_file(files["a"]), camera_file(files["b"])
     depth = load_depth(args.depth, args.depth_scale).data
     found = register_pose(a, b, depth, cameras, graph, (str(args.a), str(args.b)))
-    given = {"a": str(args.a), "b": str(args.b), "depth": str(args.depth)}
+    given = {"a": str(args.a), "b": str(args.b), OURS[1]: str(args.depth)}
     give_json(args, {**given, **found.to_dict()})
     table = Table("", "x", "y", "z", title="from A's optical frame into B's")
     move, sigma = found.transform.translation, found.sigma

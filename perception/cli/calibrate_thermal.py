@@ -181,7 +181,7 @@ def _show_curve(found: Radiometry) -> None:
 
 
 def _show_flat(found: FlatField) -> None:
-    table = Table("surface", "pictures", "counts", "pattern", "left", "drift", title="flat field")
+    table = Table("surface", "frames", "counts", "pattern", "left", "drift", title="flat field")
     for flat, pattern, left, drift in zip(
         found.flats, found.pattern, found.left, found.drift, strict=True
     ):

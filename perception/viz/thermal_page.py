@@ -152,7 +152,7 @@ def _pixels(found: FlatField) -> str:
             found.flats, found.pattern, found.left, found.drift, strict=True
         )
     ]
-    head = ("", "pictures", "counts", "noise", "pattern", "left", "drift")
+    head = ("", "frames", "counts", "noise", "pattern", "left", "drift")
     body = table(head, rows)
     body += note(
         "In counts: noise over time, how pixels differ, the same after the correction, drift."

@@ -56,7 +56,7 @@ def test_what_cannot_be_used_is_refused(graph: DescriptorGraph) -> None:
     depth = hills(2).astype(np.float32)
     with pytest.raises(CalibrationError, match="B: is 480x360, its camera 400x300"):
         register_pose(a, b, depth, (A, B), graph)
-    with pytest.raises(CalibrationError, match="depth: is 240x180"):
+    with pytest.raises(CalibrationError, match="depth of A: is 240x180"):
         register_pose(a, small, depth[::2, ::2], (A, B), graph)
     with pytest.raises(CalibrationError, match="0 matches have depth"):
         register_pose(a, small, np.full_like(depth, np.nan), (A, B), graph)

@@ -205,7 +205,7 @@ def test_values_beyond_what_was_calibrated_are_told(
     line = ["calibrate", "apply", str(values), str(tmp_path / "in"), str(tmp_path / "out")]
     assert main([*line, "--json", str(report)]) == 0
     said = json.loads(report.read_text())
-    assert said["beyond_range"] == {"hot.png": 0.25} and said["pictures"] == 2
+    assert said["beyond_range"] == {"hot.png": 0.25} and said["written"] == 2
     assert list(said["left_out"]) == ["torn.png"] and "guess" in capfd.readouterr().out
 
 
