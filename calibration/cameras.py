@@ -299,6 +299,34 @@ class _Bundle:
             start += count
         return found
 
+    def between_poses(self, slope: Float64, off: Float64) -> Float64:
+        """Covariance of the cameras' places by a jackknife over poses, each left out to first order.
+
+        Args:
+            slope, off: the Jacobian and residuals at the solution.
+        """
+        root = 1 / np.sqrt(1 + (off / _CAUCHY) ** 2)
+        slope, off = slope * root[:, None], off * root
+        count, total = 6 * len(self.names), np.zeros((6 * len(self.names),) * 2)
+        row_of = np.repeat(
+            [self.stems.index(one.stem) for one in self.seen],
+            [2 * len(one.view.ids) for one in self.seen],
+        )
+        parts = []
+        for index in range(len(self.stems)):
+            rows, first = row_of == index, count + 6 * index
+            basis = np.linalg.qr(slope[rows, first : first + 6])[
+                0
+            ]  # what the board's pose takes up
+            places = slope[rows, :count] - basis @ (basis.T @ slope[rows, :count])
+            parts.append((places.T @ places, places.T @ off[rows]))
+            total += parts[-1][0]
+        moves = np.array(
+            [np.linalg.lstsq(total - inner, right, rcond=None)[0] for inner, right in parts]
+        )
+        moves -= moves.mean(axis=0)
+        return np.asarray((len(parts) - 1) / len(parts) * moves.T @ moves)
+
     def solve(self) -> tuple[Float64, list[Float64]]:
         """Parameters and what is missed by view."""
         x = np.zeros(6 * (len(self.names) + len(self.stems)))
@@ -332,6 +360,7 @@ def _judged(
     variance = float(np.sum(np.minimum(np.abs(off), _CAUCHY) ** 2)) / free
     covariance = np.asarray(np.linalg.pinv(slope.T @ slope, hermitian=True), np.float64)
     covariance = covariance * max(variance, 1.0)
+    between = fit.between_poses(slope, off)
     by_camera = {
         name: rms(
             np.concatenate([p for p, s in zip(missed, fit.seen, strict=True) if s.camera == name])
@@ -342,9 +371,11 @@ def _judged(
     for index, name in enumerate(fit.names):
         own = slice(6 * index, 6 * index + 6)
         count = sum(one.camera == name for one in fit.seen)
-        place = CameraPlace(
-            moved(fit.start[name], x[own]), covariance[own, own], by_camera[name], count
-        )
+        inner = covariance[own, own]
+        # Poses may differ by more than their points' noise says: a bent board, one that moved, intrinsics.
+        scatter = float(np.trace(np.linalg.pinv(inner, hermitian=True) @ between[own, own])) / 6
+        inner = inner * max(1.0, scatter)
+        place = CameraPlace(moved(fit.start[name], x[own]), inner, by_camera[name], count)
         places[name] = place
         move = float(np.linalg.norm(place.sigma[:3]))
         turn = float(np.degrees(np.linalg.norm(place.sigma[3:])))

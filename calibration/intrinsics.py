@@ -143,8 +143,9 @@ def calibrate(
         again = fit(one.form, views, board, replace(one, poses=one.poses[keep]))
         fits[name] = again
         held[name] = _predicted(again, views, board)
-    chosen = _choice(held)
-    found = fits[chosen]
+    # A model may predict well by parameters that grow together: it holds no focal length.
+    known = {name: held[name] for name, one in fits.items() if _focal_share(one) < _FOCAL_SHARE}
+    found = fits[_choice(known or held)]
     _check_directions(found)
     coverage = coverage_of(views)
     remarks = _remarks(found, views, coverage)
@@ -235,9 +236,14 @@ def _tilts(found: Fit) -> Float64:
     return np.asarray(np.degrees(np.arccos(np.clip(np.abs(normals @ normals.T), 0, 1))))
 
 
+def _focal_share(found: Fit) -> float:
+    """How well the focal length is known, as a share of it."""
+    return float(found.sigma[0] / found.values[0])
+
+
 def _check_directions(found: Fit) -> None:
     tilt = float(_tilts(found).max())
-    share = found.sigma[0] / found.values[0]
+    share = _focal_share(found)
     again = "tilt the board by 20 to 40 degrees, about both axes and both ways"
     if tilt < _LEAST_TILT:
         raise CalibrationError(

@@ -80,6 +80,8 @@ for i in range(14):
     seen = lens @ np.column_stack([turn[:, 0], turn[:, 1], place]) @ to_board
     view = cv2.warpPerspective(board, seen, (640, 480), flags=cv2.INTER_AREA, borderValue=120)
     cv2.imwrite(str(root / f"{i:02}.png"), cv2.GaussianBlur(view, (3, 3), 0))
+points = [f"{4000 + 25 * i},{290 + i}" for i in range(0, 40, 4)]
+(root / "points.csv").write_text("\\n".join(["counts,kelvin", *points]))
 """
 
 CONFIG = """
@@ -112,6 +114,7 @@ RECORD = "record --data folder:DATA --out OUT/bag"
 INTRINSICS = (
     "calibrate intrinsics BOARDS --board chessboard:8x6:0.04 --model plumb_bob --out OUT/rig.yaml"
 )
+THERMAL = "calibrate thermal --points BOARDS/points.csv --out OUT/values.yaml"
 BENCH = "bench TINY --frames 2 --warmup 1 --threads 1"
 
 CASES: dict[str, list[Case]] = {
@@ -160,8 +163,13 @@ CASES: dict[str, list[Case]] = {
         Case("completion bash", "completion"),
         Case(INTRINSICS, "calibrate"),
         Case("calibrate time-offset folder:DATA --sensors rgb,thermal", "calibrate"),
+        Case(THERMAL, "calibrate"),
     ],
-    "calibrate": [Case(f"{INTRINSICS} --json OUT/lens.json")],
+    "calibrate": [
+        Case(f"{INTRINSICS} --json OUT/lens.json"),
+        Case(THERMAL),
+        Case("calibrate apply OUT/values.yaml DATA/depth OUT/kelvin"),
+    ],
     "completion": [Case(f"completion {shell}") for shell in ("bash", "zsh", "fish")],
     "train": [
         Case("models"),
@@ -213,7 +221,7 @@ CASES: dict[str, list[Case]] = {
 """By extra, what is run where it is the only one.
 
 TINY, RUN, CONFIG and DATA are a small bundle, its run, that run's configuration and a recording; BOARDS are
-pictures of a chessboard; DRIVE is the demo's; OUT a new folder.
+pictures of a chessboard, and a table of counts and kelvin; DRIVE is the demo's; OUT a new folder.
 """
 
 MADE = ("TINY", "RUN", "CONFIG", "DATA", "BOARDS")

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perception.cli.arguments import command_line, give_json, output_file
+from perception.cli.calibrate_apply import add_apply
 from perception.cli.calibrate_check import add_check
 from perception.cli.calibrate_convert import add_convert
+from perception.cli.calibrate_depth import add_depth
 from perception.cli.calibrate_extrinsics import add_extrinsics
 from perception.cli.calibrate_register import add_register
 from perception.cli.calibrate_time import add_time_offset
+from perception.cli.calibrate_thermal import add_thermal
 from perception.cli.calibrate_verdicts import tell_left_out
 from perception.cli.console import Table, say, step_progress
 from perception.cli.parsing import Commands, add_command, add_group
@@ -35,7 +38,7 @@ def add_parser(commands: Commands) -> None:
     actions = add_group(
         commands,
         "calibrate",
-        "find the calibration of cameras and LiDARs from a board, check and convert calibrations",
+        "find the calibration of cameras, LiDARs and their values, check and convert calibrations",
         example="anysense calibrate intrinsics pictures/ --board chessboard:9x6:0.05 --out rig.yaml",
     )
     parser = add_command(
@@ -82,6 +85,9 @@ def add_parser(commands: Commands) -> None:
     add_register(actions)
     add_extrinsics(actions)
     add_time_offset(actions)
+    add_depth(actions)
+    add_thermal(actions)
+    add_apply(actions)
 
 
 def run_intrinsics(args: argparse.Namespace) -> int:

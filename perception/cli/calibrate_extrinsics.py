@@ -17,12 +17,12 @@ from perception.cli.arguments import (
     output_file,
     output_folder,
 )
+from perception.cli.calibrate_sources import camera_model
 from perception.cli.calibrate_verdicts import SHOWN, UNTRUSTED, tell_left_out
 from perception.cli.console import Table, note, say, step_progress, warn
 from perception.cli.parsing import Commands, add_command
 from perception.errors import ConfigError, names_hint
 from perception.extras import require
-from perception.files.text import read_yaml
 from perception.files.writing import write_yaml
 from perception.frame import check_name
 from perception.geometry.camera import CameraModel
@@ -141,7 +141,7 @@ def run_extrinsics(args: argparse.Namespace) -> int:
     if unknown := sorted(set(infos) - set(names)):
         hint = names_hint(unknown[0], names)
         raise ConfigError(f"no camera '{unknown[0]}'", where="--camera-info", hint=hint)
-    models = {source.name: _model(source.name, infos, old) for source in cameras}
+    models = {source.name: camera_model(source.name, infos, old) for source in cameras}
     if args.cloud is None:
         if len(cameras) < 2:
             hint = "--cloud DIR, or a second --camera NAME=DIR"
@@ -351,25 +351,3 @@ def _source(
         problem = f"'{name}' cannot be of kind '{kind}' here"
         raise ConfigError(problem, where=option, hint=names_hint(kind, fitting))
     return Source(name, kind, path)
-
-
-def _model(name: str, infos: dict[str, Path], old: Rig | None) -> CameraModel:
-    """The camera's intrinsics, from its file or the rig that is there."""
-    if name not in infos:
-        camera = old.sensors[name].camera if old is not None and name in old.sensors else None
-        if camera is None:
-            hint = f"--camera-info {name}=FILE, or anysense calibrate intrinsics"
-            raise ConfigError(f"no intrinsics of '{name}'", where="--camera-info", hint=hint)
-        return camera
-    from calibration.camera_info import load_camera_info
-
-    path = infos[name]
-    raw = read_yaml(path, error=ConfigError)
-    if not (isinstance(raw, dict) and "sensors" in raw):
-        return load_camera_info(path)
-    sensors = load_rig(path).sensors
-    camera = sensors[name].camera if name in sensors else None
-    if camera is None:
-        hint = names_hint(name, sorted(sensors))
-        raise ConfigError(f"no intrinsics of '{name}'", where=str(path), hint=hint)
-    return camera

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from board_scenes import pose_at, view_of
 
 from calibration.boards import parse_board
-from calibration.cameras import calibrate_cameras
-from calibration.detection import BoardView, Detections
+from calibration.cameras import CameraPlace, calibrate_cameras
+from calibration.detection import BoardView, Detections, detect_folder
+from calibration.intrinsics import calibrate
 from perception.errors import CalibrationError
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
@@ -107,3 +109,32 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(CalibrationError, match="one size"):
         models = {**MODELS, "warm": replace(MODELS["warm"], width=640)}
         calibrate_cameras(seen, models, BOARD)
+
+
+@pytest.mark.realdata
+def test_three_real_cameras_agree_within_their_sigma(real_data: Path) -> None:
+    """A heated board that a colour and two thermal cameras saw: the way round them leads back."""
+    board = parse_board("chessboard:9x6:0.04")
+    folders = {"color": "13020556_resized", "left": "5003", "right": "5270"}
+    seen = {
+        name: detect_folder(real_data / "thermal_calibration" / folder, board)
+        for name, folder in folders.items()
+    }
+    assert [len(seen[name].views) for name in folders] == [6, 8, 8]
+    lenses = {name: calibrate(own, board) for name, own in seen.items()}
+    models = {name: own.camera for name, own in lenses.items()}
+    for own in lenses.values():
+        assert own.fit.sigma[0] < 0.02 * own.fit.values[0] and own.fit.rms_px < 0.4
+
+    def place(first: str, other: str) -> CameraPlace:
+        pair = {name: seen[name] for name in (first, other)}
+        found = calibrate_cameras(pair, {name: models[name] for name in pair}, board)
+        assert found.trusted and max(found.rms_px, found.places[other].rms_px) < 1.0
+        return found.places[other]
+
+    left, right, beside = place("color", "left"), place("color", "right"), place("left", "right")
+    round_trip = right.transform.inverse() @ left.transform @ beside.transform
+    sigma = np.sqrt(left.sigma**2 + right.sigma**2 + beside.sigma**2)
+    turn = cv2.Rodrigues(round_trip.rotation)[0].ravel()
+    assert np.linalg.norm(round_trip.translation) < 3 * np.linalg.norm(sigma[:3]) < 0.06
+    assert np.linalg.norm(turn) < 3 * np.linalg.norm(sigma[3:])

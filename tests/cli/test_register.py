@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from two_sensors import corner_error, homography, scene
+from two_sensors import A, B, corner_error, hills, homography, scene, seen_by_b, truth
 
+from calibration.camera_info import save_camera_info
 from perception.cli.main import main
 
 
@@ -81,3 +82,65 @@ def test_a_matcher_that_is_none_is_refused(
     assert main(["calibrate", "register", *pair, "--matcher", pair[0]]) == 2
     said = capfd.readouterr().err
     assert said.count("\n") == 1 and "a.png" in said
+
+
+@pytest.fixture
+def with_depth(tmp_path: Path) -> list[str]:
+    """Pictures of hills by two cameras, depth of the first in millimetres, and their intrinsics."""
+    (a, b), depth = scene(3), hills(3)
+    cv2.imwrite(str(tmp_path / "a.png"), a)
+    cv2.imwrite(str(tmp_path / "b.png"), seen_by_b(b, depth, truth(3)))
+    cv2.imwrite(str(tmp_path / "depth.png"), (1000 * depth).round().astype(np.uint16))
+    save_camera_info(A, tmp_path / "a.yaml")
+    save_camera_info(B, tmp_path / "b.yaml")
+    files = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    return ["calibrate", "register", *files, "--depth", str(tmp_path / "depth.png")]
+
+
+def test_with_depth_it_gives_the_pose(with_depth: list[str], tmp_path: Path) -> None:
+    report = tmp_path / "f.json"
+    cameras = [
+        "--camera-info",
+        f"a={tmp_path / 'a.yaml'}",
+        "--camera-info",
+        f"b={tmp_path / 'b.yaml'}",
+    ]
+    assert main([*with_depth, *cameras, f"--json={report}"]) == 0
+    found, pose = json.loads(report.read_text()), truth(3)
+    matrix = np.array(found["a_to_b"])
+    assert np.linalg.norm(matrix[:3, 3] - pose.translation) < 0.02
+    turn = cv2.Rodrigues(matrix[:3, :3] @ pose.rotation.T)[0]
+    assert np.degrees(np.linalg.norm(turn)) < 0.5
+    assert 0 < np.linalg.norm(found["sigma"]["translation_m"]) < 0.02 and found["trusted"]
+
+
+def test_a_pose_of_what_does_not_belong_together_is_not_0(
+    with_depth: list[str], tmp_path: Path
+) -> None:
+    other = cv2.resize(scene(140)[1], (B.width, B.height))
+    cv2.imwrite(str(tmp_path / "b.png"), other)
+    cameras = [
+        "--camera-info",
+        f"a={tmp_path / 'a.yaml'}",
+        "--camera-info",
+        f"b={tmp_path / 'b.yaml'}",
+    ]
+    assert main([*with_depth, *cameras]) in (2, 3)
+
+
+def test_options_of_a_pose_are_checked(
+    with_depth: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    both = ["--camera-info", str(tmp_path / "a.yaml")]
+    for line, problem in (
+        (with_depth, "no intrinsics of A"),
+        ([*with_depth, "--camera-info", f"a={tmp_path / 'a.yaml'}"], "no intrinsics of B"),
+        ([*with_depth, *both], "b.png: is 400x300, its camera 480x360"),
+        ([*with_depth, *both, "--overlay", str(tmp_path / "o.png")], "--overlay"),
+        ([*with_depth[:4], *both], "goes with --depth"),
+        ([*with_depth[:4], "--depth", "nowhere.png", *both], "nowhere.png"),
+    ):
+        capfd.readouterr()
+        assert main(line) == 2, line
+        lines = [x for x in capfd.readouterr().err.splitlines() if "error" in x]
+        assert len(lines) == 1 and problem in lines[0], lines

@@ -6,12 +6,15 @@ import hashlib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import yaml
 from fuzz.decoders import sound
 from fuzz.packing import unpack
 
 from calibration.formats.base import Options
 from calibration.formats.registry import FORMATS, read_calibration, write_calibration
+from calibration.values.files import load_correction, read_values
+from calibration.values.points import read_points
 from perception.adapters.messages import CLOUD, COMPRESSED, IMAGE
 from perception.bags.files import messages_in, topics_of
 from perception.bags.messages import parse
@@ -21,6 +24,7 @@ from perception.data.check import check_folder
 from perception.data.folder import FolderRecording
 from perception.errors import AnySenseError
 from perception.files.listing import is_file
+from perception.frame import Sample
 from perception.geometry.rig import load_rig, save_rig
 from perception.importers.registry import open_source, parse_format
 from perception.importers.taking import Wishes, take_over
@@ -40,6 +44,28 @@ def rig(data: bytes, place: Path) -> str:
     save_rig(found, again)
     assert load_rig(again).to_dict() == found.to_dict()
     return f"{min(len(found.sensors), 4)} sensors"
+
+
+def values(data: bytes, place: Path) -> str:
+    """A file of what values are worth, each sensor's applied to a picture; or a table of reference points."""
+    path = place / "values.yaml"
+    path.write_bytes(data)
+    if b"counts," in data[:200] or b"picture," in data[:200]:
+        points = read_points(path)
+        assert np.isfinite(points.counts).all() and (points.kelvin > 0).all()
+        return f"{min(len(points.counts), 4)} points"
+    known = read_values(path)
+    for name, own in known.items():
+        correction = load_correction(path, name)
+        unit = "counts16" if own.kind == "thermal" else ""
+        picture = np.linspace(0.5, 9000, 12, dtype=np.float32).reshape(3, 4)
+        sample = Sample(own.kind, picture, unit=unit)
+        if not correction.polynomial and own.kind != "thermal":
+            continue
+        done = correction.apply(sample)
+        assert done.data.shape == picture.shape and done.data.dtype == np.float32
+        assert 0 <= correction.beyond(sample) <= 1
+    return f"{min(len(known), 4)} sensors"
 
 
 def calibration(data: bytes, place: Path) -> str:

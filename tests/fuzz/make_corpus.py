@@ -257,6 +257,27 @@ def texts() -> None:
     )
 
 
+def values() -> None:
+    """Files of what values are worth, and tables of reference points."""
+    curve = {"model": "planck", "parameters": {"R": 366545.0, "B": 1428.0, "O": -342.0, "F": 1.0}}
+    line = {"model": "linear", "parameters": {"gain": 0.04, "offset": 90.0}}
+    sensors = {
+        "thermal": {"kind": "thermal", "kelvin": {**curve, "counts": [1700.0, 9000.0]}},
+        "warm": {"kind": "thermal", "kelvin": {**line, "counts": [1700.0, 9000.0], "sigma_k": 0.2}},
+        "depth": {
+            "kind": "depth",
+            "size": [4, 3],
+            "metres": {"coefficients": [-0.01, 1.02, 0.001], "range_m": [0.5, 3.0]},
+        },
+    }
+    text = yaml.safe_dump({"schema": 1, "sensors": sensors}, sort_keys=False)
+    save("values", "sensors", text.encode())
+    save(
+        "values", "points", b"counts,kelvin,sigma_kelvin\n1700,255.1,0.2\n5000,325,\n9000,388,0.3\n"
+    )
+    save("values", "regions", b"picture,x,y,width,height,celsius\na.png,0,0,4,4,20\n")
+
+
 def calibrations() -> None:
     """Files of calibrations of each format."""
     camera = CameraModel(64, 48, 60.0, 60.0, 31.5, 23.5, "equidistant", (0.1, 0.0, 0.01, 0.0))
@@ -389,6 +410,7 @@ def main() -> None:
         bundles,
         texts,
         calibrations,
+        values,
         recordings,
         sets,
         events,

@@ -38,7 +38,7 @@ _WORDS = (
     b'"',
 )
 
-DOCUMENTS = frozenset(("rig", "config", "schedule"))
+DOCUMENTS = frozenset(("rig", "config", "schedule", "values"))
 """Targets whose input is one YAML file."""
 
 PACKS = frozenset(("bundle", "folder", "importer", "bag", "calibration"))

@@ -32,6 +32,7 @@ TARGETS: dict[str, Harness] = {
     "bundle": documents.bundle,
     "rig": documents.rig,
     "calibration": documents.calibration,
+    "values": documents.values,
     "config": documents.config,
     "schedule": documents.schedule,
     "folder": documents.folder,

@@ -8,7 +8,7 @@ import numpy as np
 
 from perception.geometry.camera import CameraModel
 from perception.viz.intrinsics_page import straighten
-from perception.viz.svg import bars, heat, vectors
+from perception.viz.svg import Axes, bars, heat, plot, range_of, ticks, vectors
 
 
 def test_a_straightened_picture_is_what_a_pinhole_camera_sees() -> None:
@@ -39,3 +39,24 @@ def test_counts_points_and_bars_are_where_they_belong() -> None:
     assert "a&lt;" in drawn
     many = np.zeros((100_000, 2))
     assert len(vectors(many, many, (9, 9))) < 1_000_000, "a page that opens"
+
+
+def test_points_and_curves_are_where_their_values_are() -> None:
+    axes = Axes("counts", "K <", (0.0, 10.0), (-1.0, 1.0))
+    places = axes.place(np.array([[0.0, -1.0], [10.0, 1.0], [5.0, 0.0]]))
+    assert (places[0] + places[1] == 2 * places[2]).all()
+    assert places[0][0] < places[1][0] and places[0][1] > places[1][1], "y rises upwards"
+    line = np.array([[0.0, 0.0], [10.0, 0.5]])
+    drawn = plot(axes, np.array([[5.0, 0.0]]), [line, line], bars=np.array([0.5]))
+    assert drawn.count("<polyline") == 2 and drawn.count("dasharray") == 1
+    assert f"cx='{places[2][0]:.1f}' cy='{places[2][1]:.1f}'" in drawn and "K &lt;" in drawn
+    assert ">-0.5</text>" in drawn and ">4</text>" in drawn
+
+
+def test_axes_go_over_round_numbers_and_all_values() -> None:
+    assert ticks((0.0, 10.0)).tolist() == [0, 2, 4, 6, 8, 10]
+    assert ticks((-0.013, 0.021)).tolist() == [-0.01, 0, 0.01, 0.02]
+    low, high = range_of(np.array([2.0, np.nan]), np.array([5.0]))
+    assert low < 2 and high > 5
+    low, high = range_of(np.array([0.0]))
+    assert low < 0 < high
