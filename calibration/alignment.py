@@ -164,7 +164,7 @@ class _View:
         share = np.clip(pixels[seen, 0] / camera.width, 0, 1 - 1e-9)
         self.bands = (share * _BANDS).astype(np.int64)
         smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), _BLUR_PX)
-        self._strength = [_strength(smooth, *along) for along in ((1, 0), (0, 1))]
+        self._strength = [edge_strength(smooth, *along) for along in ((1, 0), (0, 1))]
         self._maps: dict[float, NDArray[np.float32]] = {}
 
     def _map(self, wide_px: float) -> NDArray[np.float32]:
@@ -189,7 +189,7 @@ class _View:
         return np.stack(sums, axis=1)
 
 
-def _strength(smooth: NDArray[np.float32], dx: int, dy: int) -> NDArray[np.float32]:
+def edge_strength(smooth: NDArray[np.float32], dx: int, dy: int) -> NDArray[np.float32]:
     """Edges along one direction by what is usual nearby, so that shadows and textures weigh no more."""
     found = np.abs(cv2.Sobel(smooth, cv2.CV_32F, dx, dy))
     usual = cv2.GaussianBlur(found, (0, 0), _LOCAL_PX) + _LEAST_GRADIENT

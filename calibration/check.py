@@ -124,7 +124,7 @@ def check_rig(
         for name, sample in frame.items():
             names[name] = sample.kind
             if name in pictures:
-                pictures[name][index] = _gray(sample, rig)
+                pictures[name][index] = gray_picture(sample, rig)
             elif name in clouds:
                 clouds[name][index] = edges_of_cloud(sample.data)
     pairs = [(c, p) for c in cameras for p in lidars if pictures[c] and clouds[p]]
@@ -163,7 +163,7 @@ def _checkable(rig: Rig) -> tuple[list[str], list[str]]:
     return cameras, lidars
 
 
-def _gray(sample: Sample, rig: Rig) -> NDArray[Any]:
+def gray_picture(sample: Sample, rig: Rig) -> NDArray[Any]:
     """A picture as (H, W) from 0 to 255.
 
     Raises:
