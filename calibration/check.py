@@ -116,7 +116,7 @@ def check_rig(
         than
             the rig says.
     """
-    cameras, lidars = _checkable(rig)
+    cameras, lidars = checkable(rig)
     pictures: dict[str, dict[int, NDArray[Any]]] = {name: {} for name in cameras}
     clouds: dict[str, dict[int, Edges]] = {name: {} for name in lidars}
     names = dict[str, str]()
@@ -151,7 +151,7 @@ def check_rig(
     return RigCheck(tuple(found), _by_sensor(rig, found))
 
 
-def _checkable(rig: Rig) -> tuple[list[str], list[str]]:
+def checkable(rig: Rig) -> tuple[list[str], list[str]]:
     """Cameras with intrinsics, and LiDARs, whose place the rig knows."""
     cameras, lidars = list[str](), list[str]()
     for name, kind in rig.kinds.items():
@@ -179,11 +179,16 @@ def gray_picture(sample: Sample, rig: Rig) -> NDArray[Any]:
         )
     if data.ndim == 3 and data.shape[2] == 3 and data.dtype == np.uint8:
         return np.asarray(cv2.cvtColor(data, cv2.COLOR_RGB2GRAY))
-    values = (data if data.ndim == 2 else data[..., 0]).astype(np.float32)
+    return scaled(data if data.ndim == 2 else data[..., 0])
+
+
+def scaled(picture: NDArray[Any]) -> NDArray[Any]:
+    """A picture (H, W) of any unit as float32 from 0 to 255; what is not finite is 0."""
+    values = picture.astype(np.float32)
     good = np.isfinite(values)
     low, high = np.percentile(values[good], (1, 99)) if good.any() else (0.0, 1.0)
-    scaled = (values - low) / max(float(high - low), 1e-6) * 255
-    return np.where(good, scaled, 0).clip(0, 255).astype(np.float32)
+    found = (values - low) / max(float(high - low), 1e-6) * 255
+    return np.where(good, found, 0).clip(0, 255).astype(np.float32)
 
 
 def judge(found: Alignment, tolerance_deg: float) -> tuple[Verdict, str]:

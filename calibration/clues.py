@@ -134,7 +134,7 @@ class Clues:
         self._shade_maps = np.stack([cv2.GaussianBlur(m, (0, 0), wide) for m in self._shades])
 
     def sums(self, move: Float64) -> Sums:
-        """At the guess with errors (6,): metres, then radians about the camera's axes, as of `joint.moved`."""
+        """At the guess with errors (6,): metres, then radians about the camera's axes (`joint.moved`)."""
         turn = cv2.Rodrigues(np.asarray(move[3:], np.float64))[0]
         at = self._guess.translation + move[:3]
         cells = self.blocks * BANDS
@@ -153,7 +153,8 @@ class Clues:
         bin_ = (part[:, 4].astype(np.int64) * _BINS + part[:, 5].astype(np.int64)) * _BINS + low
         counts = np.bincount(bin_, 1 - (shade - low), cells * _BINS**2)
         counts += np.bincount(bin_ + 1, shade - low, cells * _BINS**2)
-        return Sums(edges, counts.reshape(cells, _BINS, _BINS))
+        shape = (cells, _BINS, _BINS)
+        return Sums(edges.astype(np.float64), counts.reshape(shape).astype(np.float64))
 
     def keep(self, blocks: NDArray[np.bool_] | None = None) -> None:
         """Score some parts in time only, (blocks,) bool; all without."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,6 @@ class Targetless:
         compared: what was compared with brightness: reflectivity, or range.
         doubts: why the result is not to be trusted.
         remarks: what makes it worse than it could be, and what to record.
-        left_out: frames that were not used, with the reason.
     """
 
     transform: RigidTransform
@@ -82,7 +81,6 @@ class Targetless:
     compared: str
     doubts: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def sigma(self) -> Float64:
@@ -115,7 +113,6 @@ class Targetless:
             "frames": self.frames,
             "edges": self.edges,
             "compared": self.compared,
-            "left_out": self.left_out,
             "doubts": list(self.doubts),
             "remarks": list(self.remarks),
             "trusted": self.trusted,
@@ -287,7 +284,7 @@ def _judged(found: Targetless, move: Float64) -> Targetless:
         doubts.append("frames that were not fitted fit the guess better")
     if found.kept:
         remarks.append(
-            f"the translation along {', '.join(found.kept)} (of the camera) cannot be told from these scenes: "
+            f"the translation along {', '.join(found.kept)} (of the camera) cannot be told here: "
             "it is that of the guess, with its sigma"
         )
     if found.frames < _GOOD_FRAMES:
