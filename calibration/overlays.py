@@ -21,7 +21,8 @@ Image = NDArray[np.uint8]
 
 _NEAR_M, _FAR_M, _FAR_SCENE_M = 1.0, 12.0, 50.0
 _SEEN, _TOLD = (80, 255, 80), (255, 60, 200)
-_WIDEST = 1280
+_WIDEST, _LEAST_WIDE = 1280, 800
+_FEW = 2500
 _SIDE = 12
 
 
@@ -58,11 +59,16 @@ def draw_scene(
     gray: NDArray[Any], camera: CameraModel, transform: RigidTransform, cloud: NDArray[Any]
 ) -> Image:
     """A picture (H, W), 0 to 255, with a cloud's points coloured by distance, and its edges magenta."""
+    larger = max(1, round(_LEAST_WIDE / camera.width))
+    camera = camera.scaled(larger, larger)
     shown = np.clip(np.asarray(gray, np.float32) * 0.8, 0, 255).astype(np.uint8)
+    shown = cv2.resize(shown, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
     image = np.asarray(cv2.cvtColor(shown, cv2.COLOR_GRAY2RGB), np.uint8)
     wide = max(1, camera.width // 900)
     points = np.asarray(cloud[is_return(cloud), :3], np.float64)
-    draw_points(image, camera, transform, points, wide, _FAR_SCENE_M)
+    points = points[camera.project(transform.apply(points))[1]]
+    few = points[:: max(1, len(points) // _FEW)]  # the picture must be seen between them
+    draw_points(image, camera, transform, few, wide, _FAR_SCENE_M)
     edges = transform.apply(edges_of_cloud(cloud).points)
     pixels, seen = camera.project(edges)
     seen &= (pixels >= 0).all(axis=1) & (pixels < [camera.width, camera.height]).all(axis=1)

@@ -2,7 +2,7 @@
 
 The score has many small maxima and is no parabola about the highest: places are drawn about the best ones so
 far (the cross-entropy method, Rubinstein 1999), which asks for no slopes.  In a direction in which the score
-is flat, the search ends where chance leads it, as far away as it was let go: so searches in parts of the data
+is flat, the search ends where it leans to: so searches in parts of the data that lean to different places
 tell by how they differ what is not known.
 """
 
@@ -71,6 +71,15 @@ class Search:
         self.clues, self.sigma = clues, sigma
         self._rng = np.random.default_rng(seed)
         self.scale = Scale(0.0, 0.0, 1.0, 0.0)
+        self._home = np.zeros(6)
+
+    def lean(self, *, by_chance: bool) -> None:
+        """Where the score is flat, lean towards the guess; or to where by its sigma the truth may as well be.
+
+        Searches that lean differently differ by the guess's sigma in what the data do not tell (perturb and
+        MAP, Papandreou and Yuille, ICCV 2011), and by next to nothing in what they do.
+        """
+        self._home = self._rng.normal(0, self.sigma) if by_chance else np.zeros(6)
 
     def look(self, index: int, at: Float64) -> None:
         """Blur as `LOOKS` says, and learn what wrong poses score."""
@@ -98,9 +107,9 @@ class Search:
         )
 
     def score(self, move: Float64) -> float:
-        """Of a pose, by what the clues now keep; slightly less far from the guess."""
+        """Of a pose, by what the clues now keep; slightly less far from where it leans."""
         told = self.scale.score(self.clues.sums(move))
-        return told - _PULL * float(np.sum((move / self.sigma) ** 2))
+        return told - _PULL * float(np.sum(((move - self._home) / self.sigma) ** 2))
 
     def grid(self) -> Float64:
         """(6,) the best pitch and yaw, on a grid."""

@@ -27,7 +27,7 @@ GUESS_M, GUESS_DEG = 0.1, 1.5
 _BIAS_M = (0.02, 0.02, 0.02)  # what the method itself may be off, as `BIAS_DEG`
 _HALVES = 3  # and as many other halves
 _WIDE = np.array([0.08, 0.08, 0.12, *np.radians([0.5, 0.5, 0.6])])
-_NEARLY, _LONG = 0.8, 13
+_LONG = 13
 _GOOD_FRAMES = 15
 _OBSERVED = 0.5  # of the guess's sigma
 _DOUBT_M, _DOUBT_DEG = 0.05, 0.5
@@ -202,8 +202,10 @@ def _settled(search: Search, at: Float64, free: Bools, own: Float64, tell: Progr
     for index, half in enumerate(halves):
         tell("halves of the frames", index, len(halves))
         search.clues.keep(half)
-        fits.append((search.climb(at, np.minimum(_WIDE, _NEARLY * own), free, _LONG), half))
+        search.lean(by_chance=True)
+        fits.append((search.climb(at, np.minimum(_WIDE, own), free, _LONG), half))
     search.clues.keep()
+    search.lean(by_chance=False)
     moves = np.array([fit for fit, _ in fits])
     # Half the data is off the whole by as much as the whole is off the truth: a delete-half jackknife.
     covariance = (moves - at).T @ (moves - at) / len(moves)
