@@ -85,6 +85,12 @@ def add_extrinsics(actions: Commands) -> None:
         help="the plate that the board is on the middle of, metres, along the board's columns first",
     )
     parser.add_argument(
+        "--plate-offset",
+        metavar="XxY",
+        help="by how much the pattern's middle is off the plate's, metres, along the board's columns first, "
+        "from its first point on (default: 0x0)",
+    )
+    parser.add_argument(
         "--camera-info",
         action="append",
         default=[],
@@ -153,7 +159,12 @@ def run_extrinsics(args: argparse.Namespace) -> int:
         if len(cameras) < 2:
             hint = "--cloud DIR, or a second --camera NAME=DIR"
             raise ConfigError("there is nothing to place by the camera", where="--cloud", hint=hint)
-        clouds_only = {"--plate": args.plate, "--overlays": args.overlays, "--report": args.report}
+        clouds_only = {
+            "--plate": args.plate,
+            "--plate-offset": args.plate_offset,
+            "--overlays": args.overlays,
+            "--report": args.report,
+        }
         if given := [name for name, value in clouds_only.items() if value is not None]:
             raise ConfigError("goes with --cloud, and there is none", where=given[0])
         return _cameras(args, board, cameras, models, old)
@@ -165,7 +176,13 @@ def run_extrinsics(args: argparse.Namespace) -> int:
         raise ConfigError("is missing", where="--plate", hint=hint)
     cloud = source_of(args.cloud, "--cloud", told, old, pictures=False)
     return _with_cloud(
-        args, board, parse_plate(args.plate), cameras[0], models[names[0]], cloud, old
+        args,
+        board,
+        parse_plate(args.plate, args.plate_offset),
+        cameras[0],
+        models[names[0]],
+        cloud,
+        old,
     )
 
 

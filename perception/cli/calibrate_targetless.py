@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _MOST_FRAMES = 20
 _GUESS_DEG, _GUESS_M = 1.5, 0.1
-_OF_BOARDS = ("board", "plate")
+_OF_BOARDS = ("board", "plate", "plate_offset")
 _OF_SCENES = ("guess", "data", "split", "only", "labels", "limit", "guess_deg", "guess_m")
 
 
@@ -113,7 +113,8 @@ def run_targetless(args: argparse.Namespace) -> int:
 
     for name in _OF_BOARDS:
         if getattr(args, name) is not None:
-            raise ConfigError("goes with a board, not with --targetless", where=f"--{name}")
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError("goes with a board, not with --targetless", where=option)
     if args.guess is None:
         hint = "a rig that is about right, from a drawing or a ruler"
         raise ConfigError("is missing", where="--guess", hint=hint)
