@@ -28,7 +28,7 @@ from perception.geometry.rig import Pose, Rig, SensorCalibration, load_rig, save
 from perception.geometry.transforms import Float64, RigidTransform
 from perception.sim.generate import make_recording
 
-CAMERA = CameraModel(480, 240, 300.0, 300.0, 239.5, 119.5)
+CAMERA = CameraModel(320, 160, 200.0, 200.0, 159.5, 79.5)
 TRUTH = RigidTransform(
     np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), np.array([0.05, -0.10, -0.20])
 )
@@ -84,7 +84,7 @@ def scene(seed: int, nearest_m: float, farthest_m: float) -> Shot:
     return gray, np.column_stack([points, shades[which.astype(int)] / 255])
 
 
-def shots(nearest_m: float, farthest_m: float, count: int = 10) -> list[Shot]:
+def shots(nearest_m: float, farthest_m: float, count: int = 6) -> list[Shot]:
     return [scene(seed, nearest_m, farthest_m) for seed in range(count)]
 
 
@@ -143,6 +143,7 @@ def test_what_far_scenes_do_not_tell_stays_the_guess_s() -> None:
     assert (np.abs(error) < 3 * np.degrees(found.sigma[3:])).all() and np.abs(error).max() < 0.4
 
 
+@pytest.mark.slow
 def test_a_ruler_s_place_with_a_small_sigma_is_trusted_in_far_scenes() -> None:
     guess = moved(TRUTH, OFF * [0.1, 0.1, 0.1, 1, 1, 1])
     found = calibrate_targetless(shots(70, 130), CAMERA, guess, guess_sigma(0.01, 1.5))
@@ -150,6 +151,7 @@ def test_a_ruler_s_place_with_a_small_sigma_is_trusted_in_far_scenes() -> None:
     check_found(found, TRUTH, 0.02, 0.4)
 
 
+@pytest.mark.slow
 def test_clouds_without_reflectivity_are_compared_by_range(near: list[Shot]) -> None:
     for bare in ([(g, c[:, :3]) for g, c in near], [(g, c * [1, 1, 1, 0]) for g, c in near]):
         found = calibrate_targetless(bare, CAMERA, moved(TRUTH, OFF))
@@ -157,6 +159,7 @@ def test_clouds_without_reflectivity_are_compared_by_range(near: list[Shot]) -> 
         check_found(found, TRUTH, 0.08, 0.5)
 
 
+@pytest.mark.slow
 def test_pictures_of_other_scenes_are_not_trusted(near: list[Shot]) -> None:
     rng = np.random.default_rng(0)
     blank = [np.full(near[0][0].shape, 90, np.uint8)] * len(near)
@@ -168,6 +171,7 @@ def test_pictures_of_other_scenes_are_not_trusted(near: list[Shot]) -> None:
         assert not found.trusted and "edges fit nowhere" in found.doubts[0], found.doubts
 
 
+@pytest.mark.slow
 def test_a_guess_that_is_much_further_off_than_said_is_not_trusted(near: list[Shot]) -> None:
     guess = moved(TRUTH, np.array([0, 0, 0, 0, np.radians(14), 0]))
     assert not calibrate_targetless(near, CAMERA, guess).trusted
@@ -181,6 +185,7 @@ def test_too_little_is_refused(near: list[Shot]) -> None:
             calibrate_targetless([(gray, bare) for gray, _ in near], CAMERA, TRUTH)
 
 
+@pytest.mark.slow
 def test_order_of_points_and_what_is_no_return_change_little(near: list[Shot]) -> None:
     rng = np.random.default_rng(1)
     hostile = np.full((40, 4), np.nan)
@@ -216,6 +221,7 @@ def test_information_of_what_is_independent_is_none(weights: list[float], bins: 
     assert information(np.eye(bins)) == pytest.approx(np.log(bins))
 
 
+@pytest.mark.slow
 def test_a_simulated_street(street: Recording) -> None:
     assert street.rig is not None
     truth, camera = street.rig.between("lidar", "rgb"), street.rig.sensors["rgb"].camera
@@ -286,7 +292,7 @@ def test_the_command_on_folders(
     told = tmp_path / "found.json"
     assert main([*line, f"--json={told}"]) == 0
     said = json.loads(told.read_text())
-    assert said["left_out"] == {"99": "no cloud of this name"} and said["frames"] == 10
+    assert said["left_out"] == {"99": "no cloud of this name"} and said["frames"] == 6
     found = RigidTransform.from_matrix(said["lidar_to_camera"])
     error = off(found, TRUTH)
     assert np.linalg.norm(error[:3]) < 0.05 and np.linalg.norm(error[3:]) < 0.4
@@ -301,10 +307,11 @@ def test_the_command_on_folders(
     assert "edges fit nowhere" in capsys.readouterr().err
     write_image(pictures / "0.png", near[0][0][:100])
     assert main(line) == 2
-    assert "480x100 pixels, its intrinsics are for 480x240" in capsys.readouterr().err
+    assert "320x100 pixels, its intrinsics are for 320x160" in capsys.readouterr().err
 
 
 @pytest.mark.slow
+@pytest.mark.realdata
 def test_a_real_drive(real_data: Path) -> None:
     """KITTI's own calibration is found again, from guesses that were drawn beforehand."""
     recording = open_recording("kitti", real_data / "kitti_0005")
