@@ -168,7 +168,7 @@ def _one(
 ) -> str:
     """The sensor that was named, or the only one that fits."""
     if len(given) > 1 or (given and given[0] not in fitting):
-        hint = f"with --data, one of {', '.join(fitting) or 'no sensor'}"
+        hint = names_hint(given[-1], fitting) if fitting else "the rig must say where it is"
         raise ConfigError(
             f"'{given[-1]}' is not one sensor of rig and recording", where=option, hint=hint
         )
