@@ -21,14 +21,13 @@ from perception.geometry.camera import CameraModel
 from perception.geometry.edges import (
     BIAS_DEG,
     Edges,
-    edge_strength,
     edge_strengths,
     edges_of_cloud,
     spread_edges,
 )
 from perception.geometry.transforms import Float64, RigidTransform
 
-__all__ = ["BIAS_DEG", "Alignment", "Edges", "align", "edge_strength", "edges_of_cloud"]
+__all__ = ["BIAS_DEG", "Alignment", "Edges", "align", "edges_of_cloud"]
 
 AXES = ("x", "y", "z")
 """Of the camera's optical frame: pitch, yaw, roll."""

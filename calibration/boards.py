@@ -91,6 +91,13 @@ class Board:
         """The largest distance of two points."""
         return float(np.hypot(*np.ptp(self.points[:, :2], axis=0)))
 
+    @property
+    def one_way(self) -> bool:
+        """Whether it looks different upside down: its points are always numbered from the same end."""
+        if self.kind == "chessboard":
+            return (self.columns + self.rows) % 2 == 1
+        return self.kind != "circles" or self.rows % 2 == 1
+
     def __str__(self) -> str:
         text = f"{self.kind}:{self.columns}x{self.rows}:{self.square_m:g}"
         if self.kind == "charuco":

@@ -116,7 +116,7 @@ def check_rig(
         than
             the rig says.
     """
-    cameras, lidars = _checkable(rig)
+    cameras, lidars = checkable(rig)
     pictures: dict[str, dict[int, NDArray[Any]]] = {name: {} for name in cameras}
     clouds: dict[str, dict[int, Edges]] = {name: {} for name in lidars}
     names = dict[str, str]()
@@ -124,7 +124,7 @@ def check_rig(
         for name, sample in frame.items():
             names[name] = sample.kind
             if name in pictures:
-                pictures[name][index] = _gray(sample, rig)
+                pictures[name][index] = gray_picture(sample, rig)
             elif name in clouds:
                 clouds[name][index] = edges_of_cloud(sample.data)
     pairs = [(c, p) for c in cameras for p in lidars if pictures[c] and clouds[p]]
@@ -151,7 +151,7 @@ def check_rig(
     return RigCheck(tuple(found), _by_sensor(rig, found))
 
 
-def _checkable(rig: Rig) -> tuple[list[str], list[str]]:
+def checkable(rig: Rig) -> tuple[list[str], list[str]]:
     """Cameras with intrinsics, and LiDARs, whose place the rig knows."""
     cameras, lidars = list[str](), list[str]()
     for name, kind in rig.kinds.items():
@@ -163,7 +163,7 @@ def _checkable(rig: Rig) -> tuple[list[str], list[str]]:
     return cameras, lidars
 
 
-def _gray(sample: Sample, rig: Rig) -> NDArray[Any]:
+def gray_picture(sample: Sample, rig: Rig) -> NDArray[Any]:
     """A picture as (H, W) from 0 to 255.
 
     Raises:
@@ -179,11 +179,16 @@ def _gray(sample: Sample, rig: Rig) -> NDArray[Any]:
         )
     if data.ndim == 3 and data.shape[2] == 3 and data.dtype == np.uint8:
         return np.asarray(cv2.cvtColor(data, cv2.COLOR_RGB2GRAY))
-    values = (data if data.ndim == 2 else data[..., 0]).astype(np.float32)
+    return scaled(data if data.ndim == 2 else data[..., 0])
+
+
+def scaled(picture: NDArray[Any]) -> NDArray[Any]:
+    """A picture (H, W) of any unit as float32 from 0 to 255; what is not finite is 0."""
+    values = picture.astype(np.float32)
     good = np.isfinite(values)
     low, high = np.percentile(values[good], (1, 99)) if good.any() else (0.0, 1.0)
-    scaled = (values - low) / max(float(high - low), 1e-6) * 255
-    return np.where(good, scaled, 0).clip(0, 255).astype(np.float32)
+    found = (values - low) / max(float(high - low), 1e-6) * 255
+    return np.where(good, found, 0).clip(0, 255).astype(np.float32)
 
 
 def judge(found: Alignment, tolerance_deg: float) -> tuple[Verdict, str]:

@@ -43,6 +43,7 @@ _DOUBT_SHARE = 0.006  # of the picture's width
 _DOUBT_M, _DOUBT_DEG = 0.03, 0.5
 _SCALE, _EXPLAINS = 0.03, 0.6  # of what is off, a scale may leave so much
 _WIDER_M = 0.03
+_OTHER_WAY = 0.7
 
 Progress = Callable[[str, int, int], None]
 
@@ -132,7 +133,7 @@ def calibrate_lidar(
         clouds: files by stem; picture and cloud of one pose have one stem.
         camera: the camera's intrinsics.
         board: what the pictures show.
-        plate: that the board is on, its pattern in the middle.
+        plate: that the board is on.
         progress: called with a text, what is done, and of how much.
 
     Raises:
@@ -141,7 +142,7 @@ def calibrate_lidar(
     """
     plate.check(board)
     tell = progress or (lambda *_: None)
-    boards, left_out = _boards(detections, clouds, camera, board)
+    boards, left_out = _boards(detections, clouds, camera, board, plate)
     check_tilts([pose.places.normal for pose in boards.values()])
     plates: dict[str, list[PlateView]] = {}
     points: Float64 = np.zeros((0, 3))
@@ -184,11 +185,20 @@ def calibrate_lidar(
         rms(np.concatenate(missed)),
     )
     doubts, remarks = _judged(done, camera, len(seen))
+    if _fits_other_way(done, plate):
+        x, y = plate.offset_m
+        doubts.append(
+            f"the pattern seems to be off the plate's middle the other way: --plate-offset {-x:g}x{-y:g}?"
+        )
     return replace(done, doubts=tuple(doubts), remarks=tuple(remarks))
 
 
 def _boards(
-    detections: Detections, clouds: Mapping[str, Path], camera: CameraModel, board: Board
+    detections: Detections,
+    clouds: Mapping[str, Path],
+    camera: CameraModel,
+    board: Board,
+    plate: Plate,
 ) -> tuple[dict[str, BoardPose], dict[str, str]]:
     """The board's pose by stem, of pictures that have a cloud."""
     left_out = {Path(name).stem: reason for name, reason in detections.left_out.items()}
@@ -208,7 +218,7 @@ def _boards(
     poses: dict[str, BoardPose] = {}
     for stem in both:
         view = views[stem]
-        found = board_pose(camera, view, board)
+        found = board_pose(camera, view, board, plate.pattern)
         if view.edge_px > max(_BLURRED_PX, _BLURRED * square_px(view, board)):
             left_out[stem] = f"blurred: edges of {view.edge_px:.0f} px"
         elif found is None or found.rms_px > max(2.0, _CAMERA_MISFIT * camera.width):
@@ -333,6 +343,22 @@ def centers_off(joint: Joint, pairs: Sequence[Pair], plate: Plate, camera: Camer
     real = joint.transform.apply(np.array([pose.translation for pose in alone]))
     seen = np.array([pair.board.pose.translation for pair in pairs])
     return np.asarray(camera.project(real)[0] - camera.project(seen)[0])
+
+
+def _fits_other_way(done: Extrinsics, plate: Plate) -> bool:
+    """Whether poses agree better where the pattern is off the plate's middle to the other side."""
+    if plate.offset_m == (0.0, 0.0):
+        return False
+    back = RigidTransform(np.eye(3), 2 * plate.pattern)
+    turned = [
+        replace(pair, board=replace(pair.board, pose=pair.board.pose @ back)) for pair in done.pairs
+    ]
+    other = fit_joint(turned, plate, done.joint.transform)
+    missed = [
+        float(np.median([pose_off(joint, pair, plate)[0] for pair in pairs]))
+        for joint, pairs in ((done.joint, done.pairs), (other, turned))
+    ]
+    return missed[1] < _OTHER_WAY * missed[0]
 
 
 def _judged(done: Extrinsics, camera: CameraModel, seen: int) -> tuple[list[str], list[str]]:

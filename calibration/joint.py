@@ -144,8 +144,17 @@ def middle_of(board: Board) -> Float64:
     return np.asarray((board.points.min(axis=0) + board.points.max(axis=0)) / 2)
 
 
-def board_pose(camera: CameraModel, view: BoardView, board: Board) -> BoardPose | None:
+def board_pose(
+    camera: CameraModel, view: BoardView, board: Board, off_middle: Float64 | None = None
+) -> BoardPose | None:
     """The board's pose in a picture and how well it is known; None where the camera cannot see it so.
+
+    Args:
+        camera: intrinsics.
+        view: the board in the picture.
+        board: what it is.
+        off_middle: (3,) metres by which its pattern is off the middle of its plate, whose pose is told;
+            0 by default.
 
     Raises:
         CalibrationError: the picture is not of the camera's size.
@@ -160,9 +169,10 @@ def board_pose(camera: CameraModel, view: BoardView, board: Board) -> BoardPose 
     if found is None:
         return None
     values, missed = found
-    points = board.points[view.ids] - middle_of(board)
+    middle = middle_of(board) - (0 if off_middle is None else off_middle)
+    points = board.points[view.ids] - middle
     turn = cv2.Rodrigues(values[:3])[0]
-    pose = RigidTransform(turn, values[3:] + turn @ middle_of(board))
+    pose = RigidTransform(turn, values[3:] + turn @ middle)
 
     def put(x: Float64) -> Float64:
         at = pose @ small(x)

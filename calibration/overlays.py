@@ -9,17 +9,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.alignment import edges_of_cloud
 from calibration.detection import read_gray
 from perception.errors import CalibrationError
 from perception.files.writing import write_image
+from perception.frame import is_return
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import Float64, RigidTransform
 
 Image = NDArray[np.uint8]
 
-_NEAR_M, _FAR_M = 1.0, 12.0
+_NEAR_M, _FAR_M, _FAR_SCENE_M = 1.0, 12.0, 50.0
 _SEEN, _TOLD = (80, 255, 80), (255, 60, 200)
-_WIDEST = 1280
+_WIDEST, _LEAST_WIDE = 1280, 800
+_FEW = 2500
 _SIDE = 12
 
 
@@ -32,7 +35,12 @@ def shown_gray(path: Path) -> Image:
 
 
 def draw_points(
-    image: Image, camera: CameraModel, transform: RigidTransform, points: Float64, radius: int
+    image: Image,
+    camera: CameraModel,
+    transform: RigidTransform,
+    points: Float64,
+    radius: int,
+    far_m: float = _FAR_M,
 ) -> None:
     """Draw points, coloured by their distance, into a picture."""
     seen = transform.apply(points)
@@ -40,11 +48,33 @@ def draw_points(
     inside = (
         valid & (pixels >= 0).all(axis=1) & (pixels < [camera.width, camera.height]).all(axis=1)
     )
-    depth = np.clip(seen[inside, 2], _NEAR_M, _FAR_M)
-    shares = np.log(depth / _NEAR_M) / np.log(_FAR_M / _NEAR_M)
+    depth = np.clip(seen[inside, 2], _NEAR_M, far_m)
+    shares = np.log(depth / _NEAR_M) / np.log(far_m / _NEAR_M)
     colors = cv2.applyColorMap((255 * (1 - shares)).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
     for (x, y), color in zip(pixels[inside], colors[:, 0, ::-1].tolist(), strict=True):
         cv2.circle(image, (round(x), round(y)), radius, color, -1, cv2.LINE_AA)
+
+
+def draw_scene(
+    gray: NDArray[Any], camera: CameraModel, transform: RigidTransform, cloud: NDArray[Any]
+) -> Image:
+    """A picture (H, W), 0 to 255, with a cloud's points coloured by distance, and its edges magenta."""
+    larger = max(1, round(_LEAST_WIDE / camera.width))
+    camera = camera.scaled(larger, larger)
+    shown = np.clip(np.asarray(gray, np.float32) * 0.8, 0, 255).astype(np.uint8)
+    shown = cv2.resize(shown, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
+    image = np.asarray(cv2.cvtColor(shown, cv2.COLOR_GRAY2RGB), np.uint8)
+    wide = max(1, camera.width // 900)
+    points = np.asarray(cloud[is_return(cloud), :3], np.float64)
+    points = points[camera.project(transform.apply(points))[1]]
+    few = points[:: max(1, len(points) // _FEW)]  # the picture must be seen between them
+    draw_points(image, camera, transform, few, wide, _FAR_SCENE_M)
+    edges = transform.apply(edges_of_cloud(cloud).points)
+    pixels, seen = camera.project(edges)
+    seen &= (pixels >= 0).all(axis=1) & (pixels < [camera.width, camera.height]).all(axis=1)
+    for x, y in pixels[seen]:
+        cv2.circle(image, (round(x), round(y)), wide + 1, _TOLD, -1, cv2.LINE_AA)
+    return image
 
 
 def draw_outline(

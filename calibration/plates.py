@@ -24,6 +24,7 @@ from perception.geometry.transforms import Float64, RigidTransform
 
 _LARGEST_M = 20.0
 _HINT = "WIDTHxHEIGHT in metres, along the board's columns first: 0.61x0.85"
+_OFFSET_HINT = "XxY in metres, along the board's columns first: 0.02x-0.05"
 
 _SEED_SHARE, _PATCH_SHARE = 0.3, 0.45  # of the plate's shorter side
 _FEWEST_LINES = 2.5
@@ -45,12 +46,13 @@ _LEAST_NOISE_M = 0.002
 
 @dataclass(frozen=True)
 class Plate:
-    """A rectangular plate with a board's pattern on it.
+    """A rectangular plate with a board's pattern on it, in its middle or beside.
 
     Its frame: the origin in the middle, x along the board's rows of points, y along its columns, z into it.
 
     Attributes:
         width_m, height_m: along x and y.
+        offset_m: along x and y, by how much the pattern's middle is off the plate's.
 
     Raises:
         ConfigError: sizes that cannot be.
@@ -58,11 +60,21 @@ class Plate:
 
     width_m: float
     height_m: float
+    offset_m: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         if not (0 < self.width_m <= _LARGEST_M and 0 < self.height_m <= _LARGEST_M):
             problem = f"{self.width_m:g}x{self.height_m:g} m is no size of a plate"
             raise ConfigError(problem, where="--plate", hint=_HINT)
+        if not (np.abs(self.offset_m) < self.halves).all():  # NaN, too
+            x, y = self.offset_m
+            problem = f"{x:g}x{y:g} m is not on a plate of {self.width_m:g}x{self.height_m:g}"
+            raise ConfigError(problem, where="--plate-offset", hint=_OFFSET_HINT)
+
+    @property
+    def pattern(self) -> Float64:
+        """(3,) the pattern's middle in the plate's frame."""
+        return np.array([*self.offset_m, 0.0])
 
     @property
     def halves(self) -> Float64:
@@ -83,6 +95,20 @@ class Plate:
         across = np.ptp(board.points[:, :2], axis=0)
         needed = across + (2 * board.square_m if board.kind in ("chessboard", "charuco") else 0)
         size = np.array([self.width_m, self.height_m])
+        if self.offset_m != (0.0, 0.0) and not board.one_way:
+            raise ConfigError(
+                f"{board} looks the same upside down: to which side its pattern is off cannot be told",
+                where="--plate-offset",
+                hint="a chessboard of one even and one odd count, ChArUco, or an AprilGrid can tell",
+            )
+        if (needed <= size + 1e-6).all() and (
+            needed + 2 * np.abs(self.offset_m) > size + 1e-6
+        ).any():
+            raise ConfigError(
+                f"{board} so far off the middle reaches beyond {self.width_m:g}x{self.height_m:g}",
+                where="--plate-offset",
+                hint=_OFFSET_HINT,
+            )
         if (needed > size + 1e-6).any():
             turned = bool((needed <= size[::-1] + 1e-6).all())
             raise ConfigError(
@@ -95,17 +121,24 @@ class Plate:
         return f"{self.width_m:g}x{self.height_m:g}"
 
 
-def parse_plate(text: str) -> Plate:
-    """The plate that an argument such as `0.61x0.85` says.
+def parse_plate(text: str, offset: str | None = None) -> Plate:
+    """The plate that an argument such as `0.61x0.85` says, and by how much its pattern is off the middle.
 
     Raises:
-        ConfigError: no two sizes.
+        ConfigError: no two sizes, or no two offsets.
     """
+    width, height = _two(text, "--plate", _HINT)
+    return Plate(
+        width, height, _two(offset, "--plate-offset", _OFFSET_HINT) if offset else (0.0, 0.0)
+    )
+
+
+def _two(text: str, option: str, hint: str) -> tuple[float, float]:
     try:
-        width, height = (float(part) for part in text.lower().split("x"))
+        first, second = (float(part) for part in text.lower().split("x"))
     except ValueError as error:
-        raise ConfigError(f"'{text}' is no size", where="--plate", hint=_HINT) from error
-    return Plate(width, height)
+        raise ConfigError(f"'{text}' is no size", where=option, hint=hint) from error
+    return first, second
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def backend_names(argument: str) -> list[str]:
 
 
 def add_data_arguments(
-    parser: argparse.ArgumentParser, *, required: bool, limit: tuple[str, ...] = ("--limit",)
+    parser: argparse._ActionsContainer, *, required: bool, limit: tuple[str, ...] = ("--limit",)
 ) -> None:
     """`--data`, `--split`, `--only`, `--labels` and `--limit`, which may have other names."""
     kinds = f"recording; KIND is one of {', '.join(READERS)}, with its options: msrs,labels=visible"

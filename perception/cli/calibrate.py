@@ -15,8 +15,8 @@ from perception.cli.calibrate_convert import add_convert
 from perception.cli.calibrate_depth import add_depth
 from perception.cli.calibrate_extrinsics import add_extrinsics
 from perception.cli.calibrate_register import add_register
-from perception.cli.calibrate_time import add_time_offset
 from perception.cli.calibrate_thermal import add_thermal
+from perception.cli.calibrate_time import add_time_offset
 from perception.cli.calibrate_verdicts import tell_left_out
 from perception.cli.console import Table, say, step_progress
 from perception.cli.parsing import Commands, add_command, add_group

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,17 +16,27 @@ from perception.cli.arguments import (
     output_file,
     output_folder,
 )
-from perception.cli.calibrate_sources import camera_model
+from perception.cli.calibrate_sources import (
+    Source,
+    ended,
+    model_of,
+    name_and_value,
+    named,
+    source_of,
+    write_rig,
+)
+from perception.cli.calibrate_targetless import (
+    add_targetless,
+    refuse_without_targetless,
+    run_targetless,
+)
 from perception.cli.calibrate_verdicts import SHOWN, UNTRUSTED, tell_left_out
-from perception.cli.console import Table, note, say, step_progress, warn
+from perception.cli.console import Table, note, say, step_progress
 from perception.cli.parsing import Commands, add_command
 from perception.errors import ConfigError, names_hint
 from perception.extras import require
-from perception.files.writing import write_yaml
-from perception.frame import check_name
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Rig, load_rig
-from perception.sensors.names import OURS, has_picture, is_kind, kinds
 
 if TYPE_CHECKING:
     from calibration.boards import Board
@@ -35,22 +44,13 @@ if TYPE_CHECKING:
     from calibration.extrinsics import Extrinsics
     from calibration.joint import Pair
     from calibration.plates import Plate
-    from calibration.rigs import Placed
 
 _EXAMPLE = """\
 anysense calibrate extrinsics --camera pictures/ --cloud clouds/ --board chessboard:5x7:0.095 \
 --plate 0.61x0.85 --camera-info camera.yaml --out rig.yaml
 anysense calibrate extrinsics --camera rgb=a/ --camera thermal=b/ --board chessboard:9x6:0.04 \
---out rig.yaml"""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A sensor's recording: its name in the rig, its kind, and the folder or file."""
-
-    name: str
-    kind: str
-    path: Path
+--out rig.yaml
+anysense calibrate extrinsics --targetless --guess rig0.yaml --data folder:DIR --out rig.yaml"""
 
 
 def add_extrinsics(actions: Commands) -> None:
@@ -58,15 +58,15 @@ def add_extrinsics(actions: Commands) -> None:
     parser = add_command(
         actions,
         "extrinsics",
-        "where sensors are, from poses of a board that they all see",
+        "where sensors are, from poses of a board that they all see, or from a guess and scenes without one",
         more="Pictures and clouds of one pose have one name. The board is found in clouds without a guess. "
         f"Exit status {UNTRUSTED}: the answer is not to be trusted, and no rig is written.",
         example=_EXAMPLE,
     )
     parser.add_argument(
         "--camera",
-        required=True,
         action="append",
+        default=[],
         metavar="[NAME=]DIR",
         help="pictures: PNG, JPEG or TIFF; several cameras, without a cloud, are placed by the first",
     )
@@ -77,13 +77,18 @@ def add_extrinsics(actions: Commands) -> None:
     )
     parser.add_argument(
         "--board",
-        required=True,
         help="as of anysense calibrate intrinsics: chessboard:COLSxROWS:SQUARE_M (inner corners), ...",
     )
     parser.add_argument(
         "--plate",
         metavar="WIDTHxHEIGHT",
         help="the plate that the board is on the middle of, metres, along the board's columns first",
+    )
+    parser.add_argument(
+        "--plate-offset",
+        metavar="XxY",
+        help="by how much the pattern's middle is off the plate's, metres, along the board's columns first, "
+        "from its first point on (default: 0x0)",
     )
     parser.add_argument(
         "--camera-info",
@@ -117,36 +122,49 @@ def add_extrinsics(actions: Commands) -> None:
         metavar="FILE.html",
         help="a page with what each pose is off, pictures, sigma and what to record again",
     )
+    add_targetless(parser)
     parser.set_defaults(run=run_extrinsics)
 
 
 def run_extrinsics(args: argparse.Namespace) -> int:
     """Calibrate, write the rig, and say what speaks for it and against it."""
     require("calibration", "scipy")
+    output_file(args.out)
+    output_file(args.report)
+    if args.overlays is not None:
+        expect_folder(args.overlays)
+    if args.targetless:
+        return run_targetless(args)
+    refuse_without_targetless(args)
+    for option, value in (("--camera", args.camera), ("--board", args.board)):
+        if not value:
+            hint = "or --targetless, with a guess"
+            raise ConfigError("is missing", where=option, hint=hint)
     from calibration.boards import parse_board
     from calibration.plates import parse_plate
 
     board = parse_board(args.board)
     old = load_rig(args.out) if args.out.exists() else None
-    output_file(args.out)
-    output_file(args.report)
-    if args.overlays is not None:
-        expect_folder(args.overlays)
-    told = dict(_pair(text, "--kind") for text in args.kind)
-    cameras = [_source(text, "--camera", told, old, pictures=True) for text in args.camera]
+    told = dict(name_and_value(text, "--kind") for text in args.kind)
+    cameras = [source_of(text, "--camera", told, old, pictures=True) for text in args.camera]
     names = [source.name for source in cameras]
     if len(set(names)) < len(names):
         raise ConfigError(f"{names} are not different", where="--camera", hint="NAME=DIR")
-    infos = dict(_named(text, names[0]) for text in args.camera_info)
+    infos = dict(named(text, names[0]) for text in args.camera_info)
     if unknown := sorted(set(infos) - set(names)):
         hint = names_hint(unknown[0], names)
         raise ConfigError(f"no camera '{unknown[0]}'", where="--camera-info", hint=hint)
-    models = {source.name: camera_model(source.name, infos, old) for source in cameras}
+    models = {source.name: model_of(source.name, infos, old) for source in cameras}
     if args.cloud is None:
         if len(cameras) < 2:
             hint = "--cloud DIR, or a second --camera NAME=DIR"
             raise ConfigError("there is nothing to place by the camera", where="--cloud", hint=hint)
-        clouds_only = {"--plate": args.plate, "--overlays": args.overlays, "--report": args.report}
+        clouds_only = {
+            "--plate": args.plate,
+            "--plate-offset": args.plate_offset,
+            "--overlays": args.overlays,
+            "--report": args.report,
+        }
         if given := [name for name, value in clouds_only.items() if value is not None]:
             raise ConfigError("goes with --cloud, and there is none", where=given[0])
         return _cameras(args, board, cameras, models, old)
@@ -156,9 +174,15 @@ def run_extrinsics(args: argparse.Namespace) -> int:
     if args.plate is None:
         hint = "the plate that the board is on: WIDTHxHEIGHT in metres, along the columns first"
         raise ConfigError("is missing", where="--plate", hint=hint)
-    cloud = _source(args.cloud, "--cloud", told, old, pictures=False)
+    cloud = source_of(args.cloud, "--cloud", told, old, pictures=False)
     return _with_cloud(
-        args, board, parse_plate(args.plate), cameras[0], models[names[0]], cloud, old
+        args,
+        board,
+        parse_plate(args.plate, args.plate_offset),
+        cameras[0],
+        models[names[0]],
+        cloud,
+        old,
     )
 
 
@@ -182,11 +206,11 @@ def _with_cloud(
         detections = detect_folder(source.path, board, progress)
         found = calibrate_lidar(detections, clouds, camera, board, plate, progress)
     placed = {cloud.name: Placed(found.joint.transform, found.joint.covariance, cloud.kind)}
-    rig = _write_rig(args, old, source, camera, placed, trusted=found.trusted)
+    rig = write_rig(args, old, source, camera, placed, trusted=found.trusted)
     give_json(args, {"sensor": cloud.name, "camera": source.name, "rig": rig, **found.to_dict()})
     _show(found)
     _draw(args, Drawing(source, cloud, clouds, camera, plate, found))
-    return _ended(args, found.doubts)
+    return ended(args, found.doubts)
 
 
 def _cameras(
@@ -209,7 +233,7 @@ def _cameras(
         name: Placed(place.transform, place.covariance, kind_of[name], models[name])
         for name, place in found.places.items()
     }
-    rig = _write_rig(args, old, first, models[first.name], placed, trusted=found.trusted)
+    rig = write_rig(args, old, first, models[first.name], placed, trusted=found.trusted)
     give_json(args, {"camera": first.name, "rig": rig, **found.to_dict()})
     table = Table("camera", "x, y, z, m", "sigma, m", "sigma, degrees", "px off", "poses")
     table.add_row(first.name, "reference", "", "", f"{found.rms_px:.2f}", "")
@@ -222,40 +246,7 @@ def _cameras(
     for camera, poses in found.left_out.items():
         for name, reason in list(poses.items())[:SHOWN]:
             note(f"{camera}, {name} left out: {reason}")
-    return _ended(args, found.doubts)
-
-
-def _write_rig(
-    args: argparse.Namespace,
-    old: Rig | None,
-    first: Source,
-    camera: CameraModel,
-    placed: dict[str, Placed],
-    *,
-    trusted: bool,
-) -> str | None:
-    """Put what was found into the rig; its path, None where it was not written."""
-    from calibration.rigs import with_placed
-
-    today = datetime.date.today().isoformat()
-    rig = with_placed(
-        old, first.name, first.kind, camera, placed, date=today, source=command_line()
-    )
-    if not trusted:
-        return None
-    write_yaml(args.out, rig.to_dict())
-    return str(args.out)
-
-
-def _ended(args: argparse.Namespace, doubts: tuple[str, ...]) -> int:
-    """Say whether the rig was written, and give the exit status."""
-    for doubt in doubts:
-        warn(doubt)
-    if doubts:
-        warn(f"not to be trusted: {args.out} is not written")
-        return UNTRUSTED
-    say(f"wrote {args.out}")
-    return 0
+    return ended(args, found.doubts)
 
 
 @dataclass(frozen=True)
@@ -321,33 +312,3 @@ def _show(found: Extrinsics) -> None:
         f"fitted; {len(found.pairs)} poses"
     )
     tell_left_out(found.left_out, found.remarks)
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ConfigError(f"'{text}' is not NAME=VALUE", where=option)
-    return name, value
-
-
-def _named(text: str, default: str) -> tuple[str, Path]:
-    """The name and path of `NAME=PATH`; a path that is there may have a `=` of its own."""
-    name, equals, path = text.partition("=")
-    if equals and path and "/" not in name and not Path(text).exists():
-        return name, Path(path)
-    return default, Path(text)
-
-
-def _source(
-    text: str, option: str, told: dict[str, str], old: Rig | None, *, pictures: bool
-) -> Source:
-    kind = next(kind for kind in OURS if has_picture(kind) is pictures)
-    name, path = _named(text, kind)
-    check_name(name, option)
-    known = "" if old is None or name not in old.sensors else old.sensors[name].kind
-    kind = name if is_kind(name) else told.get(name) or known or kind
-    if not is_kind(kind) or has_picture(kind) is not pictures:
-        fitting = [one for one in kinds() if has_picture(one) is pictures]
-        problem = f"'{name}' cannot be of kind '{kind}' here"
-        raise ConfigError(problem, where=option, hint=names_hint(kind, fitting))
-    return Source(name, kind, path)

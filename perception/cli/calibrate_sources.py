@@ -1,17 +1,104 @@
-"""What the commands of `anysense calibrate` are given: cameras' intrinsics, from files or rigs."""
+"""What commands that place sensors share: what is recorded where, intrinsics, and writing the rig."""
 
 from __future__ import annotations
 
+import argparse
+import datetime
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from perception.cli.arguments import command_line
+from perception.cli.calibrate_verdicts import UNTRUSTED
+from perception.cli.console import say, warn
 from perception.errors import ConfigError, names_hint
 from perception.files.text import read_yaml
+from perception.files.writing import write_yaml
+from perception.frame import check_name
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Rig, load_rig
+from perception.sensors.names import OURS, has_picture, is_kind, kinds
+
+if TYPE_CHECKING:
+    from calibration.rigs import Placed
 
 
-def camera_model(name: str, infos: Mapping[str, Path], old: Rig | None = None) -> CameraModel:
+@dataclass(frozen=True)
+class Source:
+    """A sensor's recording: its name in the rig, its kind, and the folder or file."""
+
+    name: str
+    kind: str
+    path: Path
+
+
+def write_rig(
+    args: argparse.Namespace,
+    old: Rig | None,
+    first: Source,
+    camera: CameraModel,
+    placed: dict[str, Placed],
+    *,
+    trusted: bool,
+) -> str | None:
+    """Put what was found into the rig; its path, None where it was not written."""
+    from calibration.rigs import with_placed
+
+    today = datetime.date.today().isoformat()
+    rig = with_placed(
+        old, first.name, first.kind, camera, placed, date=today, source=command_line()
+    )
+    if not trusted:
+        return None
+    write_yaml(args.out, rig.to_dict())
+    return str(args.out)
+
+
+def ended(args: argparse.Namespace, doubts: tuple[str, ...]) -> int:
+    """Say whether the rig was written, and give the exit status."""
+    for doubt in doubts:
+        warn(doubt)
+    if doubts:
+        warn(f"not to be trusted: {args.out} is not written")
+        return UNTRUSTED
+    say(f"wrote {args.out}")
+    return 0
+
+
+def name_and_value(text: str, option: str) -> tuple[str, str]:
+    """The halves of `NAME=VALUE`."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ConfigError(f"'{text}' is not NAME=VALUE", where=option)
+    return name, value
+
+
+def named(text: str, default: str) -> tuple[str, Path]:
+    """The name and path of `NAME=PATH`; a path that is there may have a `=` of its own."""
+    name, equals, path = text.partition("=")
+    if equals and path and "/" not in name and not Path(text).exists():
+        return name, Path(path)
+    return default, Path(text)
+
+
+def source_of(
+    text: str, option: str, told: dict[str, str], old: Rig | None, *, pictures: bool
+) -> Source:
+    """The sensor that `[NAME=]DIR` says; `told` and a rig know kinds by name."""
+    kind = next(kind for kind in OURS if has_picture(kind) is pictures)
+    name, path = named(text, kind)
+    check_name(name, option)
+    known = "" if old is None or name not in old.sensors else old.sensors[name].kind
+    kind = name if is_kind(name) else told.get(name) or known or kind
+    if not is_kind(kind) or has_picture(kind) is not pictures:
+        fitting = [one for one in kinds() if has_picture(one) is pictures]
+        problem = f"'{name}' cannot be of kind '{kind}' here"
+        raise ConfigError(problem, where=option, hint=names_hint(kind, fitting))
+    return Source(name, kind, path)
+
+
+def model_of(name: str, infos: Mapping[str, Path], old: Rig | None = None) -> CameraModel:
     """The camera's intrinsics, from its file or the rig that is there.
 
     Args:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from board_scenes import picture_of
 from lidar_scenes import (
     BOARD,
     CAMERA,
@@ -16,12 +17,14 @@ from lidar_scenes import (
     board_view,
     cloud_of,
     middles,
+    vector_of,
     write_clouds,
 )
 
 from calibration.boards import parse_board
-from calibration.detection import Detections
+from calibration.detection import Detections, detect
 from calibration.extrinsics import Extrinsics, calibrate_lidar
+from calibration.joint import board_pose
 from calibration.plates import Plate, find_plates, parse_plate
 from calibration.scans import Scan, cloud_files
 from perception.errors import AnySenseError, CalibrationError, ConfigError
@@ -183,3 +186,60 @@ def test_a_cloud_that_cannot_be_read_is_left_out(clouds: dict[str, Path], tmp_pa
 def test_a_plate_of_no_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="WIDTHxHEIGHT"):
         parse_plate(text)
+
+
+ODD = parse_board("chessboard:5x6:0.095")
+"""Looks different upside down."""
+
+
+def views_off(offset: tuple[float, float]) -> Detections:
+    """The board on the plate of `POSES`, its pattern off the middle."""
+    rng, views = np.random.default_rng(2), []
+    for index, pose in enumerate(POSES):
+        move = pose.rotation @ np.array([*offset, 0.0])
+        at = RigidTransform(pose.rotation, pose.translation + move)
+        views.append(board_view(at, f"{index:02}.png", rng, ODD))
+    return Detections(tuple(views))
+
+
+def test_a_pattern_beside_the_middle_of_its_plate(clouds: dict[str, Path]) -> None:
+    seen = views_off((0.02, -0.05))
+    found = calibrate(clouds, detections=seen, board=ODD, plate=Plate(0.61, 0.85, (0.02, -0.05)))
+    metres, degrees = off(found.joint.transform)
+    assert metres < 0.01 and degrees < 0.3, (metres, degrees)
+    assert found.trusted, found.doubts
+    blind = calibrate(clouds, detections=seen, board=ODD)
+    assert blind.held_out_px > 2 * found.held_out_px, "without the offset poses do not agree"
+
+
+def test_an_offset_of_the_wrong_sign_is_told(clouds: dict[str, Path]) -> None:
+    plate = Plate(0.61, 0.85, (-0.02, 0.05))
+    found = calibrate(clouds, detections=views_off((0.02, -0.05)), board=ODD, plate=plate)
+    assert not found.trusted and "--plate-offset 0.02x-0.05?" in found.doubts[-1], found.doubts
+
+
+def test_an_offset_that_cannot_be_is_refused(clouds: dict[str, Path]) -> None:
+    assert parse_plate("0.61x0.85", "0.02x-0.05") == Plate(0.61, 0.85, (0.02, -0.05))
+    for text in ("0.1", "x", "nanx0", "0.4x0", "0x-0.43", "infx0", "1x2x3"):
+        with pytest.raises(ConfigError, match="XxY"):
+            parse_plate("0.61x0.85", text)
+    with pytest.raises(ConfigError, match="looks the same upside down"):
+        Plate(0.61, 0.85, (0.02, 0)).check(BOARD)
+    with pytest.raises(ConfigError, match="reaches beyond"):
+        Plate(0.61, 0.85, (0.1, 0)).check(ODD)
+    Plate(0.61, 0.85, (0.02, 0)).check(ODD)
+
+
+def test_which_boards_look_the_same_upside_down() -> None:
+    """As the finder numbers them: the same ones turn with the board, the others are numbered from above."""
+    for text in ("chessboard:5x6:0.08", "chessboard:6x5:0.08", "chessboard:5x7:0.08"):
+        board, poses = parse_board(text), []
+        for roll in (20, 110, 200, 290):
+            turn = cv2.Rodrigues(np.array([0, 0, np.radians(roll)]))[0]
+            image = picture_of(board, CAMERA, vector_of(RigidTransform(turn, [0, 0, 1.8]), board))
+            view = detect(image, board)
+            assert view is not None
+            found = board_pose(CAMERA, view, board)
+            assert found is not None
+            poses.append(float((turn.T @ found.pose.rotation)[0, 0]))
+        assert board.one_way == (max(poses) - min(poses) < 0.1), (text, poses)

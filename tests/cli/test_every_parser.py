@@ -204,7 +204,7 @@ ELSEWHERE = {
     "bundle keygen", "bundle sign", "bundle novelty", "calibrate intrinsics",
     "calibrate convert", "calibrate check", "calibrate register",
     "calibrate extrinsics", "calibrate time-offset",
-    "calibrate extrinsics", "calibrate depth", "calibrate thermal", "calibrate apply",
+    "calibrate depth", "calibrate thermal", "calibrate apply",
     "robustness",
 }  # fmt: skip
 """Those that take longer, or a bag or key: in their own tests."""
