@@ -25,7 +25,8 @@ from calibration.scans import cloud_files
 from perception.errors import AnySenseError
 from perception.files.writing import without_nan
 from perception.geometry.camera import CameraModel
-from perception.geometry.rig import Rig
+from perception.geometry.rig import Pose, Rig
+from perception.geometry.transforms import RigidTransform
 
 Progress = Callable[[str, int, int], None]
 
@@ -145,7 +146,7 @@ class Solver:
             for one in clouds:
                 self._try(f"place of {one.name}", self._cloud, first, one)
         rig = self._rig if self._written else None
-        return Solved(rig, tuple(self._steps))
+        return Solved(rig and _apart(rig, [one.name for one in cameras]), tuple(self._steps))
 
     def _try(self, name: str, step: Callable[..., Step | None], *arguments: Any) -> None:
         self._tell(name, 0, 1)
@@ -228,6 +229,22 @@ class Solver:
             for name, one in rig.sensors.items()
         }
         self._rig, self._written = replace(rig, sensors=sensors), True
+
+
+def _apart(rig: Rig, cameras: Sequence[str]) -> Rig:
+    """The rig, where a camera that was not placed is not taken for aligned with the first: with a base."""
+    bare = [name for name in cameras if name in rig.cameras and rig.sensors[name].pose is None]
+    if rig.base or len(bare) < 2:
+        return rig
+    first, *lost = bare
+    sensors = {}
+    for name, own in rig.sensors.items():
+        if name == first:
+            own = replace(own, pose=Pose(RigidTransform.identity()))
+        elif name in rig.cameras and own.pose is None and name not in lost:
+            own = replace(own, aligned_with=own.aligned_with or first)
+        sensors[name] = replace(own, extrinsics=None)
+    return replace(rig, sensors=sensors, base=rig.sensors[first].frame_id or first, reference=first)
 
 
 def _said(found: Intrinsics) -> str:
