@@ -20,6 +20,8 @@ from perception.geometry.camera import CameraModel
 _OLDEST_NS = 2_000_000_000
 """A view from so long ago says nothing of whether the board stands still."""
 
+_SHARPEST, _REMEMBERED = 20.0, 200  # percent of the last looks at a board
+
 NO_BOARD = "no board found"
 MOVING = "hold the board still"
 BLURRED = "blurred"
@@ -35,9 +37,10 @@ class Rules:
     Attributes:
         still: by how much points may have moved, root mean square, as a share of the picture's width.
         still_s: for how many seconds.
-        edge_px: how many pixels an edge may take from dark to bright, or
-        edge_share: such a share of a square, whichever is more.
-        clipped: share of the board that may be as bright as the picture can be.
+        edge_px: so many pixels an edge may always take from dark to bright;
+        edge_share: never more than such a share of a square, and between the two
+        softer: so many times what it takes in the sharpest fifth of what the camera showed.
+        clipped: share of the board that may be as bright as the picture can be: its bright half and no more.
         contrast: of dark and bright, at least, as a share of what the picture can hold.
         shift: a view is new where the board's middle has moved by such a share of the picture, or
         growth: its size has changed by such a factor, less one, or
@@ -50,8 +53,9 @@ class Rules:
     still: float = 0.001
     still_s: float = 0.25
     edge_px: float = 4.0
-    edge_share: float = 0.12
-    clipped: float = 0.3
+    edge_share: float = 0.35
+    softer: float = 2.0
+    clipped: float = 0.55
     contrast: float = 0.1
     shift: float = 0.1
     growth: float = 0.2
@@ -99,6 +103,9 @@ class Chooser:
         self.models: dict[str, CameraModel] = dict(models or {})
         self.taken: dict[str, list[Sighting]] = {name: [] for name in cameras}
         self._recent: dict[str, deque[tuple[int, BoardView]]] = {n: deque() for n in cameras}
+        self._edges: dict[str, deque[tuple[float, float]]] = {
+            n: deque(maxlen=_REMEMBERED) for n in cameras
+        }
 
     def look(self, camera: str, stamp_ns: int, image: NDArray[Any], view: BoardView | None) -> Look:
         """Judge a picture.
@@ -121,7 +128,7 @@ class Chooser:
         still = self._is_still(camera, stamp_ns, view)
         recent.append((stamp_ns, view))
         new = all(self.differs(seen, other) for other in self.taken[camera])
-        return Look(seen, self._fault(seen) or ("" if still else MOVING), new)
+        return Look(seen, self._fault(camera, seen) or ("" if still else MOVING), new)
 
     def take(self, camera: str, sighting: Sighting) -> None:
         """Remember a view that was taken."""
@@ -142,15 +149,25 @@ class Chooser:
         shifted = float(np.abs(one.middle - other.middle).max())
         return shifted > rules.shift or grown > rules.growth or turned > rules.turn_deg
 
-    def _fault(self, seen: Sighting) -> str:
+    def _fault(self, camera: str, seen: Sighting) -> str:
         rules = self.rules
         if seen.contrast < rules.contrast:
             return TOO_FAINT
         if seen.clipped > rules.clipped:
             return TOO_BRIGHT
-        if seen.edge_px > max(rules.edge_px, rules.edge_share * seen.square_px):
-            return BLURRED
-        return ""
+        return BLURRED if self._is_blurred(camera, seen) else ""
+
+    def _is_blurred(self, camera: str, seen: Sighting) -> bool:
+        """Whether edges are wider than this camera's are: those of a heated board are never sharp, and
+        grow with its squares; those of a lens do not.
+        """
+        rules, share = self.rules, seen.edge_px / seen.square_px
+        known = self._edges[camera]
+        known.append((seen.edge_px, share))
+        if seen.edge_px <= rules.edge_px:
+            return False
+        sharp = rules.softer * np.percentile(np.array(known), _SHARPEST, axis=0)
+        return share > rules.edge_share or bool(seen.edge_px > sharp[0] and share > sharp[1])
 
     def _is_still(self, camera: str, stamp_ns: int, view: BoardView) -> bool:
         """Whether a view from `still_s` ago or more, and all since, show the board where it is now."""

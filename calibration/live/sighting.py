@@ -37,7 +37,7 @@ class Sighting:
         edge_px: pixels that an edge takes from dark to bright.
         square_px: the usual distance of neighbouring points.
         clipped: share of the board that is as bright as the picture can be; 0 for floats.
-        contrast: of dark and bright, as a share of what the picture can hold; 1 for floats.
+        contrast: of dark and bright, as a share of what the picture can hold; 1 where it is not of 8 bit.
     """
 
     view: BoardView
@@ -77,7 +77,8 @@ def sighting_of(
     turn = cv2.Rodrigues(found[0][:3])[0]
     x, y, z = turn[:, 2]
     roll = float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0])))
-    edge, clipped, contrast = _looks(image, hull)
+    square = square_px(view, board)
+    edge, clipped, contrast = _looks(image, hull, square)
     return Sighting(
         view,
         (view.pixels.mean(axis=0) + 0.5) / size,
@@ -85,30 +86,42 @@ def sighting_of(
         np.degrees([np.arctan2(-y, z), np.arctan2(x, z)]),
         (roll + 90) % 180 - 90,
         edge,
-        square_px(view, board),
+        square,
         clipped,
         contrast,
     )
 
 
-def _looks(image: NDArray[Any], hull: NDArray[Any]) -> tuple[float, float, float]:
+def _looks(image: NDArray[Any], hull: NDArray[Any], square: float) -> tuple[float, float, float]:
     """Width of edges in pixels, share of clipped pixels, and contrast, within a hull."""
     left, top, width, height = cv2.boundingRect(hull)
     left, top = max(left, 0), max(top, 0)
     part = image[top : top + height, left : left + width]
     mask = np.zeros(part.shape, np.uint8)
     cv2.fillConvexPoly(mask, np.round(hull - [left, top]).astype(np.int32), 1)
-    inside = mask > 0
-    values = part[inside]
-    low, high = np.percentile(values, (_LOW, _HIGH))
-    smooth = part.astype(np.float32)
+    inside, values = mask > 0, part[mask > 0]
+    edge = _edge_px(part.astype(np.float32), inside, square)
+    clipped, contrast = 0.0, 1.0
+    if np.issubdtype(image.dtype, np.unsignedinteger):
+        clipped = float((values >= np.iinfo(image.dtype).max).mean())
+    if image.dtype == np.uint8:
+        low, high = np.percentile(values, (_LOW, _HIGH))
+        contrast = float(high - low) / 255
+    return edge, clipped, contrast
+
+
+def _edge_px(part: NDArray[np.float32], inside: NDArray[np.bool_], square: float) -> float:
+    """How wide edges are: what dark and bright squares differ by, over the steepest slopes.
+
+    A heated board is brighter in its middle by more than its squares differ: the mean over some squares is
+    taken out first.
+    """
+    part = np.nan_to_num(part)
+    radius = float(np.clip(square, 1.0, max(part.shape)))
+    own = part - cv2.GaussianBlur(part, (0, 0), radius)
     slope = np.hypot(
-        cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8),
-        cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8),
+        cv2.Sobel(own, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(own, cv2.CV_32F, 0, 1, scale=1 / 8)
     )
+    low, high = np.percentile(own[inside], (_LOW, _HIGH))
     steepest = float(np.percentile(slope[inside], _STEEP))
-    edge = float(high - low) / steepest if steepest > 0 else float("inf")
-    if not np.issubdtype(image.dtype, np.unsignedinteger):
-        return edge, 0.0, 1.0
-    most = float(np.iinfo(image.dtype).max)
-    return edge, float((values >= most).mean()), float(high - low) / most
+    return float(high - low) / steepest if steepest > 0 else float("inf")

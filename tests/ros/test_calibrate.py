@@ -119,7 +119,8 @@ def test_only_good_views_are_taken_and_give_the_camera(robot: Robot, tmp_path: P
     bench.wait_feedback(lambda s: front(s)["problem"] == "hold the board still", "that it moves")
     bench.show[TOPIC] = still(np.minimum(lit(BOARD, CAMERA, POSES[3]), 60) // 4 + 100)
     bench.wait_feedback(lambda s: front(s)["problem"] == "too little contrast", "that it is dim")
-    bright = np.minimum(lit(BOARD, CAMERA, POSES[3]).astype(int) * 3, 255).astype(np.uint8)
+    soft = cv2.GaussianBlur(lit(BOARD, CAMERA, POSES[3]), (0, 0), 1.5).astype(float)
+    bright = np.minimum((soft + 15) * 5, 255).astype(np.uint8)  # white spreads into black
     bench.show[TOPIC] = still(bright)
     bench.wait_feedback(lambda s: front(s)["problem"] == "too bright", "that it is too bright")
     bench.show[TOPIC] = still(lit(BOARD, CAMERA, POSES[1] + np.array([0, 0, 0, 0.005, 0, 0])))

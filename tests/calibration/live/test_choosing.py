@@ -74,7 +74,9 @@ def test_a_good_view_is_still_sharp_and_new_until_it_is_taken() -> None:
 
 
 def _bright(image: np.ndarray) -> np.ndarray:
-    return np.minimum(image.astype(int) * 3, 255).astype(np.uint8)
+    """Over-exposed: white spreads into black."""
+    lens = cv2.GaussianBlur(image, (0, 0), 1.5).astype(float)
+    return np.minimum((lens + 15) * 5, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +87,14 @@ def _bright(image: np.ndarray) -> np.ndarray:
         (lambda image: image // 16 + 90, TOO_FAINT),
         (lambda image: np.full_like(image, 90), NO_BOARD),
         (lambda image: cv2.GaussianBlur(image, (0, 0), 0.8), ""),
+        (lambda image: np.minimum(image.astype(int) * 3, 255).astype(np.uint8), ""),
     ],
-    ids=["blurred", "bright", "faint", "none", "a lens"],
+    ids=["blurred", "bright", "faint", "none", "a lens", "white is white"],
 )
 def test_what_is_wrong_with_a_picture_is_said(change, problem: str) -> None:  # type: ignore[no-untyped-def]
-    look = shown(Chooser(BOARD, ["front"]), change(rendered(pose())))
+    chooser = Chooser(BOARD, ["front"])
+    assert shown(chooser, rendered(pose(x=0.1, z=0.8)), 5).problem == ""  # what this camera can do
+    look = shown(chooser, change(rendered(pose())), 2, 30 * STEP_NS)
     assert look.problem == problem
     assert (look.sighting is None) == (problem == NO_BOARD)
 
@@ -98,8 +103,21 @@ def test_motion_blur_is_blur() -> None:
     kernel = np.zeros((15, 15), np.float32)
     kernel[7] = 1 / 15
     image = cv2.filter2D(rendered(pose(turn=(0, 0, 30))), -1, kernel)
-    view = detect(image, BOARD)
-    assert view is None or shown(Chooser(BOARD, ["front"]), image).problem == BLURRED
+    chooser = Chooser(BOARD, ["front"])
+    shown(chooser, rendered(pose()), 5)
+    assert shown(chooser, image, 2, 30 * STEP_NS).problem in (BLURRED, NO_BOARD)
+
+
+def test_a_heated_board_is_never_sharp_and_brighter_in_its_middle() -> None:
+    """Edges of a third of a square are its own; what is twice as soft is blurred."""
+    chooser, found = Chooser(BOARD, ["front"]), []
+    rows, columns = np.indices((CAMERA.height, CAMERA.width))
+    glow = 800 * np.exp(-((columns - 320) ** 2 + (rows - 240) ** 2) / 2 / 150**2)
+    for index, sigma in enumerate((2.2, 2.2, 2.2, 6.0)):
+        soft = cv2.GaussianBlur(rendered(pose(x=0.03 * index)).astype(np.float32), (0, 0), sigma)
+        warm = (29_000 + soft + glow).astype(np.float32)
+        found.append(shown(chooser, warm, 3, 10 * index * STEP_NS).problem)
+    assert found == ["", "", "", BLURRED]
 
 
 def test_a_board_that_drifts_is_not_still() -> None:
