@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from board_bench import LATCHED, BoardBench, apart, lit, poses_of, still
 from diagnostic_msgs.msg import DiagnosticStatus
+from launching import launched, share
 from lidar_scenes import BOARD, CAMERA, PLATE, TRUTH, cloud_of, middles, vector_of
 from processes import NodeProcess, wait_until
 from sensor_msgs.msg import CameraInfo
@@ -233,6 +236,49 @@ def test_a_wrong_rig_is_one_line(
     assert node.process.wait(60) == 2
     assert line in node.log and "Traceback" not in node.log
     assert len([one for one in node.log.splitlines() if one.startswith("error: ")]) == 1
+
+
+def documented(start: str, output: Path) -> dict[str, str]:
+    """The arguments of a launch command of docs/ros.md, with another folder for the views."""
+    page = (Path(__file__).parents[2] / "docs/ros.md").read_text(encoding="utf-8")
+    lines = page[page.index(f"ros2 launch anysense_ros calibrate.launch.py {start}") :]
+    command = re.sub(r"\\\n\s*", " ", lines).splitlines()[0]
+    command = command.replace("$(ros2 pkg prefix --share anysense_ros)", str(share()))
+    given = dict(word.split(":=", 1) for word in shlex.split(command)[4:])
+    return {**given, "output": str(output)}
+
+
+@pytest.mark.parametrize(
+    ("command", "topics"),
+    [
+        ("board:=chessboard:9x6", {"rgb": "/camera/image_raw"}),
+        ("board:=chessboard:5x7", {"front": "/cam_front/image_raw", "top": "/velodyne_points"}),
+    ],
+)
+def test_the_node_is_started_as_the_page_says(
+    bench: BoardBench, own_domain: int, tmp_path: Path, command: str, topics: dict[str, str]
+) -> None:
+    words = launched(documented(command, tmp_path / "views"), "calibrate.launch.py")
+    node = NodeProcess("calibrate", tmp_path, own_domain, {}, *words)
+    try:
+        bench.wait_feedback(
+            lambda s: (
+                {n: o["problem"] for n, o in s["sensors"].items()}
+                == dict.fromkeys(topics, "no message yet")
+            ),
+            "the sensors that it was started with",
+        )
+        for topic in topics.values():
+            points = np.ones((300, 4), np.float32)
+            picture = np.full((240, 320, 3), 90, np.uint8)
+            bench.show[topic] = still(points if "points" in topic else picture)
+        bench.wait_feedback(
+            lambda s: s["sensors"][next(iter(topics))]["problem"] == "no board found", "pictures"
+        )
+        assert (tmp_path / "views" / next(iter(topics))).is_dir()
+    finally:
+        assert node.stop() == 0, node.log
+        assert "Traceback" not in node.log, node.log
 
 
 def test_the_launch_files_arguments_are_the_nodes_parameters() -> None:
