@@ -125,6 +125,8 @@ class Chooser:
         if view is None or seen is None:
             recent.clear()
             return Look(None, NO_BOARD)
+        if (other := self._other_size(camera, view)) is not None:
+            return Look(seen, f"{_size(view.size)}, the views that are there {_size(other)}")
         still = self._is_still(camera, stamp_ns, view)
         recent.append((stamp_ns, view))
         new = all(self.differs(seen, other) for other in self.taken[camera])
@@ -148,6 +150,11 @@ class Chooser:
         turned = max(float(np.abs(one.tilt - other.tilt).max()), min(roll, 180 - roll))
         shifted = float(np.abs(one.middle - other.middle).max())
         return shifted > rules.shift or grown > rules.growth or turned > rules.turn_deg
+
+    def _other_size(self, camera: str, view: BoardView) -> tuple[int, int] | None:
+        """The size of what was taken, where this is another: a fit takes pictures of one size."""
+        sizes = {one.view.size for one in self.taken[camera]}
+        return None if not sizes or view.size in sizes else sizes.pop()
 
     def _fault(self, camera: str, seen: Sighting) -> str:
         rules = self.rules
@@ -181,6 +188,10 @@ class Chooser:
         limit = self.rules.still * view.size[0]
         since = list(recent)[old[-1] :]
         return all(moved_px(view, other) <= limit for _, other in since)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def moved_px(view: BoardView, other: BoardView) -> float:

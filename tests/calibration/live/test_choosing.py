@@ -194,6 +194,16 @@ def test_a_sighting_is_where_the_board_is(seed: int) -> None:
     assert (np.sign(guessed.tilt[steep]) == np.sign(found.tilt[steep])).all()
 
 
+def test_pictures_of_another_size_are_not_taken() -> None:
+    chooser, image = Chooser(BOARD, ["front"]), rendered(pose())
+    look = shown(chooser, image)
+    assert look.sighting is not None
+    chooser.take("front", look.sighting)
+    half = cv2.resize(rendered(pose(x=0.15)), None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
+    other = shown(chooser, half, 2, 10 * STEP_NS)
+    assert other.problem == "480x360, the views that are there 640x480" and not other.new
+
+
 def test_points_that_two_views_share_are_compared() -> None:
     rng = np.random.default_rng(0)
     view = view_of(BOARD, CAMERA, pose(), 0.0, rng, "x.png")

@@ -120,8 +120,14 @@ class CalibrateNode(Node):  # type: ignore[misc]
             self.create_subscription(form, topic, partial(self._views.push, name), qos)
             if has_picture(kind):
                 topic = s[f"{name}.info_topic"] or f"~/input/{name}/camera_info"
-                keep = partial(self._infos.__setitem__, name)
-                self.create_subscription(CameraInfo, topic, keep, info_qos)
+                self.create_subscription(CameraInfo, topic, partial(self._on_info, name), info_qos)
+
+    def _on_info(self, name: str, message: CameraInfo) -> None:
+        before, self._infos[name] = self._infos.get(name), message
+        if self.settings[f"{name}.intrinsics"] != "camera_info":
+            return
+        if before is None or list(before.k) != list(message.k) or before.d != message.d:
+            self._know_cameras()
 
     def _known(self, name: str) -> CameraModel | None:
         """A camera's intrinsics that are not to be found here.

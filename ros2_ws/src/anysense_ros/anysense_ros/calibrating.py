@@ -15,7 +15,7 @@ try:
     from anysense.calibration.parameters import FORMS, form_of
     from anysense.calibration.plates import Plate, find_plates, parse_plate
 except ModuleNotFoundError as error:
-    if error.name != "anysense.calibration":
+    if error.name not in ("anysense", "anysense.calibration"):
         raise
     from calibration.boards import Board, parse_board
     from calibration.detection import detect, read_gray

@@ -5,7 +5,7 @@ from __future__ import annotations
 try:
     from anysense.calibration.formats.ros import published
 except ModuleNotFoundError as error:  # in the source tree, or an editable install
-    if error.name != "anysense.calibration":
+    if error.name not in ("anysense", "anysense.calibration"):
         raise
     from calibration.formats.ros import published
 
