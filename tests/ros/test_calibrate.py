@@ -154,6 +154,7 @@ def test_only_good_views_are_taken_and_give_the_camera(robot: Robot, tmp_path: P
     assert np.hypot(camera.cx - CAMERA.cx, camera.cy - CAMERA.cy) < MIDDLE_PX
     assert camera.frame_id == "front_optical"
     step = result["steps"]["intrinsics of front"]
+    assert result["verdict"].startswith("could be better") or step["trusted"]
     assert np.allclose(step["K"], camera.matrix) and step["rms_px"] < 0.3
     assert json.loads((views / "result.json").read_text())["steps"] == result["steps"]
 
@@ -206,6 +207,7 @@ def test_services_take_set_aside_and_refuse(robot: Robot, tmp_path: Path) -> Non
     assert few.success
     result = bench.wait_feedback(lambda s: s["result"], "the answer")["result"]
     assert result["rig"] is None and not result["trusted"]
+    assert result["verdict"].startswith("not to be trusted: intrinsics of front: ")
     assert "usable views" in result["verdict"] and not (tmp_path / "views/rig.yaml").exists()
     bench.wait_diagnostic("solver", lambda d: d.level == DiagnosticStatus.ERROR, "the refusal")
     bench.show[TOPIC] = still(np.full((CAMERA.height, CAMERA.width, 3), 90, np.uint8))

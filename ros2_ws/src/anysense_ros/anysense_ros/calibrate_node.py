@@ -378,9 +378,7 @@ class CalibrateNode(Node):  # type: ignore[misc]
             s.rig.parent.mkdir(parents=True, exist_ok=True)
             write_yaml(s.rig, solved.rig.to_dict(), error=CalibrationError)
             path = str(s.rig)
-        bad = [f"{step.name}: {step.line}" for step in solved.steps if not step.trusted]
-        verdict = "trusted" if solved.trusted else f"not to be trusted: {' | '.join(bad)}"
-        found = {"rig": path, "verdict": verdict, **solved.to_dict()}
+        found = {"rig": path, "verdict": _verdict(solved), **solved.to_dict()}
         write_json(s.output / RESULT, found, error=CalibrationError)
         for step in solved.steps:
             self._say("info" if step.trusted else "warn", f"{step.name}: {step.line}")
@@ -404,3 +402,12 @@ class CalibrateNode(Node):  # type: ignore[misc]
             logger.warning(line)
         else:
             logger.info(line)
+
+
+def _verdict(solved: Solved) -> str:
+    """One line: whether it may be used, and else which step says why not."""
+    doubted = [f"{step.name}: {step.line}" for step in solved.steps if not step.trusted]
+    left_out = any(not step.written for step in solved.steps)
+    if not doubted:
+        return "trusted"
+    return f"{'not to be trusted' if left_out else 'could be better'}: {' | '.join(doubted)}"
