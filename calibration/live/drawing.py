@@ -63,8 +63,9 @@ def _panel(one: Panel) -> Image:
         pixels = (one.now.view.pixels + 0.5) * scale - 0.5
         line = np.round(pixels * 16).astype(np.int32)
         cv2.polylines(small, [line], False, color, 1, cv2.LINE_AA, 4)
+        radius = round(float(np.clip(one.now.square_px * scale / 5, 1, 4)) * 16)
         for x, y in line.tolist():
-            cv2.circle(small, (x, y), 3 * 16, color, -1, cv2.LINE_AA, 4)
+            cv2.circle(small, (x, y), radius, color, -1, cv2.LINE_AA, 4)
     below = np.zeros((2 * _LINE + _BAR + 12, small.shape[1], 3), np.uint8)
     _write(below, f"{one.name}: {one.problem or 'good'}", (8, _LINE - 4), color, 0.5)
     _write(below, one.wish.text, (8, 2 * _LINE - 4), _TEXT, 0.5)
@@ -75,8 +76,9 @@ def _panel(one: Panel) -> Image:
 def _shown(image: NDArray[Any]) -> Image:
     if image.ndim == 3:
         return np.ascontiguousarray(image[:, :, :3], np.uint8)
-    gray = stretched(np.nan_to_num(image.astype(np.float32))) if np.ptp(image) else image * 0
-    return np.asarray(cv2.cvtColor(gray.astype(np.uint8), cv2.COLOR_GRAY2RGB), np.uint8)
+    values = np.nan_to_num(image.astype(np.float32), posinf=0.0, neginf=0.0)
+    gray = stretched(values) if np.ptp(values) > 0 else np.zeros(values.shape, np.uint8)
+    return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 def _covered(small: Image, taken: Sequence[Sighting]) -> Image:

@@ -175,12 +175,10 @@ class ViewTaker:
                     return
             assert group is not None
             try:
-                moment = self._look(*group)
+                self._looked(self._look(*group))
             except Exception as error:  # one picture must not end the node
                 line = f"unexpected {type(error).__name__}: {error}"
                 self._said("error", line.splitlines()[0])
-                continue
-            self._looked(moment)
 
     def _read_what_is_there(self) -> None:
         files = [(n, path) for n in self.settings.cameras for path in self.folder.files(n).values()]
