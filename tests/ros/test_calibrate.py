@@ -179,7 +179,12 @@ def test_a_restart_goes_on_from_the_folder(robot: Robot, tmp_path: Path) -> None
     show = show_front(bench)
     take_all(bench, POSES[:3], show, 1)
     first.stop(signal.SIGKILL)
-    bench.feedback.clear()
+    # The drivers, too: under load no picture of drivers that had sent to the killed node reached the
+    # second one within 90 s in some runs; why is not known.
+    bench.close()
+    bench = robot.bench = BoardBench(robot.domain)
+    show = show_front(bench)
+    show(POSES[2])
     robot.start(name="second")
     state = bench.wait_feedback(lambda s: s["state"] == "taking", "what is there is read")
     assert count(state) == 3
