@@ -278,7 +278,7 @@ def _remarks(found: Fit, views: Sequence[BoardView], coverage: Float64) -> list[
     share = float((coverage > 0).mean())
     if share < _GOOD_COVERAGE:
         remarks.append(
-            f"{100 * share:.0f} % of the picture saw the board: move it to {_empty(coverage)}"
+            f"{100 * share:.0f} % of the picture saw the board: move it to {emptiest(coverage)}"
         )
     size = np.array(views[0].size)
     middle = found.values[2:4]
@@ -301,8 +301,8 @@ def _remarks(found: Fit, views: Sequence[BoardView], coverage: Float64) -> list[
     return remarks
 
 
-def _empty(coverage: Float64) -> str:
-    """Where the board was seen least, in words."""
+def emptiest(coverage: Float64) -> str:
+    """Where in the picture the board was seen least, in words; `coverage` as of `coverage_of`."""
     thirds = {}
     for row, above in enumerate(("top", "middle", "bottom")):
         for column, side in enumerate(("left", "centre", "right")):

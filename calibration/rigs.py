@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from perception.errors import CalibrationError
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Pose, Rig, SensorCalibration, mounted
 from perception.geometry.transforms import Float64, RigidTransform
+
+if TYPE_CHECKING:
+    from calibration.intrinsics import Intrinsics
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,45 @@ class Placed:
     covariance: Float64 | None
     kind: str
     camera: CameraModel | None = None
+
+
+def with_intrinsics(
+    old: Rig | None,
+    name: str,
+    kind: str,
+    found: Intrinsics,
+    *,
+    date: str,
+    source: str,
+    frame_id: str = "",
+) -> Rig:
+    """A rig with a camera's intrinsics in it.
+
+    Args:
+        old: the rig that exists, which stays but for them; None for a new one.
+        name: the camera's.
+        kind: its kind; empty where that is its name.
+        found: what was found.
+        date, source: told of it.
+        frame_id: its optical frame, where the rig does not say it.
+
+    Raises:
+        AnySenseError: names or kinds that cannot be.
+    """
+    sensors = {} if old is None else dict(old.sensors)
+    before = sensors.get(name, SensorCalibration())
+    frame = before.frame_id or frame_id
+    camera = replace(found.camera, frame_id=frame)
+    sensors[name] = replace(
+        before,
+        camera=camera,
+        camera_sigma=tuple(found.fit.sigma[: 4 + len(camera.distortion)]),
+        frame_id=frame,
+        kind=kind,
+        date=date,
+        source=source,
+    )
+    return Rig(sensors) if old is None else replace(old, sensors=sensors)
 
 
 def with_placed(

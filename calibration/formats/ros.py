@@ -268,6 +268,31 @@ def _write(rig: Rig, path: Path) -> tuple[list[Path], list[str]]:
     return written, lines
 
 
+def published(rig: Rig) -> tuple[dict[str, CameraModel], list[Link], list[str]]:
+    """What topics say of a rig.
+
+    Returns:
+        The cameras with intrinsics by sensor, each with its frame's name; the steps of /tf_static; and a line
+        for each thing that they cannot say.
+    """
+    base, placed = layout(rig)
+    cameras, lines = {}, []
+    for one in placed:
+        if one.is_camera and one.own.camera is not None:
+            camera, line = _for_ros(one)
+            lines += line
+            cameras[one.name] = replace(camera, frame_id=one.frame)
+    at: dict[str, Placed] = {}
+    for one in placed:
+        other = at.setdefault(one.frame, one)
+        if one.pose and other.pose and not np.allclose(one.pose.matrix, other.pose.matrix):
+            lines.append(f"{one.name} left out: {other.name} sits elsewhere in frame '{one.frame}'")
+    lost = [one.name for one in placed if one.pose is None]
+    if lost:
+        lines.append(f"{', '.join(lost)} left out: the rig does not say where")
+    return cameras, steps_of(base_of(base, first_camera(placed, rig)), placed), lines
+
+
 def _launch(links: list[Link]) -> Element:
     root = Element("launch")
     for link in links:

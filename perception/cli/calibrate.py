@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from perception.cli.parsing import Commands, add_command, add_group
 from perception.errors import ConfigError, names_hint
 from perception.extras import require
 from perception.files.writing import write_yaml
-from perception.geometry.rig import Rig, SensorCalibration, load_rig
+from perception.geometry.rig import Rig, load_rig
 from perception.sensors.names import OURS, is_kind, kinds
 
 if TYPE_CHECKING:
@@ -97,6 +96,7 @@ def run_intrinsics(args: argparse.Namespace) -> int:
     from calibration.detection import detect_folder, read_gray, stretched
     from calibration.intrinsics import calibrate
     from calibration.parameters import form_of
+    from calibration.rigs import with_intrinsics
 
     board = parse_board(args.board)
     if args.model != "auto":
@@ -107,7 +107,9 @@ def run_intrinsics(args: argparse.Namespace) -> int:
     with step_progress() as progress:
         detections = detect_folder(args.folder, board, progress)
         found = calibrate(detections, board, args.model, progress)
-    write_yaml(args.out, _with(old, args, kind, found).to_dict())
+    today = datetime.date.today().isoformat()
+    rig = with_intrinsics(old, args.sensor, kind, found, date=today, source=command_line())
+    write_yaml(args.out, rig.to_dict())
     give_json(args, {"sensor": args.sensor, "rig": str(args.out), **found.to_dict()})
     if args.report is not None:
         from perception.viz.intrinsics_page import write_intrinsics_page
@@ -135,22 +137,6 @@ def _kind(args: argparse.Namespace, old: Rig | None) -> str:
         hint = names_hint(kind, kinds())
         raise ConfigError(f"no kind '{kind}'", where="--kind", hint=hint)
     return kind
-
-
-def _with(old: Rig | None, args: argparse.Namespace, kind: str, found: Intrinsics) -> Rig:
-    """The rig with the camera in it, the rest as it is."""
-    sensors = {} if old is None else dict(old.sensors)
-    before = sensors.get(args.sensor, SensorCalibration())
-    camera = replace(found.camera, frame_id=before.frame_id)
-    sensors[args.sensor] = replace(
-        before,
-        camera=camera,
-        camera_sigma=tuple(found.fit.sigma[: 4 + len(camera.distortion)]),
-        kind=kind,
-        date=datetime.date.today().isoformat(),
-        source=command_line(),
-    )
-    return Rig(sensors) if old is None else replace(old, sensors=sensors)
 
 
 def _show(found: Intrinsics) -> None:

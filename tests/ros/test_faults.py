@@ -324,7 +324,7 @@ def test_stand_ins_are_the_real_types_on_the_wire(name: str) -> None:
     assert store.hash_rihs01(name) == RIHS[name]
 
 
-@pytest.mark.parametrize("name", ["perception.launch.py", "demo.launch.py"])
+@pytest.mark.parametrize("name", ["perception.launch.py", "demo.launch.py", "calibrate.launch.py"])
 def test_launch_files_name_what_exists(name: str) -> None:
     """They are run with the real `launch` elsewhere; here, what they refer to must be there."""
     package = ROOT / "src/anysense_ros"

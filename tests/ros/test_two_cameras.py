@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from anysense_msgs.msg import PerceptionStatus
@@ -18,6 +15,7 @@ from anysense_msgs.srv import SetFault
 from anysense_ros.conversions import to_ns
 from bench import Bench, black, drop, null, shifted
 from diagnostic_msgs.msg import DiagnosticStatus
+from launching import launched, share
 from processes import NodeProcess, wait_until
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
@@ -208,70 +206,8 @@ def documented() -> dict[str, str]:
     page = (ROOT / "docs/ros.md").read_text(encoding="utf-8")
     lines = page[page.index("ros2 launch anysense_ros perception.launch.py bundle:=sim-stereo") :]
     command = re.sub(r"\\\n\s*", " ", lines).splitlines()[0]
-    command = command.replace("$(ros2 pkg prefix --share anysense_ros)", str(_share()))
+    command = command.replace("$(ros2 pkg prefix --share anysense_ros)", str(share()))
     return dict(word.split(":=", 1) for word in shlex.split(command)[4:])
-
-
-def _share() -> Path:
-    found = importlib.util.find_spec("anysense_ros")
-    assert found is not None and found.origin is not None
-    return (
-        next(p for p in Path(found.origin).parents if (p / "share").is_dir()) / "share/anysense_ros"
-    )
-
-
-class Configuration(str):
-    """The value of an argument of a launch file, by name."""
-
-    def perform(self, context: dict[str, str]) -> str:
-        return context[self]
-
-
-def launched(given: dict[str, str]) -> list[str]:
-    """What the launch file has the node started with; `launch` itself has no wheels."""
-    parts: dict[str, dict[str, Any]] = {
-        "launch": {"LaunchContext": dict, "LaunchDescription": list},
-        "launch.actions": {
-            "DeclareLaunchArgument": lambda name, default_value, description: (name, default_value),
-            "OpaqueFunction": lambda function: function,
-            "SetEnvironmentVariable": lambda name, value: None,
-        },
-        "launch.substitutions": {
-            "EnvironmentVariable": lambda name, default_value: None,
-            "LaunchConfiguration": Configuration,
-        },
-        "launch_ros": {},
-        "launch_ros.actions": {"LifecycleNode": SimpleNamespace},
-        "launch_ros.parameter_descriptions": {"ParameterValue": lambda name, value_type: name},
-        "ament_index_python": {},
-        "ament_index_python.packages": {"get_package_share_directory": lambda name: str(_share())},
-    }
-    modules = {name: ModuleType(name) for name in parts}
-    for name, content in parts.items():
-        vars(modules[name]).update(content)
-    spec = importlib.util.spec_from_file_location("f", _share() / "launch/perception.launch.py")
-    assert spec is not None and spec.loader is not None
-    with patch.dict("sys.modules", modules):
-        file = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(file)
-    described = file.generate_launch_description()
-    arguments = dict(x for x in described if isinstance(x, tuple))
-    assert set(given) <= set(arguments)
-    context = {**arguments, **given}
-
-    def text(value: Any) -> str:
-        if isinstance(value, list):
-            return "".join(text(v) for v in value)
-        return value.perform(context) if isinstance(value, Configuration) else value
-
-    (node,) = described[-1](context)
-    words = [*map(text, node.arguments), "--ros-args"]
-    for source in node.parameters:
-        if isinstance(source, dict):
-            words += [w for k, v in source.items() for w in ("-p", f"{k}:={text(v)}")]
-        else:
-            words += ["--params-file", text(source)]
-    return words + [w for old, new in node.remappings for w in ("-r", f"{old}:={text(new)}")]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ setup(
     zip_safe=True,
     maintainer="AnySense maintainers",
     maintainer_email="maintainers@anysense.invalid",
-    description="ROS 2 nodes of AnySense: perception, sensor replay and fault injection",
+    description="ROS 2 nodes of AnySense: perception, calibration, sensor replay and fault injection",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
@@ -37,6 +37,8 @@ setup(
             f"sensor_replay = {NAME}.sensor_replay:main",
             f"fault_injector = {NAME}.fault_injector:main",
             f"status_recorder = {NAME}.status_recorder:main",
+            f"calibrate = {NAME}.calibrate:main",
+            f"publish_rig = {NAME}.publish_rig:main",
         ]
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from calibration.formats.nearest import nearest
 from calibration.formats.registry import FORMATS, read_calibration, write_calibration
+from calibration.formats.ros import published
 from calibration.formats.rotations import angles_of, rotation_of
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Pose, Rig, SensorCalibration
@@ -256,3 +258,28 @@ def test_kalibr_holds_the_time_offset() -> None:
     rig = Rig({"rgb": SensorCalibration(camera, time_offset_ns=-1234567, pose=pose)}, "imu", "rgb")
     back, lost = there_and_back(rig, "kalibr", ".yaml")
     assert back.sensors["rgb"].time_offset_ns == -1234567 and not lost
+
+
+def test_topics_say_what_the_files_for_ros_say() -> None:
+    camera = CameraModel(640, 480, 500.0, 500.0, 320.0, 240.0)
+    turned = RigidTransform(np.eye(3), np.array([0.1, 0.0, 0.0]))
+    own = {
+        "front": SensorCalibration(camera, frame_id="front_optical", kind="rgb"),
+        "top": SensorCalibration(frame_id="velodyne", kind="lidar", pose=Pose(turned)),
+        "low": SensorCalibration(
+            frame_id="velodyne", kind="lidar", pose=Pose(RigidTransform.identity())
+        ),
+        "lost": SensorCalibration(frame_id="lost", kind="lidar"),
+    }
+    cameras, links, lines = published(Rig(own))
+    assert cameras == {"front": replace(camera, frame_id="front_optical")}
+    assert [(one.parent, one.child) for one in links if one.child != one.parent] == [
+        ("front_optical", "velodyne")
+    ]
+    assert np.allclose(links[-1].transform.matrix, turned.matrix)
+    assert "low left out: top sits elsewhere in frame 'velodyne'" in lines
+    assert "lost left out: the rig does not say where" in lines
+    lens = CameraModel(640, 480, 700, 702, 318, 242, "omni", (1.1, -0.1, 0.02, 0.0, 0.0))
+    cameras, links, lines = published(Rig({"rgb": SensorCalibration(lens)}))
+    assert cameras["rgb"].distortion_model == "equidistant" and cameras["rgb"].frame_id == "rgb"
+    assert len(lines) == 1 and "no omni model" in lines[0]

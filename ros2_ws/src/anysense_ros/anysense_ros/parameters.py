@@ -405,11 +405,11 @@ def declare(node: Node) -> Settings:
         ConfigError, InputError: a parameter is unknown, or its value has the wrong type, lies out of
             range or makes no sense.
     """
-    given = node._parameter_overrides  # no public way tells those that were never declared
+    given = given_to(node)
     if all(spec.name in given for spec in WHICH):
         raise ConfigError("is given beside inputs", where="sensors", hint="one of the two says all")
     for spec in WHICH:
-        _declare(node, spec)
+        declare_one(node, spec)
     found: dict[str, str] = {}
     for name in sensors_of(*(node.get_parameter(spec.name).value for spec in WHICH)):
         own = given.get(f"{name}.kind")
@@ -417,8 +417,13 @@ def declare(node: Node) -> Settings:
         found[name] = kind if is_kind(kind) else ""
     _refuse_unknown(given, found)
     for spec in specs_for(found).values():
-        _declare(node, spec)
+        declare_one(node, spec)
     return check(current(node))
+
+
+def given_to(node: Node) -> Mapping[str, Any]:
+    """The parameters that a node was started with, also those that it never declares."""
+    return dict(node._parameter_overrides)  # no public way tells those
 
 
 def _refuse_unknown(given: Collection[str], sensors: Mapping[str, str]) -> None:
@@ -427,17 +432,43 @@ def _refuse_unknown(given: Collection[str], sensors: Mapping[str, str]) -> None:
     Parameters of kinds that are not among the inputs are known: one file may serve several robots.
     """
     known = specs_for({**{own.name: own.name for own in usable_kinds()}, **sensors})
+    own = {spec.name.partition(".")[2] for spec in sensor_specs("x", "")}
+    refuse_unknown(given, known, sensors, own)
+
+
+def refuse_unknown(
+    given: Collection[str],
+    known: Collection[str],
+    sensors: Collection[str] = (),
+    own: Collection[str] = (),
+) -> None:
+    """Refuse what a node was started with and has no parameter of.
+
+    Args:
+        given: names on the command line or in a parameter file.
+        known: all that there are.
+        sensors: of the node.
+        own: what each of them has parameters of, as after its name and a dot.
+
+    Raises:
+        ConfigError: there is one.
+    """
     for name in given:
         if name in known or name in _ROS_OWN or name.startswith("qos_overrides."):
             continue
         hint = meant(name, known) or "ros2 param list shows all"
         sensor, _, rest = name.partition(".")
-        if sensor not in sensors and any(s.name == f"x.{rest}" for s in sensor_specs("x", "")):
+        if sensor not in sensors and rest in own:
             hint += f"; the sensors are {', '.join(sensors)}"
         raise ConfigError("there is no such parameter", where=f"parameter {name}", hint=hint)
 
 
-def _declare(node: Node, spec: Spec) -> None:
+def declare_one(node: Node, spec: Spec) -> None:
+    """Declare a parameter.
+
+    Raises:
+        ConfigError: what it was given has another type, or is out of range.
+    """
     if node.has_parameter(spec.name):
         return
     try:
