@@ -105,7 +105,7 @@ def test_squares_of_another_size_are_3_and_write_nothing(
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"board": "chessboard:9x6:0.05"}, "no board"),
+        ({"board": "charuco:5x4:0.05:0.03"}, "no board"),
         ({"depths": "nowhere"}, "nowhere"),
         ({"pictures": "nowhere"}, "nowhere"),
         ({"camera_info": "nowhere.yaml"}, "nowhere.yaml"),
