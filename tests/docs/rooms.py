@@ -39,7 +39,7 @@ ROOMS: dict[str, str] = {
         "errors extras plugins files sensors/names frame geometry sensors preprocess tasks"
     ),
     "perception/evaluation": (
-        "errors files frame sensors corruptions data/base metrics tasks runtime"
+        "errors files frame geometry sensors corruptions data/base metrics tasks runtime"
     ),
     "perception/bags": (
         "errors extras files frame geometry adapters sensors corruptions data/base runtime"

@@ -93,12 +93,12 @@ def test_the_reference_dies_and_comes_back(bench: Bench) -> None:
 def test_parameters_turn_it_off_and_on(bench: Bench) -> None:
     _place(bench, 0.2)
     wait_until(lambda: _placed(bench) is not None, "warped")
-    for name, value in (("align.depth", False), ("align.plane_m", 3.0)):
+    for name, value in (("align.ranges", False), ("align.plane_m", 3.0)):
         assert bench.set_parameter(name, value).successful
     wait_until(lambda: _placed(bench) == "onto rgb, things being at 3 m", "on a plane")
     assert bench.set_parameter("align.mode", "off").successful
     wait_until(lambda: _placed(bench) is None, "stretched")
-    for name, value in (("align.mode", "auto"), ("align.depth", True), ("align.plane_m", 0.0)):
+    for name, value in (("align.mode", "auto"), ("align.ranges", True), ("align.plane_m", 0.0)):
         assert bench.set_parameter(name, value).successful
     assert not bench.set_parameter("align.mode", "on").successful
     assert not bench.set_parameter("align.tolerance_px", 0.0).successful

@@ -122,7 +122,7 @@ COMMON = (
         choices=ALIGNMENTS,
     ),
     Spec("align.plane_m", 0.0, "distance of things where no depth says it; 0 = far", 0.0, 1e6),
-    Spec("align.depth", True, "take distances from a depth picture where there is one"),
+    Spec("align.ranges", True, "take distances from a depth picture where there is one"),
     Spec("align.tolerance_px", 1.0, "off by less, in pixels of the grid, is aligned", 0.01, 1000.0),
     Spec("late.deadline_ms", 0.0, "from the newest message to the output; 0 = none", 0.0, _MS),
     Spec("late.after", 3, "late outputs before something is left out", 1, 10_000),
@@ -317,7 +317,7 @@ def check(values: Mapping[str, Any], manifest: BundleManifest | None = None) -> 
     alignment = Alignment(
         values["align.mode"],
         values["align.plane_m"] or math.inf,
-        values["align.depth"],
+        values["align.ranges"],
         values["align.tolerance_px"],
     )
     drift = _drift(values) if values["drift.period_s"] > 0 else None
