@@ -21,6 +21,7 @@ from perception import __version__ as __version__
 if TYPE_CHECKING:
     from perception import KINDS as KINDS
     from perception import MODALITIES as MODALITIES
+    from perception import Alignment as Alignment
     from perception import AnySenseError as AnySenseError
     from perception import Bundle as Bundle
     from perception import Collector as Collector

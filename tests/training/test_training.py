@@ -189,14 +189,18 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
 def test_shipped_bundles_name_the_configuration_that_made_them(path: Path) -> None:
     manifest = Bundle.open(path, verify=False).manifest
     training = manifest.training
-    program, command, file = training["command"].split()
-    assert (program, command) == ("anysense", "train")
-    config = load_config(BUNDLES.parent / file)
-    assert config.epochs == training["epochs"]
-    assert config.full_set_probability == training["full_set_probability"]
-    assert config.method.name == training.get("method", "plain")
-    assert config.model.name == manifest.model["name"]
-    assert config.preprocess == manifest.inputs
+    program, command, *words = training["command"].split()
+    assert program == "anysense" and command in ("train", "average")
+    files = words if command == "train" else [f"configs/{n}.yaml" for n in training["averaged"]]
+    configs = [load_config(BUNDLES.parent / file) for file in files]
+    if command == "average":
+        assert words[: len(files)] == [f"runs/{config.name}" for config in configs]
+    assert max(config.epochs for config in configs) == training["epochs"]
+    assert configs[0].full_set_probability == training["full_set_probability"]
+    assert {config.method.name for config in configs} == {training.get("method", "plain")}
+    for config in configs:
+        assert config.model.name == manifest.model["name"]
+        assert config.preprocess == manifest.inputs
     assert manifest.licence.data and training["data"]
 
 
