@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from perception.data.base import IGNORE_LABEL, Boxes, Truth
 from perception.frame import Sample
 from perception.geometry.grid import GridSpec
-from perception.geometry.views import Lattice, Sight, View, bound
+from perception.geometry.lattice import Lattice
+from perception.geometry.sights import Sight
+from perception.geometry.views import View, bound
 from perception.runtime.alignment import Alignment
 from perception.sensors.registry import kind_of
 

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from perception.errors import InputError
 
 if TYPE_CHECKING:
-    from perception.geometry.views import Sight, View
+    from perception.geometry.sights import Sight
+    from perception.geometry.views import View
 
 
 class GridSpec(BaseModel):

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from perception.errors import ConfigError
 from perception.frame import Sample
-from perception.geometry.views import Lattice, Placement, Sight, View
+from perception.geometry.lattice import Lattice
+from perception.geometry.sights import Sight
+from perception.geometry.views import Placement, View
 from perception.preprocess.contract import InputSpec
 from perception.runtime.result import SensorWarning
 from perception.sensors.registry import kind_of

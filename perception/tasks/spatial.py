@@ -6,7 +6,7 @@ import numpy as np
 
 from perception.frame import KINDS, Sample
 from perception.geometry.measured import PixelPoints
-from perception.geometry.views import Sight
+from perception.geometry.sights import Sight
 from perception.sensors.registry import kind_of
 from perception.tasks.task import TaskContext
 

@@ -13,8 +13,9 @@ from perception.errors import CalibrationError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.grid import ViewSpec
+from perception.geometry.sights import Sight
 from perception.geometry.transforms import RigidTransform
-from perception.geometry.views import Sight, View, bound
+from perception.geometry.views import View, bound
 
 SPEC = ViewSpec(height=96, width=128)
 REFERENCE = Sight(CameraModel(128, 96, 110.0, 112.0, 63.0, 48.5))
