@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from calibration.boards import Board
@@ -57,6 +58,19 @@ class CameraPlace:
         """(6,) standard deviations."""
         return np.sqrt(np.maximum(np.diag(self.covariance), 0))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "to_reference": self.transform.matrix.tolist(),
+            "sigma": {
+                "translation_m": self.sigma[:3].tolist(),
+                "rotation_deg": np.degrees(self.sigma[3:]).tolist(),
+            },
+            "covariance": self.covariance.tolist(),
+            "rms_px": self.rms_px,
+            "poses": self.poses,
+        }
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -82,19 +96,7 @@ class Cameras:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "cameras": {
-                name: {
-                    "to_reference": place.transform.matrix.tolist(),
-                    "sigma": {
-                        "translation_m": place.sigma[:3].tolist(),
-                        "rotation_deg": np.degrees(place.sigma[3:]).tolist(),
-                    },
-                    "covariance": place.covariance.tolist(),
-                    "rms_px": place.rms_px,
-                    "poses": place.poses,
-                }
-                for name, place in self.places.items()
-            },
+            "cameras": {name: place.to_dict() for name, place in self.places.items()},
             "rms_px": self.rms_px,
             "left_out": self.left_out,
             "doubts": list(self.doubts),
@@ -103,7 +105,7 @@ class Cameras:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """A board in one camera's picture of one pose."""
 
     stem: str
@@ -131,7 +133,7 @@ def calibrate_cameras(
         name: {Path(k).stem: v for k, v in own.left_out.items()} for name, own in detections.items()
     }
     known = {name: _poses(name, detections[name], models[name], board) for name in detections}
-    seen: list[_Seen] = []
+    seen: list[Seen] = []
     start: dict[str, RigidTransform] = {}
     for name in others:
         shared = [stem for stem in known[first] if stem in known[name]]
@@ -141,7 +143,7 @@ def calibrate_cameras(
                 hint="pictures of one pose must have one name: record 10 or more poses that both see",
             )
         check_tilts([known[first][stem].pose.rotation[:, 2] for stem in shared])
-        start[name], turned = _agreed(
+        start[name], turned = agreed(
             [known[first][s] for s in shared], [known[name][s] for s in shared], name
         )
         for stem, one in zip(shared, turned, strict=True):
@@ -151,7 +153,7 @@ def calibrate_cameras(
                 seen.append(one)
     stems = {one.stem for one in seen}
     seen = [known[first][stem] for stem in known[first] if stem in stems] + seen
-    fit = _Bundle(seen, first, start, models, board)
+    fit = Bundle(seen, first, start, models, board)
     x, missed = fit.solve()
     by_view = np.array([rms(part) for part in missed])
     most = {
@@ -173,29 +175,29 @@ def calibrate_cameras(
             raise CalibrationError(
                 "fewer than four poses agree", hint="record again, standing still"
             )
-        fit = _Bundle(seen, first, start, models, board)
+        fit = Bundle(seen, first, start, models, board)
         x, missed = fit.solve()
     return _judged(fit, x, missed, left_out, models)
 
 
-def _poses(name: str, found: Detections, camera: CameraModel, board: Board) -> dict[str, _Seen]:
+def _poses(name: str, found: Detections, camera: CameraModel, board: Board) -> dict[str, Seen]:
     poses = {}
     for view in found.views:
         pose = board_pose(camera, view, board)
         if pose is not None:
             stem = Path(view.name).stem
-            poses[stem] = _Seen(stem, name, view, pose.pose)
+            poses[stem] = Seen(stem, name, view, pose.pose)
     return poses
 
 
-def _agreed(
-    own: Sequence[_Seen], other: Sequence[_Seen], name: str
-) -> tuple[RigidTransform, list[_Seen | None]]:
+def agreed(
+    own: Sequence[Seen], other: Sequence[Seen], name: str
+) -> tuple[RigidTransform, list[Seen | None]]:
     """Where another camera is, as most poses say, and its views with points in the order of the first's.
 
     A board that looks the same upside down may be numbered from either end.
     """
-    turned = [(one, _upside_down(one)) for one in other]
+    turned = [(one, upside_down(one)) for one in other]
     tried = [
         [mine.pose @ one.pose.inverse() for one in both]
         for mine, both in zip(own, turned, strict=True)
@@ -203,7 +205,7 @@ def _agreed(
     best, most = tried[0][0], -1
     for guess in (one for both in tried for one in both):
         count = sum(
-            any(_near(guess, one, mine) for one in both)
+            any(near(guess, one, mine) for one in both)
             for both, mine in zip(tried, own, strict=True)
         )
         if count > most:
@@ -214,20 +216,20 @@ def _agreed(
             hint="pictures of one name must show the same pose, standing still; are board and intrinsics "
             "right, and is no camera mirrored?",
         )
-    chosen: list[_Seen | None] = []
+    chosen: list[Seen | None] = []
     for both, guesses, mine in zip(turned, tried, own, strict=True):
-        fitting = [v for v, guess in zip(both, guesses, strict=True) if _near(best, guess, mine)]
+        fitting = [v for v, guess in zip(both, guesses, strict=True) if near(best, guess, mine)]
         chosen.append(fitting[0] if fitting else None)
     return best, chosen
 
 
-def _upside_down(one: _Seen) -> _Seen:
+def upside_down(one: Seen) -> Seen:
     order = one.view.ids.max() - one.view.ids
     turn = RigidTransform(_HALF_TURN, np.zeros(3))
     return replace(one, view=replace(one.view, ids=order), pose=one.pose @ turn)
 
 
-def _near(guess: RigidTransform, other: RigidTransform, mine: _Seen) -> bool:
+def near(guess: RigidTransform, other: RigidTransform, mine: Seen) -> bool:
     turn = np.degrees(np.linalg.norm(cv2.Rodrigues(guess.rotation @ other.rotation.T)[0]))
     # Compared where the board is: errors of the angle move the origin more.
     at = mine.pose.translation
@@ -237,25 +239,31 @@ def _near(guess: RigidTransform, other: RigidTransform, mine: _Seen) -> bool:
     )
 
 
-class _Bundle:
+class Bundle:
     """Residuals and Jacobian over the places of cameras but the first, and the boards' poses after them."""
 
     def __init__(
         self,
-        seen: Sequence[_Seen],
+        seen: Sequence[Seen],
         first: str,
         start: Mapping[str, RigidTransform],
         models: Mapping[str, CameraModel],
         board: Board,
+        off_middle: Float64 | None = None,
     ) -> None:
         self.seen, self.first, self.start, self.models = seen, first, start, models
         self.names = list(start)
         self.stems = list(dict.fromkeys(one.stem for one in seen))
-        self.boards = {one.stem: one.pose for one in seen if one.camera == first}
+        self.boards: dict[str, RigidTransform] = {}
+        for one in seen:
+            at = one.pose if one.camera == first else start[one.camera] @ one.pose
+            self.boards.setdefault(one.stem, at)
         self.points = board.points - middle_of(board)
+        if off_middle is not None:
+            self.points = self.points + off_middle
         self.scale = dict.fromkeys(models, 1.0)
 
-    def _missed(self, one: _Seen, values: Float64) -> Float64:
+    def _missed(self, one: Seen, values: Float64) -> Float64:
         """(2N,) pixels, of (12,) parameters: the camera's place and the board's pose."""
         at = self.boards[one.stem] @ small(values[6:])
         if one.camera != self.first:
@@ -264,18 +272,34 @@ class _Bundle:
         put = project_view(self.models[one.camera], vector, self.points[one.view.ids])
         return (one.view.pixels - put).ravel()
 
-    def _columns(self, one: _Seen) -> tuple[slice, slice]:
-        camera = 0 if one.camera == self.first else 6 * self.names.index(one.camera)
-        board = 6 * (len(self.names) + self.stems.index(one.stem))
-        return slice(camera, camera + 6), slice(board, board + 6)
+    @property
+    def count(self) -> int:
+        """How many parameters there are."""
+        return 6 * (len(self.names) + len(self.stems))
 
-    def _own(self, one: _Seen, x: Float64) -> Float64:
+    def board_columns(self, stem: str) -> slice:
+        """Parameters of the board's pose."""
+        board = 6 * (len(self.names) + self.stems.index(stem))
+        return slice(board, board + 6)
+
+    def _columns(self, one: Seen) -> tuple[slice, slice]:
+        camera = 0 if one.camera == self.first else 6 * self.names.index(one.camera)
+        return slice(camera, camera + 6), self.board_columns(one.stem)
+
+    def _own(self, one: Seen, x: Float64) -> Float64:
         place, board = self._columns(one)
         return np.concatenate([x[place], x[board]])
 
     def missed(self, x: Float64) -> list[Float64]:
         """(N, 2) pixels by view."""
         return [self._missed(one, self._own(one, x)).reshape(-1, 2) for one in self.seen]
+
+    def by_camera(self, missed: Sequence[Float64]) -> dict[str, float]:
+        """Root mean square in pixels by which points are off."""
+        own: dict[str, list[Float64]] = {name: [] for name in self.models}
+        for part, one in zip(missed, self.seen, strict=True):
+            own[one.camera].append(part)
+        return {name: rms(np.concatenate(parts)) for name, parts in own.items()}
 
     def residuals(self, x: Float64) -> Float64:
         """All in standard deviations."""
@@ -288,7 +312,7 @@ class _Bundle:
         found, start = np.zeros((sum(rows), len(x))), 0
         for one, count in zip(self.seen, rows, strict=True):
 
-            def missed(values: Float64, one: _Seen = one) -> Float64:
+            def missed(values: Float64, one: Seen = one) -> Float64:
                 return self._missed(one, values)
 
             part = differences(missed, self._own(one, x)) / self.scale[one.camera]
@@ -299,38 +323,34 @@ class _Bundle:
             start += count
         return found
 
+    @property
+    def pose_of_row(self) -> NDArray[np.intp]:
+        """(rows of the residuals,) the index of the pose that each is of."""
+        rows = [2 * len(one.view.ids) for one in self.seen]
+        return np.repeat([self.stems.index(one.stem) for one in self.seen], rows)
+
     def between_poses(self, slope: Float64, off: Float64) -> Float64:
-        """Covariance of the cameras' places by a jackknife over poses, each left out to first order.
+        """Covariance of the cameras' places as poses differ, see `jackknife`.
 
         Args:
             slope, off: the Jacobian and residuals at the solution.
         """
         root = 1 / np.sqrt(1 + (off / _CAUCHY) ** 2)
-        slope, off = slope * root[:, None], off * root
-        count, total = 6 * len(self.names), np.zeros((6 * len(self.names),) * 2)
-        row_of = np.repeat(
-            [self.stems.index(one.stem) for one in self.seen],
-            [2 * len(one.view.ids) for one in self.seen],
-        )
-        parts = []
-        for index in range(len(self.stems)):
-            rows, first = row_of == index, count + 6 * index
-            basis = np.linalg.qr(slope[rows, first : first + 6])[
-                0
-            ]  # what the board's pose takes up
-            places = slope[rows, :count] - basis @ (basis.T @ slope[rows, :count])
-            parts.append((places.T @ places, places.T @ off[rows]))
-            total += parts[-1][0]
-        moves = np.array(
-            [np.linalg.lstsq(total - inner, right, rcond=None)[0] for inner, right in parts]
-        )
-        moves -= moves.mean(axis=0)
-        return np.asarray((len(parts) - 1) / len(parts) * moves.T @ moves)
+        places = np.arange(6 * len(self.names))
+        boards = [self.board_columns(stem) for stem in self.stems]
+        return jackknife(slope * root[:, None], off * root, self.pose_of_row, places, boards)
+
+    def rescale(self, missed: Sequence[Float64]) -> None:
+        """Take how well a camera's points are known from what is left of them."""
+        for name in self.models:
+            own = [p for p, one in zip(missed, self.seen, strict=True) if one.camera == name]
+            usual = 1.4826 * float(np.median(np.abs(np.concatenate(own))))
+            self.scale[name] = max(usual, _LEAST_PX)
 
     def solve(self) -> tuple[Float64, list[Float64]]:
         """Parameters and what is missed by view."""
-        x = np.zeros(6 * (len(self.names) + len(self.stems)))
-        for _ in range(2):  # how well a camera's points are known is told by what is left
+        x = np.zeros(self.count)
+        for _ in range(2):
             x = least_squares(
                 self.residuals,
                 x,
@@ -341,15 +361,46 @@ class _Bundle:
                 max_nfev=_STEPS,
             ).x
             missed = self.missed(x)
-            for name in self.models:
-                own = [p for p, one in zip(missed, self.seen, strict=True) if one.camera == name]
-                usual = 1.4826 * float(np.median(np.abs(np.concatenate(own))))
-                self.scale[name] = max(usual, _LEAST_PX)
+            self.rescale(missed)
         return x, missed
 
 
+def jackknife(
+    slope: Float64,
+    off: Float64,
+    pose_of_row: NDArray[np.intp],
+    places: NDArray[np.intp],
+    boards: Sequence[slice],
+) -> Float64:
+    """Covariance of some parameters by a jackknife over poses, each left out to first order.
+
+    Args:
+        slope, off: the weighted Jacobian and residuals at the solution.
+        pose_of_row: (R,) the index of each row's pose, -1 of rows that stay.
+        places: (P,) the parameters' columns.
+        boards: columns of each pose's board.
+
+    Returns:
+        (P, P).
+    """
+    stays = slope[pose_of_row < 0][:, places]
+    total, parts = stays.T @ stays, []
+    for index, board in enumerate(boards):
+        rows = pose_of_row == index
+        basis = np.linalg.qr(slope[rows, board])[0]  # what the board's pose takes up
+        own = slope[rows][:, places]
+        own = own - basis @ (basis.T @ own)
+        parts.append((own.T @ own, own.T @ off[rows]))
+        total = total + parts[-1][0]
+    moves = np.array(
+        [np.linalg.lstsq(total - inner, right, rcond=None)[0] for inner, right in parts]
+    )
+    moves -= moves.mean(axis=0)
+    return np.asarray((len(parts) - 1) / len(parts) * moves.T @ moves)
+
+
 def _judged(
-    fit: _Bundle,
+    fit: Bundle,
     x: Float64,
     missed: Sequence[Float64],
     left_out: dict[str, dict[str, str]],
@@ -361,13 +412,8 @@ def _judged(
     covariance = np.asarray(np.linalg.pinv(slope.T @ slope, hermitian=True), np.float64)
     covariance = covariance * max(variance, 1.0)
     between = fit.between_poses(slope, off)
-    by_camera = {
-        name: rms(
-            np.concatenate([p for p, s in zip(missed, fit.seen, strict=True) if s.camera == name])
-        )
-        for name in models
-    }
-    places, doubts = {}, []
+    by_camera = fit.by_camera(missed)
+    places = {}
     for index, name in enumerate(fit.names):
         own = slice(6 * index, 6 * index + 6)
         count = sum(one.camera == name for one in fit.seen)
@@ -377,6 +423,18 @@ def _judged(
         inner = inner * max(1.0, scatter)
         place = CameraPlace(moved(fit.start[name], x[own]), inner, by_camera[name], count)
         places[name] = place
+    doubts = doubts_of(places, by_camera, models)
+    return Cameras(places, by_camera[fit.first], left_out, tuple(doubts))
+
+
+def doubts_of(
+    places: Mapping[str, CameraPlace],
+    by_camera: Mapping[str, float],
+    models: Mapping[str, CameraModel],
+) -> list[str]:
+    """Why places of cameras are not to be trusted; `by_camera` is by how many pixels points are off."""
+    doubts = []
+    for name, place in places.items():
         move = float(np.linalg.norm(place.sigma[:3]))
         turn = float(np.degrees(np.linalg.norm(place.sigma[3:])))
         if not (move < _DOUBT_M and turn < _DOUBT_DEG):
@@ -384,4 +442,4 @@ def _judged(
     for name, value in by_camera.items():
         if value > max(1.0, _DOUBT_SHARE * models[name].width):
             doubts.append(f"points of {name} are {value:.1f} px off: are its intrinsics right?")
-    return Cameras(places, by_camera[fit.first], left_out, tuple(doubts))
+    return doubts

@@ -142,32 +142,10 @@ def calibrate_lidar(
     """
     plate.check(board)
     tell = progress or (lambda *_: None)
-    boards, left_out = _boards(detections, clouds, camera, board, plate)
-    check_tilts([pose.places.normal for pose in boards.values()])
-    plates: dict[str, list[PlateView]] = {}
-    points: Float64 = np.zeros((0, 3))
-    for index, stem in enumerate(boards):
-        tell("finding the plate", index, len(boards))
-        try:
-            points = read_points(clouds[stem])
-        except AnySenseError as error:
-            left_out[stem] = error.message
-            continue
-        plates[stem] = find_plates(points, plate)
-        if not plates[stem]:
-            left_out[stem] = "no plate of that size found in the cloud"
-    seen = [stem for stem, found in plates.items() if found]
-    if len(seen) < FEWEST_POSES:
-        raise explain_no_plates(len(seen), len(boards), points, plate)
+    paired = pair_up(detections, PlateFinder(clouds, plate), camera, board, tell)
+    pairs, left_out, seen = list(paired.pairs), paired.left_out, paired.seen
     tell("fitting", 0, 1 + _FOLDS)
-    known = [boards[stem].places for stem in seen]
-    candidates = [[Places(v.center, v.normal) for v in plates[stem]] for stem in seen]
-    found = match(known, candidates)
-    if found is None or found.count < max(FEWEST_POSES, _AGREE * len(seen)):
-        raise explain_mismatch(known, candidates, found, board)
-    pairs = _chosen(seen, boards, plates, found, left_out)
-    _check_scale(pairs, board)
-    joint, pairs = _without_outliers(pairs, plate, found.transform, left_out)
+    joint, pairs = _without_outliers(pairs, plate, paired.start, left_out)
     missed = []
     folds = min(_FOLDS, len(pairs))
     for fold in range(folds):
@@ -178,19 +156,113 @@ def calibrate_lidar(
         missed.append(centers_off(part, rest, plate, camera))
     done = Extrinsics(
         joint,
-        found.transform,
+        paired.start,
         tuple(pairs),
         dict(sorted(left_out.items())),
         centers_off(joint, pairs, plate, camera),
         rms(np.concatenate(missed)),
     )
-    doubts, remarks = _judged(done, camera, len(seen))
-    if _fits_other_way(done, plate):
+    doubts, remarks = judged(done, camera, seen)
+    if fits_other_way(done, plate):
         x, y = plate.offset_m
         doubts.append(
             f"the pattern seems to be off the plate's middle the other way: --plate-offset {-x:g}x{-y:g}?"
         )
     return replace(done, doubts=tuple(doubts), remarks=tuple(remarks))
+
+
+class PlateFinder:
+    """The plates in each of several clouds, which are looked for once.
+
+    Args:
+        clouds: files by stem.
+        plate: that is looked for.
+    """
+
+    def __init__(self, clouds: Mapping[str, Path], plate: Plate) -> None:
+        self.clouds, self.plate = clouds, plate
+        self.points: Float64 = np.zeros((0, 3))
+        self._found: dict[str, list[PlateView] | str] = {}
+
+    def find(self, stem: str) -> list[PlateView] | str:
+        """One or more plates in a cloud, or why there are none."""
+        if stem not in self._found:
+            try:
+                self.points = read_points(self.clouds[stem])
+            except AnySenseError as error:
+                self._found[stem] = error.message
+            else:
+                found = find_plates(self.points, self.plate)
+                self._found[stem] = found or "no plate of that size found in the cloud"
+        return self._found[stem]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Boards and plates of the same poses.
+
+    Attributes:
+        pairs: that move alike.
+        start: from the LiDAR's frame to the camera's, from middles and normals alone.
+        left_out: poses that are not among them, with the reason.
+        seen: of how many poses both sensors show something.
+    """
+
+    pairs: tuple[Pair, ...]
+    start: RigidTransform
+    left_out: dict[str, str]
+    seen: int
+
+
+def pair_up(
+    detections: Detections,
+    plates: PlateFinder,
+    camera: CameraModel,
+    board: Board,
+    tell: Progress,
+) -> Paired:
+    """Find which plate of each cloud is the board of the picture.
+
+    Raises:
+        CalibrationError: as `calibrate_lidar`.
+    """
+    plate = plates.plate
+    boards, left_out = _boards(detections, plates.clouds, camera, board, plate)
+    check_tilts([pose.places.normal for pose in boards.values()])
+    found_in: dict[str, list[PlateView]] = {}
+    for index, stem in enumerate(boards):
+        tell("finding the plate", index, len(boards))
+        views = plates.find(stem)
+        if isinstance(views, str):
+            left_out[stem] = views
+        else:
+            found_in[stem] = views
+    seen = list(found_in)
+    if len(seen) < FEWEST_POSES:
+        raise explain_no_plates(len(seen), len(boards), plates.points, plate)
+    known = [boards[stem].places for stem in seen]
+    candidates = [[Places(v.center, v.normal) for v in found_in[stem]] for stem in seen]
+    found = match(known, candidates)
+    if found is None or found.count < max(FEWEST_POSES, _AGREE * len(seen)):
+        raise explain_mismatch(known, candidates, found, board)
+    pairs = _chosen(seen, boards, found_in, found, left_out)
+    _check_scale(pairs, board)
+    return Paired(tuple(pairs), found.transform, left_out, len(seen))
+
+
+def usable(view: BoardView, camera: CameraModel, board: Board, plate: Plate) -> BoardPose | str:
+    """The board's pose in a picture, or why it is not to be used.
+
+    Raises:
+        CalibrationError: the picture is not of the camera's size.
+    """
+    found = board_pose(camera, view, board, plate.pattern)
+    if view.edge_px > max(_BLURRED_PX, _BLURRED * square_px(view, board)):
+        return f"blurred: edges of {view.edge_px:.0f} px"
+    if found is None or found.rms_px > max(2.0, _CAMERA_MISFIT * camera.width):
+        off = "" if found is None else f", {found.rms_px:.1f} px off"
+        return f"its corners are no board under these intrinsics{off}"
+    return found
 
 
 def _boards(
@@ -217,13 +289,9 @@ def _boards(
         left_out[stem] = "no picture of this name"
     poses: dict[str, BoardPose] = {}
     for stem in both:
-        view = views[stem]
-        found = board_pose(camera, view, board, plate.pattern)
-        if view.edge_px > max(_BLURRED_PX, _BLURRED * square_px(view, board)):
-            left_out[stem] = f"blurred: edges of {view.edge_px:.0f} px"
-        elif found is None or found.rms_px > max(2.0, _CAMERA_MISFIT * camera.width):
-            off = "" if found is None else f", {found.rms_px:.1f} px off"
-            left_out[stem] = f"its corners are no board under these intrinsics{off}"
+        found = usable(views[stem], camera, board, plate)
+        if isinstance(found, str):
+            left_out[stem] = found
         else:
             poses[stem] = found
     if len(poses) < FEWEST_POSES:
@@ -345,7 +413,7 @@ def centers_off(joint: Joint, pairs: Sequence[Pair], plate: Plate, camera: Camer
     return np.asarray(camera.project(real)[0] - camera.project(seen)[0])
 
 
-def _fits_other_way(done: Extrinsics, plate: Plate) -> bool:
+def fits_other_way(done: Extrinsics, plate: Plate) -> bool:
     """Whether poses agree better where the pattern is off the plate's middle to the other side."""
     if plate.offset_m == (0.0, 0.0):
         return False
@@ -361,7 +429,7 @@ def _fits_other_way(done: Extrinsics, plate: Plate) -> bool:
     return missed[1] < _OTHER_WAY * missed[0]
 
 
-def _judged(done: Extrinsics, camera: CameraModel, seen: int) -> tuple[list[str], list[str]]:
+def judged(done: Extrinsics, camera: CameraModel, seen: int) -> tuple[list[str], list[str]]:
     """What says that the result is wrong, and what would make it better."""
     doubts, remarks = [], []
     move = float(np.linalg.norm(done.sigma[:3]))

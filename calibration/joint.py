@@ -246,7 +246,7 @@ class _Block:
         return np.arange(4 + len(self.edges)) >= 4
 
 
-def _loss(robust: Mask) -> Callable[[Float64], Float64]:
+def loss_of(robust: Mask) -> Callable[[Float64], Float64]:
     """Cauchy's loss of some residuals, none of the others, as scipy wants it."""
     square = _CAUCHY**2
 
@@ -264,7 +264,7 @@ def _loss(robust: Mask) -> Callable[[Float64], Float64]:
 
 
 def _cost(residuals: Float64, robust: Mask) -> float:
-    return float(_loss(robust)(residuals**2)[0].sum())
+    return float(loss_of(robust)(residuals**2)[0].sum())
 
 
 def plate_alone(
@@ -287,7 +287,7 @@ def plate_alone(
         lambda x: block.residuals(to_plate(x), wider),
         np.zeros(6),
         slope,
-        loss=_loss(robust),
+        loss=loss_of(robust),
         max_nfev=_STEPS,
         ftol=_DONE,
     )
@@ -305,10 +305,10 @@ def fit_joint(pairs: Sequence[Pair], plate: Plate, start: RigidTransform) -> Joi
     noise = Noise(line_bias([pair.plate for pair in pairs]))
     transform, wider, x, problem = _descend(pairs, plate, start, noise)
     # How well edges are known is told by what is left of them.
-    noise = Noise(noise.line_m, _spread(np.concatenate(problem.edges(x))))
+    noise = Noise(noise.line_m, spread_of(np.concatenate(problem.edges(x))))
     transform, wider, x, problem = _descend(pairs, plate, transform, noise)
     slope, robust = problem.jacobian(x), problem.robust
-    weight = np.sqrt(_loss(robust)(problem.residuals(x) ** 2)[1])
+    weight = np.sqrt(loss_of(robust)(problem.residuals(x) ** 2)[1])
     slope = slope * weight[:, None]
     inverse = np.linalg.pinv(slope.T @ slope, hermitian=True)
     covariance = (inverse @ problem.varied(slope) @ inverse)[:6, :6]
@@ -320,7 +320,7 @@ def fit_joint(pairs: Sequence[Pair], plate: Plate, start: RigidTransform) -> Joi
     return Joint(transform, covariance * scatter**2, scatter, wider, noise)
 
 
-def _spread(edges: Float64) -> float:
+def spread_of(edges: Float64) -> float:
     """Root mean square of normalized edges without blunders.
 
     The median would not do: between two rays all places are equally likely, and its factor is another.
@@ -332,21 +332,21 @@ def _spread(edges: Float64) -> float:
 
 def _descend(
     pairs: Sequence[Pair], plate: Plate, start: RigidTransform, noise: Noise
-) -> tuple[RigidTransform, float, Float64, _Problem]:
-    problem = _Problem(pairs, plate, start, noise)
+) -> tuple[RigidTransform, float, Float64, Problem]:
+    problem = Problem(pairs, plate, start, noise)
     x = least_squares(
         problem.residuals,
         np.zeros(7 + 6 * len(pairs)),
         problem.jacobian,
         x_scale="jac",
-        loss=_loss(problem.robust),
+        loss=loss_of(problem.robust),
         max_nfev=_STEPS,
         ftol=_DONE,
     ).x
     return moved(start, x[:6]), float(x[6]), x, problem
 
 
-class _Problem:
+class Problem:
     """Residuals and Jacobian over the transform, the plate's excess and the boards' poses."""
 
     def __init__(
