@@ -344,6 +344,8 @@ class Bundle:
         """Take how well a camera's points are known from what is left of them."""
         for name in self.models:
             own = [p for p, one in zip(missed, self.seen, strict=True) if one.camera == name]
+            if not own:
+                continue
             usual = 1.4826 * float(np.median(np.abs(np.concatenate(own))))
             self.scale[name] = max(usual, _LEAST_PX)
 

@@ -31,6 +31,8 @@ from perception.geometry.transforms import Float64, RigidTransform
 FEWEST_POSES = 4
 """Fewer leave none to check the others with."""
 
+NO_PICTURE = "no picture of this name"
+
 _GOOD_POSES = 10
 _FOLDS = 5
 _LEAST_TILT, _GOOD_TILT = 10.0, 25.0
@@ -163,11 +165,7 @@ def calibrate_lidar(
         rms(np.concatenate(missed)),
     )
     doubts, remarks = judged(done, camera, seen)
-    if fits_other_way(done, plate):
-        x, y = plate.offset_m
-        doubts.append(
-            f"the pattern seems to be off the plate's middle the other way: --plate-offset {-x:g}x{-y:g}?"
-        )
+    doubts += offset_doubts(done, plate)
     return replace(done, doubts=tuple(doubts), remarks=tuple(remarks))
 
 
@@ -286,7 +284,7 @@ def _boards(
     for stem in set(views) - set(both):
         left_out[stem] = "no cloud of this name"
     for stem in set(clouds) - set(views) - set(left_out):
-        left_out[stem] = "no picture of this name"
+        left_out[stem] = NO_PICTURE
     poses: dict[str, BoardPose] = {}
     for stem in both:
         found = usable(views[stem], camera, board, plate)
@@ -413,7 +411,17 @@ def centers_off(joint: Joint, pairs: Sequence[Pair], plate: Plate, camera: Camer
     return np.asarray(camera.project(real)[0] - camera.project(seen)[0])
 
 
-def fits_other_way(done: Extrinsics, plate: Plate) -> bool:
+def offset_doubts(done: Extrinsics, plate: Plate) -> list[str]:
+    """What says that the pattern is off the plate's middle to the other side."""
+    if not _fits_other_way(done, plate):
+        return []
+    x, y = plate.offset_m
+    return [
+        f"the pattern seems to be off the plate's middle the other way: --plate-offset {-x:g}x{-y:g}?"
+    ]
+
+
+def _fits_other_way(done: Extrinsics, plate: Plate) -> bool:
     """Whether poses agree better where the pattern is off the plate's middle to the other side."""
     if plate.offset_m == (0.0, 0.0):
         return False

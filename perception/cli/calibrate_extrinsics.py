@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from perception.cli.arguments import (
-    command_line,
     expect_folder,
     give_json,
     output_file,
-    output_folder,
+)
+from perception.cli.calibrate_drawings import (
+    Drawing,
+    draw_overlays,
+    show_cameras,
+    show_lidar,
+    write_report,
 )
 from perception.cli.calibrate_sources import (
     Source,
@@ -30,8 +32,9 @@ from perception.cli.calibrate_targetless import (
     refuse_without_targetless,
     run_targetless,
 )
-from perception.cli.calibrate_verdicts import SHOWN, UNTRUSTED, tell_left_out
-from perception.cli.console import Table, note, say, step_progress
+from perception.cli.calibrate_together import run_together
+from perception.cli.calibrate_verdicts import UNTRUSTED, tell_left_out, tell_left_out_by_sensor
+from perception.cli.console import step_progress
 from perception.cli.parsing import Commands, add_command
 from perception.errors import ConfigError, names_hint
 from perception.extras import require
@@ -40,9 +43,6 @@ from perception.geometry.rig import Rig, load_rig
 
 if TYPE_CHECKING:
     from calibration.boards import Board
-    from calibration.detection import Gray
-    from calibration.extrinsics import Extrinsics
-    from calibration.joint import Pair
     from calibration.plates import Plate
 
 _EXAMPLE = """\
@@ -50,6 +50,8 @@ anysense calibrate extrinsics --camera pictures/ --cloud clouds/ --board chessbo
 --plate 0.61x0.85 --camera-info camera.yaml --out rig.yaml
 anysense calibrate extrinsics --camera rgb=a/ --camera thermal=b/ --board chessboard:9x6:0.04 \
 --out rig.yaml
+anysense calibrate extrinsics --camera rgb=a/ --camera thermal=b/ --cloud clouds/ \
+--board chessboard:5x7:0.095 --plate 0.61x0.85 --out rig.yaml
 anysense calibrate extrinsics --targetless --guess rig0.yaml --data folder:DIR --out rig.yaml"""
 
 
@@ -68,7 +70,7 @@ def add_extrinsics(actions: Commands) -> None:
         action="append",
         default=[],
         metavar="[NAME=]DIR",
-        help="pictures: PNG, JPEG or TIFF; several cameras, without a cloud, are placed by the first",
+        help="pictures: PNG, JPEG or TIFF; several cameras, and a LiDAR with them, are placed by the first",
     )
     parser.add_argument(
         "--cloud",
@@ -114,7 +116,7 @@ def add_extrinsics(actions: Commands) -> None:
         "--overlays",
         type=Path,
         metavar="DIR",
-        help="draw each pose, before and after, into a folder",
+        help="draw each pose with its cloud, before and after, into a folder (of several cameras: one each)",
     )
     parser.add_argument(
         "--report",
@@ -168,22 +170,14 @@ def run_extrinsics(args: argparse.Namespace) -> int:
         if given := [name for name, value in clouds_only.items() if value is not None]:
             raise ConfigError("goes with --cloud, and there is none", where=given[0])
         return _cameras(args, board, cameras, models, old)
-    if len(cameras) > 1:
-        hint = "place the other cameras in a run of its own, with the same --out"
-        raise ConfigError("one camera places a LiDAR", where="--camera", hint=hint)
     if args.plate is None:
         hint = "the plate that the board is on: WIDTHxHEIGHT in metres, along the columns first"
         raise ConfigError("is missing", where="--plate", hint=hint)
     cloud = source_of(args.cloud, "--cloud", told, old, pictures=False)
-    return _with_cloud(
-        args,
-        board,
-        parse_plate(args.plate, args.plate_offset),
-        cameras[0],
-        models[names[0]],
-        cloud,
-        old,
-    )
+    plate = parse_plate(args.plate, args.plate_offset)
+    if len(cameras) > 1:
+        return run_together(args, board, plate, cameras, models, cloud, old)
+    return _with_cloud(args, board, plate, cameras[0], models[names[0]], cloud, old)
 
 
 def _with_cloud(
@@ -208,8 +202,12 @@ def _with_cloud(
     placed = {cloud.name: Placed(found.joint.transform, found.joint.covariance, cloud.kind)}
     rig = write_rig(args, old, source, camera, placed, trusted=found.trusted)
     give_json(args, {"sensor": cloud.name, "camera": source.name, "rig": rig, **found.to_dict()})
-    _show(found)
-    _draw(args, Drawing(source, cloud, clouds, camera, plate, found))
+    show_lidar(found)
+    tell_left_out(found.left_out, found.remarks)
+    drawing = Drawing(source, cloud, clouds, camera, plate, found)
+    if args.overlays is not None:
+        draw_overlays(args.overlays, drawing)
+    write_report(args, drawing)
     return ended(args, found.doubts)
 
 
@@ -235,80 +233,6 @@ def _cameras(
     }
     rig = write_rig(args, old, first, models[first.name], placed, trusted=found.trusted)
     give_json(args, {"camera": first.name, "rig": rig, **found.to_dict()})
-    table = Table("camera", "x, y, z, m", "sigma, m", "sigma, degrees", "px off", "poses")
-    table.add_row(first.name, "reference", "", "", f"{found.rms_px:.2f}", "")
-    for name, place in found.places.items():
-        move = ", ".join(f"{value:.4f}" for value in place.transform.translation)
-        sigma = np.linalg.norm(place.sigma[:3]), np.degrees(np.linalg.norm(place.sigma[3:]))
-        said = (f"{sigma[0]:.4f}", f"{sigma[1]:.3f}", f"{place.rms_px:.2f}", str(place.poses))
-        table.add_row(name, move, *said)
-    table.show()
-    for camera, poses in found.left_out.items():
-        for name, reason in list(poses.items())[:SHOWN]:
-            note(f"{camera}, {name} left out: {reason}")
+    show_cameras(first.name, found.rms_px, found.places)
+    tell_left_out_by_sensor(found.left_out)
     return ended(args, found.doubts)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """What pictures of a calibration are made of."""
-
-    camera: Source
-    lidar: Source
-    clouds: dict[str, Path]
-    model: CameraModel
-    plate: Plate
-    found: Extrinsics
-
-    def both(self, pair: Pair) -> tuple[Gray, Gray]:
-        """A pose's picture with its cloud, before and after: (H, W, 3) uint8 RGB."""
-        from calibration.overlays import draw_pair, shown_gray
-        from calibration.scans import read_points
-
-        image = shown_gray(self.camera.path / pair.board.view.name)
-        points = read_points(self.clouds[pair.name])
-        places = pair.plate.pose, pair.board.pose, self.plate.halves
-        before, after = (
-            draw_pair(image, self.model, to, points, *places)
-            for to in (self.found.start, self.found.joint.transform)
-        )
-        return before, after
-
-
-def _draw(args: argparse.Namespace, drawing: Drawing) -> None:
-    found = drawing.found
-    if args.overlays is not None:
-        from calibration.overlays import write_overlay
-
-        output_folder(args.overlays)
-        for pair in found.pairs:
-            write_overlay(args.overlays / f"{pair.name}.jpg", *drawing.both(pair))
-        say(f"drew {len(found.pairs)} poses into {args.overlays}")
-    if args.report is not None:
-        from perception.viz.extrinsics_page import write_extrinsics_page
-
-        by_name = {pair.name: pair for pair in found.pairs}
-        write_extrinsics_page(
-            found,
-            args.report,
-            lambda name: drawing.both(by_name[name]),
-            camera=drawing.camera.name,
-            lidar=drawing.lidar.name,
-            command=command_line(),
-        )
-        say(f"wrote {args.report}")
-
-
-def _show(found: Extrinsics) -> None:
-    table = Table("", "x", "y", "z", title="from the LiDAR into the camera's optical frame")
-    move, sigma = found.joint.transform.translation, found.sigma
-    table.add_row("translation, m", *(f"{value:.4f}" for value in move))
-    table.add_row("its sigma, m", *(f"{value:.4f}" for value in sigma[:3]))
-    turned = [f"{np.degrees(value):.3f}" for value in sigma[3:]]
-    table.add_row("sigma of the rotation, degrees", *turned)
-    table.show()
-    say(
-        f"middles of the board {found.rms_px:.1f} px off, {found.held_out_px:.1f} px in poses that were not "
-        f"fitted; {len(found.pairs)} poses"
-    )
-    tell_left_out(found.left_out, found.remarks)

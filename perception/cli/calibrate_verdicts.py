@@ -21,3 +21,12 @@ def tell_left_out(left_out: Mapping[str, str], remarks: Iterable[str]) -> None:
         note(f"{len(left_out) - SHOWN} more were left out, see --json")
     for remark in remarks:
         note(remark)
+
+
+def tell_left_out_by_sensor(left_out: Mapping[str, Mapping[str, str]]) -> None:
+    """Name what was not used of each sensor, with the reason."""
+    for sensor, poses in left_out.items():
+        for name, reason in list(poses.items())[:SHOWN]:
+            note(f"{sensor}, {name} left out: {reason}")
+        if len(poses) > SHOWN:
+            note(f"{len(poses) - SHOWN} more of {sensor} were left out, see --json")

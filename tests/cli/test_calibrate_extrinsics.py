@@ -157,6 +157,70 @@ def test_cameras_are_placed_by_the_first(recorded: Path, tmp_path: Path) -> None
     )
 
 
+@pytest.fixture(scope="module")
+def beside(recorded: Path) -> Path:
+    """What a second camera sees from 10 cm to the right."""
+    right = [RigidTransform(p.rotation, p.translation - [0.1, 0, 0]) for p in POSES]
+    return write_pictures(recorded / "beside", right)
+
+
+def together(recorded: Path, beside: Path, out: Path, **change: str | None) -> list[str]:
+    line = command(recorded, out, camera_info=f"rgb={recorded / 'camera.yaml'}", **change)
+    info = f"thermal={recorded / 'camera.yaml'}"
+    return [*line, "--camera", f"thermal={beside}", "--camera-info", info]
+
+
+def test_cameras_and_a_lidar_are_placed_in_one_fit(
+    recorded: Path, beside: Path, tmp_path: Path
+) -> None:
+    rig, report, drawn = tmp_path / "rig.yaml", tmp_path / "found.json", tmp_path / "drawn"
+    page = tmp_path / "page.html"
+    line = together(recorded, beside, rig, overlays=str(drawn), json=str(report), report=str(page))
+    assert main(line) == 0
+    own, found = load_rig(rig), json.loads(report.read_text())
+    assert np.linalg.norm(own.between("lidar", "rgb").translation - TRUTH.translation) < 0.015
+    assert np.allclose(own.between("thermal", "rgb").translation, [0.1, 0, 0], atol=0.01)
+    assert np.allclose(found["lidar_to_camera"], own.between("lidar", "rgb").matrix)
+    place = found["cameras"]["thermal"]
+    assert np.allclose(place["to_reference"], own.between("thermal", "rgb").matrix)
+    for name, covariance in (("lidar", found["covariance"]), ("thermal", place["covariance"])):
+        assert np.allclose(own.sensors[name].pose.covariance, covariance, atol=1e-15)
+    assert set(found["left_out"]) == {"rgb", "thermal", "lidar"} and found["trusted"]
+    for name in ("rgb", "thermal"):
+        assert sorted(p.stem for p in (drawn / name).iterdir()) == sorted(found["poses"])
+    assert "lidar to rgb: " in page.read_text()
+
+
+def test_bad_input_of_several_cameras_and_a_lidar_is_one_line(
+    recorded: Path, beside: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = write_clouds(tmp_path / "few", POSES[:3])
+    for change, problem in (
+        ({"plate": None}, "--plate: is missing"),
+        ({"cloud": "nowhere"}, "nowhere"),
+        ({"cloud": str(few)}, "3 usable poses"),
+        ({"cloud": f"thermal={few}"}, "cannot be of kind"),
+        ({"camera": f"thermal={beside}"}, "not different"),
+    ):
+        assert main(together(recorded, beside, tmp_path / "rig.yaml", **change)) == 2
+        lines = [x for x in capfd.readouterr().err.splitlines() if "error" in x]
+        assert len(lines) == 1 and problem in lines[0], lines
+        assert not (tmp_path / "rig.yaml").exists()
+
+
+def test_several_cameras_and_a_lidar_that_do_not_agree_are_3(
+    recorded: Path, beside: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every board is moved by some centimetres before the cloud."""
+    rng = np.random.default_rng(3)
+    moved = [
+        RigidTransform(pose.rotation, pose.translation + rng.normal(0, 0.035, 3)) for pose in POSES
+    ]
+    clouds, rig = write_clouds(tmp_path / "clouds", moved), tmp_path / "rig.yaml"
+    assert main(together(recorded, beside, rig, cloud=str(clouds))) == 3
+    assert not rig.exists() and "not to be trusted" in capfd.readouterr().out
+
+
 def test_a_camera_file_with_upper_case_keys_is_read(tmp_path: Path) -> None:
     path = tmp_path / "camera_info.yaml"
     path.write_text(
