@@ -178,6 +178,7 @@ def _begun(
     for name in detections:
         for stem in left_out[name]:  # told there
             left_out[lidar].pop(stem, None)
+    plates = dict(sorted(plates.items()))
     start = {name: _first_place(name, first, known, paired) for name in others}
     views = Views(
         models,
