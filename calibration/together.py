@@ -97,7 +97,7 @@ def calibrate_together(
     clouds: Mapping[str, Path],
     board: Board,
     plate: Plate,
-    lidar: str = "lidar",
+    lidar: str,
     progress: Progress | None = None,
 ) -> Together:
     """Place cameras and a LiDAR by the first camera.

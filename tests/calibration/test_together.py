@@ -73,7 +73,9 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 def fit(own: Scene, views: dict[str, list[BoardView]] | None = None, **change) -> Together:
     seen = {name: Detections(tuple(v)) for name, v in (views or own.views()).items()}
     given = {"detections": seen, "models": MODELS, "clouds": own.clouds}
-    return calibrate_together(**{**given, "board": BOARD, "plate": PLATE, **change})
+    return calibrate_together(
+        **{**given, "board": BOARD, "plate": PLATE, "lidar": "lidar", **change}
+    )
 
 
 def off(found: RigidTransform, truth: RigidTransform) -> NDArray:
