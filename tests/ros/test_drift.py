@@ -1,4 +1,4 @@
-"""Sensors that were moved: what a real node says of a LiDAR and a depth camera that sit elsewhere than told."""
+"""Sensors that were moved: what a node says of a LiDAR and a depth camera that sit elsewhere than told."""
 
 from __future__ import annotations
 
