@@ -24,7 +24,7 @@ from perception.geometry.transforms import RigidTransform
 pytestmark = pytest.mark.slow
 
 SENSORS = ("rgb", "depth", "lidar")
-RATE_HZ = 5.0
+RATE_HZ = 8.0
 VERDICTS_S = 18 / RATE_HZ
 """Three verdicts of six looks, of a sensor that is looked at with every message."""
 
