@@ -58,7 +58,8 @@ class Bench:
 
     `changes[sensor]` may alter or drop that sensor's messages, `delay_s[sensor]` hold them back,
     `jitter_ns[sensor]` is added to every other stamp, `repeat[sensor]` multiplies the rate.  All
-    sensors are driven together, but for those that `pace` gives a rhythm of their own.  `kinds` says of
+    sensors are driven together, but for those that `pace` gives a rhythm of their own.  `camera` is what
+    camera_info says.  `kinds` says of
     which kind sensors are that are not called so, `topics` where they publish (`front`, `front/camera_info`)
     if not where the node listens.
     """
@@ -81,6 +82,7 @@ class Bench:
         self.jitter_ns: dict[str, int] = {}
         self.repeat: dict[str, int] = {}
         self.stamp_shift_ns = 0
+        self.camera = CAMERA
         self.sent: dict[str, int] = dict.fromkeys(self.kinds, 0)
         self.statuses: list[PerceptionStatus] = []
         self.diagnostics: dict[str, DiagnosticStatus] = {}
@@ -176,7 +178,7 @@ class Bench:
         if message is None:
             return
         if name in self._infos:
-            self._infos[name].publish(from_camera(CAMERA, stamp, "camera_optical"))
+            self._infos[name].publish(from_camera(self.camera, stamp, "camera_optical"))
         self.sent[name] += 1
         self.stamps[name].append(to_ns(message.header.stamp))
         publisher, delay = self._publishers[name], self.delay_s.get(name, 0.0)

@@ -70,11 +70,11 @@ def _placed(bench: Bench) -> str | None:
 
 def test_it_follows_what_the_frames_say(bench: Bench) -> None:
     told = f"thermal: in frame '{HOT}', rgb in 'camera_optical': fused as if registered"
-    wait_until(lambda: told in bench.diagnostics["thermal"].message, "said to be unaligned")
+    bench.wait_diagnostic("thermal", lambda d: told in d.message, "said to be unaligned")
     assert _placed(bench) is None
     _place(bench, 0.2)
     wait_until(lambda: _placed(bench) == "onto rgb by depth", "warped by the frames")
-    wait_until(lambda: bench.diagnostics["thermal"].level == DiagnosticStatus.OK, "well again")
+    bench.wait_diagnostic("thermal", lambda d: d.level == DiagnosticStatus.OK, "well again")
     _place(bench, 0.0)
     wait_until(lambda: _placed(bench) is None, "aligned again")
     _place(bench, 0.2)
@@ -100,6 +100,10 @@ def test_parameters_turn_it_off_and_on(bench: Bench) -> None:
     wait_until(lambda: _placed(bench) is None, "stretched")
     for name, value in (("align.mode", "auto"), ("align.ranges", True), ("align.plane_m", 0.0)):
         assert bench.set_parameter(name, value).successful
+    wait_until(lambda: _placed(bench) == "onto rgb by depth", "warped again")
+    assert bench.set_parameter("align.tolerance_px", 1000.0).successful
+    wait_until(lambda: _placed(bench) is None, "that so much is let pass")
+    assert bench.set_parameter("align.tolerance_px", 1.0).successful
     assert not bench.set_parameter("align.mode", "on").successful
     assert not bench.set_parameter("align.tolerance_px", 0.0).successful
     wait_until(lambda: _placed(bench) == "onto rgb by depth", "warped again")

@@ -42,6 +42,9 @@ from perception.sensors.names import has_picture
 
 RESULT = "result.json"
 _SILENT_S = 2.0
+_STRANGE_S = 10.0
+"""Publishers that were found are heard long before."""
+
 _FEEDBACK_S = 0.2
 _INFO_PERIOD_S = 1.0
 _ENDING_S = 5.0
@@ -72,6 +75,10 @@ class CalibrateNode(Node):  # type: ignore[misc]
         self._moment: Moment | None = None
         self._ended = False
         self._said_at = 0.0
+        self._began = time.monotonic()
+        self._subscribed: dict[
+            str, str
+        ] = {}  # by sensor, the topic as it is called after remapping
         self._know_cameras()
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._feedback = self.create_publisher(String, "~/feedback", latched)
@@ -117,7 +124,8 @@ class CalibrateNode(Node):  # type: ignore[misc]
             form, suffix = input_form(name, kind, s[f"{name}.transport"])
             topic = s[f"{name}.topic"] or f"~/input/{name}"
             topic = topic if suffix and topic.endswith(suffix) else topic + suffix
-            self.create_subscription(form, topic, partial(self._views.push, name), qos)
+            made = self.create_subscription(form, topic, partial(self._views.push, name), qos)
+            self._subscribed[name] = made.topic_name
             if has_picture(kind):
                 topic = s[f"{name}.info_topic"] or f"~/input/{name}/camera_info"
                 self.create_subscription(CameraInfo, topic, partial(self._on_info, name), info_qos)
@@ -248,7 +256,7 @@ class CalibrateNode(Node):  # type: ignore[misc]
         views, moment = self._views, self._moment
         since = time.monotonic() - views.heard.get(name, -1e9)
         if since > _SILENT_S:
-            return "no message" if name in views.heard else "no message yet"
+            return "no message" if name in views.heard else self._unheard(name)
         if name in views.faults:
             return views.faults[name]
         if name in self.settings.wanted and (off := views.apart_ms(name)) is not None:
@@ -256,6 +264,14 @@ class CalibrateNode(Node):  # type: ignore[misc]
             first = self.settings.wanted[0]
             return f"stamps are {off:.0f} ms from those of {first}, more than {most:g}"
         return moment.problems.get(name, "") if moment is not None else ""
+
+    def _unheard(self, name: str) -> str:
+        """What there is to say of a sensor that never spoke, though it may be there."""
+        strange = time.monotonic() - self._began > _STRANGE_S
+        topic = self._subscribed[name]
+        if not strange or not self.count_publishers(topic):
+            return "no message yet"
+        return f"no message yet, though {topic} is published: see its QoS, or start this node again"
 
     def _report(self) -> None:
         """Everything, on the timer."""
