@@ -61,7 +61,7 @@ class Bench:
     sensors are driven together, but for those that `pace` gives a rhythm of their own.  `camera` is what
     camera_info says.  `kinds` says of
     which kind sensors are that are not called so, `topics` where they publish (`front`, `front/camera_info`)
-    if not where the node listens.
+    if not where the node listens.  `placed` says over /tf_static where the LiDAR sits.
     """
 
     def __init__(
@@ -72,8 +72,9 @@ class Bench:
         sensors: Sequence[str] = KINDS,
         kinds: Mapping[str, str] | None = None,
         topics: Mapping[str, str] | None = None,
+        placed: bool = True,
     ) -> None:
-        self._topics = topics or {}
+        self._topics, self._placed = topics or {}, placed
         self.sensors = list(sensors)
         self.kinds = {**{k: k for k in KINDS}, **(kinds or {})}
         self.period_s = 1 / rate_hz
@@ -127,7 +128,8 @@ class Bench:
         }
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._tf = node.create_publisher(TFMessage, "/tf_static", latched)
-        self.place_lidar(TO_OPTICAL)
+        if self._placed:
+            self.place_lidar(TO_OPTICAL)
         node.create_subscription(PerceptionStatus, f"{root}/status", self.statuses.append, 50)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         rosout = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)

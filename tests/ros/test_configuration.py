@@ -37,8 +37,8 @@ BASE = {
 @pytest.fixture
 def start(starter: Starter, bundle: Path) -> Start:
     """Starts a node with a bench around it; both end with the test."""
-    return lambda *arguments, **changes: starter(
-        {**BASE, "bundle": str(bundle), **changes}, *arguments
+    return lambda *arguments, placed=True, **changes: starter(
+        {**BASE, "bundle": str(bundle), **changes}, *arguments, placed=placed
     )
 
 
@@ -81,10 +81,18 @@ def _subscribed(bench: Bench, topic: str) -> int:
 
 
 def test_tf_is_listened_to_only_when_a_place_comes_from_there(start: Start) -> None:
-    _, bench = start(inputs=["rgb", "depth"])
+    _, bench = start(inputs=["rgb", "depth"], **{"align.mode": "off"})
     bench.drive()
     bench.wait_full(2)
     assert _subscribed(bench, "/tf") == _subscribed(bench, "/tf_static") == 0
+
+
+def test_cameras_in_one_frame_need_no_moving_frames(start: Start) -> None:
+    _, bench = start(inputs=["rgb", "depth"])
+    bench.drive()
+    bench.wait_full(2)
+    # It may say where the two sit, should they ever name two frames.
+    assert (_subscribed(bench, "/tf"), _subscribed(bench, "/tf_static")) == (0, 1)
 
 
 def test_static_frames_suffice_without_tf(start: Start) -> None:
@@ -99,8 +107,7 @@ def test_static_frames_suffice_without_tf(start: Start) -> None:
 
 
 def test_a_transform_that_stops_is_not_used_for_ever(start: Start) -> None:
-    _, bench = start(inputs=["rgb", "lidar"], **{"tf.max_age_ms": 600.0})
-    bench.node.destroy_publisher(bench._tf)
+    _, bench = start(placed=False, inputs=["rgb", "lidar"], **{"tf.max_age_ms": 600.0})
     moving = bench.node.create_publisher(TFMessage, "/tf", 10)
 
     def publish() -> None:
@@ -121,8 +128,7 @@ def test_a_transform_that_stops_is_not_used_for_ever(start: Start) -> None:
 
 
 def test_a_lidar_without_a_place_is_no_ok_calibration(start: Start) -> None:
-    _, bench = start(inputs=["lidar"])
-    bench.node.destroy_publisher(bench._tf)
+    _, bench = start(placed=False, inputs=["lidar"])
     found = bench.wait_diagnostic("calibration", lambda d: d.message.startswith("none"), "nothing")
     assert found.level == DiagnosticStatus.WARN
 
