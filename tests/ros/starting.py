@@ -35,7 +35,11 @@ class Starter:
         node = NodeProcess(
             executable, self._folder, self._domain, parameters, *arguments, name="perception_node"
         )
-        around = Bench(self._domain, **bench)
+        try:
+            around = Bench(self._domain, **bench)
+        except BaseException:  # a node left behind would answer the next tests
+            node.stop()
+            raise
         around.alive = lambda: node.process.poll() is None
         self._made.append((node, around))
         return node, around
