@@ -158,7 +158,11 @@ def _manifest(
 def _training(
     config: TrainConfig, info: RecordingInfo, checkpoint: Checkpoint, options: ExportOptions
 ) -> dict[str, Any]:
-    told = {
+    optional = {
+        "averaged": checkpoint.progress.get("averaged"),
+        "subsets": _weighted_subsets(config),
+    }
+    return {
         "data": info.name + (" (simulated)" if info.simulated else ""),
         "command": options.command
         or checkpoint.progress.get("command")
@@ -167,12 +171,7 @@ def _training(
         "start": _start(checkpoint),
         "method": config.method.name,
         "full_set_probability": config.full_set_probability,
-        "averaged": checkpoint.progress.get("averaged"),
-        "subsets": _weighted_subsets(config),
-    }
-    return {
-        key: value for key, value in told.items() if value or key not in ("averaged", "subsets")
-    }
+    } | {key: value for key, value in optional.items() if value}
 
 
 def _weighted_subsets(config: TrainConfig) -> dict[str, Any]:

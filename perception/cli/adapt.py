@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.arguments import add_data_arguments, give_json, open_data, output_folder
+from perception.cli.arguments import (
+    add_data_arguments,
+    add_torch_device,
+    give_json,
+    open_data,
+    output_folder,
+)
 from perception.cli.console import counted, note, say
 from perception.cli.parsing import Commands, add_command, positive, real, whole
 from perception.extras import require
@@ -34,9 +40,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--threshold", type=real(0), default=0.3, help="gap from which on agreement is required"
     )
-    parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute"
-    )
+    add_torch_device(parser)
     parser.set_defaults(run=run)
 
 

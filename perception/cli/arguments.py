@@ -206,6 +206,13 @@ def output_file(path: Path | None) -> Path | None:
     return path
 
 
+def add_torch_device(parser: argparse.ArgumentParser) -> None:
+    """`--device` of commands that compute with PyTorch."""
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute"
+    )
+
+
 def expect_folder(path: Path) -> Path:
     """Check, before long work, that a folder is there or could be; makes none.
 

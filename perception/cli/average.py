@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from perception.cli.arguments import command_line, expect_folder, give_json
+from perception.cli.arguments import add_torch_device, command_line, expect_folder, give_json
 from perception.cli.console import Table, note, say
 from perception.cli.parsing import MAX_THREADS, Commands, add_command, whole
 from perception.extras import require
@@ -25,9 +25,7 @@ def add_parser(commands: Commands) -> None:
         "runs", type=Path, nargs="+", metavar="RUN", help="run folders, two or more"
     )
     parser.add_argument("--out", type=Path, required=True, help="new run folder")
-    parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute"
-    )
+    add_torch_device(parser)
     parser.add_argument("--threads", type=whole(1, MAX_THREADS), help="CPU threads")
     parser.set_defaults(run=run)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perception.cli.arguments import command_line, give_json, output_file
+from perception.cli.arguments import command_line, give_json
 from perception.cli.calibrate_sources import camera_file
+from perception.cli.calibrate_values import add_values_arguments, check_values_arguments
 from perception.cli.calibrate_verdicts import UNTRUSTED, tell_left_out
 from perception.cli.console import Table, say, step_progress, warn
 from perception.cli.parsing import Commands, add_command, positive, whole
 from perception.extras import require
-from perception.frame import check_name
 from perception.sensors.names import OURS
 
 if TYPE_CHECKING:
@@ -74,18 +74,8 @@ def add_depth(actions: Commands) -> None:
         default=1,
         help="of the polynomial: 1 is scale and bias, 2 and 3 go along with distance",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="values file; in one that exists the sensor is replaced",
-    )
-    parser.add_argument("--sensor", default=KIND, help="name of the depth camera in it")
-    parser.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE.html",
-        help="a page with what depth is off by over distance, and what to record again",
+    add_values_arguments(
+        parser, KIND, "a page with what depth is off by over distance, and what to record again"
     )
     parser.set_defaults(run=run_depth)
 
@@ -96,15 +86,11 @@ def run_depth(args: argparse.Namespace) -> int:
     from calibration.boards import parse_board
     from calibration.detection import detect_folder
     from calibration.values.depth import calibrate_depth
-    from calibration.values.files import Entry, Metres, SensorValues, read_values, write_values
+    from calibration.values.files import Entry, Metres, SensorValues, write_values
     from calibration.values.planes import plane_views
 
     board = parse_board(args.board)
-    check_name(args.sensor, "--sensor")
-    output_file(args.out)
-    output_file(args.report)
-    if args.out.exists():
-        read_values(args.out)
+    check_values_arguments(args)
     camera = camera_file(args.camera_info, args.camera)
     with step_progress() as progress:
         detections = detect_folder(args.folder, board, progress)

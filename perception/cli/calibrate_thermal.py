@@ -7,13 +7,13 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception.cli.arguments import command_line, give_json, output_file
+from perception.cli.arguments import command_line, give_json
+from perception.cli.calibrate_values import add_values_arguments, check_values_arguments
 from perception.cli.calibrate_verdicts import UNTRUSTED, tell_left_out
 from perception.cli.console import Table, note, say, step_progress, warn
 from perception.cli.parsing import Commands, add_command, positive
 from perception.errors import ConfigError
 from perception.extras import require
-from perception.frame import check_name
 from perception.sensors.names import OURS
 
 if TYPE_CHECKING:
@@ -66,18 +66,10 @@ def add_thermal(actions: Commands) -> None:
         metavar="K",
         help="by how many kelvin such points may be off",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="values file; in one that exists the sensor is replaced",
-    )
-    parser.add_argument("--sensor", default=KIND, help="name of the thermal camera in it")
-    parser.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE.html",
-        help="a page with the curve and its residuals, maps of pixels, and what to record again",
+    add_values_arguments(
+        parser,
+        KIND,
+        "a page with the curve and its residuals, maps of pixels, and what to record again",
     )
     parser.set_defaults(run=run_thermal)
 
@@ -85,7 +77,7 @@ def add_thermal(actions: Commands) -> None:
 def run_thermal(args: argparse.Namespace) -> int:
     """Calibrate, write the values, and say what speaks for them and against them."""
     require("calibration", "scipy")
-    from calibration.values.files import Entry, read_values, write_values
+    from calibration.values.files import Entry, write_values
     from calibration.values.flatfield import flat_field, read_flat
     from calibration.values.points import read_points
     from calibration.values.thermal import calibrate_counts
@@ -94,11 +86,7 @@ def run_thermal(args: argparse.Namespace) -> int:
         raise ConfigError("--points or --flat is needed", where=f"calibrate {KIND}")
     if len({path.resolve() for path in args.flat}) < len(args.flat):
         raise ConfigError("one folder is given twice", where="--flat")
-    check_name(args.sensor, "--sensor")
-    output_file(args.out)
-    output_file(args.report)
-    if args.out.exists():
-        read_values(args.out)
+    check_values_arguments(args)
     flat: FlatField | None = None
     curve: Radiometry | None = None
     if args.flat:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perception.cli.arguments import command_line, expect_folder, give_json
+from perception.cli.arguments import add_torch_device, command_line, expect_folder, give_json
 from perception.cli.console import note, say
 from perception.cli.parsing import MAX_COUNT, MAX_THREADS, Commands, add_command, positive, whole
 from perception.errors import ConfigError
@@ -61,9 +61,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive(MAX_COUNT),
         help="as many epochs as fit, found from the first ones; stops when the time is over",
     )
-    parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute"
-    )
+    add_torch_device(parser)
     parser.add_argument("--threads", type=whole(1, MAX_THREADS), help="CPU threads")
     parser.add_argument(
         "--tensorboard", action="store_true", help="also log for TensorBoard (if installed)"

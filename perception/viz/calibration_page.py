@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,33 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]], kind: str = "")
         lines.append(f"<tr><th>{html_text(first)}</th>{cells}</tr>")
     return (
         f"<div class='scroll'><table class='{kind}'><tr>{titles}</tr>{''.join(lines)}</table></div>"
+    )
+
+
+def verdict_of(trusted: bool, remarks: Collection[str]) -> str:
+    """Whether a calibration can be trusted, in words."""
+    if not trusted:
+        return "not to be trusted"
+    return "with reservations" if remarks else "can be trusted"
+
+
+def placement(rows: Iterable[Iterable[object]], matrix: NDArray[np.float64]) -> str:
+    """Where a LiDAR sits to a camera.
+
+    Args:
+        rows: for each axis its name, the translation and its sigma (m), sigma of the rotation about it (deg).
+        matrix: (4, 4), from the LiDAR's frame into the camera's optical frame.
+    """
+    head = ("axis", "translation, m", "its sigma, m", "sigma of the rotation about it, deg")
+    text = "From the LiDAR's frame into the camera's optical frame: x right, y down, z forward."
+    whole = [
+        (axis, *(f"{value:.6f}" for value in row)) for axis, row in zip("xyz1", matrix, strict=True)
+    ]
+    return (
+        table(head, rows)
+        + note(text)
+        + "<h3>As a matrix</h3>"
+        + table(("4x4", "", "", "", ""), whole)
     )
 
 

@@ -15,6 +15,7 @@ from perception.viz.calibration_page import (
     section,
     table,
     tiles,
+    verdict_of,
     write_page,
 )
 from perception.viz.svg import Axes, plot, range_of
@@ -29,12 +30,9 @@ def write_depth_page(found: DepthFit, path: Path, *, sensor: str, command: str) 
         sensor: name of the depth camera.
         command: the line that made it.
     """
-    if not found.trusted:
-        verdict = "not to be trusted"
-    elif not found.needed:
+    verdict = verdict_of(found.trusted, found.remarks)
+    if found.trusted and not found.needed:
         verdict = "right as it is"
-    else:
-        verdict = "with reservations" if found.remarks else "can be trusted"
     lead = f"From {len(found.views)} planes of a board; {len(found.left_out)} poses were left out."
     fine = "Nothing: there are enough poses, near and far."
     write_page(

@@ -16,9 +16,11 @@ from perception.viz.calibration_page import (
     notices,
     picture,
     pictures,
+    placement,
     section,
     table,
     tiles,
+    verdict_of,
     write_page,
 )
 from perception.viz.svg import bars
@@ -45,10 +47,7 @@ def write_extrinsics_page(
         camera, lidar: names of the sensors.
         command: the line that made it.
     """
-    if not found.trusted:
-        verdict = "not to be trusted"
-    else:
-        verdict = "with reservations" if found.remarks else "can be trusted"
+    verdict = verdict_of(found.trusted, found.remarks)
     lead = f"From {len(found.pairs)} poses of a board that both saw; {len(found.left_out)} were left out."
     fine = "Nothing: there are enough poses, near and far, at all tilts."
     write_page(
@@ -86,14 +85,7 @@ def _transform(found: Extrinsics) -> str:
             _AXES, transform.translation, sigma[:3], sigma[3:], strict=True
         )
     ]
-    matrix = [
-        (axis, *(f"{value:.6f}" for value in row))
-        for axis, row in zip("xyz1", transform.matrix, strict=True)
-    ]
-    head = ("axis", "translation, m", "its sigma, m", "sigma of the rotation about it, deg")
-    text = "From the LiDAR's frame into the camera's optical frame: x right, y down, z forward."
-    whole = table(("4x4", "", "", "", ""), matrix)
-    return table(head, rows) + note(text) + "<h3>As a matrix</h3>" + whole
+    return placement(rows, transform.matrix)
 
 
 def _poses(found: Extrinsics, drawn: Callable[[str], tuple[Image, Image]]) -> str:

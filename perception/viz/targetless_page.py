@@ -15,9 +15,11 @@ from perception.viz.calibration_page import (
     notices,
     picture,
     pictures,
+    placement,
     section,
     table,
     tiles,
+    verdict_of,
     write_page,
 )
 
@@ -42,10 +44,7 @@ def write_targetless_page(
         camera, lidar: names of the sensors.
         command: the line that made it.
     """
-    if not found.trusted:
-        verdict = "not to be trusted"
-    else:
-        verdict = "with reservations" if found.remarks else "can be trusted"
+    verdict = verdict_of(found.trusted, found.remarks)
     lead = f"From a guess and {found.frames} frames of scenes without a board."
     fine = "Nothing: there are enough frames, and they agree."
     write_page(
@@ -79,14 +78,7 @@ def _transform(found: Targetless) -> str:
         place = f"{found.transform.translation[i]:.4f}" + (" (guess)" if axis in found.kept else "")
         turn = f"{np.degrees(found.sigma[3 + i]):.3f}"
         rows.append((_SAID[axis], place, f"{found.sigma[i]:.4f}", turn))
-    matrix = [
-        (axis, *(f"{value:.6f}" for value in row))
-        for axis, row in zip("xyz1", found.transform.matrix, strict=True)
-    ]
-    head = ("axis", "translation, m", "its sigma, m", "sigma of the rotation about it, deg")
-    text = "From the LiDAR's frame into the camera's optical frame: x right, y down, z forward."
-    whole = table(("4x4", "", "", "", ""), matrix)
-    return table(head, rows) + note(text) + "<h3>As a matrix</h3>" + whole
+    return placement(rows, found.transform.matrix)
 
 
 def _scores(found: Targetless) -> str:

@@ -22,6 +22,7 @@ from perception.viz.calibration_page import (
     section,
     table,
     tiles,
+    verdict_of,
     write_page,
 )
 from perception.viz.svg import Axes, plot, range_of
@@ -53,9 +54,7 @@ def write_thermal_page(
     """
     doubts = [line for part in (curve, flat) if part is not None for line in part.doubts]
     remarks = [line for part in (curve, flat) if part is not None for line in part.remarks]
-    verdict = "with reservations" if remarks else "can be trusted"
-    if doubts:
-        verdict = "not to be trusted"
+    verdict = verdict_of(not doubts, remarks)
     parts = []
     if curve is not None:
         parts.append(f"{len(curve.points.counts)} reference points")
