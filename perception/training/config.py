@@ -368,10 +368,10 @@ class TrainConfig(_Spec):
             epochs: that it is to have.
             instead_of: how many these are written for; None for `epochs` of this configuration.
         """
-        factor = epochs / (instead_of or self.epochs)
+        base = instead_of or self.epochs
 
         def scaled(epoch: int) -> int:
-            return round(epoch * factor)
+            return (2 * epoch * epochs + base) // (2 * base)  # halves up; a factor's last bit decides nothing
 
         resolution = [
             p.model_copy(update={"from_epoch": scaled(p.from_epoch)}) for p in self.resolution

@@ -66,6 +66,8 @@ def test_phases_keep_their_share_of_the_epochs() -> None:
     assert shorter.model.freeze[0].epochs == 1
     assert (config.epochs, config.resolution[1].from_epoch) == (40, 30)
     assert config.lasting(20, instead_of=80).resolution[1].from_epoch == 8
+    for epochs in (5, 16033, 8017, 99999):  # halves go up, however large the numbers are
+        assert _config(1000, 1000, 500).lasting(epochs).resolution[1].from_epoch == (epochs + 1) // 2
 
 
 def test_later_phases_and_validations_take_their_time() -> None:
@@ -172,7 +174,7 @@ def test_a_budget_fixes_the_epochs_and_stops_in_time_where_they_get_slower(
     number = trainer.plan.epochs
     assert number > 10
     assert state.config.epochs == number == trainer.config.epochs
-    assert state.config.resolution[1].from_epoch == round(number / 2)
+    assert state.config.resolution[1].from_epoch == (number + 1) // 2
     assert state.progress["budget"]["epochs"] == number
     assert (state.progress["epoch"], state.progress["within"]["step"]) == (2, 1)
     assert [row["lr"] for row in trainer.log] == [config.optimizer.lr] * 2
