@@ -371,7 +371,9 @@ class TrainConfig(_Spec):
         base = instead_of or self.epochs
 
         def scaled(epoch: int) -> int:
-            return (2 * epoch * epochs + base) // (2 * base)  # halves up; a factor's last bit decides nothing
+            return (2 * epoch * epochs + base) // (
+                2 * base
+            )  # halves up; a factor's last bit decides nothing
 
         resolution = [
             p.model_copy(update={"from_epoch": scaled(p.from_epoch)}) for p in self.resolution

@@ -67,7 +67,9 @@ def test_phases_keep_their_share_of_the_epochs() -> None:
     assert (config.epochs, config.resolution[1].from_epoch) == (40, 30)
     assert config.lasting(20, instead_of=80).resolution[1].from_epoch == 8
     for epochs in (5, 16033, 8017, 99999):  # halves go up, however large the numbers are
-        assert _config(1000, 1000, 500).lasting(epochs).resolution[1].from_epoch == (epochs + 1) // 2
+        assert (
+            _config(1000, 1000, 500).lasting(epochs).resolution[1].from_epoch == (epochs + 1) // 2
+        )
 
 
 def test_later_phases_and_validations_take_their_time() -> None:
