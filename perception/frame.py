@@ -241,6 +241,9 @@ class Sample:
             the reference camera (z forward, x right, y down); None means aligned with it (for
             lidar: unknown).
         sensor: the sensor's name; that of its kind unless there are several of a kind.
+        pose: transform that takes points of this sensor's frame (of a camera: its optical frame) into the
+            vehicle's base frame (REP 105 `base_link`); None when unknown.
+        times: of points, (N,) float32 seconds from the stamp to when each was measured; None: all at once.
 
     Raises:
         InputError: the stamp is no whole number of nanoseconds.
@@ -255,6 +258,8 @@ class Sample:
     camera: CameraModel | None = None
     extrinsics: RigidTransform | None = None
     sensor: str = ""
+    pose: RigidTransform | None = None
+    times: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if not self.sensor:

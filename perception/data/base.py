@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from perception.errors import AnySenseError, DataError, InputError, names_hint
 from perception.frame import KINDS, Frame, Kind, as_kind, check_name, in_order
+from perception.geometry.boxes import turned, wrapped
 from perception.geometry.rig import Rig
+from perception.geometry.trajectory import Trajectory
+from perception.geometry.transforms import RigidTransform
 from perception.plugins import brought_by
 from perception.sensors.registry import kind_of
 
@@ -68,18 +71,112 @@ class Boxes:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class TruthBoxes3d:
+    """Labeled boxes in space of one frame, which stand upright.
+
+    Attributes:
+        center: (N, 3) float64, the middle of each in metres.
+        size: (N, 3) float64, length, width, height in metres.
+        yaw: (N,) float64 radians about z, from the frame's x to the box's length.
+        class_ids: (N,) int64, indices into the recording's `det_classes`.
+        ignore: (N,) bool, as of `Boxes`.
+        velocity: (N, 2) float64 metres per second over the ground, in the frame's axes; NaN: not known.
+        points: (N,) int64, LiDAR points within; -1: not known.
+        occlusion: (N,) int64, 0 (all to be seen) to 3 (hardly any); -1: not known.
+        track: (N,) int64, the same object through a sequence; -1: not known.
+        frame: the sensor in whose frame they are; empty for the rig's base frame (REP 105 `base_link`).
+
+    Raises:
+        InputError: they differ in number, or hold what is not finite or has no size.
+    """
+
+    center: NDArray[np.float64]
+    size: NDArray[np.float64]
+    yaw: NDArray[np.float64]
+    class_ids: NDArray[np.int64]
+    ignore: NDArray[np.bool_]
+    velocity: NDArray[np.float64]
+    points: NDArray[np.int64]
+    occlusion: NDArray[np.int64]
+    track: NDArray[np.int64]
+    frame: str = ""
+
+    def __post_init__(self) -> None:
+        count = len(self.class_ids)
+        for name, width in (("center", 3), ("size", 3), ("velocity", 2)):
+            if getattr(self, name).shape != (count, width):
+                raise InputError(f"{name} is not ({count}, {width})", where="boxes3d")
+        for name in ("yaw", "ignore", "points", "occlusion", "track"):
+            if getattr(self, name).shape != (count,):
+                raise InputError(f"{name} is not ({count},)", where="boxes3d")
+        values = np.column_stack([self.center, self.size, self.yaw])
+        if not np.isfinite(values).all() or not (self.size > 0).all():
+            raise InputError("a box is not finite, or has no size", where="boxes3d")
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+    @staticmethod
+    def of(
+        center: Any,
+        size: Any,
+        yaw: Any,
+        class_ids: Any,
+        ignore: Any = None,
+        velocity: Any = None,
+        points: Any = None,
+        occlusion: Any = None,
+        track: Any = None,
+        frame: str = "",
+    ) -> TruthBoxes3d:
+        """Boxes, maybe none, of which nothing is known that is not given."""
+        ids = np.asarray(class_ids, np.int64).reshape(-1)
+        unknown = np.full(len(ids), -1)
+
+        def whole(values: Any) -> NDArray[np.int64]:
+            return np.asarray(unknown if values is None else values, np.int64).reshape(-1)
+
+        nowhere = np.full((len(ids), 2), np.nan)
+        return TruthBoxes3d(
+            np.asarray(center, np.float64).reshape(-1, 3),
+            np.asarray(size, np.float64).reshape(-1, 3),
+            wrapped(np.asarray(yaw, np.float64).reshape(-1)),
+            ids,
+            np.zeros(len(ids), bool) if ignore is None else np.asarray(ignore, bool).reshape(-1),
+            np.asarray(nowhere if velocity is None else velocity, np.float64).reshape(-1, 2),
+            whole(points),
+            whole(occlusion),
+            whole(track),
+            frame,
+        )
+
+    def moved(self, transform: RigidTransform, frame: str = "") -> TruthBoxes3d:
+        """The same in the frame that a transform of points leads to, which is upright, too."""
+        flat = np.column_stack([self.velocity, np.zeros(len(self))]) @ transform.rotation.T
+        yaw = turned(transform, self.yaw)
+        center = transform.apply(self.center)
+        return replace(self, center=center, yaw=yaw, velocity=flat[:, :2], frame=frame)
+
+    def chosen(self, which: NDArray[Any]) -> TruthBoxes3d:
+        """Those of a mask, or at these places."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "frame"}
+        return replace(self, **{name: values[which] for name, values in own.items()})
+
+
 @dataclass(frozen=True)
 class Truth:
     """Labels of one frame: `labels` (H, W) uint8 with 255 = ignore, and 2D boxes; None = unlabeled.
 
     `size` is the (height, width) of the picture that boxes are in, where it may differ from others.
-    `values` are, by task, the truth of tasks that other distributions bring.
+    `values` are, by task, the truth of tasks that other distributions bring.  `boxes3d` are boxes in space.
     """
 
     labels: NDArray[np.uint8] | None = None
     boxes: Boxes | None = None
     size: tuple[int, int] | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    boxes3d: TruthBoxes3d | None = None
 
     def refuse_others(self, info: RecordingInfo, where: str) -> None:
         """Refuse labels and boxes that are none, or of classes that are not listed.
@@ -98,6 +195,8 @@ class Truth:
             if boxes.xyxy.shape != (count, 4) or boxes.ignore.shape != (count,):
                 raise DataError("boxes, class_ids and ignore differ in number", where=where)
             _refuse_ids(boxes.class_ids, info.det_classes, "boxes", where)
+        if self.boxes3d is not None:
+            _refuse_ids(self.boxes3d.class_ids, info.det_classes, "boxes3d", where)
 
 
 def _refuse_ids(ids: NDArray[Any], classes: tuple[ClassInfo, ...], what: str, where: str) -> None:
@@ -239,11 +338,13 @@ class Recording(ABC):
 
     Attributes:
         rig: their calibration.
+        trajectory: where the vehicle was, None where nobody wrote it down.
         sequential: frames follow one another at stamps that mean something, so that one of the same scene
             with an earlier stamp shows what the sensors saw then; not of pictures in any order.
     """
 
     rig = Rig({})
+    trajectory: Trajectory | None = None
     sequential = False
 
     def __init_subclass__(cls) -> None:
@@ -311,6 +412,7 @@ class _Part(Recording):
     def __init__(self, whole: Recording, indices: Sequence[int]) -> None:
         super().__init__(whole.root, whole.info, [whole.ids[i] for i in indices])
         self.rig, self.sequential = whole.rig, whole.sequential
+        self.trajectory = whole.trajectory
         self._whole, self._indices = whole, {whole.ids[i]: i for i in indices}
 
     def _at(self, index: int) -> int:

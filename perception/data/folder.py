@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import Boxes, Recording, RecordingInfo, Truth
+from perception.data.base import Boxes, Recording, RecordingInfo, Truth, TruthBoxes3d
+from perception.data.boxes3d import POSE_COLUMNS, POSES, pose_row, read_boxes3d, read_poses, rows_of
 from perception.data.files import IGNORED_BOX, read_labels, read_yolo_boxes
 from perception.data.layout import (
+    BASE,
     DESCRIPTION,
     FRAMES,
     FolderInfo,
@@ -33,6 +35,7 @@ from perception.files.listing import SampleFolder, same_name
 from perception.files.writing import AppendedFile, write_image, write_text, write_yaml, writing
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.rig import Rig, load_rig, save_rig
+from perception.geometry.transforms import RigidTransform
 from perception.sensors.registry import kind_of
 from perception.sensors.samples import load_sample
 
@@ -89,6 +92,8 @@ class FolderRecording(Recording):
         if rig is None:
             rig = load_rig(root / RIG) if (root / RIG).is_file() else Rig({})
         self.rig = rig
+        if (root / POSES).is_file():
+            self.trajectory = read_poses(root / POSES)
         labeled = rig.sensors.get(info.labels_of) if info.labels_of in rig.cameras else None
         placed = labeled is not None and labeled.camera is not None and labeled.pose is not None
         self._into = info.labels_of if placed and info.labels_of != rig.reference else ""
@@ -115,6 +120,10 @@ class FolderRecording(Recording):
     @cached_property
     def _has_boxes(self) -> bool:
         return bool(self.layout.det_classes) and (self.root / "boxes").is_dir()
+
+    @cached_property
+    def _has_boxes3d(self) -> bool:
+        return bool(self.layout.det_classes) and (self.root / "boxes3d").is_dir()
 
     def tags(self, index: int) -> frozenset[str]:
         return self._rows[self.ids[index]].tags
@@ -179,7 +188,8 @@ class FolderRecording(Recording):
 
     def truth(self, index: int) -> Truth:
         name = self.ids[index]
-        return Truth(self.labels(name), self.boxes(name), (self.layout.height, self.layout.width))
+        size = (self.layout.height, self.layout.width)
+        return Truth(self.labels(name), self.boxes(name), size, boxes3d=self.boxes3d(name))
 
     def sees_labels(self, sensor: str) -> bool:
         labeled = self.info.labels_of
@@ -209,6 +219,13 @@ class FolderRecording(Recording):
             return None
         size = (self.layout.height, self.layout.width)
         return read_yolo_boxes(path, size, self.det_table.ids)
+
+    def boxes3d(self, name: str) -> TruthBoxes3d | None:
+        """The boxes in space of a frame, None of one that nobody looked at."""
+        path = self.files["boxes3d"].find(name) if self._has_boxes3d else None
+        if path is None:
+            return None
+        return read_boxes3d(path, self.det_table.ids, self.layout.boxes3d_of)
 
 
 def _part(rows: Sequence[FrameRow], split: str) -> Sequence[FrameRow]:
@@ -295,6 +312,7 @@ class FolderWriter:
         self._sensors = {name: info.of(name) for name in info.sensors}
         self._seg, self._det = info.tables
         self._names: set[str] = set()
+        self._poses: AppendedFile | None = None
         folders = [*info.sensors, *(["labels"] if info.seg_classes else [])]
         folders += ["boxes", "boxes3d"] if info.det_classes else []
         try:
@@ -313,6 +331,8 @@ class FolderWriter:
 
     def __exit__(self, *error: object) -> None:
         self._index.close()
+        if self._poses is not None:
+            self._poses.close()
 
     def add(
         self,
@@ -323,13 +343,16 @@ class FolderWriter:
         tags: tuple[str, ...] = (),
         labels: NDArray[np.uint8] | None = None,
         boxes: Boxes | None = None,
-        boxes3d: list[dict[str, Any]] | None = None,
+        boxes3d: TruthBoxes3d | list[dict[str, Any]] | None = None,
+        times: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+        pose: RigidTransform | None = None,
         **named: NDArray[Any] | None,
     ) -> None:
         """Write one frame: depth in metres, thermal in kelvin, clouds (N, 4), boxes in pixels.
 
         Samples are given by sensor, in a mapping or as keywords.  Labels and the classes of boxes are
-        positions, as readers give them.
+        positions, as readers give them.  `times` are `Sample.times` by sensor, `pose` is from the vehicle's
+        base to a fixed frame.
         """
         if check_id(name, str(self.root)) in self._names:
             raise DataError(f"frame '{name}' was written before", where=str(self.root))
@@ -337,18 +360,33 @@ class FolderWriter:
             if sensor not in self._sensors:
                 raise DataError(f"dataset.yaml lists no sensor '{sensor}'", where=str(self.root))
             if values is not None:
-                self._sample(sensor, name, values)
+                self._sample(sensor, name, values, times.get(sensor))
         if labels is not None:
             self._image("labels", name, self._seg.labels(labels))
         if boxes is not None:
             write_text(self.root / "boxes" / f"{name}.txt", self._yolo(boxes), sync=False)
         if boxes3d is not None:
             path = self.root / "boxes3d" / f"{name}.yaml"
-            write_yaml(path, boxes3d, sync=False, sort_keys=True, default_flow_style=None)
+            rows = self._solid(boxes3d) if isinstance(boxes3d, TruthBoxes3d) else boxes3d
+            write_yaml(path, rows, sync=False, sort_keys=True, default_flow_style=None)
+        if pose is not None:
+            if self._poses is None:
+                self._poses = AppendedFile(self.root / POSES)
+                self._append(*POSE_COLUMNS, to=self._poses)
+            self._append(*pose_row(stamp_ns, pose), to=self._poses)
         self._append(name, stamp_ns, " ".join(tags))
         self._names.add(name)
 
-    def _sample(self, sensor: str, name: str, values: NDArray[Any]) -> None:
+    def _solid(self, boxes: TruthBoxes3d) -> list[dict[str, Any]]:
+        if boxes.frame != self.info.boxes3d_of:
+            what = f"boxes3d are in the frame of '{boxes.frame or BASE}'"
+            raise DataError(f"{what}, dataset.yaml says '{self.info.boxes3d_of or BASE}'")
+        ids = self._det.ids
+        return [{**row, "class": int(ids[row["class"]])} for row in rows_of(boxes)]
+
+    def _sample(
+        self, sensor: str, name: str, values: NDArray[Any], times: NDArray[Any] | None
+    ) -> None:
         own = self._sensors[sensor]
         kind = kind_of(own.kind)
         assert kind.to_file is not None  # see _in_file_units
@@ -356,14 +394,15 @@ class FolderWriter:
         path = self.root / sensor / f"{name}{suffix}"
         try:
             with writing(path, sync=False) as partial:
-                kind.to_file(Sample(kind.name, values, sensor=sensor), partial, own.raw)
+                sample = Sample(kind.name, values, sensor=sensor, times=times)
+                kind.to_file(sample, partial, own.raw)
         except (DataError, InputError) as error:
             raise DataError(error.message, where=str(path), hint=error.hint) from error
 
-    def _append(self, *row: object) -> None:
+    def _append(self, *row: object, to: AppendedFile | None = None) -> None:
         line = io.StringIO()
         csv.writer(line).writerow(row)
-        self._index.append(line.getvalue().encode())
+        (to or self._index).append(line.getvalue().encode())
 
     def _image(self, folder: str, name: str, image: NDArray[Any]) -> None:
         compression = [cv2.IMWRITE_PNG_COMPRESSION, 3]

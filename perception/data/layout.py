@@ -27,6 +27,8 @@ from perception.tasks.spec import ClassSpec
 DESCRIPTION, FRAMES = "dataset.yaml", "frames.csv"
 _LAYOUT = "see docs/data.md for the layout; COCO, YOLO and others: anysense data import"
 SCHEMA = 2
+BASE = "base"
+"""What `boxes3d_frame` calls the rig's base frame."""
 
 _Pixels = Annotated[int, Field(ge=1)]
 _Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -104,6 +106,7 @@ class FolderInfo(BaseModel):
     seg_classes: tuple[ClassSpec, ...] = ()
     det_classes: tuple[ClassSpec, ...] = ()
     labels_of: str = ""
+    boxes3d_frame: str = ""
     depth_scale: _Scale = 0.001
     thermal_unit: _Unit = "auto"
     lidar_columns: _Columns | None = None
@@ -141,6 +144,9 @@ class FolderInfo(BaseModel):
         if self.labels_of not in kinds:
             hint = names_hint(self.labels_of, kinds)
             raise ValueError(f"labels_of: there is no sensor '{self.labels_of}'; {hint}")
+        if self.boxes3d_frame not in ("", BASE, *kinds):
+            hint = names_hint(self.boxes3d_frame, (BASE, *kinds))
+            raise ValueError(f"boxes3d_frame: there is no sensor '{self.boxes3d_frame}'; {hint}")
         labeled = self.of(self.labels_of)
         if (labeled.height, labeled.width) != (self.height, self.width):
             raise ValueError(f"labels_of: height and width are those of {self.labels_of}")
@@ -170,6 +176,14 @@ class FolderInfo(BaseModel):
         return self.model_copy(update={"sensors": sensors, "schema_version": 2})
 
     @property
+    def boxes3d_of(self) -> str:
+        """The sensor in whose frame boxes in space are, empty for the rig's base: what is said, else the
+        first LiDAR."""
+        if self.boxes3d_frame:
+            return "" if self.boxes3d_frame == BASE else self.boxes3d_frame
+        return next((n for n, own in self.sensors.items() if own.kind == "lidar"), "")
+
+    @property
     def tables(self) -> tuple[ClassTable, ClassTable]:
         """Of the semantic classes and of those of boxes."""
         seg, det = ([c.info() for c in own] for own in (self.seg_classes, self.det_classes))
@@ -178,6 +192,8 @@ class FolderInfo(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """As `dataset.yaml` holds it."""
         plain = self.model_dump(mode="json", by_alias=True)
+        if not self.boxes3d_frame:  # which readers of before refuse
+            del plain["boxes3d_frame"]
         if self.schema_version == 1:
             first = {"schema": 1, "name": self.name, "modalities": list(self.sensors)}
             return first | {k: v for k, v in plain.items() if k not in ("sensors", "labels_of")}

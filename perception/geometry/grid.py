@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perception.errors import InputError
 
@@ -31,15 +31,81 @@ class GridSpec(BaseModel):
     fit: Literal["stretch", "letterbox"] = "stretch"
 
 
+class BirdseyeSpec(BaseModel):
+    """A grid on the ground, seen from above, in the vehicle's base frame (REP 105: x forward, y left, z up).
+
+    Row i is what lies `x[0] + i * cell_m` and more ahead, column j what lies `y[0] + j * cell_m` and more to
+    the left.  `heights` are where pictures are looked up above a cell, in metres; points count from `z[0]`
+    to `z[1]`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    x: tuple[float, float] = (-25.6, 51.2)
+    y: tuple[float, float] = (-25.6, 25.6)
+    z: tuple[float, float] = (-1.0, 4.0)
+    cell_m: float = Field(0.4, gt=0.01, le=10)
+    heights: tuple[float, ...] = Field((0.2, 0.8, 1.4, 2.2), min_length=1, max_length=32)
+
+    @model_validator(mode="after")
+    def _whole(self) -> BirdseyeSpec:
+        for name in "xyz":
+            low, high = getattr(self, name)
+            if not -500 <= low < high <= 500:
+                raise ValueError(f"{name}: from {low:g} to {high:g} m is no range within 500 m")
+        for name, count in zip("xy", self.shape, strict=True):
+            low, high = getattr(self, name)
+            if abs(count * self.cell_m - (high - low)) > 1e-3 * self.cell_m or count % 32:
+                what = f"{(high - low) / self.cell_m:g} cells of {self.cell_m:g} m"
+                raise ValueError(f"{name}: {what}, expected a multiple of 32")
+            if not 32 <= count <= 4096:
+                raise ValueError(f"{name}: {count} cells, expected 32 to 4096")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        (x0, x1), (y0, y1) = self.x, self.y
+        return round((x1 - x0) / self.cell_m), round((y1 - y0) / self.cell_m)
+
+    @property
+    def grid(self) -> GridSpec:
+        """Its cells as pixels."""
+        return GridSpec(height=self.shape[0], width=self.shape[1])
+
+
 class ViewSpec(GridSpec):
     """What an input's grid means in space.
 
     `image`: the grid is the sensor's own picture.  `projection`: points are projected into the picture
-    of a camera, that of the input `into`, or else the first whose intrinsics are known.
+    of a camera, that of the input `into`, or else the first whose intrinsics are known.  `birdseye`: points
+    fall on the ground grid `birdseye`, whose rows and columns are the grid's.  Pictures with `birdseye` are
+    lifted onto it by the network.
     """
 
-    type: Literal["image", "projection"] = "image"
+    type: Literal["image", "projection", "birdseye"] = "image"
     into: str | None = None
+    birdseye: BirdseyeSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_the_ground(cls, value: Any) -> Any:
+        """Of a ground grid rows and columns need not be said."""
+        if isinstance(value, dict) and value.get("type") == "birdseye":
+            own = value.get("birdseye") or {}
+            found = own if isinstance(own, BirdseyeSpec) else BirdseyeSpec.model_validate(own)
+            height, width = found.shape
+            return {"height": height, "width": width, **value, "birdseye": found}
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> ViewSpec:
+        own = self.birdseye
+        if own is not None and self.type == "projection":
+            raise ValueError("points that are projected have no birdseye: type is birdseye")
+        if self.type == "birdseye" and (own is None or own.shape != (self.height, self.width)):
+            raise ValueError("height and width are not those of birdseye")
+        return self
 
     @property
     def grid(self) -> GridSpec:

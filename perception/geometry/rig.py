@@ -184,6 +184,11 @@ class Rig:
         """
         return self._to_base(other).inverse() @ self._to_base(sensor)
 
+    def in_base(self, name: str) -> RigidTransform | None:
+        """From a sensor's frame to the base frame; None where the rig names no base or does not say it."""
+        own = self.sensors.get(name)
+        return own.pose.transform if self.base and own is not None and own.pose else None
+
     def _to_base(self, name: str) -> RigidTransform:
         pose = self.sensors[_known(name, self.sensors, "rig")].pose
         if pose is None and (self.base or name not in self.cameras):
@@ -217,6 +222,7 @@ class Rig:
             extrinsics=extrinsics or sample.extrinsics,
             frame_id=sample.frame_id or own.frame_id,
             stamp_ns=None if sample.stamp_ns is None else sample.stamp_ns + own.time_offset_ns,
+            pose=self.in_base(sample.sensor) or sample.pose,
         )
         return self.project(found, into) if into else found
 

@@ -24,7 +24,7 @@ from pydantic import (
 
 from perception.errors import InputError, names_hint
 from perception.frame import RESERVED, Kind, as_kind, check_name, in_order
-from perception.geometry.grid import GridSpec, ViewSpec
+from perception.geometry.grid import BirdseyeSpec, GridSpec, ViewSpec
 from perception.sensors.kind import SensorKind, TensorSpec
 from perception.sensors.names import OURS, is_kind, kinds
 from perception.sensors.registry import KINDS
@@ -156,6 +156,9 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
             if encoders.setdefault(spec.encoder, same) != same:
                 raise ValueError(f"{name}: others of encoder '{spec.encoder}' have other inputs")
             found[name] = spec
+        ground = {spec.view.birdseye for spec in found.values()}
+        if len(ground) > 1:
+            raise ValueError("view.birdseye: all inputs have the same, or none has one")
         object.__setattr__(self, "root", MappingProxyType(found))
         return self
 
@@ -209,9 +212,16 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
         return {name: spec.encoder for name, spec in self.root.items()}
 
     @property
+    def birdseye(self) -> BirdseyeSpec | None:
+        """The grid on the ground that all inputs are brought to by the network, None where there is none."""
+        return next(iter(self.root.values())).view.birdseye
+
+    @property
     def grid(self) -> GridSpec:
-        """The grid of the first input, which those of all are unless a bundle says otherwise."""
-        return next(iter(self.root.values())).view.grid
+        """The grid on the ground; else that of the first input, which those of all are unless a bundle says
+        otherwise."""
+        first = next(iter(self.root.values())).view
+        return first.grid if first.birdseye is None else first.birdseye.grid
 
     def input_shape(self, name: str) -> tuple[int, ...]:
         """Shape (1, C, H, W) of the network input called `name`."""

@@ -220,7 +220,7 @@ class SensorKind:
     title: str = ""
     colors: bool = False
     layout: Literal["image", "points"] = "image"
-    views: tuple[Literal["image", "projection"], ...] = ("image",)
+    views: tuple[Literal["image", "projection", "birdseye"], ...] = ("image",)
     refuse_blind: Callable[[Tensors, InputSpec, str], None] = _nothing
     source_size: Callable[[Sample], tuple[int, int] | None] = _by_layout
     hints: tuple[str, ...] = ()

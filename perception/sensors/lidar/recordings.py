@@ -19,10 +19,14 @@ FARTHEST_MEDIAN_M = 400.0
 
 
 def to_file(sample: Sample, path: Path, hints: Hints) -> None:
-    """As .npz of float32 `points`."""
+    """As .npz of float32 `points`, and `time` where it is known of each."""
     if path.suffix != SUFFIXES[0]:
         raise DataError(f"clouds are not written as {path.suffix}", hint=SUFFIXES[0])
-    np.savez_compressed(path, points=sample.data.astype(np.float32))
+    points = sample.data.astype(np.float32)
+    if sample.times is None:
+        np.savez_compressed(path, points=points)
+    else:
+        np.savez_compressed(path, points=points, time=sample.times.astype(np.float32))
 
 
 def to_message(sample: Sample, types: Types) -> Any:
