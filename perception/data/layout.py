@@ -178,10 +178,11 @@ class FolderInfo(BaseModel):
     @property
     def boxes3d_of(self) -> str:
         """The sensor in whose frame boxes in space are, empty for the rig's base: what is said, else the
-        first LiDAR."""
+        first one that measures points, as a LiDAR does."""
         if self.boxes3d_frame:
             return "" if self.boxes3d_frame == BASE else self.boxes3d_frame
-        return next((n for n, own in self.sensors.items() if own.kind == "lidar"), "")
+        points = (n for n, own in self.sensors.items() if not kind_of(own.kind).has_picture)
+        return next(points, "")
 
     @property
     def tables(self) -> tuple[ClassTable, ClassTable]:
