@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 from perception.errors import CalibrationError
 from perception.files.text import read_text
 from perception.geometry.camera import CameraModel
-from perception.geometry.rig import Rig, SensorCalibration, mounted
+from perception.geometry.rig import Pose, Rig, SensorCalibration, mounted
 from perception.geometry.transforms import RigidTransform
 
 CAMERA_TEXT, LIDAR_TEXT = "calib_cam_to_cam.txt", "calib_velo_to_cam.txt"
+IMU_TEXT = "calib_imu_to_velo.txt"
+
+BASE = "base_link"
+VELODYNE_HEIGHT_M = 1.73
+"""Of the Velodyne above the road, as the data set's description of its car says."""
 
 
 class KittiTexts:
@@ -170,6 +175,44 @@ def rig_from_kitti(folder: Path) -> Rig:
     with _naming(velodyne.path):
         to_camera = mounted(RigidTransform(velodyne.array("R", 3, 3), velodyne.array("T", 3)))
     return _rig(camera, offset @ rectify @ to_camera)
+
+
+def velodyne_in_base() -> RigidTransform:
+    """From the Velodyne to the base that we give KITTI's car: on the road below the Velodyne, its axes along
+    the Velodyne's (x forward, y left, z up), which stands level enough for it."""
+    return RigidTransform(np.eye(3), np.array([0.0, 0.0, VELODYNE_HEIGHT_M]))
+
+
+def on_the_road(rig: Rig) -> Rig:
+    """A rig of KITTI's car with places in its base, see `velodyne_in_base`.
+
+    Args:
+        rig: with the Velodyne's extrinsics to camera 2, the reference, as above.
+    """
+    camera, lidar = rig.sensors["rgb"], rig.sensors["lidar"]
+    assert lidar.extrinsics is not None
+    base = velodyne_in_base()
+    placed = {
+        "rgb": SensorCalibration(
+            camera.camera, None, camera.frame_id, pose=Pose(base @ lidar.extrinsics.inverse())
+        ),
+        "lidar": SensorCalibration(lidar.camera, None, lidar.frame_id, pose=Pose(base)),
+    }
+    return Rig(placed, BASE, "rgb", rig.date, rig.source)
+
+
+def imu_to_velodyne(folder: Path) -> RigidTransform | None:
+    """From the GPS and inertial unit of a raw drive to its Velodyne; None of a drive that does not say it.
+
+    Raises:
+        CalibrationError: an entry is missing, garbled or impossible.
+    """
+    path = Path(folder) / IMU_TEXT
+    if not path.is_file():
+        return None
+    texts = KittiTexts(path)
+    with _naming(path):
+        return mounted(RigidTransform(texts.array("R", 3, 3), texts.array("T", 3)))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A KITTI raw drive: color camera 2 and Velodyne LiDAR at 10 Hz, with 3D tracklets.
+"""A KITTI raw drive: color camera 2 and Velodyne LiDAR at 10 Hz, with boxes in space and where the car was.
 
 Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
 """
@@ -6,19 +6,23 @@ Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
 from __future__ import annotations
 
 import warnings
-from datetime import datetime, timezone
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from calibration.kitti import rig_from_kitti
-from perception.data.base import Boxes, Recording, RecordingInfo, Truth
+from calibration.kitti import on_the_road, rig_from_kitti
+from perception.data.base import Boxes, Recording, RecordingInfo, Truth, TruthBoxes3d
 from perception.data.msrs import CLASSES
-from perception.data.tracklets import read_tracklets
+from perception.data.oxts import read_trajectory
+from perception.data.stamps import read_stamps
+from perception.data.tracklets import Tracklet, read_tracklets
 from perception.errors import DataError
 from perception.files.listing import SampleFolder, list_ids
-from perception.files.text import read_text
 from perception.frame import Frame, Sample
+from perception.geometry.transforms import RigidTransform
 from perception.sensors.lidar.decode import load_lidar
 from perception.sensors.rgb.decode import load_rgb
 
@@ -37,30 +41,12 @@ _CLOUDS = (".npz", ".bin")
 _TRAIN_SHARE = 0.8
 
 
-def read_stamps(path: Path) -> list[int | None]:
-    """Nanosecond stamps of a KITTI `timestamps` file: one UTC date and time per line, the frame's number.
-
-    An empty line stands for a frame that the sensor lacks.
-
-    Raises:
-        DataError: the file is missing or has another form.
-    """
-    stamps: list[int | None] = []
-    for number, line in enumerate(read_text(path).rstrip().split("\n"), 1):
-        if not line.strip():
-            stamps.append(None)
-            continue
-        whole, _, fraction = line.strip().partition(".")
-        try:
-            moment = datetime.strptime(whole, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc)
-            stamps.append(int(moment.timestamp()) * 10**9 + int(fraction[:9].ljust(9, "0")))
-        except (ValueError, OverflowError) as error:
-            raise DataError("not a time stamp", where=f"{path}:{number}") from error
-    return stamps
-
-
 class KITTI(Recording):
     """Frames of `ROOT/{image_02,velodyne}`, rectified camera 2 being the reference.
+
+    The base is on the road below the Velodyne (`calibration.kitti.velodyne_in_base`), and its poses are those
+    of `oxts`, where the drive has them.  Boxes in space are in the Velodyne's frame; how they move is told by
+    the frames before and after, and known only with poses.
 
     Args:
         root: the folder with the calibration texts and `tracklet_labels.xml`.
@@ -85,7 +71,8 @@ class KITTI(Recording):
         cut = round(_TRAIN_SHARE * len(ids))
         ids = {"all": ids, "train": ids[:cut], "val": ids[cut:]}[split]
         super().__init__(root, info, ids)
-        self.rig = rig_from_kitti(root)
+        self.rig = on_the_road(rig_from_kitti(root))
+        self.trajectory = read_trajectory(root)
         self._rgb = SampleFolder(root / "image_02", _PICTURES)
         self._clouds = SampleFolder(root / "velodyne", _CLOUDS)
         if ids and not set(ids) & self._clouds.files.keys():
@@ -137,4 +124,56 @@ class KITTI(Recording):
                 box = np.concatenate([low, high])
                 kinds = sorted(set(KIND_TO_CLASS.values())) if kind is None else [kind]
                 found += [(box, k, kind is None) for k in kinds]
-        return Truth(boxes=Boxes.of(*zip(*found, strict=True)) if found else Boxes.empty())
+        boxes = Boxes.of(*zip(*found, strict=True)) if found else Boxes.empty()
+        return Truth(boxes=boxes, boxes3d=self._boxes3d(number))
+
+    def _boxes3d(self, number: int) -> TruthBoxes3d:
+        """In the Velodyne's frame; what is of none of the classes is to be ignored as each of them."""
+        rows: list[tuple[Any, ...]] = []
+        for track, tracklet in enumerate(self._tracklets):
+            place, center = tracklet.place(number), tracklet.center(number)
+            if place is None:
+                continue
+            height, width, length = tracklet.size
+            seen, yaw = tracklet.occlusion[place], tracklet.poses[place, 3]
+            velocity = self._velocity(tracklet, number)
+            own = center, (length, width, height), yaw, velocity, seen, track
+            kind = KIND_TO_CLASS.get(tracklet.kind)
+            kinds = sorted(set(KIND_TO_CLASS.values())) if kind is None else [kind]
+            rows += [(*own, k, kind is None) for k in kinds]
+        columns: Iterable[Any] = zip(*rows, strict=True) if rows else [[]] * 8
+        center, size, yaw, velocity, seen, tracks, ids, ignore = columns
+        return TruthBoxes3d.of(
+            center, size, yaw, ids, ignore, velocity, occlusion=seen, track=tracks, frame="lidar"
+        )
+
+    def _velocity(self, tracklet: Tracklet, number: int) -> NDArray[np.float64]:
+        """(2,) m/s over the ground in the Velodyne's axes, NaN where nothing tells it.
+
+        From the frame before to the one after; at an end of the track, from or to the frame itself.
+        """
+        pose = self._velodyne_in_world(number)
+        found = [self._in_world(tracklet, n) for n in (number - 1, number, number + 1)]
+        known = [one for one in found if one is not None]
+        if pose is None or len(known) < 2 or known[-1][1] <= known[0][1]:
+            return np.full(2, np.nan)
+        (first, start), (last, end) = known[0], known[-1]
+        moved = pose.rotation.T @ (last - first) / ((end - start) * 1e-9)
+        return np.asarray(moved[:2], np.float64)
+
+    def _in_world(self, tracklet: Tracklet, number: int) -> tuple[NDArray[np.float64], int] | None:
+        """Where an object was in the fixed frame (3,), and when."""
+        center, pose = tracklet.center(number), self._velodyne_in_world(number)
+        if center is None or pose is None:
+            return None
+        return pose.apply(center[None])[0], self._stamp("lidar", number)
+
+    def _velodyne_in_world(self, number: int) -> RigidTransform | None:
+        """From the Velodyne's frame at a frame's cloud to the fixed one."""
+        stamps = self._stamps["lidar"]
+        stamp = stamps[number] if 0 <= number < len(stamps) else None
+        placed = self.rig.in_base("lidar")
+        if self.trajectory is None or stamp is None or placed is None:
+            return None
+        found = self.trajectory.at(stamp)
+        return None if found is None else found @ placed

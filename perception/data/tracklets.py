@@ -27,17 +27,29 @@ class Tracklet:
         first_frame: index of the first frame with a pose.
         poses: (P, 4) x, y, z of the middle of its bottom face in the LiDAR frame in metres, and yaw
             in radians around z.
+        occlusion: (P,) 0 for all to be seen in the picture, 1 partly, 3 hardly any; -1 for not known.
     """
 
     kind: str
     size: tuple[float, float, float]
     first_frame: int
     poses: NDArray[np.float64]
+    occlusion: NDArray[np.int64]
+
+    def place(self, frame: int) -> int | None:
+        """The place of its pose at a frame index, None if it is not there then."""
+        index = frame - self.first_frame
+        return index if 0 <= index < len(self.poses) else None
+
+    def center(self, frame: int) -> NDArray[np.float64] | None:
+        """Its middle (3,) in the LiDAR frame at a frame index, None if it is not there then."""
+        index = self.place(frame)
+        return None if index is None else self.poses[index, :3] + [0, 0, self.size[0] / 2]
 
     def corners(self, frame: int) -> NDArray[np.float64] | None:
         """The (8, 3) corners in the LiDAR frame at frame index `frame`, None if not seen then."""
-        index = frame - self.first_frame
-        if not 0 <= index < len(self.poses):
+        index = self.place(frame)
+        if index is None:
             return None
         height, width, length = self.size
         x, y, z, yaw = self.poses[index]
@@ -92,4 +104,20 @@ def _tracklet(item: Element) -> Tracklet:
         raise ValueError(f"first_frame {first:g} is no frame")
     if len(poses) and np.abs(poses[:, 3]).max() > 4 * math.pi:
         raise ValueError(f"rz of {np.abs(poses[:, 3]).max():g} is no angle in radians")
-    return Tracklet((item.findtext("objectType") or "").strip(), size, int(first), poses)
+    kind = (item.findtext("objectType") or "").strip()
+    seen = np.array([_occlusion(row) for row in rows], np.int64)
+    return Tracklet(kind, size, int(first), poses, seen)
+
+
+def _occlusion(row: Element) -> int:
+    """How little of it is to be seen: `occlusion` (0, 1 partly, 2 fully) and `truncation` (0, 1 cut off by
+    the picture's edge, 2 and 99 beside and behind it), which need not be there."""
+    hidden, cut = (_state(row, name) for name in ("occlusion", "truncation"))
+    found = {0: 0, 1: 1, 2: 3}.get(hidden, -1)
+    return max(found, {1: 1, 2: 3, 99: 3}.get(cut, -1))
+
+
+def _state(row: Element, name: str) -> int:
+    if row.find(name) is None:
+        return -1
+    return round(_number(row, name))

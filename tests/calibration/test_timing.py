@@ -232,7 +232,8 @@ def test_stamps_since_boot_are_known() -> None:
 def test_a_real_drive_of_five_seconds_is_too_short_but_its_turns_are_seen(
     real_data: Path,
 ) -> None:
-    from perception.data.kitti import KITTI, read_stamps
+    from perception.data.kitti import KITTI
+    from perception.data.stamps import read_stamps
 
     drive = real_data / "kitti_0005"
     recording = KITTI(drive)

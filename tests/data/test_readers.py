@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from perception.data import open_recording, parse_data_argument
-from perception.data.kitti import KITTI, read_stamps
+from perception.data.kitti import KITTI
 from perception.data.nyuv2 import scene_runs
 from perception.data.rgbt_person import boxes_of_mask
+from perception.data.stamps import read_stamps
 from perception.data.tracklets import read_tracklets
 from perception.errors import ConfigError, DataError
 
