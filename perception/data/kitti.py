@@ -90,6 +90,11 @@ class KITTI(Recording):
             raise DataError(f"no {sensor} stamp for frame {number}", where=str(self.root))
         return stamp
 
+    def stamp_ns(self, index: int) -> int:
+        stamps, number = self._stamps["rgb"], int(self.ids[index])
+        stamp = stamps[number] if number < len(stamps) else None
+        return super().stamp_ns(index) if stamp is None else stamp
+
     def frame(self, index: int) -> Frame:
         name = self.ids[index]
         number = int(name)

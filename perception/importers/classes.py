@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import IGNORE_LABEL, Boxes, ClassInfo
+from perception.data.base import IGNORE_LABEL, Boxes, ClassInfo, TruthBoxes3d
 from perception.errors import ConfigError, DataError, names_hint
 from perception.files.text import printable, read_yaml
 from perception.importers.source import UNLABELED, Marks, Named, Source
@@ -48,10 +48,13 @@ class ClassMap:
         keep = (found >= 0) & ~again
         return Boxes(boxes.xyxy[keep], found[keep].astype(np.int64), boxes.ignore[keep])
 
-    def boxes3d(self, boxes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those of the classes that are taken over."""
-        mapped = [{**box, "class": int(self.table[box["class"]])} for box in boxes]
-        return [box for box in mapped if box["class"] >= 0]
+    def boxes3d(self, boxes: TruthBoxes3d) -> TruthBoxes3d:
+        """Those of the classes that are taken over; ignored ones that became one another are there once."""
+        found = replace(boxes, class_ids=self.table[boxes.class_ids].astype(np.int64))
+        rows = np.column_stack([found.center, found.size, found.yaw, found.class_ids, found.ignore])
+        _, first = np.unique(rows, axis=0, return_index=True)
+        again = found.ignore & ~np.isin(np.arange(len(found)), first)
+        return found.chosen((found.class_ids >= 0) & ~again)
 
 
 @dataclass(frozen=True)

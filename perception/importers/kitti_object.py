@@ -7,16 +7,21 @@ object development kit.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.kitti import rig_from_kitti_calib, shift_of_camera_2
-from perception.data.base import Boxes
+from calibration.kitti import (
+    on_the_road,
+    rig_from_kitti_calib,
+    shift_of_camera_2,
+    velodyne_in_base,
+)
+from perception.data.base import Boxes, TruthBoxes3d
 from perception.errors import DataError, names_hint
 from perception.files.listing import SampleFolder, list_files
 from perception.files.text import read_bytes, read_text
@@ -30,6 +35,7 @@ NAMES = (
 )  # fmt: skip
 IGNORED = "DontCare"
 
+_TRUNCATIONS = (0.15, 0.3, 0.5)
 _COLUMNS = (15, 16)  # the last is the score of a detection
 _PICTURES = (".png", ".jpg")
 
@@ -37,7 +43,8 @@ _PICTURES = (".png", ".jpg")
 def kitti_object(root: Path, lidar: bool = True) -> Source:
     """The frames of `training` (or of a folder with `image_2` itself), and of `testing` without labels.
 
-    Frames of different calibration become recordings of their own, unless `lidar` is false.
+    Frames of different calibration become recordings of their own, unless `lidar` is false.  Boxes in space
+    are in the LiDAR's frame, or without it in that of the base on the road below it.
 
     Args:
         root: the folder.
@@ -81,11 +88,11 @@ def _items(
             size = size_of_file(path, kind_of("rgb"))
             key = read_bytes(calib), size
             if key not in rigs:
-                rigs[key] = rig_from_kitti_calib(calib, size)
+                rigs[key] = on_the_road(rig_from_kitti_calib(calib, size))
             rig = rigs[key]
         if lidar:
             samples["lidar"] = clouds.file(name)
-        marks = partial(_marks, labels.find(name), calib, rig, split == "test")
+        marks = partial(_marks, labels.find(name), calib, rig, split == "test", lidar)
         found.append(
             Item(f"{split}/{name}" if split else name, samples, marks, split=split, rig=rig)
         )
@@ -102,6 +109,8 @@ class Row:
         size: height, width, length in metres.
         bottom: x, y, z of the middle of its bottom face, metres; y is down.
         turn: about the y axis, radians.
+        truncation: share of it that is outside of the picture.
+        occlusion: 0 all to be seen, 1 partly, 2 largely hidden, 3 not known; as are others.
     """
 
     kind: str
@@ -109,6 +118,16 @@ class Row:
     size: tuple[float, float, float]
     bottom: tuple[float, float, float]
     turn: float
+    truncation: float = 0.0
+    occlusion: int = 3
+
+    @property
+    def hidden(self) -> int:
+        """`TruthBoxes3d.occlusion`: the first of the benchmark's levels (easy, moderate, hard) whose limits
+        of occlusion and truncation it is within, 3 for none; -1 where the occlusion is not known."""
+        if self.occlusion not in (0, 1, 2):
+            return -1
+        return max(self.occlusion, sum(self.truncation > limit for limit in _TRUNCATIONS))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -144,12 +163,14 @@ def read_rows(path: Path) -> list[Row]:
                 (values[7], values[8], values[9]),
                 (values[10], values[11], values[12]),
                 values[13],
+                values[0],
+                round(max(-1.0, min(values[1], 9.0))),
             )
         )
     return rows
 
 
-def _marks(path: Path | None, calib: Path, rig: Rig | None, withheld: bool) -> Marks:
+def _marks(path: Path | None, calib: Path, rig: Rig | None, withheld: bool, lidar: bool) -> Marks:
     if path is None:
         return Marks(withheld=withheld)
     rows = read_rows(path)
@@ -163,27 +184,32 @@ def _marks(path: Path | None, calib: Path, rig: Rig | None, withheld: bool) -> M
     solid = None
     if rig is not None and "lidar" in rig.sensors:
         shift = shift_of_camera_2(calib)
-        solid = [in_lidar(row, rig, shift) for row in known if min(row.size) > 0]
+        solid = in_lidar([row for row in known if min(row.size) > 0], rig, shift)
+        solid = solid if lidar else solid.moved(velodyne_in_base())
     return Marks(None, boxes, solid)
 
 
-def in_lidar(row: Row, rig: Rig, shift: NDArray[np.float64]) -> dict[str, Any]:
-    """A box in the LiDAR's frame: center, length, width and height in metres, yaw about z in radians.
+def in_lidar(rows: Sequence[Row], rig: Rig, shift: NDArray[np.float64]) -> TruthBoxes3d:
+    """Boxes in the LiDAR's frame.
 
     Args:
-        row: the object.
+        rows: the objects.
         rig: of the frame.
         shift: see `shift_of_camera_2`.
     """
     extrinsics = rig.sensors["lidar"].extrinsics
     assert extrinsics is not None
-    height, width, length = row.size
-    center = np.array([row.bottom[0], row.bottom[1] - height / 2, row.bottom[2]]) + shift
     back = extrinsics.inverse()
-    ahead = back.rotation @ np.array([math.cos(row.turn), 0.0, -math.sin(row.turn)])
-    return {
-        "class": NAMES.index(row.kind),
-        "center": [round(float(v), 4) for v in back.apply(center[None])[0]],
-        "size": [round(v, 4) for v in (length, width, height)],
-        "yaw": round(float(np.arctan2(ahead[1], ahead[0])), 5),
-    }
+    sizes = np.array([row.size for row in rows]).reshape(-1, 3)
+    bottom = np.array([row.bottom for row in rows]).reshape(-1, 3)
+    turn = np.array([row.turn for row in rows])
+    center = bottom - np.column_stack([0 * turn, sizes[:, 0] / 2, 0 * turn]) + shift
+    ahead = np.column_stack([np.cos(turn), 0 * turn, -np.sin(turn)]) @ back.rotation.T
+    return TruthBoxes3d.of(
+        back.apply(center),
+        sizes[:, [2, 1, 0]],
+        np.arctan2(ahead[:, 1], ahead[:, 0]),
+        [NAMES.index(row.kind) for row in rows],
+        occlusion=[row.hidden for row in rows],
+        frame="lidar",
+    )

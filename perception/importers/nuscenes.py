@@ -5,6 +5,7 @@ Caesar et al., "nuScenes: A multimodal dataset for autonomous driving", CVPR 202
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import Boxes
+from perception.data.base import Boxes, TruthBoxes3d
 from perception.errors import CalibrationError, ConfigError, DataError, names_hint
 from perception.files.containers import stays_inside
 from perception.files.limits import MAX_ANNOTATION_BYTES
@@ -44,6 +45,13 @@ DETECTED = {
 
 _KINDS = {"camera": "rgb", "lidar": "lidar"}
 _NEAREST_M = 0.5
+_LONGEST_S = 1.5
+_VISIBLE = {
+    "4": 0,
+    "3": 1,
+    "2": 2,
+    "1": 3,
+}  # tokens of 80, 60, 40 and 0 % and more that is to be seen
 _BASE = "base_link"
 
 
@@ -52,10 +60,12 @@ def nuscenes(
 ) -> Source:
     """The samples (key frames, 2 Hz) of the tables in `v1.0-*`.
 
-    Boxes in space are in the LiDAR's frame.  Boxes in the picture are the bounds of their corners in the
-    picture of `labels_of`: wider than what is seen.  Boxes without a LiDAR or radar point are left out, and
-    counted.  What the car moves between the moments of cameras and LiDAR (up to 50 ms) is minded for
-    boxes, and not in `rig.yaml`, which has one place for each sensor.  Radars are not read.
+    Boxes in space are in the LiDAR's frame, with what the tables know of them: `velocity_of`, the LiDAR's
+    points on them, how much of them is to be seen, and which object it is.  Where the car was is kept.
+    Boxes in the picture are the bounds of their corners in the picture of `labels_of`: wider than what is
+    seen.  Boxes without a LiDAR or radar point are to be ignored.  What the car moves between the moments of
+    cameras and LiDAR (up to 50 ms) is minded for boxes, and not in `rig.yaml`, which has one place for each
+    sensor.  Radars are not read.
 
     Args:
         root: the folder with `samples` and the tables' folder.
@@ -111,6 +121,7 @@ class _Tables:
         for record in self.of("sample_data").values():
             if record.fields.get("is_key_frame") is True:
                 self.by_sample.setdefault(record.text("sample_token"), []).append(record)
+        self.instances = {token: i for i, token in enumerate(self.of("instance"))}
         self.boxes_of: dict[str, list[Record]] = {}
         for record in self.of("sample_annotation").values():
             self.boxes_of.setdefault(record.text("sample_token"), []).append(record)
@@ -144,6 +155,10 @@ class _Tables:
         if found is None:
             raise DataError(f"there is no {name} '{token[:40]}'", where=record.where)
         return found
+
+    def seconds(self, annotation: Record) -> float:
+        """When an annotated sample was taken, by the clock of its scene."""
+        return self.of_token("sample", annotation).whole("timestamp") * 1e-6
 
     def categories(self, every: bool) -> dict[str, str]:
         """Classes by category."""
@@ -237,7 +252,18 @@ class _Frame:
             sequence=scene.text("name"),
             stamp_ns=self.sample.whole("timestamp") * 1000,
             rig=rig,
+            pose=self.pose(labels_of),
         )
+
+    @property
+    def lidar(self) -> str:
+        """The first LiDAR, in whose frame boxes are; empty where there is none."""
+        return next((n for n in self.sensors if self.kinds[n] == "lidar"), "")
+
+    def pose(self, labels_of: str) -> RigidTransform | None:
+        """The car in the world, at the moment of the LiDAR."""
+        sensor = self.sensors.get(self.lidar or labels_of)
+        return None if sensor is None else sensor.to_world
 
     def marks(self, labels_of: str, names: dict[str, str]) -> Marks:
         """Boxes in space and in the picture of a camera."""
@@ -245,29 +271,69 @@ class _Frame:
             return Marks(withheld=True)
         places = {name: i for i, name in enumerate(dict.fromkeys(names.values()))}
         camera = self.sensors.get(labels_of)
-        lidar = next((s for n, s in self.sensors.items() if self.kinds[n] == "lidar"), None)
         flat: list[tuple[float, float, float, float]] = []
         kinds: list[int] = []
         unmeasured: list[bool] = []
-        solid: list[dict[str, Any]] = []
+        solid: list[tuple[Record, int]] = []
         for record in self.tables.boxes_of.get(self.sample.text("token"), []):
             instance = self.tables.of_token("instance", record)
             name = names.get(self.tables.of_token("category", instance).text("name"))
             if name is None:
                 continue
-            unseen = not record.whole("num_lidar_pts") + record.whole("num_radar_pts")
+            solid.append((record, places[name]))
             pose, size = transform_of(record), record.numbers("size", 3)
             if camera is not None:
                 box = bounds_in(camera, corners_of(pose, size))
                 if box is not None:
                     flat.append(box)
                     kinds.append(places[name])
-                    unmeasured.append(unseen)
-            if lidar is not None:
-                ignored = {"ignore": True} if unseen else {}
-                solid.append({"class": places[name], **in_frame(lidar, pose, size), **ignored})
+                    unmeasured.append(is_unmeasured(record))
         boxes = None if camera is None else Boxes.of(flat, kinds, unmeasured)
-        return Marks(None, boxes, None if lidar is None else solid)
+        return Marks(None, boxes, self.solid(solid) if self.lidar else None)
+
+    def solid(self, rows: list[tuple[Record, int]]) -> TruthBoxes3d:
+        """Boxes in the LiDAR's frame, of annotations and their classes."""
+        records = [record for record, _ in rows]
+        poses = [transform_of(record) for record in records]
+        ahead = np.array([pose.rotation[:, 0] for pose in poses]).reshape(-1, 3)
+        sizes = np.array([record.numbers("size", 3) for record in records]).reshape(-1, 3)
+        for record, size in zip(records, sizes, strict=True):
+            if not (size > 0).all():
+                raise DataError("'size' is not positive", where=record.where)
+        world = TruthBoxes3d.of(
+            [pose.translation for pose in poses],
+            sizes[:, [1, 0, 2]],
+            np.arctan2(ahead[:, 1], ahead[:, 0]),
+            [kind for _, kind in rows],
+            [is_unmeasured(record) for record in records],
+            [velocity_of(self.tables, record) for record in records],
+            [record.whole("num_lidar_pts") for record in records],
+            [_VISIBLE.get(str(record.fields.get("visibility_token")), -1) for record in records],
+            [self.tables.instances[record.text("instance_token")] for record in records],
+        )
+        sensor = self.sensors[self.lidar]
+        return world.moved((sensor.to_world @ sensor.to_car).inverse(), self.lidar)
+
+
+def is_unmeasured(annotation: Record) -> bool:
+    """Whether no LiDAR and no radar has a point on it."""
+    return not annotation.whole("num_lidar_pts") + annotation.whole("num_radar_pts")
+
+
+def velocity_of(tables: _Tables, annotation: Record) -> list[float]:
+    """How fast a box moves over the ground along the world's x and y, m/s, NaN where nothing tells it.
+
+    From the annotation of the object before to the one after, or, where there is only one of them, from or to
+    it; as in the development kit not over more than 1.5 s for each.
+    """
+    known = tables.of("sample_annotation")
+    beside = [known.get(str(annotation.fields.get(name) or "")) for name in ("prev", "next")]
+    ends = beside[0] or annotation, beside[1] or annotation
+    seconds = tables.seconds(ends[1]) - tables.seconds(ends[0])
+    if not 0 < seconds <= _LONGEST_S * sum(one is not None for one in beside):
+        return [math.nan, math.nan]
+    first, last = (end.numbers("translation", 3) for end in ends)
+    return [(b - a) / seconds for a, b in zip(first[:2], last[:2], strict=True)]
 
 
 def corners_of(pose: RigidTransform, size: list[float]) -> NDArray[np.float64]:
@@ -290,15 +356,3 @@ def bounds_in(
     if (high - low).min() < 1:
         return None
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def in_frame(sensor: _Sensor, pose: RigidTransform, size: list[float]) -> dict[str, Any]:
-    """Center, length, width and height in metres, yaw about z in radians in a sensor's frame."""
-    found = (sensor.to_world @ sensor.to_car).inverse() @ pose
-    ahead = found.rotation[:, 0]
-    width, length, height = size
-    return {
-        "center": [round(float(v), 4) for v in found.translation],
-        "size": [round(v, 4) for v in (length, width, height)],
-        "yaw": round(float(np.arctan2(ahead[1], ahead[0])), 5),
-    }

@@ -18,7 +18,7 @@ from perception.files.text import read_bytes
 from perception.files.writing import write_image, writing
 from perception.frame import Sample
 from perception.importers.fitting import Fit, Size, fill_of
-from perception.importers.source import Stored
+from perception.importers.source import Stored, TimedPoints
 from perception.sensors.kind import Hints, SensorKind
 from perception.sensors.samples import load_sample
 
@@ -88,6 +88,9 @@ class Placer:
                 self._put(stored, self.folder / f"{name}{self._suffix(stored)}")
                 return
             stored = self._values(stored)
+        if isinstance(stored, TimedPoints):
+            self._write_points(name, points=stored.points, time=stored.times)
+            return
         if size is not None and fit is None and stored.shape[:2] != size:
             raise _other_size(stored.shape, size, name)
         if fit is not None:
@@ -137,8 +140,7 @@ class Placer:
 
     def _write(self, stored: NDArray[Any], name: str) -> None:
         if not self.kind.has_picture:
-            with writing(self.folder / f"{name}.npz", sync=False) as partial:
-                np.savez_compressed(partial, points=stored.astype(np.float32))
+            self._write_points(name, points=stored)
         elif stored.dtype in (np.uint8, np.uint16):
             write_image(self.folder / f"{name}.png", stored, sync=False)
         elif self._suffix(Path("a.npy")):
@@ -146,6 +148,11 @@ class Placer:
                 np.save(partial, stored)
         else:
             raise EncodingError(f"{stored.dtype} is no {self.kind.name} picture", where=name)
+
+    def _write_points(self, name: str, **columns: NDArray[Any]) -> None:
+        with writing(self.folder / f"{name}.npz", sync=False) as partial:
+            arrays = {key: values.astype(np.float32) for key, values in columns.items()}
+            np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
 
 
 def _other_size(shape: tuple[int, ...], size: Size, where: str) -> DataError:

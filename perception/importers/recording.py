@@ -9,10 +9,20 @@ from typing import Any
 import numpy as np
 
 from perception.data.base import Recording
+from perception.data.layout import BASE
 from perception.data.registry import open_recording, splits_of
 from perception.errors import DataError
 from perception.frame import Frame, Sample
-from perception.importers.source import Item, Marks, Named, Source, Stored, to_places
+from perception.geometry.transforms import RigidTransform
+from perception.importers.source import (
+    Item,
+    Marks,
+    Named,
+    Source,
+    Stored,
+    TimedPoints,
+    to_places,
+)
 from perception.sensors.registry import kind_of
 
 COUNTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
@@ -49,6 +59,7 @@ def recording(root: Path, kind: str, **options: Any) -> Source:
             tags=tuple(sorted(found.tags(index) - {"train", "val", "test"})),
             sizes=partial(_sizes, found, index),
             rig=found.rig if found.rig.sensors else None,
+            pose=_pose(found, index),
         )
         for index, name in enumerate(found.ids)
     ]
@@ -68,6 +79,9 @@ def recording(root: Path, kind: str, **options: Any) -> Source:
 def _fields(found: Recording) -> dict[str, Any]:
     """What files will not say themselves, by the first frame that has the sensor."""
     fields: dict[str, Any] = {}
+    lidar = next((n for n, kind in found.info.sensors.items() if kind == "lidar"), "")
+    if (own := _space(found)) not in (None, lidar):
+        fields["boxes3d_frame"] = own or BASE
     wanted = {name for name, kind in found.info.sensors.items() if kind_of(kind).units}
     for index in range(len(found)):
         if not wanted:
@@ -105,7 +119,8 @@ def in_steps(sample: Sample) -> Stored:
     own = kind_of(sample.kind)
     data = sample.data
     if not own.has_picture:
-        return data.astype(np.float32)
+        points = data.astype(np.float32)
+        return points if sample.times is None else TimedPoints(points, sample.times)
     if own.colors and data.dtype == np.uint8:
         return data
     if sample.unit in COUNTS:
@@ -124,4 +139,16 @@ def _marks(found: Recording, index: int) -> Marks:
     count = len(found.info.seg_classes)
     labels = truth.labels
     places = None if labels is None else to_places(labels, {i: i for i in range(count)})
-    return Marks(places, truth.boxes)
+    return Marks(places, truth.boxes, truth.boxes3d)
+
+
+def _pose(found: Recording, index: int) -> RigidTransform | None:
+    return None if found.trajectory is None else found.trajectory.at(found.stamp_ns(index))
+
+
+def _space(found: Recording) -> str | None:
+    """The sensor in whose frame boxes in space are, empty for the base; None where no frame has any."""
+    if not found.rig.base and all(kind_of(k).has_picture for k in found.info.sensors.values()):
+        return None
+    truths = (found.truth(index).boxes3d for index in range(len(found)))
+    return next((boxes.frame for boxes in truths if boxes is not None), None)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import IGNORE_LABEL, Boxes
+from perception.data.base import IGNORE_LABEL, Boxes, TruthBoxes3d
 from perception.data.classes import distinct_color
 from perception.frame import Kind
 from perception.geometry.rig import Rig
+from perception.geometry.transforms import RigidTransform
 
 UNLABELED = -1
 """In `Marks.labels`, a pixel of which nothing is known."""
@@ -24,7 +25,16 @@ _CALLED = {
     "training": "train", "valid": "val", "validation": "val", "testing": "test",
 }  # fmt: skip
 
-Stored = Path | NDArray[Any]
+
+@dataclass(frozen=True, eq=False)
+class TimedPoints:
+    """A cloud, (N, 3..5) float32, and when each point was measured, see `Sample.times`."""
+
+    points: NDArray[np.float32]
+    times: NDArray[np.float32]
+
+
+Stored = Path | NDArray[Any] | TimedPoints
 """A file that the folder format reads as it is, or what a file of it would hold: integers of a picture, or
 (N, 3..5) float32 of a cloud."""
 
@@ -52,14 +62,14 @@ class Marks:
             frame without.
         boxes: with places in `Source.det_classes` as classes; None for a frame that nobody looked at.
             A region that is to be ignored whatever is in it is one ignored box of each class.
-        boxes3d: class (a place in `det_classes`), center, size and yaw in the LiDAR's frame, and
-            `ignore: true` of one that is to be ignored.
+        boxes3d: the same in space, in the frame that the recording will have them in: that of the first
+            LiDAR, or what `Source.fields` say as `boxes3d_frame`.
         withheld: the data set keeps the truth of this frame to itself, as of its test set.
     """
 
     labels: NDArray[np.integer[Any]] | None = None
     boxes: Boxes | None = None
-    boxes3d: list[dict[str, Any]] | None = None
+    boxes3d: TruthBoxes3d | None = None
     withheld: bool = False
 
 
@@ -78,6 +88,7 @@ class Item:
         stamp_ns: when it was taken, by a clock of its sequence; None where that is not known.
         tags: conditions, as `night`.
         rig: the calibration, the same object for frames that share it.
+        pose: from the rig's base to a fixed frame; None where that is not known.
     """
 
     name: str
@@ -92,6 +103,7 @@ class Item:
     stamp_ns: int | None = None
     tags: tuple[str, ...] = ()
     rig: Rig | None = None
+    pose: RigidTransform | None = None
 
 
 @dataclass

@@ -69,7 +69,7 @@ class Report:
     Attributes:
         recordings: names of the recordings below the folder; one that is empty is the folder itself.
         frames, splits: how many, in all and by split.
-        boxes, pixels: how many by name of class, without boxes that are to be ignored.
+        boxes, boxes3d, pixels: how many by name of class, without boxes that are to be ignored.
         ignored: boxes that are to be ignored.
         unlabeled: frames without labels and without boxes.
         background: frames that are looked at and have no box.
@@ -80,6 +80,7 @@ class Report:
     frames: int = 0
     splits: Counter[str] = field(default_factory=Counter)
     boxes: Counter[str] = field(default_factory=Counter)
+    boxes3d: Counter[str] = field(default_factory=Counter)
     pixels: Counter[str] = field(default_factory=Counter)
     ignored: int = 0
     unlabeled: int = 0
@@ -297,8 +298,11 @@ class _Job:
 
     def _count(self, marks: Marks) -> None:
         report = self.report
-        if marks.labels is None and marks.boxes is None:
+        if marks.labels is None and marks.boxes is None and marks.boxes3d is None:
             report.unlabeled += 1
+        if marks.boxes3d is not None:
+            names = [c.name for c in self.maps.det.classes]
+            report.boxes3d.update(names[i] for i in marks.boxes3d.class_ids[~marks.boxes3d.ignore])
         if marks.boxes is not None:
             names = [c.name for c in self.maps.det.classes]
             counted = marks.boxes.class_ids[~marks.boxes.ignore]
@@ -334,6 +338,7 @@ class _Job:
                     labels=None if labels is None else labels.astype(np.uint8, copy=False),
                     boxes=marks.boxes,
                     boxes3d=marks.boxes3d,
+                    pose=item.pose,
                 )
 
     def _fitted(self, rig: Rig, group: _Group) -> Rig:
@@ -438,6 +443,9 @@ def described(report: Report) -> list[str]:
         counts = ", ".join(f"{name} {n}" for name, n in report.boxes.most_common(20))
         lines.append(f"boxes {sum(report.boxes.values())}: {counts}".rstrip(": "))
         lines.append(f"frames without an object {report.background}")
+    if report.boxes3d:
+        counts = ", ".join(f"{name} {n}" for name, n in report.boxes3d.most_common(20))
+        lines.append(f"boxes in space {sum(report.boxes3d.values())}: {counts}")
     total = sum(report.pixels.values())
     if total:
         shares = ", ".join(

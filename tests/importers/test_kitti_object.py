@@ -114,6 +114,40 @@ def test_without_clouds_one_recording(imported: Import, tmp_path: Path) -> None:
     assert len(recording.ids) == 3 and not recording.rig.sensors
 
 
+@pytest.mark.parametrize(
+    ("truncation", "occlusion", "expected"),
+    [("0.00", 0, 0), ("0.10", 1, 1), ("0.20", 0, 1), ("0.40", 1, 2), ("0.60", 0, 3), ("0", 2, 2),
+     ("0.00", 3, -1), ("-1", -1, -1)],
+)  # fmt: skip
+def test_how_much_is_hidden(
+    imported: Import, tmp_path: Path, truncation: str, occlusion: int, expected: int
+) -> None:
+    root = kitti_object(tmp_path / "set")
+    row = CAR.format(x=1.0, z=12.0, turn=0.3).replace("0.00 0", f"{truncation} {occlusion}")
+    (root / "training/label_2/000000.txt").write_text(row)
+    boxes = imported(f"kitti_object:{root}").truth(0).boxes3d
+    assert boxes is not None and boxes.occlusion.tolist() == [expected]
+
+
+def test_the_base_is_on_the_road_below_the_lidar(imported: Import, tmp_path: Path) -> None:
+    recording = imported(f"kitti_object:{kitti_object(tmp_path / 'set')}")
+    frame, boxes = recording.frame(0), recording.truth(0).boxes3d
+    pose, camera = frame["lidar"].pose, frame["rgb"].pose
+    assert pose is not None and camera is not None and boxes is not None
+    assert np.allclose(pose.translation, [0, 0, 1.73])
+    assert np.allclose(boxes.moved(pose).center[0, 2], 1.73 - 0.1 - (1.65 - 0.75), atol=1e-3)
+    # camera 2 is 0.3 m ahead of and 0.1 m below the LiDAR, and beside camera 0 by its P2
+    assert np.allclose(camera.translation, [0.3 - 0.003, 0.06, 1.63], atol=2e-3)
+
+
+def test_boxes_without_the_lidar_are_in_the_base(imported: Import, tmp_path: Path) -> None:
+    root = kitti_object(tmp_path / "set")
+    recording = imported(f"kitti_object,lidar=false:{root}")
+    boxes = recording.truth(0).boxes3d
+    assert boxes is not None and boxes.frame == ""
+    assert np.allclose(boxes.center, [[12.3, -1.0, 1.73 - (1.65 - 0.75) - 0.1]], atol=1e-3)
+
+
 FAULTS = {
     "label_2/000000.txt": {
         "Car 1 2 3": "000000.txt:1: not an object: 4 columns",

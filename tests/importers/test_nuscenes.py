@@ -150,6 +150,93 @@ def test_splits_by_scene(imported: Import, tmp_path: Path) -> None:
     assert [recording.tags(i) & {"train", "val"} for i in range(2)] == [{"train"}, {"val"}]
 
 
+def moving(root: Path, visibility: str = "3") -> Path:
+    """One car in four samples of one scene, which drives away at 5 m/s; ours follows at 3."""
+    samples, boxes = [], []
+    for number in range(4):
+        own = about_z(0.7, 400.0, 1200.0, 0.0) @ about_z(0.0, 1.5 * number, 0, 0)
+        rng = np.random.default_rng(number)
+        cloud = rng.uniform([-5, 3, -1, 0, 0], [5, 20, 1, 1, 31], (200, 5)).astype("<f4")
+        (root / "samples/LIDAR_TOP").mkdir(parents=True, exist_ok=True)
+        cloud.tofile(root / f"samples/LIDAR_TOP/{number}.pcd.bin")
+        foreign.picture(root / f"samples/CAM_FRONT/{number}.jpg", seed=number)
+        camera = RigidTransform(LOOK, np.array([1.7, 0.0, 1.5]))
+        k = [[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]
+        lidar = about_z(-math.pi / 2, 0.9, 0.0, 1.8)
+        samples.append(
+            {
+                "LIDAR_TOP": (f"samples/LIDAR_TOP/{number}.pcd.bin", lidar, own, None),
+                "CAM_FRONT": (f"samples/CAM_FRONT/{number}.jpg", camera, own, (k, (64, 48))),
+            }
+        )
+        place = about_z(0.7, 400.0, 1200.0, 0.0) @ about_z(0.0, 12 + 2.5 * number, 1.0, 0.8)
+        boxes.append((number, "vehicle.car", place, [2.0, 4.0, 1.5], 7 + number))
+    tables(root, samples, boxes)
+    folder = root / "v1.0-mini"
+    rows = json.loads((folder / "sample.json").read_text())
+    foreign.write_json(folder / "sample.json", [{**row, "scene_token": "s0"} for row in rows])
+    rows = json.loads((folder / "sample_annotation.json").read_text())
+    for number, row in enumerate(rows):
+        row |= {"instance_token": "i0", "visibility_token": visibility}
+        row["prev"] = f"a{number - 1}" if number else ""
+        row["next"] = f"a{number + 1}" if number < 3 else ""
+    foreign.write_json(folder / "sample_annotation.json", rows)
+    return root
+
+
+def test_what_tables_know_of_boxes(imported: Import, tmp_path: Path) -> None:
+    recording = imported(f"nuscenes:{moving(tmp_path / 'set')}", check=False)
+    for number in range(4):
+        boxes = recording.truth(number).boxes3d
+        assert boxes is not None and len(boxes) == 1 and boxes.frame == "lidar_top"
+        # the LiDAR's y is ahead, its x to the right
+        assert np.allclose(boxes.center, [[-1.0, 12 + 1.0 * number - 0.9, 0.8 - 1.8]], atol=1e-3)
+        assert np.allclose(boxes.size, [[4.0, 2.0, 1.5]])
+        assert np.allclose(boxes.velocity, [[0.0, 5.0]], atol=1e-3)
+        assert boxes.points.tolist() == [7 + number] and boxes.track.tolist() == [0]
+        assert boxes.occlusion.tolist() == [1] and not boxes.ignore.any()
+
+
+@pytest.mark.parametrize(("visibility", "expected"), [("1", 3), ("4", 0), ("", -1), ("9", -1)])
+def test_how_much_is_to_be_seen(
+    imported: Import, tmp_path: Path, visibility: str, expected: int
+) -> None:
+    recording = imported(f"nuscenes:{moving(tmp_path / 'set', visibility)}", check=False)
+    boxes = recording.truth(0).boxes3d
+    assert boxes is not None and boxes.occlusion.tolist() == [expected]
+
+
+def test_an_object_seen_once_or_after_a_long_time_has_no_velocity(
+    imported: Import, tmp_path: Path
+) -> None:
+    root = moving(tmp_path / "set")
+    path = root / "v1.0-mini/sample.json"
+    rows = json.loads(path.read_text())
+    rows[3]["timestamp"] += 1_100_000  # 1.6 s after the one before
+    foreign.write_json(path, rows)
+    path = root / "v1.0-mini/sample_annotation.json"
+    rows = json.loads(path.read_text())
+    rows[0]["next"] = rows[1]["prev"] = ""
+    foreign.write_json(path, rows)
+    recording = imported(f"nuscenes:{root}", check=False)
+    found = [recording.truth(i).boxes3d for i in range(4)]
+    known = [bool(np.isfinite(boxes.velocity).all()) for boxes in found if boxes is not None]
+    assert known == [False, True, True, False]  # once; to the next; over both sides; 1.6 s
+
+
+def test_where_the_car_was(imported: Import, tmp_path: Path) -> None:
+    recording = imported(f"nuscenes:{moving(tmp_path / 'set')}", check=False)
+    trajectory = recording.trajectory
+    assert trajectory is not None and len(trajectory) == 4
+    stamps = [recording.stamp_ns(i) for i in range(4)]
+    assert trajectory.stamps_ns.tolist() == stamps
+    moved = trajectory.moved(stamps[2], stamps[0])
+    assert moved is not None and np.allclose(moved.translation, [3.0, 0, 0], atol=1e-3)
+    assert np.allclose(trajectory.poses[0].translation, [400, 1200, 0])
+    pose = recording.frame(0)["lidar_top"].pose
+    assert pose is not None and np.allclose(pose.translation, [0.9, 0, 1.8])
+
+
 def change(root: Path, table: str, **fields: Any) -> None:
     path = root / "v1.0-mini" / f"{table}.json"
     rows = json.loads(path.read_text())
@@ -168,6 +255,7 @@ FAULTS: Mapping[str, tuple[str, dict[str, Any], str]] = {
         {"camera_intrinsic": [[0, 0, 1], [0, 1, 1], [0, 0, 1]]},
         "calibrated_sensor.json[0]",
     ),
+    "size": ("sample_annotation", {"size": [1, 0, 1]}, "'size' is not positive"),
     "missing": ("sample_data", {"filename": "samples/none.jpg"}, "samples/none.jpg"),
 }
 
