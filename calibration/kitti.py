@@ -177,21 +177,22 @@ def rig_from_kitti(folder: Path) -> Rig:
     return _rig(camera, offset @ rectify @ to_camera)
 
 
-def velodyne_in_base() -> RigidTransform:
+def velodyne_in_base(height_m: float = VELODYNE_HEIGHT_M) -> RigidTransform:
     """From the Velodyne to the base that we give KITTI's car: on the road below the Velodyne, its axes along
     the Velodyne's (x forward, y left, z up), which stands level enough for it."""
-    return RigidTransform(np.eye(3), np.array([0.0, 0.0, VELODYNE_HEIGHT_M]))
+    return RigidTransform(np.eye(3), np.array([0.0, 0.0, height_m]))
 
 
-def on_the_road(rig: Rig) -> Rig:
+def on_the_road(rig: Rig, height_m: float = VELODYNE_HEIGHT_M) -> Rig:
     """A rig of KITTI's car with places in its base, see `velodyne_in_base`.
 
     Args:
         rig: with the Velodyne's extrinsics to camera 2, the reference, as above.
+        height_m: of the LiDAR above the road.
     """
     camera, lidar = rig.sensors["rgb"], rig.sensors["lidar"]
     assert lidar.extrinsics is not None
-    base = velodyne_in_base()
+    base = velodyne_in_base(height_m)
     placed = {
         "rgb": SensorCalibration(
             camera.camera, None, camera.frame_id, pose=Pose(base @ lidar.extrinsics.inverse())

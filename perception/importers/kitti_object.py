@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.kitti import (
+    VELODYNE_HEIGHT_M,
     on_the_road,
     rig_from_kitti_calib,
     shift_of_camera_2,
     velodyne_in_base,
 )
 from perception.data.base import Boxes, TruthBoxes3d
-from perception.errors import DataError, names_hint
+from perception.errors import ConfigError, DataError, names_hint
 from perception.files.listing import SampleFolder, list_files
 from perception.files.text import read_bytes, read_text
 from perception.geometry.rig import Rig
@@ -35,12 +36,24 @@ NAMES = (
 )  # fmt: skip
 IGNORED = "DontCare"
 
+_HIGHEST_M = 20.0
 _TRUNCATIONS = (0.15, 0.3, 0.5)
 _COLUMNS = (15, 16)  # the last is the score of a detection
 _PICTURES = (".png", ".jpg")
 
 
-def kitti_object(root: Path, lidar: bool = True) -> Source:
+@dataclass(frozen=True)
+class _Wanted:
+    """What is taken, see `kitti_object`, with the names of the classes."""
+
+    lidar: bool
+    names: tuple[str, ...]
+    height_m: float
+
+
+def kitti_object(
+    root: Path, lidar: bool = True, types: str = "kitti", height_m: float = VELODYNE_HEIGHT_M
+) -> Source:
     """The frames of `training` (or of a folder with `image_2` itself), and of `testing` without labels.
 
     Frames of different calibration become recordings of their own, unless `lidar` is false.  Boxes in space
@@ -49,32 +62,62 @@ def kitti_object(root: Path, lidar: bool = True) -> Source:
     Args:
         root: the folder.
         lidar: take the clouds, too.
+        types: `kitti` for the types of KITTI alone, `any` for whatever the labels of a folder of one's own
+            say, in the order in which they come.
+        height_m: of the LiDAR above the road.
 
     Raises:
+        ConfigError: there are no such types, or no such height.
         DataError, CalibrationError: a file is missing or wrong; it is named.
     """
+    if types not in ("kitti", "any"):
+        hint = names_hint(types, ("kitti", "any"))
+        raise ConfigError(f"there are no types '{str(types)[:40]}'", hint=hint)
+    if not 0 <= height_m <= _HIGHEST_M:
+        raise ConfigError(f"height_m of {height_m} is none of a vehicle", hint="metres")
     parts = [(s, root / f) for s, f in (("train", "training"), ("test", "testing"))]
     parts = [(s, folder) for s, folder in parts if (folder / "image_2").is_dir()]
     if not parts and (root / "image_2").is_dir():
         parts = [("", root)]
     if not parts:
         raise DataError("no folder training/image_2", where=str(root))
+    names = NAMES if types == "kitti" else _own_names([folder for _, folder in parts])
+    wanted = _Wanted(lidar, names, height_m)
     items: list[Item] = []
     rigs: dict[tuple[bytes, tuple[int, int]], Rig] = {}
     for split, folder in parts:
-        items += _items(folder, split if len(parts) > 1 else "", lidar, rigs)
+        items += _items(folder, split if len(parts) > 1 else "", wanted, rigs)
     sensors = {"rgb": "rgb"} | ({"lidar": "lidar"} if lidar else {})
+    own = types == "kitti"
     return Source(
-        "KITTI object", sensors, items, (), named(NAMES), rate_hz=1.0, licence="CC BY-NC-SA 3.0"
+        "KITTI object" if own else root.resolve().name,
+        sensors,
+        items,
+        (),
+        named(names),
+        rate_hz=1.0,
+        licence="CC BY-NC-SA 3.0" if own else "unknown",
     )
 
 
+def _own_names(folders: Sequence[Path]) -> tuple[str, ...]:
+    """The types that labels say, but the one that says nothing."""
+    found: dict[str, None] = {}
+    for folder in folders:
+        labels = SampleFolder(folder / "label_2", (".txt",))
+        for name in labels.files:
+            found |= dict.fromkeys(row.kind for row in read_rows(labels.file(name), None))
+    found.pop(IGNORED, None)
+    return tuple(found)
+
+
 def _items(
-    root: Path, split: str, lidar: bool, rigs: dict[tuple[bytes, tuple[int, int]], Rig]
+    root: Path, split: str, wanted: _Wanted, rigs: dict[tuple[bytes, tuple[int, int]], Rig]
 ) -> list[Item]:
     pictures = list_files(root / "image_2", _PICTURES)
     clouds = SampleFolder(root / "velodyne", kind_of("lidar").suffixes)
     labels = SampleFolder(root / "label_2", (".txt",))
+    lidar = wanted.lidar
     if lidar and not clouds.files:
         raise DataError(
             "holds no cloud", where=str(clouds.folder), hint="kitti_object,lidar=false:DIR"
@@ -88,11 +131,11 @@ def _items(
             size = size_of_file(path, kind_of("rgb"))
             key = read_bytes(calib), size
             if key not in rigs:
-                rigs[key] = on_the_road(rig_from_kitti_calib(calib, size))
+                rigs[key] = on_the_road(rig_from_kitti_calib(calib, size), wanted.height_m)
             rig = rigs[key]
         if lidar:
             samples["lidar"] = clouds.file(name)
-        marks = partial(_marks, labels.find(name), calib, rig, split == "test", lidar)
+        marks = partial(_marks, labels.find(name), calib, rig, split == "test", wanted)
         found.append(
             Item(f"{split}/{name}" if split else name, samples, marks, split=split, rig=rig)
         )
@@ -130,8 +173,12 @@ class Row:
         return max(self.occlusion, sum(self.truncation > limit for limit in _TRUNCATIONS))
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, names: Sequence[str] | None = NAMES) -> list[Row]:
     """The objects of a label text.
+
+    Args:
+        path: the file.
+        names: the types that there are beside `DontCare`, None for any.
 
     Raises:
         DataError: the file is missing, or a row is wrong; it is named.
@@ -149,8 +196,8 @@ def read_rows(path: Path) -> list[Row]:
             raise DataError("not an object: not numbers", where=where) from error
         if not all(map(math.isfinite, values)):
             raise DataError("not an object: not finite", where=where)
-        if words[0] not in (*NAMES, IGNORED):
-            hint = names_hint(words[0], (*NAMES, IGNORED))
+        if names is not None and words[0] not in (*names, IGNORED):
+            hint = names_hint(words[0], (*names, IGNORED))
             raise DataError(f"unknown type '{words[0][:40]}'", where=where, hint=hint)
         left, top, right, bottom = values[3:7]
         if right < left or bottom < top:
@@ -170,30 +217,37 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _marks(path: Path | None, calib: Path, rig: Rig | None, withheld: bool, lidar: bool) -> Marks:
+def _marks(
+    path: Path | None, calib: Path, rig: Rig | None, withheld: bool, wanted: _Wanted
+) -> Marks:
     if path is None:
         return Marks(withheld=withheld)
-    rows = read_rows(path)
+    names = wanted.names
+    rows = read_rows(path, names)
     known = [row for row in rows if row.kind != IGNORED]
     regions = [row.box for row in rows if row.kind == IGNORED]  # of any class
     boxes = Boxes.of(
-        [row.box for row in known] + [box for box in regions for _ in NAMES],
-        [NAMES.index(row.kind) for row in known] + [*range(len(NAMES))] * len(regions),
-        [False] * len(known) + [True] * len(regions) * len(NAMES),
+        [row.box for row in known] + [box for box in regions for _ in names],
+        [names.index(row.kind) for row in known] + [*range(len(names))] * len(regions),
+        [False] * len(known) + [True] * len(regions) * len(names),
     )
     solid = None
     if rig is not None and "lidar" in rig.sensors:
         shift = shift_of_camera_2(calib)
-        solid = in_lidar([row for row in known if min(row.size) > 0], rig, shift)
-        solid = solid if lidar else solid.moved(velodyne_in_base())
+        sized = [row for row in known if min(row.size) > 0]
+        solid = in_lidar(sized, names, rig, shift)
+        solid = solid if wanted.lidar else solid.moved(velodyne_in_base(wanted.height_m))
     return Marks(None, boxes, solid)
 
 
-def in_lidar(rows: Sequence[Row], rig: Rig, shift: NDArray[np.float64]) -> TruthBoxes3d:
+def in_lidar(
+    rows: Sequence[Row], names: Sequence[str], rig: Rig, shift: NDArray[np.float64]
+) -> TruthBoxes3d:
     """Boxes in the LiDAR's frame.
 
     Args:
         rows: the objects.
+        names: of the classes.
         rig: of the frame.
         shift: see `shift_of_camera_2`.
     """
@@ -209,7 +263,7 @@ def in_lidar(rows: Sequence[Row], rig: Rig, shift: NDArray[np.float64]) -> Truth
         back.apply(center),
         sizes[:, [2, 1, 0]],
         np.arctan2(ahead[:, 1], ahead[:, 0]),
-        [NAMES.index(row.kind) for row in rows],
+        [names.index(row.kind) for row in rows],
         occlusion=[row.hidden for row in rows],
         frame="lidar",
     )

@@ -148,6 +148,31 @@ def test_boxes_without_the_lidar_are_in_the_base(imported: Import, tmp_path: Pat
     assert np.allclose(boxes.center, [[12.3, -1.0, 1.73 - (1.65 - 0.75) - 0.1]], atol=1e-3)
 
 
+def test_a_folder_of_ones_own_with_types_of_its_own(imported: Import, tmp_path: Path) -> None:
+    root = kitti_object(tmp_path / "set") / "training"
+    for name, kinds in (("000000", ("Forklift", "Car")), ("000001", ("Pallet", "Forklift"))):
+        rows = [CAR.format(x=1.0, z=12.0, turn=0.3).replace("Car", kind) for kind in kinds]
+        rows.append("DontCare -1 -1 -10 5 5 20 20 -1 -1 -1 -1000 -1000 -1000 -10")
+        (root / "label_2" / f"{name}.txt").write_text("\n".join(rows))
+    recording = imported(f"kitti_object,types=any,height_m=0.9:{root}")
+    assert [c.name for c in recording.info.det_classes] == ["Forklift", "Car", "Pallet"]
+    first, second = (recording.truth(i) for i in range(2))
+    assert first.boxes3d is not None and first.boxes3d.class_ids.tolist() == [0, 1]
+    assert second.boxes3d is not None and second.boxes3d.class_ids.tolist() == [2, 0]
+    assert first.boxes is not None and first.boxes.ignore.sum() == 3  # the region, of each class
+    pose = recording.frame(0)["lidar"].pose
+    assert pose is not None and np.allclose(pose.translation, [0, 0, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [("types=some", "there are no types 'some'"), ("height_m=25", "height_m of 25"),
+     ("height_m=1730", "height_m of 1730")],
+)  # fmt: skip
+def test_wrong_options_are_named(refused: Any, tmp_path: Path, option: str, what: str) -> None:
+    assert what in refused(f"kitti_object,{option}:{kitti_object(tmp_path / 'set')}")
+
+
 FAULTS = {
     "label_2/000000.txt": {
         "Car 1 2 3": "000000.txt:1: not an object: 4 columns",
