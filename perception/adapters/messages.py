@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.image import RawImage
-from perception.adapters.pointcloud import PointField, columns_of, decode_pointcloud2
+from perception.adapters.pointcloud import PointField, columns_of, decode_timed_pointcloud2
 from perception.errors import EncodingError
 from perception.frame import Kind
 from perception.geometry.camera import CameraModel
@@ -53,9 +53,12 @@ def check_type(message: Any, wanted: Sequence[str], kind: Kind) -> None:
         raise EncodingError(f"a {found} is no {kind}", hint=f"needs {' or '.join(wanted)}")
 
 
-def cloud_of(message: Any, least_range_m: float) -> NDArray[np.float32]:
-    """The points of a `PointCloud2`, see `decode_pointcloud2`."""
-    return decode_pointcloud2(**_layout(message), least_range_m=least_range_m)
+def cloud_of(
+    message: Any, least_range_m: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The points of a `PointCloud2` and when they were measured, see `decode_timed_pointcloud2`."""
+    stamp = stamp_of(message) if hasattr(message, "header") else None
+    return decode_timed_pointcloud2(**_layout(message), least_range_m=least_range_m, stamp_ns=stamp)
 
 
 def fields_of(message: Any, names: Sequence[str]) -> NDArray[np.float32]:

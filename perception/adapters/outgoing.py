@@ -81,7 +81,10 @@ def image_message(types: Types, sample: Sample, encoding: str, dtype: str) -> An
 def cloud_message(
     types: Types, sample: Sample, points: NDArray[np.floating], names: Sequence[str]
 ) -> Any:
-    """Columns (N, len(names)) as `PointCloud2` of float32 fields of these names."""
+    """Columns (N, len(names)) as `PointCloud2` of float32 fields of these names, and `time` where the sample
+    says when its points were measured: seconds from the stamp, as drivers of Velodyne sensors have it."""
+    if sample.times is not None:
+        points, names = np.column_stack([points, sample.times]), [*names, "time"]
     points = np.ascontiguousarray(points, np.float32)
     fields = [
         types.make("sensor_msgs/msg/PointField", name=n, offset=4 * i, datatype=_FLOAT32, count=1)

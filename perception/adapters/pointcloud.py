@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.adapters.image import byte_view
+from perception.adapters.point_times import NAMES as TIME_NAMES
+from perception.adapters.point_times import seconds_from
 from perception.errors import EncodingError, InputError
 from perception.files.limits import check_bytes, check_points
 from perception.frame import LEAST_RANGE_M, check_least_range, intensity_unit, is_square_of_return
@@ -67,25 +69,94 @@ def decode_pointcloud2(
             outside the point or has no known type.
         InputError: size and bytes contradict each other.
     """
-    known = {f.name.lower() for f in fields}
-    names = [*"xyz", *[n for n in INTENSITY_NAMES if n in known][:1]]
-    for field in [_field(fields, name) for name in "xyz"] if width * height else []:
-        if field.datatype in DATATYPES and field.datatype not in _FLOATS:
-            raise EncodingError(
-                f"field {field.name} is an integer, its scale is not known",
-                hint="x, y, z must be float32 or float64 in metres",
-            )
-    table = columns_of(
-        fields,
-        data,
-        names,
-        width=width,
-        height=height,
-        point_step=point_step,
-        row_step=row_step,
-        is_bigendian=is_bigendian,
-    )
-    return _points(table, least_range_m)
+    layout = _Layout(fields, data, width, height, point_step, row_step, is_bigendian)
+    return _points(layout.columns(layout.coordinates), least_range_m)
+
+
+def decode_timed_pointcloud2(
+    fields: Sequence[PointField],
+    data: bytes | bytearray | memoryview | NDArray[np.uint8],
+    *,
+    width: int,
+    height: int,
+    point_step: int,
+    row_step: int = 0,
+    is_bigendian: bool = False,
+    least_range_m: float = LEAST_RANGE_M,
+    stamp_ns: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """`decode_pointcloud2`, and when each of its points was measured.
+
+    Returns:
+        The points (N, 4), and (N,) float32 seconds from `stamp_ns`; None where no field tells them, see
+        `point_times`.
+
+    Raises:
+        EncodingError, InputError: see `decode_pointcloud2`; never of a field of times.
+    """
+    layout = _Layout(fields, data, width, height, point_step, row_step, is_bigendian)
+    names = layout.coordinates
+    if not (time := layout.time) or not width * height:
+        return _points(layout.columns(names), least_range_m), None
+    *table, times = layout.columns([*names, time])
+    kept = np.empty(len(times), bool)
+    points = _points(table, least_range_m, kept)
+    return points, seconds_from(times[kept], stamp_ns)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A cloud, as `columns_of` takes it."""
+
+    fields: Sequence[PointField]
+    data: bytes | bytearray | memoryview | NDArray[np.uint8]
+    width: int
+    height: int
+    point_step: int
+    row_step: int
+    is_bigendian: bool
+
+    @property
+    def coordinates(self) -> list[str]:
+        """x, y, z and where it is known intensity.
+
+        Raises:
+            EncodingError: coordinates are missing, or integers.
+        """
+        for field in [_field(self.fields, n) for n in "xyz"] if self.width * self.height else []:
+            if field.datatype in DATATYPES and field.datatype not in _FLOATS:
+                raise EncodingError(
+                    f"field {field.name} is an integer, its scale is not known",
+                    hint="x, y, z must be float32 or float64 in metres",
+                )
+        known = {f.name.lower() for f in self.fields}
+        return [*"xyz", *[n for n in INTENSITY_NAMES if n in known][:1]]
+
+    @property
+    def time(self) -> str:
+        """The field that says when a point was measured; empty where none does so in one value."""
+        for name in TIME_NAMES:
+            found = [f for f in self.fields if f.name.lower() == name]
+            if len(found) == 1 and found[0].count <= 1 and self._within(found[0]):
+                return name
+        return ""
+
+    def _within(self, field: PointField) -> bool:
+        code = DATATYPES.get(field.datatype)
+        return code is not None and 0 <= field.offset <= self.point_step - np.dtype(code).itemsize
+
+    def columns(self, names: Sequence[str]) -> list[NDArray[Any]]:
+        """See `columns_of`."""
+        return columns_of(
+            self.fields,
+            self.data,
+            names,
+            width=self.width,
+            height=self.height,
+            point_step=self.point_step,
+            row_step=self.row_step,
+            is_bigendian=self.is_bigendian,
+        )
 
 
 def columns_of(
@@ -150,8 +221,13 @@ def _field(fields: Sequence[PointField], name: str) -> PointField:
     return field
 
 
-def _points(table: Sequence[NDArray[Any]], least_range_m: float) -> NDArray[np.float32]:
-    """Those points (N, 4) that are returns, of columns x, y, z and where it is known intensity."""
+def _points(
+    table: Sequence[NDArray[Any]], least_range_m: float, returns: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Those points (N, 4) that are returns, of columns x, y, z and where it is known intensity.
+
+    `returns`, one for each point, is filled with which those are.
+    """
     check_least_range(least_range_m)
     count, kept = len(table[0]), 0
     out = np.empty((count, 4), np.float32)
@@ -172,6 +248,8 @@ def _points(table: Sequence[NDArray[Any]], least_range_m: float) -> NDArray[np.f
                 low, high = float(intensity.min()), float(intensity.max())
             least, most = min(least, low), max(most, high)
             seen = is_square_of_return(square[: columns.shape[1]], least_range_m)
+            if returns is not None:
+                returns[start : start + size] = seen
             if not seen.all():
                 columns = columns.take(np.flatnonzero(seen), axis=1)
             if columns.shape[1]:
@@ -221,9 +299,35 @@ def points_from_array(
     Raises:
         InputError: another shape or dtype.
     """
+    return _points(_columns(array), least_range_m)
+
+
+def timed_points_from_array(
+    array: NDArray[Any], times: NDArray[Any], *, least_range_m: float = LEAST_RANGE_M
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`points_from_array`, with the times (N,) of those points that are returns, as float32 seconds.
+
+    Raises:
+        InputError: another shape or dtype of either, or a return's time is not finite.
+    """
+    table = _columns(array)
+    if times.shape != array.shape[:1] or times.dtype.kind not in "iuf":
+        what = f"times are {times.dtype} {times.shape}, expected a number for each of"
+        raise InputError(f"{what} {len(array)} points")
+    kept = np.empty(len(times), bool)
+    points = _points(table, least_range_m, kept)
+    with np.errstate(over="ignore"):
+        seconds = times[kept].astype(np.float32)
+    if not np.isfinite(seconds).all():
+        raise InputError("a time of a point is not finite")
+    return points, seconds
+
+
+def _columns(array: NDArray[Any]) -> list[NDArray[Any]]:
+    """x, y, z and where it is there intensity."""
     if array.ndim != 2 or not 3 <= array.shape[1] <= 5:
         raise InputError(f"shape {array.shape}, expected (N, 3), (N, 4) or (N, 5)")
     if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
         raise InputError(f"dtype {array.dtype}, expected numbers")
     plain = np.asarray(array)
-    return _points([plain[:, i] for i in range(min(4, plain.shape[1]))], least_range_m)
+    return [plain[:, i] for i in range(min(4, plain.shape[1]))]

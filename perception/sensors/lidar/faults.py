@@ -245,7 +245,8 @@ def _on_cloud(sample: Sample, change: Callable[[Returns], Returns]) -> Sample:
         unit = most / top if top > 0 else 1.0
         assert now.intensity is not None
         out[:, 3] = now.intensity * unit
-    return replace(sample, data=np.ascontiguousarray(out[now.kept]))
+    times = None if sample.times is None else sample.times[row[now.kept]]
+    return replace(sample, data=np.ascontiguousarray(out[now.kept]), times=times)
 
 
 def _on_grid(grid: Grid, change: Callable[[Returns], Returns]) -> Grid:

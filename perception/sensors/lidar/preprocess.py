@@ -127,6 +127,9 @@ def validate(sample: Sample) -> None:
             where=sample.sensor,
             hint=_cloud_hint(points),
         )
+    if sample.times is not None and sample.times.shape != points.shape[:1]:
+        what = f"{sample.times.shape} times of {len(points)} points"
+        raise InputError(what, where=sample.sensor, hint="one for each, in seconds from the stamp")
     if not (is_return(points[:_FEW]).any() or is_return(points).any()):
         raise BlindError("empty cloud: no return", where=sample.sensor)
     if sample.camera is None or sample.extrinsics is None:
