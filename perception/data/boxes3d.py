@@ -54,15 +54,13 @@ def read_boxes3d(path: Path, ids: Collection[int], frame: str) -> TruthBoxes3d:
     Raises:
         DataError: it cannot be read, or a box is wrong.
     """
-    content = read_yaml(path)
-    found = check_fields(_File, {"rows": content or []}, where=str(path), error=DataError)
+    rows = _rows(path)
     places = {own: place for place, own in enumerate(ids)}
-    for number, row in enumerate(found.rows):
+    for number, row in enumerate(rows):
         if row.class_id not in places:
             known = ", ".join(map(str, places))
             what = f"box {number}: class {row.class_id} is not in dataset.yaml"
             raise DataError(what, where=str(path), hint=f"det_classes have {known}")
-    rows = found.rows
     return TruthBoxes3d.of(
         [row.center for row in rows],
         [row.size for row in rows],
@@ -75,6 +73,20 @@ def read_boxes3d(path: Path, ids: Collection[int], frame: str) -> TruthBoxes3d:
         [row.track for row in rows],
         frame,
     )
+
+
+def _rows(path: Path) -> list[_Row]:
+    content = read_yaml(path)
+    return check_fields(_File, {"rows": content or []}, where=str(path), error=DataError).rows
+
+
+def largest_turn(path: Path) -> float:
+    """The largest angle that a file says, which readers bring to half a turn.
+
+    Raises:
+        DataError: see `read_boxes3d`.
+    """
+    return max((abs(row.yaw) for row in _rows(path)), default=0.0)
 
 
 def rows_of(boxes: TruthBoxes3d) -> list[dict[str, Any]]:

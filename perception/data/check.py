@@ -13,17 +13,22 @@ from typing import Any, Literal
 import numpy as np
 
 from perception.data.base import IGNORE_LABEL, Recording
+from perception.data.boxes3d import POSES, largest_turn, read_poses
+from perception.data.check_space import BOXES3D, SpaceCheck
 from perception.data.files import BLACK_AND_WHITE, is_black_and_white, read_labels
 from perception.data.folder import RIG, TRUTH_SUFFIXES, FolderRecording
 from perception.data.layout import FRAMES, parse_frames
 from perception.errors import AnySenseError, DataError
 from perception.files.listing import is_folder, same_name, stem_of, visible_files
-from perception.frame import Sample
+from perception.frame import Frame, Sample
 from perception.geometry.rig import Rig, load_rig
+from perception.geometry.trajectory import Trajectory
 from perception.sensors.kind import Inspection
 from perception.sensors.registry import kind_of
 from perception.sensors.samples import file_remarks
 
+_CLASSES = {"labels": "seg_classes", "boxes": "det_classes", BOXES3D: "det_classes"}
+_WHOLE_TURN = 2 * np.pi + 0.01
 _EXAMPLES = 8  # frames that are named for a finding
 _RATES = 8.0  # by so much the frames' rate may differ from the one that is said
 _UNITS = {"nanoseconds": 1, "microseconds": 10**3, "milliseconds": 10**6, "seconds": 10**9}
@@ -52,6 +57,8 @@ def check_folder(
     file, wrong sizes, turned pictures, previews of radiometric JPEGs, label ids that no class has, masks
     stored as 0 and 255, boxes outside the image or given twice, depth, temperatures and clouds of an
     impossible scale, empty clouds, clouds that miss the image, cameras that contradict their pictures,
+    boxes in space that are far away, empty, of an odd size, turned by degrees or below the ground, poses that
+    are missing or jump,
     stamps that do not rise or are of another unit, mixed formats, and files that no frame names.
 
     Raises:
@@ -86,7 +93,14 @@ def open_leniently(root: Path) -> tuple[FolderRecording, list[Finding]]:
             rig = load_rig(root / RIG)
     except AnySenseError as error:
         findings.append(_fault(error, root, RIG))
-    return FolderRecording(root, rows=rows, rig=rig), findings
+    trajectory = None
+    try:
+        if (root / POSES).is_file():
+            trajectory = read_poses(root / POSES)
+    except AnySenseError as error:
+        findings.append(_fault(error, root, POSES))
+        trajectory = Trajectory(np.zeros(0, np.int64), ())
+    return FolderRecording(root, rows=rows, rig=rig, trajectory=trajectory), findings
 
 
 def _fault(error: AnySenseError, root: Path, where: str) -> Finding:
@@ -138,8 +152,9 @@ def check_recording(
     seen: set[str] = set()
     before: int | None = None
     labeled, boxes = False, False
+    space = SpaceCheck(recording.rig, recording.info.det_classes, recording.trajectory)
     for index in progress(range(len(recording))):
-        name = recording.ids[index]
+        name, frame = recording.ids[index], Frame({})
         with found.reported(name):
             frame = recording.frame(index)
             seen |= set(frame)
@@ -155,7 +170,11 @@ def check_recording(
         with found.reported(f"truth of {name}"):
             truth = recording.truth(index)
             labeled |= truth.labels is not None and bool((truth.labels != IGNORE_LABEL).any())
-            boxes |= truth.boxes is not None
+            boxes |= truth.boxes is not None or truth.boxes3d is not None
+            stamp = frame.stamp_ns if frame.stamp_ns is not None else recording.stamp_ns(index)
+            space.frame(name, stamp, truth.boxes3d, _clouds(frame.values()))
+    for remark in space.remarks():
+        found.add(*remark)
     info = recording.info
     for sensor in info.sensors.keys() - seen:
         found.add("error", sensor, "no frame has a sample")
@@ -182,6 +201,8 @@ class _FolderCheck(_Findings):
         self.remarks: dict[tuple[str, str], list[str]] = {}
         self.cameras: set[str] = set()
         self.unlabeled: dict[str, list[str]] = {}
+        self.space = SpaceCheck(recording.rig, recording.info.det_classes, recording.trajectory)
+        self.turned: list[str] = []
 
     def index(self, *, complete: bool) -> None:
         """What the table of frames, if `complete`, and the lists of files tell."""
@@ -206,7 +227,7 @@ class _FolderCheck(_Findings):
             if not alone and sensor not in recording.rig.sensors:
                 text = f"does not say where {sensor} sits: taken to be where {recording.info.labels_of} is"
                 self.add("warning", RIG, text)
-        for folder, classes in (("labels", "seg_classes"), ("boxes", "det_classes")):
+        for folder, classes in _CLASSES.items():
             if recording.files[folder].files and not getattr(self.layout, classes):
                 self.add("warning", folder, f"are not read: dataset.yaml has no {classes}")
         for folder in (*recording.sensors, *TRUTH_SUFFIXES):
@@ -247,11 +268,12 @@ class _FolderCheck(_Findings):
     def frame(self, index: int) -> None:
         """The samples and the truth of a frame."""
         name, stamp = self.recording.ids[index], self.recording.stamp_ns(index)
-        missing = 0
+        missing, samples = 0, list[Sample]()
         for sensor in self.recording.sensors:
             with self.reported(f"{sensor}/{name}"):
                 sample = self.recording.sample(sensor, name, stamp)
                 if sample is not None:
+                    samples.append(sample)
                     self._sample(f"{sensor}/{name}", sample)
                     self._remarks(sample, name)
                 else:
@@ -263,6 +285,8 @@ class _FolderCheck(_Findings):
             self._labels(name)
         with self.reported(f"boxes/{name}"):
             self._boxes(name)
+        with self.reported(f"{BOXES3D}/{name}"):
+            self._boxes3d(name, stamp, _clouds(samples))
 
     def _sample(self, where: str, sample: Sample) -> None:
         own, sensor = self.recording.sensors[sample.sensor], sample.sensor
@@ -331,6 +355,15 @@ class _FolderCheck(_Findings):
         if len(np.unique(np.column_stack([rows, boxes.class_ids]), axis=0)) < len(rows):
             self.add("warning", f"boxes/{name}", "a box is given twice")
 
+    def _boxes3d(self, name: str, stamp_ns: int, clouds: list[Sample]) -> None:
+        boxes, files = self.recording.boxes3d(name), self.recording.files[BOXES3D]
+        if boxes is None and self.layout.det_classes and files.files:
+            self.unlabeled.setdefault(BOXES3D, []).append(name)
+        self.space.frame(name, stamp_ns, boxes, clouds)
+        path = files.find(name)
+        if boxes is not None and path is not None and largest_turn(path) > _WHOLE_TURN:
+            self.turned.append(path.name)
+
     def _labels(self, name: str) -> None:
         layout = self.layout
         if not layout.seg_classes or not (self.root / "labels").is_dir():
@@ -362,13 +395,26 @@ class _FolderCheck(_Findings):
             text = f"{count} ({self.black_and_white[0]}) hold {BLACK_AND_WHITE}"
             self.add("warning", "labels", text, self.black_and_white)
         every = len(self.recording)
+        for remark in self.space.remarks():
+            self.add(*remark)
+        if self.turned:
+            count = (
+                f"{len(self.turned)} files ({self.turned[0]}) have a yaw of more than a whole turn"
+            )
+            self.add("error", BOXES3D, f"{count}: are these degrees?", self.turned)
         for folder, names in self.unlabeled.items():
-            severity: Literal["error", "warning"] = "error" if len(names) == every else "warning"
+            # A recording may have boxes in space alone.
+            whole = len(names) == every and not (folder == "boxes" and self.space.labeled)
+            severity: Literal["error", "warning"] = "error" if whole else "warning"
             text = f"{len(names)} of {every} frames have no file and so are not labeled: {names[0]}"
             self.add(severity, folder, f"{text}, ..." if names[1:] else text, names)
         for (folder, text), names in self.remarks.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             self.add("warning", f"{folder}/{names[0]}{more}", text, names)
+
+
+def _clouds(samples: Iterable[Sample]) -> list[Sample]:
+    return [s for s in samples if not kind_of(s.kind).has_picture and s.data.ndim == 2]
 
 
 def _inspected(sample: Sample) -> Inspection:

@@ -35,6 +35,7 @@ from perception.files.listing import SampleFolder, same_name
 from perception.files.writing import AppendedFile, write_image, write_text, write_yaml, writing
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.rig import Rig, load_rig, save_rig
+from perception.geometry.trajectory import Trajectory
 from perception.geometry.transforms import RigidTransform
 from perception.sensors.registry import kind_of
 from perception.sensors.samples import load_sample
@@ -59,6 +60,7 @@ class FolderRecording(Recording):
             tagged but none `val`, those of `train` are parted by time, and `test` is left alone.
         rows: instead of those of `frames.csv`.
         rig: instead of that of `rig.yaml`.
+        trajectory: instead of that of `poses.csv`.
     """
 
     sequential = True
@@ -70,6 +72,7 @@ class FolderRecording(Recording):
         *,
         rows: Sequence[FrameRow] | None = None,
         rig: Rig | None = None,
+        trajectory: Trajectory | None = None,
     ) -> None:
         self.layout = read_info(root)
         opened = rows is None
@@ -92,8 +95,9 @@ class FolderRecording(Recording):
         if rig is None:
             rig = load_rig(root / RIG) if (root / RIG).is_file() else Rig({})
         self.rig = rig
-        if (root / POSES).is_file():
-            self.trajectory = read_poses(root / POSES)
+        if trajectory is None and (root / POSES).is_file():
+            trajectory = read_poses(root / POSES)
+        self.trajectory = trajectory
         labeled = rig.sensors.get(info.labels_of) if info.labels_of in rig.cameras else None
         placed = labeled is not None and labeled.camera is not None and labeled.pose is not None
         self._into = info.labels_of if placed and info.labels_of != rig.reference else ""
