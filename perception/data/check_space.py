@@ -26,6 +26,7 @@ _ODD = 4.0  # by such a factor a side differs from the usual one of its class
 _ENOUGH = 10  # boxes of a class that have a usual size
 _MARGIN_M = 0.1  # around a box, in which points count as within
 _NEAR_M = 30.0  # up to here roads are level enough to tell heights, and boxes have points
+_HIDDEN_SHARE = 0.2  # of boxes may be behind something
 _EMPTY_SHARE = 0.5
 _LOW_SHARE = 0.25  # of their height, by which middles lie above the ground where they are middles
 
@@ -173,7 +174,7 @@ class SpaceCheck:
             looked += int(asked.sum())
             empty.append(asked & (own.within == 0))
         count, names, _ = self._those(empty)
-        if count:
+        if count > _HIDDEN_SHARE * looked:
             text = f"{count} of {looked} boxes within {_NEAR_M:g} m hold no point: {names[0]}"
             if count > _EMPTY_SHARE * looked and looked >= _ENOUGH:
                 of = next(own.boxes.frame for own in self._frames) or self.rig.base or "the base"

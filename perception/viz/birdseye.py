@@ -176,7 +176,7 @@ def _draw_boxes(image: Image, ground: _Ground, boxes: ShownBoxes) -> None:
     corners = corners_of(boxes.center, boxes.size, boxes.yaw)
     outlines = corners[:, [0, 2, 6, 4], :2]  # of the bottom, once around; 4 and 6 are in front
     ahead = outlines[:, 2:].mean(axis=1)
-    thick = max(1, round(max(image.shape[:2]) / 500))
+    thick = max(1, round(max(image.shape[:2]) / 400))
     center = np.asarray(boxes.center, np.float64)
     colors = boxes.rgb().tolist()
     shown = np.flatnonzero(ground.shows(outlines))

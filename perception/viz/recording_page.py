@@ -13,7 +13,14 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 
-from perception.data.base import IGNORE_LABEL, Boxes, ClassInfo, Recording, Truth
+from perception.data.base import (
+    IGNORE_LABEL,
+    Boxes,
+    ClassInfo,
+    Recording,
+    Truth,
+    TruthBoxes3d,
+)
 from perception.data.check import Finding
 from perception.errors import AnySenseError
 from perception.files.text import html_text
@@ -23,6 +30,7 @@ from perception.sensors.drawing import draw_points
 from perception.sensors.registry import kind_of
 from perception.tasks.task import Image
 from perception.viz.overlay import draw_sample, is_drawn
+from perception.viz.space import draw_edges, draw_from_above
 
 _STYLE = Path(__file__).with_name("recording_page.css")
 _WIDTH = 440  # of a picture on the page
@@ -41,7 +49,8 @@ class Counts:
     Attributes:
         frames, masks, boxed, background, unlabeled: frames: all, with a mask, with looked-at boxes, with
             none of them, and that nobody labeled.
-        boxes: boxes by class, frames that have one by class, labeled pixels by class.
+        boxes, solid: boxes by class, in the picture and in space.
+        pixels: labeled pixels by class.
         samples: of each sensor.
         sizes: of pictures by sensor.
     """
@@ -52,6 +61,7 @@ class Counts:
     background: Counter[str] = field(default_factory=Counter)
     unlabeled: Counter[str] = field(default_factory=Counter)
     boxes: dict[str, Counter[str]] = field(default_factory=dict)
+    solid: dict[str, Counter[str]] = field(default_factory=dict)
     pixels: dict[str, Counter[str]] = field(default_factory=dict)
     samples: dict[str, Counter[str]] = field(default_factory=dict)
     sizes: dict[str, Counter[str]] = field(default_factory=dict)
@@ -112,12 +122,23 @@ def _count_truth(
         found.boxed[split] += 1
         counted = boxes.class_ids[~boxes.ignore]
         found.background[split] += not len(counted)
-        for kind in counted.tolist():
-            found.boxes.setdefault(det[kind].name, Counter())[split] += 1
-        if boxes.ignore.any():
-            found.boxes.setdefault("(ignored)", Counter())[split] += int(boxes.ignore.sum())
-    if labels is None and boxes is None:
+        _count_boxes(found.boxes, boxes, split, det)
+    if truth.boxes3d is not None:
+        _count_boxes(found.solid, truth.boxes3d, split, det)
+    if labels is None and boxes is None and truth.boxes3d is None:
         found.unlabeled[split] += 1
+
+
+def _count_boxes(
+    found: dict[str, Counter[str]],
+    boxes: Boxes | TruthBoxes3d,
+    split: str,
+    classes: Sequence[ClassInfo],
+) -> None:
+    for kind in boxes.class_ids[~boxes.ignore].tolist():
+        found.setdefault(classes[kind].name, Counter())[split] += 1
+    if boxes.ignore.any():
+        found.setdefault("(ignored)", Counter())[split] += int(boxes.ignore.sum())
 
 
 def split_of(recording: Recording, index: int, splits: Mapping[str, str]) -> str:
@@ -300,6 +321,9 @@ def _counts_tables(recording: Recording, counts: Counts) -> str:
         names = [c.name for c in recording.info.det_classes]
         rows = [row(n, counts.boxes.get(n, Counter())) for n in names]
         out += _table(["boxes of", *columns, "all"], rows)
+        if counts.solid:
+            rows = [row(n, counts.solid.get(n, Counter())) for n in names]
+            out += _table(["boxes in space of", *columns, "all"], rows)
     if recording.info.seg_classes:
         out += _table(["labeled pixels", *columns, "all"], _shares(counts, columns))
     return out
@@ -344,6 +368,8 @@ def _frame(recording: Recording, index: int, splits: Mapping[str, str], pictures
     if recording.info.det_classes:
         many = "boxes not looked at" if truth.boxes is None else _many(len(truth.boxes.xyxy))
         parts.append(many)
+    if truth.boxes3d is not None:
+        parts.append(f"{_many(len(truth.boxes3d))} in space")
     note = f" - {', '.join(parts)}" if parts else ""
     return f"<div class='frame'><p>{caption}{note}</p><div class='row'>{''.join(shown)}</div></div>"
 
@@ -367,8 +393,26 @@ def _drawn(recording: Recording, frame: Frame, truth: Truth) -> list[tuple[str, 
             same = picture.shape[:2] == truth.size and recording.sees_labels(name)
             alike = same and kind_of(frame[name].kind).has_picture
             marks = replace(truth, labels=None, boxes=truth.boxes if alike else None)
-        shown.append((name, draw_truth(picture, marks, recording)))
+        drawn = draw_truth(picture, marks, recording)
+        edges = _edges(recording, frame[name], picture, truth)
+        if edges is None or marks.labels is not None or marks.boxes is not None:
+            shown.append((name, drawn))
+        if edges is not None:
+            shown.append((f"{name}, boxes in space", edges))
+    if truth.boxes3d is not None and recording.info.det_classes:
+        above = draw_from_above(frame, truth.boxes3d, recording.rig, recording.info.det_classes)
+        shown.append(("from above", above))
     return shown
+
+
+def _edges(recording: Recording, sample: Sample, picture: Image, truth: Truth) -> Image | None:
+    """A picture with boxes in space, without what else is marked on it; of others than the labeled one, those
+    in colors alone, as depth and the like mostly show the same once more."""
+    shown = sample.sensor == recording.info.labels_of or kind_of(sample.kind).colors
+    if truth.boxes3d is None or not shown:
+        return None
+    classes = recording.info.det_classes
+    return draw_edges(picture, sample, truth.boxes3d, recording.rig, classes)
 
 
 def _figure(name: str, image: Image, pictures: _Pictures) -> str:

@@ -40,12 +40,17 @@ def test_counts_and_samples(copy: Path, tmp_path: Path) -> None:
     page = page_of(copy, tmp_path, "--samples", "4")
     assert "<th>train</th><th>val</th><th>all</th>" in page
     assert "<tr><th>frames</th><td>12</td><td>2</td><td>14</td></tr>" in page
+    assert "<tr><th>boxes in space of</th>" in page
+    flat = page[: page.index("boxes in space of")]
     counts = re.findall(
-        "<tr><th>(?:person|vehicle)</th>(?:<td>.*?</td>){2}<td>([0-9,]+)</td>", page
+        "<tr><th>(?:person|vehicle)</th>(?:<td>.*?</td>){2}<td>([0-9,]+)</td>", flat
     )
     assert sum(int(n.replace(",", "")) for n in counts) == boxes > 0
-    assert len(pictures_in(page)) == 4 * 4  # frames and sensors
-    assert all(p is not None and p.shape[1] == 128 for p in pictures_in(page))
+    pictures = pictures_in(page)
+    assert (
+        len(pictures) == 4 * 6
+    )  # frames and sensors; boxes in space in the picture, and from above
+    assert all(p is not None and p.shape[1] in (128, 352, 440) for p in pictures)
     assert "http" not in page  # it needs nothing else
 
 
@@ -76,7 +81,7 @@ def test_pictures_beside(copy: Path, tmp_path: Path) -> None:
     page = page_of(copy, tmp_path, "--samples", "2", "--pictures-beside")
     assert "base64" not in page
     names = re.findall("src='(.*?)'", page)
-    assert len(names) == 8 and all((tmp_path / name).is_file() for name in names)
+    assert len(names) == 12 and all((tmp_path / name).is_file() for name in names)
 
 
 def test_a_recording_of_any_kind(simulated: Path, tmp_path: Path) -> None:
