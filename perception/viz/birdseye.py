@@ -25,7 +25,10 @@ _DARKEST, _BRIGHTEST = 85, 215
 _AHEAD_S = 1.0  # an arrow shows how far a box comes in this time
 _SLOWEST = 0.3  # m/s: what is slower has no arrow
 _FAINTEST = 0.35  # of a box's color where its score is 0
-_LIGHT = 215  # the strongest channel of a color: dark ones would be lost on the ground
+_LIGHT, _PALER = (
+    215,
+    0.2,
+)  # the strongest channel of a color, and its share of white: dark ones would be lost
 _SHIFT = 4  # OpenCV's fixed point
 _STEPS_M = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 _RINGS = 6  # at most
@@ -61,6 +64,7 @@ class ShownBoxes:
         table = np.array([*self.colors, IGNORED], np.float64)  # -1 is the last
         strongest = table.max(axis=1, keepdims=True)
         table *= np.maximum(1.0, _LIGHT / np.maximum(strongest, 1.0))
+        table += _PALER * (255 - table)
         found = table[np.asarray(self.class_ids, np.int64)]
         if self.scores is not None:
             share = _FAINTEST + (1 - _FAINTEST) * np.clip(self.scores, 0, 1)
