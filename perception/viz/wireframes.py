@@ -99,7 +99,7 @@ def cut(segments: Float64, width: int, height: int) -> Float64:
     for axis, limit in ((0, width), (1, height)):
         low, high = -1.0 - first[:, axis], limit - first[:, axis]
         step = way[:, axis]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             one, two = low / step, high / step
         still = step == 0
         outside |= still & ((low > 0) | (high < 0))
