@@ -50,6 +50,9 @@ UNDEFINED: Mapping[str, tuple[str, ...]] = {
 TWO_FOLD = ("barrier",)
 """Classes whose boxes look the same when they are turned by half a circle."""
 
+MAX_PREDICTIONS = 500
+"""Predictions that a sample may have."""
+
 NO_ATTRIBUTE = -1
 
 _RECALLS = np.linspace(0, 1, 101)
