@@ -1,1 +1,1 @@
-"""Accuracy of a pipeline on recordings: by subset of sensors, by backend, of many bundles; files of 3D boxes."""
+"""Accuracy of a pipeline on recordings: by subset of sensors, by backend, of many bundles; files of boxes."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.metrics.boxes3d.matching import Bools, Floats, Ints, pairs_of_frames
+from perception.metrics.boxes3d.matching import Bools, Floats, Ints, Pairs, pairs_of_frames
 
 CLASSES = (
     "car",
@@ -55,6 +55,7 @@ MAX_PREDICTIONS = 500
 
 NO_ATTRIBUTE = -1
 
+_WITHIN = np.array(DISTANCES_M)[:, None]
 _RECALLS = np.linspace(0, 1, 101)
 _FIRST = 11  # the first recall point beyond a recall of 0.1
 _LEAST_PRECISION = 0.1
@@ -87,6 +88,15 @@ class PlacedBoxes:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    @staticmethod
+    def joined(parts: Sequence[PlacedBoxes]) -> PlacedBoxes:
+        """One after the other; none of none."""
+        nothing = np.zeros((0, 3))
+        ids, values = np.zeros(0, np.int64), np.zeros(0)
+        none = PlacedBoxes(ids, ids, nothing, nothing, values, nothing[:, :2], ids, values)
+        columns = zip(*(vars(part).values() for part in (none, *parts)), strict=True)
+        return PlacedBoxes(*(np.concatenate(column) for column in columns))
 
     def where(self, keep: Bools | Ints) -> PlacedBoxes:
         """Some of the boxes: (N,) bool, or indices."""
@@ -153,7 +163,10 @@ def _mean(values: Any) -> float:
 
 
 def nuscenes_score(
-    truth: PlacedBoxes, predictions: PlacedBoxes, classes: Sequence[str] = CLASSES
+    truth: PlacedBoxes,
+    predictions: PlacedBoxes,
+    classes: Sequence[str] = CLASSES,
+    spared: PlacedBoxes | None = None,
 ) -> NuScenesScore:
     """Hold detections against the truth.
 
@@ -164,6 +177,8 @@ def nuscenes_score(
             and within a range of each class: what does not count is left out before.
         predictions: what was found.
         classes: names; ids are their indices.
+        spared: objects that are neither to be found nor mistakes, which nuScenes does not know: predictions
+            that are as near to one of their class as a match is, and match no other, do not count.
     """
     aps: dict[str, dict[float, float]] = {}
     errors: dict[str, dict[str, float]] = {}
@@ -173,30 +188,47 @@ def nuscenes_score(
         mine = mine.where(np.lexsort((np.arange(len(mine)), mine.scores))[::-1])
         match = _match(own, mine)
         hits = match >= 0
+        counts = np.ones_like(hits)
+        if spared is not None:
+            counts = hits | ~_near(mine, spared.where(spared.class_ids == index))
         aps[name] = {
-            distance: _average_precision(hits[level], len(own))
+            distance: _average_precision(hits[level, counts[level]], len(own))
             for level, distance in enumerate(DISTANCES_M)
         }
         level = DISTANCES_M.index(TP_DISTANCE_M)
-        errors[name] = _errors(own, mine, match[level], name)
+        kept = counts[level]
+        errors[name] = _errors(own, mine.where(kept), match[level, kept], name)
     return NuScenesScore(aps, errors)
 
 
 def _match(truth: PlacedBoxes, predictions: PlacedBoxes) -> Ints:
     """(distances, N) index of the object that each prediction, best first, matches; -1 for none."""
 
-    def distance(i: Ints, j: Ints) -> Floats:
-        away: Floats = np.hypot(*(predictions.center[i, :2] - truth.center[j, :2]).T)
-        return away
-
-    most = np.array(DISTANCES_M)[:, None]
-    pairs = pairs_of_frames(
-        predictions.frame, truth.frame, distance, lambda value: value < most.max()
-    )
-    level, pair = np.nonzero(pairs.chosen(-pairs.value, pairs.value < most, len(truth)))
+    pairs = _pairs(predictions, truth)
+    level, pair = np.nonzero(pairs.chosen(-pairs.value, pairs.value < _WITHIN, len(truth)))
     match = np.full((len(DISTANCES_M), len(predictions)), -1, np.int64)
     match[level, pairs.chooser[pair]] = pairs.choice[pair]
     return match
+
+
+def _near(predictions: PlacedBoxes, others: PlacedBoxes) -> Bools:
+    """(distances, N), which predictions are within each distance of one of the others."""
+    pairs = _pairs(predictions, others)
+    out = np.zeros((len(DISTANCES_M), len(predictions)), bool)
+    level, pair = np.nonzero(pairs.value < _WITHIN)
+    out[level, pairs.chooser[pair]] = True
+    return out
+
+
+def _pairs(predictions: PlacedBoxes, others: PlacedBoxes) -> Pairs:
+    """With the distance of their centers on the ground."""
+
+    def distance(i: Ints, j: Ints) -> Floats:
+        away: Floats = np.hypot(*(predictions.center[i, :2] - others.center[j, :2]).T)
+        return away
+
+    most = max(DISTANCES_M)
+    return pairs_of_frames(predictions.frame, others.frame, distance, lambda value: value < most)
 
 
 def _average_precision(hits: Bools, wanted: int) -> float:
