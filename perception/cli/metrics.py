@@ -70,7 +70,7 @@ def run_nuscenes(args: argparse.Namespace) -> int:
     content = {"samples": samples, "objects": len(truth), "predicted": len(predictions)}
     give_json(args, {**content, **score.to_dict()})
     _show_nuscenes(
-        score, f"{len(predictions)} predictions, {len(truth)} objects, {samples} samples"
+        score, f"predictions: {len(predictions)}, objects: {len(truth)}, samples: {samples}"
     )
     return 0
 
@@ -102,7 +102,7 @@ def run_kitti(args: argparse.Namespace) -> int:
     content = {"frames": frames, "objects": len(truth), "predicted": len(found)}
     give_json(args, {**content, "overlap": overlap, **scores})
     table = Table(
-        "class", "", title=f"{len(found)} predictions, {len(truth)} labels, {frames} frames"
+        "class", "", title=f"predictions: {len(found)}, labels: {len(truth)}, frames: {frames}"
     )
     for points in ("R40", "R11"):
         for level in DIFFICULTIES:
