@@ -224,7 +224,7 @@ def _pairs(predictions: PlacedBoxes, others: PlacedBoxes) -> Pairs:
     """With the distance of their centers on the ground."""
 
     def distance(i: Ints, j: Ints) -> Floats:
-        away: Floats = np.hypot(*(predictions.center[i, :2] - others.center[j, :2]).T)
+        away: Floats = np.linalg.norm(predictions.center[i, :2] - others.center[j, :2], axis=1)
         return away
 
     most = max(DISTANCES_M)
@@ -278,7 +278,7 @@ def _errors_of_matches(
     turned = (truth.yaw - found.yaw + period / 2) % period - period / 2
     attribute = np.where(truth.attribute == found.attribute, 0.0, 1.0)
     return {
-        "trans_err": np.hypot(*(truth.center - found.center)[:, :2].T),
+        "trans_err": np.linalg.norm((truth.center - found.center)[:, :2], axis=1),
         "scale_err": 1 - shared / union,
         "orient_err": np.abs(turned),
         "vel_err": np.hypot(*(truth.velocity - found.velocity).T),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from perception.errors import InputError
 from perception.metrics.boxes3d import matching
@@ -47,6 +48,9 @@ def test_all_frames_choose_at_once_as_one_after_the_other(
     pairs = pairs_of_frames(
         a, b, lambda i, j: np.where(near[i, j], worth[i, j], -1.0), lambda value: value >= 0
     )
+    for frame in range(4):  # all begin at once
+        turns = np.unique(pairs.turn[a[pairs.chooser] == frame])
+        assert turns.tolist() == list(range(len(turns)))
     picked = pairs.chosen(pairs.value, may[:, pairs.chooser, pairs.choice], len(b))
     for level in range(3):
         found = dict(zip(pairs.chooser[picked[level]], pairs.choice[picked[level]], strict=True))
@@ -55,9 +59,13 @@ def test_all_frames_choose_at_once_as_one_after_the_other(
 
 
 def test_too_many_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "_MOST_PAIRS", 99)
+    monkeypatch.setattr(matching, "_MOST_PAIRS", 90)
     monkeypatch.setattr(matching, "_BLOCK", 7)
     ten = np.zeros(10, np.int64)
-    with pytest.raises(InputError, match="more than 99 pairs"):
-        pairs_of_frames(ten, ten, lambda i, j: np.ones(len(i)), lambda value: value > 0)
-    assert len(pairs_of_frames(ten, ten[:9], lambda i, j: 1.0 * j, lambda value: value > 0)) == 80
+
+    def every(choices: NDArray[np.int64], least: float = 0) -> int:
+        return len(pairs_of_frames(ten, choices, lambda i, j: 1.0 + j, lambda value: value > least))
+
+    with pytest.raises(InputError, match="more than 90 pairs"):
+        every(ten)
+    assert every(ten[:9]) == 90 and every(ten, least=2) == 80
