@@ -65,7 +65,7 @@ for i in range(12):
 """
 
 BOARDS = """
-import sys
+import json, sys
 from pathlib import Path
 import cv2, numpy as np
 root = Path(sys.argv[1])
@@ -82,6 +82,8 @@ for i in range(14):
     cv2.imwrite(str(root / f"{i:02}.png"), cv2.GaussianBlur(view, (3, 3), 0))
 points = [f"{4000 + 25 * i},{290 + i}" for i in range(0, 40, 4)]
 (root / "points.csv").write_text("\\n".join(["counts,kelvin", *points]))
+car = dict(sample=0, name="car", center=[9, 0, 0], wlh=[2, 4, 2], yaw=0, velocity=[0, 0])
+(root / "boxes.json").write_text(json.dumps(dict(truth=[car], predictions=[dict(car, score=0.5)])))
 """
 
 CONFIG = """
@@ -115,6 +117,7 @@ INTRINSICS = (
     "calibrate intrinsics BOARDS --board chessboard:8x6:0.04 --model plumb_bob --out OUT/rig.yaml"
 )
 THERMAL = "calibrate thermal --points BOARDS/points.csv --out OUT/values.yaml"
+METRICS = "metrics nuscenes --truth BOARDS/boxes.json --predictions BOARDS/boxes.json"
 BENCH = "bench TINY --frames 2 --warmup 1 --threads 1"
 
 CASES: dict[str, list[Case]] = {
@@ -145,6 +148,7 @@ CASES: dict[str, list[Case]] = {
         Case("run --bundle TINY --rgb DATA/rgb/f000.png --out OUT/run"),
         Case("bench-zoo TINY --data folder:DATA --frames 2 --out OUT/zoo.md"),
         Case("demo --data folder:DATA --bundle TINY --device cpu --out OUT/own"),
+        Case(f"{METRICS} --json OUT/metrics.json"),
         Case("models", "train"),
         Case(TRAIN, "train"),
         Case("search RUN --data folder:DATA --out OUT/search", "train"),
@@ -221,7 +225,7 @@ CASES: dict[str, list[Case]] = {
 """By extra, what is run where it is the only one.
 
 TINY, RUN, CONFIG and DATA are a small bundle, its run, that run's configuration and a recording; BOARDS are
-pictures of a chessboard, and a table of counts and kelvin; DRIVE is the demo's; OUT a new folder.
+pictures of a chessboard, a table of counts and kelvin, and boxes; DRIVE is the demo's; OUT a new folder.
 """
 
 MADE = ("TINY", "RUN", "CONFIG", "DATA", "BOARDS")

@@ -35,6 +35,7 @@ COMMANDS = (
     "run",
     "eval",
     "robustness",
+    "metrics",
     "demo",
     "bench",
     "train",

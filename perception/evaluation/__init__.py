@@ -1,1 +1,1 @@
-"""Accuracy of a pipeline on recordings: by subset of sensors, by backend, of many bundles."""
+"""Accuracy of a pipeline on recordings: by subset of sensors, by backend, of many bundles; files of boxes."""

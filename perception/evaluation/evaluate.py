@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from perception.data.base import Recording, RecordingInfo, Truth
@@ -35,7 +36,7 @@ class Scorer:
     def __init__(self, pipeline: Pipeline, recording: Recording) -> None:
         manifest, info = pipeline.manifest, recording.info
         self._specs, self._info = manifest.tasks.every, info
-        self._sees_labels = recording.sees_labels
+        self._sees_labels, self._rig = recording.sees_labels, recording.rig
         self._alignment = pipeline.aligner.config
         self.moved: Counter[str] = Counter()
         self._views = manifest.inputs.views(pipeline.inputs)
@@ -86,12 +87,20 @@ class Scorer:
             shown, self._info.labels_of, truth, frame or result.samples, self._alignment
         )
         self.moved[shown] += found is not truth
-        return found
+        return self._on_ground(found)
+
+    def _on_ground(self, truth: Truth) -> Truth:
+        """With boxes in space in the base frame; without them where the rig does not say how to get there."""
+        boxes = truth.boxes3d
+        if boxes is None or not boxes.frame:
+            return truth
+        to_base = self._rig.in_base(boxes.frame)
+        return replace(truth, boxes3d=None if to_base is None else boxes.moved(to_base))
 
     def _add(self, meters: Mapping[str, Meter], result: Result, truth: Truth) -> bool:
         shown = result.reference
         if shown is not None and not self._sees_labels(self._views.get(shown, shown)):
-            truth = Truth()
+            truth = Truth(boxes3d=truth.boxes3d)  # which are in nobody's pixels
         own = result.samples.get(shown or "")
         size = None if own is None else kind_of(own.kind).source_size(own)
         judged = [m.add(result.values.get(n), truth, size) for n, m in meters.items()]

@@ -49,6 +49,9 @@ MAX_SIGNATURE_BYTES: Final = 2**22
 MAX_ANNOTATION_BYTES: Final = 2**31
 """Bytes of one JSON file with the labels of a whole data set (2 GiB; COCO's have 0.45, nuScenes' 1.3 GiB)."""
 
+MAX_FRAME_BOXES: Final = 2000
+"""Boxes of one frame, or of its truth, in a file of 3D boxes; each is held against each."""
+
 MAX_YAML_NODES: Final = 2**20
 """Values in one YAML file with its aliases written out."""
 

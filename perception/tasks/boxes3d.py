@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.data.base import RecordingInfo
 from perception.geometry.camera import CameraModel
 from perception.geometry.measured import PixelPoints
 from perception.tasks.boxes2d import Detections
+from perception.tasks.boxes3d_meter import Boxes3dMeter
 from perception.tasks.spatial import seen_points, spatial_sensor
 from perception.tasks.spec import Classes, TaskSpec, class_name
 from perception.tasks.task import Task, TaskContext
@@ -149,6 +151,13 @@ def _to_dict(value: Boxes3d, spec: Boxes3dSpec) -> dict[str, Any]:
     }
 
 
+def _meter(spec: Any, info: RecordingInfo) -> Boxes3dMeter | None:
+    """Of boxes on the ground; those that are lifted from 2D ones lie in a camera's frame, and have no yaw."""
+    ground = getattr(spec, "birdseye", None)
+    meter = None if ground is None else Boxes3dMeter(spec.classes, info, ground)
+    return meter if meter is not None and (meter.map < 255).any() else None
+
+
 BOXES3D = Task(
     name="boxes3d",
     spec=Boxes3dSpec,
@@ -158,6 +167,9 @@ BOXES3D = Task(
     implied=_implied,
     on_request=True,
     alone=False,
+    meter=_meter,
+    judged={"map3d": "mAP 3D"},
+    shown=("nds3d",),
     to_dict=_to_dict,
     publisher="anysense_ros.publishing.boxes3d:Boxes3dPublisher",
 )

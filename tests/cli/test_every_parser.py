@@ -205,9 +205,9 @@ ELSEWHERE = {
     "calibrate convert", "calibrate check", "calibrate register",
     "calibrate extrinsics", "calibrate time-offset",
     "calibrate depth", "calibrate thermal", "calibrate apply",
-    "robustness",
+    "robustness", "metrics nuscenes", "metrics kitti",
 }  # fmt: skip
-"""Those that take longer, or a bag or key: in their own tests."""
+"""Those that take longer, or a bag, key or other files: in their own tests."""
 
 
 def test_every_command_is_in_one_of_these() -> None:

@@ -95,6 +95,7 @@ def test_every_argument_is_text_or_a_number_with_bounds() -> None:
         "bundles",
         "calibrate",
         "doctor",
+        "metrics",
         "completion",
     }
     for place in NUMBERS:

@@ -30,6 +30,10 @@ def test_runtime_page(monkeypatch: pytest.MonkeyPatch) -> None:
     _run("docs/runtime.md", {})
 
 
+def test_metrics_page() -> None:
+    _run("docs/metrics.md", {})
+
+
 class Robot:
     """What the README's program is given: drivers of two sensors, one of which dies and returns."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 from pathlib import Path
 
@@ -23,11 +24,13 @@ from perception.corruptions.schedule import FaultSchedule
 from perception.data.check import check_folder
 from perception.data.folder import FolderRecording
 from perception.errors import AnySenseError
+from perception.evaluation.box_files import read_kitti, read_nuscenes
 from perception.files.listing import is_file
 from perception.frame import Sample
 from perception.geometry.rig import load_rig, save_rig
 from perception.importers.registry import open_source, parse_format
 from perception.importers.taking import Wishes, take_over
+from perception.metrics.boxes3d import kitti_score, nuscenes_score
 from perception.runtime.bundle import Bundle
 from perception.sensors.samples import to_sample
 from perception.training.config import load_config
@@ -66,6 +69,22 @@ def values(data: bytes, place: Path) -> str:
         assert done.data.shape == picture.shape and done.data.dtype == np.float32
         assert 0 <= correction.beyond(sample) <= 1
     return f"{min(len(known), 4)} sensors"
+
+
+def boxes(data: bytes, place: Path) -> str:
+    """Boxes and their truth, judged as KITTI does it where they have its fields, else as nuScenes does."""
+    path = place / "boxes.json"
+    path.write_bytes(data)
+    if b'"hwl"' in data:
+        objects, found, overlap, frames = read_kitti(path, path)
+        said = kitti_score(objects, found, overlap).to_dict()
+        numbers = [v for levels in said.values() for own in levels.values() for v in own.values()]
+        assert all(n is None or math.isnan(n) or 0 <= n <= 100 + 1e-9 for n in numbers)
+        return f"kitti {min(frames, 4)}"
+    truth, predictions, samples = read_nuscenes(path, path)
+    score = nuscenes_score(truth, predictions)
+    assert 0 <= score.nd_score <= 1 + 1e-9 and 0 <= score.mean_ap <= 1 + 1e-9
+    return f"nuscenes {min(samples, 4)}"
 
 
 def calibration(data: bytes, place: Path) -> str:

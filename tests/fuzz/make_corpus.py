@@ -7,6 +7,7 @@ broke a law, and are left alone.
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 import sqlite3
 import struct
@@ -278,6 +279,31 @@ def values() -> None:
     save("values", "regions", b"picture,x,y,width,height,celsius\na.png,0,0,4,4,20\n")
 
 
+def boxes() -> None:
+    """Boxes and their truth in files of both fields."""
+    rng = np.random.default_rng(5)
+    placed = [
+        {"sample": i // 4, "name": name, "center": rng.uniform(-9, 9, 3).round(2).tolist(),
+         "wlh": [2.0, 4.5, 1.5], "yaw": 0.1 * i, "velocity": [1.0, 0.0 if i % 3 else None]}
+        for i, name in enumerate(("car", "car", "barrier", "traffic_cone", "bus", "car"))
+    ]  # fmt: skip
+    found = [{**row, "score": 0.9 - 0.1 * i} for i, row in enumerate(placed)]
+    truth = [{**row, "points": i, "attribute": "moving"} for i, row in enumerate(placed)]
+    content = {"samples": 2, "truth": truth, "predictions": found}
+    save("boxes", "nuscenes", json.dumps(content).encode())
+    kinds = ("Car", "Van", "Pedestrian", "Person_sitting", "Cyclist", "DontCare")
+    labels = [
+        {"type": kind, "alpha": 0.1 * i, "bbox": [100.0 * i, 100.0, 100.0 * i + 60, 150.0],
+         "hwl": [1.5, 1.8, 4.0], "xyz": [5.0 * i, 1.6, 20.0], "ry": 0.3 * i}
+        for i, kind in enumerate(kinds)
+    ]  # fmt: skip
+    wanted = [{**row, "truncated": 0.1 * i, "occluded": i % 3} for i, row in enumerate(labels)]
+    answers = [{**row, "score": 0.5 + 0.1 * i} for i, row in enumerate(labels[:5])]
+    overlap = {"Car": 0.7, "Pedestrian": 0.5, "Cyclist": 0.5}
+    content = {"frames": 2, "truth": [wanted, []], "predictions": [answers, answers[:1]]}
+    save("boxes", "kitti", json.dumps({**content, "overlap": overlap}).encode())
+
+
 def calibrations() -> None:
     """Files of calibrations of each format."""
     camera = CameraModel(64, 48, 60.0, 60.0, 31.5, 23.5, "equidistant", (0.1, 0.0, 0.01, 0.0))
@@ -411,6 +437,7 @@ def main() -> None:
         texts,
         calibrations,
         values,
+        boxes,
         recordings,
         sets,
         events,

@@ -9,6 +9,7 @@ import datetime
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import yaml
@@ -40,6 +41,9 @@ _WORDS = (
 
 DOCUMENTS = frozenset(("rig", "config", "schedule", "values"))
 """Targets whose input is one YAML file."""
+
+JSON_DOCUMENTS = frozenset(("boxes",))
+"""Targets whose input is one JSON file."""
 
 PACKS = frozenset(("bundle", "folder", "importer", "bag", "calibration"))
 """Targets whose input is several files, see `packing`."""
@@ -127,4 +131,6 @@ def mutator(target: str) -> Callable[[bytes, random.Random], bytes] | None:
     """What changes an input of a target and keeps its form; None where bytes are all there is."""
     if target in DOCUMENTS:
         return change_document
+    if target in JSON_DOCUMENTS:
+        return partial(change_document, as_json=True)
     return change_pack if target in PACKS else None

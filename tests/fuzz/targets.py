@@ -33,6 +33,7 @@ TARGETS: dict[str, Harness] = {
     "rig": documents.rig,
     "calibration": documents.calibration,
     "values": documents.values,
+    "boxes": documents.boxes,
     "config": documents.config,
     "schedule": documents.schedule,
     "folder": documents.folder,

@@ -1,0 +1,13 @@
+"""Accuracy of 3D boxes as the fields' own programs measure it: nuScenes' and KITTI's, on one matching."""
+
+from perception.metrics.boxes3d.kitti import KittiScore, LabeledObjects, kitti_score
+from perception.metrics.boxes3d.nuscenes import NuScenesScore, PlacedBoxes, nuscenes_score
+
+__all__ = [
+    "KittiScore",
+    "LabeledObjects",
+    "NuScenesScore",
+    "PlacedBoxes",
+    "kitti_score",
+    "nuscenes_score",
+]
