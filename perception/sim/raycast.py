@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
@@ -49,14 +50,36 @@ class RayCaster:
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
 
-    def cast(self, origin: Float64, directions: Float64, reach: float = 1000.0) -> Hits:
+    def move(self, bodies: Sequence[Body], first: int = 0) -> None:
+        """Put bodies elsewhere; their shapes stay as they were.
+
+        Args:
+            bodies: where they are now.
+            first: the place in the scene of the first of them.
+        """
+        rows = slice(first + 1, first + 1 + len(bodies))  # MuJoCo's own first body is the world
+        self._model.body_pos[rows] = [body.position for body in bodies]
+        half = np.array([body.yaw for body in bodies]) / 2
+        self._model.body_quat[rows] = np.column_stack(
+            [np.cos(half), 0 * half, 0 * half, np.sin(half)]
+        )
+        self._mujoco.mj_kinematics(self._model, self._data)
+
+    def cast(
+        self, origin: Float64, directions: Float64, reach: float = 1000.0, only: int | None = None
+    ) -> Hits:
         """Cast rays from one point.
 
         Args:
             origin: (3,) metres.
             directions: (N, 3) unit vectors.
             reach: metres beyond which nothing is hit.
+            only: the place in the scene of the one body that is there; if not given, all are.
         """
+        groups = None
+        if only is not None:
+            self._model.geom_group[:] = self._model.geom_bodyid == only + 1
+            groups = np.array([0, 1, 0, 0, 0, 0], np.uint8)
         count = len(directions)
         geom = np.full(count, -1, np.int32)
         distance = np.full(count, -1.0)
@@ -66,7 +89,7 @@ class RayCaster:
             self._data,
             np.asarray(origin, np.float64),
             np.ascontiguousarray(directions, np.float64).reshape(-1),
-            None,
+            groups,
             True,
             -1,
             geom,
