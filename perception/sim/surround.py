@@ -191,7 +191,7 @@ def _scan(
         hits = caster.cast(origin, rays, pattern.reach_m)
         noise = pattern.range_noise_m
         found = returns(rays, hits, reflectivity[hits.geom], noise, town.weather, rng)
-        kept = found.kept
+        kept = found.kept & (found.distance <= pattern.reach_m)
         points = firing.rays[kept] * found.distance[kept, None]
         if scan == "compensated":
             points = (points @ turn.T + (origin - at_stamp)) @ turn_at_stamp
