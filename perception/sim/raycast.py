@@ -63,7 +63,7 @@ class RayCaster:
             first: the place in the scene of the first of them.
         """
         rows = slice(first + 1, first + 1 + len(bodies))  # MuJoCo's own first body is the world
-        self._model.body_pos[rows] = [body.position for body in bodies]
+        self._model.body_pos[rows] = np.array([body.position for body in bodies]).reshape(-1, 3)
         half = np.array([body.yaw for body in bodies]) / 2
         self._model.body_quat[rows] = np.column_stack(
             [np.cos(half), 0 * half, 0 * half, np.sin(half)]

@@ -32,7 +32,7 @@ _NEAREST_M = 0.5
 
 # How much of a near droplet's echo is taken for a return, by what is in the air.  Chosen so that in fog of
 # 50 m visibility 15 % of the rays, and in rain of 20 mm/h 3 %, end near the sensor; not fitted to a sensor.
-_FOG_CLUTTER, _RAIN_CLUTTER, _CROSSOVER_M = 0.4, 2.0, 3.0
+_FOG_CLUTTER, _RAIN_CLUTTER, _CROSSOVER_M = 0.8, 3.0, 3.0
 
 
 @dataclass(frozen=True)

@@ -241,9 +241,7 @@ def _zebras(roads: Sequence[Path], paint: Material) -> list[Body]:
     return bodies
 
 
-def _blocks(
-    rng: Rng, road: Path, side: int, roads: Sequence[Path], weather: Weather
-) -> list[Body]:
+def _blocks(rng: Rng, road: Path, side: int, roads: Sequence[Path], weather: Weather) -> list[Body]:
     """Buildings along one side, and gaps with trees between them."""
     bodies, s = [], -REACH_M - 15.0
     while s < REACH_M + 25:
@@ -298,11 +296,11 @@ def _furniture(
         place = road.at(float(rng.uniform(-REACH_M, REACH_M)))
         kind, away = rng.random(), float(rng.uniform(0, 0.6))
         behind = 1.8 if 0.45 <= kind < 0.75 else away
-        at = (*place.beside(side * (ROAD_HALF_WIDTH + 0.5 + behind)), KERB_M)
+        spot = (*place.beside(side * (ROAD_HALF_WIDTH + 0.5 + behind)), KERB_M)
         if kind < 0.45:
-            body = tree(rng, at, weather)
+            body = tree(rng, spot, weather)
         else:
-            body = bush(rng, at, weather) if kind < 0.75 else sign_post(rng, at, weather)
-        if _clear(at[:2], road, roads, _EDGE_M + 1):
+            body = bush(rng, spot, weather) if kind < 0.75 else sign_post(rng, spot, weather)
+        if _clear(spot[:2], road, roads, _EDGE_M + 1):
             bodies.append(replace(body, yaw=place.heading))
     return bodies, lights

@@ -131,9 +131,7 @@ def cyclist(rng: Rng, weather: Weather) -> Body:
     frame = Material((r, g, b), 0.02, temperature_k=weather.air_k, reflectivity=0.5)
     tire = Material((0.06, 0.06, 0.06), 0.1, temperature_k=weather.air_k + 3, reflectivity=0.12)
     lift = float(rng.uniform(-0.06, 0.08))
-    geoms = [
-        Geom("cylinder", (0.33, 0.025), (x, 0, 0.33), tire, axis="y") for x in (-0.52, 0.52)
-    ]
+    geoms = [Geom("cylinder", (0.33, 0.025), (x, 0, 0.33), tire, axis="y") for x in (-0.52, 0.52)]
     geoms += [
         Geom("box", (0.5, 0.02, 0.02), (0, 0, 0.62), frame),
         Geom("box", (0.02, 0.02, 0.25), (-0.2, 0, 0.72), frame),

@@ -12,6 +12,7 @@ from perception.data.base import TruthBoxes3d
 from perception.geometry.boxes import corners_of
 from perception.geometry.transforms import RigidTransform
 from perception.sim.raycast import RayCaster
+from perception.sim.render import MIN_BOX_PIXELS
 from perception.sim.scene import Body, Scene
 from perception.sim.sensors import about_z
 
@@ -55,7 +56,7 @@ def boxes_of(
     pixels: Mapping[int, int],
     track: int = 0,
 ) -> TruthBoxes3d:
-    """The objects near the vehicle, in its frame.
+    """The objects near the vehicle, in its frame; those that no sensor sees are to be ignored.
 
     Args:
         scene: at the moment of the frame, which `caster` holds.
@@ -79,7 +80,8 @@ def boxes_of(
         level = next((i for i, least in enumerate(VISIBLE) if seen >= least), len(VISIBLE))
         own = points.get(place, 0), pixels.get(place, 0)
         rows.append((*center, *body.extent, body.yaw - scene.ego_yaw, body.object_class))
-        rows[-1] += (own[0], own == (0, 0), level, track + place - first)
+        unseen = own[0] == 0 and own[1] < MIN_BOX_PIXELS
+        rows[-1] += (own[0], unseen, level, track + place - first)
     table = np.array(rows, np.float64).reshape(-1, 12)
     flat = np.array(velocities).reshape(-1, 3) @ to_base.rotation.T
     return TruthBoxes3d.of(
