@@ -168,7 +168,7 @@ def _info(args: argparse.Namespace) -> int:
         if own["boxes"]:
             less, usual, more = own["distance_m"]
             distance = f"{usual:g} m away (80 %: {less:g} to {more:g} m)"
-            say(f"{name}: {own['boxes']} boxes in space, {own['ignored']} ignored, {distance}")
+            say(f"{name}: {own['boxes']} boxes in space (and {own['ignored']} ignored), {distance}")
     say(f"licence: {info.licence}")
     give_json(
         args,
