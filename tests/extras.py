@@ -197,6 +197,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "sim": [
         Case("data make-sim --out OUT/sim --kind drive --frames 10 --seed 7"),
+        Case("data make-sim --out OUT/round --kind surround --frames 2 --size 64x48"),
         Case("demo --bundle sim-rgbdtl --frames 10 --device cpu --out OUT/demo"),
     ],
     "viz": [Case("demo --data folder:DATA --bundle TINY --device cpu --out OUT/demo")],

@@ -24,7 +24,7 @@ from perception.files.writing import writing_folder
 from perception.frame import KINDS, Kind
 from perception.sensors.registry import kind_of
 
-TF_STATIC = "/tf_static"
+TF_STATIC, MOVING = "/tf_static", "/tf"
 REFERENCE_FRAME = "camera_optical"
 _NAMED = 12
 
@@ -144,12 +144,13 @@ def write_bag(path: Path, messages: Iterable[BagMessage]) -> int:
                             f"a message of {message.stamp_ns} ns: a bag has no times before 1970",
                             where=message.topic,
                         )
+                    latched = message.type == TF and message.topic != MOVING
                     if message.topic not in connections:
                         connections[message.topic] = writer.add_connection(
                             message.topic,
                             message.type,
                             typestore=store,
-                            offered_qos_profiles=[_latched()] if message.type == TF else [],
+                            offered_qos_profiles=[_latched()] if latched else [],
                         )
                     writer.write(connections[message.topic], message.stamp_ns, message.data)
                     count += 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from perception.cli import data_import
+from perception.cli import data_import, data_sim
 from perception.cli.arguments import give_json
 from perception.cli.console import Table, plain, say, tracked
-from perception.cli.parsing import MAX_SEED, Commands, Size, add_command, add_group, real, whole
+from perception.cli.parsing import Commands, add_command, add_group, whole
 from perception.data.registry import READERS
 from perception.errors import ConfigError
 
@@ -52,40 +52,7 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="put the page's pictures into a folder beside it, not into it",
     )
-    sim = add_command(
-        actions,
-        "make-sim",
-        "simulate a recording with all four sensors",
-        example="anysense data make-sim --out recordings/sim --kind scenes --frames 200",
-    )
-    sim.add_argument("--out", type=Path, required=True, help="folder to write")
-    sim.add_argument(
-        "--kind", choices=("drive", "scenes"), default="drive", help="one drive, or single places"
-    )
-    sim.add_argument("--frames", type=whole(1), default=90, help="how many")
-    sim.add_argument(
-        "--seed", type=whole(0, MAX_SEED), default=7, help="another one, another world"
-    )
-    sim.add_argument(
-        "--size", type=Size(whole(32, 8192)), default="320x240", help="WIDTHxHEIGHT in pixels"
-    )
-    sim.add_argument("--lidar", default="mixed", help="vlp16, hdl32, os1-64 or mixed")
-    sim.add_argument(
-        "--sensors",
-        metavar="NAME=KIND,...",
-        help="which, e.g. front=rgb,rear=rgb,lidar (default: one of each kind)",
-    )
-    sim.add_argument(
-        "--yaw",
-        metavar="NAME=DEG,...",
-        help="where sensors look, to the left (default: ahead; 180 for one called rear)",
-    )
-    sim.add_argument("--labels-of", default="", metavar="NAME", help="the camera that is labeled")
-    sim.add_argument(
-        "--compact",
-        action="store_true",
-        help="a fifth of the bytes: JPEG, and steps as coarse as each sensor's noise",
-    )
+    data_sim.add_action(actions)
     info = add_command(
         actions, "info", "say what a recording holds", example="anysense data info folder:DIR"
     )
@@ -95,31 +62,9 @@ def add_parser(commands: Commands) -> None:
         action.set_defaults(run=run)
 
 
-def _named(text: str, option: str) -> dict[str, str]:
-    """`NAME=VALUE,...`; a name alone is its value, too.
-
-    Raises:
-        ConfigError: a name is given twice.
-    """
-    found: dict[str, str] = {}
-    for part in text.split(","):
-        name, _, value = part.strip().partition("=")
-        if name in found:
-            raise ConfigError(f"'{name}' is given twice", where=option)
-        found[name] = value or name
-    return found
-
-
-def _degrees(text: str) -> dict[str, float]:
-    try:
-        return {n: real(-360, 360)(value) for n, value in _named(text, "--yaw").items()}
-    except argparse.ArgumentTypeError as error:
-        raise ConfigError(str(error), where="--yaw") from error
-
-
 def run(args: argparse.Namespace) -> int:
     """Do the chosen action."""
-    actions = {"check": _check, "make-sim": _make_sim, "info": _info, "import": data_import.run}
+    actions = {"check": _check, "make-sim": data_sim.run, "info": _info, "import": data_import.run}
     return actions[args.action](args)
 
 
@@ -197,25 +142,11 @@ def _write_page(
     say(f"wrote {args.html}")
 
 
-def _make_sim(args: argparse.Namespace) -> int:
-    from perception.sim.generate import make_recording
-
-    options: dict[str, Any] = {"labels_of": args.labels_of, "size": args.size[::-1]}
-    options["compact"] = args.compact
-    options["yaw_deg"] = _degrees(args.yaw) if args.yaw else None
-    options["sensors"] = _named(args.sensors, "--sensors") if args.sensors else None
-    make_recording(args.out, args.kind, args.frames, args.seed, lidar=args.lidar, **options)
-    say(f"wrote {args.frames} simulated frames to {args.out}")
-    give_json(
-        args, {"out": str(args.out), "frames": args.frames, "seed": args.seed, "kind": args.kind}
-    )
-    return 0
-
-
 def _info(args: argparse.Namespace) -> int:
     from collections import Counter
 
     from perception.data.base import first_reference
+    from perception.data.objects import object_counts
     from perception.data.registry import open_recording, parse_data_argument
 
     kind, root = parse_data_argument(args.data)
@@ -232,6 +163,12 @@ def _info(args: argparse.Namespace) -> int:
             say(f"{len(classes)} {name} classes: {', '.join(c.name for c in classes)}")
     if tags:
         say("tags " + ", ".join(f"{k} {v}" for k, v in sorted(tags.items())))
+    objects = object_counts(recording)
+    for name, own in objects.items():
+        if own["boxes"]:
+            less, usual, more = own["distance_m"]
+            distance = f"{usual:g} m away (80 %: {less:g} to {more:g} m)"
+            say(f"{name}: {own['boxes']} boxes in space (and {own['ignored']} ignored), {distance}")
     say(f"licence: {info.licence}")
     give_json(
         args,
@@ -244,6 +181,7 @@ def _info(args: argparse.Namespace) -> int:
             "semantic_classes": [c.name for c in info.seg_classes],
             "box_classes": [c.name for c in info.det_classes],
             "tags": dict(sorted(tags.items())),
+            "objects": objects,
             "licence": info.licence,
         },
     )

@@ -374,12 +374,16 @@ class FolderWriter:
             rows = self._solid(boxes3d) if isinstance(boxes3d, TruthBoxes3d) else boxes3d
             write_yaml(path, rows, sync=False, sort_keys=True, default_flow_style=None)
         if pose is not None:
-            if self._poses is None:
-                self._poses = AppendedFile(self.root / POSES)
-                self._append(*POSE_COLUMNS, to=self._poses)
-            self._append(*pose_row(stamp_ns, pose), to=self._poses)
+            self.add_pose(stamp_ns, pose)
         self._append(name, stamp_ns, " ".join(tags))
         self._names.add(name)
+
+    def add_pose(self, stamp_ns: int, pose: RigidTransform) -> None:
+        """Write where the vehicle's base was at a time, maybe between frames; later than those before."""
+        if self._poses is None:
+            self._poses = AppendedFile(self.root / POSES)
+            self._append(*POSE_COLUMNS, to=self._poses)
+        self._append(*pose_row(stamp_ns, pose), to=self._poses)
 
     def _solid(self, boxes: TruthBoxes3d) -> list[dict[str, Any]]:
         if boxes.frame != self.info.boxes3d_of:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from perception.data.base import Boxes
 from perception.frame import in_order
 from perception.sim.raycast import Hits, RayCaster
+from perception.sim.scanning import returns
 from perception.sim.scene import DETECTED, SKY, Scene
 from perception.sim.sensors import (
     LIDAR_POSITION_M,
@@ -52,18 +53,24 @@ class RenderedFrame:
     boxes3d: list[dict[str, Any]]
 
 
-def _pose(scene: Scene, own: Mounted) -> tuple[Float64, Float64]:
+def pose_of(scene: Scene, own: Mounted) -> tuple[Float64, Float64]:
     """A sensor's position and the rotation from its body frame in the world."""
     ego = about_z(scene.ego_yaw)
     return ego @ np.array(own.position) + scene.ego_position, ego @ about_z(own.yaw)
 
 
-class _View:
-    """What the rays of a camera's pixels meet."""
+class View:
+    """What the rays of a camera's pixels meet.
+
+    Attributes:
+        size: height and width in pixels.
+        hits, surface: of all rays, row by row.
+        rays: (N, 3) in the ego frame, turned as the camera.
+    """
 
     def __init__(self, scene: Scene, caster: RayCaster, own: Mounted) -> None:
         assert own.camera is not None
-        eye, turn = _pose(scene, own)
+        eye, turn = pose_of(scene, own)
         rays = pixel_rays(own.camera) @ turn.T
         self.size = (own.camera.height, own.camera.width)
         self.hits = caster.cast(eye, rays)
@@ -84,7 +91,7 @@ def render(
     """
     rng = np.random.default_rng((scene.seed, 23))
     caster = RayCaster(scene)
-    views: dict[Mounted, _View] = {}
+    views: dict[Mounted, View] = {}
     samples: dict[str, NDArray[Any]] = {}
     for name in in_order(sensors):
         own = sensors[name]
@@ -93,7 +100,7 @@ def render(
             continue
         place = replace(own, kind="rgb")
         if place not in views:
-            views[place] = _View(scene, caster, place)
+            views[place] = View(scene, caster, place)
         view = views[place]
         if own.kind == "rgb":
             samples[name] = shade(scene, caster, view.surface, view.size, rng)
@@ -107,7 +114,8 @@ def render(
     label_of_body = np.array([b.label for b in scene.bodies] + [SKY], np.uint8)
     lidar = next((s for s in sensors.values() if s.kind == "lidar"), None)
     boxes3d = _boxes3d(scene, lidar or Mounted("lidar", None, LIDAR_POSITION_M, 0.0))
-    return RenderedFrame(samples, label_of_body[body], _boxes(body, label_of_body), boxes3d)
+    class_of_body = np.array([DETECTED.get(b.label, -1) for b in scene.bodies] + [-1])
+    return RenderedFrame(samples, label_of_body[body], boxes_2d(body, class_of_body), boxes3d)
 
 
 def _depth(
@@ -154,38 +162,43 @@ def _lidar(
     rng: np.random.Generator,
 ) -> Float32:
     rays, rings = beam_rays(pattern, 90.0)
-    origin, turn = _pose(scene, own)
+    origin, turn = pose_of(scene, own)
     world = rays @ turn.T
     hits = caster.cast(origin, world, pattern.reach_m)
-    reflectivity = np.array([g.material.reflectivity for _, g in scene.geoms] + [0.0])[hits.geom]
-    incidence = np.abs((world * hits.normal).sum(axis=1))
-    with np.errstate(invalid="ignore"):
-        strength = reflectivity * incidence
-        lost = ~np.isfinite(hits.distance) | (rng.random(len(rays)) < 0.01)
-        lost |= strength < 0.02 * (hits.distance / 30) ** 2
-    distance = hits.distance + rng.normal(0, pattern.range_noise_m, len(rays))
-    kept = ~lost & (distance > 0.5)
-    points = rays[kept] * distance[kept, None]
-    return np.column_stack([points, strength[kept].clip(0, 1), rings[kept]]).astype(np.float32)
+    reflectivity = reflectivities(scene)[hits.geom]
+    found = returns(world, hits, reflectivity, pattern.range_noise_m, scene.weather, rng)
+    kept = found.kept
+    points = rays[kept] * found.distance[kept, None]
+    return np.column_stack([points, found.intensity[kept], rings[kept]]).astype(np.float32)
 
 
-def _boxes(body: NDArray[np.int64], label_of_body: NDArray[np.uint8]) -> Boxes:
+def reflectivities(scene: Scene) -> Float64:
+    """Of all geoms at the LiDAR's wavelength, and 0 for what is none, (N + 1,)."""
+    return np.array([g.material.reflectivity for _, g in scene.geoms] + [0.0])
+
+
+def boxes_2d(body: NDArray[np.int64], class_of_body: NDArray[np.int64]) -> Boxes:
+    """Boxes round the visible pixels of objects.
+
+    Args:
+        body: (H, W) the body that each pixel shows, -1 for sky.
+        class_of_body: of all bodies, -1 of those that are no objects; the last is the sky's.
+    """
     rows: list[tuple[float, ...]] = []
     kinds = []
     for index in np.unique(body):
-        label = int(label_of_body[index])
-        if index < 0 or label not in DETECTED:
+        if index < 0 or class_of_body[index] < 0:
             continue
         y, x = np.nonzero(body == index)
         if len(x) >= MIN_BOX_PIXELS:
             rows.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
-            kinds.append(DETECTED[label])
+            kinds.append(int(class_of_body[index]))
     return Boxes.of(rows, kinds)
 
 
 def _boxes3d(scene: Scene, own: Mounted) -> list[dict[str, Any]]:
     found = []
-    origin, turn = _pose(scene, own)
+    origin, turn = pose_of(scene, own)
     for body in scene.bodies:
         if body.label not in DETECTED:
             continue

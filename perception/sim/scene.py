@@ -26,6 +26,15 @@ ROAD, SIDEWALK, BUILDING, VEGETATION, POLE, PERSON, VEHICLE, SKY = range(8)
 DETECTED = {PERSON: 0, VEHICLE: 1}
 """Detection class by semantic class."""
 
+OBJECT_CLASSES = (
+    ClassInfo(0, "person", (230, 60, 70)),
+    ClassInfo(1, "car", (60, 140, 240)),
+    ClassInfo(2, "truck", (150, 90, 220)),
+    ClassInfo(3, "cyclist", (250, 170, 40)),
+)
+"""Of `surround` recordings, whose vehicles are told apart; semantically a cyclist is a person."""
+OBJECT_PERSON, OBJECT_CAR, OBJECT_TRUCK, OBJECT_CYCLIST = range(4)
+
 
 @dataclass(frozen=True)
 class Material:
@@ -80,6 +89,8 @@ class Body:
         yaw: radians around z.
         velocity: metres per second in the world.
         extent: length, width, height of its 3D box in metres, (0, 0, 0) where it has none.
+        object_class: place in `OBJECT_CLASSES`, -1 of what is no object, or in a scene that does not
+            tell them apart.
     """
 
     label: int
@@ -88,6 +99,7 @@ class Body:
     yaw: float = 0.0
     velocity: tuple[float, float] = (0.0, 0.0)
     extent: Vector = (0.0, 0.0, 0.0)
+    object_class: int = -1
 
     def at(self, seconds: float) -> Body:
         """The body after it has moved for some time."""
@@ -106,13 +118,16 @@ class Light:
 
 @dataclass(frozen=True)
 class Weather:
-    """Light and temperature.
+    """Light, temperature, and what is in the air.
 
     Attributes:
         daylight: 1 = noon, 0 = night.
         sun_azimuth, sun_elevation: direction of the sun in radians.
         air_k: temperature of the air in kelvin.
         headlights: the ego vehicle's headlights are on.
+        overcast: share of the sun that clouds hide, 0..1.
+        visibility_m: meteorological visibility in fog, metres; infinite without.
+        rain_mm_h: rate of rain, millimetres an hour.
     """
 
     daylight: float = 1.0
@@ -120,6 +135,19 @@ class Weather:
     sun_elevation: float = 0.7
     air_k: float = 288.0
     headlights: bool = False
+    overcast: float = 0.0
+    visibility_m: float = math.inf
+    rain_mm_h: float = 0.0
+
+    @property
+    def extinction(self) -> float:
+        """What a metre of air takes from light, 1/m.
+
+        Fog: by Koschmieder's law for a contrast of 5 %.  Rain: 1.076 R^0.67 dB/km, Carbonneau and
+        Wisely 1998, "Opportunities and challenges for optical wireless".
+        """
+        fog = -math.log(0.05) / self.visibility_m
+        return fog + 1.076e-3 * self.rain_mm_h**0.67 / (10 * math.log10(math.e))
 
     @property
     def sun_direction(self) -> Vector:
@@ -139,7 +167,10 @@ class Weather:
 
 @dataclass(frozen=True)
 class Scene:
-    """Bodies, lamps and weather at one moment, with the ego vehicle's pose."""
+    """Bodies, lamps and weather at one moment, with the ego vehicle's pose.
+
+    With `lit_around`, lamps on all sides of the vehicle give light, otherwise those ahead along x.
+    """
 
     bodies: tuple[Body, ...]
     weather: Weather
@@ -147,6 +178,7 @@ class Scene:
     ego_position: Vector = (0.0, 0.0, 0.0)
     ego_yaw: float = 0.0
     seed: int = 0
+    lit_around: bool = False
 
     @property
     def geoms(self) -> list[tuple[int, Geom]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,7 @@ from perception.sim.scene import Scene
 Float64 = NDArray[np.float64]
 
 SUN_DISTANCE_M = 400.0
+LAMPS_WITHIN_M = 45.0
 PATTERNS = ("plain", "bricks", "windows", "markings")
 
 
@@ -139,7 +141,11 @@ def _lamps(scene: Scene, surface: Surface) -> Float64:
     light = np.zeros_like(surface.point)
     ego = np.array(scene.ego_position)
     for lamp in scene.lights:
-        if not -15 < lamp.position[0] - ego[0] < 70:
+        ahead = lamp.position[0] - ego[0]
+        if scene.lit_around:
+            if math.hypot(ahead, lamp.position[1] - ego[1]) > LAMPS_WITHIN_M:
+                continue
+        elif not -15 < ahead < 70:
             continue
         offset = np.array(lamp.position) - surface.point
         squared = (offset**2).sum(axis=1)
@@ -148,10 +154,10 @@ def _lamps(scene: Scene, surface: Surface) -> Float64:
     if scene.weather.headlights:
         offset = surface.point - (ego + np.array([0.5, 0, 0.7]))
         squared = (offset**2).sum(axis=1) + 1e-6
-        ahead = offset / np.sqrt(squared)[:, None]
+        outward = offset / np.sqrt(squared)[:, None]
         c, s = np.cos(scene.ego_yaw), np.sin(scene.ego_yaw)
-        beam = (ahead @ np.array([c, s, -0.03])).clip(0) ** 40
-        facing = (-(surface.normal * ahead).sum(axis=1)).clip(0)
+        beam = (outward @ np.array([c, s, -0.03])).clip(0) ** 40
+        facing = (-(surface.normal * outward).sum(axis=1)).clip(0)
         light += ((0.25 + facing) * beam * 60 / (squared + 40))[:, None] * [1.0, 0.97, 0.9]
     return light
 
@@ -163,7 +169,9 @@ def _sky(scene: Scene, rays: Float64) -> Float64:
     haze = np.exp(-up * 6)
     clouds = np.sin(rays[:, :1] * 9 + rays[:, 1:2] * 7) * np.sin(rays[:, 1:2] * 13 + 2)
     blue = blue * (1 - 0.5 * haze) + 0.45 * haze + 0.12 * clouds.clip(0)
-    return blue * day + np.array([0.02, 0.022, 0.035]) * (1 - day) * (1 + 2 * haze)
+    clear = blue * day + np.array([0.02, 0.022, 0.035]) * (1 - day) * (1 + 2 * haze)
+    cover = scene.weather.overcast
+    return clear * (1 - cover) + np.array([0.6, 0.62, 0.64]) * (day + 0.03) * cover
 
 
 def shade(
@@ -179,13 +187,15 @@ def shade(
     light = np.full_like(surface.point, 0.006)
     sky_view = 0.5 + 0.5 * surface.normal[:, 2:3]
     light += weather.daylight * sky_view * np.array([0.42, 0.47, 0.55])
-    if weather.daylight > 0.15:
+    sunshine = weather.daylight * (1 - weather.overcast)
+    if sunshine > 0.15:
         sun = _sunlight(scene, caster, surface)
-        light += weather.daylight * sun[:, None] * np.array([0.95, 0.9, 0.8])
+        light += sunshine * sun[:, None] * np.array([0.95, 0.9, 0.8])
     if scene.lights or weather.headlights:
         light += _lamps(scene, surface)
     color = albedo * light + glow[:, None] * np.array([1.0, 0.93, 0.8])
-    haze = 1 - np.exp(-surface.distance / 350.0)[:, None]
+    lost = surface.distance / 350.0 + surface.distance * weather.extinction
+    haze = 1 - np.exp(-lost)[:, None]
     sky = _sky(scene, surface.rays)
     color = np.where(surface.hit[:, None], color * (1 - haze) + sky * haze, sky)
     return _expose(color.reshape(*size, 3), weather.daylight, rng)

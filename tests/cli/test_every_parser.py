@@ -293,7 +293,7 @@ def test_a_shell_completes_commands_options_choices_and_bundles() -> None:
     assert {"bench", "bench-zoo", "bundle", "bundles"} == set(_completions("anysense b"))
     assert _completions("anysense bench --fra") == ["--frames"]
     assert _completions("anysense data ch") == ["check"]
-    assert set(_completions("anysense data make-sim --kind ")) == {"drive", "scenes"}
+    assert set(_completions("anysense data make-sim --kind ")) == {"drive", "scenes", "surround"}
     assert "indoor-rgbd" in _completions("anysense run --bundle indoor")
 
 
@@ -360,7 +360,7 @@ def test_the_shell_completes_with_the_script(shell: str, tmp_path: Path) -> None
     wanted = {
         "anysense data ch": {"check"},
         "anysense bench --fra": {"--frames"},
-        "anysense data make-sim --kind ": {"drive", "scenes"},
+        "anysense data make-sim --kind ": {"drive", "scenes", "surround"},
         "anysense run --bundle sim-st": {"sim-stereo"},
     }
     quoted = " ".join(f"'{line}'" for line in wanted)
