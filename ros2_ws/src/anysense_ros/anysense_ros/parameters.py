@@ -91,6 +91,7 @@ COMMON = (
     Spec("calibration_file", "", "rig file (see docs/data.md), read anew when this is set"),
     Spec("extrinsics", "auto", "auto takes the rig file's, then TF's", choices=EXTRINSICS),
     Spec("reference_frame", "", "optical frame of the reference camera; '' = the first camera's"),
+    Spec("base_frame", "", "the vehicle's; '' = the rig file's base, or base_link"),
     Spec("tf.max_age_ms", 2000.0, "oldest transform used from /tf; 0 = any", 0.0, 1e9),
     Spec("sync.deadline_ms", 80.0, "longest wait of a sample for the others", 1.0, _MS),
     Spec("sync.jump_ms", 1000.0, "a stamp further back than this is a clock set back", 1.0, 1e9),

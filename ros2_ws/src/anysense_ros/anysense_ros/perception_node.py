@@ -111,6 +111,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
                 self.settings.kinds,
                 bundle.manifest.inputs.views(self.settings.inputs),
                 self.settings["align.mode"] != "off",
+                bundle.manifest.inputs.grounded(self.settings.inputs),
+                self.settings["base_frame"],
             )
             calibration.load(self.settings["calibration_file"])
             calibration.on_missing = self._tf_wanted.trigger
@@ -456,6 +458,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             self._calibration.source = settings["extrinsics"]
             self._calibration.registered = settings["align.mode"] != "off"
             self._calibration.reference_frame = settings["reference_frame"]
+            self._calibration.base_frame = settings["base_frame"]
             self._calibration.max_age_ns = settings.ns("tf.max_age_ms") or None
             if self._stream is not None:
                 self._listen_to_frames()
