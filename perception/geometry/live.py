@@ -11,12 +11,9 @@ from perception.errors import CalibrationError
 from perception.frame import KINDS, Kind, Sample, in_order
 from perception.geometry.camera import CameraModel
 from perception.geometry.frames import FrameTree
-from perception.geometry.rig import Rig, load_rig
+from perception.geometry.rig import BASE_FRAME, Rig, load_rig
 from perception.geometry.transforms import RigidTransform
 from perception.sensors.names import has_picture, is_projected
-
-BASE_FRAME = "base_link"
-"""The vehicle's base frame where nobody names another (REP 105)."""
 
 _SAME_VIEW = 0.02
 """Largest difference of two views that pass for one, as a share of the picture's size."""
