@@ -146,6 +146,7 @@ COMMON = (
     Spec("output.min_confidence", 0.0, "pixels below are unlabeled (255)", 0.0, 1.0),
     Spec("output.overlay_opacity", 0.55, "of the labels over the picture", 0.0, 1.0),
     Spec("output.points_stride", 2, "of ~/points from a depth image", 1, 32),
+    Spec("output.marker_lifetime_s", 0.5, "of ~/markers_3d; 0 = for ever", 0.0, 60.0),
     Spec("obstacles.classes", "", "file of the roles of classes; '' = by their names"),
     Spec("obstacles.min_confidence", _RULES.min_confidence, "less sure is an obstacle", 0.0, 1.0),
     Spec("obstacles.ground_m", _RULES.ground_m, "so near the ground is none; 0 = off", 0.0, 10.0),

@@ -261,6 +261,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         stream.use(pipeline)
         outputs.announce(self.settings)
         pipeline.points_stride = self.settings["output.points_stride"]
+        if self._calibration is not None:
+            pipeline.base_frame = self._calibration.base
         self._tell_engine()
 
     # -- topics ------------------------------------------------------------------------------
@@ -465,6 +467,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
                 self._stream.configure(settings.stream(self._calibration.offset_ns))
         if self._pipeline is not None:
             self._pipeline.points_stride = settings["output.points_stride"]
+            if self._calibration is not None:
+                self._pipeline.base_frame = self._calibration.base
             if "output.min_confidence" in named and self._outputs:
                 self._outputs.announce(settings)
         return SetParametersResult(successful=True)
