@@ -1,7 +1,8 @@
 """Writes tests' tiny bundles to a folder, for tests that run where torch is not installed.
 
 python tests/make_tiny_bundle.py FOLDER: AnyFuse in FOLDER/bundle, the zoo's models in FOLDER/zoo/NAME/bundle,
-one with a plug-in's task in FOLDER/heights, and two cameras with one encoder beside a LiDAR in FOLDER/stereo
+one with a plug-in's task in FOLDER/heights, two cameras with one encoder beside a LiDAR in FOLDER/stereo, and
+four that see the ground from above in FOLDER/ground
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from conftest import export_tiny_bundle
+from ground_bundles import ground_bundle
 from models.zoo.small import OPTIONS, modalities_for
 from small_bundles import SmallBundles
 
@@ -27,4 +29,5 @@ if __name__ == "__main__":
         export_tiny_bundle(folder, name, modalities_for(name), False, **OPTIONS.get(name, {}))
     cameras = {"left": ("rgb", "camera"), "right": ("rgb", "camera"), "roof": ("lidar", "cloud")}
     SmallBundles(target).named(cameras, 3, 2, name="stereo")
+    ground_bundle(target / "ground")
     SmallBundles(target).with_heights()  # last: the Makefile looks for it

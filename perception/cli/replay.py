@@ -95,7 +95,14 @@ def opened(args: argparse.Namespace) -> Playback:
     known |= {k: kind for k, kind in kinds.items() if k == kind and k not in known.values()}
     views = manifest.inputs.views(inputs)
     calibration = MessageCalibration(
-        args.extrinsics, args.reference_frame, oldest, known, views, args.align != "off"
+        args.extrinsics,
+        args.reference_frame,
+        oldest,
+        known,
+        views,
+        args.align != "off",
+        manifest.inputs.grounded(inputs),
+        args.base_frame,
     )
     calibration.load(args.rig)
     most = round(pipeline.policy.max_age_ms * 1e6)

@@ -66,6 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="optical frame of the reference camera (default: the first camera's)",
     )
+    parser.add_argument(
+        "--base-frame",
+        default="",
+        metavar="NAME",
+        help="the vehicle's, for bundles that see the ground from above (default: the rig file's base, or "
+        "base_link)",
+    )
     add_hints(parser, OF_MESSAGES)
     for name, text in _TIMES.items():
         least = 0 if name in _MAY_BE_ZERO else _LEAST_MS

@@ -165,6 +165,7 @@ class Output:
     def _pictures(self, name: str, frame: Frame, result: Result) -> None:
         from perception.viz.legend import draw_explained
         from perception.viz.overlay import draw_result
+        from perception.viz.scene import draw_ground, shows_ground
 
         manifest, specs = self.pipeline.manifest, self.pipeline.manifest.tasks.every
         if "overlay" in self.wanted or self.film is not None:
@@ -174,6 +175,8 @@ class Output:
                 self._image("overlay", name, picture)
             if self.film is not None:
                 self.film.add(picture)
+        if "overlay" in self.wanted and shows_ground(manifest):
+            self._image("birdseye", name, draw_ground(manifest, frame, result))
         if "masks" in self.wanted:
             for task, value in result.values.items():
                 for file, image in TASKS[task].files(value, specs[task]).items():

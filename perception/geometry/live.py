@@ -11,7 +11,7 @@ from perception.errors import CalibrationError
 from perception.frame import KINDS, Kind, Sample, in_order
 from perception.geometry.camera import CameraModel
 from perception.geometry.frames import FrameTree
-from perception.geometry.rig import Rig, load_rig
+from perception.geometry.rig import BASE_FRAME, Rig, load_rig
 from perception.geometry.transforms import RigidTransform
 from perception.sensors.names import has_picture, is_projected
 
@@ -29,6 +29,9 @@ class LiveCalibration:
     reference's and the tree connects both: it is then known how to register it.  What is not found is left
     open.
 
+    A sensor of `ground` gets its pose on the vehicle: the rig file's, otherwise that of the tree, from its
+    own frame to the base frame.
+
     A LiDAR is projected into the camera that `into` says, else that whose intrinsics the rig file gives
     it, else the rig's reference, else the first camera, as `kinds` are ordered, whose intrinsics are known.
 
@@ -40,6 +43,8 @@ class LiveCalibration:
         kinds: the sensors' kinds, by name; if not given, there is one of each, called as its kind.
         into: for LiDARs, the camera that each is projected into.
         registered: pictures get extrinsics; without, all are taken to be aligned.
+        ground: sensors whose inputs lie on the ground grid, as `PreprocessContract.grounded` says.
+        base_frame: the vehicle's; empty for the rig file's base, or else `BASE_FRAME`.
 
     Attributes:
         unaligned: by image sensor, why its pixels are not those of the first image sensor, or of any of
@@ -57,8 +62,11 @@ class LiveCalibration:
         kinds: Mapping[str, Kind] | None = None,
         into: Mapping[str, str] | None = None,
         registered: bool = True,
+        ground: Collection[str] = (),
+        base_frame: str = "",
     ) -> None:
         self.registered = registered
+        self.ground, self.base_frame = frozenset(ground), base_frame
         self.source, self.reference_frame = source, reference_frame
         self.max_age_ns = max_age_ns
         kinds = {kind: kind for kind in KINDS} if kinds is None else kinds
@@ -110,10 +118,12 @@ class LiveCalibration:
         """The sample with what is known about its sensor.
 
         Raises:
-            CalibrationError: of the camera that a LiDAR is projected into nothing is known, or the
-                LiDAR's place is to come from TF, and TF does not say it.
+            CalibrationError: of the camera that a LiDAR is projected into nothing is known, or its place,
+                or that of a sensor of `ground`, is to come from TF, and TF does not say it.
         """
         sensor = sample.sensor
+        if sensor in self.ground:
+            return self._grounded(sample)
         if has_picture(sample.kind):
             self._choose(sensor, sample.data.shape[:2])
             extrinsics = self._stands(sample)
@@ -125,6 +135,50 @@ class LiveCalibration:
             if is_projected(sample.kind):
                 raise
             return sample  # of points that are not projected nothing need be known
+
+    def _grounded(self, sample: Sample) -> Sample:
+        """With its pose on the vehicle; what shows it in a picture, too, where the rig file says it."""
+        sensor, own = sample.sensor, self.rig.sensors.get(sample.sensor)
+        target = sensor
+        if has_picture(sample.kind):
+            self._choose(sensor, sample.data.shape[:2])
+        else:
+            target = self._target(sensor)
+        camera, extrinsics = self.camera(target), None if own is None else own.extrinsics
+        return replace(sample, camera=camera, extrinsics=extrinsics, pose=self._pose(sample))
+
+    @property
+    def base(self) -> str:
+        """The vehicle's base frame."""
+        return (self.base_frame or self.rig.base or BASE_FRAME).lstrip("/")
+
+    def _pose(self, sample: Sample) -> RigidTransform | None:
+        """From a sensor's frame to the base frame; None where only a rig file may say it, and does not."""
+        sensor, own = sample.sensor, self.rig.sensors.get(sample.sensor)
+        in_file = None if self.source == "tf" else self.rig.in_base(sensor)
+        there = in_file is not None and self.rig.base.lstrip("/") == self.base
+        if there or (in_file is None and self.source == "file"):
+            return in_file
+        frame = self.rig.base if in_file is not None else sample.frame_id
+        frame = (frame or (own.frame_id if own is not None else "")).lstrip("/")
+        unknown = "its place on the vehicle is not known"
+        if not frame:
+            hint = "set frame_id in the messages, or calibration_file"
+            raise CalibrationError(f"{unknown}: its frame has no name", where=sensor, hint=hint)
+        self._looked_up[sensor] = self.base, frame
+        stamp, age = sample.stamp_ns, self.max_age_ns
+        try:
+            found = self.tree.lookup(self.base, frame, stamp, max_age_ns=age)
+        except CalibrationError as error:
+            self.on_missing()
+            what = f"{unknown}: no transform from '{frame}' to '{self.base}'"
+            raise CalibrationError(what, where=sensor, hint=error.hint) from error
+        return found if in_file is None else found @ in_file
+
+    def _placed_by_tree(self, sensor: str) -> bool:
+        """Whether the tree has to say where a sensor of `ground` sits."""
+        in_file = self.source != "tf" and self.rig.in_base(sensor) is not None
+        return self.source != "file" and not (in_file and self.rig.base.lstrip("/") == self.base)
 
     def _projected(self, sample: Sample) -> Sample:
         """Points with the camera that they are projected into, and where they sit to it."""
@@ -184,7 +238,9 @@ class LiveCalibration:
         """Whether transforms from the tree may be of use for any of these sensors."""
         rig = self.rig.sensors
         open_ = [
-            n for n in self._images() if n in sensors and (n not in rig or self.source == "tf")
+            n
+            for n in self._images()
+            if n in sensors and n not in self.ground and (n not in rig or self.source == "tf")
         ]
         pictures = self.registered and len(self._images()) > 1 and bool(open_)
         return self.source != "file" and (pictures or self.needs_tree(sensors))
@@ -249,7 +305,14 @@ class LiveCalibration:
         found = []
         for name, kind in self.kinds.items():
             own = self.rig.sensors.get(name)
+            if name in self.ground:
+                if not self._placed_by_tree(name) and self.rig.in_base(name) is not None:
+                    found.append(f"{name} pose rig file")
+                elif name in self._looked_up and self.tree.connects(*self._looked_up[name]):
+                    found.append(f"{name} pose tf")
             if not has_picture(kind):
+                if name in self.ground:
+                    continue
                 if self._placed(name) is not None:
                     found.append(f"{name} rig file")
                 elif name in self._looked_up and self.tree.connects(*self._looked_up[name]):
@@ -263,7 +326,9 @@ class LiveCalibration:
     def needs_tree(self, sensors: Collection[str]) -> bool:
         """Whether transforms from the tree are used for any of these sensors."""
         points = [n for n in sensors if n in self.kinds and not has_picture(self.kinds[n])]
-        return self.source != "file" and any(self._placed(name) is None for name in points)
+        open_ = any(self._placed(name) is None for name in points if name not in self.ground)
+        on_ground = any(self._placed_by_tree(name) for name in sensors if name in self.ground)
+        return self.source != "file" and (open_ or on_ground)
 
     def _compare(self, sensor: str, frame: str, placed: bool) -> None:
         """Note in `unaligned` whether a sensor's pixels are those of the first image sensor."""

@@ -18,6 +18,9 @@ from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import Float64, RigidTransform, as_matrix, as_numbers
 from perception.sensors.names import has_picture, is_kind, kinds
 
+BASE_FRAME = "base_link"
+"""The vehicle's base frame where nobody names another (REP 105)."""
+
 SCHEMA = 2
 _LARGEST_RIG_M = 100.0
 _ROUNDED = 1e-4  # by so much of the deviations a covariance written with few digits may be off

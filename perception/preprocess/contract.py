@@ -237,6 +237,11 @@ class PreprocessContract(RootModel[Mapping[str, InputSpec]]):
         into = {name: spec.view.into for name, spec in self.root.items()}
         return {named.get(n, n): named.get(camera, camera) for n, camera in into.items() if camera}
 
+    def grounded(self, sensors: Mapping[str, str] | None = None) -> frozenset[str]:
+        """The sensors whose inputs come to lie on the ground grid, and which need a pose; as of `views`."""
+        named = {name: sensor for sensor, name in (sensors or {}).items()}
+        return frozenset(named.get(n, n) for n, s in self.root.items() if s.view.birdseye)
+
     def only(self, names: Iterable[str]) -> PreprocessContract:
         """These inputs alone."""
         return PreprocessContract({n: self.root[n] for n in names})

@@ -91,11 +91,13 @@ def source_size(sample: Sample, input: InputSpec | None = None) -> tuple[int, in
 
     Args:
         sample: any.
-        input: what it is for; its grid counts for a kind without a picture.
+        input: what it is for; its grid counts for a kind without a picture, and on the ground.
 
     Raises:
         CalibrationError: there is none, as for points without a camera.
     """
+    if input is not None and input.view.type == "birdseye":
+        return input.view.height, input.view.width
     size = kind_of(sample.kind).source_size(sample)
     if size is None and input is not None:
         return input.view.height, input.view.width

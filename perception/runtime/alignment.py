@@ -178,6 +178,8 @@ class Aligner:
         spec, kind = self._inputs[sensor], self._inputs[reference].kind
         if spec.sensor.register is None or spec.kind == kind:  # one of several that look around
             return None
+        if spec.view.birdseye is not None:  # which the network brings to the ground by itself
+            return None
         at, to = ours.sight, theirs.sight
         if at is None or to is None or (at.extrinsics is None and to.extrinsics is None):
             self.say(sensor, _apart(sensor, ours, reference, theirs))

@@ -10,6 +10,7 @@ import numpy as np
 
 from perception.errors import ConfigError, EngineError
 from perception.frame import Frame, Sample, subset_name, subsets_of
+from perception.runtime.engines.probe import placed_example
 from perception.runtime.pipeline import Pipeline
 from perception.sensors.registry import kind_of
 
@@ -23,14 +24,19 @@ def synthetic_frame(pipeline: Pipeline, seed: int) -> Frame:
         ConfigError: a kind gives no example.
     """
     rng = np.random.default_rng(seed)
-    grid = pipeline.manifest.inputs.grid
-    size = (grid.height, grid.width)
+    inputs = pipeline.manifest.inputs
+    ground, size = inputs.birdseye, (inputs.grid.height, inputs.grid.width)
     samples: dict[str, Sample] = {}
     for sensor, kind in pipeline.kinds.items():
         example = kind_of(kind).example
         if example is None:
             raise ConfigError(f"kind '{kind}' gives no example to measure with", where=sensor)
-        samples[sensor] = replace(example(size, rng), stamp_ns=seed, sensor=sensor)
+        if ground is None:
+            sample = example(size, rng)
+        else:
+            view = inputs[pipeline.inputs[sensor]].view
+            sample = placed_example(example((view.height, view.width), rng), ground)
+        samples[sensor] = replace(sample, stamp_ns=seed, sensor=sensor)
     return Frame(samples, seed)
 
 

@@ -174,8 +174,11 @@ class BundleManifest(Spec):
             raise ValueError("reference names what is no input, or one twice")
         if unknown := [n for n in self.novelty if n not in names]:
             raise ValueError(f"novelty: '{unknown[0]}' is no input")
-        for spec in self.tasks.root.values():
+        for task, spec in self.tasks.root.items():
             spec.check(names)
+            ground = getattr(spec, "birdseye", None)
+            if ground is not None and ground != self.inputs.birdseye:
+                raise ValueError(f"tasks.{task}.birdseye is not that of the inputs")
         for where, listed in (("graphs.subsets", graphs.subsets), ("judged", self.judged)):
             if len(set(listed)) < len(listed):
                 raise ValueError(f"{where}: a subset is given twice")

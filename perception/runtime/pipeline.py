@@ -19,6 +19,7 @@ from perception.errors import (
     names_hint,
 )
 from perception.frame import Frame, Kind, Sample
+from perception.geometry.rig import BASE_FRAME
 from perception.plugins import PluginError
 from perception.runtime.alignment import Aligner, Alignment
 from perception.runtime.bundle import Bundle
@@ -34,7 +35,7 @@ from perception.runtime.result import EngineEvent, HealthState, Result, SensorWa
 from perception.runtime.stopwatch import Stopwatch
 from perception.runtime.time_limit import LOAD_TIMEOUT_S
 from perception.runtime.wiring import wired_inputs
-from perception.tasks.registry import every_part, parts_of
+from perception.tasks.registry import every_part, usual_parts
 
 
 class Pipeline:
@@ -57,6 +58,7 @@ class Pipeline:
         min_score: least score of a box; None for what the bundle says.  Average precision wants a
             lower one than a display.
         points_stride: where points are made of a depth image, every such row and column is taken.
+        base_frame: the name of the vehicle's base frame, in which boxes on the ground are.
         on_problem: told of a plug-in's task that fails, which is then left out of the result; None: it
             raises.  A stream takes it.
         choices: what engines it has been given.
@@ -88,7 +90,7 @@ class Pipeline:
         self.expected = self.sensors
         policy.check(self.sensors)
         self.parts = every_part(self.manifest.tasks.every)
-        usual = parts_of(self.manifest.tasks.every, lambda task: not task.on_request)
+        usual = usual_parts(self.manifest.tasks.every)
         self.wanted = usual if wanted is None else frozenset(wanted)
         if unknown := self.wanted - self.parts:
             hint = names_hint(min(unknown), sorted(self.parts))
@@ -97,6 +99,7 @@ class Pipeline:
         self.min_score = min_score
         self.spared: frozenset[str] = frozenset()
         self.points_stride = 2
+        self.base_frame = BASE_FRAME
         self.on_problem: Callable[[PluginError], None] | None = None
         self.choices = choices or EngineChoices()
         self._renewing = threading.Lock()
@@ -549,6 +552,7 @@ class Pipeline:
             min_score=self.min_score,
             stride=self.points_stride,
             placed=frozenset(about.placed),
+            base_frame=self.base_frame,
         )
         watch.lap("postprocess")
         return found

@@ -11,7 +11,7 @@ from perception.runtime.collector import Collector
 from perception.runtime.lateness import Ladder, LatePolicy, shedding_order
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Lateness, Result
-from perception.tasks.registry import judged, parts_of
+from perception.tasks.registry import judged, usual_parts
 
 _MOST_DROPPED = 3
 """So many frames in a row are let go before one is given however old: late is better than nothing."""
@@ -163,7 +163,7 @@ class Shedder:
             known_scores(pipeline),
         )
         if policy.optional is None:
-            self._parts = parts_of(pipeline.manifest.tasks.every, lambda task: task.on_request)
+            self._parts = usual_parts(pipeline.manifest.tasks.every, usual=False)
         else:
             self._parts = frozenset(policy.optional)
         self._parts &= pipeline.wanted

@@ -36,10 +36,10 @@ def _check_words(kind: SensorKind) -> None:
     """Refuse words of a record that nothing could fit."""
     known = tuple(f.name for f in fields(Hints))
     units = kind.units if kind.units[:1] in ((), ("auto",)) else ()
-    layouts, views = ("image", "points"), ("image", "projection")
+    layouts, views = ("image", "points"), ("image", "projection", "birdseye")
     for field, given, fits, wanted, choices in (
         ("layout", (kind.layout,), layouts.__contains__, "image or points", layouts),
-        ("views", kind.views, views.__contains__, "image or projection", views),
+        ("views", kind.views, views.__contains__, "image, projection or birdseye", views),
         ("hints", kind.hints, known.__contains__, f"one of {', '.join(known)}", known),
         ("suffixes", kind.suffixes, _SUFFIX.fullmatch, "such as .npy", ()),
         ("ros_types", kind.ros_types, _TYPE.fullmatch, "such as sensor_msgs/msg/Image", ()),

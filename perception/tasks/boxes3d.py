@@ -1,21 +1,26 @@
-"""3D boxes, lifted from 2D ones by the points that LiDAR, depth or the like measured within them."""
+"""3D boxes: a network's on the ground, or lifted from 2D ones by the points measured within them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from perception.data.base import RecordingInfo
+from perception.geometry.boxes import corners_of
 from perception.geometry.camera import CameraModel
+from perception.geometry.grid import BirdseyeSpec
 from perception.geometry.measured import PixelPoints
+from perception.geometry.transforms import RigidTransform
 from perception.tasks.boxes2d import Detections
 from perception.tasks.boxes3d_meter import Boxes3dMeter
+from perception.tasks.centers import FIELD_NAMES, decode_centers
 from perception.tasks.spatial import seen_points, spatial_sensor
-from perception.tasks.spec import Classes, TaskSpec, class_name
+from perception.tasks.spec import Classes, ClassSpec, TaskSpec, class_name
 from perception.tasks.task import Task, TaskContext
 
 Float32 = NDArray[np.float32]
@@ -25,24 +30,42 @@ _CORE = 0.6  # share of a box's width and height whose points say how far away i
 _BIN_M = 0.5
 _MOST_BINS = 10_000
 _LEAST_SIZE_M = 0.1
+_LEAST_SCORE = 0.1
+_MOST_BOXES = 200
 
 
 class Boxes3dSpec(TaskSpec):
-    """Classes of boxes: those of the 2D boxes."""
+    """Classes of boxes, and the grid on the ground that a network answers on; None where boxes are lifted."""
 
     classes: Classes = ()
+    birdseye: BirdseyeSpec | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_boxes: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+    def check(self, inputs: Sequence[str]) -> None:
+        """Refuse a network's boxes without classes."""
+        if self.birdseye is not None and not self.classes:
+            raise ValueError("boxes on the ground need classes")
 
 
 @dataclass(frozen=True)
 class Boxes3d:
-    """Boxes in the reference camera's optical frame, axes along its axes, best first.
+    """Boxes in space, best first.
+
+    A network's stand upright in the vehicle's base frame (REP 105).  Lifted ones are in the reference
+    camera's optical frame, axes along its axes.
 
     Attributes:
         center: (N, 3) float32 metres.
-        size: (N, 3) float32 metres along x, y, z.
+        size: (N, 3) float32 metres along its own x, y, z: of a network's length, width, height.
         scores: (N,) float32 in 0..1.
         class_ids: (N,) int64, indices into the task's classes.
-        index: (N,) int64, which 2D box each one was lifted from.
+        index: (N,) int64, which 2D box each one was lifted from, -1 for none.
+        yaw: (N,) float32 radians about z, from the frame's x to the box's; 0 of lifted ones.
+        velocity: (N, 2) float32 metres per second over the ground, in the frame's axes; NaN: not known.
+        frame_id: the name of their frame; may be empty where nobody named the camera's.
+        stamp_ns: the time at which they are there; None where it is not known.
+        in_base: the frame is the vehicle's base frame.
     """
 
     center: Float32
@@ -50,9 +73,33 @@ class Boxes3d:
     scores: Float32
     class_ids: NDArray[np.int64]
     index: NDArray[np.int64]
+    yaw: Float32 = None  # type: ignore[assignment]
+    velocity: Float32 = None  # type: ignore[assignment]
+    frame_id: str = ""
+    stamp_ns: int | None = None
+    in_base: bool = False
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        if self.yaw is None:
+            object.__setattr__(self, "yaw", np.zeros(count, np.float32))
+        if self.velocity is None:
+            object.__setattr__(self, "velocity", np.full((count, 2), np.nan, np.float32))
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def chosen(self, which: NDArray[Any]) -> Boxes3d:
+        """Those of a mask, or at these places."""
+        names = ("center", "size", "scores", "class_ids", "index", "yaw", "velocity")
+        return replace(self, **{name: getattr(self, name)[which] for name in names})
+
+    def corners(self, transform: RigidTransform | None = None) -> NDArray[np.float64]:
+        """(N, 8, 3) metres, see `geometry.boxes.corners_of`, in the frame that a transform leads to."""
+        found = corners_of(self.center, self.size, self.yaw)
+        if transform is None:
+            return found
+        return np.asarray(transform.apply(found.reshape(-1, 3))).reshape(-1, 8, 3)
 
 
 def lift_boxes(points: PixelPoints, boxes: Detections, camera: CameraModel) -> Boxes3d:
@@ -118,7 +165,47 @@ def _implied(tasks: Mapping[str, TaskSpec]) -> Boxes3dSpec | None:
     return None if found is None else Boxes3dSpec(classes=found.labels)
 
 
+HEATMAP, FIELDS = "boxes3d_heatmap", "boxes3d_fields"
+"""Outputs of a network on the ground: (1, classes, rows/2, columns/2) logits, (1, 10, rows/2, columns/2)."""
+
+
+def _forms(spec: Boxes3dSpec, grid: tuple[int, int]) -> tuple[dict[str, tuple[int, ...]], ...]:
+    if spec.birdseye is None:
+        return ({},)
+    rows, columns = (side // 2 for side in spec.birdseye.shape)
+    heatmap = (1, len(spec.classes), rows, columns)
+    return ({HEATMAP: heatmap, FIELDS: (1, len(FIELD_NAMES), rows, columns)},)
+
+
+def _on_ground(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Boxes3d:
+    spec: Boxes3dSpec = ctx.spec
+    assert spec.birdseye is not None
+    least = _LEAST_SCORE if spec.score_threshold is None else spec.score_threshold
+    found = decode_centers(
+        tensors[HEATMAP][0],
+        tensors[FIELDS][0],
+        spec.birdseye,
+        min_score=least if ctx.min_score is None else ctx.min_score,
+        most=spec.max_boxes or _MOST_BOXES,
+    )
+    reference = ctx.samples.get(ctx.reference)
+    return Boxes3d(
+        found.center,
+        found.size,
+        found.scores * np.float32(ctx.confidence),
+        found.class_ids,
+        np.full(len(found.scores), -1),
+        found.yaw,
+        found.velocity,
+        ctx.base_frame,
+        None if reference is None else reference.stamp_ns,
+        True,
+    )
+
+
 def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Boxes3d | None:
+    if ctx.spec.birdseye is not None:
+        return _on_ground(tensors, ctx)
     boxes: Detections | None = ctx.values.get("boxes2d")
     name = spatial_sensor(ctx)
     if boxes is None or name is None:
@@ -132,10 +219,15 @@ def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Boxes3d | 
         points = points or PixelPoints(nothing, nothing, *(np.zeros((2, 0), np.int32)))
     if points is None:
         points = seen_points(ctx, name)
-    return None if points is None or camera is None else lift_boxes(points, boxes, camera)
+    if points is None or camera is None:
+        return None
+    found = lift_boxes(points, boxes, camera)
+    return replace(found, frame_id=camera.frame_id, stamp_ns=reference.stamp_ns)
 
 
 def _to_dict(value: Boxes3d, spec: Boxes3dSpec) -> dict[str, Any]:
+    if value.in_base:
+        return _as_placed(value, spec)
     rows = zip(value.center, value.size, value.scores, value.class_ids, value.index, strict=True)
     return {
         "boxes3d": [
@@ -156,12 +248,39 @@ def _meter(spec: Any, info: RecordingInfo) -> Boxes3dMeter | None:
     ground = getattr(spec, "birdseye", None)
     meter = None if ground is None else Boxes3dMeter(spec.classes, info, ground)
     return meter if meter is not None and (meter.map < 255).any() else None
+def _as_placed(value: Boxes3d, spec: Boxes3dSpec) -> dict[str, Any]:
+    known = np.isfinite(value.velocity.sum(axis=1))
+    boxes = [
+        {
+            "class": class_name(spec.classes, int(value.class_ids[i])),
+            "score": round(float(value.scores[i]), 4),
+            "center_m": [round(float(v), 3) for v in value.center[i]],
+            "size_m": [round(float(v), 3) for v in value.size[i]],
+            "yaw_rad": round(float(value.yaw[i]), 4),
+            "velocity_m_s": [round(float(v), 3) for v in value.velocity[i]] if known[i] else None,
+        }
+        for i in range(len(value))
+    ]
+    return {"boxes3d": boxes, "boxes3d_frame": value.frame_id, "boxes3d_stamp_ns": value.stamp_ns}
+
+
+def _present(value: Boxes3d, spec: Boxes3dSpec) -> list[tuple[ClassSpec, str]]:
+    ids, counts = np.unique(value.class_ids, return_counts=True)
+    found = zip(ids.tolist(), counts.tolist(), strict=True)
+    return [(spec.classes[i], str(n)) for i, n in found if value.in_base and i < len(spec.classes)]
+
+
+def _above(value: Boxes3d, spec: Boxes3dSpec, score: float | None) -> Boxes3d:
+    if not value.in_base:
+        return value
+    usual = _LEAST_SCORE if spec.score_threshold is None else spec.score_threshold
+    return value.chosen(np.flatnonzero(value.scores >= (usual if score is None else score)))
 
 
 BOXES3D = Task(
     name="boxes3d",
     spec=Boxes3dSpec,
-    forms=lambda spec, grid: ({},),
+    forms=_forms,
     decode=_decode,
     after=("boxes2d",),
     implied=_implied,
@@ -170,6 +289,11 @@ BOXES3D = Task(
     meter=_meter,
     judged={"map3d": "mAP 3D"},
     shown=("nds3d",),
+    direct=lambda spec: spec.birdseye is not None,
+    classes_of=lambda info: info.det_classes,
+    training="perception.training.tasks.boxes3d:BOXES3D",
     to_dict=_to_dict,
+    present=_present,
+    above=_above,
     publisher="anysense_ros.publishing.boxes3d:Boxes3dPublisher",
 )

@@ -59,13 +59,14 @@ def with_implied(specs: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
         if spec is not None and not (name in found and found[name].labels):
             found[name] = spec
     listed = [*(n for n in OURS if n in found), *(n for n in found if n not in OURS)]
+    needs = {name: TASKS[name].needs(found[name]) for name in listed}
     for name in listed:
-        for needed in TASKS[name].after:
+        for needed in needs[name]:
             if needed not in found:
                 raise ValueError(f"{name} needs {needed}")
     ordered: dict[str, TaskSpec] = {}
     while len(ordered) < len(listed):
-        ready = (n for n in listed if n not in ordered and set(TASKS[n].after) <= ordered.keys())
+        ready = (n for n in listed if n not in ordered and set(needs[n]) <= ordered.keys())
         if (first := next(ready, None)) is None:
             rest = ", ".join(n for n in listed if n not in ordered)
             raise ValueError(f"{rest} need each other")
@@ -79,14 +80,22 @@ def parts_of(specs: Iterable[str], which: Callable[[Task], object]) -> frozenset
     return frozenset(part for task in tasks if which(task) for part in task.usual)
 
 
+def usual_parts(specs: Mapping[str, TaskSpec], usual: bool = True) -> frozenset[str]:
+    """The usual parts of those tasks that are computed without being asked for; or of the others."""
+    tasks = [TASKS[n] for n, spec in specs.items() if TASKS[n].is_usual(spec) == usual]
+    return frozenset(part for task in tasks for part in task.usual)
+
+
 def every_part(specs: Iterable[str]) -> frozenset[str]:
     """All parts of tasks, those that are computed on request only among them."""
     return frozenset(part for name in specs for part in TASKS[name].parts)
 
 
-def drawn(specs: Iterable[str]) -> frozenset[str]:
+def drawn(specs: Mapping[str, TaskSpec]) -> frozenset[str]:
     """The parts that a picture of a result with these tasks takes."""
-    return frozenset(part for name in specs for part in TASKS[name].drawn)
+    found = {part for name in specs for part in TASKS[name].drawn}
+    direct = (TASKS[name] for name, spec in specs.items() if TASKS[name].direct(spec))
+    return frozenset(found.union(*(task.usual for task in direct)))
 
 
 def graph_inputs(specs: Mapping[str, TaskSpec]) -> dict[str, Shape]:
@@ -134,5 +143,5 @@ def closure(specs: Mapping[str, TaskSpec], wanted: Collection[str]) -> dict[str,
         parts = frozenset(wanted) & {*task.parts} | frozenset(task.usual if name in needed else ())
         if parts:
             found[name] = parts
-            needed.update(task.after)
+            needed.update(task.needs(specs[name]))
     return {name: found[name] for name in specs if name in found}

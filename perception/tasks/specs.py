@@ -55,7 +55,7 @@ class TaskSpecs(RootModel[Mapping[str, Annotated[TaskSpec, BeforeValidator(_as_s
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpecs:
-        if not any(TASKS[name].alone for name in self.root):
+        if not any(TASKS[n].alone or TASKS[n].direct(spec) for n, spec in self.root.items()):
             raise ValueError(f"needs {' or '.join(n for n in OURS if TASKS[n].alone)}")
         with_implied(self.root)
         object.__setattr__(self, "root", MappingProxyType(dict(self.root)))

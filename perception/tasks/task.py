@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from perception.data.base import ClassInfo, RecordingInfo, Truth
 from perception.frame import Sample
 from perception.geometry.grid import GridMap
+from perception.geometry.rig import BASE_FRAME
 from perception.metrics.confidence import ConfidenceHistogram
 from perception.metrics.fitted import Fitted
 from perception.tasks.spec import ClassSpec, TaskSpec
@@ -46,6 +47,7 @@ class TaskContext:
         min_score: least score of a box before that; None for the bundle's.
         stride: where points are made of a depth image, every such row and column is taken.
         placed: sensors whose pictures were warped onto the reference's, as they stand elsewhere.
+        base_frame: the name of the vehicle's base frame.
     """
 
     spec: Any
@@ -61,6 +63,7 @@ class TaskContext:
     min_score: float | None = None
     stride: int = 1
     placed: frozenset[str] = frozenset()
+    base_frame: str = BASE_FRAME
 
     @property
     def grid(self) -> GridMap:
@@ -144,6 +147,8 @@ class Task:
         on_request: not computed unless somebody asks for it.
         requested: those of the parts that are not computed unless somebody asks for them by name.
         alone: a bundle may consist of it.
+        direct: of a task that is otherwise made of others' values, whether by this spec graphs give it: then
+            it needs none of `after`, is usual, is drawn, and a bundle may consist of it.
         classes_of: a recording's classes for it.
         meter: holds it against a recording's truth; None where they have no class in common.
         judged: scores by which backends and bundles are compared, the higher the better, with titles.
@@ -182,6 +187,7 @@ class Task:
     on_request: bool = False
     requested: tuple[str, ...] = ()
     alone: bool = True
+    direct: Callable[[Any], bool] = lambda spec: False
     classes_of: Callable[[RecordingInfo], tuple[ClassInfo, ...]] = lambda info: ()
     meter: Callable[[Any, RecordingInfo], Meter | None] | None = None
     judged: Mapping[str, str] = field(default_factory=dict)
@@ -208,6 +214,14 @@ class Task:
         object.__setattr__(self, "parts", self.parts or (self.name,))
         if self.draw is not None:
             object.__setattr__(self, "drawn", self.drawn or self.usual)
+
+    def needs(self, spec: Any) -> tuple[str, ...]:
+        """Tasks whose values it needs by a spec."""
+        return () if self.direct(spec) else self.after
+
+    def is_usual(self, spec: Any) -> bool:
+        """Whether by a spec it is computed without being asked for."""
+        return not self.on_request or self.direct(spec)
 
     @property
     def usual(self) -> tuple[str, ...]:

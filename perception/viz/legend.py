@@ -17,6 +17,7 @@ from perception.tasks.registry import TASKS
 from perception.tasks.spec import ClassSpec
 from perception.tasks.task import Image
 from perception.viz.overlay import draw_result, shown_sensor
+from perception.viz.scene import shows_ground
 
 _PAPER, _INK, _SOFT = (18, 22, 30), (235, 240, 245), (150, 160, 172)
 _KEY_SIZE = 0.45
@@ -33,7 +34,7 @@ def draw_explained(manifest: BundleManifest, frame: Frame, result: Result) -> Im
     picture = draw_result(manifest, frame, result)
     specs = manifest.tasks.every
     classes = _present(manifest, result)
-    shown = shown_sensor(manifest, frame, result)
+    shown = None if shows_ground(manifest) else shown_sensor(manifest, frame, result)
     scale = None if shown is None else kind_of(frame[shown].kind).scale(frame[shown])
     heading = [result.state, f"used {', '.join(result.used) or 'nothing'}"]
     if shown is not None:

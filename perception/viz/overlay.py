@@ -13,6 +13,7 @@ from perception.sensors.drawing import draw_picture, draw_points
 from perception.sensors.registry import kind_of
 from perception.tasks.registry import TASKS
 from perception.tasks.task import Image
+from perception.viz.scene import draw_scene, shows_ground
 
 
 def draw_sample(sample: Sample) -> Image:
@@ -108,7 +109,12 @@ def source_size(sample: Sample) -> tuple[int, int] | None:
 def draw_result(
     manifest: BundleManifest, frame: Frame, result: Result, opacity: float = 0.55
 ) -> Image:
-    """What each task draws, one over the other: labels blended over the picture, then boxes."""
+    """What each task draws, one over the other: labels blended over the picture, then boxes.
+
+    Of a bundle that sees the ground from above it is `draw_scene`.
+    """
+    if shows_ground(manifest):
+        return draw_scene(manifest, frame, result)
     shown, specs = shown_sensor(manifest, frame, result), manifest.tasks.every
     image = background(frame, shown)
     if (own := result.reference) is not None and own in frame and shown != own:

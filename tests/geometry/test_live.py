@@ -391,3 +391,86 @@ def test_a_rig_file_of_other_kinds_is_refused(tmp_path: Path) -> None:
     save_rig(Rig({"other": SensorCalibration(kind="thermal")}), path)
     calibration.load(str(path))
     assert calibration.rig.kinds == {"other": "thermal"}
+
+
+def _vehicle(base: str = "base_link") -> Rig:
+    ahead = RigidTransform([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [1.5, 0, 1.2])
+    camera = CameraModel(64, 48, 40, 40, 31.5, 23.5, frame_id="front_optical")
+    roof = Pose(RigidTransform(np.eye(3), [0, 0, 1.8]))
+    sensors = {
+        "front": SensorCalibration(camera, kind="rgb", frame_id="front_optical", pose=Pose(ahead)),
+        "roof": SensorCalibration(kind="lidar", frame_id="velo", pose=roof),
+    }
+    return Rig(sensors, base=base, reference="front")
+
+
+GROUNDED = {"front": "rgb", "warm": "thermal", "roof": "lidar"}
+
+
+def _of(sensor: str, frame: str, stamp: int = 0) -> Sample:
+    kind = GROUNDED[sensor]
+    shape = {"rgb": (48, 64, 3), "thermal": (48, 64), "lidar": (5, 4)}[kind]
+    data = np.ones(shape, np.uint8 if kind == "rgb" else np.float32)
+    return Sample(kind, data, stamp, frame, sensor=sensor)
+
+
+def test_sensors_of_the_ground_get_their_pose_of_the_rig_file() -> None:
+    calibration = LiveCalibration(kinds=GROUNDED, ground=GROUNDED)
+    calibration.rig = _vehicle()
+    front, roof = (calibration.attach(_of(s, f"{s}_frame")) for s in ("front", "roof"))
+    assert front.pose is not None and front.pose.translation.tolist() == [1.5, 0, 1.2]
+    assert front.camera is not None
+    assert roof.pose is not None and roof.pose.translation.tolist() == [0, 0, 1.8]
+    assert not calibration.unaligned
+    assert calibration.sources()[:2] == ["front pose rig file", "front rig file"]
+    # The thermal camera is not in the file: TF has to say it.
+    assert calibration.uses_tree(GROUNDED)
+    assert not calibration.uses_tree(("front", "roof"))
+    with pytest.raises(
+        CalibrationError, match="warm: its place on the vehicle is not known"
+    ) as told:
+        calibration.attach(_of("warm", "warm_optical"))
+    assert "no transform from 'warm_optical' to 'base_link'" in str(told.value)
+    with pytest.raises(CalibrationError, match="its frame has no name"):
+        calibration.attach(_of("warm", ""))
+
+
+def test_sensors_of_the_ground_get_their_pose_of_the_tree() -> None:
+    calibration = LiveCalibration("tf", kinds=GROUNDED, ground=GROUNDED, max_age_ns=S)
+    calibration.rig = _vehicle()  # which is not asked
+    asked: list[bool] = []
+    calibration.on_missing = lambda: asked.append(True)
+    with pytest.raises(CalibrationError, match="roof: its place"):
+        calibration.attach(_of("roof", "velo"))
+    assert asked
+    at = RigidTransform(np.eye(3), [3.0, 0, 0])
+    calibration.tree.set("base_link", "/velo", at, static=True)
+    found = calibration.attach(_of("roof", "velo")).pose
+    assert found is not None and found.translation.tolist() == [3.0, 0, 0]
+    assert "roof pose tf" in calibration.sources()
+    assert not calibration.unaligned
+    calibration.tree.set("base_link", "turret", at, S)
+    calibration.tree.set("turret", "warm_optical", at, static=True)
+    warm = calibration.attach(_of("warm", "warm_optical", S)).pose
+    assert warm is not None and warm.translation.tolist() == [6.0, 0, 0]
+    with pytest.raises(CalibrationError, match="its place on the vehicle is not known"):
+        calibration.attach(_of("warm", "warm_optical", 5 * S))  # what it stands on has gone silent
+
+
+def test_another_base_frame_is_reached_from_the_rig_files_base() -> None:
+    calibration = LiveCalibration(kinds=GROUNDED, ground=GROUNDED, base_frame="base_footprint")
+    calibration.rig = _vehicle()
+    assert calibration.needs_tree(("roof",))
+    with pytest.raises(CalibrationError, match="no transform from 'base_link' to 'base_footprint'"):
+        calibration.attach(_of("roof", "velo"))
+    lift = RigidTransform(np.eye(3), [0, 0, 0.3])
+    calibration.tree.set("base_footprint", "base_link", lift, static=True)
+    roof = calibration.attach(_of("roof", "velo")).pose
+    assert roof is not None and roof.translation[2] == pytest.approx(2.1)
+
+
+def test_from_a_file_alone_what_it_lacks_stays_unknown() -> None:
+    calibration = LiveCalibration("file", kinds=GROUNDED, ground=GROUNDED)
+    calibration.rig = _vehicle()
+    assert calibration.attach(_of("warm", "warm_optical")).pose is None
+    assert not calibration.uses_tree(GROUNDED)

@@ -18,7 +18,7 @@ from perception.sensors.registry import KINDS, kind_of, usable_kinds
     ("change", "said"),
     [
         ("layout='points of light'", "layout: 'points of light', expected image or points"),
-        ("views=('bev',)", "views: 'bev', expected image or projection"),
+        ("views=('bev',)", "views: 'bev', expected image, projection or birdseye"),
         ("views=()", "views: none is given"),
         ("hints=('range',)", "hints: 'range', expected one of encoding, unit, least_range_m"),
         ("suffixes=('npy',)", "suffixes: 'npy', expected such as .npy"),

@@ -99,7 +99,8 @@ class DeviceInputs:
         for name, encoder in encoders.items():
             spec = inputs[name]
             target = spec.sensor.on_device
-            if target is None or not (features().bytes and encoder.links):
+            lifted = spec.view.birdseye is not None  # and takes a table besides its picture
+            if target is None or lifted or not (features().bytes and encoder.links):
                 continue
             form: DeviceInput = _imported(target)
             try:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.frame import Sample
+from perception.geometry.camera import CameraModel
+from perception.geometry.grid import BirdseyeSpec
+from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.preprocess.sample import preprocess_sample
 from perception.runtime.engines.base import Engine, Tensor, with_numbers
 from perception.runtime.wiring import FUSER, IMAGE, PRESENCE, Wiring
+from perception.sensors.registry import kind_of
 
 Given = Any  # Tensor | Mapping[str, NDArray[Any]]; most callers know which
 """What an input's encoder takes: its `image`, or tensors by name."""
@@ -45,14 +51,27 @@ def _probe(input: InputSpec, rng: np.random.Generator) -> Given:
     if set(tensors) != {IMAGE} or tensors[IMAGE].dtype != "float32":
         if input.sensor.example is None:
             return {n: np.zeros((1, *t.shape), t.dtype) for n, t in tensors.items()}
-        return preprocess_sample(
-            input.sensor.example((input.view.height, input.view.width), rng), input
-        )
+        sample = input.sensor.example((input.view.height, input.view.width), rng)
+        if input.view.birdseye is not None:
+            sample = placed_example(sample, input.view.birdseye)
+        return dict(preprocess_sample(sample, input))
     channels, height, width = tensors[IMAGE].shape
     coarse = rng.normal(size=(height // _CELL + 1, width // _CELL + 1, channels))
     fine = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     planes = fine.reshape(height, width, channels).transpose(2, 0, 1)
     return np.ascontiguousarray(planes)[None]
+
+
+def placed_example(sample: Sample, ground: BirdseyeSpec) -> Sample:
+    """An example, in the axes of a camera that looks ahead, somewhere on a vehicle."""
+    width, height = sample.data.shape[1], sample.data.shape[0]
+    camera = sample.camera
+    if camera is None and kind_of(sample.kind).has_picture:
+        camera = CameraModel(width, height, width / 2, width / 2, width / 2, height / 2)
+    ahead = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0.0]])
+    x = ground.x[0] + (ground.x[1] - ground.x[0]) / 4
+    pose = RigidTransform(ahead, np.array([x, sum(ground.y) / 2, max(0.0, ground.z[0]) + 1.5]))
+    return replace(sample, camera=camera, pose=sample.pose or pose)
 
 
 def run_all(

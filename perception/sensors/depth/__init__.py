@@ -33,6 +33,7 @@ DEPTH = SensorKind(
     tensors=tensors,
     validate=validate,
     resample=resample,
+    views=("image", "birdseye"),
     register=register,
     distances=distances,
     normalize=normalize,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from perception.errors import InputError
 from perception.sensors.faults import (
     MASKED,
     RANDOM_MISSING,
     ContentFault,
     ContentFaults,
     Float,
+    Layer,
     Pixels,
     Rng,
     Severity,
@@ -27,6 +30,7 @@ from perception.sensors.faults import (
     streams,
     training_mask,
 )
+from perception.sensors.kind import Grid
 
 NOISE = Severity(
     (0.002, 0.004, 0.006, 0.01, 0.02),
@@ -133,7 +137,18 @@ FAULTS = ContentFaults(
     }
 )
 
-apply = on_pictures(FAULTS)
+_on_pictures = on_pictures(FAULTS)
+
+
+def apply(fault: str, value: Any, layer: Layer, severity: int, rng: Rng) -> Any:
+    """`SensorKind.apply`.
+
+    Raises:
+        InputError: of points on the ground grid, which are no picture any more.
+    """
+    if layer == "grid" and "points" in value.layers:
+        raise InputError("faults of a depth picture go before the ground grid", where="depth")
+    return _on_pictures(fault, value, layer, severity, rng)
 
 
 def _augmented(depth: Float, chances: Mapping[str, float], rng: Rng) -> Float:
@@ -149,4 +164,9 @@ def _augmented(depth: Float, chances: Mapping[str, float], rng: Rng) -> Float:
     return depth
 
 
-augment = augmenting(_augmented)
+_on_grids = augmenting(_augmented)
+
+
+def augment(grid: Grid, chances: Mapping[str, float], rng: Rng) -> Grid:
+    """Random corruption in training; points on the ground grid stay as they are."""
+    return grid if "points" in grid.layers else _on_grids(grid, chances, rng)

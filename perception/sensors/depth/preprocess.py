@@ -8,25 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from perception.errors import BlindError
+from perception.errors import BlindError, CalibrationError
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
+from perception.geometry.measured import depth_points
 from perception.geometry.views import Placement
+from perception.sensors.ground import (
+    PillarSpec,
+    fill,
+    pillar_tensors,
+    points_on_ground,
+    refuse_empty,
+)
 from perception.sensors.images import check_image, keep_where, on_grid, one_image
-from perception.sensors.kind import Content, Grid, KindSpec, Scale, Tensors, TensorSpec
+from perception.sensors.kind import Content, Grid, Scale, Tensors, TensorSpec
 
 if TYPE_CHECKING:
     from perception.preprocess.contract import InputSpec
 
 Float = NDArray[np.float32]
 
+_MOST_POINTS = 2**16
+"""Of a picture on the ground grid: of larger ones every so many-th row and column is taken."""
 
-class DepthSpec(KindSpec):
+
+class DepthSpec(PillarSpec):
     """Depth becomes inverse depth, (1/z - 1/max_m) / (1/min_m - 1/max_m), and a validity mask.
 
     Depths outside [min_m, max_m] and non-finite ones are invalid; both channels are 0 there.
     `m_per_count8` is what a step of an 8 bit depth file is worth, in metres, when nothing else says
     so: such files carry no scale of their own.
+
+    On the ground grid depths within the range become points, and these pillars, as of a LiDAR.
     """
 
     min_m: Scale = 0.4
@@ -41,8 +54,8 @@ class DepthSpec(KindSpec):
 
 
 def tensors(spec: DepthSpec, view: ViewSpec) -> dict[str, TensorSpec]:
-    """`image` (2, H, W)."""
-    return one_image(2, view)
+    """`image` (2, H, W); on the ground grid `pillars` and `cells`."""
+    return pillar_tensors(spec, view) if view.birdseye else one_image(2, view)
 
 
 def validate(sample: Sample) -> None:
@@ -56,8 +69,27 @@ def validate(sample: Sample) -> None:
 
 
 def resample(sample: Sample, input: InputSpec) -> Grid:
-    """`image` (H, W) float32 metres, NaN in the padding."""
+    """`image` (H, W) float32 metres, NaN in the padding; on the ground grid `points`, see
+    `sensors.ground.points_on_ground`.
+
+    Raises:
+        CalibrationError: what that takes is not known.
+    """
+    if input.view.birdseye is not None:
+        return points_on_ground(sample, _points(sample, input.preprocess), input.view)
     return on_grid(sample, input, nearest=True, fill=np.nan)
+
+
+def _points(sample: Sample, spec: DepthSpec) -> Float:
+    """(N, 3) metres in the optical frame."""
+    stride = max(1, int(np.ceil(np.sqrt(sample.data.size / _MOST_POINTS))))
+    found = depth_points(sample, sample.data.shape[:2], stride)
+    if found is None:
+        raise CalibrationError(
+            "its intrinsics are not known", where=sample.sensor, hint="camera_info, or a rig file"
+        )
+    z = found.points[:, 2]
+    return found.points[(z >= spec.min_m) & (z <= spec.max_m)]
 
 
 def register(sample: Sample, input: InputSpec, placement: Placement) -> Grid:
@@ -75,16 +107,21 @@ def distances(sample: Sample) -> Float:
 
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
     """See `DepthSpec`."""
+    if input.view.birdseye is not None:
+        fill(grid, input, out)
+        return
     normalize_depth(grid.image, input.preprocess, out["image"])
 
 
 def refuse_blind(out: Tensors, input: InputSpec, sensor: str) -> None:
-    """Refuse an input in which no pixel is valid.
+    """Refuse an input in which no pixel is valid, or no pillar.
 
     Raises:
-        BlindError: it is one.
+        BlindError, InputError: it is one.
     """
-    if not out["image"][1].any():
+    if input.view.birdseye is not None:
+        refuse_empty(out, sensor)
+    elif not out["image"][1].any():
         own = input.preprocess
         raise BlindError(
             f"no pixel between {own.min_m:g} and {own.max_m:g} m",

@@ -249,7 +249,19 @@ def _on_cloud(sample: Sample, change: Callable[[Returns], Returns]) -> Sample:
     return replace(sample, data=np.ascontiguousarray(out[now.kept]), times=times)
 
 
+def _on_points(grid: Grid, change: Callable[[Sample], Sample]) -> Grid:
+    """The same of points on the ground grid, which lie in the base frame."""
+    pose, points = grid.own, grid.layers["points"]
+    out = np.array(points, np.float32)
+    out[:, :3] = pose.inverse().apply(out[:, :3])
+    out = np.array(change(Sample("lidar", out)).data)
+    out[:, :3] = pose.apply(out[:, :3])
+    return replace(grid, layers={**grid.layers, "points": out})
+
+
 def _on_grid(grid: Grid, change: Callable[[Returns], Returns]) -> Grid:
+    if "points" in grid.layers:
+        return _on_points(grid, lambda sample: _on_cloud(sample, change))
     layers = dict(grid.layers)
     valid = layers["valid"] > 0
     if not valid.any():
@@ -275,6 +287,8 @@ def _on_grid(grid: Grid, change: Callable[[Returns], Returns]) -> Grid:
 
 def augment(grid: Grid, chances: Mapping[str, float], rng: Rng) -> Grid:
     """Random corruption in training: beams, noise and lost pixels."""
+    if "points" in grid.layers:
+        return _on_points(grid, lambda sample: _augmented(sample, chances, rng))
     layers = {name: layer.copy() for name, layer in grid.layers.items()}
     range_m, intensity, valid = (layers[name] for name in ("range_m", "intensity", "valid"))
     if rng.random() < chances["beam_reduction"]:
@@ -285,6 +299,25 @@ def augment(grid: Grid, chances: Mapping[str, float], rng: Rng) -> Grid:
     if rng.random() < chances["pixel_dropout"]:
         _clear(layers, training_mask(range_m.shape, rng))
     return replace(grid, layers=layers)
+
+
+def _augmented(sample: Sample, chances: Mapping[str, float], rng: Rng) -> Sample:
+    """`augment` of a cloud."""
+
+    def change(was: Returns) -> Returns:
+        kept, range_m, intensity = was.kept, was.range_m, was.intensity
+        if rng.random() < chances["beam_reduction"]:
+            kept = kept & ~dead_bands(was.up, rng.uniform(*BEAM_LOSS.training), rng)
+        if rng.random() < chances["noise"]:
+            noise = rng.normal(0, RANGE_NOISE.training[0], range_m.shape)
+            range_m = np.maximum(range_m + noise, 0.1).astype(np.float32)
+            gain = np.float32(rng.uniform(*INTENSITY_GAIN.training))
+            intensity = None if intensity is None else intensity * gain
+        if rng.random() < chances["pixel_dropout"]:
+            kept = kept & ~(rng.random(kept.shape) < rng.uniform(*DROPOUT.training))
+        return replace(was, kept=kept, range_m=range_m, intensity=intensity)
+
+    return _on_cloud(sample, change)
 
 
 def _clear(layers: Mapping[str, NDArray[Any]], where: NDArray[np.bool_]) -> None:

@@ -19,11 +19,17 @@ from perception.geometry.grid import GridMap, ViewSpec
 from perception.geometry.projection import Nearest, fields_of, nearest_returns
 from perception.geometry.scratch import POINTS, Scratch
 from perception.geometry.transforms import RigidTransform
+from perception.sensors.ground import (
+    PillarSpec,
+    fill,
+    pillar_tensors,
+    points_on_ground,
+    refuse_empty,
+)
 from perception.sensors.images import one_image
 from perception.sensors.kind import (
     Content,
     Grid,
-    KindSpec,
     Scale,
     Tensors,
     TensorSpec,
@@ -99,8 +105,9 @@ class Layers(Mapping[str, NDArray[Any]]):
         return len(LAYERS)
 
 
-class LidarSpec(KindSpec):
-    """LiDAR projected into the reference camera: range, intensity, height, validity.
+class LidarSpec(PillarSpec):
+    """LiDAR projected into the reference camera: range, intensity, height, validity; or, in a view of type
+    `birdseye`, pillars on the ground grid.
 
     range is divided by `max_range_m`; height above ground (sensor z + `sensor_height_m`) by
     `height_scale_m`; `dilate_px` grows every return by that many pixels, nearest wins.
@@ -113,12 +120,12 @@ class LidarSpec(KindSpec):
 
 
 def tensors(spec: LidarSpec, view: ViewSpec) -> dict[str, TensorSpec]:
-    """`image` (4, H, W)."""
-    return one_image(4, view)
+    """`image` (4, H, W); on the ground grid `pillars` and `cells`."""
+    return pillar_tensors(spec, view) if view.birdseye else one_image(4, view)
 
 
 def validate(sample: Sample) -> None:
-    """Refuse what is no cloud, one without returns, or without calibration."""
+    """Refuse what is no cloud, or one without returns."""
     points = sample.data
     rows = points.ndim == 2 and points.shape[1] >= 3 and not _transposed(points)
     if not rows or not np.issubdtype(points.dtype, np.floating):
@@ -132,17 +139,23 @@ def validate(sample: Sample) -> None:
         raise InputError(what, where=sample.sensor, hint="one for each, in seconds from the stamp")
     if not (is_return(points[:_FEW]).any() or is_return(points).any()):
         raise BlindError("empty cloud: no return", where=sample.sensor)
+
+
+def resample(sample: Sample, input: InputSpec) -> Grid:
+    """`range_m`, `intensity`, `height_m` float32 and `valid` bool, 0 where there is no return; on the ground
+    grid `points`, see `sensors.ground.points_on_ground`.
+
+    Raises:
+        CalibrationError: what that takes is not known.
+    """
+    if input.view.birdseye is not None:
+        return points_on_ground(sample, _in_unit_range(sample.data), input.view)
     if sample.camera is None or sample.extrinsics is None:
         raise CalibrationError(
             "needs intrinsics of the reference camera and extrinsics to it",
             where=sample.sensor,
             hint="give a rig file",
         )
-
-
-def resample(sample: Sample, input: InputSpec) -> Grid:
-    """`range_m`, `intensity`, `height_m` float32 and `valid` bool, 0 where there is no return."""
-    assert sample.camera is not None and sample.extrinsics is not None
     size = size_of_camera(sample)
     camera = _scaled(sample.camera, *GridMap.fit(size, input.view).scale)
     points = sample.data
@@ -162,6 +175,9 @@ def _scaled(camera: CameraModel, across: float, down: float) -> CameraModel:
 
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
     """See `LidarSpec`."""
+    if input.view.birdseye is not None:
+        fill(grid, input, out)
+        return
     layers, spec = grid.layers, input.preprocess
     if isinstance(layers, Layers) and not layers.read:
         _fill(out["image"], layers.found.pixel, layers.measured, spec)
@@ -171,12 +187,14 @@ def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
 
 
 def refuse_blind(out: Tensors, input: InputSpec, sensor: str) -> None:
-    """Refuse an input in which no pixel is valid.
+    """Refuse an input in which no pixel is valid, or no pillar.
 
     Raises:
         InputError: it is one.
     """
-    if not out["image"][3].any():
+    if input.view.birdseye is not None:
+        refuse_empty(out, sensor)
+    elif not out["image"][3].any():
         raise InputError(
             "no point falls into the camera image", where=sensor, hint="check the extrinsics"
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
 from perception.geometry.views import Placement
+from perception.sensors.ground import fill_table, lifted, table_tensors
 from perception.sensors.images import check_image, on_grid, one_image, registered
 from perception.sensors.kind import Content, Grid, KindSpec, Scale, Tensors, TensorSpec, Value
 
@@ -28,8 +29,8 @@ class RgbSpec(KindSpec):
 
 
 def tensors(spec: RgbSpec, view: ViewSpec) -> dict[str, TensorSpec]:
-    """`image` (3, H, W)."""
-    return one_image(3, view)
+    """`image` (3, H, W); and `table`, where it is lifted onto the ground grid."""
+    return {**one_image(3, view), **table_tensors(view)}
 
 
 def validate(sample: Sample) -> None:
@@ -39,7 +40,7 @@ def validate(sample: Sample) -> None:
 
 def resample(sample: Sample, input: InputSpec) -> Grid:
     """`image` (H, W, 3) uint8, black in the padding."""
-    return on_grid(sample, input)
+    return lifted(on_grid(sample, input), sample, input)
 
 
 def register(sample: Sample, input: InputSpec, placement: Placement) -> Grid:
@@ -50,6 +51,7 @@ def register(sample: Sample, input: InputSpec, placement: Placement) -> Grid:
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
     """See `RgbSpec`."""
     normalize_rgb(grid.image, input.preprocess, out["image"])
+    fill_table(grid, input, out)
 
 
 def check(sample: Sample, thresholds: Any) -> Content:

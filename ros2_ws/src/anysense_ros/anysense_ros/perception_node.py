@@ -111,6 +111,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
                 self.settings.kinds,
                 bundle.manifest.inputs.views(self.settings.inputs),
                 self.settings["align.mode"] != "off",
+                bundle.manifest.inputs.grounded(self.settings.inputs),
+                self.settings["base_frame"],
             )
             calibration.load(self.settings["calibration_file"])
             calibration.on_missing = self._tf_wanted.trigger
@@ -259,6 +261,8 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         stream.use(pipeline)
         outputs.announce(self.settings)
         pipeline.points_stride = self.settings["output.points_stride"]
+        if self._calibration is not None:
+            pipeline.base_frame = self._calibration.base
         self._tell_engine()
 
     # -- topics ------------------------------------------------------------------------------
@@ -456,12 +460,15 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             self._calibration.source = settings["extrinsics"]
             self._calibration.registered = settings["align.mode"] != "off"
             self._calibration.reference_frame = settings["reference_frame"]
+            self._calibration.base_frame = settings["base_frame"]
             self._calibration.max_age_ns = settings.ns("tf.max_age_ms") or None
             if self._stream is not None:
                 self._listen_to_frames()
                 self._stream.configure(settings.stream(self._calibration.offset_ns))
         if self._pipeline is not None:
             self._pipeline.points_stride = settings["output.points_stride"]
+            if self._calibration is not None:
+                self._pipeline.base_frame = self._calibration.base
             if "output.min_confidence" in named and self._outputs:
                 self._outputs.announce(settings)
         return SetParametersResult(successful=True)

@@ -120,7 +120,11 @@ class Outputs:
 
     def needed(self, settings: Settings) -> frozenset[str]:
         """What results must hold for those who listen, of `Pipeline.parts`."""
-        parts = drawn(self._tasks) if self._topics.heard(OVERLAY) else frozenset()
+        parts = (
+            drawn({n: p.spec for n, p in self._tasks.items()})
+            if self._topics.heard(OVERLAY)
+            else frozenset()
+        )
         for publisher in self._tasks.values():
             heard = frozenset(name for name in publisher.topics if self._topics.heard(name))
             parts |= publisher.parts(heard, settings)

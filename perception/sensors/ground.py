@@ -1,0 +1,131 @@
+"""What kinds share whose inputs come to lie on the ground grid: pillars of points, tables of pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from perception.errors import CalibrationError, InputError
+from perception.frame import Sample
+from perception.geometry.grid import BirdseyeSpec, ViewSpec
+from perception.geometry.lifting import places, table_of
+from perception.geometry.pillars import FIELDS, fill_pillars, on_ground
+from perception.geometry.transforms import RigidTransform
+from perception.sensors.kind import Grid, KindSpec, Tensors, TensorSpec
+
+if TYPE_CHECKING:
+    from perception.preprocess.contract import InputSpec
+
+_POINTS, _TABLE = "points", "table"
+
+
+class PillarSpec(KindSpec):
+    """Of points on the ground grid: how many pillars there are at most, and points in one."""
+
+    max_pillars: int = Field(6000, ge=1, le=200_000)
+    max_points: int = Field(12, ge=1, le=256)
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without them where they are the usual ones, so that versions that know none read it."""
+        usual = {n: f.default for n, f in PillarSpec.model_fields.items()}
+        content: dict[str, Any] = handler(self)
+        return {k: v for k, v in content.items() if k not in usual or v != usual[k]}
+
+
+def pillar_tensors(spec: PillarSpec, view: ViewSpec) -> dict[str, TensorSpec]:
+    """`pillars` (P, M, 8) and `cells` (P,) int32; see `geometry.pillars.fill_pillars`."""
+    return {
+        "pillars": TensorSpec((spec.max_pillars, spec.max_points, len(FIELDS))),
+        "cells": TensorSpec((spec.max_pillars,), "int32"),
+    }
+
+
+def table_tensors(view: ViewSpec) -> dict[str, TensorSpec]:
+    """`table` (Z, rows, columns) int32 of a picture that is lifted onto the ground; else nothing."""
+    if view.birdseye is None:
+        return {}
+    return {_TABLE: TensorSpec((len(view.birdseye.heights), *view.birdseye.shape), "int32")}
+
+
+def place_of(sample: Sample) -> RigidTransform:
+    """Where the sample's sensor sits on the vehicle.
+
+    Raises:
+        CalibrationError: nobody knows.
+    """
+    if sample.pose is None:
+        raise CalibrationError(
+            "its place on the vehicle is not known",
+            where=sample.sensor,
+            hint="a rig file with its pose and a base, or TF to the base frame",
+        )
+    return sample.pose
+
+
+def points_on_ground(sample: Sample, points: NDArray[Any], view: ViewSpec) -> Grid:
+    """Points (N, C >= 3) of a sensor's frame as the layer `points`, (M, 4) in the base frame.
+
+    Raises:
+        CalibrationError: it is not known where the sensor sits.
+    """
+    pose = place_of(sample)
+    return Grid({_POINTS: on_ground(points, pose, _ground(view))}, own=pose)
+
+
+def fill(grid: Grid, input: InputSpec, out: Tensors) -> None:
+    """The layer `points` to `pillars` and `cells`."""
+    points = np.ascontiguousarray(grid.layers[_POINTS], np.float32)
+    fill_pillars(points, _ground(input.view), out["pillars"], out["cells"])
+
+
+def refuse_empty(out: Tensors, sensor: str) -> None:
+    """Refuse an input without a point.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not out["pillars"][0, 0, -1] > 0:
+        raise InputError(
+            "no point lies on the ground grid",
+            where=sensor,
+            hint="check its pose on the vehicle, and the grid's ranges",
+        )
+
+
+def lifted(grid: Grid, sample: Sample, input: InputSpec) -> Grid:
+    """A picture's grid with the layer `table` where it is lifted onto the ground.
+
+    Raises:
+        CalibrationError: it is not known where the camera sits, or how it sees.
+        InputError: it sees nothing of the grid.
+    """
+    view = input.view
+    if view.birdseye is None:
+        return grid
+    pose = place_of(sample)
+    if sample.camera is None:
+        raise CalibrationError(
+            "its intrinsics are not known", where=sample.sensor, hint="camera_info, or a rig file"
+        )
+    table = table_of(view, sample.camera, pose)
+    if table.min() == places(view):
+        raise InputError(
+            "sees nothing of the ground grid", where=sample.sensor, hint="check its pose"
+        )
+    return replace(grid, layers={**grid.layers, _TABLE: table})
+
+
+def fill_table(grid: Grid, input: InputSpec, out: Tensors) -> None:
+    """The layer `table` as it is, of a picture that is lifted onto the ground."""
+    if input.view.birdseye is not None:
+        out[_TABLE][...] = grid.layers[_TABLE]
+
+
+def _ground(view: ViewSpec) -> BirdseyeSpec:
+    assert view.birdseye is not None
+    return view.birdseye

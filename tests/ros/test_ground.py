@@ -1,0 +1,210 @@
+"""A node with a bundle that sees the ground from above: boxes in the base frame while sensors die."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from anysense_msgs.msg import PerceptionStatus
+from anysense_ros.conversions import cloud, from_transform, header, to_ns
+from bench import HEIGHT, TO_OPTICAL, WIDTH, Bench, drop
+from diagnostic_msgs.msg import DiagnosticStatus
+from processes import NodeProcess, wait_until
+from sensor_msgs.msg import Image
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import Marker, MarkerArray
+
+from perception.geometry.rig import Pose, Rig, SensorCalibration, save_rig
+from perception.geometry.transforms import RigidTransform
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+GROUND = ROOT / "ros2_ws/.colcon/tiny/ground"
+KINDS = {"front": "rgb", "left": "rgb", "back": "rgb", "right": "rgb", "roof": "lidar"}
+YAWS = {"front": 0.0, "left": math.pi / 2, "back": math.pi, "right": -math.pi / 2}
+AHEAD = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0.0]])
+"""Of an optical frame that looks along x of the base frame."""
+
+CAR = (5.0, 3.0)
+
+
+def _placed(yaw: float) -> RigidTransform:
+    c, s = math.cos(yaw), math.sin(yaw)
+    return RigidTransform(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ AHEAD, [0, 0, 1.4])
+
+
+def _with_a_car(message: Any, stamp: int) -> Any:
+    """Points of the ground and of one car, in the LiDAR's frame, which is that of the base but higher."""
+    rng = np.random.default_rng(stamp % 2**31)
+    ground = rng.uniform((-12, -12, -1.3, 0), (12, 12, -1.2, 1), (300, 4))
+    x, y = CAR
+    car = rng.uniform((x - 0.3, y - 0.3, -1, 0), (x + 0.3, y + 0.3, 0, 1), (120, 4))
+    return cloud(np.concatenate([ground, car]).astype(np.float32), message.header)
+
+
+def _without(message: Any, stamp: int) -> Any:
+    rng = np.random.default_rng(stamp % 2**31)
+    ground = rng.uniform((-12, -12, -1.3, 0), (12, 12, -1.2, 1), (300, 4))
+    return cloud(ground.astype(np.float32), header(to_ns(message.header.stamp), "lidar"))
+
+
+@pytest.fixture(scope="module")
+def bench(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    assert GROUND.is_dir(), "'make test-ros' makes it"
+    folder = tmp_path_factory.mktemp("ground")
+    # Intrinsics come over camera_info, the cameras' places from the file, the LiDAR's over TF.
+    sensors = {
+        name: SensorCalibration(kind="rgb", pose=Pose(_placed(yaw))) for name, yaw in YAWS.items()
+    }
+    save_rig(Rig(sensors, base="base_link", reference="front"), folder / "rig.yaml")
+    parameters = {
+        "bundle": str(GROUND),
+        "sensors": list(KINDS),
+        "calibration_file": str(folder / "rig.yaml"),
+        "device": "cpu",
+        "threads": 1,
+        "autostart": True,
+        "sync.deadline_ms": 400.0,
+        "policy.max_age_ms": 300.0,
+        "diagnostics.period_s": 0.3,
+        **{f"{s}.timeout_ms": 1500.0 for s in KINDS},
+    }
+    node = NodeProcess("perception_node", folder, domain, parameters)
+    bench = Bench(domain, rate_hz=5.0, sensors=tuple(KINDS), kinds=KINDS, placed=False)
+    try:
+        bench.alive = lambda: node.process.poll() is None
+        bench.changes["roof"] = _with_a_car
+        bench.drive()
+        yield bench
+        assert bench.alive()
+        assert "Traceback" not in node.log, node.log
+    finally:
+        bench.close()
+        assert node.stop() == 0, node.log
+
+
+def _place(bench: Bench) -> None:
+    """Say where the LiDAR sits: 0.1 m above the front camera."""
+    chain = (
+        from_transform(_placed(0.0), "base_link", "camera_optical", 0),
+        from_transform(TO_OPTICAL, "camera_optical", "lidar", 0),
+    )
+    bench._tf.publish(TFMessage(transforms=list(chain)))
+
+
+@pytest.fixture
+def placed(bench: Bench) -> Iterator[Bench]:
+    _place(bench)
+    bench.mend()
+    bench.changes["roof"] = _with_a_car
+    bench.wait_full(5)
+    yield bench
+
+
+def _near(message: Detection3DArray) -> list[Any]:
+    found = []
+    for one in message.detections:
+        at = one.bbox.center.position
+        if abs(at.x - CAR[0]) < 1 and abs(at.y - CAR[1]) < 1:
+            found.append(one)
+    return found
+
+
+def test_a_lidar_whose_place_nobody_says_is_named(bench: Bench) -> None:
+    status = bench.wait_status(
+        lambda s: len(s.used) == 4 and any(w.startswith("roof: ") for w in s.warnings),
+        "the cameras alone",
+    )
+    line = next(w for w in status.warnings if w.startswith("roof: "))
+    assert "its place on the vehicle is not known: no transform from 'lidar' to 'base_link'" in line
+    _place(bench)
+    full = bench.wait_full(5)
+    assert not full.warnings
+    bench.wait_diagnostic(
+        "calibration",
+        lambda d: d.level == DiagnosticStatus.OK and "roof pose tf" in d.message,
+        "the calibration is told",
+    )
+
+
+def test_boxes_are_in_the_base_frame(placed: Bench) -> None:
+    boxes = placed.listen(Detection3DArray, "detections_3d")
+    wait_until(lambda: boxes and _near(boxes[-1]), "a car")
+    message = boxes[-1]
+    assert message.header.frame_id == "base_link"
+    assert to_ns(message.header.stamp) in placed.stamps["front"]
+    one = _near(message)[0]
+    turn, size = one.bbox.center.orientation, one.bbox.size
+    assert turn.x == turn.y == 0
+    assert math.hypot(turn.z, turn.w) == pytest.approx(1)
+    assert (size.x, size.y, size.z) == pytest.approx((4.0, 1.8, 1.6), rel=1e-4)
+    assert one.results[0].hypothesis.class_id == "car"
+    assert one.header.frame_id == "base_link"
+
+
+def test_boxes_go_on_while_sensors_die(placed: Bench) -> None:
+    boxes = placed.listen(Detection3DArray, "detections_3d")
+    for dead in (("left",), ("left", "right", "back"), ("left", "right", "back", "front")):
+        placed.changes.update(dict.fromkeys(dead, drop))
+        alive = [s for s in KINDS if s not in dead]
+        status = placed.wait_status(
+            lambda s, alive=alive: list(s.used) == alive, f"an output from {alive}"
+        )
+        assert status.state == PerceptionStatus.DEGRADED
+        boxes.clear()
+        wait_until(lambda: len(boxes) > 2 and _near(boxes[-1]), f"the car, seen by {alive}")
+    placed.mend()
+    placed.changes["roof"] = drop
+    placed.wait_status(lambda s: list(s.used) == list(YAWS), "an output from cameras alone")
+    boxes.clear()
+    wait_until(lambda: len(boxes) > 2, "an answer of cameras alone")
+    placed.changes["roof"] = _with_a_car
+    placed.wait_full(5)
+
+
+def test_markers_come_and_are_deleted(placed: Bench) -> None:
+    arrays = placed.listen(MarkerArray, "markers_3d")
+    wait_until(lambda: arrays and len(arrays[-1].markers) >= 3, "markers")
+    first = arrays[-1]
+    names = {m.ns for m in first.markers if m.action == Marker.ADD}
+    assert names == {"boxes", "names", "velocity"}
+    for marker in first.markers:
+        assert marker.header.frame_id == "base_link"
+        if marker.action == Marker.ADD:
+            assert marker.lifetime.nanosec == 500_000_000
+    assert any(m.text.startswith("car ") for m in first.markers)
+    keys = [(m.ns, m.id) for m in first.markers]
+    assert len(keys) == len(set(keys))
+    arrays.clear()
+    placed.changes["roof"] = _without
+
+    def deleted() -> bool:
+        return any(m.action == Marker.DELETE for a in arrays for m in a.markers)
+
+    wait_until(deleted, "markers that go")
+
+
+def test_the_overlay_shows_all_around(placed: Bench) -> None:
+    pictures = placed.listen(Image, "overlay")
+    wait_until(lambda: len(pictures) > 2, "pictures")
+    assert pictures[-1].height == 660
+    assert pictures[-1].width > 660
+    assert (HEIGHT, WIDTH) == (96, 128)
+
+
+def test_another_base_frame_needs_a_way_to_it(placed: Bench) -> None:
+    assert placed.set_parameter("base_frame", "base_footprint").successful
+    try:
+        status = placed.wait_status(
+            lambda s: any("'base_footprint'" in w for w in s.warnings), "it is told"
+        )
+        assert not status.used
+    finally:
+        assert placed.set_parameter("base_frame", "").successful
+    placed.wait_full(5)

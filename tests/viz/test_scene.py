@@ -1,0 +1,122 @@
+"""Pictures of what is around a vehicle: boxes where cameras see them, and from above."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from ground_bundles import SIZE, SURROUND, cloud, ground_bundle, picture, surround_rig
+
+from perception.cli.main import main
+from perception.frame import Frame
+from perception.geometry.rig import save_rig
+from perception.runtime.pipeline import Pipeline
+from perception.tasks.boxes3d import Boxes3d
+from perception.viz.legend import draw_explained
+from perception.viz.overlay import draw_result
+from perception.viz.scene import draw_ground, draw_in_picture, draw_scene
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ground_bundle(tmp_path_factory.mktemp("scene") / "surround")
+
+
+@pytest.fixture(scope="module")
+def pipeline(bundle: Path) -> Pipeline:
+    return Pipeline.load(bundle, "cpu")
+
+
+def frame(*names: str) -> Frame:
+    rig = surround_rig()
+    made = {n: cloud((5, 3), sensor=n) if n == "roof" else picture(n, 90) for n in names}
+    return Frame({n: rig.attach(s) for n, s in made.items()}, 0)
+
+
+def car(x: float, y: float) -> Boxes3d:
+    place, size = np.array([[x, y, 0.8]], np.float32), np.array([[4, 1.8, 1.6]], np.float32)
+    one = np.ones(1, np.float32)
+    return Boxes3d(place, size, one, np.zeros(1, int), np.full(1, -1), in_base=True)
+
+
+def changed(sensor: str, boxes: Boxes3d) -> np.ndarray:
+    sample = frame(sensor)[sensor]
+    drawn = draw_in_picture(sample, boxes, [(220, 40, 40)])
+    assert drawn.shape == (*SIZE, 3)
+    return (drawn != sample.data).any(axis=2)
+
+
+def test_a_box_is_drawn_in_the_camera_that_sees_it():
+    ahead = car(8, 0)
+    seen = changed("front", ahead)
+    assert seen[20:46, 36:60].any()
+    assert not seen[:, :20].any() and not seen[:, 76:].any()
+    for other in ("left", "back", "right"):
+        assert not changed(other, ahead).any()
+    # 2.5 m to the left at 8 m lies 60 * 2.5 / 8 pixels left of the middle.
+    columns = np.flatnonzero(changed("front", car(8, 2.5)).any(axis=0))
+    assert abs(columns.mean() - (47.5 - 60 * 2.5 / 8)) < 6
+
+
+def test_without_calibration_the_picture_is_plain():
+    sample = frame("front")["front"]
+    for lacking in (replace(sample, pose=None), replace(sample, camera=None)):
+        np.testing.assert_array_equal(
+            draw_in_picture(lacking, car(8, 0), [(220, 40, 40)]), sample.data
+        )
+
+
+def test_from_above_boxes_have_the_colors_of_their_classes(pipeline):
+    pipeline.reset()
+    seen = frame("roof")
+    result = pipeline(seen)
+    assert len(result.boxes3d) == 1
+    above = draw_ground(pipeline.manifest, seen, result, 512)
+    assert above.shape == (512, 512, 3)
+    red = (above[..., 0] > 100) & (above[..., 1] < 80) & (above[..., 2] < 80)
+    row, column = (np.flatnonzero(red.any(axis=axis)).mean() for axis in (1, 0))
+    assert abs(row - (12.8 - 5) / 25.6 * 512) < 20  # ahead is up
+    assert abs(column - (12.8 - 3) / 25.6 * 512) < 20  # left is left
+    empty = draw_ground(pipeline.manifest, {}, replace(result, values={}, used=()), 512)
+    assert not ((empty[..., 0] > 100) & (empty[..., 1] < 80)).any()
+
+
+def test_a_scene_is_of_one_size_whatever_is_there(pipeline):
+    pipeline.reset()
+    sizes = set()
+    for names in (tuple(SURROUND), ("roof",), ("left", "right")):
+        seen = frame(*names)
+        result = pipeline(seen)
+        pipeline.reset()
+        sizes.add(draw_scene(pipeline.manifest, seen, result).shape)
+        np.testing.assert_array_equal(
+            draw_scene(pipeline.manifest, seen, result),
+            draw_result(pipeline.manifest, seen, result),
+        )
+        sizes.add((*draw_explained(pipeline.manifest, seen, result).shape, "legend"))
+    assert len(sizes) == 2
+
+
+def test_run_writes_pictures_from_above_and_boxes(bundle, tmp_path, capsys):
+    save_rig(surround_rig(), tmp_path / "rig.yaml")
+    cv2.imwrite(str(tmp_path / "left.png"), picture("left", 118).data)
+    np.save(tmp_path / "roof.npy", cloud((5, 3), (-4.2, -6.6)).data)
+    sensors = [
+        "--sensor",
+        f"left={tmp_path / 'left.png'}",
+        "--sensor",
+        f"roof={tmp_path / 'roof.npy'}",
+    ]
+    out = tmp_path / "out"
+    common = ["run", "--bundle", str(bundle), "--device", "cpu", "--out", str(out), *sensors]
+    assert main([*common, "--rig", str(tmp_path / "rig.yaml")]) == 0
+    assert {p.name for p in out.iterdir()} >= {"overlay.png", "birdseye.png", "result.json"}
+    assert '"boxes3d_frame": "base_link"' in (out / "result.json").read_text()
+    capsys.readouterr()
+    assert main([*common[:-4], *sensors, "--out", str(tmp_path / "none")]) == 2
+    told = "".join(capsys.readouterr())
+    assert "its place on the vehicle is not known" in told
+    assert "Traceback" not in told
