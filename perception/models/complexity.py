@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from perception.models.heads import specs_for
@@ -22,14 +23,14 @@ def count_parameters(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def count_gmac(model: nn.Module, inputs: dict[str, Tensor]) -> float:
+def count_gmac(model: nn.Module, inputs: Mapping[str, Any]) -> float:
     """Billions of multiply-accumulates of convolutions and matrix products in one forward pass.
 
     They are counted on shapes: a copy without values runs, so that nothing is computed.
     """
     shapes = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
-        shapes({m: x.to("meta") for m, x in inputs.items()})
+        shapes(tree_map(lambda x: x.to("meta"), dict(inputs)))
     return counter.get_total_flops() / 2e9
 
 

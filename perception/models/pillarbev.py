@@ -169,7 +169,8 @@ class PillarEncoder(nn.Module):
         found = (self.point(values) * there).amax(2)  # of ReLU: 0 is the least
         canvas = self._scattered(self.pillar(found), tensors["cells"])
         bev = self.refine(self.down(canvas))
-        return {"bev": bev, "seen": torch.ones_like(bev[:, :1])}
+        # Everywhere, as of a ReLU; computed, since backends differ in what they do with constant outputs.
+        return {"bev": bev, "seen": (bev[:, :1] >= 0).to(bev.dtype)}
 
     def _scattered(self, pillars: Tensor, cells: Tensor) -> Tensor:
         """(N, P, C) at the cells of the grid, (N, C, rows, columns); unused pillars fall beside it."""
@@ -212,12 +213,14 @@ class CameraEncoder(nn.Module):
         fine = self.picture(fine + upsample(self.around(self.context(fine))))
         table = _coarser(tensors["table"])
         batch, channels, height, width = fine.shape
+        batch, heights, rows, columns = table.shape
         seen = (table < height * width).any(1, keepdim=True).to(fine.dtype)
-        nothing = fine.new_zeros(batch, channels, 1)
-        places = torch.cat([fine.flatten(2), nothing], 2)
-        index = table.long().flatten(1)[:, None].expand(-1, channels, -1)
-        found = torch.gather(places, 2, index).unflatten(2, table.shape[1:])
-        bev = self.refine(self.lift(found.flatten(1, 2)) * seen)
+        places = torch.cat([fine.flatten(2).transpose(1, 2), fine.new_zeros(batch, 1, channels)], 1)
+        first = torch.arange(batch, device=table.device)[:, None] * places.shape[1]
+        index = (table.long().flatten(1) + first).reshape(-1)
+        found = places.reshape(-1, channels).index_select(0, index)
+        found = found.reshape(batch, heights, rows * columns, channels).transpose(2, 3)
+        bev = self.refine(self.lift(found.reshape(batch, -1, rows, columns)) * seen)
         return {"bev": bev, "seen": seen}
 
 
