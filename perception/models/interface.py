@@ -257,8 +257,8 @@ class FusionModel(nn.Module):
             groups[self.group_of(name)][name] = parameter
         return groups
 
-    def encode(self, modality: str, image: Tensor) -> Features:
-        """Features of one modality's (N, C, H, W) float32 input, by `feature_names`."""
+    def encode(self, modality: str, image: Any) -> Features:
+        """Features of one modality's (N, C, H, W) float32 input, or of its tensors by name, by `feature_names`."""
         features: Features = self.encoders[self.encoder_of[modality]](image)
         return features
 

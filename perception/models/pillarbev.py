@@ -11,6 +11,7 @@ Object Detection and Tracking", CVPR 2021).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +96,7 @@ class PillarBEV(FusionModel):
         self.heads = WithHeads()
         self.heads.add_heads(self.tasks, {OUTPUT_STRIDE: width}, width)
 
-    def encode(self, modality: str, image: Tensor | Mapping[str, Tensor]) -> Features:
+    def encode(self, modality: str, image: Any) -> Features:
         """Features of one input's tensors by name."""
         features: Features = self.encoders[self.encoder_of[modality]](image)
         return features

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -98,7 +97,7 @@ def _matched(
 
 def _precision(outcomes: NDArray[np.int64], wanted: int) -> float:
     """Area under the curve of precision over recall, precision made falling."""
-    hits: Sequence[int] = outcomes[outcomes >= 0]
+    hits = outcomes[outcomes >= 0]
     if not len(hits):
         return 0.0
     found = np.cumsum(hits)
