@@ -258,7 +258,7 @@ class FusionModel(nn.Module):
         return groups
 
     def encode(self, modality: str, image: Any) -> Features:
-        """Features of one modality's (N, C, H, W) float32 input, or of its tensors by name, by `feature_names`."""
+        """Features of one modality's (N, C, H, W) float32 input, or tensors, by `feature_names`."""
         features: Features = self.encoders[self.encoder_of[modality]](image)
         return features
 

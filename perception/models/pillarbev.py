@@ -11,6 +11,7 @@ Object Detection and Tracking", CVPR 2021).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -255,19 +256,23 @@ class PresenceSum(nn.Module):
         self, features: Mapping[str, Features], encoder_of: Mapping[str, str], present: Present
     ) -> Tensor:
         """The sum, and after its channels one for each encoder: 1 where one of its inputs sees the cell."""
-        first = next(iter(features.values()))
-        total, mass = torch.zeros_like(first["bev"]), torch.zeros_like(first["bev"])
-        covered = {e: torch.zeros_like(first["seen"]) for e in self.encoders}
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
         for name, own in features.items():
             bev, seen, encoder = own["bev"], own["seen"], encoder_of[name]
             if present is not None:
                 bev = torch.where(present[name], bev, 0.0)
                 seen = torch.where(present[name], seen, 0.0)
-            share = self.weight[encoder].exp() * seen
-            total, mass = total + share * bev, mass + share
-            covered[encoder] = torch.maximum(covered[encoder], seen)
-        fused = total / mass.clamp(min=_LEAST_WEIGHT)
-        return torch.cat([fused, *covered.values()], 1)
+            maps, count = bev * seen, seen
+            if encoder in sums:
+                maps, count = maps + sums[encoder][0], count + sums[encoder][1]
+            sums[encoder] = maps, count
+        # Inputs of one encoder have one weight: their sums are weighted, not each of them.
+        weights = {e: self.weight[e].exp().to(maps.dtype) for e, (maps, _) in sums.items()}
+        total = reduce(torch.add, [weights[e] * maps for e, (maps, _) in sums.items()])
+        mass = reduce(torch.add, [weights[e] * count for e, (_, count) in sums.items()])
+        nothing = torch.zeros_like(next(iter(sums.values()))[1])
+        covered = [sums[e][1].clamp(max=1.0) if e in sums else nothing for e in self.encoders]
+        return torch.cat([total / mass.clamp(min=_LEAST_WEIGHT), *covered], 1)
 
 
 class GroundPyramid(nn.Module):

@@ -6,7 +6,7 @@ corruption acts on physical values and normalization stays the one that serving 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from perception.sensors.kind import Grid
 from perception.sensors.registry import kind_of
 from perception.training.config import CorruptionSpec, ResolutionPhase
 from perception.training.geometry import Geometry
+from perception.training.pasting import Scene, pasted
 from perception.training.scene import SceneSpec, can_mirror, moved
 
 
@@ -112,11 +113,22 @@ def augment_scene(
     scene: SceneSpec,
     spec: CorruptionSpec,
     rng: np.random.Generator,
+    donor: Callable[[], RawSample],
 ) -> RawSample:
     """A random move of a scene whose inputs lie on the ground, with random corruption of each sensor.
 
     A sensor that then sees nothing of the grid is left out.
+
+    Args:
+        sample: is not changed.
+        contract: brings it to the ground.
+        scene: how it is moved.
+        spec: chances of corruption.
+        rng: of this sample.
+        donor: gives another frame at random, of which an object is put into this one.
     """
+    for _ in range(scene.paste):
+        sample = _with_object(sample, donor(), rng)
     before = {n: s.sample for n, s in sample.sensors.items() if isinstance(s, Unplaced)}
     move = scene.drawn(rng)
     if not all(can_mirror(own.camera) for own in before.values()):
@@ -134,3 +146,24 @@ def augment_scene(
         sensors[name] = OnGrid(own.kind, grid)
     truths = {task: half_of(task).warp(own, move) for task, own in sample.truths.items()}
     return replace(sample, sensors=sensors, truths=truths)
+
+
+def _with_object(sample: RawSample, donor: RawSample, rng: np.random.Generator) -> RawSample:
+    """The sample with an object of another, if one that is drawn fits and all truth is of boxes in space."""
+    own, other = _scene_of(sample), _scene_of(donor)
+    if own is None or other is None or not len(other.boxes):
+        return sample
+    found = pasted(own, other, int(rng.integers(len(other.boxes))))
+    if found is None:
+        return sample
+    sensors = {n: Unplaced(s.kind, s) for n, s in found.samples.items()}
+    truths = {task: replace(t, boxes=found.boxes) for task, t in sample.truths.items()}
+    return replace(sample, sensors=sensors, truths=truths)
+
+
+def _scene_of(sample: RawSample) -> Scene | None:
+    truths = list(sample.truths.values())
+    samples = {n: s.sample for n, s in sample.sensors.items() if isinstance(s, Unplaced)}
+    if list(sample.truths) != ["boxes3d"] or len(samples) < len(sample.sensors):
+        return None
+    return Scene(samples, truths[0].boxes)

@@ -244,7 +244,11 @@ class FusionDataset(Dataset[Item]):
         raw = self.raw(draw.frame)
         if self.contract.birdseye is None:
             return augment(raw, draw.phase, self.corruption, rng)
-        return augment_scene(raw, self.contract, self.scene, self.corruption, rng)
+
+        def donor() -> RawSample:
+            return self.raw(int(rng.integers(len(self))))
+
+        return augment_scene(raw, self.contract, self.scene, self.corruption, rng, donor)
 
 
 def tasks_of(info: RecordingInfo) -> list[str]:
