@@ -8,7 +8,8 @@ goes along, so that sensors agree.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +139,7 @@ def _points(sample: Sample, donor: Sample, one: TruthBoxes3d) -> Sample | None:
 
 
 def _picture(sample: Sample, donor: Sample, one: TruthBoxes3d) -> Sample | None:
-    """A picture with the piece of another in which an object lies; None where it is partly beside the camera."""
+    """A picture with the piece of another in which an object lies; None where it is partly beside that."""
     assert sample.pose is not None and sample.camera is not None
     corners = sample.pose.inverse().apply(corners_of(one.center, one.size, one.yaw)[0])
     if (corners[:, 2] < _BEFORE_M).all():
@@ -155,18 +156,6 @@ def _picture(sample: Sample, donor: Sample, one: TruthBoxes3d) -> Sample | None:
 
 
 def _joined(boxes: TruthBoxes3d, one: TruthBoxes3d) -> TruthBoxes3d:
-    def both(name: str) -> NDArray[np.generic]:
-        return np.concatenate([getattr(boxes, name), getattr(one, name)])
-
-    names = (
-        "center",
-        "size",
-        "yaw",
-        "class_ids",
-        "ignore",
-        "velocity",
-        "points",
-        "occlusion",
-        "track",
-    )
-    return TruthBoxes3d(*(both(name) for name in names), frame=boxes.frame)  # type: ignore[arg-type]
+    own = {f.name: getattr(boxes, f.name) for f in fields(boxes) if f.name != "frame"}
+    both: dict[str, Any] = {n: np.concatenate([v, getattr(one, n)]) for n, v in own.items()}
+    return replace(boxes, **both)
