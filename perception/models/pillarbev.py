@@ -150,10 +150,9 @@ class PillarEncoder(nn.Module):
         super().__init__()
         self.rows, self.columns = ground.shape
         # Points are told apart by values of about one, whatever the grid's size.
-        ranges = torch.tensor([ground.x, ground.y, ground.z])
-        half = ground.cell_m / 2
-        middle = [*ranges.mean(1).tolist(), 0.5, 0.0, 0.0, 0.0, 0.0]
-        spread = [*((ranges[:, 1] - ranges[:, 0]) / 2).tolist(), 0.5, half, half, 1.0, 1.0]
+        ranges, half = (ground.x, ground.y, ground.z), ground.cell_m / 2
+        middle = [*((low + high) / 2 for low, high in ranges), 0.5, 0.0, 0.0, 0.0, 0.0]
+        spread = [*((high - low) / 2 for low, high in ranges), 0.5, half, half, 1.0, 1.0]
         self.register_buffer("middle", torch.tensor(middle), persistent=False)
         self.register_buffer("spread", torch.tensor(spread), persistent=False)
         self.point = nn.Sequential(
