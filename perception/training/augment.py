@@ -26,6 +26,10 @@ from perception.training.pasting import Scene, pasted
 from perception.training.scene import SceneSpec, can_mirror, moved
 
 
+_TRIES = 5
+"""Objects that are drawn for one that is to be put into a scene: most do not fit."""
+
+
 @dataclass(frozen=True)
 class OnGrid:
     """One sensor's sample on the grid of its input, not yet normalized, and the kind of the sensor."""
@@ -127,8 +131,10 @@ def augment_scene(
         rng: of this sample.
         donor: gives another frame at random, of which an object is put into this one.
     """
-    for _ in range(scene.paste):
-        sample = _with_object(sample, donor(), rng)
+    left = scene.paste
+    for _ in range(_TRIES * scene.paste):
+        if left and (changed := _with_object(sample, donor(), rng)) is not sample:
+            sample, left = changed, left - 1
     before = {n: s.sample for n, s in sample.sensors.items() if isinstance(s, Unplaced)}
     move = scene.drawn(rng)
     if not all(can_mirror(own.camera) for own in before.values()):
