@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
+from perception.frame import KINDS
 from perception.geometry.grid import BirdseyeSpec
 from perception.models.heads import WithHeads
 from perception.models.interface import (
@@ -29,6 +30,7 @@ from perception.models.interface import (
     Present,
 )
 from perception.models.layers import upsample
+from perception.tasks.boxes3d import BOXES3D
 
 OUTPUT_STRIDE = 2
 """Cells of the ground grid along each side of one that the network answers for."""
@@ -52,9 +54,9 @@ class PillarBEV(FusionModel):
     card = ModelCard(
         kind="bird's-eye fusion",
         source="AnySense, after PointPillars (2019), CenterPoint (2021), Simple-BEV and UniBEV (2023)",
-        tasks=("boxes3d",),
+        tasks=(BOXES3D.name,),
         published_weights=False,
-        reference=("rgb", "lidar"),
+        reference=(KINDS[0], KINDS[-1]),
         ground=True,
     )
     feature_names = ("bev", "seen")

@@ -168,8 +168,8 @@ def _with_object(sample: RawSample, donor: RawSample, rng: np.random.Generator) 
 
 
 def _scene_of(sample: RawSample) -> Scene | None:
-    truths = list(sample.truths.values())
+    truths = [truth for task, truth in sample.truths.items() if half_of(task).ground]
     samples = {n: s.sample for n, s in sample.sensors.items() if isinstance(s, Unplaced)}
-    if list(sample.truths) != ["boxes3d"] or len(samples) < len(sample.sensors):
+    if len(truths) != 1 or len(sample.truths) > 1 or len(samples) < len(sample.sensors):
         return None
     return Scene(samples, truths[0].boxes)
