@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.models.heads import Pyramid
-from perception.tasks.boxes3d import FIELD_NAMES
+from perception.tasks.centers import FIELD_NAMES
 
 
 class CenterHead(nn.Module):
@@ -33,7 +33,7 @@ class CenterHead(nn.Module):
         nn.init.constant_(self.heatmap.bias, -math.log(99.0))  # type: ignore[arg-type]
 
     def forward(self, pyramid: Pyramid) -> dict[str, Tensor]:
-        """`heatmap` (N, classes, h, w) logits and `fields` (N, 10, h, w), see `tasks.boxes3d.FIELD_NAMES`."""
+        """`heatmap` (N, classes, h, w) logits and `fields` (N, 10, h, w), see `tasks.centers.FIELD_NAMES`."""
         shared = F.relu(self.shared_bn(self.shared(pyramid[self.stride])))
         center = F.relu(self.center_bn(self.center(shared)))
         box = F.relu(self.box_bn(self.box(shared)))

@@ -25,7 +25,6 @@ from perception.training.geometry import Geometry
 from perception.training.pasting import Scene, pasted
 from perception.training.scene import SceneSpec, can_mirror, moved
 
-
 _TRIES = 5
 """Objects that are drawn for one that is to be put into a scene: most do not fit."""
 

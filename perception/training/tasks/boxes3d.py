@@ -16,7 +16,8 @@ from perception.data.base import RecordingInfo, Truth, TruthBoxes3d
 from perception.errors import CalibrationError, ConfigError
 from perception.geometry.grid import BirdseyeSpec
 from perception.models.ground_heads import CenterHead
-from perception.tasks.boxes3d import FIELD_NAMES, FIELDS, HEATMAP, Boxes3dSpec
+from perception.tasks.boxes3d import FIELDS, HEATMAP, Boxes3dSpec
+from perception.tasks.centers import FIELD_NAMES
 from perception.training.tasks.centers import CenterPrecision
 from perception.training.tasks.task import TrainingTask, TruthSource, Validation, classes_of
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.data.base import TruthBoxes3d
 from perception.geometry.grid import BirdseyeSpec
+from perception.tasks.centers import decode_centers
 from perception.training.tasks.task import LOW_SCORE
 
 WITHIN_M = (0.5, 1.0, 2.0, 4.0)
@@ -36,7 +35,11 @@ class CenterPrecision:
         inside = np.ones(len(truth), bool)
         for axis, (low, high) in enumerate((ground.x, ground.y)):
             inside &= (truth.center[:, axis] >= low) & (truth.center[:, axis] < high)
-        self.frames.append((*_peaks(value, ground), truth.chosen(inside)))
+        heatmap, fields = (value[name][0].float().cpu().numpy() for name in ("heatmap", "fields"))
+        found = decode_centers(heatmap, fields, ground, min_score=LOW_SCORE, most=_MOST)
+        self.frames.append(
+            (found.center[:, :2], found.class_ids, found.scores, truth.chosen(inside))
+        )
 
     def score(self) -> float | None:
         """None where there is no truth."""
@@ -59,25 +62,6 @@ class CenterPrecision:
         order = np.argsort(-np.concatenate(scores), kind="stable")
         outcomes = np.concatenate(hits)[order]
         return float(np.mean([_precision(outcomes[:, k], wanted) for k in range(len(WITHIN_M))]))
-
-
-def _peaks(
-    value: dict[str, Tensor], ground: BirdseyeSpec
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Places (N, 2) in metres, classes and scores of cells that none around exceeds, best first."""
-    heat = value["heatmap"].float().sigmoid()
-    peak = heat * (F.max_pool2d(heat, 3, 1, 1) == heat)
-    scores, index = peak[0].flatten().topk(min(_MOST, peak[0].numel()))
-    keep = scores > LOW_SCORE
-    scores, index = scores[keep], index[keep]
-    columns = heat.shape[-1]
-    cells = heat.shape[-2] * columns
-    cell = index % cells
-    offset = value["fields"][0, :2].float().flatten(1)[:, cell]
-    place = torch.stack([cell // columns, cell % columns]) + 0.5 + offset
-    size = (ground.x[1] - ground.x[0]) / heat.shape[-2]
-    at = place.T.cpu().numpy() * size + [ground.x[0], ground.y[0]]
-    return at, (index // cells).cpu().numpy(), scores.cpu().numpy()
 
 
 def _matched(
