@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from export.bundle_folder import check_target, replacing_bundle
 from export.bundle_graphs import GraphChoice, write_composed
@@ -16,6 +15,7 @@ from export.graphs import graph_specs, modular_graphs
 from export.onnx_writer import OPSET, write_onnx
 from export.parity import ParityRow, check_parity
 from perception.data.base import RecordingInfo
+from perception.errors import ConfigError
 from perception.frame import subset_name, subsets_of
 from perception.models.complexity import count_gmac, count_parameters
 from perception.models.efficientnet_lite import LITE0
@@ -23,6 +23,7 @@ from perception.models.heads import half_of
 from perception.models.interface import FusionModel
 from perception.preprocess.contract import PreprocessContract
 from perception.runtime.bundle import sha256_of, write_bundle
+from perception.runtime.engines.probe import probe_inputs
 from perception.runtime.manifest import (
     SCHEMA_VERSION,
     Licence,
@@ -62,10 +63,20 @@ class ExportOptions:
     command: str = ""
 
 
-def random_images(contract: PreprocessContract, seed: int = 0) -> dict[str, Tensor]:
-    """Random network inputs (1, C, H, W), reproducible, for every input of the contract."""
+def random_images(contract: PreprocessContract, seed: int = 0) -> dict[str, Any]:
+    """Random network inputs, reproducible, for every input of the contract.
+
+    Returns:
+        By input (1, C, H, W), or tensors by name, those of its kind's example.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return {n: torch.randn(contract.input_shape(n), generator=generator) for n in contract.names}
+    found: dict[str, Any] = {}
+    for name, given in probe_inputs(contract, seed).items():
+        if isinstance(given, dict):
+            found[name] = {n: torch.from_numpy(x) for n, x in given.items()}
+        else:
+            found[name] = torch.randn(contract.input_shape(name), generator=generator)
+    return found
 
 
 def model_from_checkpoint(checkpoint: Checkpoint) -> FusionModel:
@@ -95,6 +106,8 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
     check_target(out)
     checkpoint = load_checkpoint(path)
     config = checkpoint.config
+    if options.dynamic and config.preprocess.birdseye is not None:
+        raise ConfigError("a grid on the ground has one size", where="--dynamic")
     check_name(options.name or config.name, str(path))
     model = model_from_checkpoint(checkpoint)
     folded = fold_batch_norm(model)
@@ -125,7 +138,7 @@ def export_bundle(path: Path, out: Path, options: ExportOptions) -> list[ParityR
 def _manifest(
     checkpoint: Checkpoint,
     model: FusionModel,
-    images: dict[str, Tensor],
+    images: dict[str, Any],
     options: ExportOptions,
 ) -> dict[str, Any]:
     config, info = checkpoint.config, recording_info(checkpoint.progress)

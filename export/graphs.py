@@ -2,7 +2,7 @@
 
 Graph inputs and outputs are named as the runtime expects them, see `Wiring`:
 
-- `encoder_<encoder>`: input `image`; outputs by the model's `feature_names`.
+- `encoder_<encoder>`: input `image`, or the tensors of its kind; outputs by the model's `feature_names`.
 - `fuser`: input `presence`, float32 of as many as the model has inputs, in their order, and
   `<input>.<feature>` of every input; outputs as the tasks name them (`TrainingTask.outputs`).
 
@@ -11,6 +11,7 @@ Graph inputs and outputs are named as the runtime expects them, see `Wiring`:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +25,15 @@ from perception.runtime.wiring import IMAGE, PRESENCE, Wiring
 
 
 class EncoderGraph(nn.Module):
-    """The encoder of an input, with flat outputs."""
+    """The encoder of an input, with flat outputs; takes its `image`, or `tensors` in their order."""
 
-    def __init__(self, model: FusionModel, name: str) -> None:
+    def __init__(self, model: FusionModel, name: str, tensors: Sequence[str] = (IMAGE,)) -> None:
         super().__init__()
-        self.model, self.name = model, name
+        self.model, self.name, self.tensors = model, name, tuple(tensors)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        features = self.model.encode(self.name, image)
+    def forward(self, image: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(self.tensors, (image, *others), strict=True))
+        features = self.model.encode(self.name, image if self.tensors == (IMAGE,) else given)
         return tuple(features[name] for name in self.model.feature_names)
 
 
@@ -77,8 +79,8 @@ def modular_graphs(wiring: Wiring, **options: Any) -> Graphs:
 
 
 @torch.no_grad()
-def graph_specs(model: nn.Module, images: dict[str, Tensor]) -> list[GraphSpec]:
-    """The graphs of `model`, for example `images` (1, C, H, W) by input.
+def graph_specs(model: nn.Module, images: Mapping[str, Any]) -> list[GraphSpec]:
+    """The graphs of `model`, for example `images` by input: (1, C, H, W), or tensors by name.
 
     Raises:
         EngineError: the model has no modular form.
@@ -91,9 +93,10 @@ def graph_specs(model: nn.Module, images: dict[str, Tensor]) -> list[GraphSpec]:
     specs: dict[str, GraphSpec] = {}
     inputs: dict[str, Tensor] = {PRESENCE: torch.ones(len(wiring.presence))}
     for name, encoder in wiring.encoders.items():
-        graph = EncoderGraph(model, name)
-        inputs |= wiring.features(name, dict(zip(names, graph(images[name]), strict=True)))
-        spec = GraphSpec(files.encoders[encoder].file, graph, {IMAGE: images[name]}, names)
+        given = images[name] if isinstance(images[name], dict) else {IMAGE: images[name]}
+        graph = EncoderGraph(model, name, tuple(given))
+        inputs |= wiring.features(name, dict(zip(names, graph(*given.values()), strict=True)))
+        spec = GraphSpec(files.encoders[encoder].file, graph, given, names)
         specs.setdefault(encoder, spec)
     outputs = list(flatten_output(model(images)))
     return [*specs.values(), GraphSpec(files.fuser.file, FuserGraph(model), inputs, outputs)]

@@ -75,9 +75,8 @@ def _dynamic_shapes(spec: GraphSpec) -> tuple[object, ...]:
         dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC) if t.ndim == 4 else None
         for t in spec.inputs.values()
     ]
-    positional = 1 if "presence" in spec.inputs else len(images)
-    # Arguments after the named ones are one *args tuple to torch.export.
-    return (*images[:positional], *((tuple(images[positional:]),) if images[positional:] else ()))
+    # Arguments after the named one are one *args tuple to torch.export.
+    return (images[0], *((tuple(images[1:]),) if images[1:] else ()))
 
 
 def _drop_doc_strings(model: onnx.ModelProto) -> None:

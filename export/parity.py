@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from export.graphs import flatten_output, modular_graphs
 from perception.errors import ParityError
@@ -32,14 +34,14 @@ class ParityRow:
 
 @torch.no_grad()
 def check_parity(
-    model: FusionModel, folder: Path, images: dict[str, Tensor], graphs: Graphs | None = None
+    model: FusionModel, folder: Path, images: Mapping[str, Any], graphs: Graphs | None = None
 ) -> list[ParityRow]:
     """Compare the graphs in `folder` with `model`, with NaN in the place of absent inputs.
 
     Args:
         model: what they were exported from.
         folder: where their files are.
-        images: (1, C, H, W) by input.
+        images: by input, (1, C, H, W), or tensors by name.
         graphs: what there is; None for encoders and fuser alone.
 
     Raises:
@@ -48,7 +50,7 @@ def check_parity(
     model.eval()
 
     wiring = Wiring.of(model.encoder_of)
-    arrays = {name: images[name].numpy() for name in wiring.names}
+    arrays = tree_map(lambda x: x.numpy(), {name: images[name] for name in wiring.names})
 
     def load(file: str) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(folder / file, "cpu")

@@ -13,17 +13,15 @@ from pathlib import Path
 
 from conftest import export_tiny_bundle
 from ground_bundles import ground_bundle
-from models.zoo.small import OPTIONS, modalities_for
+from models.zoo.small import OPTIONS, PICTURES, modalities_for
 from small_bundles import SmallBundles
-
-from perception.models.registry import MODELS
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     export_tiny_bundle(target)
-    for name in set(MODELS) - {"anyfuse"}:
+    for name in set(PICTURES) - {"anyfuse"}:
         folder = target / "zoo" / name
         folder.mkdir(parents=True)
         export_tiny_bundle(folder, name, modalities_for(name), False, **OPTIONS.get(name, {}))

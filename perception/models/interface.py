@@ -52,6 +52,7 @@ class ModelCard:
             states none.
         published_result: a number of the publication, with its data; it was reached with other data
             and another budget than ours.
+        ground: its inputs lie on a grid on the ground, and it has heads for tasks of the ground alone.
     """
 
     kind: str
@@ -65,6 +66,7 @@ class ModelCard:
     reference: tuple[Kind, ...] = KINDS[:2]
     published_parameters: float | None = None
     published_result: str = ""
+    ground: bool = False
 
     def check(self, kinds: Mapping[str, Kind], tasks: Collection[str]) -> None:
         """Refuse what the model was not made for.
@@ -82,6 +84,9 @@ class ModelCard:
         for task in tasks:
             if self.tasks is not None and task not in self.tasks:
                 raise ConfigError(f"the model has no {task} head", where="tasks")
+            if half_of(task).ground and not self.ground:
+                hint = "a model on the ground has one: model.name: pillarbev"
+                raise ConfigError(f"the model has no {task} head", where="tasks", hint=hint)
         if len(kinds) < self.fewest or (self.most is not None and len(kinds) > self.most):
             raise ConfigError(
                 f"takes {self.takes} modalities, not {len(kinds)}", where="preprocess"
@@ -100,7 +105,9 @@ class ModelCard:
     @property
     def heads(self) -> list[str]:
         """Names of the tasks that there are heads for."""
-        return trained_tasks() if self.tasks is None else list(self.tasks)
+        if self.tasks is not None:
+            return list(self.tasks)
+        return [task for task in trained_tasks() if half_of(task).ground == self.ground]
 
     @property
     def takes(self) -> str:
@@ -250,8 +257,8 @@ class FusionModel(nn.Module):
             groups[self.group_of(name)][name] = parameter
         return groups
 
-    def encode(self, modality: str, image: Tensor) -> Features:
-        """Features of one modality's (N, C, H, W) float32 input, by `feature_names`."""
+    def encode(self, modality: str, image: Any) -> Features:
+        """Features of one modality's (N, C, H, W) float32 input, or tensors, by `feature_names`."""
         features: Features = self.encoders[self.encoder_of[modality]](image)
         return features
 

@@ -30,6 +30,7 @@ MODELS: Registry[type[FusionModel]] = Registry(
     "model",
     {
         "anyfuse": "perception.models.anyfuse:AnyFuse",
+        "pillarbev": "perception.models.pillarbev:PillarBEV",
         "adapnet++": "perception.models.zoo.adapnet:AdapNet",
         "ssma": "perception.models.zoo.ssma:SSMA",
         "multimodn": "perception.models.zoo.multimodn:MultiModN",

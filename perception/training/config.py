@@ -16,6 +16,7 @@ from perception.frame import subset_name, subsets_of
 from perception.models.heads import trained_tasks
 from perception.preprocess.contract import PreprocessContract
 from perception.training.precision import Precision
+from perception.training.scene import SceneSpec
 from perception.training.tasks import in_todays_words
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -231,7 +232,8 @@ class LossSpec(_Spec):
 
     `lovasz` weighs a term that stands for the IoU itself, of tasks that have classes of pixels.
     `auxiliary` is of heads that see the features of one encoder each; `alone` weighs the loss of what the
-    whole model answers to each input of a step alone, whose features it has anyway.
+    whole model answers to each input of a step alone, whose features it has anyway.  `fields` is of what
+    boxes in space are besides where: their size, heading and velocity.
     """
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -241,6 +243,7 @@ class LossSpec(_Spec):
     class_balance: float = Field(0.3, ge=0, le=1)
     lovasz: float = Field(0.0, ge=0)
     alone: float = Field(0.0, ge=0)
+    fields: float = Field(0.25, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -327,6 +330,7 @@ class TrainConfig(_Spec):
     subsets: SubsetSpec = SubsetSpec()
     corruption: CorruptionSpec = CorruptionSpec()
     curriculum: CurriculumSpec = CurriculumSpec()
+    scene: SceneSpec = SceneSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     loss: LossSpec = LossSpec()
     precision: Precision = "bfloat16"
@@ -337,6 +341,8 @@ class TrainConfig(_Spec):
 
     @model_validator(mode="after")
     def _one_view(self) -> TrainConfig:
+        if self.preprocess.birdseye is not None:  # each picture is lifted from a grid of its own
+            return self
         first = self.preprocess.names[0]
         for name, spec in self.preprocess.items():
             if spec.view.grid != self.preprocess.grid:
@@ -344,6 +350,22 @@ class TrainConfig(_Spec):
                     f"preprocess: the views of {first} and {name} differ: inputs that are trained "
                     "together have one height, width and fit"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_ground(self) -> TrainConfig:
+        """What lies on the ground is not cropped: its phases have the size of the grid."""
+        if self.preprocess.birdseye is None:
+            return self
+        whole: dict[str, Any] = {"crop": self.preprocess.birdseye.shape, "scale": (1.0, 1.0)}
+        for phase in self.resolution:
+            for field, value in whole.items():
+                if field in phase.model_fields_set and getattr(phase, field) != value:
+                    raise ValueError(
+                        f"resolution: inputs on the ground are learned whole: leave {field} out; "
+                        "scene says how they are moved"
+                    )
+        self.resolution = [p.model_copy(update=whole) for p in self.resolution]
         return self
 
     @model_validator(mode="after")

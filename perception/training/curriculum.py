@@ -19,7 +19,7 @@ from perception.corruptions import corrupt_grid
 from perception.corruptions.content import severity_of
 from perception.corruptions.training import grid_faults
 from perception.sensors.faults import Rng
-from perception.training.augment import RawSample
+from perception.training.augment import OnGrid, RawSample
 from perception.training.config import CurriculumSpec
 
 STREAM = 11
@@ -66,6 +66,7 @@ def spoilt(sample: RawSample, spec: CurriculumSpec, highest: int, rng: Rng) -> d
         there, which, severity = rng.random(), rng.random(), rng.random()
         seed = int(rng.integers(2**32))
         if faults and there < spec.probability:
+            assert isinstance(own, OnGrid)
             low = spec.severity[0]
             amount = low + int(severity * (highest - low + 1))
             fault = faults[int(which * len(faults))]

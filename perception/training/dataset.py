@@ -15,14 +15,17 @@ from torch.utils.data import Dataset
 
 from perception.data.base import Recording, RecordingInfo
 from perception.errors import ConfigError, InputError
+from perception.frame import Sample
+from perception.geometry.grid import GridMap
 from perception.models.heads import half_of, trained_tasks
 from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.preprocess.sample import on_grid
 from perception.sensors.kind import Grid
 from perception.tasks.registry import OURS
-from perception.training.augment import OnGrid, RawSample, augment
+from perception.training.augment import OnGrid, RawSample, Unplaced, augment, augment_scene
 from perception.training.config import CorruptionSpec, CurriculumSpec, ResolutionPhase
 from perception.training.curriculum import generator, one_clean, spoilt
+from perception.training.scene import SceneSpec
 from perception.training.tasks.task import TruthSource
 
 Array = np.ndarray[Any, Any]
@@ -81,23 +84,40 @@ def load_raw(
         CalibrationError: calibration is missing or does not fit, as it then will in every frame.
     """
     frame, truth = recording.seen(index, contract.views()), recording.truth(index)
-    sensors: dict[str, OnGrid] = {}
+    sensors: dict[str, OnGrid | Unplaced] = {}
     unusable: dict[str, str] = {}
     for name, spec in contract.items():
         if name in frame:
             try:
-                grid = on_grid(frame[name], spec)
+                sample = frame[name] if contract.birdseye is None else _shrunk(frame[name], spec)
+                grid = on_grid(sample, spec)
                 size = (spec.view.height, spec.view.width)
                 spec.sensor.refuse_blind(_normalized(grid, spec, size), spec, name)
-                sensors[name] = OnGrid(spec.kind, grid)
+                placed = OnGrid(spec.kind, grid)
+                sensors[name] = placed if contract.birdseye is None else Unplaced(spec.kind, sample)
             except InputError as error:
                 unusable[name] = str(error)
-    source = TruthSource(recording, index, frame, truth, contract.grid)
+    source = TruthSource(recording, index, frame, truth, contract.grid, contract.birdseye)
     truths = {task: half_of(task).read_truth(source) for task in tasks}
     known = {task: found for task, found in truths.items() if found is not None}
     view = contract.grid
     size = (view.height, view.width)
     return RawSample(sensors, known, unusable, recording.info.labels_of, size)
+
+
+def _shrunk(sample: Sample, spec: InputSpec) -> Sample:
+    """A picture at the size of its view, as it is kept in memory; as it is where edges would be padded."""
+    view, camera = spec.view, sample.camera
+    if spec.sensor.distances or not spec.sensor.has_picture or view.fit != "stretch":
+        return sample
+    grid = spec.sensor.resample(replace(sample, pose=None), _lifted_nowhere(spec))
+    if camera is not None:
+        camera = camera.scaled(*GridMap.fit((camera.height, camera.width), view).scale)
+    return replace(sample, data=grid.image, camera=camera)
+
+
+def _lifted_nowhere(spec: InputSpec) -> InputSpec:
+    return spec.model_copy(update={"view": spec.view.model_copy(update={"birdseye": None})})
 
 
 def _normalized(grid: Grid, spec: InputSpec, size: tuple[int, int]) -> dict[str, Array]:
@@ -117,7 +137,9 @@ def network_inputs(sample: RawSample, contract: PreprocessContract) -> dict[str,
     for name, spec in contract.items():
         if name in found:
             size = round(spec.view.height * down), round(spec.view.width * across)
-            inputs[name] = _alone(_normalized(found[name].grid, spec, size))
+            own = found[name]
+            grid = own.grid if isinstance(own, OnGrid) else on_grid(own.sample, spec)
+            inputs[name] = _alone(_normalized(grid, spec, size))
     return inputs
 
 
@@ -154,6 +176,7 @@ class FusionDataset(Dataset[Item]):
         seed: base of all random choices.
         tasks: whose truth is read; None for those of ours that the recording names classes for.
         curriculum: faults of items that are drawn with a severity.
+        scene: how scenes are moved, where inputs lie on the ground.
     """
 
     def __init__(
@@ -164,12 +187,14 @@ class FusionDataset(Dataset[Item]):
         seed: int,
         tasks: Iterable[str] | None = None,
         curriculum: CurriculumSpec | None = None,
+        scene: SceneSpec | None = None,
     ) -> None:
         self.recording = recording
         self.tasks = tuple(tasks_of(recording.info) if tasks is None else tasks)
         self.contract = contract
         self.corruption = corruption
         self.curriculum = CurriculumSpec() if curriculum is None else curriculum
+        self.scene = SceneSpec() if scene is None else scene
         self.seed = seed
         self.epoch = 0
         self.phase = ResolutionPhase()
@@ -204,7 +229,7 @@ class FusionDataset(Dataset[Item]):
     def __getitem__(self, item: int | Draw) -> Item:
         draw = item if isinstance(item, Draw) else Draw(item, self.epoch, self.phase)
         rng = np.random.default_rng((self.seed, draw.epoch, draw.frame))
-        sample = augment(self.raw(draw.frame), draw.phase, self.corruption, rng)
+        sample = self._augmented(draw, rng)
         truths = {task: half_of(task).blank(draw.phase.crop) for task in self.tasks}
         truths |= sample.truths
         inputs = network_inputs(sample, self.contract)
@@ -215,11 +240,21 @@ class FusionDataset(Dataset[Item]):
         changed = network_inputs(replace(sample, sensors=faulty), self.contract)
         return inputs | changed, truths, {name: inputs[name] for name in changed}
 
+    def _augmented(self, draw: Draw, rng: np.random.Generator) -> RawSample:
+        raw = self.raw(draw.frame)
+        if self.contract.birdseye is None:
+            return augment(raw, draw.phase, self.corruption, rng)
+
+        def donor() -> RawSample:
+            return self.raw(int(rng.integers(len(self))))
+
+        return augment_scene(raw, self.contract, self.scene, self.corruption, rng, donor)
+
 
 def tasks_of(info: RecordingInfo) -> list[str]:
     """Those of our tasks whose classes a recording names."""
     found = []
-    for task in (t for t in trained_tasks() if t in OURS):
+    for task in (t for t in trained_tasks() if t in OURS and not half_of(t).ground):
         with suppress(ConfigError):
             half_of(task).spec(info)
             found.append(task)
@@ -259,8 +294,12 @@ def on_device(inputs: Mapping[str, Any], device: torch.device, **options: Any) -
             pictures = value.dim() == 4
             fitting = {k: v for k, v in options.items() if pictures or k != "memory_format"}
             out[name] = value.to(device, **fitting)
-        else:
-            out[name] = on_device(value, device, **options)
+        else:  # of several tensors only the one that is called so is a picture
+            plain = {k: v for k, v in options.items() if k != "memory_format"}
+            out[name] = {
+                n: x.to(device, **(options if n == "image" and x.dim() == 4 else plain))
+                for n, x in value.items()
+            }
     return out
 
 

@@ -127,6 +127,7 @@ class Trainer:
                 config.seed,
                 self.learned_tasks(),
                 config.curriculum,
+                config.scene,
             )
             for split in (train, val)
         )

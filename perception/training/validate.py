@@ -100,12 +100,14 @@ def validate_by(
     }
     for index in range(len(dataset)):
         inputs = whole_frame(dataset, index, device)
+        with autocast(device, config.precision):
+            features = model.features(inputs) if inputs else {}  # once, for all subsets
         carried = {EVERY, *dataset.recording.tags(index)}
         for subset, own in meters.items():
             if not set(subset) <= inputs.keys():
                 continue
             with autocast(device, config.precision):
-                output = model({m: inputs[m] for m in subset})
+                output = model.answer({m: features[m] for m in subset})
             for part in carried & own.keys():
                 own[part].add(index, output)
     return {

@@ -17,11 +17,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from perception.data.base import Recording, RecordingInfo, Truth
 from perception.errors import ConfigError
 from perception.frame import Frame
-from perception.geometry.grid import GridMap, GridSpec
+from perception.geometry.grid import BirdseyeSpec, GridMap, GridSpec
 from perception.tasks.registry import TASKS
 from perception.tasks.spec import TaskSpec
 from perception.tasks.task import Meter, TaskContext
-from perception.training.geometry import Geometry
 
 if TYPE_CHECKING:
     from perception.training.config import LossSpec
@@ -39,6 +38,7 @@ class TruthSource:
         frame: its samples, those that the model sees.
         truth: what the recording says of it.
         grid: the networks' grid, which truth is brought to.
+        birdseye: the grid on the ground, where inputs have one.
     """
 
     recording: Recording
@@ -46,6 +46,7 @@ class TruthSource:
     frame: Frame
     truth: Truth
     grid: GridSpec
+    birdseye: BirdseyeSpec | None = None
 
 
 class Validation:
@@ -109,6 +110,7 @@ class TrainingTask(ABC):
         needs: what it learns from, in words, and why there may be none of it.
         logged: scores that the log gets beside those that the task is judged by.
         trained: False for what models make besides, without truth.
+        ground: it is told of places on the ground, so that a model must have such a grid.
     """
 
     name: ClassVar[str]
@@ -116,6 +118,7 @@ class TrainingTask(ABC):
     needs: ClassVar[tuple[str, str]] = ("truth", "none at all")
     logged: ClassVar[tuple[str, ...]] = ()
     trained: ClassVar[bool] = True
+    ground: ClassVar[bool] = False
 
     @property
     def part(self) -> str:
@@ -148,8 +151,9 @@ class TrainingTask(ABC):
         """The same as a recording of pictures of the grid's size would give it."""
         return Truth(values={self.name: truth})
 
-    def warp(self, truth: Any, geometry: Geometry) -> Any:
-        """The truth of a scaled, cut and mirrored view; unchanged where it is of the frame as a whole."""
+    def warp(self, truth: Any, geometry: Any) -> Any:
+        """The truth of a scaled, cut and mirrored view (`Geometry`), or on the ground of a moved scene
+        (`SceneMove`); unchanged where it is of the frame as a whole."""
         return truth
 
     def blank(self, size: tuple[int, int]) -> Any:

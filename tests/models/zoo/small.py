@@ -14,6 +14,8 @@ from perception.models.registry import MODELS
 from perception.preprocess.contract import CHANNELS
 
 CLASSES = 6
+PICTURES = tuple(name for name, model in MODELS.items() if not model.card.ground)
+"""Models whose inputs are pictures of one size; those on the ground are tested in test_pillarbev.py."""
 OPTIONS: dict[str, dict[str, object]] = {
     "anyfuse": {"width": 0.25, "decoder_width": 32},
     "adapnet++": {"width": 0.125},

@@ -31,7 +31,7 @@ small = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(small)
 
 ROOT = Path(__file__).parents[3]
-NAMES = list(MODELS)
+NAMES = list(small.PICTURES)
 
 
 @pytest.mark.parametrize("name", NAMES)
