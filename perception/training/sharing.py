@@ -18,15 +18,15 @@ def parts_of(batch: Sequence[int], size: int) -> list[list[int]]:
     return [part if len(part) > 1 or size == 1 else part * 2 for part in parts]
 
 
-def share_of(part: Sequence[int], ranks: Ranks = ALONE) -> list[int]:
+def share_of(part: Sequence[int], size: int, ranks: Ranks = ALONE) -> list[int]:
     """The frames of this rank.
 
-    The shares of all ranks, one after the other, are the part, and then its frames once more, until all shares are
-    equal and of two frames at least, where the part has two: what is beyond the part counts for nothing.
+    The shares of all ranks, one after the other, are the part, and then its frames once more until all shares are
+    equal; in a part of fewer than `size` also of two frames at least.  What is beyond the part counts for nothing.
     """
     if not ranks.several:
         return list(part)
-    length = max(-(-len(part) // ranks.size), min(2, len(part)))
+    length = max(-(-len(part) // ranks.size), 2 if len(part) < size else 1)
     start = ranks.rank * length
     return [part[place % len(part)] for place in range(start, start + length)]
 
