@@ -314,7 +314,8 @@ def _known_task(name: str) -> str:
 class TrainConfig(_Spec):
     """Everything that a training run depends on.
 
-    With `accumulate`, a step's batch is computed in so many parts, one after the other, which takes less memory.
+    With `accumulate`, a step's batch is computed in so many parts one after the other, which takes less
+    memory.
     """
 
     name: str = Field(pattern=NAME_PATTERN)

@@ -70,7 +70,9 @@ class Batch:
         faulty: dict[str, Tensor] = {}
         if any(own for _, own, _ in told):
             for name in self.inputs:
-                parts = [own.get(name, torch.zeros(rows, dtype=torch.bool)) for _, own, rows in told]
+                parts = [
+                    own.get(name, torch.zeros(rows, dtype=torch.bool)) for _, own, rows in told
+                ]
                 faulty[name] = torch.cat(parts)[: self.frames]
         return replace(self, truths=truths, faulty=faulty, start=ranks.rank * self.rows)
 

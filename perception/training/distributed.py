@@ -1,8 +1,8 @@
 """Several processes that train one model, started by `torchrun`: who is there, and what they tell each other.
 
-A rank is one of these processes.  Each computes the outputs of its share of a batch; what the network says is
-then brought together, so that every rank holds the outputs of the whole batch and computes the very loss that one
-process would, whatever it divides by.  Its gradients go back through the rank's own share alone, and are averaged.
+A rank is one of these processes.  Each computes the outputs of its share of a batch.  Then they are brought
+together, so that every rank holds the outputs of the whole batch and computes the very loss that one process
+would, whatever it divides by.  Its gradients go back through the rank's own share alone, and are averaged.
 Weights, average and optimizer are the same everywhere; rank 0 writes.
 """
 
@@ -28,7 +28,9 @@ from perception.models.interface import ModelOutput
 T = TypeVar("T")
 
 _FAILED = "anysense/failed"
-_stores: list[dist.Store] = []  # where the ranks met; torchrun keeps it, so that it outlives every rank
+_stores: list[
+    dist.Store
+] = []  # where the ranks met; torchrun keeps it, so that it outlives every rank
 _LONGEST_REASON = 160
 
 
@@ -36,8 +38,8 @@ _LONGEST_REASON = 160
 class Ranks:
     """The processes that train together.
 
-    What takes part of all of them (`heard`, `told`, `mean`, `most`, `whole`, `same`) has to be called by all, in the
-    same order; each raises `LostRankError` where another has ended.
+    What needs all of them (`heard`, `told`, `mean`, `most`, `whole`, `rows`, `same`) has to be called by all,
+    in the same order; each raises `LostRankError` where another has ended.
 
     Attributes:
         rank: of this process.
@@ -267,8 +269,8 @@ def _gathered(tensor: Tensor, ranks: Ranks, frames: int, rows: int) -> Tensor:
 class _Rows(torch.autograd.Function):
     """The rows of all ranks.
 
-    Every rank computes the same loss of them.  Its own share of the gradient, times the number of ranks, is what
-    their mean needs: parameters that a loss uses directly have the whole gradient on each rank.
+    Every rank computes the same loss of them.  Its own share of the gradient, times the number of ranks, is
+    what their mean needs: parameters that a loss uses directly have the whole gradient on each rank.
     """
 
     @staticmethod

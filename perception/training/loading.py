@@ -26,7 +26,7 @@ from perception.training.sharing import part_size, parts_of, share_of
 class EpochBatches(Sampler[list[Draw]]):
     """What goes into each batch of some epochs, one epoch after the other.
 
-    Of a batch that is computed in parts, each part comes by itself; of several processes, each gets its share.
+    Of a batch that is computed in parts, each part comes by itself; each process gets its share of it.
 
     Args:
         sensors: of every frame.
@@ -123,6 +123,8 @@ class BatchLoader:
             )
         if self._batches is None or self._next != (epoch, skip) or self._next >= self._end:
             self._open(epoch, skip)
+        batches = self._batches
+        assert batches is not None
         for step, batch in enumerate(self.order(epoch)[skip:], skip):
             parts = parts_of(batch, self._size(epoch))
             for number, part in enumerate(parts, 1):
