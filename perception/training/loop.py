@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -327,9 +328,9 @@ class Trainer(Run):
     def learn(self, batch: Batch, subset: tuple[str, ...]) -> Tensor | None:
         """Leave the gradients of a step in the parameters, of these inputs of a batch; returns its loss.
 
-        None, and no gradients, for a batch that there is nothing to learn from.  Of several ranks, each has its
-        share of the inputs and the truth of all, computes the loss of all, and gets gradients whose mean over
-        the ranks is that of the loss.
+        None, and no gradients, for a batch that there is nothing to learn from.  Of several ranks, each has
+        its share of the inputs and the truth of all, computes the loss of all, and gets gradients whose mean
+        over the ranks is that of the loss.
         """
         inputs = on_device(
             batch.of(subset), self.device, memory_format=torch.channels_last, non_blocking=True

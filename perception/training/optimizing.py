@@ -53,7 +53,8 @@ def statistics_of(model: nn.Module) -> list[Tensor]:
     for module in model.modules():
         own = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
         if own and not isinstance(module, nn.SyncBatchNorm):
-            found += [b for b in (module.running_mean, module.running_var) if b is not None]
+            both = module.running_mean, module.running_var
+            found += [buffer for buffer in both if isinstance(buffer, Tensor)]
     return found
 
 

@@ -142,8 +142,8 @@ def require_same_run(
         ConfigError: the run was started with another configuration or on other classes.
         DataError: the checkpoint does not say what it was trained on.
     """
-    # The number of workers changes no result, and differs from machine to machine as the GPU does, and as into
-    # how many parts its memory wants a batch to be divided.
+    # The number of workers changes no result, and differs from machine to machine as the GPU does, and as the
+    # memory does that a batch is divided for.
     free = {"epochs", "workers", "cuda", "accumulate"}
     before, now = (c.model_dump(mode="json", exclude=free) for c in (checkpoint.config, config))
     if changed := difference(before, now):

@@ -21,8 +21,9 @@ def parts_of(batch: Sequence[int], size: int) -> list[list[int]]:
 def share_of(part: Sequence[int], size: int, ranks: Ranks = ALONE) -> list[int]:
     """The frames of this rank.
 
-    The shares of all ranks, one after the other, are the part, and then its frames once more until all shares are
-    equal; in a part of fewer than `size` also of two frames at least.  What is beyond the part counts for nothing.
+    The shares of all ranks, one after the other, are the part, and then its frames once more until all shares
+    are equal; in a part of fewer than `size` also of two frames at least.  What is beyond the part counts for
+    nothing.
     """
     if not ranks.several:
         return list(part)

@@ -31,8 +31,9 @@ class TrainingMethod:
         average: gives the moving average of the model's weights as they are now, by name; set by the trainer.
         teachers_named: bundles and runs, as the configuration has them, whose answers are learned from.
         divides: whether several processes may train by it.  Each then has its share of the inputs, but the
-            outputs and the truth of the whole batch; a method that runs the model itself brings together what it
-            gives (`Ranks.whole`), and one that looks at gradients takes their mean.  Each class says so itself.
+            outputs and the truth of the whole batch; a method that runs the model itself brings together what
+            it gives (`Ranks.whole`), and one that looks at gradients takes their mean.  Each class says so
+            itself.
     """
 
     precision: Precision = "bfloat16"
