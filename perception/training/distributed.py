@@ -149,19 +149,6 @@ class Ranks:
                 hint="every process needs the same data, under the same paths",
             )
 
-    def seed(self, *numbers: int, alike: bool = False) -> None:
-        """Begin PyTorch's random numbers anew, from these numbers and the rank; nothing for a single process.
-
-        A step's numbers then depend on its place alone: a run goes on with any number of ranks.
-
-        Args:
-            numbers: that say where in the run it is.
-            alike: the same on all ranks, for what they have to draw alike.
-        """
-        if self.several:
-            text = repr((*numbers, -1 if alike else self.rank)).encode()
-            torch.manual_seed(int.from_bytes(hashlib.sha256(text).digest()[:7], "little"))
-
     def until_agreed(self) -> AbstractContextManager[None]:
         """Signals wait within it: ranks that stop at different steps would wait for each other."""
         return unstopped() if self.several else nullcontext()
@@ -221,19 +208,6 @@ def may_speak() -> bool:
         return int(_stores[0].add(_FAILED, 1)) == 1
     except RuntimeError:  # the host that keeps it is gone
         return True
-
-
-def alone(what: str) -> None:
-    """Refuse to run as one of several processes.
-
-    Args:
-        what: that would.
-
-    Raises:
-        ConfigError: `torchrun` started several.
-    """
-    if launched():
-        raise ConfigError(f"{what} runs in one process", hint="start it without torchrun")
 
 
 @contextmanager

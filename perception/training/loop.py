@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from perception.errors import LostRankError
 from perception.files.stopping import Stopped, stop, unstopped, waiting
 from perception.frame import subset_name
+from perception.models.chance import rows_from
 from perception.models.interface import ModelOutput
 from perception.progress import Pace
 from perception.tasks.registry import judged
@@ -44,7 +45,7 @@ from perception.training.objectives import alone_terms, loss_terms
 from perception.training.optimizing import GradientSum, gradients_of, learning_rate, statistics_of
 from perception.training.origins import origins_of, told
 from perception.training.precision import autocast
-from perception.training.resuming import Plan, Underway
+from perception.training.resuming import Plan, Underway, generators
 from perception.training.run import Run
 from perception.training.schedule import average_decay, draw_subset, keep_statistics, measured_gaps
 from perception.training.spoiled import not_finite
@@ -63,8 +64,6 @@ class _TimeUp(Exception):
 
 class Trainer(Run):
     """One training run, which `fit` carries out; see `Run`."""
-
-    _place: tuple[int, ...] = ()  # of what is computed now in the run
 
     def fit(self) -> None:
         """Train to the last epoch, checkpointing after each.
@@ -244,24 +243,31 @@ class Trainer(Run):
 
     def _make_step(self, parts: Sequence[Batch], subset: tuple[str, ...]) -> None:
         """One step, noted as whole when it is; one that another rank left half made is as if never begun."""
-        now, before = self.underway, self._unmade()
+        now, unmake = self.underway, self._unmaking()
         now.whole = False
         try:
             with within_memory("one training step", "resolution", STEP_HINT):
                 loss = self.step(parts[0], subset, *parts[1:])
         except LostRankError:
-            self.model.load_state_dict(before[0], strict=False)
-            self.method.state.update(before[1])
+            unmake()
             now.whole = True
             raise
         now.unread += [] if loss is None else [(now.step, loss.reshape(()))]
         now.step, now.whole, self._trained = now.step + 1, True, True
 
-    def _unmade(self) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """What a step changes before all ranks have agreed on its gradients."""
+    def _unmaking(self) -> Callable[[], None]:
+        """What takes back all that a step changes before the ranks have agreed on its gradients."""
         if not self.ranks.several:
-            return {}, {}
-        return {k: v.clone() for k, v in self.model.named_buffers()}, dict(self.method.state)
+            return lambda: None
+        buffers = {k: v.clone() for k, v in self.model.named_buffers()}
+        method, chance = dict(self.method.state), Underway(generators=generators(self.device))
+
+        def unmake() -> None:
+            self.model.load_state_dict(buffers, strict=False)
+            self.method.state.update(method)
+            chance.restore_generators(self.device, "")
+
+        return unmake
 
     def _read_losses(self) -> None:
         """Look at the losses of the last steps.
@@ -307,11 +313,13 @@ class Trainer(Run):
         None where there is nothing to learn from.
         """
         losses, gathered = [], GradientSum(self.model)
-        for number, part in enumerate((batch, *further)):
+        for part in (batch, *further):
             self.optimizer.zero_grad(set_to_none=True)
-            self._place = (self.config.seed, self.epoch, self.underway.step, number)
-            self.ranks.seed(*self._place)
-            if (loss := self.learn(part.whole(self.ranks), subset)) is not None:
+            whole = part.whole(self.ranks)
+            share = rows_from(whole.start, whole.frames) if self.ranks.several else nullcontext()
+            with share:
+                loss = self.learn(whole, subset)
+            if loss is not None:
                 losses.append(loss.detach())
                 if further:
                     gathered.add()
@@ -345,7 +353,6 @@ class Trainer(Run):
                 output = self.model(inputs)
         alone = [self.ranks.whole(each, batch.frames) for each in alone]
         output = self.ranks.whole(output, batch.frames)
-        self.ranks.seed(*self._place, alike=True)  # what a method draws, all draw
         terms = loss_terms(self.model, output, batch, self.config.loss, self.prepared)
         if alone:
             terms |= alone_terms(alone, batch, self.config.loss, self.prepared)

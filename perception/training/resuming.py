@@ -110,11 +110,12 @@ class Underway:
 
     def kept(self, device: torch.device) -> Within:
         """What a checkpoint is to say of it, all losses being read."""
-        states = {"cpu": torch.get_rng_state()}
-        if device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(device)
-        texts = {k: base64.b64encode(bytes(v.tolist())).decode() for k, v in states.items()}
-        return Within(step=self.step, losses=self.losses, seconds=self.seconds, generators=texts)
+        return Within(
+            step=self.step,
+            losses=self.losses,
+            seconds=self.seconds,
+            generators=generators(device),
+        )
 
     def restore_generators(self, device: torch.device, where: str) -> None:
         """Let random numbers go on where they were.
@@ -131,6 +132,14 @@ class Underway:
                     torch.cuda.set_rng_state(state, device)
         except (binascii.Error, ValueError, RuntimeError) as error:
             raise DataError("damaged: the state of its random numbers", where=where) from error
+
+
+def generators(device: torch.device) -> dict[str, str]:
+    """The state of PyTorch's random numbers, see `Within`."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return {k: base64.b64encode(v.numpy().tobytes()).decode() for k, v in states.items()}
 
 
 def require_same_run(
