@@ -97,8 +97,10 @@ class Trainer(Run):
                         tell(line)
             except _TimeUp:
                 tell(self._end_in_time())
-            except (Stopped, KeyboardInterrupt, LostRankError):
+            except (Stopped, KeyboardInterrupt, LostRankError) as error:
                 self._keep()
+                if isinstance(error.__context__, LostRankError):  # torchrun stops who is left
+                    raise error.__context__ from None
                 raise
             except RuntimeError as error:
                 if "DataLoader worker" in str(error):  # a signal to all ended one of these first
