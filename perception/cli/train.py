@@ -65,7 +65,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add_torch_device(parser)
     parser.add_argument("--threads", type=whole(1, MAX_THREADS), help="CPU threads")
     parser.add_argument(
-        "--tensorboard", action="store_true", help="also log for TensorBoard (if installed)"
+        "--tensorboard", action="store_true", help="also log for TensorBoard (its extra)"
     )
     parser.add_argument(
         "--smoke", action="store_true", help="one short epoch on a few frames, to see it work"

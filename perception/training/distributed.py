@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import cv2
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -188,6 +189,7 @@ def join() -> Ranks:
             store, rank, size = next(rendezvous("env://"))
             dist.init_process_group(kind, store=store, rank=rank, world_size=size)
         _stores.append(store)
+        cv2.setNumThreads(torch.get_num_threads())  # else each would take all cores
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     return here()

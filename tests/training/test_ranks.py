@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ Configure = Callable[..., TrainConfig]
 ROOT = Path(__file__).parents[2]
 RECORDER = [str(Path(__file__).with_name("record_losses.py"))]
 COMMAND = ["-m", "perception.cli.main", "train"]
-FROZEN = [{"crop": [64, 96], "scale": [0.9, 1.1], "batch": 4, "freeze_norm": True}]
+FOURS = [{"crop": [64, 96], "scale": [0.9, 1.1], "batch": 4}]
+FROZEN = [{**FOURS[0], "freeze_norm": True}]
 HARD: dict[str, Any] = {
     "tasks": ["segmentation", "detection"],
     "precision": "float32",
@@ -231,6 +233,20 @@ def test_methods_have_the_losses_of_one_process(
 
 
 @pytest.mark.slow
+def test_pretraining_has_the_losses_of_one_process(
+    record: Record, configure: Configure, tmp_path: Path
+) -> None:
+    model = {"name": "multimae", "pretrained": False, "options": {"size": "micro"}}
+    fields = {"precision": "float32", "resolution": FROZEN}
+    path = written(configure(record(10), epochs=2, model=model, **fields), tmp_path)
+    for processes in (1, 2):
+        done(processes, [*RECORDER, path, str(tmp_path / str(processes)), "--pretrain"])
+    compare(losses(tmp_path / "2"), losses(tmp_path / "1"))
+    errors = [float(logged(tmp_path / n)[-1]["reconstruction"]) for n in ("1", "2")]
+    assert errors[0] == pytest.approx(errors[1], abs=1e-4)
+
+
+@pytest.mark.slow
 def test_parts_of_a_batch_are_shared_as_whole_batches_are(
     gappy: Path, configure: Configure, tmp_path: Path
 ) -> None:
@@ -265,7 +281,7 @@ def test_batch_statistics_are_averaged(
     record: Record, configure: Configure, tmp_path: Path
 ) -> None:
     """Each rank normalizes by its own frames; all keep the same running statistics, and end alike."""
-    fields = {"precision": "float32", "resolution": [{"crop": [64, 96], "batch": 4}]}
+    fields = {"precision": "float32", "resolution": FOURS}
     path = written(configure(record(12), epochs=2, **fields), tmp_path)
     done(2, [*RECORDER, path, str(tmp_path / "run")])
     ends = [json.loads((tmp_path / "run" / f"weights-{r}.json").read_text()) for r in (0, 1)]
@@ -296,21 +312,10 @@ def test_a_killed_rank_ends_all_with_one_line_and_the_run_goes_on(
     fields = {"precision": "float32", "resolution": frozen, "validate_every": 3}
     path = written(configure(record(48), epochs=6, **fields), tmp_path)
     out = tmp_path / "run"
-    running = subprocess.Popen(
-        launched(2, [*COMMAND, path, "--out", str(out)]),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    errors, status = disturbed(
+        path, out, lambda launcher: os.kill(pid_of(launcher, victim), signal.SIGKILL)
     )
-    try:
-        until(lambda: (out / LAST).exists())
-        time.sleep(1)
-        os.kill(pid_of(running.pid, victim), signal.SIGKILL)
-        _, errors = running.communicate(timeout=120)
-    finally:
-        running.kill()
-    assert running.returncode == 1
+    assert status == 1
     assert len(said(errors)) == 1 and "another process of this training" in said(errors)[0]
     assert "Traceback" not in "".join(line for line in errors.splitlines() if "perception" in line)
     state = load_checkpoint(out / LAST)
@@ -335,23 +340,18 @@ def test_a_killed_rank_ends_all_with_one_line_and_the_run_goes_on(
 def test_a_signal_stops_all_ranks_after_the_same_step(
     whom: str, record: Record, configure: Configure, tmp_path: Path
 ) -> None:
-    path = written(configure(record(48), epochs=50, precision="float32"), tmp_path)
-    out = tmp_path / "run"
-    running = subprocess.Popen(
-        launched(2, [*COMMAND, path, "--out", str(out)]),
-        env=environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    path = written(
+        configure(record(48), epochs=50, precision="float32", resolution=FOURS), tmp_path
     )
-    try:
-        until(lambda: (out / LAST).exists())
-        time.sleep(0.5)
-        os.kill(running.pid if whom == "all" else pid_of(running.pid, 1), signal.SIGTERM)
-        _, errors = running.communicate(timeout=120)
-    finally:
-        running.kill()
-    assert running.returncode != 0
+    out = tmp_path / "run"
+    errors, status = disturbed(
+        path,
+        out,
+        lambda launcher: os.kill(
+            launcher if whom == "all" else pid_of(launcher, 1), signal.SIGTERM
+        ),
+    )
+    assert status != 0
     assert len(said(errors)) == 1 and "stopped: Terminated" in said(errors)[0]
     progress = load_checkpoint(out / LAST).progress
     assert progress["within"]["step"] > 0
@@ -359,7 +359,7 @@ def test_a_signal_stops_all_ranks_after_the_same_step(
 
 @pytest.mark.slow
 def test_a_budget_is_that_of_all(record: Record, configure: Configure, tmp_path: Path) -> None:
-    path = written(configure(record(8), epochs=500, precision="float32"), tmp_path)
+    path = written(configure(record(8), epochs=500, resolution=FOURS), tmp_path)
     result = done(2, [*COMMAND, path, "--out", str(tmp_path / "run"), "--minutes", "0.4"])
     assert result.stdout.count("epochs fit into 0.4 minutes") == 1
     assert len(logged(tmp_path / "run")) >= 2
@@ -370,7 +370,7 @@ def test_what_several_processes_cannot_do_is_one_line(
     record: Record, configure: Configure, tmp_path: Path
 ) -> None:
     root = record(8)
-    uneven = written(configure(root, resolution=[{"crop": [64, 96], "batch": 4}]), tmp_path)
+    uneven = written(configure(root, resolution=FOURS), tmp_path)
     few = written(configure(root), tmp_path)
     for processes, words, told in (
         (3, ["train", uneven], "a batch of 4 does not divide by 3 (3 processes)"),
@@ -393,8 +393,27 @@ def pid_of(launcher: int, rank: int) -> int:
     raise AssertionError(f"there is no rank {rank}")
 
 
-def until(there: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end
-        time.sleep(0.1)
+def disturbed(path: str, out: Path, disturb: Callable[[int], None]) -> tuple[str, int]:
+    """What two processes say, and the status, when something is done to them in their second epoch."""
+    running = subprocess.Popen(
+        launched(2, [*COMMAND, path, "--out", str(out)]),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    ranks: list[int] = []
+    try:
+        end = time.monotonic() + 150
+        while not (out / LAST).exists():
+            assert running.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        ranks = [pid_of(running.pid, rank) for rank in (0, 1)]
+        time.sleep(1)
+        disturb(running.pid)
+        _, errors = running.communicate(timeout=120)
+    finally:
+        for pid in (running.pid, *ranks):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    return errors, running.returncode
