@@ -82,6 +82,10 @@ class ParityError(AnySenseError):
     """Exported graphs do not reproduce the PyTorch model within the stated tolerance."""
 
 
+class LostRankError(AnySenseError):
+    """Another process of a training by several has ended, or does not answer."""
+
+
 class MissingDependencyError(AnySenseError, ImportError):
     """An optional package is needed for this call; the hint names the extra to install."""
 

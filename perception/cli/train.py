@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perception.cli import together
 from perception.cli.arguments import add_torch_device, command_line, expect_folder, give_json
 from perception.cli.console import note, say
 from perception.cli.parsing import MAX_COUNT, MAX_THREADS, Commands, add_command, positive, whole
@@ -64,7 +65,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add_torch_device(parser)
     parser.add_argument("--threads", type=whole(1, MAX_THREADS), help="CPU threads")
     parser.add_argument(
-        "--tensorboard", action="store_true", help="also log for TensorBoard (if installed)"
+        "--tensorboard", action="store_true", help="also log for TensorBoard (its extra)"
     )
     parser.add_argument(
         "--smoke", action="store_true", help="one short epoch on a few frames, to see it work"
@@ -73,11 +74,12 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; the run folder gets checkpoints, log.csv and curves.png."""
+    _begin(args)
     path = find_config(args.config)
     content = read_yaml(path, error=ConfigError)
     for field, module in TRAINERS.items():
         if isinstance(content, dict) and field in content:
-            _begin(args)
+            together.require_alone(f"the training of a {field}")
             status: int = import_module(module).run(args, content, path)
             return status
     return train(read_config(args), args)
@@ -106,12 +108,18 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
     if args.smoke:
         config.epochs, config.optimizer.warmup_epochs = 1, 0
         config.resolution = config.resolution[:1]
-        _simulate_absent_data(config, args.out or Path("runs") / config.name)
+        out = args.out or Path("runs") / config.name
+        together.first_then_others(lambda: _simulate_absent_data(config, out))
     return config
 
 
 def _begin(args: argparse.Namespace) -> None:
+    if hasattr(args, "started"):
+        return
     args.started = time.monotonic()  # of --minutes: what is imported now takes some of them
+    if together.several():
+        require("training", "torch")
+        together.join()
     if args.smoke and args.minutes is not None:
         raise ConfigError("is one epoch by itself", where="--smoke", hint="leave --minutes out")
 
@@ -181,6 +189,8 @@ def fit(trainer: Trainer, args: argparse.Namespace) -> int:
         trainer.budget = Budget(args.minutes, args.started)
     trainer.fit()
     say(f"wrote {trainer.out}")
+    if not trainer.ranks.first:
+        return 0
     best = trainer.best if math.isfinite(trainer.best) else None
     give_json(args, {"out": str(trainer.out), "best": best, "epochs": trainer.log})
     return 0

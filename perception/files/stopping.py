@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _GRACE_S = 10.0
 """Signals within so many seconds of the first are the same wish; a later one says that it was not heard."""
@@ -102,7 +102,24 @@ def unstopped() -> Iterator[None]:
         state.shields -= 1
         if state.waiting is not None and not state.shields:
             number, state.waiting = state.waiting, None
-            _raise(number)
+            stop(number)
+
+
+def waiting() -> int | None:
+    """The signal that waits for the end of `unstopped`, by its number."""
+    return _state.waiting
+
+
+def stop(number: int) -> NoReturn:
+    """Raise what a signal raises.
+
+    Raises:
+        Stopped: for SIGTERM or SIGHUP.
+        KeyboardInterrupt: for SIGINT.
+    """
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Stopped(number)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -122,13 +139,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if _state.shields:
         _state.waiting = number
     else:
-        _raise(number)
-
-
-def _raise(number: int) -> None:
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise Stopped(number)
+        stop(number)
 
 
 def _unraisable(found: Any, before: Any) -> None:

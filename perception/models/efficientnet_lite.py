@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from perception.errors import ConfigError, MissingDependencyError, names_hint
 from perception.extras import require
+from perception.models.chance import uniform
 
 BATCHNORM_EPS = 1e-3
 BATCHNORM_MOMENTUM = 0.02
@@ -161,7 +162,7 @@ class MBConv(nn.Module):
 
 def drop_samples(x: Tensor, rate: float) -> Tensor:
     """`x` (N, ...) with samples set to zero, each with probability `rate`, and the others scaled up."""
-    kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= rate
+    kept = uniform(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= rate
     return x * (kept.to(x.dtype) / (1 - rate))
 
 

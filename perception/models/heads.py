@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.errors import ConfigError
+from perception.models.chance import ChannelDropout
 from perception.models.layers import ConvBNReLU, GlobalContext, SeparableBlock, upsample
 from perception.plugins import PluginError
 from perception.tasks.registry import OURS, TASKS
@@ -124,7 +125,7 @@ class SegmentationHead(nn.Module):
         self.reduce = ConvBNReLU(width, fine)
         self.lateral_fine = nn.Conv2d(channels[4], fine, 1)
         self.refine_fine = SeparableBlock(fine)
-        self.dropout = nn.Dropout2d(0.1)
+        self.dropout = ChannelDropout(0.1)
         self.classify = nn.Conv2d(fine, classes, 1)
 
     def forward(self, pyramid: Pyramid) -> Tensor:

@@ -18,6 +18,7 @@ from perception.errors import (
     DeadlineExceededError,
     EngineError,
     InputError,
+    LostRankError,
     MissingDependencyError,
     ParityError,
 )
@@ -239,6 +240,11 @@ ERRORS: Mapping[type[Exception], Reaction] = {
     ),
     ParityError: Reaction(
         "graphs compared with the model when they are exported", "no bundle is written", "one line"
+    ),
+    LostRankError: Reaction(
+        "a training by several processes hears nothing from one of them",
+        "all of them end; the step that all had made is kept",
+        "one line",
     ),
 }
 """By class of error, those that derive from one included."""

@@ -315,7 +315,11 @@ def _known_task(name: str) -> str:
 
 
 class TrainConfig(_Spec):
-    """Everything that a training run depends on."""
+    """Everything that a training run depends on.
+
+    With `accumulate`, a step's batch is computed in so many parts one after the other, which takes less
+    memory.
+    """
 
     name: str = Field(pattern=NAME_PATTERN)
     description: str = ""
@@ -337,6 +341,7 @@ class TrainConfig(_Spec):
     seed: int = Field(0, ge=0, le=_LARGEST_SEED)
     validate_every: int = Field(5, ge=1)
     workers: int = Field(0, ge=0, le=256)
+    accumulate: int = Field(1, ge=1, le=1024)
     cuda: CudaSpec = CudaSpec()
 
     @model_validator(mode="after")

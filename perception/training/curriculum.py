@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from perception.corruptions import corrupt_grid
 from perception.corruptions.content import severity_of
@@ -81,6 +81,7 @@ def one_clean(
     clean: Mapping[str, Any],
     faulty: Mapping[str, Tensor],
     subset: Sequence[str],
+    start: int = 0,
 ) -> dict[str, Any]:
     """The inputs of a subset, one of which is clean in every sample of the batch.
 
@@ -90,18 +91,23 @@ def one_clean(
     Args:
         inputs: of the batch by name, (N, ...), or tensors by name.
         clean: the same without faults, of the inputs that have some.
-        faulty: by name, (N,) bool, which samples have one; empty where none has.
+        faulty: by name, (M,) bool, which samples have one; empty where none has.
         subset: names.
+        start: place of the N samples among those M.
     """
     chosen = {name: inputs[name] for name in subset}
     if not faulty:
         return chosen
     every = torch.stack([faulty[name] for name in subset]).all(0)
+    own = range(start, start + len(tree_leaves(chosen)[0]))
     for place, sample in enumerate(every.nonzero().flatten().tolist()):
+        if sample not in own:
+            continue
         name = subset[place % len(subset)]
         if chosen[name] is inputs[name]:
             chosen[name] = tree_map(torch.clone, inputs[name])
-        tree_map(lambda own, other, i=sample: own[i].copy_(other[i]), chosen[name], clean[name])
+        row = sample - start
+        tree_map(lambda x, other, i=row: x[i].copy_(other[i]), chosen[name], clean[name])
     return chosen
 
 

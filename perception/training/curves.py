@@ -113,6 +113,6 @@ def open_board(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingDependencyError(
-            "TensorBoard is not installed", hint="pip install tensorboard"
+            "TensorBoard is not installed", hint="pip install 'anysense[tensorboard]'"
         ) from error
     return SummaryWriter(str(folder))

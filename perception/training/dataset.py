@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import Dataset
 
 from perception.data.base import Recording, RecordingInfo
@@ -25,6 +25,7 @@ from perception.tasks.registry import OURS
 from perception.training.augment import OnGrid, RawSample, Unplaced, augment, augment_scene
 from perception.training.config import CorruptionSpec, CurriculumSpec, ResolutionPhase
 from perception.training.curriculum import generator, one_clean, spoilt
+from perception.training.distributed import Ranks
 from perception.training.scene import SceneSpec
 from perception.training.tasks.task import TruthSource
 
@@ -43,16 +44,44 @@ class Batch:
         truths: by task, what `TrainingTask.collate` makes of the samples' truth.
         clean: the inputs without the faults of a curriculum, of those that have some.
         faulty: by name of every input, (N,) bool, which samples have a fault; empty where none has.
+        frames: of all ranks' shares together, where several processes train; 0: these samples are all.  After
+            `whole`, `truths` and `faulty` are those of all, `inputs` and `clean` always this rank's.
+        start: place of the first of these samples among all of them.
     """
 
     inputs: dict[str, Any]
     truths: dict[str, Any]
     clean: dict[str, Any] = field(default_factory=dict)
     faulty: dict[str, Tensor] = field(default_factory=dict)
+    frames: int = 0
+    start: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Samples of this rank's share."""
+        return len(tree_leaves(self.inputs)[0])
+
+    def whole(self, ranks: Ranks) -> Batch:
+        """The same with the truth of all ranks' shares, which `collate` left as samples have it."""
+        if not ranks.several:
+            return self
+        told = ranks.heard((self.truths, self.faulty, self.rows))
+        truths = {
+            task: half_of(task).collate([x for own, _, _ in told for x in own[task]][: self.frames])
+            for task in self.truths
+        }
+        faulty: dict[str, Tensor] = {}
+        if any(own for _, own, _ in told):
+            for name in self.inputs:
+                parts = [
+                    own.get(name, torch.zeros(rows, dtype=torch.bool)) for _, own, rows in told
+                ]
+                faulty[name] = torch.cat(parts)[: self.frames]
+        return replace(self, truths=truths, faulty=faulty, start=ranks.rank * self.rows)
 
     def of(self, subset: Sequence[str]) -> dict[str, Any]:
         """The inputs of a subset, one of which has no fault in every sample; see `one_clean`."""
-        return one_clean(self.inputs, self.clean, self.faulty, subset)
+        return one_clean(self.inputs, self.clean, self.faulty, subset, self.start)
 
     def without_faults(self, names: Iterable[str]) -> dict[str, Any]:
         """The inputs of these names that there are, as they were before the curriculum."""
@@ -64,11 +93,11 @@ class Batch:
         def pinned(value: Any) -> Any:
             return value.pin_memory() if isinstance(value, Tensor) else value
 
-        return Batch(
-            tree_map(pinned, self.inputs),
-            tree_map(pinned, self.truths),
-            tree_map(pinned, self.clean),
-            self.faulty,
+        return replace(
+            self,
+            inputs=tree_map(pinned, self.inputs),
+            truths=tree_map(pinned, self.truths),
+            clean=tree_map(pinned, self.clean),
         )
 
 
@@ -261,12 +290,17 @@ def tasks_of(info: RecordingInfo) -> list[str]:
     return found
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Stack samples into a `Batch` of the inputs that all of them have."""
+def collate(items: Sequence[Item], *, share: bool = False) -> Batch:
+    """Stack samples into a `Batch` of the inputs that all of them have.
+
+    The truth of one rank's share is left as it is, a list by task, for `Batch.whole`.
+    """
     shared = [m for m in items[0][0] if all(m in item[0] for item in items)]
     inputs = {m: _batched([item[0][m] for item in items]) for m in shared}
     tasks = items[0][1]
-    truths = {t: half_of(t).collate([item[1][t] for item in items]) for t in tasks}
+    truths: dict[str, Any] = {t: [item[1][t] for item in items] for t in tasks}
+    if not share:
+        truths = {t: half_of(t).collate(each) for t, each in truths.items()}
     before = [item[2] if len(item) > 2 else {} for item in items]
     if not any(before):
         return Batch(inputs, truths)

@@ -6,15 +6,20 @@ import torch
 
 from perception.errors import ConfigError
 from perception.training.config import CudaSpec
+from perception.training.distributed import here, local_rank
 
 
 def training_device(name: str) -> torch.device:
     """`auto`, `cpu` or `cuda` as a device that is there.
 
+    Of several processes that train together, each has a GPU of its host of its own.
+
     Raises:
-        ConfigError: no such device here.
+        ConfigError: no such device here, or there are fewer than processes.
     """
     usable = torch.cuda.is_available()
+    if here().several and usable and name in ("auto", "cuda"):
+        name = f"cuda:{local_rank()}"
     if name == "auto":
         return torch.device("cuda" if usable else "cpu")
     try:
@@ -29,7 +34,8 @@ def training_device(name: str) -> torch.device:
             hint="--device cpu, or install PyTorch for CUDA, see anysense doctor",
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"there is no GPU {device.index} here", where="--device")
+        hint = "as many processes as there are GPUs" if here().several else ""
+        raise ConfigError(f"there is no GPU {device.index} here", where="--device", hint=hint)
     return device
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,22 +19,33 @@ from perception.training.batches import SensorBatches, usable_workers
 from perception.training.config import TrainConfig
 from perception.training.curriculum import ceiling
 from perception.training.dataset import Batch, Draw, FusionDataset, collate
+from perception.training.distributed import ALONE, Ranks
+from perception.training.sharing import part_size, parts_of, share_of
 
 
 class EpochBatches(Sampler[list[Draw]]):
     """What goes into each batch of some epochs, one epoch after the other.
+
+    Of a batch that is computed in parts, each part comes by itself; each process gets its share of it.
 
     Args:
         sensors: of every frame.
         config: gives the seed, and the phase and batch size of an epoch.
         epochs: which.
         skip: batches of the first of them that are left out.
+        ranks: that share them.
     """
 
     def __init__(
-        self, sensors: Sequence[tuple[str, ...]], config: TrainConfig, epochs: range, skip: int = 0
+        self,
+        sensors: Sequence[tuple[str, ...]],
+        config: TrainConfig,
+        epochs: range,
+        skip: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.sensors, self.config, self.epochs, self.skip = sensors, config, epochs, skip
+        self.ranks = ranks
 
     def of(self, epoch: int) -> SensorBatches:
         """The batches of one epoch, as indices of frames."""
@@ -47,8 +60,11 @@ class EpochBatches(Sampler[list[Draw]]):
             phase = self.config.phase(epoch)
             severity = ceiling(self.config.curriculum, epoch, self.config.epochs)
             skip = self.skip if epoch == self.epochs.start else 0
+            size = part_size(self.config, phase.batch)
             for batch in islice(self.of(epoch), skip, None):
-                yield [Draw(index, epoch, phase, severity) for index in batch]
+                for part in parts_of(batch, size):
+                    own = share_of(part, size, self.ranks)
+                    yield [Draw(index, epoch, phase, severity) for index in own]
 
 
 class BatchLoader:
@@ -62,10 +78,18 @@ class BatchLoader:
         data: read as a whole, as workers get a copy of what is in memory; not changed any more.
         config: of the run.
         pinned: batches come in page-locked memory, see `Batch.pin_memory`.
+        ranks: that share every batch.
     """
 
-    def __init__(self, data: FusionDataset, config: TrainConfig, *, pinned: bool = False) -> None:
-        self.data, self.config, self.pinned = data, config, pinned
+    def __init__(
+        self,
+        data: FusionDataset,
+        config: TrainConfig,
+        *,
+        pinned: bool = False,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.data, self.config, self.pinned, self.ranks = data, config, pinned, ranks
         self.sensors = [data.modalities(index) for index in range(len(data))]
         self._batches: Iterator[Batch] | None = None
         self._next = self._end = 0, 0
@@ -75,7 +99,7 @@ class BatchLoader:
         return list(self._epochs(epoch, 0).of(epoch))
 
     def again(self, epoch: int, step: int) -> Batch:
-        """The batch of one step, made here once more."""
+        """The batch of one step as a whole, made here once more."""
         phase = self.config.phase(epoch)
         severity = ceiling(self.config.curriculum, epoch, self.config.epochs)
         order = self.order(epoch)[step]
@@ -86,7 +110,7 @@ class BatchLoader:
         return len(self._epochs(epoch, 0).of(epoch))
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, without the first `skip`.
+        """The batches of an epoch, without the first `skip`, or the parts that they are computed in.
 
         Raises:
             ConfigError: there are fewer frames than a batch has.
@@ -101,10 +125,23 @@ class BatchLoader:
             self._open(epoch, skip)
         batches = self._batches
         assert batches is not None
-        for step in range(skip, self.steps(epoch)):
-            self._next = epoch, step + 1
-            yield next(batches)
+        for step, batch in enumerate(self.order(epoch)[skip:], skip):
+            parts = parts_of(batch, self._size(epoch))
+            for number, part in enumerate(parts, 1):
+                self._next = epoch, step + 1 if number == len(parts) else -1
+                yield replace(next(batches), frames=len(part))
         self._next = epoch + 1, 0
+
+    def by_step(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
+        """The parts of each step's batch; see `epoch`."""
+        counts = [len(parts_of(b, self._size(epoch))) for b in self.order(epoch)[skip:]]
+        stream = self.epoch(epoch, skip)
+        for count in counts:
+            yield list(islice(stream, count))
+        next(stream, None)  # so that it comes to its end
+
+    def _size(self, epoch: int) -> int:
+        return part_size(self.config, self.config.phase(epoch).batch)
 
     def close(self) -> None:
         """End the workers."""
@@ -117,7 +154,7 @@ class BatchLoader:
 
     def _epochs(self, start: int, skip: int) -> EpochBatches:
         epochs = range(start, max(start + 1, self.config.epochs))
-        return EpochBatches(self.sensors, self.config, epochs, skip)
+        return EpochBatches(self.sensors, self.config, epochs, skip, self.ranks)
 
     def _open(self, epoch: int, skip: int) -> None:
         self.close()  # first, so that there are never twice as many workers
@@ -127,7 +164,7 @@ class BatchLoader:
             self.data,
             batch_sampler=sampler,
             generator=torch.Generator(),  # its own, as the global one is the model's
-            collate_fn=collate,
+            collate_fn=partial(collate, share=self.ranks.several),
             num_workers=workers,
             worker_init_fn=_leave_group,
             pin_memory=self.pinned,

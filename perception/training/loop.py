@@ -2,210 +2,68 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perception.data.base import RecordingInfo
-from perception.files.fields import check_fields
-from perception.files.made import make_folder
-from perception.files.stopping import Stopped, unstopped
+from perception.errors import LostRankError
+from perception.files.stopping import Stopped, stop, unstopped, waiting
 from perception.frame import subset_name
-from perception.models.efficientnet_lite import set_drop_path
-from perception.models.heads import half_of
-from perception.models.interface import FusionModel, ModelOutput
+from perception.models.chance import rows_from
+from perception.models.interface import ModelOutput
 from perception.progress import Pace
 from perception.tasks.registry import judged
 from perception.training.averaging import WeightAverage
-from perception.training.batches import (
-    labeled_frames,
-    require_sensors,
-    sensor_notes,
-    truth_notes,
-)
-from perception.training.budget import Budget, Costs
+from perception.training.budget import Costs
 from perception.training.building import (
-    build_from_config,
     describe_recording,
-    open_splits,
 )
 from perception.training.checkpoint import (
     BEST,
     LAST,
-    config_text,
-    load_checkpoint,
-    load_weights,
-    restore_optimizer,
     save_checkpoint,
 )
-from perception.training.config import TrainConfig, in_words
 from perception.training.curves import (
     is_written,
     line_of,
-    open_board,
     plot_curves,
     sweep,
     write_log,
 )
 from perception.training.dataset import (
     Batch,
-    FusionDataset,
     on_device,
 )
-from perception.training.devices import set_up, training_device
 from perception.training.display import Display
-from perception.training.loading import BatchLoader
 from perception.training.memory import within_memory
-from perception.training.methods import build_method
 from perception.training.objectives import alone_terms, loss_terms
-from perception.training.optimizing import learning_rate, optimizer_groups
-from perception.training.origins import Origin, origins_in, origins_of, told
+from perception.training.optimizing import GradientSum, gradients_of, learning_rate, statistics_of
+from perception.training.origins import origins_of, told
 from perception.training.precision import autocast
-from perception.training.resuming import Plan, RunProgress, Underway, require_same_run
+from perception.training.resuming import Plan, Underway, generators
+from perception.training.run import Run
 from perception.training.schedule import average_decay, draw_subset, keep_statistics, measured_gaps
 from perception.training.spoiled import not_finite
 from perception.training.starting import freeze, start
-from perception.training.tasks import in_todays_words
-from perception.training.validate import Judgement, require_tags, validate_by
+
+STEP_HINT = "accumulate, or a smaller batch or crop"
+"""What a step takes less memory by."""
 
 LOSSES_READ_EVERY = 16
 """Steps after which losses are brought from the device, and a GPU is waited for."""
-
-SAMPLED_BATCHES = 4
-"""Training batches of which statistics of a bundle's features are taken before training starts from it."""
-
-CURVES_EVERY_S = 20.0
-"""Seconds within which curves are drawn anew only for an epoch that was validated."""
 
 
 class _TimeUp(Exception):
     """The budget is used up."""
 
 
-class Trainer:
-    """One training run.
-
-    Args:
-        config: the configuration.
-        out: the run folder; gets `last.safetensors`, `best.safetensors`, `log.csv`, `curves.png`.
-        device: `cpu`, `cuda` or `auto`.
-        tensorboard: also write the log for TensorBoard into the run folder.
-
-    Attributes:
-        budget: the time that it has; None for as long as it takes.  The number of epochs follows from the
-            first ones, in which the learning rate does not decay.
-
-    Raises:
-        ConfigError: the configuration contradicts its data, or there is no such device.
-        MissingDependencyError: TensorBoard is wanted, but not installed.
-    """
-
-    def __init__(
-        self, config: TrainConfig, out: Path, device: str = "cpu", *, tensorboard: bool = False
-    ) -> None:
-        self.device = training_device(device)
-        set_up(self.device, config.cuda)
-        config_text(config)  # fails, if at all, before any work
-        self.board = open_board(Path(out)) if tensorboard else None
-        self.config = config
-        self.out = Path(out)
-        make_folder(self.out)
-        torch.manual_seed(config.seed)
-        train, val = open_splits(config)
-        self.train_set, self.val_set = (
-            FusionDataset(
-                split,
-                config.preprocess,
-                config.corruption,
-                config.seed,
-                self.learned_tasks(),
-                config.curriculum,
-                config.scene,
-            )
-            for split in (train, val)
-        )
-        require_tags(self.val_set, config.data.judge_by)
-        self.model = self.build(train.info)
-        if config.model.drop_path:
-            set_drop_path(self.model, config.model.drop_path)
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = WeightAverage(self.model, config.optimizer.ema_decay)
-        self.method = build_method(config.method, self.model)
-        self.method.check(train.info, config.tasks)
-        self.method.precision = config.precision
-        self.method.average = lambda: self.average.state
-        self.optimizer = torch.optim.AdamW(
-            optimizer_groups(self.model, config), lr=config.optimizer.lr
-        )
-        self.prepared = {
-            task: half_of(task).prepare(train, self.model.tasks[task], config.loss.class_balance)
-            for task in self.learned_tasks()
-        }
-        self.epoch = 0
-        self.best = -math.inf
-        self.log: list[dict[str, Any]] = []
-        self.origins: list[Origin] = []
-        self.command = ""  # that started the run, for the bundle that is made of it
-        self.tell: Callable[[str], None] = lambda line: None
-        self.budget: Budget | None = None
-        self.plan: Plan | None = None
-        self.underway = Underway()
-        self._batches: BatchLoader | None = None
-        self._trained = False  # by this process: there is something to keep
-        self._saving, self._drawn = 0.0, -math.inf
-
-    def learned_tasks(self) -> Sequence[str]:
-        """The tasks whose truth is learned."""
-        return self.config.tasks
-
-    def build(self, info: RecordingInfo) -> FusionModel:
-        """The model to be trained, for data of this kind; a kind of training may build another."""
-        return build_from_config(self.config, info, pretrained=True)
-
-    def resume(self) -> None:
-        """Go on from `last.safetensors` of the run folder.
-
-        Raises:
-            DataError: there is none, or it is damaged or of another model.
-            ConfigError: the run was started with another configuration or on other classes.
-        """
-        where = str(self.out / LAST)
-        state = load_checkpoint(self.out / LAST)
-        progress = check_fields(RunProgress, state.progress, where=f"{where}: progress")
-        self._follow(progress.budget)
-        require_same_run(state, self.config, self.train_set.recording.info, where)
-        load_weights(self.model, state.ema, where)  # only to see that they fit
-        load_weights(self.model, state.weights, where)
-        self.average.state = {k: v.to(self.device) for k, v in state.ema.items()}
-        restore_optimizer(self.optimizer, state.optimizer, where)
-        self.epoch, self.average.steps = progress.epoch, progress.ema_steps
-        self.best = -math.inf if progress.best is None else progress.best
-        self.log = [{in_todays_words(k): v for k, v in row.items()} for row in progress.log]
-        self.method.state.update({in_todays_words(k): v for k, v in progress.method.items()})
-        self.underway = Underway.of(progress.within)
-        self.origins = origins_in(state.progress)
-        self.command = str(state.progress.get("command") or self.command)
-
-    def _follow(self, plan: Plan | None) -> None:
-        """Take up the number of epochs that a budget of the run has led to, unless another is asked for."""
-        self.plan = plan
-        if plan is not None and plan.epochs is not None:
-            asked = self.config.epochs
-            self.config = self.config.lasting(plan.epochs, plan.configured)
-            if asked != plan.configured:
-                self.config.epochs = asked
-
-    def shorten(self, train_frames: int, val_frames: int) -> None:
-        """Keep only the first frames of both splits, to try a configuration out."""
-        for data, count in ((self.train_set, train_frames), (self.val_set, val_frames)):
-            data.recording.ids = data.recording.ids[:count]
+class Trainer(Run):
+    """One training run, which `fit` carries out; see `Run`."""
 
     def fit(self) -> None:
         """Train to the last epoch, checkpointing after each.
@@ -215,20 +73,21 @@ class Trainer:
         Raises:
             ConfigError: the data or the budget hold nothing to learn, or a loss is not finite.
         """
-        sweep(self.out)
-        if self.log and not is_written(self.log, self.out):
+        if self.ranks.first:
+            sweep(self.out)
+        if self.ranks.first and self.log and not is_written(self.log, self.out):
             # The run was killed after it wrote a checkpoint and before it wrote the log.
             write_log(self.log, self.out)
             plot_curves(self.log, self.out / "curves.png")
         notes = self._look_at_data()
         if self.epoch == 0 and not self.underway.step:
-            notes += start(self.model, self.config.model, self._samples)
-            self.origins = origins_of(self.config.model, self.method.teachers_named)
-            self.method.begin()
-            self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
+            notes += self._begin()
             if self.budget is not None:
                 self.plan = Plan(minutes=self.budget.minutes, configured=self.config.epochs)
-        with Display(self.config.name, lambda: (self.epoch, self.config.epochs)) as tell:
+        if self.ranks.several and self.device.type == "cuda":  # it refuses CPUs
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        display = Display(self.config.name, lambda: (self.epoch, self.config.epochs))
+        with display if self.ranks.first else nullcontext(lambda line: None) as tell:
             self.tell = tell
             for note in notes:
                 tell(f"note: {note}")
@@ -238,8 +97,10 @@ class Trainer:
                         tell(line)
             except _TimeUp:
                 tell(self._end_in_time())
-            except (Stopped, KeyboardInterrupt):
+            except (Stopped, KeyboardInterrupt, LostRankError) as error:
                 self._keep()
+                if isinstance(error.__context__, LostRankError):  # torchrun stops who is left
+                    raise error.__context__ from None
                 raise
             except RuntimeError as error:
                 if "DataLoader worker" in str(error):  # a signal to all ended one of these first
@@ -249,11 +110,18 @@ class Trainer:
                 if self._batches is not None:
                     self._batches.close()
 
-    def _samples(self) -> list[dict[str, Any]]:
-        """Inputs of the first batches, on the device."""
-        count = min(SAMPLED_BATCHES, self._steps)
-        batches = [self.batches.again(self.epoch, step) for step in range(count)]
-        return [on_device(batch.inputs, self.device) for batch in batches]
+    def _begin(self) -> list[str]:
+        """Give the model its first weights, the same on all ranks; what is to be said of it."""
+        notes: list[str] = []
+        if self.ranks.first:
+            notes = start(self.model, self.config.model, self._samples)
+            self.origins = origins_of(self.config.model, self.method.teachers_named)
+            self.method.begin()
+        if self.ranks.several:
+            weights = {k: v.cpu() for k, v in self.model.state_dict().items()}
+            self.model.load_state_dict(self.ranks.told(weights))
+        self.average = WeightAverage(self.model, self.config.optimizer.ema_decay)
+        return notes
 
     @property
     def _measuring(self) -> bool:
@@ -262,7 +130,7 @@ class Trainer:
 
     def _one_epoch(self) -> list[str]:
         """Train and log an epoch, validate where it is due; what is to be said of it."""
-        row, lines = self._run_epoch(), []
+        row, lines = self.ranks.told(self._run_epoch()), []
         done, measuring = self.epoch + 1, self._measuring
         ends = measuring and self.budget is not None and self.budget.measured(done, row["seconds"])
         last = done == self.config.epochs and not measuring
@@ -288,7 +156,9 @@ class Trainer:
         assert self.budget is not None and self.plan is not None
         height, width = self.config.phase(self.epoch - 1).crop
         costs = Costs(epoch, height * width, self._saving, validation)
-        epochs = self.budget.epochs(self.config, self.epoch, costs)
+        epochs, validation = self.ranks.told(
+            (self.budget.epochs(self.config, self.epoch, costs), validation)
+        )
         self.plan = self.plan.model_copy(update={"epochs": epochs, "validation": validation})
         self.config = self.config.lasting(epochs)
         if self._batches is not None:
@@ -321,49 +191,6 @@ class Trainer:
             with unstopped():
                 self._save(within=True)
 
-    def _look_at_data(self) -> list[str]:
-        """Read all frames; what is to be said of those that lack something.
-
-        Raises:
-            ConfigError: a sensor or a task has nothing to learn from.
-        """
-        source = in_words(self.config.data.source)
-        self.train_set.preload()
-        require_sensors(self.train_set, source)
-        notes = sensor_notes(self.train_set, "training")
-        notes += self.truth_notes()
-        self.val_set.preload()
-        notes += sensor_notes(self.val_set, "validation")
-        if not self.can_be_judged():
-            notes.append("validation has no truth: there is no best epoch, export takes the last")
-        if self.config.subsets.by_gap and self.config.validate_every >= self.config.epochs:
-            notes.append("subsets.by_gap changes nothing: no gap is measured before the last epoch")
-        return notes
-
-    def can_be_judged(self) -> bool:
-        """Whether validation frames have what `judge` needs."""
-        return any(labeled_frames(self.val_set, task, to_judge=True) for task in self.config.tasks)
-
-    def truth_notes(self) -> list[str]:
-        """What is to be said of what there is to learn.
-
-        Raises:
-            ConfigError: there is nothing.
-        """
-        return truth_notes(self.train_set, self.config.tasks, in_words(self.config.data.source))
-
-    @property
-    def batches(self) -> BatchLoader:
-        """Where batches come from; made when it is first asked for, of the data as they then are."""
-        if self._batches is None:
-            pinned = self.device.type == "cuda" and self.config.cuda.pinned_memory
-            self._batches = BatchLoader(self.train_set, self.config, pinned=pinned)
-        return self._batches
-
-    @property
-    def _steps(self) -> int:
-        return self.batches.steps(self.epoch)
-
     def _set_rate(self, epoch_now: float) -> float:
         epochs = None if self._measuring else self.config.epochs
         rate = learning_rate(self.config.optimizer, epoch_now, epochs)
@@ -388,24 +215,22 @@ class Trainer:
             now.restore_generators(self.device, str(self.out / LAST))
         start = time.perf_counter() - now.seconds
         rate = self._set_rate(self.epoch + max(0, now.step - 1) / max(1, steps))
-        self._watch_time(steps)
         pace = Pace(f"epoch {self.epoch + 1}", steps)
-        for samples in self.batches.epoch(self.epoch, now.step):
-            if (line := pace.line(now.step)) is not None:
-                self._read_losses()
-                self.tell(f"{line}  loss {np.mean(now.losses[-50:]):.4g}" if now.losses else line)
-            with unstopped():
-                rate = self._set_rate(self.epoch + now.step / steps)
-                now.whole = False
-                with within_memory("one training step", "resolution", "a smaller batch or crop"):
-                    subset = draw_subset(rng, tuple(samples.inputs), self.config, gaps)
-                    loss = self.step(samples, subset)
-                now.unread += [] if loss is None else [(now.step, loss.reshape(()))]
-                now.step, now.whole, self._trained = now.step + 1, True, True
-                now.seconds = time.perf_counter() - start
-                if now.step % LOSSES_READ_EVERY == 0:
-                    self._read_losses()
+        with self.ranks.until_agreed():
             self._watch_time(steps)
+            for parts in self.batches.by_step(self.epoch, now.step):
+                if (line := pace.line(now.step)) is not None:
+                    self._read_losses()
+                    shown = f"  loss {np.mean(now.losses[-50:]):.4g}" if now.losses else ""
+                    self.tell(f"{line}{shown}")
+                with unstopped():
+                    rate = self._set_rate(self.epoch + now.step / steps)
+                    subset = draw_subset(rng, tuple(parts[0].inputs), self.config, gaps)
+                    self._make_step(parts, subset)
+                    now.seconds = time.perf_counter() - start
+                    if now.step % LOSSES_READ_EVERY == 0:
+                        self._read_losses()
+                self._watch_time(steps)
         self._read_losses()
         now.seconds = time.perf_counter() - start
         return {
@@ -418,46 +243,104 @@ class Trainer:
             **self.method.diagnostics(),
         }
 
+    def _make_step(self, parts: Sequence[Batch], subset: tuple[str, ...]) -> None:
+        """One step, noted as whole when it is; one that another rank left half made is as if never begun."""
+        now, unmake = self.underway, self._unmaking()
+        now.whole = False
+        try:
+            with within_memory("one training step", "resolution", STEP_HINT):
+                loss = self.step(parts[0], subset, *parts[1:])
+        except LostRankError:
+            unmake()
+            now.whole = True
+            raise
+        now.unread += [] if loss is None else [(now.step, loss.reshape(()))]
+        now.step, now.whole, self._trained = now.step + 1, True, True
+
+    def _unmaking(self) -> Callable[[], None]:
+        """What takes back all that a step changes before the ranks have agreed on its gradients."""
+        if not self.ranks.several:
+            return lambda: None
+        buffers = {k: v.clone() for k, v in self.model.named_buffers()}
+        method, chance = dict(self.method.state), Underway(generators=generators(self.device))
+
+        def unmake() -> None:
+            self.model.load_state_dict(buffers, strict=False)
+            self.method.state.update(method)
+            chance.restore_generators(self.device, "")
+
+        return unmake
+
     def _read_losses(self) -> None:
         """Look at the losses of the last steps.
 
         Raises:
             ConfigError: one is not finite.
         """
-        with within_memory("one training step", "resolution", "a smaller batch or crop"):
+        with within_memory("one training step", "resolution", STEP_HINT):
             spoiled = self.underway.read()
         if spoiled is not None:
             batch = self.batches.again(self.epoch, spoiled)
             raise not_finite(self.train_set, self.config, batch, self.epoch, spoiled)
 
     def _watch_time(self, steps: int) -> None:
-        """End when the time is over, or when it is seen that it cannot suffice for one epoch."""
-        if self.budget is None:
-            return
-        now = self.underway
-        if now.step == steps:  # the epoch is done, and will be kept as such
-            return
-        if self.budget.left < (self.plan.validation if self.plan is not None else 0.0):
+        """End when the time is over, or when it is seen that it cannot suffice for one epoch.
+
+        Several ranks end at the same step, when any was told to stop or rank 0 finds the time over.
+        """
+        over = self._time_is_over(steps)
+        if self.ranks.several:
+            signal, first_over = self.ranks.most([waiting() or 0, over and self.ranks.first])
+            over = bool(first_over)
+            if signal:
+                stop(signal)
+        if over:
             raise _TimeUp
+
+    def _time_is_over(self, steps: int) -> bool:
+        now = self.underway
+        if self.budget is None or now.step == steps:  # the epoch is done, and will be kept as such
+            return False
+        if self.budget.left < (self.plan.validation if self.plan is not None else 0.0):
+            return True
         if self._measuring and not self.epoch and now.step == max(3, steps // 10) < steps:
             self._read_losses()
-            self.budget.require_epoch(now.seconds, now.step, steps)
+            if self.ranks.first:
+                self.budget.require_epoch(now.seconds, now.step, steps)
+        return False
 
-    def step(self, batch: Batch, subset: tuple[str, ...]) -> Tensor | None:
-        """One step; its loss, on the device, or None for a batch that there is nothing to learn from."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.learn(batch, subset)
-        if loss is None:
+    def step(self, batch: Batch, subset: tuple[str, ...], *further: Batch) -> Tensor | None:
+        """One step, of a batch or of its parts; its loss, on the device.
+
+        None where there is nothing to learn from.
+        """
+        losses, gathered = [], GradientSum(self.model)
+        for part in (batch, *further):
+            self.optimizer.zero_grad(set_to_none=True)
+            whole = part.whole(self.ranks)
+            share = rows_from(whole.start, whole.frames) if self.ranks.several else nullcontext()
+            with share:
+                loss = self.learn(whole, subset)
+            if loss is not None:
+                losses.append(loss.detach())
+                if further:
+                    gathered.add()
+        if not losses:
             return None
+        if further:
+            gathered.give(len(losses))
+        self.ranks.mean([*gradients_of(self.model), *statistics_of(self.model)])
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
         self.average.update(self.model)
-        return loss.detach()
+        return torch.stack(losses).mean()
 
     def learn(self, batch: Batch, subset: tuple[str, ...]) -> Tensor | None:
         """Leave the gradients of a step in the parameters, of these inputs of a batch; returns its loss.
 
-        None, and no gradients, for a batch that there is nothing to learn from.
+        None, and no gradients, for a batch that there is nothing to learn from.  Of several ranks, each has
+        its share of the inputs and the truth of all, computes the loss of all, and gets gradients whose mean
+        over the ranks is that of the loss.
         """
         inputs = on_device(
             batch.of(subset), self.device, memory_format=torch.channels_last, non_blocking=True
@@ -470,6 +353,8 @@ class Trainer:
                 output = self.model.answer(features)
             else:
                 output = self.model(inputs)
+        alone = [self.ranks.whole(each, batch.frames) for each in alone]
+        output = self.ranks.whole(output, batch.frames)
         terms = loss_terms(self.model, output, batch, self.config.loss, self.prepared)
         if alone:
             terms |= alone_terms(alone, batch, self.config.loss, self.prepared)
@@ -490,6 +375,8 @@ class Trainer:
                 self.model.load_state_dict(own)
         if quality > self.best:
             self.best = quality
+            if not self.ranks.first:
+                return row
             progress = {
                 "epoch": self.epoch + (self.underway.step == self._steps),
                 "best": quality,
@@ -502,43 +389,3 @@ class Trainer:
                 self.out / BEST, self.config, self.model, self.average.state, None, progress
             )
         return row
-
-    def judge(self) -> tuple[float, dict[str, Any], dict[str, Any]]:
-        """How good the model is, by which the best checkpoint is chosen, NaN where nothing can be said.
-
-        Besides, what is to be logged of it, and what the checkpoint is to tell.
-        """
-        tags = self.config.data.judge_by
-        scores = validate_by(self.model, self.val_set, self.config, self.device, tags)
-        judgement = Judgement(scores, judged(self.model.tasks), tags)
-        return judgement.quality, judgement.row, judgement.known
-
-    def _save(self, *, within: bool = False) -> None:
-        """Write the checkpoint, the log and the curves; within an epoch the checkpoint alone."""
-        progress = {
-            "epoch": self.epoch,
-            "best": self.best if math.isfinite(self.best) else None,
-            "ema_steps": self.average.steps,
-            "log": self.log,
-            "method": self.method.state,
-            "budget": self.plan and self.plan.model_dump(),
-            "recording": describe_recording(self.train_set.recording.info),
-            "command": self.command,
-            **told(self.origins),
-        }
-        if within:
-            progress["within"] = self.underway.kept(self.device).model_dump()
-        start = time.monotonic()
-        state = self.average.state
-        if self.best == -math.inf:
-            # A former run's: what is exported shall not be another training's weights.
-            (self.out / BEST).unlink(missing_ok=True)
-        save_checkpoint(self.out / LAST, self.config, self.model, state, self.optimizer, progress)
-        if within:
-            return
-        write_log(self.log, self.out)
-        self._saving = time.monotonic() - start
-        validated = bool(self.log) and any("/" in key for key in self.log[-1])
-        if validated or time.monotonic() - self._drawn > CURVES_EVERY_S:
-            plot_curves(self.log, self.out / "curves.png")
-            self._drawn = time.monotonic()

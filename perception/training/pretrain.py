@@ -60,7 +60,9 @@ class Pretrainer(Trainer):
         with autocast(self.device, self.config.precision):
             loss = self._error(inputs, seed)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        shown = loss.detach().clone()
+        self.ranks.mean([shown])
+        return shown
 
     def _error(self, inputs: dict[str, Tensor], seed: int) -> Tensor:
         assert isinstance(self.model, Pretrainable)
@@ -69,9 +71,11 @@ class Pretrainer(Trainer):
     @torch.no_grad()
     def judge(self) -> tuple[float, dict[str, Any], dict[str, Any]]:
         self.model.eval()
-        errors = [
-            float(self._error(whole_frame(self.val_set, index, self.device), index))
-            for index in range(len(self.val_set))
-        ]
+        own = {
+            index: float(self._error(whole_frame(self.val_set, index, self.device), index))
+            for index in self.ranks.share(len(self.val_set))
+        }
+        known = {index: error for share in self.ranks.heard(own) for index, error in share.items()}
+        errors = [known[index] for index in sorted(known)]
         error = sum(errors) / len(errors) if errors else math.nan
         return -error, {"reconstruction": error if math.isfinite(error) else None}, {}

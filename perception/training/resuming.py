@@ -110,11 +110,12 @@ class Underway:
 
     def kept(self, device: torch.device) -> Within:
         """What a checkpoint is to say of it, all losses being read."""
-        states = {"cpu": torch.get_rng_state()}
-        if device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(device)
-        texts = {k: base64.b64encode(bytes(v.tolist())).decode() for k, v in states.items()}
-        return Within(step=self.step, losses=self.losses, seconds=self.seconds, generators=texts)
+        return Within(
+            step=self.step,
+            losses=self.losses,
+            seconds=self.seconds,
+            generators=generators(device),
+        )
 
     def restore_generators(self, device: torch.device, where: str) -> None:
         """Let random numbers go on where they were.
@@ -133,6 +134,14 @@ class Underway:
             raise DataError("damaged: the state of its random numbers", where=where) from error
 
 
+def generators(device: torch.device) -> dict[str, str]:
+    """The state of PyTorch's random numbers, see `Within`."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return {k: base64.b64encode(v.numpy().tobytes()).decode() for k, v in states.items()}
+
+
 def require_same_run(
     checkpoint: Checkpoint, config: TrainConfig, info: RecordingInfo, where: str
 ) -> None:
@@ -142,8 +151,9 @@ def require_same_run(
         ConfigError: the run was started with another configuration or on other classes.
         DataError: the checkpoint does not say what it was trained on.
     """
-    # The number of workers changes no result, and differs from machine to machine as the GPU does.
-    free = {"epochs", "workers", "cuda"}
+    # The number of workers changes no result, and differs from machine to machine as the GPU does, and as the
+    # memory does that a batch is divided for.
+    free = {"epochs", "workers", "cuda", "accumulate"}
     before, now = (c.model_dump(mode="json", exclude=free) for c in (checkpoint.config, config))
     if changed := difference(before, now):
         raise ConfigError(

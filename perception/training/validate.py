@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from perception.models.interface import FusionModel, ModelOutput
 from perception.tasks.spec import TaskSpec
 from perception.training.config import TrainConfig
 from perception.training.dataset import FusionDataset, collate, network_inputs, on_device
+from perception.training.distributed import ALONE, Ranks, here
 from perception.training.precision import autocast
+
+T = TypeVar("T")
 
 EVERY = ""
 """Stands for all frames among those of a tag."""
@@ -91,28 +94,47 @@ def validate_by(
     device: torch.device,
     tags: Sequence[str],
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """What `validate` gives, of all frames (`EVERY`) and of those that carry each tag."""
+    """What `validate` gives, of all frames (`EVERY`) and of those that carry each tag.
+
+    Processes that train together look at their share of the frames each, and all count the same.
+    """
     model.eval()
     parts = (EVERY, *tags)
     meters = {
         subset: {part: Meters(dataset, model.tasks) for part in parts}
         for subset in subsets_of(config.preprocess.modalities)
     }
-    for index in range(len(dataset)):
-        inputs = whole_frame(dataset, index, device)
+    looking = Meters(dataset, model.tasks)
+    ranks = here() if looking.divide else ALONE
+
+    def seen(index: int) -> dict[tuple[str, ...], dict[str, Any]]:
+        inputs, found = whole_frame(dataset, index, device), {}
         with autocast(device, config.precision):
             features = model.features(inputs) if inputs else {}  # once, for all subsets
-        carried = {EVERY, *dataset.recording.tags(index)}
-        for subset, own in meters.items():
-            if not set(subset) <= inputs.keys():
-                continue
+        for subset in (s for s in meters if set(s) <= inputs.keys()):
             with autocast(device, config.precision):
                 output = model.answer({m: features[m] for m in subset})
-            for part in carried & own.keys():
-                own[part].add(index, output)
+            found[subset] = looking.look(index, output)
+        return found
+
+    for index, found in _by_all(ranks, len(dataset), seen):
+        carried = {EVERY, *dataset.recording.tags(index)}
+        for subset, answers in found.items():
+            for part in carried & meters[subset].keys():
+                meters[subset][part].count(index, answers)
     return {
         part: {subset_name(s): own[part].scores() for s, own in meters.items()} for part in parts
     }
+
+
+def _by_all(ranks: Ranks, count: int, seen: Callable[[int], T]) -> Iterator[tuple[int, T]]:
+    """What is seen in each of `count` frames, in their order, each of them looked at by one rank."""
+    own = ((index, seen(index)) for index in ranks.share(count))
+    if not ranks.several:
+        yield from own
+        return
+    found = [pair for share in ranks.heard(list(own)) for pair in share]
+    yield from sorted(found, key=lambda pair: pair[0])
 
 
 def require_tags(dataset: FusionDataset, tags: Sequence[str]) -> None:
@@ -146,11 +168,37 @@ class Meters:
 
     def add(self, index: int, output: ModelOutput) -> None:
         """Count the output, of a batch of one, for frame `index`."""
-        truths, grid = self.dataset.raw(index).truths, self.dataset.contract.grid
+        self.count(index, self.look(index, output))
+
+    @property
+    def divide(self) -> bool:
+        """Whether frames may be looked at by several processes; else each looks at all."""
+        return all(meter.divides() for meter in self.meters.values())
+
+    def look(self, index: int, output: ModelOutput) -> dict[str, Any]:
+        """By task, what is to be counted of the output, of a batch of one, for frame `index`."""
+        truths = self.dataset.raw(index).truths
+        known = sorted(self.meters.keys() & truths.keys())
+        if not self.divide:
+            return {task: output.values[task] for task in known}
+        return {
+            task: self.meters[task].look(output.values[task], truths[task], self._size)
+            for task in known
+        }
+
+    def count(self, index: int, seen: Mapping[str, Any]) -> None:
+        """Count what `look` gave of frame `index`."""
+        truths, divide = self.dataset.raw(index).truths, self.divide
         self.frames += any(half_of(t).has_truth(truths.get(t)) for t in self.meters)
-        for task in self.meters.keys() & truths.keys():
-            size = (grid.height, grid.width)
-            self.meters[task].add(output.values[task], truths[task], size)
+        for task, answer in seen.items():
+            meter = self.meters[task]
+            take = meter.count if divide else meter.add
+            take(answer, truths[task], self._size)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        grid = self.dataset.contract.grid
+        return grid.height, grid.width
 
     def scores(self) -> dict[str, float]:
         """`frames`, those with truth, and the scores of each task; NaN where there is no truth."""

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from export.bundle_writer import model_from_checkpoint
 from perception.cli.main import main
 from perception.errors import AnySenseError, ConfigError, DataError
-from perception.training import loop
+from perception.training import run as running
 from perception.training.building import recording_info
 from perception.training.checkpoint import BEST, LAST, load_checkpoint, load_weights
 from perception.training.config import TrainConfig
@@ -393,7 +393,7 @@ def test_the_log_of_a_run_killed_while_it_was_kept_is_whole_when_it_goes_on(
     root, out = record(5, modalities=("rgb",)), tmp_path / "run"
     inputs = {"modalities": ["rgb"], "grid": {"height": 64, "width": 96}}
     trainer = Trainer(configure(root, epochs=3, preprocess=inputs), out)
-    before = getattr(loop, name)
+    before = getattr(running, name)
 
     def die(*given: Any) -> Any:
         if trainer.epoch == 2:
@@ -401,7 +401,7 @@ def test_the_log_of_a_run_killed_while_it_was_kept_is_whole_when_it_goes_on(
         return before(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, name, die)
+        patch.setattr(running, name, die)
         with pytest.raises(_Killed):
             trainer.fit()
     assert load_checkpoint(out / LAST).progress["epoch"] == kept and _epochs_of(out) == told

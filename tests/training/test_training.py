@@ -112,7 +112,7 @@ def test_the_configured_arithmetic_is_used(precision: str, simulated: Path, tmp_
 
 def test_tensorboard_gets_the_log(simulated: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("tensorboard") is None:
-        with pytest.raises(MissingDependencyError, match="pip install tensorboard"):
+        with pytest.raises(MissingDependencyError, match=r"anysense\[tensorboard\]"):
             Trainer(_config(simulated), tmp_path, tensorboard=True)
         return
     trainer = Trainer(_config(simulated, epochs=1), tmp_path, tensorboard=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from perception.models.chance import ChannelDropout
 from perception.models.interface import Features, FusionModel, ModelCard, ModelOutput
 from perception.models.supervision import auxiliary_segmentation_loss
 from perception.models.zoo.blocks import (
@@ -164,7 +165,7 @@ class AdapNetDecoder(nn.Module):
         self.refine4 = self._refine(context, skip)
         self.gate8 = PooledConv(context, skip) if reweigh else None
         self.gate4 = PooledConv(context, skip) if reweigh else None
-        self.dropout = nn.Dropout2d(0.1)
+        self.dropout = ChannelDropout(0.1)
         self.classify = nn.Conv2d(context, classes, 1)
 
     @staticmethod

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.models.chance import drawn
 from perception.models.interface import ModelCard
 from perception.models.zoo.attention import TransformerBlock, join_heads, split_heads, to_tokens
 from perception.models.zoo.tokens import PATCH, SIZES, SharedTokens, position_map
@@ -146,7 +147,8 @@ class MultiMAE(SharedTokens):
         seen, places = [], {}
         start = 0
         for modality, tokens in maps.items():
-            order = torch.rand(n, each, generator=generator).argsort(1).to(sample.device)
+            order = drawn(lambda rows: torch.rand(rows, each, generator=generator), n)
+            order = order.argsort(1).to(sample.device)
             kept = order[:, : counts[modality]]
             index = kept[..., None].expand(-1, -1, tokens.shape[1])
             seen.append(to_tokens(tokens).gather(1, index))

@@ -9,6 +9,7 @@ from perception.errors import AnySenseError, ConfigError, names_hint
 from perception.models.interface import FusionModel
 from perception.plugins import Registry
 from perception.training.config import MethodSpec
+from perception.training.distributed import here
 from perception.training.methods.base import TrainingMethod
 
 
@@ -35,7 +36,7 @@ def build_method(spec: MethodSpec, model: FusionModel) -> TrainingMethod:
     """The method that a configuration names.
 
     Raises:
-        ConfigError: unknown name or option.
+        ConfigError: unknown name or option, or several processes train and it is not made for that.
     """
     method = METHODS.named(spec.name, "method.name")
     takes = dict(list(inspect.signature(method).parameters.items())[1:])
@@ -47,6 +48,12 @@ def build_method(spec: MethodSpec, model: FusionModel) -> TrainingMethod:
                     where="method.options",
                     hint=names_hint(name, takes) if takes else "it has none",
                 )
+    if here().several and not vars(method).get("divides", False):
+        raise ConfigError(
+            f"{METHODS.place(spec.name)} cannot be used by several processes",
+            where="method.name",
+            hint="start it without torchrun",
+        )
     try:
         return method(model, **spec.options)
     except AnySenseError:

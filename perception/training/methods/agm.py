@@ -17,6 +17,7 @@ from perception.models.heads import half_of
 from perception.models.interface import Features, FusionModel, ModelOutput
 from perception.training.config import LossSpec
 from perception.training.dataset import Batch
+from perception.training.distributed import here
 from perception.training.methods.base import TrainingMethod
 from perception.training.methods.gradients import kept_statistics, scale_encoder_gradients
 from perception.training.objectives import Tensors, task_terms, truths_for
@@ -39,6 +40,8 @@ class AdaptiveGradientModulation(TrainingMethod):
         alpha: strength; 0 changes nothing.
         momentum: of the running mean t.
     """
+
+    divides = True
 
     def __init__(self, model: FusionModel, alpha: float = 1.0, momentum: float = 0.02) -> None:
         super().__init__(model)
@@ -88,8 +91,8 @@ class AdaptiveGradientModulation(TrainingMethod):
             changes: dict[str, list[ModelOutput]] = {m: [] for m in names}
             for order in self._orders(names):
                 for place, modality in enumerate(order):
-                    with_it = self._value(features, order[: place + 1], values)
-                    before = self._value(features, order[:place], values) if place else None
+                    with_it = self._value(features, order[: place + 1], values, batch)
+                    before = self._value(features, order[:place], values, batch) if place else None
                     changes[modality].append(self._difference(with_it, before))
         return {m: -self._task_loss(self._mean(outputs), batch) for m, outputs in changes.items()}
 
@@ -104,10 +107,12 @@ class AdaptiveGradientModulation(TrainingMethod):
         features: Mapping[str, Features],
         subset: list[str],
         known: dict[tuple[str, ...], ModelOutput],
+        batch: Batch,
     ) -> ModelOutput:
         key = tuple(m for m in features if m in subset)
         if key not in known:
-            known[key] = self.model.fuse({m: features[m] for m in key})
+            output = self.model.fuse({m: features[m] for m in key})
+            known[key] = here().whole(output, batch.frames)
         return known[key]
 
     def _task_loss(self, output: ModelOutput, batch: Batch) -> float:

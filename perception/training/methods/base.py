@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -29,11 +30,16 @@ class TrainingMethod:
         precision: the run's arithmetic, for what a method computes besides the model's outputs.
         average: gives the moving average of the model's weights as they are now, by name; set by the trainer.
         teachers_named: bundles and runs, as the configuration has them, whose answers are learned from.
+        divides: whether several processes may train by it.  Each then has its share of the inputs, but the
+            outputs and the truth of the whole batch; a method that runs the model itself brings together what
+            it gives (`Ranks.whole`), and one that looks at gradients takes their mean.  Each class says so
+            itself.
     """
 
     precision: Precision = "bfloat16"
     average: Callable[[], Mapping[str, Tensor]] | None = None
     teachers_named: Sequence[str] = ()
+    divides: ClassVar[bool] = True
 
     def __init__(self, model: FusionModel) -> None:
         self.model = model

@@ -32,6 +32,7 @@ from perception.training.building import build_from_config, recording_info
 from perception.training.checkpoint import load_checkpoint, load_weights
 from perception.training.config import ModelSpec
 from perception.training.dataset import Batch, on_device
+from perception.training.distributed import here
 from perception.training.from_bundle import model_of_bundle
 from perception.training.methods.base import TrainingMethod
 from perception.training.objectives import Tensors
@@ -66,6 +67,8 @@ class Distillation(TrainingMethod):
         by_truth: share the pixels out by how likely each teacher finds the truth; False for equal
             shares.
     """
+
+    divides = True
 
     def __init__(
         self,
@@ -183,7 +186,8 @@ class Distillation(TrainingMethod):
             seen = batch.without_faults(teacher.modalities)
             if seen:
                 with torch.no_grad(), autocast(device, self.precision):
-                    lessons[name] = teacher(on_device(seen, device))
+                    answer = teacher(on_device(seen, device))
+                lessons[name] = here().whole(answer, batch.frames)
         terms: Tensors = {}
         for task, own in output.values.items():
             taught = {n: o.values[task] for n, o in lessons.items() if task in o.values}
@@ -196,19 +200,19 @@ class Distillation(TrainingMethod):
             else:
                 continue
             terms[f"distill_{task}"] = self.weight * loss
-        if self.features and (gaps := self._gaps(lessons)):
+        if self.features and (gaps := self._gaps(lessons, batch.frames)):
             terms["distill_features"] = self.features * torch.stack(gaps).mean()
         self._seen.clear()
         return terms
 
-    def _gaps(self, lessons: Mapping[str, ModelOutput]) -> list[Tensor]:
+    def _gaps(self, lessons: Mapping[str, ModelOutput], frames: int) -> list[Tensor]:
         """How far what the student made is from what each teacher did, 0 to 2."""
         own, found = self._seen.get(STUDENT), []
         for name in lessons:
             theirs = self._seen.get(f"teacher {name}")
             if own is not None and theirs is not None and theirs.shape == own.shape:
                 alike = F.cosine_similarity(own.float(), theirs.detach().float(), dim=1)
-                found.append(1 - alike.mean())
+                found.append(1 - here().rows(alike, frames).mean())
         return found
 
     def _segmentation(

@@ -43,6 +43,8 @@ class GradientCalibration(TrainingMethod):
         momentum: of the running means.
     """
 
+    divides = True
+
     def __init__(
         self,
         model: FusionModel,

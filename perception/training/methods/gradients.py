@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.models.interface import FusionModel
+from perception.training.distributed import here
 
 
 def scale_encoder_gradients(model: FusionModel, factors: Mapping[str, float]) -> None:
@@ -30,15 +31,24 @@ def scale_encoder_gradients(model: FusionModel, factors: Mapping[str, float]) ->
 
 
 def gradient_norm(parameters: Iterator[nn.Parameter]) -> float:
-    """Euclidean norm of the gradients; 0 where there are none."""
-    squares = [p.grad.float().square().sum() for p in parameters if p.grad is not None]
+    """Euclidean norm of the gradients, their mean over the ranks; 0 where there are none."""
+    squares = [g.square().sum() for g in _mean([p.grad for p in parameters if p.grad is not None])]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def _mean(gradients: list[Tensor]) -> list[Tensor]:
+    """The mean over the ranks of what each of them has."""
+    means = [gradient.float() for gradient in gradients]
+    if here().several:
+        means = [mean.clone() for mean in means]
+        here().mean(means)
+    return means
 
 
 @contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[None]:
     """Within it, forward passes in training mode leave normalizations' running statistics alone."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -56,5 +66,5 @@ def last_weights(model: nn.Module, part: str) -> nn.Parameter:
 
 
 def norm_of(gradient: Tensor | None) -> float:
-    """Euclidean norm of one gradient; 0 for none."""
-    return 0.0 if gradient is None else float(gradient.float().norm())
+    """Euclidean norm of one gradient, its mean over the ranks; 0 for none."""
+    return 0.0 if gradient is None else float(_mean([gradient])[0].norm())

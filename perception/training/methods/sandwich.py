@@ -16,6 +16,7 @@ from perception.models.elastic import Architecture, ElasticSpace, blank, sliced,
 from perception.models.heads import half_of
 from perception.models.interface import FusionModel, ModelOutput
 from perception.training.dataset import Batch
+from perception.training.distributed import here
 from perception.training.methods.base import TrainingMethod
 from perception.training.objectives import Tensors
 from perception.training.precision import autocast
@@ -31,6 +32,8 @@ class Sandwich(TrainingMethod):
         drawn: random sub-networks per step, besides the smallest.
         weight: of each sub-network's distance from the largest.
     """
+
+    divides = True
 
     def __init__(self, model: FusionModel, drawn: int = 1, weight: float = 1.0) -> None:
         super().__init__(model)
@@ -52,7 +55,8 @@ class Sandwich(TrainingMethod):
         chosen += [("drawn", self.space.draw()) for _ in range(self.drawn)]
         for name, architecture in chosen:
             # One at a time, so that memory holds the graph of one network only.
-            gap = distance(self.run(architecture, inputs), output)
+            answer = here().whole(self.run(architecture, inputs), batch.frames)
+            gap = distance(answer, output)
             (self.weight * gap).backward()  # type: ignore[no-untyped-call]
             self.log(f"sandwich/{name}", float(gap.detach()))
         return loss

@@ -18,6 +18,7 @@ from perception.models.heads import SegmentationHead
 from perception.models.layers import upsample
 from perception.models.supervision import auxiliary_segmentation_loss, sample_labels
 from perception.tasks.segmentation import LOGITS, SegmentationSpec
+from perception.training.distributed import here
 from perception.training.geometry import Geometry
 from perception.training.tasks.task import (
     TrainingTask,
@@ -112,9 +113,15 @@ class _AtHalfSize(Validation):
         super().__init__(half, spec, meter)
         self.confusion = ConfusionMatrix(len(spec.classes))
 
-    def add(self, value: Tensor, truth: Labels, size: tuple[int, int]) -> None:
+    def look(self, value: Tensor, truth: Labels, size: tuple[int, int]) -> ConfusionMatrix:
         labels = upsample(value.float()).argmax(1)[0].cpu().numpy().astype(np.uint8)
-        self.confusion.add(truth[::2, ::2], labels)
+        own = ConfusionMatrix(len(self.confusion.counts))
+        own.add(truth[::2, ::2], labels)
+        return own
+
+    def count(self, seen: ConfusionMatrix, truth: Labels, size: tuple[int, int]) -> None:
+        self.confusion.counts += seen.counts
+        self.confusion.unlabeled += seen.unlabeled
 
     def scores(self) -> dict[str, float | None]:
         return {"miou": self.confusion.miou()}
@@ -123,13 +130,14 @@ class _AtHalfSize(Validation):
 def class_weights(recording: Recording, classes: int, exponent: float) -> Tensor:
     """Weights frequency^-exponent of the classes in the truth, mean 1, within 0.3..3.
 
-    All are 1 where there is no truth.
+    All are 1 where there is no truth.  Processes that train together count their share of the frames each.
     """
-    counts = np.zeros(classes, np.int64)
-    for index in range(len(recording)):
+    ranks, counts = here(), np.zeros(classes, np.int64)
+    for index in ranks.share(len(recording)):
         labels = recording.truth(index).labels
         if labels is not None:
             counts += np.bincount(labels[::4, ::4].ravel(), minlength=256)[:classes]
+    counts = np.sum(ranks.heard(counts), axis=0)
     seen = counts > 0
     if not seen.any():
         return torch.ones(classes)

@@ -61,14 +61,26 @@ class Validation:
     def __init__(self, half: TrainingTask, spec: TaskSpec, meter: Meter | None) -> None:
         self.half, self.spec, self.meter = half, spec, meter
 
+    @classmethod
+    def divides(cls) -> bool:
+        """Whether frames may be looked at by several processes: one that has its own `add` cannot tell."""
+        return cls.add is Validation.add
+
     def add(self, value: Any, truth: Any, size: tuple[int, int]) -> None:
         """Count a value of a batch of one; the truth is one on the grid, whose (height, width) is `size`."""
+        self.count(self.look(value, truth, size), truth, size)
+
+    def look(self, value: Any, truth: Any, size: tuple[int, int]) -> Any:
+        """What is to be counted of a value, see `add`; another process may do so."""
         if self.meter is None:
-            return
+            return None
         tensors = {n: t.float().cpu().numpy() for n, t in self.half.outputs(value).items()}
-        spec = self.half.exported(self.spec, value)
-        found = self.decode(tensors, spec, size)
-        self.meter.add(found, self.half.as_recorded(truth), size)
+        return self.decode(tensors, self.half.exported(self.spec, value), size)
+
+    def count(self, seen: Any, truth: Any, size: tuple[int, int]) -> None:
+        """Count what `look` gave."""
+        if self.meter is not None:
+            self.meter.add(seen, self.half.as_recorded(truth), size)
 
     def decode(
         self, tensors: dict[str, NDArray[Any]], spec: TaskSpec, size: tuple[int, int]

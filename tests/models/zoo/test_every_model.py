@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from fusion_configs import EVERY
+from torch.utils._pytree import tree_leaves
 
 from export.folding import fold_batch_norm
 from export.graphs import FuserGraph, flatten_output, graph_specs
@@ -54,6 +55,16 @@ def test_every_subset_gives_outputs_of_the_stated_shapes(name: str) -> None:
         assert not output.aux and not output.taps
     for i, a in enumerate(seen):
         assert all(not torch.allclose(a, b) for b in seen[i + 1 :]), "a modality changes nothing"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_outputs_in_training_have_a_row_for_each_frame(name: str) -> None:
+    """Or are numbers: what processes that train together bring together."""
+    model = small.small_model(name).train()
+    output = model(small.random_inputs(model.modalities, batch=3))
+    tensors = tree_leaves([output.values, output.aux, output.taps])
+    assert tensors and all(t.ndim == 0 or t.shape[0] == 3 for t in tensors)
 
 
 @pytest.mark.parametrize("name", NAMES)
