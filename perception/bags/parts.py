@@ -1,9 +1,9 @@
 """A part of a long bag, played so that its results are those of the whole bag from that time.
 
 What a stream knows is of the last seconds: what waits in the collector, which sensors are trusted, the last
-features of slow ones.  Playing therefore begins some time before the part, and of a sensor that said little or
-nothing in that time its last messages are played before, so that one that was lost is lost.  What was said of
-calibration before is taken in first.
+features of slow ones.  Playing therefore begins some time before the part, and of a sensor that said little
+or nothing in that time its last messages are played before, so that one that was lost is lost.  What was said
+of calibration before is taken in first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from perception.bags.storage import Bag, open_bag
 from perception.runtime.result import Result
 
 LEAST_MESSAGES = 12
-"""Of each sensor, before the part: the collector looks at eight steps between stamps, trust takes a few more."""
+"""Of each sensor, before the part: the collector looks at eight steps between stamps."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ def parts_of_span(whole: Span, length_ns: int) -> list[Span]:
 def memory_ns(playback: Playback) -> int:
     """How long before a part playing begins: more than anything in a stream is remembered.
 
-    That is `LEAST_MESSAGES` of sensors that speak three times in their timeout, or twice the deadline, the hold
-    and age of features, the time after which content is frozen, and the age of transforms that are looked up.
+    That is `LEAST_MESSAGES` of sensors that speak three times in their timeout, or twice the deadline, the
+    hold and age of features, the time after which content is frozen, and the age of transforms that are
+    looked up.
     """
     stream = playback.stream
     pipeline, collector = stream.pipeline, stream.collector

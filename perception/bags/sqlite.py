@@ -113,7 +113,9 @@ class SqliteFile:
         if within != ALWAYS:
             chosen += " AND timestamp >= ? AND timestamp < ?"
             wanted += [max(within[0], -_LARGEST), min(within[1], _LARGEST)]
-        yield from self._messages(f"SELECT topic_id, timestamp, data {chosen} ORDER BY timestamp", chosen, wanted)
+        yield from self._messages(
+            f"SELECT topic_id, timestamp, data {chosen} ORDER BY timestamp", chosen, wanted
+        )
 
     def span(self) -> tuple[int, int] | None:
         """Times of the first and last message; None where there is none."""
@@ -125,7 +127,9 @@ class SqliteFile:
     def last_before(self, topic: str, when_ns: int, count: int) -> list[Recorded]:
         """As `McapFile.last_before`."""
         numbers = [n for n, c in self.channels.items() if c.topic == topic]
-        chosen = f"FROM messages WHERE topic_id IN ({','.join('?' * len(numbers))}) AND timestamp < ?"
+        chosen = (
+            f"FROM messages WHERE topic_id IN ({','.join('?' * len(numbers))}) AND timestamp < ?"
+        )
         order = f"ORDER BY timestamp DESC LIMIT {int(count)}"
         query = f"SELECT topic_id, timestamp, data {chosen} {order}"
         return list(self._messages(query, chosen, [*numbers, min(when_ns, _LARGEST)]))[::-1]

@@ -52,6 +52,7 @@ COMMANDS = (
     "bundles",
     "record",
     "replay",
+    "batch",
     "view",
     "doctor",
     "completion",
