@@ -107,14 +107,17 @@ class Place:
         Raises:
             UnwritableError: it cannot be written.
         """
+        inner = [source]
         if source.is_dir():
-            for inner in sorted(p for p in source.rglob("*") if p.is_file()):
-                (self / inner.relative_to(source).as_posix()).put(inner)
-        elif source.stat().st_size <= _MOST_SMALL or self.local is not None:
-            self.write(source.read_bytes()) if self.local is None else self._copy(source)
-        else:
+            inner = sorted(p for p in source.rglob("*") if p.is_file())
+        names = [p.relative_to(source).as_posix() if p != source else "" for p in inner]
+        targets = [self / name if name else self for name in names]
+        if self.local is not None:
+            for one, target in zip(inner, targets, strict=True):
+                target._copy(one)
+        elif inner:
             with _naming(self, UnwritableError, "written"):
-                self.system.put_file(str(source), self.path)
+                self.system.put([*map(str, inner)], [target.path for target in targets])
 
     def _copy(self, source: Path) -> None:
         target = self.local
@@ -231,18 +234,16 @@ class Place:
         Raises:
             DataError: it cannot be read, or this machine cannot hold it.
         """
-        for name in self.files():
+        names = list(self.files())
+        for name in names:
             if ".." in name.split("/"):
                 raise DataError(f"holds a file called '{name[:80]}'", where=self.url)
-            own, into = (self / name, target / name) if name else (self, target)
-            try:
-                into.parent.mkdir(parents=True, exist_ok=True)
-                with into.open("wb") as file:
-                    for block in own.blocks():
-                        file.write(block)
-            except OSError as error:
-                what = f"cannot be copied here: {error.strerror or error}"
-                raise DataError(what, where=own.url) from error
+        with _naming(self, DataError, "copied here"):
+            into = [target / name if name else target for name in names]
+            for path in into:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            own = [(self / name if name else self).path for name in names]
+            self.system.get(own, [*map(str, into)])
 
     def identity(self, by: str) -> str:
         """What changes when the content does, such as `sha256:...`.

@@ -12,9 +12,11 @@ import pytest
 from fleet_kit import rows_in
 
 pytest.importorskip("s3fs", reason="needs s3fs: pip install 'anysense[fleet]'")
-moto = pytest.importorskip(
-    "moto.server", reason="needs moto: pip install 'moto[s3]' flask flask-cors"
-)
+pytest.importorskip("moto.server", reason="needs moto: pip install 'moto[s3]' flask flask-cors")
+
+import boto3
+import s3fs
+from moto.server import ThreadedMotoServer
 
 from perception.errors import ConfigError, DataError
 from perception.fleet import places
@@ -27,7 +29,7 @@ _SECRETS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests"}
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of a store."""
-    running = moto.ThreadedMotoServer(port=0, verbose=False)
+    running = ThreadedMotoServer(port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
     yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
@@ -40,11 +42,9 @@ def store(server: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name, value in _SECRETS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    options = {"s3": {"endpoint_url": server, "client_kwargs": {"region_name": "us-east-1"}}}
-    system = Place("s3://fleet", options).system
-    if not system.exists("fleet"):
-        system.mkdir("fleet")
-    return options
+    region = {"region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=server, **region).create_bucket(Bucket="fleet")
+    return {"s3": {"endpoint_url": server, "client_kwargs": region}}
 
 
 def test_recordings_and_results_there_are_as_here(
@@ -52,9 +52,10 @@ def test_recordings_and_results_there_are_as_here(
 ) -> None:
     Place("s3://fleet/bags", store).put(fleet / "bags")
     Place("s3://fleet/drives", store).put(fleet / "drives")
+    assert Place("s3://fleet/bags", store).names() == {"a.mcap", "b.mcap", "c.mcap"}
     keep = {"degraded": True}
-    there = ["s3://fleet/bags/[bc].mcap", "folder:s3://fleet/drives/*"]
-    here = [f"{fleet}/bags/[bc].mcap", f"folder:{fleet}/drives/*"]
+    there = ["s3://fleet/bags/c.mcap", "folder:s3://fleet/drives/t*"]
+    here = [f"{fleet}/bags/c.mcap", f"folder:{fleet}/drives/t*"]
     remote = batch(recordings=there, out="s3://fleet/out", storage=store, keep=keep)
     local = batch(recordings=here, out="here", keep=keep)
     assert remote["status"] == local["status"] == 0, remote["failed"]
@@ -101,8 +102,6 @@ def test_missing_credentials_are_one_line(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    import s3fs
-
     s3fs.S3FileSystem.clear_instance_cache()
     found = batch(recordings=["s3://fleet/bags/*.mcap"], storage=store)
     assert found["status"] == 2
@@ -128,18 +127,21 @@ def test_a_bucket_that_is_full_stops_the_job_and_what_is_done_stays(
     batch: Run, fleet: Path, store: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As a quota does: after some megabytes every write is refused."""
-    import s3fs
+    given, left = s3fs.S3FileSystem._call_s3, [60]
 
-    given, left = s3fs.S3FileSystem._pipe_file, [40]
-
-    async def refusing(self: Any, path: str, data: bytes, *more: Any, **options: Any) -> Any:
-        left[0] -= 1
+    async def refusing(self: Any, method: str, *more: Any, **options: Any) -> Any:
+        left[0] -= method in ("put_object", "create_multipart_upload")
         if left[0] < 0:
             raise OSError(122, "Disk quota exceeded")
-        return await given(self, path, data, *more, **options)
+        return await given(self, method, *more, **options)
 
-    fields = {"recordings": [f"{fleet}/bags/[ac].mcap"], "out": "s3://fleet/full", "storage": store}
-    monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", refusing)
+    fields = {
+        "recordings": [f"{fleet}/bags/c.mcap"],
+        "chunk_s": 0.8,
+        "out": "s3://fleet/full",
+        "storage": store,
+    }
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", refusing)
     found = batch(**fields)
     assert found["status"] == 2
     (line,) = found["error"].strip().splitlines()
@@ -151,7 +153,7 @@ def test_a_bucket_that_is_full_stops_the_job_and_what_is_done_stays(
     again = batch(**fields)
     assert again["status"] == 0 and again["skipped"] == len(done) > 0
     Place("s3://fleet/full", store).fetch(tmp_path / "full")
-    batch(recordings=fields["recordings"], out="whole")
+    batch(**{**fields, "out": "whole"})
     assert rows_in(tmp_path / "full") == rows_in(tmp_path / "whole")
 
 
