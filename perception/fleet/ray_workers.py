@@ -1,8 +1,8 @@
 """Workers on a Ray cluster (https://docs.ray.io): the only file that imports it.
 
 Each is an actor that holds its engines.  It is given one chunk at a time, so that nothing piles up, and gives
-back a few values: what comes out of a chunk goes to its place from there.  One that dies is started anew by
-Ray, and its chunk is given out again.
+back a few values: what comes out of a chunk goes to its place from there.  Another takes the place of
+one that dies, and its chunk is given out again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import perception
 from perception.errors import AnySenseError, ConfigError
 from perception.extras import require
 from perception.fleet.job import Job
@@ -29,6 +31,7 @@ ATTEMPTS = 3
 _START_S = 120.0
 _CONNECT_S = 5.0
 _LOOK_S = 1.0
+_HINT = "install the same anysense[fleet] on all machines of the cluster"
 _LOST = "is lost: what is done stays done, the same command goes on when it is back"
 
 
@@ -42,8 +45,11 @@ class _Actor:
         """What it runs."""
         return {**versions(), "host": socket.gethostname(), "pid": str(os.getpid())}
 
-    def do(self, task: Task) -> Outcome:
-        """See `Worker.do`."""
+    def do(self, task: Task, wanted: dict[str, str]) -> Outcome:
+        """See `Worker.do`; nothing where this is another version than is wanted."""
+        if versions() != wanted:
+            what = f"the worker on {socket.gethostname()} runs another version"
+            return Outcome(f"{what} ({_HINT})", fatal=True)
         return self._worker.do(task)
 
 
@@ -54,7 +60,6 @@ class _Given:
     worker: int
     task: Task
     since: float
-    over: bool = False
 
 
 class RayWorkers:
@@ -86,10 +91,7 @@ class RayWorkers:
 
     def _started(self) -> tuple[list[Any], list[dict[str, str]]]:
         ray, wanted = self._ray, self._job.workers
-        made = ray.remote(
-            num_cpus=wanted.cpus, num_gpus=wanted.gpus, max_restarts=-1, max_task_retries=0
-        )(_Actor)
-        actors = [made.remote(self._job) for _ in range(wanted.count)]
+        actors = [self._made() for _ in range(wanted.count)]
         asked = {actor.hello.remote(): actor for actor in actors}
         found = list[Any]()
         hellos = list[dict[str, str]]()
@@ -113,16 +115,25 @@ class RayWorkers:
             )
         return found, hellos
 
+    def _made(self) -> Any:
+        """A worker to be; what it is asked waits until there is one.
+
+        Ray could start one that died anew by itself, but refuses what it is asked until it has.
+        """
+        wanted = self._job.workers
+        choices = {"num_cpus": wanted.cpus, "num_gpus": wanted.gpus, "max_restarts": 0}
+        return self._ray.remote(**choices)(_Actor).remote(self._job)
+
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
         """Each task once, as workers finish; a worker keeps to a recording as long as there is any of it."""
-        ray, queue = self._ray, _Queue(tasks)
+        ray, queue, own_versions = self._ray, _Queue(tasks), versions()
         idle, given = set(range(len(self._actors))), dict[Any, _Given]()
         while queue or given:
             for worker in sorted(idle):
                 if (task := queue.next(worker)) is None:
                     break
                 idle.discard(worker)
-                ref = self._actors[worker].do.remote(task)
+                ref = self._actors[worker].do.remote(task, own_versions)
                 given[ref] = _Given(worker, task, time.monotonic())
             with _naming(self._address):
                 ready, _ = ray.wait(list(given), num_returns=1, timeout=_LOOK_S)
@@ -134,10 +145,13 @@ class RayWorkers:
                     queue.again(own.task)
                 else:
                     yield own.task, outcome
-            for own in given.values():
-                if not own.over and time.monotonic() - own.since > self._job.workers.limit_s:
-                    own.over = True
-                    ray.kill(self._actors[own.worker], no_restart=False)
+            for ref, own in list(given.items()):
+                if time.monotonic() - own.since > self._job.workers.limit_s:
+                    del given[ref]
+                    idle.add(own.worker)
+                    ray.kill(self._actors[own.worker])
+                    self._actors[own.worker] = self._made()
+                    yield own.task, Outcome(f"took longer than {self._job.workers.limit_s:g} s")
 
     def _outcome(self, ref: Any, own: _Given) -> Outcome | None:
         """What came of a task; None where it is to be given out again."""
@@ -146,8 +160,7 @@ class RayWorkers:
             found: Outcome = self._ray.get(ref)
             return found
         except (errors.RayActorError, errors.WorkerCrashedError, errors.OutOfMemoryError):
-            if own.over:
-                return Outcome(f"took longer than {self._job.workers.limit_s:g} s")
+            self._actors[own.worker] = self._made()
             count = self._attempts[id(own.task)] = self._attempts.get(id(own.task), 0) + 1
             if count < ATTEMPTS:
                 return None
@@ -210,6 +223,9 @@ def _connected(address: str, job: Job) -> Any:
     }
     if address == LOCAL:
         choices["num_cpus"] = job.workers.count * job.workers.cpus
+        # Workers of this machine run what this process runs, wherever that lies.
+        paths = [str(Path(perception.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        choices["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}}
     else:
         host, _, port = address.removeprefix(SCHEME).rpartition(":")
         _knock(host, port, address)
@@ -241,7 +257,6 @@ def _heard(ray: Any, ref: Any, address: str) -> dict[str, str]:
     Raises:
         ConfigError: it is not, or the worker cannot start.
     """
-    hint = "install the same anysense[fleet] on all machines of the cluster"
     try:
         found: dict[str, str] = ray.get(ref)
     except AnySenseError:
@@ -249,14 +264,14 @@ def _heard(ray: Any, ref: Any, address: str) -> dict[str, str]:
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if "Error" in line]
         reason = (lines or [type(error).__name__])[-1][:200]
-        raise ConfigError(f"a worker cannot start: {reason}", where=address, hint=hint) from error
+        raise ConfigError(f"a worker cannot start: {reason}", where=address, hint=_HINT) from error
     own = versions()
     for name, value in own.items():
         if found.get(name) != value:
             what = (
                 f"the worker on {found.get('host')} runs {name} {found.get(name)}, this is {value}"
             )
-            raise ConfigError(what, where=address, hint=hint)
+            raise ConfigError(what, where=address, hint=_HINT)
     return found
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ def versions() -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=1)
 def code_digest() -> str:
     """SHA-256 of the package's own source, so that two installations of one version can be told apart."""
     root = Path(perception.__file__).parent
