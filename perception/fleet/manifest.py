@@ -11,6 +11,7 @@ from perception.fleet.plan import Chunk
 
 _TEXTS = ("recording", "place", "input", "key", "bundle", "anysense", "code", "python", "host")
 _NUMBERS = ("number", "of", "rows", "frames")
+_TIMES = ("seconds", "cpu_seconds")
 
 
 def manifest_parquet(
@@ -41,7 +42,7 @@ def manifest_parquet(
             "number": chunk.number,
             "of": chunk.of,
         }
-        row = {**known, **{n: record[n] for n in (*_TEXTS, *_NUMBERS, "seconds") if n in record}}
+        row = {**known, **{n: record[n] for n in (*_TEXTS, *_NUMBERS, *_TIMES) if n in record}}
         row["outcome"] = "done" if record else "failed" if chunk.title in failed else "open"
         row["reason"] = failed.get(chunk.title, "")
         row["same_border"] = chunk.title not in borders
@@ -55,7 +56,8 @@ def manifest_parquet(
     schema = pa.schema(
         [(name, pa.string()) for name in (*_TEXTS, "outcome", "reason")]
         + [(name, pa.int64()) for name in _NUMBERS]
-        + [("seconds", pa.float64()), ("same_border", pa.bool_())]
+        + [(name, pa.float64()) for name in _TIMES]
+        + [("same_border", pa.bool_())]
     )
     return _parquet(rows, schema)
 

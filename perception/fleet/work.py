@@ -148,7 +148,7 @@ class Worker:
             return chunks_of(self.job, source, identity, here, bundle)
 
     def _work(self, chunk: Chunk) -> dict[str, Any]:
-        started, task = time.perf_counter(), self.job.task
+        started, computed, task = time.perf_counter(), time.process_time(), self.job.task
         with self._here(chunk.source, chunk.identity) as here, self._folder() as folder:
             record: dict[str, Any] = {"frames": 0, "states": {}, "enters": "", "leaves": ""}
             if task == "label":
@@ -172,6 +172,7 @@ class Worker:
             "bundle": self.bundle[0] if self.bundle else "",
             "rows": len(rows),
             "seconds": round(time.perf_counter() - started, 3),
+            "cpu_seconds": round(time.process_time() - computed, 3),
             "host": platform.node(),
             **versions(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from fleet_kit import SIZE, files_in, rows_in, write_fleet_bag, write_recording
 
 from perception.data.folder import FolderRecording
 from perception.evaluation.evaluate import LOW_SCORE, evaluate_subsets
+from perception.fleet.job import Job
 from perception.fleet.labels import boxes_of
+from perception.fleet.run import Here, run_job
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
 from perception.tasks.boxes2d import BOXES2D, Detections
@@ -300,3 +303,37 @@ def test_a_bag_that_lies_about_its_time_fails_alone(
     assert found["status"] == 3
     assert any("has a message of" in line for line in found["failed"].values())
     assert {row["recording"] for row in rows_in(tmp_path / "out")} == {"c"}
+
+
+@pytest.mark.slow
+def test_memory_stays_over_a_thousand_chunks(bundle: Path, tmp_path: Path) -> None:
+    """Of a worker: what the first chunks take, thousands of others do not add to."""
+    rss = Path("/proc/self/statm")
+    if not rss.exists():
+        pytest.skip("no /proc to read memory from")
+    bag = write_fleet_bag(tmp_path, "long", 1000, 1)
+    job = Job.model_validate(
+        {
+            "schema": 1,
+            "bundle": str(bundle),
+            "recordings": [str(bag)],
+            "out": str(tmp_path / "out"),
+            "chunk_s": 0.1,
+            "files": False,
+        }
+    )
+    pages: list[int] = []
+
+    def step(what: str, done: int, total: int) -> None:
+        if what == "working":
+            gc.collect()
+            pages.append(int(rss.read_text().split()[1]))
+
+    here = Here(job)
+    try:
+        report = run_job(job, here, step)
+    finally:
+        here.close()
+    assert len(pages) >= 1000 and not report.failed and here.worker.loads == 1
+    before, after = np.median(pages[150:250]), np.median(pages[-100:])
+    assert after < 1.03 * before, f"{before} pages, then {after}"
