@@ -28,6 +28,10 @@ EXTRAS = {
     "argcomplete": "completion",
     "cryptography": "sign",
     "scipy": "calibrate",
+    "ray": "fleet",
+    "pyarrow": "fleet",
+    "fsspec": "fleet",
+    "s3fs": "fleet",
 }
 """By importable module, the extra of this package that has it."""
 

@@ -159,6 +159,7 @@ CASES: dict[str, list[Case]] = {
         Case("demo --simulate --out OUT/simulated", "sim"),
         Case(RECORD, "bags"),
         Case("replay DATA --bundle TINY --out OUT/replay", "bags"),
+        Case("batch JOB", "fleet"),
         Case(f"{VIEW}.mcap", "view"),
         Case(f"{VIEW}.rrd", "rerun"),
         Case(f"{BENCH} --backends openvino", "openvino"),

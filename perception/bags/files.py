@@ -8,6 +8,7 @@ from typing import Any
 
 from perception.adapters.messages import TF
 from perception.adapters.outgoing import check_stamp
+from perception.bags.mcap import ALWAYS, Within
 from perception.bags.messages import (
     ROSBAGS,
     BagMessage,
@@ -84,7 +85,11 @@ def read_bag(path: Path, topics: Collection[str] | None = None) -> Iterator[BagM
 
 
 def messages_in(
-    bag: Bag, topics: Collection[str] | None = None, *, hinted: bool = False
+    bag: Bag,
+    topics: Collection[str] | None = None,
+    *,
+    hinted: bool = False,
+    within: Within = ALWAYS,
 ) -> Iterator[BagMessage]:
     """The messages of an open bag in order of recording.
 
@@ -92,12 +97,13 @@ def messages_in(
         bag: the bag.
         topics: only these.
         hinted: leave out the parts that by the bag's own index have none of them.
+        within: only those recorded from the first of these times on, before the second, in nanoseconds.
 
     Raises:
         DataError: it is damaged.
     """
     typestore()
-    for channel, stamp, data in bag.messages(topics, hinted=hinted):
+    for channel, stamp, data in bag.messages(topics, hinted=hinted, within=within):
         if channel.encoding == "cdr":
             yield BagMessage(channel.topic, channel.type, stamp, data)
 

@@ -25,6 +25,10 @@ _RECORD = struct.Struct("<BQ")
 _MESSAGE_HEAD = struct.Struct("<HIQQ")
 _CHUNK_HEAD = struct.Struct("<QQQI")
 _NUMBER = struct.Struct("<Q")
+Within = tuple[int, int]
+"""Times of recording: the first one, and the one behind the last, in nanoseconds."""
+
+ALWAYS: Within = (-(1 << 63), 1 << 64)
 _CUT_OFF = "ends early, as when a recording is killed"
 
 
@@ -96,24 +100,68 @@ class McapFile:
                     self._define(kind, content)
 
     def messages(
-        self, topics: Collection[str] | None = None, *, hinted: bool = False
+        self,
+        topics: Collection[str] | None = None,
+        *,
+        hinted: bool = False,
+        within: Within = ALWAYS,
     ) -> Iterator[Recorded]:
         """Messages with the time they were recorded at; in order of it where all lie in chunks.
 
         Args:
             topics: only these.
             hinted: chunks whose index names only other topics are not unpacked.
+            within: only those recorded from the first of these times on, before the second; chunks that
+                claim to lie outside are not unpacked.
 
         Raises:
-            DataError: damaged, or more than the limits allow at once.
+            DataError: damaged, or more than the limits allow at once; or a chunk that is unpacked for a
+                part of the time has messages of other times than it claims.
         """
+        begin, end = within
         with self._reading() as file:
-            chunks = [c for c in self._chunks if not hinted or self._may_have(c, topics)]
-            by_time = self._in_time_order(file, chunks, topics)
+            chunks = [
+                c
+                for c in self._chunks
+                if (not hinted or self._may_have(c, topics))
+                and begin <= c.end_ns
+                and c.start_ns < end
+            ]
+            by_time = self._in_time_order(file, chunks, topics, honest=within != ALWAYS)
             found = self._in_file_order(file) if self._loose else by_time
             for channel, stamp, data in found:
-                if topics is None or channel.topic in topics:
+                if (topics is None or channel.topic in topics) and begin <= stamp < end:
                     yield channel, stamp, bytes(data)
+
+    def span(self) -> tuple[int, int] | None:
+        """Times of the first and last message, as chunks claim them.
+
+        None where there is none, or messages may lie outside of chunks, in no order of time.
+        """
+        if self._loose or not self._chunks:
+            return None
+        return min(c.start_ns for c in self._chunks), max(c.end_ns for c in self._chunks)
+
+    def last_before(self, topic: str, when_ns: int, count: int) -> list[Recorded]:
+        """The last messages of a topic that were recorded before a time, in order of it.
+
+        Chunks are unpacked from the last one back until there are enough.
+
+        Raises:
+            DataError: as `messages`.
+        """
+        found: list[Recorded] = []
+        chunks = sorted(self._chunks, key=lambda c: c.end_ns, reverse=True)
+        with self._reading() as file:
+            for chunk in chunks:
+                if chunk.start_ns >= when_ns or not self._may_have(chunk, {topic}):
+                    continue
+                if len(found) >= count and chunk.end_ns < found[0][1]:
+                    break
+                held = self._in_time_order(file, [chunk], {topic}, honest=True)
+                own = [(c, stamp, bytes(data)) for c, stamp, data in held if stamp < when_ns]
+                found = sorted((*own, *found), key=lambda message: message[1])[-count:]
+        return found
 
     def close(self) -> None:
         """Nothing to do: the file is open only while it is read."""
@@ -235,9 +283,17 @@ class McapFile:
         return bool(unknown) or any(self.channels[n].topic in topics for n in chunk.indexed)
 
     def _in_time_order(
-        self, file: BinaryIO, chunks: list[_Chunk], topics: Collection[str] | None
+        self,
+        file: BinaryIO,
+        chunks: list[_Chunk],
+        topics: Collection[str] | None,
+        *,
+        honest: bool = False,
     ) -> Iterator[_Found]:
-        """Merge the chunks, which may overlap in time; of equal times the first written comes first."""
+        """Merge the chunks, which may overlap in time; of equal times the first written comes first.
+
+        Where some are left out for the times that they claim, those of the others must be right (`honest`).
+        """
         waiting: list[tuple[int, int, Channel, bytes]] = []
         held = number = 0
         for chunk in sorted(chunks, key=lambda c: c.start_ns):
@@ -252,6 +308,10 @@ class McapFile:
                 if kind != _MESSAGE:
                     continue
                 channel, stamp, found = self._message(content)
+                if honest and not chunk.start_ns <= stamp <= chunk.end_ns:
+                    raise self._error(
+                        f"has a message of {stamp} ns in a chunk of {chunk.start_ns} to {chunk.end_ns} ns"
+                    )
                 if topics is None or channel.topic in topics:
                     heapq.heappush(waiting, (stamp, number, channel, bytes(found)))
                     number, held = number + 1, held + len(found)

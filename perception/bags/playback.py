@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,9 @@ from perception.sensors.samples import to_sample
 
 _MOST_BEATS = 3000
 """Times that a gap in the recording is looked into: ten minutes of heartbeats."""
+
+STATIC = "tf_static"
+"""How topics end whose transforms hold at all times."""
 
 _TRANSPORTS = ("compressed", "compressedDepth", "raw")
 
@@ -90,9 +93,13 @@ class Playback:
             EngineError: the backend failed.
         """
         with open_bag(path) as bag:
-            if self.calibration.uses_tree(self.kinds):
-                self._static_transforms(bag)
-            yield from self._play(bag)
+            self.prepare(bag)
+            yield from self.play(messages_in(bag))
+
+    def prepare(self, bag: Bag) -> None:
+        """Take in what holds for all of a bag, before any of its messages are played."""
+        if self.calibration.uses_tree(self.kinds):
+            self._static_transforms(bag)
 
     def lines(self, result: Result) -> list[str]:
         """What is wrong, by the result that `run` gave last, and with the stamps of its samples."""
@@ -121,9 +128,24 @@ class Playback:
                 if child not in seen and not self.calibration.on_transforms(alone, True, taken):
                     seen.add(child)
 
-    def _play(self, bag: Bag) -> Iterator[Result]:
+    def calibrate(self, message: BagMessage) -> None:
+        """Take in a camera_info or transforms that were recorded before anything is played."""
+        if message.topic not in self.topics:
+            self._take(message, message.stamp_ns, message.stamp_ns)
+
+    @property
+    def calibrating(self) -> tuple[str, ...]:
+        """The topics of camera_info that are looked at."""
+        return tuple(self._infos)
+
+    def play(self, messages: Iterable[BagMessage]) -> Iterator[Result]:
+        """The results of messages, which come in order of recording, and of what is due after the last.
+
+        Raises:
+            EngineError: the backend failed.
+        """
         now: int | None = None
-        for message in messages_in(bag):
+        for message in messages:
             recorded = self._recorded(message, now)
             if now is not None:
                 yield from self._until(now, recorded)
@@ -214,7 +236,7 @@ class Playback:
 
 def _is_static(topic: str) -> bool:
     """Whether transforms of this topic hold at all times."""
-    return topic.endswith("tf_static")
+    return topic.endswith(STATIC)
 
 
 def info_beside(topic: str) -> str:

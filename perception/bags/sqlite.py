@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from perception.bags.mcap import Channel, Recorded
+from perception.bags.mcap import ALWAYS, Channel, Recorded, Within
 from perception.errors import DataError
 
 MAGIC = b"SQLite format 3\0"
@@ -24,6 +24,7 @@ quoted text that is no UTF-8, and lengths that make no sense, into values."""
 
 _STEPS_PER_BYTE, _LEAST_STEPS = 10, 1_000_000
 _COUNTED = 10_000
+_LARGEST = (1 << 63) - 1
 
 
 class SqliteFile:
@@ -100,12 +101,40 @@ class SqliteFile:
         self._database.close()
 
     def messages(
-        self, topics: Collection[str] | None = None, *, hinted: bool = False
+        self,
+        topics: Collection[str] | None = None,
+        *,
+        hinted: bool = False,
+        within: Within = ALWAYS,
     ) -> Iterator[Recorded]:
         """As `McapFile.messages`; there is no index by topic."""
         wanted = [n for n, c in self.channels.items() if topics is None or c.topic in topics]
         chosen = f"FROM messages WHERE topic_id IN ({','.join('?' * len(wanted))})"
-        query = f"SELECT topic_id, timestamp, data {chosen} ORDER BY timestamp"
+        if within != ALWAYS:
+            chosen += " AND timestamp >= ? AND timestamp < ?"
+            wanted += [max(within[0], -_LARGEST), min(within[1], _LARGEST)]
+        yield from self._messages(
+            f"SELECT topic_id, timestamp, data {chosen} ORDER BY timestamp", chosen, wanted
+        )
+
+    def span(self) -> tuple[int, int] | None:
+        """Times of the first and last message; None where there is none."""
+        ((first, last),) = self._rows("SELECT min(timestamp), max(timestamp) FROM messages")
+        if not isinstance(first, int) or not isinstance(last, int):
+            return None
+        return first, last
+
+    def last_before(self, topic: str, when_ns: int, count: int) -> list[Recorded]:
+        """As `McapFile.last_before`."""
+        numbers = [n for n, c in self.channels.items() if c.topic == topic]
+        chosen = (
+            f"FROM messages WHERE topic_id IN ({','.join('?' * len(numbers))}) AND timestamp < ?"
+        )
+        order = f"ORDER BY timestamp DESC LIMIT {int(count)}"
+        query = f"SELECT topic_id, timestamp, data {chosen} {order}"
+        return list(self._messages(query, chosen, [*numbers, min(when_ns, _LARGEST)]))[::-1]
+
+    def _messages(self, query: str, chosen: str, wanted: list[Any]) -> Iterator[Recorded]:
         self._check_sorting(query, chosen, wanted)
         total = 0
         for number, stamp, data in self._rows(query, wanted):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from perception.bags.decompress import unpack, unpack_stream
-from perception.bags.mcap import MAGIC, Channel, McapFile, Recorded
+from perception.bags.mcap import ALWAYS, MAGIC, Channel, McapFile, Recorded, Within
 from perception.bags.sqlite import FAULTS, SqliteFile, unnamed_file
 from perception.bags.sqlite import MAGIC as SQLITE_MAGIC
 from perception.errors import AnySenseError, DataError
@@ -39,24 +40,61 @@ class Bag:
         return list(dict.fromkeys(c for file in self._files for c in file.channels.values()))
 
     def messages(
-        self, topics: Collection[str] | None = None, *, hinted: bool = False
+        self,
+        topics: Collection[str] | None = None,
+        *,
+        hinted: bool = False,
+        within: Within = ALWAYS,
     ) -> Iterator[Recorded]:
         """The messages of `topics` (None for all) in order of recording.
 
         Args:
             topics: only these.
             hinted: leave out the parts that by the bag's own index have none of them.
+            within: only those recorded from the first of these times on, before the second.
 
         Raises:
-            DataError: damaged, or more than the limits allow.
+            DataError: damaged, or more than the limits allow; of a part of the time, a part of the file that
+                claims to be of another one.
         """
         with _naming(self.path):
             for file in self._files:
-                for channel, stamp, data in file.messages(topics, hinted=hinted):
-                    if self._message_coding:
-                        coding, where = self._message_coding, str(self.path)
-                        data = bytes(unpack(data, coding, MAX_ARRAY_BYTES, where=where))
-                    yield channel, stamp, data
+                found = file.messages(topics, hinted=hinted, within=within)
+                yield from map(self._plain, found)
+
+    def span(self) -> tuple[int, int] | None:
+        """Times of the first and the last message, in nanoseconds.
+
+        None where the bag has no messages, or they are in no order of time from start to end: it can then
+        be played as a whole only.
+        """
+        with _naming(self.path):
+            spans = [file.span() for file in self._files]
+        known = [span for span in spans if span is not None]
+        in_turn = all(one[1] <= other[0] for one, other in pairwise(known))
+        if not known or len(known) < len(spans) or not in_turn:
+            return None
+        return known[0][0], known[-1][1]
+
+    def last_before(self, topic: str, when_ns: int, count: int) -> list[Recorded]:
+        """The last messages of a topic that were recorded before a time, at most `count`, in order of it.
+
+        Raises:
+            DataError: as `messages`.
+        """
+        found: list[Recorded] = []
+        with _naming(self.path):
+            for file in reversed(self._files):
+                if len(found) < count:
+                    found = [*file.last_before(topic, when_ns, count - len(found)), *found]
+        return list(map(self._plain, found))
+
+    def _plain(self, message: Recorded) -> Recorded:
+        if not self._message_coding:
+            return message
+        channel, stamp, data = message
+        coding, where = self._message_coding, str(self.path)
+        return channel, stamp, bytes(unpack(data, coding, MAX_ARRAY_BYTES, where=where))
 
 
 @contextmanager

@@ -54,6 +54,7 @@ COMMANDS = (
     "bundles",
     "record",
     "replay",
+    "batch",
     "view",
     "doctor",
     "completion",

@@ -199,7 +199,7 @@ QUICK = {
 """Of every command that is done in some seconds, arguments."""
 
 ELSEWHERE = {
-    "data import", "train", "pretrain", "distill", "average", "adapt", "search", "replay",
+    "data import", "train", "pretrain", "distill", "average", "adapt", "search", "replay", "batch",
     "bundle temperatures",
     "bundle keygen", "bundle sign", "bundle novelty", "calibrate intrinsics",
     "calibrate convert", "calibrate check", "calibrate register",

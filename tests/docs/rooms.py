@@ -65,6 +65,10 @@ ROOMS: dict[str, str] = {
         "errors files frame geometry sensors preprocess data/base tasks runtime evaluation models training"
     ),
     "perception/search": "errors files frame data/base tasks data runtime models training export",
+    "perception/fleet": (
+        "errors extras files frame geometry adapters sensors data/base tasks data runtime evaluation bags "
+        "importers"
+    ),
     "perception/cli": "everything",
     "anysense": "cli",
     "ros2_ws": "everything",

@@ -51,3 +51,13 @@ def test_heavy_packages_are_imported_where_they_may_be(
         if module.split(".")[0] == package and room not in places
     }
     assert not found
+
+
+def test_ray_is_imported_by_one_file() -> None:
+    found = {
+        path.relative_to(rooms.ROOT).as_posix()
+        for _, path in rooms.sources()
+        for module, _ in rooms.imports(path)
+        if module.split(".")[0] == "ray"
+    }
+    assert found == {"perception/fleet/ray_workers.py"}

@@ -1,0 +1,167 @@
+"""Prints what fleets cost: labelling against the bare pipeline, Ray against one process, and two workers.
+
+    python benchmarks/fleet.py [--bundle NAME] [--minutes N] [--rounds N] [--json FILE]
+
+The drive that comes with AnySense is written again and again, with stamps that go on, as one MCAP file, and
+labelled in chunks of a minute: in this process, by one worker on Ray, and by two, in turn.  Other work on the
+machine slows all of them alike; seconds of CPU, which do not count it, are told beside those of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception.bags.files import messages_of, write_bag
+from perception.data.base import Recording, Truth
+from perception.data.folder import FolderRecording
+from perception.fleet.job import Job
+from perception.fleet.ray_workers import LOCAL, RayWorkers
+from perception.fleet.run import Executor, Here, Report, run_job
+from perception.frame import Frame
+from perception.runtime.pipeline import Pipeline
+
+DRIVE = Path(__file__).parents[1] / "recordings/simulated_drive"
+PERIOD_NS = 100_000_000
+BARE_FRAMES = 200
+
+
+class Again(Recording):
+    """A recording over and over, with stamps that go on."""
+
+    def __init__(self, once: Recording, frames: int) -> None:
+        super().__init__(once.root, once.info, [f"{i:06d}" for i in range(frames)])
+        self._once, self.rig = once, once.rig
+
+    def frame(self, index: int) -> Frame:
+        stamp = 10**18 + index * PERIOD_NS
+        given = self._once.frame(index % len(self._once))
+        return Frame({n: replace(s, stamp_ns=stamp) for n, s in given.items()}, stamp)
+
+    def truth(self, index: int) -> Truth:
+        return Truth()
+
+
+def bare(bundle: str) -> dict[str, float]:
+    """Frames per second of the pipeline alone, on frames in memory, with one thread."""
+    recording = FolderRecording(DRIVE)
+    pipeline = Pipeline.load(bundle, "cpu", threads=1)
+    views = pipeline.manifest.inputs.views(pipeline.inputs)
+    frames = [recording.seen(i, views) for i in range(20)]
+    for frame in frames[:5]:
+        pipeline(frame)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for index in range(BARE_FRAMES):
+        pipeline.reset()
+        pipeline(frames[index % len(frames)])
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"fps": BARE_FRAMES / wall, "fps_of_cpu": BARE_FRAMES / cpu}
+
+
+def labelled(executor: Executor, job: Job) -> dict[str, float]:
+    """Of one job, what it took: by the clock without start and end of workers, and in its chunks."""
+    moments: list[float] = []
+
+    def step(what: str, done: int, total: int) -> None:
+        if what == "looking at recordings" or (what == "working" and done == total):
+            moments.append(time.perf_counter())
+
+    report: Report = run_job(job, executor, step)
+    assert not report.failed and not report.borders, report
+    records = [json.loads(p.read_text()) for p in (Path(job.out) / "done").iterdir()]
+    cpu, inside = (sum(r[k] for r in records) for k in ("cpu_seconds", "seconds"))
+    wall = moments[-1] - moments[0]
+    return {
+        "wall_s": wall,
+        "chunk_s": inside,
+        "cpu_s": cpu,
+        "fps": report.frames / wall,
+        "fps_of_cpu": report.frames / cpu,
+    }
+
+
+def rounds(bundle: str, bag: Path, folder: Path, count: int) -> Iterator[dict[str, Any]]:
+    """One after the other: the bare pipeline, here, one worker on Ray, two."""
+    for number in range(count):
+        found: dict[str, Any] = {"bare": bare(bundle), "load": os.getloadavg()[0]}
+        for name, workers in (("here", 0), ("ray1", 1), ("ray2", 2)):
+            job = Job.model_validate(
+                {
+                    "schema": 1,
+                    "bundle": bundle,
+                    "recordings": [str(bag)],
+                    "out": str(folder / f"{name}-{number}"),
+                    "workers": {"count": max(workers, 1)},
+                    "identity": "stat",
+                }
+            )
+            executor: Executor = RayWorkers(job, LOCAL) if workers else Here(job)
+            try:
+                found[name] = labelled(executor, job)
+            finally:
+                executor.close()
+        yield found
+
+
+def told(found: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians over the rounds."""
+
+    def middle(values: list[float]) -> float:
+        return float(np.round(statistics.median(values), 4))
+
+    return {
+        "bare_fps_of_cpu": middle([r["bare"]["fps_of_cpu"] for r in found]),
+        "labelling_fps_of_cpu": middle([r["here"]["fps_of_cpu"] for r in found]),
+        "labelling_over_bare": middle(
+            [r["here"]["fps_of_cpu"] / r["bare"]["fps_of_cpu"] for r in found]
+        ),
+        "outside_of_chunks_here": middle(
+            [r["here"]["wall_s"] / r["here"]["chunk_s"] - 1 for r in found]
+        ),
+        "outside_of_chunks_on_ray": middle(
+            [r["ray1"]["wall_s"] / r["ray1"]["chunk_s"] - 1 for r in found]
+        ),
+        "cpu_of_ray1_over_here": middle([r["ray1"]["cpu_s"] / r["here"]["cpu_s"] for r in found]),
+        "two_over_one_wall": middle([r["ray1"]["wall_s"] / r["ray2"]["wall_s"] for r in found]),
+        "two_over_one_cpu": middle([2 * r["ray1"]["cpu_s"] / r["ray2"]["cpu_s"] for r in found]),
+        "load": middle([r["load"] for r in found]),
+    }
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", default="sim-rgbdtl")
+    parser.add_argument("--minutes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        recording = Again(FolderRecording(DRIVE), args.minutes * 600)
+        write_bag(folder / "bag", messages_of(recording))
+        size = sum(p.stat().st_size for p in (folder / "bag").iterdir())
+        print(f"{args.minutes} minutes, {size / 1e6:.0f} MB")
+        found = []
+        for one in rounds(args.bundle, folder / "bag", folder, args.rounds):
+            found.append(one)
+            print(json.dumps(one))
+        summary = {"bytes_per_frame": size / len(recording), **told(found)}
+    print(json.dumps(summary, indent=2))
+    if args.json is not None:
+        args.json.write_text(json.dumps({"summary": summary, "rounds": found}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,136 @@
+"""A part of a long bag, played so that its results are those of the whole bag from that time.
+
+What a stream knows is of the last seconds: what waits in the collector, which sensors are trusted, the last
+features of slow ones.  Playing therefore begins some time before the part, and of a sensor that said little
+or nothing in that time its last messages are played before, so that one that was lost is lost.  What was said
+of calibration before is taken in first.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from perception.adapters.messages import CAMERA_INFO, TF
+from perception.bags.files import messages_in
+from perception.bags.mcap import ALWAYS
+from perception.bags.messages import BagMessage
+from perception.bags.playback import STATIC, Playback
+from perception.bags.storage import Bag, open_bag
+from perception.runtime.result import Result
+
+LEAST_MESSAGES = 12
+"""Of each sensor, before the part: the collector looks at eight steps between stamps."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a bag, by the times that its messages were recorded at, in nanoseconds.
+
+    Attributes:
+        start_ns, end_ns: results are of the part whose last sample arrived from the one on, before the other.
+    """
+
+    start_ns: int
+    end_ns: int
+
+
+def span_of(path: Path) -> Span | None:
+    """The whole of a bag; None where it cannot be played in parts.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with open_bag(path) as bag:
+        found = bag.span()
+    return None if found is None else Span(found[0], found[1] + 1)
+
+
+def parts_of_span(whole: Span, length_ns: int) -> list[Span]:
+    """Parts of a length, counted from the start; the last one is shorter."""
+    starts = range(whole.start_ns, whole.end_ns, length_ns)
+    return [Span(start, min(start + length_ns, whole.end_ns)) for start in starts]
+
+
+def memory_ns(playback: Playback) -> int:
+    """How long before a part playing begins: more than anything in a stream is remembered.
+
+    That is `LEAST_MESSAGES` of sensors that speak three times in their timeout, or twice the deadline, the
+    hold and age of features, the time after which content is frozen, and the age of transforms that are
+    looked up.
+    """
+    stream = playback.stream
+    pipeline, collector = stream.pipeline, stream.collector
+    policy, health = pipeline.policy, pipeline.health.config
+    times = [collector.deadline_ns]
+    times += [round(ms * 1e6) for ms in (policy.hold_ms, policy.max_age_ms, health.frozen_ms)]
+    oldest = playback.calibration.max_age_ns
+    if playback.calibration.uses_tree(playback.kinds) and oldest is not None:
+        times.append(oldest)
+    timeouts = [t.timeout_ns * LEAST_MESSAGES // 3 for t in collector.sensors.values()]
+    return max(2 * max(times), *timeouts)
+
+
+def play_part(
+    playback: Playback, path: Path, span: Span, before_ns: int
+) -> Iterator[tuple[Result, bool]]:
+    """Play a part of a bag; a playback plays one part.
+
+    Args:
+        playback: a new one.
+        path: the bag.
+        span: the part.
+        before_ns: how long before it playing begins; see `memory_ns`.
+
+    Yields:
+        Each result of the part and of the time before it, and whether it is of the part.
+
+    Raises:
+        DataError: it cannot be read, or a part of it claims to be of another time than it is.
+        EngineError: the backend failed.
+    """
+    with open_bag(path) as bag:
+        playback.prepare(bag)
+        begin = span.start_ns - before_ns
+        # A group that began in the part leaves when it is due, at the latest; what follows may end it sooner.
+        end = span.end_ns + 2 * playback.stream.collector.deadline_ns
+        _calibrate(bag, playback, begin)
+        earlier = _earlier(bag, playback, begin, span.start_ns)
+        later = messages_in(bag, within=(begin, end))
+        for result in playback.play(chain(earlier, later)):
+            if result.arrived_ns < span.end_ns:
+                yield result, result.arrived_ns >= span.start_ns
+
+
+def _calibrate(bag: Bag, playback: Playback, begin_ns: int) -> None:
+    """Take in what was said of calibration before."""
+    found = [_last(bag, topic, begin_ns, 1, {CAMERA_INFO}) for topic in playback.calibrating]
+    static = {c.topic for c in bag.channels if c.type == TF and c.topic.endswith(STATIC)}
+    if static and playback.calibration.uses_tree(playback.kinds):
+        found.append(list(messages_in(bag, static, hinted=True, within=(ALWAYS[0], begin_ns))))
+    for message in heapq.merge(*found, key=lambda message: message.stamp_ns):
+        playback.calibrate(message)
+
+
+def _earlier(bag: Bag, playback: Playback, begin_ns: int, start_ns: int) -> list[BagMessage]:
+    """The last messages, before playing begins, of sensors that say little until the part starts."""
+    spoken = dict.fromkeys(playback.topics, 0)
+    for channel, _, _ in bag.messages(set(spoken), hinted=True, within=(begin_ns, start_ns)):
+        spoken[channel.topic] += 1
+    silent = [topic for topic, count in spoken.items() if count < LEAST_MESSAGES]
+    found = [_last(bag, topic, begin_ns, LEAST_MESSAGES) for topic in silent]
+    return list(heapq.merge(*found, key=lambda message: message.stamp_ns))
+
+
+def _last(
+    bag: Bag, topic: str, when_ns: int, count: int, types: set[str] | None = None
+) -> list[BagMessage]:
+    last = bag.last_before(topic, when_ns, count)
+    return [
+        BagMessage(channel.topic, channel.type, stamp, data)
+        for channel, stamp, data in last
+        if channel.encoding == "cdr" and (types is None or channel.type in types)
+    ]

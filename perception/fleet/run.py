@@ -1,0 +1,299 @@
+"""A job from its start to its end: what is done is left alone, what fails is named, the rest is worked on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Protocol
+
+from perception.errors import AnySenseError, ConfigError
+from perception.fleet.job import Job, digest
+from perception.fleet.keeping import COLUMNS, Choice, wanted_of
+from perception.fleet.labels import LABELS
+from perception.fleet.manifest import kept_parquet, manifest_parquet
+from perception.fleet.places import Place
+from perception.fleet.plan import Chunk, Source, sources_of
+from perception.fleet.rows import rows_of
+from perception.fleet.work import DONE, ROWS, Extract, Look, Outcome, Task, Worker, versions
+
+Step = Callable[[str, int, int], None]
+"""Told what is being done, how far it is, and how far it will be."""
+
+
+class Executor(Protocol):
+    """Who does tasks."""
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
+        """Each task once, with what came of it, in any order.
+
+        Raises:
+            ConfigError: nobody is left who could do them; what is done is done.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let workers go."""
+        ...
+
+
+class Here:
+    """Does tasks in this process, one after the other.
+
+    Args:
+        job: what is asked for.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.worker = Worker(job)
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
+        """Each task in order."""
+        for task in tasks:
+            yield task, self.worker.do(task)
+
+    def close(self) -> None:
+        """Remove what was copied here."""
+        self.worker.close()
+
+
+@dataclass
+class Report:
+    """What came of a job.
+
+    Attributes:
+        recordings, chunks: how many there are.
+        done, skipped: chunks that were worked on, and that had been done before.
+        frames, rows: of all chunks that are done.
+        failed: by chunk or recording, why nothing came of it.
+        borders: chunks that did not begin as the one before ended.
+        states: outputs of label, by state.
+        kept: frames that were kept, by reason; `kept_frames` counts each once.
+        replaced: parts of recordings that have changed, which are removed.
+        old: parts in the folder that this job has no recording for.
+    """
+
+    recordings: int = 0
+    chunks: int = 0
+    done: int = 0
+    skipped: int = 0
+    frames: int = 0
+    rows: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    borders: list[str] = field(default_factory=list)
+    states: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    kept_frames: int = 0
+    replaced: int = 0
+    old: int = 0
+
+
+def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total: None) -> Report:
+    """Do what is asked for, as far as it is not done yet.
+
+    Args:
+        job: what is asked for.
+        executor: who does it.
+        step: told of progress.
+
+    Raises:
+        ConfigError: the job cannot be begun, or the folder holds that of another.
+        UnwritableError: the folder takes nothing more; what is done stays done.
+    """
+    out = Place(job.out, job.storage)
+    sources = sources_of(job)
+    bundle = Worker(job)
+    identity = bundle.bundle[0] if bundle.bundle else ""
+    bundle.close()
+    _claim(out, job, identity)
+    report = Report(recordings=len(sources))
+    chunks = _looked_at(executor, sources, report, step)
+    report.chunks = len(chunks)
+    had = {name.removesuffix(".json") for name in (out / DONE).names()}
+    left = [chunk for chunk in chunks if chunk.key not in had]
+    report.skipped = len(chunks) - len(left)
+    records = {
+        c.key: json.loads((out / DONE / f"{c.key}.json").read()) for c in chunks if c.key in had
+    }
+    for number, (task, outcome) in enumerate(executor.run(left), 1):
+        assert isinstance(task, Chunk)
+        if outcome.error:
+            report.failed[task.title] = outcome.error
+        else:
+            records[task.key] = outcome.record
+            report.done += 1
+        if outcome.fatal:
+            _finish(out, job, chunks, records, report)
+            raise _stopped(outcome, report)
+        step("working", number, len(left))
+    _finish(out, job, chunks, records, report)
+    _replace(out, chunks, records, had - {chunk.key for chunk in chunks}, report)
+    if job.keep is not None:
+        _keep(out, job, [c for c in chunks if c.key in records], executor, report, step)
+    return report
+
+
+def _stopped(outcome: Outcome, report: Report) -> AnySenseError:
+    from perception.fleet.places import UnwritableError
+
+    done = report.done + report.skipped
+    hint = f"{done} of {report.chunks} chunks are done and stay so; the same command goes on"
+    return UnwritableError(outcome.error, hint=hint)
+
+
+def _claim(out: Place, job: Job, bundle: str) -> None:
+    """Note what the folder is for, or refuse one that is for something else.
+
+    Raises:
+        ConfigError: it is.
+    """
+    own = {
+        "job": digest([job.answers, bundle]),
+        "answers": job.answers,
+        "bundle": bundle,
+        **versions(),
+    }
+    place = out / "job.json"
+    if not place.exists():
+        place.write(json.dumps(own, indent=2).encode())
+        return
+    try:
+        there = json.loads(place.read())
+        same = there["job"] == own["job"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError("is no note of a job", where=place.url, hint="another out") from error
+    if not same:
+        raise ConfigError(
+            f"holds what came of another job: {_difference(there, own)}",
+            where=out.url,
+            hint="another out, or empty it",
+        )
+
+
+def _difference(there: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    if there.get("bundle") != own["bundle"]:
+        return "the bundle differs"
+    before = there.get("answers")
+    before = before if isinstance(before, dict) else {}
+    names = [name for name, value in own["answers"].items() if before.get(name) != value]
+    return f"{', '.join(names) or 'something'} differs"
+
+
+def _looked_at(
+    executor: Executor, sources: list[Source], report: Report, step: Step
+) -> list[Chunk]:
+    """The chunks of all recordings that can be read, in the order of these."""
+    found: dict[str, tuple[Chunk, ...]] = {}
+    for number, (task, outcome) in enumerate(executor.run([Look(s) for s in sources]), 1):
+        assert isinstance(task, Look)
+        if outcome.error:
+            report.failed[task.source.name] = outcome.error
+        found[task.source.name] = outcome.chunks
+        step("looking at recordings", number, len(sources))
+    return [chunk for source in sources for chunk in found.get(source.name, ())]
+
+
+def _finish(
+    out: Place, job: Job, chunks: list[Chunk], records: Mapping[str, Any], report: Report
+) -> None:
+    """Count, compare borders, and write the manifest and what whole recordings need."""
+    for chunk in chunks:
+        record = records.get(chunk.key)
+        if record is not None:
+            report.frames += record["frames"]
+            report.rows += record["rows"]
+            report.states.update(record["states"])
+    report.borders = [c.title for c in _unlike(chunks, records)]
+    (out / "manifest.parquet").write(
+        manifest_parquet(chunks, records, report.failed, set(report.borders))
+    )
+    if job.task == "label" and job.files:
+        _frame_lists(out, [c for c in chunks if c.key in records])
+
+
+def _unlike(chunks: list[Chunk], records: Mapping[str, Any]) -> Iterator[Chunk]:
+    """Chunks whose results just before them are not what the chunk before gave at its end."""
+    for before, chunk in pairwise(chunks):
+        one, other = records.get(before.key), records.get(chunk.key)
+        follows = before.source == chunk.source and chunk.number == before.number + 1
+        if follows and one and other and one["leaves"] != other["enters"]:
+            yield chunk
+
+
+def _replace(
+    out: Place, chunks: list[Chunk], records: Mapping[str, Any], others: set[str], report: Report
+) -> None:
+    """Remove parts of recordings that have changed and are done anew, and count those of other recordings."""
+    open_ = {chunk.source.name for chunk in chunks if chunk.key not in records}
+    names = {chunk.source.name for chunk in chunks} - open_
+    for key in sorted(others):
+        done = out / DONE / f"{key}.json"
+        if json.loads(done.read()).get("recording") in names:
+            # The rows first: a part without them is done anew.
+            (out / ROWS / f"{key}.parquet").remove()
+            done.remove()
+            report.replaced += 1
+        else:
+            report.old += 1
+
+
+def _frame_lists(out: Place, chunks: list[Chunk]) -> None:
+    """`frames.csv` of each recording's labels, from its rows."""
+    by_recording: dict[str, list[Chunk]] = defaultdict(list)
+    for chunk in chunks:
+        by_recording[chunk.source.name].append(chunk)
+    for name, own in by_recording.items():
+        if not (out / LABELS / name / "dataset.yaml").exists():
+            continue
+        lines = io.StringIO()
+        write = csv.writer(lines)
+        write.writerow(("id", "stamp_ns", "tags"))
+        for chunk in own:
+            for row in _rows(out, chunk, ("frame", "stamp_ns")):
+                write.writerow((row["frame"], row["stamp_ns"], ""))
+        (out / LABELS / name / "frames.csv").write(lines.getvalue().encode())
+
+
+def _rows(out: Place, chunk: Chunk, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    place = out / ROWS / f"{chunk.key}.parquet"
+    return rows_of(place.read(), place.url, columns)
+
+
+def _keep(
+    out: Place, job: Job, chunks: list[Chunk], executor: Executor, report: Report, step: Step
+) -> None:
+    """Choose from the rows, and have recordings made of what is chosen."""
+    assert job.keep is not None
+    choice = Choice(job.keep)
+    for number, chunk in enumerate(chunks, 1):
+        for row in _rows(out, chunk, COLUMNS):
+            choice.add({**row, "chunk": chunk.key})
+        step("choosing", number, len(chunks))
+    rows = choice.rows
+    content = kept_parquet(rows)
+    report.kept.update(row["reason"] for row in rows)
+    wanted = wanted_of(rows)
+    sources = {chunk.source.name: chunk.source for chunk in chunks}
+    place = out / "kept.parquet"
+    holding = {row["chunk"] for row in rows}
+    tasks = [
+        Extract(
+            sources[name],
+            tuple(c for c in chunks if c.source.name == name and c.key in holding),
+            own,
+        )
+        for name, own in wanted.items()
+    ]
+    for number, (task, outcome) in enumerate(executor.run(tasks), 1):
+        assert isinstance(task, Extract)
+        if outcome.error:
+            report.failed[f"kept frames of {task.source.name}"] = outcome.error
+        report.kept_frames += outcome.record.get("frames", 0)
+        if outcome.fatal:
+            raise _stopped(outcome, report)
+        step("writing what is kept", number, len(tasks))
+    place.write(content)

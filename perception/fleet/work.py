@@ -1,0 +1,269 @@
+"""A worker: looks at recordings, works on chunks, and puts what comes out in its place before it says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import perception
+from perception.errors import AnySenseError
+from perception.fleet.job import Job, digest
+from perception.fleet.judging import evaluated, tried
+from perception.fleet.keeping import Wanted, write_kept
+from perception.fleet.labels import LabelFiles
+from perception.fleet.places import Place, UnwritableError
+from perception.fleet.plan import Chunk, Source, chunks_of
+from perception.fleet.playing import shown
+from perception.fleet.rows import Row, label_row, parquet_of
+from perception.fleet.subsets import Comparison
+from perception.fleet.transcoding import transcode
+from perception.runtime.bundle import Bundle, find_bundle
+from perception.runtime.pipeline import Pipeline
+
+ROWS, DONE, KEPT = "rows", "done", "kept"
+_SCRATCH = "anysense-fleet-"
+
+
+@dataclass(frozen=True)
+class Look:
+    """Look at a recording: gives its chunks."""
+
+    source: Source
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Write the frames of a recording that are kept."""
+
+    source: Source
+    chunks: tuple[Chunk, ...]
+    wanted: Wanted
+
+
+Task = Look | Chunk | Extract
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task.
+
+    Attributes:
+        error: why nothing did, in one line; empty where all is well.
+        fatal: there is no use in going on with others.
+        chunks: of a recording that was looked at.
+        record: of a chunk, what the manifest says of it; of an extraction, how many frames there are.
+    """
+
+    error: str = ""
+    fatal: bool = False
+    chunks: tuple[Chunk, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def versions() -> dict[str, str]:
+    """What must be alike on all that work on a job, and what else the manifest names."""
+    return {
+        "anysense": perception.__version__,
+        "code": code_digest(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+    }
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """SHA-256 of the package's own source, so that two installations of one version can be told apart."""
+    root = Path(perception.__file__).parent
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+class Worker:
+    """Does tasks one after the other; engines are loaded once, for as long as sensors are wired alike.
+
+    Args:
+        job: what is asked for.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.out = job, Place(job.out, job.storage)
+        self.loads = 0
+        self._pipeline: tuple[Any, Pipeline] | None = None
+        self._compared: Comparison | None = None
+        self._held: tuple[str, Path] | None = None
+        _forget_dead()
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
+
+    def close(self) -> None:
+        """Remove what was copied to this machine."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @cached_property
+    def bundle(self) -> tuple[str, Bundle] | None:
+        """The bundle and its identity: SHA-256 of its manifest, which names that of its graphs.
+
+        Raises:
+            BundleError: it cannot be opened.
+        """
+        if not self.job.bundle:
+            return None
+        opened = Bundle.open(find_bundle(self.job.bundle), verify=False)
+        return digest(opened.manifest.model_dump(mode="json")), opened
+
+    def do(self, task: Task) -> Outcome:
+        """Do a task; whatever is wrong with a recording is said in the outcome."""
+        try:
+            if isinstance(task, Look):
+                return Outcome(chunks=tuple(self._look(task.source)))
+            if isinstance(task, Extract):
+                return Outcome(record=self._extract(task))
+            return Outcome(record=self._work(task))
+        except UnwritableError as error:
+            return Outcome(str(error), fatal=True)
+        except AnySenseError as error:
+            return Outcome(str(error))
+        except MemoryError:
+            return Outcome("not enough memory")
+        except Exception as error:  # one recording must not cost those of the others
+            line = next(iter(str(error).splitlines()), "")[:300]
+            return Outcome(f"internal error: {type(error).__name__}: {line}")
+
+    def _look(self, source: Source) -> list[Chunk]:
+        identity = source.place.identity(self.job.identity)
+        bundle = None if self.bundle is None else (self.bundle[0], self.bundle[1].manifest)
+        with self._here(source, identity) as here:
+            return chunks_of(self.job, source, identity, here, bundle)
+
+    def _work(self, chunk: Chunk) -> dict[str, Any]:
+        started, computed, task = time.perf_counter(), time.process_time(), self.job.task
+        with self._here(chunk.source, chunk.identity) as here, self._folder() as folder:
+            record: dict[str, Any] = {"frames": 0, "states": {}, "enters": "", "leaves": ""}
+            if task == "label":
+                rows = self._label(chunk, here, folder, record)
+            elif task == "encode":
+                rows = transcode(self.job, chunk.source, here, folder)
+            else:
+                judge = evaluated if task == "evaluate" else tried
+                rows = judge(self.job, chunk.source, here, self._loaded({}))
+            for inner in sorted(folder.iterdir()):
+                (self.out / inner.name).put(inner)
+        (self.out / ROWS / f"{chunk.key}.parquet").write(parquet_of(task, rows))
+        record["frames"] = record["frames"] or sum(row.get("frames", 0) for row in rows[:1])
+        record |= {
+            "recording": chunk.source.name,
+            "place": chunk.source.place.url,
+            "input": chunk.identity,
+            "number": chunk.number,
+            "of": chunk.of,
+            "key": chunk.key,
+            "bundle": self.bundle[0] if self.bundle else "",
+            "rows": len(rows),
+            "seconds": round(time.perf_counter() - started, 3),
+            "cpu_seconds": round(time.process_time() - computed, 3),
+            "host": platform.node(),
+            **versions(),
+        }
+        # The last thing that is written: without it, the chunk is not done.
+        (self.out / DONE / f"{chunk.key}.json").write(json.dumps(record).encode())
+        return record
+
+    def _label(self, chunk: Chunk, here: Path, folder: Path, record: dict[str, Any]) -> list[Row]:
+        pipeline = self._loaded(dict(chunk.wired.inputs) if chunk.wired else {})
+        rows: list[Row] = []
+        states: Counter[str] = Counter()
+        edges: dict[str, list[Row]] = {"enters": [], "leaves": []}
+        files = LabelFiles(folder, chunk.source.name, pipeline) if self.job.files else None
+        for one in shown(self.job, chunk, here, pipeline):
+            differ = None
+            if self._compared is not None and one.own:
+                differ = self._compared.of(one.result)
+            row = label_row(chunk.source.name, one.name, one.result, pipeline.manifest, differ)
+            for edge in edges:
+                if getattr(one, edge):
+                    edges[edge].append({**row, "disagreement": None})
+            if one.own:
+                rows.append(row)
+                states[one.result.state] += 1
+                if files is not None:
+                    files.add(one.name, one.result)
+        record |= {"frames": len(rows), "states": dict(states)}
+        record |= {edge: digest(found) for edge, found in edges.items()}
+        return rows
+
+    def _extract(self, task: Extract) -> dict[str, Any]:
+        if not task.chunks:
+            return {"frames": 0}
+        identity = task.chunks[0].identity
+        with self._here(task.source, identity) as here, self._folder() as folder:
+            wired = task.chunks[0].wired
+            pipeline = self._loaded(dict(wired.inputs) if wired else {})
+            results = (
+                (one.name, one.result)
+                for chunk in task.chunks
+                for one in shown(self.job, chunk, here, pipeline)
+                if one.own and one.name in task.wanted.reasons
+            )
+            count = write_kept(results, task.wanted, folder / task.source.name, pipeline)
+            (self.out / KEPT / task.source.name).remove()  # what another choice had left
+            (self.out / KEPT).put(folder)
+        return {"frames": count}
+
+    def _loaded(self, inputs: dict[str, str]) -> Pipeline:
+        """The pipeline for sensors that are wired like this."""
+        key = tuple(inputs.items())
+        if self._pipeline is None or self._pipeline[0] != key:
+            assert self.bundle is not None
+            job, opened = self.job, self.bundle[1]
+            wanted: dict[str, Any] = {"threads": job.workers.cpus, "sensors": inputs or None}
+            pipeline = Pipeline.load(opened, job.device, **wanted)
+            self.loads += 1
+            keep = job.keep
+            between = keep.disagreement.between if keep and keep.disagreement else None
+            self._compared = None
+            if between is not None:
+                self._compared = Comparison(Pipeline.load(opened, job.device, **wanted), between)
+            self._pipeline = key, pipeline
+        return self._pipeline[1]
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        """An empty folder for what is then put in its place."""
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            yield Path(folder)
+
+    @contextmanager
+    def _here(self, source: Source, identity: str) -> Iterator[Path]:
+        """Where a recording lies on this machine: itself, or a copy, of which the last one is kept."""
+        local = source.place.local
+        if local is not None:
+            yield local
+            return
+        if self._held is None or self._held[0] != identity:
+            if self._held is not None:
+                shutil.rmtree(self._held[1].parent, ignore_errors=True)
+                self._held = None
+            target = Path(tempfile.mkdtemp(dir=self._scratch)) / source.place.name
+            source.place.fetch(target)
+            self._held = identity, target
+        yield self._held[1]
+
+
+def _forget_dead() -> None:
+    """Remove what workers that were killed had copied to this machine."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        number = folder.name[len(_SCRATCH) :].partition("-")[0]
+        if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc").is_dir():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,206 @@
+"""Parts of a bag give, joined, exactly what the whole bag gives, whatever happens at their borders."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_bundles import SmallBundles
+
+from perception.adapters.calibration import MessageCalibration
+from perception.bags import parts as bag_parts
+from perception.bags.parts import Span, memory_ns, parts_of_span, play_part, span_of
+from perception.bags.playback import Playback
+from perception.bags.storage import open_bag
+from perception.bags.survey import Survey, survey
+from perception.errors import DataError
+from perception.runtime.core import StreamCore, StreamSettings
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.result import Result
+
+Kit = Any
+"""What the fixture `kit` is."""
+
+MS, START = 10**6, 10**18
+TOPICS = {"rgb": "/cam/rgb", "depth": "/cam/depth"}
+SECOND = 1000 * MS
+FAULTS = ("dead", "frozen", "dark", "late", "jitter", "malformed", "silence", "slow")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    small = SmallBundles(tmp_path_factory.mktemp("bundle"))
+    return Pipeline.load(small(("rgb", "depth"), 3, 2), "cpu", threads=1)
+
+
+def playback(pipeline: Pipeline, known: Survey) -> Playback:
+    pipeline.reset()
+    calibration = MessageCalibration(kinds={k: k for k in TOPICS})
+    timing = known.timing({}, 200 * MS)
+    core = StreamCore(pipeline, StreamSettings(timing, known.deadline_ns(80 * MS, 200 * MS)))
+    return Playback(core, TOPICS, calibration, known)
+
+
+def row(result: Result) -> tuple[Any, ...]:
+    """All of a result but how long it took."""
+    labels, confidence = result.labels, result.confidence
+    assert labels is not None and confidence is not None
+    return (
+        result.output_ns,
+        result.stamp_ns,
+        result.state,
+        result.used,
+        result.present,
+        tuple(result.health.items()),
+        tuple(result.ages_ns.items()),
+        result.reason,
+        tuple(result.fresh),
+        zlib.crc32(labels.tobytes()),
+        zlib.crc32(confidence.tobytes()),
+    )
+
+
+def whole_and_parts(pipeline: Pipeline, bag: Path, length_ns: int) -> tuple[list[Any], list[Any]]:
+    known = survey(bag, TOPICS)
+    whole = [row(r) for r in playback(pipeline, known).run(bag) if r.samples]
+    span = span_of(bag)
+    assert span is not None
+    found: list[Any] = []
+    for part in parts_of_span(span, length_ns):
+        one = playback(pipeline, known)
+        played = play_part(one, bag, part, memory_ns(one))
+        found += [row(r) for r, own in played if own and r.samples]
+    return whole, found
+
+
+def messages(
+    kit: Kit, seconds: float, fault: str, since: float, until: float, seed: int
+) -> Iterator[tuple[str, Any, int]]:
+    """Color at 20 Hz and depth at 10 Hz, with a fault of color for a time."""
+    rng = np.random.default_rng(seed)
+    still = rng.integers(0, 255, (48, 64, 3), np.uint8)
+    yield "/sensors/rgb/camera_info", kit.info(START), START
+    for step in range(round(seconds * 20)):
+        stamp = START + step * 50 * MS
+        faulty = since <= step / 20 < until
+        if not (faulty and fault == "silence") and step % 2 == 0:
+            yield "/cam/depth", kit.depth(stamp), stamp + 5 * MS
+        recorded = stamp + 8 * MS
+        if faulty and (fault in ("dead", "silence") or (fault == "slow" and step % 16)):
+            continue
+        image = kit.image(stamp)
+        if faulty and fault == "frozen":
+            image = kit.image(stamp, still)
+        elif faulty and fault == "dark":
+            image = kit.image(stamp, np.zeros((48, 64, 3), np.uint8))
+        elif faulty and fault == "malformed":
+            image = kit.image(stamp, encoding="nonsense")
+        elif faulty and fault == "late":
+            recorded += 150 * MS
+        elif faulty and fault == "jitter":
+            recorded += int(rng.integers(0, 45)) * MS
+        yield "/cam/rgb", image, recorded
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_borders_change_nothing(kit: Kit, pipeline: Pipeline, fault: str) -> None:
+    """The fault lasts from before a border to behind it, and is longer than playing begins before."""
+    sent = sorted(messages(kit, 14, fault, 2.6, 10.3, seed=1), key=lambda message: message[2])
+    bag = kit.write(sent)
+    whole, parts = whole_and_parts(pipeline, bag, 3 * SECOND)
+    assert parts == whole
+    assert len(whole) > 50
+    if fault in ("dead", "frozen", "dark", "malformed"):
+        assert {"full", "degraded"} <= {found[2] for found in whole}
+
+
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@given(
+    fault=st.sampled_from(FAULTS),
+    since=st.floats(0, 5),
+    lasting=st.floats(0, 5),
+    length=st.integers(400, 5000),
+    storage=st.sampled_from(["mcap", "sqlite3"]),
+    seed=st.integers(0, 99),
+)
+def test_borders_anywhere_change_nothing(
+    kit: Kit,
+    pipeline: Pipeline,
+    fault: str,
+    since: float,
+    lasting: float,
+    length: int,
+    storage: str,
+    seed: int,
+) -> None:
+    sent = messages(kit, 6, fault, since, since + lasting, seed)
+    bag = kit.write(sorted(sent, key=lambda message: message[2]), storage)
+    whole, parts = whole_and_parts(pipeline, bag, length * MS)
+    assert parts == whole
+
+
+def test_without_what_was_before_borders_would_be_seen(
+    kit: Kit, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bag_parts, "LEAST_MESSAGES", 0)
+    sent = sorted(messages(kit, 8, "frozen", 2.6, 7.3, seed=1), key=lambda message: message[2])
+    bag = kit.write(sent)
+    known, found = survey(bag, TOPICS), []
+    span = span_of(bag)
+    assert span is not None
+    for part in parts_of_span(span, 3 * SECOND):
+        one = playback(pipeline, known)
+        found += [row(r) for r, own in play_part(one, bag, part, 0) if own and r.samples]
+    assert found != [row(r) for r in playback(pipeline, known).run(bag) if r.samples]
+
+
+def test_parts_cover_the_whole_once() -> None:
+    parts = parts_of_span(Span(5, 26), 10)
+    assert parts == [Span(5, 15), Span(15, 25), Span(25, 26)]
+
+
+def test_a_chunk_that_lies_about_its_time_is_named(kit: Kit, mcap: Any, tmp_path: Path) -> None:
+    """A reader that leaves out chunks by what they claim must not lose messages to a lie."""
+    build = mcap()
+    data = kit.serialized(kit.image(START))
+    channel = build.channel(1, "/cam/rgb", "sensor_msgs/msg/Image")
+    true = channel + build.message(1, START, data)
+    lie = build.message(1, START + 60 * SECOND, data)
+    build.add(build.chunk(true, START, START))
+    build.add(build.chunk(lie, START + SECOND, START + 2 * SECOND))
+    path = tmp_path / "lies.mcap"
+    path.write_bytes(build.end())
+    with open_bag(path) as bag:
+        assert bag.span() == (START, START + 2 * SECOND)
+        assert len(list(bag.messages())) == 2
+        with pytest.raises(DataError, match=r"has a message of \d+ ns in a chunk of"):
+            list(bag.messages(within=(START, START + 3 * SECOND)))
+
+
+def test_messages_of_a_time_and_before_it(kit: Kit) -> None:
+    sent = list(messages(kit, 3, "none", 0, 0, seed=0))
+    for storage in ("mcap", "sqlite3"):
+        with open_bag(kit.write(sorted(sent, key=lambda m: m[2]), storage)) as bag:
+            begin, end = START + SECOND, START + 2 * SECOND
+            times = [stamp for _, stamp, _ in bag.messages({"/cam/rgb"}, within=(begin, end))]
+            assert times == sorted(m[2] for m in sent if m[0] == "/cam/rgb" and begin <= m[2] < end)
+            last = [stamp for _, stamp, _ in bag.last_before("/cam/depth", begin, 3)]
+            assert last == sorted(m[2] for m in sent if m[0] == "/cam/depth" and m[2] < begin)[-3:]
+            assert bag.last_before("/nothing", begin, 3) == []
+            assert bag.span() == (START, max(m[2] for m in sent))
+
+
+def test_a_bag_in_no_order_of_time_is_played_as_a_whole(kit: Kit, mcap: Any) -> None:
+    build = mcap()
+    data = kit.serialized(kit.image(START))
+    build.add(build.channel(1, "/cam/rgb", "sensor_msgs/msg/Image"))
+    build.add(build.message(1, START, data)).add(build.message(1, START - SECOND, data))
+    path = kit.path(".mcap")
+    path.write_bytes(build.end())
+    assert span_of(path) is None

@@ -1,0 +1,339 @@
+"""`anysense batch` in one process: what comes out, what is not done twice, and what fails alone."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from fleet_kit import SIZE, files_in, rows_in, write_fleet_bag, write_recording
+
+from perception.data.folder import FolderRecording
+from perception.evaluation.evaluate import LOW_SCORE, evaluate_subsets
+from perception.fleet.job import Job
+from perception.fleet.labels import boxes_of
+from perception.fleet.run import Here, run_job
+from perception.runtime.pipeline import Pipeline
+from perception.runtime.result import Result
+from perception.tasks.boxes2d import BOXES2D, Detections
+
+Run = Callable[..., dict[str, Any]]
+
+
+def test_chunks_of_any_length_give_the_same_rows(batch: Run, fleet: Path, tmp_path: Path) -> None:
+    recordings = [f"{fleet}/bags/*.mcap", f"folder:{fleet}/drives/*"]
+    short = batch(recordings=recordings, out="short", chunk_s=0.7)
+    long = batch(recordings=recordings, out="long", chunk_s=600)
+    assert short["status"] == long["status"] == 0
+    assert short["chunks"] > 3 * long["chunks"] and long["chunks"] == 5
+    assert short["borders"] == []
+    assert rows_in(tmp_path / "short") == rows_in(tmp_path / "long")
+    assert files_in(tmp_path / "short/labels") == files_in(tmp_path / "long/labels")
+    states = {row["state"] for row in rows_in(tmp_path / "short") if row["recording"] == "b"}
+    assert states == {"full", "degraded"}
+
+
+def test_rows_and_labels_are_those_of_the_pipeline(
+    batch: Run, fleet: Path, bundle: Path, tmp_path: Path
+) -> None:
+    batch(recordings=[f"folder:{fleet}/drives/one"])
+    recording = FolderRecording(fleet / "drives/one")
+    pipeline = Pipeline.load(bundle, "cpu", threads=1)
+    rows = rows_in(tmp_path / "out")
+    with pytest.warns(UserWarning, match="no frame has a file"):  # these are beside the recording
+        labels = FolderRecording(tmp_path / "out/labels/one")
+    assert len(rows) == len(recording) == len(labels)
+    for index, row in enumerate(rows):
+        result = pipeline(recording.frame(index))
+        assert result.labels is not None and result.confidence is not None
+        assert row["frame"] == recording.ids[index] and row["stamp_ns"] == recording.stamp_ns(index)
+        assert row["confidence"] == pytest.approx(float(result.confidence.mean()), rel=1e-5)
+        shares = dict(row["shares"])
+        assert sum(shares.values()) == pytest.approx(1)
+        assert shares.get("c1", 0) == pytest.approx(float((result.labels == 1).mean()))
+        stored = labels.truth(index)
+        assert stored.labels is not None and np.array_equal(stored.labels, result.labels)
+        assert result.boxes is not None and stored.boxes is not None
+        assert len(row["boxes"]) == len(result.boxes) >= len(stored.boxes.class_ids)
+
+
+def test_boxes_are_written_as_far_as_they_are_in_the_picture() -> None:
+    xyxy = [[-5, 2, 10, 60], [70, 2, 80, 9], [5, 5, 5, 9], [1, 1, 3, 3]]
+    found = Detections(np.array(xyxy, np.float32), np.ones(4, np.float32), np.arange(4) % 2)
+    boxes = boxes_of(Result(values={BOXES2D.name: found}), SIZE)
+    assert boxes is not None
+    assert boxes.xyxy.tolist() == [[0, 2, 10, 48], [1, 1, 3, 3]]
+    assert boxes.class_ids.tolist() == [0, 1]
+    assert boxes_of(Result(), SIZE) is None
+
+
+def test_what_is_done_is_not_done_again(batch: Run, fleet: Path, tmp_path: Path) -> None:
+    first = batch(recordings=[f"{fleet}/bags/a.mcap"])
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out/rows").iterdir()}
+    again = batch(recordings=[f"{fleet}/bags/*.mcap"])
+    assert first["skipped"] == 0 and again["skipped"] == first["chunks"] < again["chunks"]
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    once = batch(recordings=[f"{fleet}/bags/*.mcap"], out="once")
+    assert rows_in(tmp_path / "out") == rows_in(tmp_path / "once")
+    assert once["frames"] == again["frames"]
+
+
+def test_a_chunk_that_was_left_half_way_is_done_again(
+    batch: Run, fleet: Path, tmp_path: Path
+) -> None:
+    first = batch(recordings=[f"{fleet}/bags/a.mcap"])
+    whole = rows_in(tmp_path / "out")
+    done = sorted((tmp_path / "out/done").iterdir())
+    done[0].unlink()  # killed before it said that it is done
+    shutil.rmtree(tmp_path / "out/labels")
+    again = batch(recordings=[f"{fleet}/bags/a.mcap"])
+    assert again["done"] == 1 and again["skipped"] == first["chunks"] - 1
+    assert rows_in(tmp_path / "out") == whole
+
+
+def test_a_recording_that_changed_replaces_what_was_there(
+    batch: Run, fleet: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bags").mkdir()
+    bag = shutil.copy(fleet / "bags/a.mcap", tmp_path / "bags/x.mcap")
+    batch(recordings=["bags/x.mcap"])
+    shutil.copy(fleet / "bags/c.mcap", bag)
+    again = batch(recordings=["bags/x.mcap"])
+    assert again["replaced"] == 4 and again["skipped"] == 0
+    rows = rows_in(tmp_path / "out")
+    assert len(rows) == again["rows"] == again["frames"] < 30
+    assert len((tmp_path / "out/labels/x/frames.csv").read_text().splitlines()) == len(rows) + 1
+
+
+def test_a_hostile_recording_is_named_and_stops_no_other(
+    batch: Run, fleet: Path, tmp_path: Path
+) -> None:
+    bags = tmp_path / "bags"
+    shutil.copytree(fleet / "bags", bags)
+    content = (bags / "a.mcap").read_bytes()
+    (bags / "cut.mcap").write_bytes(content[: len(content) // 2])
+    (bags / "empty.mcap").write_bytes(b"")
+    (bags / "noise.mcap").write_bytes(np.random.default_rng(0).bytes(5000))
+    found = batch(recordings=["bags/*.mcap"])
+    assert found["status"] == 3
+    assert set(found["failed"]) == {"cut", "empty", "noise"}
+    assert "ends early" in found["failed"]["cut"] and "\n" not in found["failed"]["cut"]
+    assert "cut left out: " in found["error"] + found["said"]
+    assert {row["recording"] for row in rows_in(tmp_path / "out")} == {"a", "b", "c"}
+    manifest = pq.read_table(tmp_path / "out/manifest.parquet").to_pylist()
+    assert {row["recording"]: row["outcome"] for row in manifest}["noise"] == "failed"
+    done = [row for row in manifest if row["outcome"] == "done"]
+    assert len(done) == found["chunks"]
+    assert all(row["input"].startswith("sha256:") and row["bundle"] and row["code"] for row in done)
+    assert all(row["same_border"] for row in done)
+
+
+def test_evaluation_is_that_of_eval(batch: Run, fleet: Path, bundle: Path, tmp_path: Path) -> None:
+    found = batch(task="evaluate", subsets="all", recordings=[f"folder:{fleet}/drives/*"])
+    assert found["status"] == 0 and found["chunks"] == 2
+    pipeline = Pipeline.load(bundle, "cpu", threads=1, min_score=LOW_SCORE)
+    recording = FolderRecording(fleet / "drives/two")
+    subsets = [("rgb", "depth"), ("rgb",), ("depth",)]
+    table = evaluate_subsets(pipeline, recording, subsets)
+    rows = [row for row in rows_in(tmp_path / "out") if row["recording"] == "two"]
+    for subset, scores in table.items():
+        own = {r["score"]: r["value"] for r in rows if r["subset"] == subset and not r["class"]}
+        assert own and all(own[name] == scores[name] for name in own)
+        counts = {(r["frames"], r["judged"]) for r in rows if r["subset"] == subset}
+        assert counts == {(scores["frames"], scores["judged"])}
+
+
+def test_robustness_gives_trials(batch: Run, fleet: Path, tmp_path: Path) -> None:
+    trials = {"frames": 3, "corruptions": ["noise"], "severities": [5]}
+    found = batch(task="robustness", recordings=[f"folder:{fleet}/drives/one"], robustness=trials)
+    assert found["status"] == 0, found["failed"]
+    rows = rows_in(tmp_path / "out")
+    assert {"subset rgb", "subset depth", "subset depth+rgb"} <= {row["trial"] for row in rows}
+
+
+def test_recordings_are_brought_into_other_formats(batch: Run, fleet: Path, tmp_path: Path) -> None:
+    folders = batch(task="encode", recordings=[f"{fleet}/bags/*.mcap"], out="folders")
+    assert folders["status"] == 0 and folders["frames"] > 100
+    found = FolderRecording(tmp_path / "folders/recordings/a")
+    assert len(found) == 60 and set(found.info.sensors) == {"rgb", "depth"}
+    bags = batch(
+        task="encode", encode="mcap", recordings=["folder:folders/recordings/*"], out="bags"
+    )
+    assert bags["status"] == 0 and bags["frames"] == folders["frames"]
+    again = batch(
+        task="encode", encode="mcap", recordings=["folder:folders/recordings/*"], out="bags"
+    )
+    assert again["skipped"] == 3
+    labelled = batch(recordings=["bags/recordings/*"], out="labelled")
+    assert labelled["status"] == 0 and labelled["frames"] > 100
+
+
+def test_what_matters_is_kept_as_a_recording(batch: Run, fleet: Path, tmp_path: Path) -> None:
+    keep = {
+        "degraded": True,
+        "per_class": 3,
+        "low_confidence": 1.0,
+        "every_s": 0.5,
+        "disagreement": {"between": ["rgb", "depth"], "above": 0.0},
+    }
+    found = batch(recordings=[f"{fleet}/bags/[ab].mcap"], keep=keep)
+    assert found["status"] == 0, found["error"]
+    rows = rows_in(tmp_path / "out")
+    chosen = pq.read_table(tmp_path / "out/kept.parquet").to_pylist()
+    degraded = {r["frame"] for r in rows if r["state"] == "degraded"}
+    own = [r for r in chosen if r["reason"] == "degraded"]
+    assert own and {r["frame"] for r in own} <= degraded
+    times = [r["stamp_ns"] for r in own]
+    assert all(b - a >= 0.5e9 for a, b in pairwise(times))
+    for name in {n for row in rows for n, _ in row["shares"]}:
+        best = [r for r in chosen if r["reason"] == f"class {name}"]
+        assert 0 < len(best) <= 3
+    different = [r for r in rows if r["disagreement"] is not None]
+    assert different and all(0 <= r["disagreement"] <= 1 for r in different)
+    for name in ("a", "b"):
+        kept = FolderRecording(tmp_path / "out/kept" / name)
+        frames = {r["frame"] for r in chosen if r["recording"] == name}
+        assert set(kept.ids) == frames
+        source = FolderRecording(fleet / f"of-{name}")
+        stamps = {source.stamp_ns(i): i for i in range(len(source))}
+        for index in range(len(kept)):
+            original = source.frame(stamps[kept.stamp_ns(index)])
+            for sensor, sample in kept.frame(index).items():
+                if sensor == "rgb":
+                    assert np.array_equal(sample.data, original[sensor].data)
+            assert kept.tags(index) and kept.truth(index).labels is not None
+
+
+def test_a_job_that_chooses_otherwise_does_no_work_again(
+    batch: Run, fleet: Path, tmp_path: Path
+) -> None:
+    recordings = [f"{fleet}/bags/b.mcap"]
+    batch(recordings=recordings, keep={"degraded": True, "every_s": 0})
+    many = FolderRecording(tmp_path / "out/kept/b")
+    again = batch(recordings=recordings, keep={"degraded": True, "every_s": 10})
+    assert again["done"] == 0 and again["kept_frames"] == 1
+    assert len(FolderRecording(tmp_path / "out/kept/b")) == 1 < len(many)
+    assert len(list((tmp_path / "out/kept/b/depth").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"recordings": ["nothing/*.mcap"]}, "fits no file or folder"),
+        ({"recordings": ["folder:DRIVES/one", "folder:DRIVES/../drives/one/"]}, ""),
+        ({"recordings": ["coco2:DRIVES/one"]}, "no kind of data"),
+        ({"recordings": ["BAGS/a.mcap"], "task": "evaluate"}, "has no truth to judge by"),
+        ({"recordings": ["BAGS/a.mcap"], "chunk_s": 0}, "chunk_s"),
+        ({"recordings": ["BAGS/a.mcap"], "chunks": 5}, "no such field"),
+        ({"recordings": ["BAGS/a.mcap"], "schema": 9}, "this AnySense reads 1"),
+        ({"recordings": []}, "recordings"),
+        ({"recordings": ["BAGS/a.mcap"], "storage": {"s3": {"secret": "x"}}}, "is a secret"),
+        (
+            {"recordings": ["BAGS/a.mcap"], "task": "robustness", "keep": {}},
+            "goes with task: label",
+        ),
+        ({"recordings": ["s4://x/y.mcap"]}, "cannot be reached"),
+        ({"recordings": ["BAGS/a.mcap"], "out": "/proc/nowhere"}, "cannot be written"),
+    ],
+)
+def test_bad_jobs_are_one_line(batch: Run, fleet: Path, fields: dict[str, Any], line: str) -> None:
+    places = {"DRIVES": f"{fleet}/drives", "BAGS": f"{fleet}/bags"}
+    for name, place in places.items():
+        fields = json.loads(json.dumps(fields).replace(name, place))
+    found = batch(**fields)
+    if not line:  # one recording under two names is one recording
+        assert found["status"] == 0 and found["recordings"] == 1
+        return
+    assert found["status"] == 2
+    (only,) = found["error"].strip().splitlines()
+    assert line in only
+
+
+def test_a_folder_of_another_job_is_refused(batch: Run, fleet: Path) -> None:
+    recordings = [f"{fleet}/bags/c.mcap"]
+    batch(recordings=recordings)
+    found = batch(recordings=recordings, chunk_s=3)
+    assert found["status"] == 2 and "another job: chunk_s differs" in found["error"]
+
+
+def test_wrong_sensors_are_said_of_the_recording(batch: Run, fleet: Path) -> None:
+    found = batch(recordings=[f"{fleet}/bags/c.mcap"], topics={"rgb": "/nothing"})
+    assert found["status"] == 3 and "no topic /nothing for rgb" in found["failed"]["c"]
+
+
+def test_two_recordings_of_one_name_are_refused(batch: Run, fleet: Path, tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(fleet / "bags/c.mcap", tmp_path / folder / "c.mcap")
+    found = batch(recordings=["x/*.mcap", "y/*.mcap"])
+    assert found["status"] == 2 and "would both be called c" in found["error"]
+    assert batch(recordings=["[xy]/*.mcap"])["recordings"] == 2
+
+
+def test_stat_sees_a_changed_recording(batch: Run, fleet: Path, tmp_path: Path) -> None:
+    write_recording(tmp_path / "drive", 6, 1)
+    first = batch(recordings=["folder:drive"], identity="stat")
+    assert batch(recordings=["folder:drive"], identity="stat")["skipped"] == first["chunks"]
+    shutil.rmtree(tmp_path / "drive")
+    write_recording(tmp_path / "drive", 6, 2)
+    assert batch(recordings=["folder:drive"], identity="stat")["skipped"] == 0
+
+
+def test_a_bag_that_lies_about_its_time_fails_alone(
+    batch: Run, fleet: Path, tmp_path: Path
+) -> None:
+    import struct
+
+    bag = write_fleet_bag(tmp_path, "liar", 10, 7)
+    content = bytearray(bag.read_bytes())
+    # The end of the first chunk's time, by its header: opcode 6, length, start, end.
+    place = next(
+        i for i in range(8, len(content)) if content[i] == 6 and content[i + 9 + 7] == 0x0D
+    )
+    struct.pack_into("<Q", content, place + 17, 10**18 + 1)
+    bag.write_bytes(content)
+    found = batch(recordings=["bags/liar.mcap", f"{fleet}/bags/c.mcap"])
+    assert found["status"] == 3
+    assert any("has a message of" in line for line in found["failed"].values())
+    assert {row["recording"] for row in rows_in(tmp_path / "out")} == {"c"}
+
+
+@pytest.mark.slow
+def test_memory_stays_over_a_thousand_chunks(bundle: Path, tmp_path: Path) -> None:
+    """Of a worker: what the first chunks take, thousands of others do not add to."""
+    rss = Path("/proc/self/statm")
+    if not rss.exists():
+        pytest.skip("no /proc to read memory from")
+    bag = write_fleet_bag(tmp_path, "long", 1000, 1)
+    job = Job.model_validate(
+        {
+            "schema": 1,
+            "bundle": str(bundle),
+            "recordings": [str(bag)],
+            "out": str(tmp_path / "out"),
+            "chunk_s": 0.1,
+            "files": False,
+        }
+    )
+    pages: list[int] = []
+
+    def step(what: str, done: int, total: int) -> None:
+        if what == "working":
+            gc.collect()
+            pages.append(int(rss.read_text().split()[1]))
+
+    here = Here(job)
+    try:
+        report = run_job(job, here, step)
+    finally:
+        here.close()
+    assert len(pages) >= 1000 and not report.failed and here.worker.loads == 1
+    before, after = np.median(pages[150:250]), np.median(pages[-100:])
+    assert after < 1.03 * before, f"{before} pages, then {after}"
