@@ -248,6 +248,8 @@ def _meter(spec: Any, info: RecordingInfo) -> Boxes3dMeter | None:
     ground = getattr(spec, "birdseye", None)
     meter = None if ground is None else Boxes3dMeter(spec.classes, info, ground)
     return meter if meter is not None and (meter.map < 255).any() else None
+
+
 def _as_placed(value: Boxes3d, spec: Boxes3dSpec) -> dict[str, Any]:
     known = np.isfinite(value.velocity.sum(axis=1))
     boxes = [
