@@ -30,8 +30,10 @@ def add_action(actions: Commands) -> None:
         "make-sim",
         "simulate a recording",
         more="With all four sensors, or of four cameras and a LiDAR that look to all sides.",
-        example="""anysense data make-sim --out recordings/sim --kind scenes --frames 200
-            anysense data make-sim --out recordings/round --kind surround --frames 100 --weather rain""",
+        example="""
+            anysense data make-sim --out recordings/sim --kind scenes --frames 200
+            anysense data make-sim --out recordings/round --kind surround --frames 100 --weather rain
+        """,
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
@@ -178,9 +180,10 @@ def _columns(recording: FolderRecording, index: int, sensor: str) -> Mapping[str
 
     from perception.files.arrays import parse_npz
     from perception.files.text import read_bytes
+    from perception.sensors.registry import kind_of
 
     path = recording.files[sensor].find(recording.ids[index])
-    if recording.info.sensors[sensor] != "lidar" or path is None:
+    if kind_of(recording.info.sensors[sensor]).layout != "points" or path is None:
         return {}
     arrays = parse_npz(read_bytes(path), ("points", "time"), where=str(path))
     points = arrays["points"]
