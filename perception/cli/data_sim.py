@@ -175,9 +175,7 @@ def _write_bag(root: Path, bag: Path) -> None:
 
 
 def _columns(recording: FolderRecording, index: int, sensor: str) -> Mapping[str, NDArray[Any]]:
-    """Ring and time of a frame's points, which samples do not carry."""
-    import numpy as np
-
+    """The ring of a frame's points, which samples do not carry."""
     from perception.files.arrays import parse_npz
     from perception.files.text import read_bytes
     from perception.sensors.registry import kind_of
@@ -185,9 +183,7 @@ def _columns(recording: FolderRecording, index: int, sensor: str) -> Mapping[str
     path = recording.files[sensor].find(recording.ids[index])
     if kind_of(recording.info.sensors[sensor]).layout != "points" or path is None:
         return {}
-    arrays = parse_npz(read_bytes(path), ("points", "time"), where=str(path))
-    points = arrays["points"]
-    return {"ring": points[:, 4], "time": arrays.get("time", np.zeros(len(points), np.float32))}
+    return {"ring": parse_npz(read_bytes(path), ("points",), where=str(path))["points"][:, 4]}
 
 
 def _named(text: str, option: str) -> dict[str, str]:
