@@ -31,7 +31,7 @@ ODOMETRY = "nav_msgs/msg/Odometry"
 
 Columns = Callable[[int, str], Mapping[str, NDArray[Any]]]
 """What is known of each point of a frame's cloud, by the index of the frame and the sensor: (N,) arrays by
-the name that their field is to have, such as `ring` and `time`."""
+the name that their field is to have, such as `ring`."""
 
 
 def _nothing(index: int, sensor: str) -> Mapping[str, NDArray[Any]]:

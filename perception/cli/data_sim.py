@@ -30,8 +30,10 @@ def add_action(actions: Commands) -> None:
         "make-sim",
         "simulate a recording",
         more="With all four sensors, or of four cameras and a LiDAR that look to all sides.",
-        example="""anysense data make-sim --out recordings/sim --kind scenes --frames 200
-            anysense data make-sim --out recordings/round --kind surround --frames 100 --weather rain""",
+        example="""
+            anysense data make-sim --out recordings/sim --kind scenes --frames 200
+            anysense data make-sim --out recordings/round --kind surround --frames 100 --weather rain
+        """,
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
@@ -173,18 +175,15 @@ def _write_bag(root: Path, bag: Path) -> None:
 
 
 def _columns(recording: FolderRecording, index: int, sensor: str) -> Mapping[str, NDArray[Any]]:
-    """Ring and time of a frame's points, which samples do not carry."""
-    import numpy as np
-
+    """The ring of a frame's points, which samples do not carry."""
     from perception.files.arrays import parse_npz
     from perception.files.text import read_bytes
+    from perception.sensors.registry import kind_of
 
     path = recording.files[sensor].find(recording.ids[index])
-    if recording.info.sensors[sensor] != "lidar" or path is None:
+    if kind_of(recording.info.sensors[sensor]).layout != "points" or path is None:
         return {}
-    arrays = parse_npz(read_bytes(path), ("points", "time"), where=str(path))
-    points = arrays["points"]
-    return {"ring": points[:, 4], "time": arrays.get("time", np.zeros(len(points), np.float32))}
+    return {"ring": parse_npz(read_bytes(path), ("points",), where=str(path))["points"][:, 4]}
 
 
 def _named(text: str, option: str) -> dict[str, str]:

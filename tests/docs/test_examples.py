@@ -34,6 +34,13 @@ def test_metrics_page() -> None:
     _run("docs/metrics.md", {})
 
 
+def test_simulator_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    monkeypatch.chdir(tmp_path)
+    _run("docs/simulator.md", {})
+    assert len((tmp_path / "round/frames.csv").read_text().splitlines()) == 3
+
+
 class Robot:
     """What the README's program is given: drivers of two sensors, one of which dies and returns."""
 
