@@ -14,9 +14,9 @@ import numpy as np
 
 from perception.data.base import IGNORE_LABEL, Recording
 from perception.data.boxes3d import POSES, largest_turn, read_poses
-from perception.data.check_space import BOXES3D, SpaceCheck
+from perception.data.check_space import SpaceCheck
 from perception.data.files import BLACK_AND_WHITE, is_black_and_white, read_labels
-from perception.data.folder import RIG, TRUTH_SUFFIXES, FolderRecording
+from perception.data.folder import BOXES3D, RIG, TRUTH_SUFFIXES, FolderRecording
 from perception.data.layout import FRAMES, parse_frames
 from perception.errors import AnySenseError, DataError
 from perception.files.listing import is_folder, same_name, stem_of, visible_files

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from perception.data.base import ClassInfo, TruthBoxes3d
 from perception.data.boxes3d import POSES
+from perception.data.folder import BOXES3D
 from perception.errors import CalibrationError
 from perception.frame import Sample
 from perception.geometry.boxes import inside
@@ -17,7 +18,6 @@ from perception.geometry.rig import Rig
 from perception.geometry.trajectory import Trajectory
 from perception.geometry.transforms import RigidTransform
 
-BOXES3D = "boxes3d"
 _FARTHEST_M = 300.0
 _FASTEST_MPS = 80.0
 _FASTEST_CAR_MPS = 100.0  # of the vehicle, between two poses

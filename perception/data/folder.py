@@ -41,7 +41,8 @@ from perception.sensors.registry import kind_of
 from perception.sensors.samples import load_sample
 
 RIG = "rig.yaml"
-TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), "boxes3d": (".yaml",)}
+BOXES3D = "boxes3d"
+TRUTH_SUFFIXES = {"labels": (".png",), "boxes": (".txt",), BOXES3D: (".yaml",)}
 SPLIT_TAGS = frozenset(("train", "val", "test"))
 """Tags that say which split a frame is of."""
 

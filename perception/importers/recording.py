@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from perception.data.base import Recording
+from perception.data.folder import BOXES3D
 from perception.data.layout import BASE
 from perception.data.registry import open_recording, splits_of
 from perception.errors import DataError
@@ -79,9 +80,10 @@ def recording(root: Path, kind: str, **options: Any) -> Source:
 def _fields(found: Recording) -> dict[str, Any]:
     """What files will not say themselves, by the first frame that has the sensor."""
     fields: dict[str, Any] = {}
-    lidar = next((n for n, kind in found.info.sensors.items() if kind == "lidar"), "")
-    if (own := _space(found)) not in (None, lidar):
-        fields["boxes3d_frame"] = own or BASE
+    kinds = found.info.sensors
+    usual = next((n for n in kinds if not kind_of(kinds[n]).has_picture), "")
+    if (own := _space(found)) not in (None, usual):
+        fields[f"{BOXES3D}_frame"] = own or BASE
     wanted = {name for name, kind in found.info.sensors.items() if kind_of(kind).units}
     for index in range(len(found)):
         if not wanted:

@@ -60,6 +60,8 @@ def sound(sample: Sample, kind: str) -> None:
         assert data.dtype == np.uint8 and data.ndim == 3 and data.shape[2] == 3, data.shape
     elif kind == "lidar":
         assert data.dtype == np.float32 and data.ndim == 2 and data.shape[1] >= 3, data.shape
+        times = sample.times
+        assert times is None or (times.shape == data.shape[:1] and np.isfinite(times).all())
     else:
         assert data.dtype == np.float32 and data.ndim == 2, (data.dtype, data.shape)
 

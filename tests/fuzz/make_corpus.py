@@ -30,7 +30,7 @@ from fuzz.targets import CORPUS, TARGETS
 from small_bundles import SmallBundles, write
 
 from calibration.formats.registry import write_calibration
-from perception.data.base import Boxes, ClassInfo
+from perception.data.base import Boxes, ClassInfo, TruthBoxes3d
 from perception.data.folder import FolderWriter, folder_info
 from perception.geometry.camera import CameraModel
 from perception.geometry.rig import Pose, Rig, SensorCalibration
@@ -421,6 +421,48 @@ def events() -> None:
         save(target, "one_sensor_clock_set_back", bytes(head) + one)
 
 
+def space() -> None:
+    """Points with times, and a recording with boxes in space and poses."""
+    rng = np.random.default_rng(5)
+    kind = np.dtype([("xyz", "<f4", 3), ("t", "<u4")])
+    table = np.zeros(12, kind)
+    table["xyz"] = rng.uniform([4, -2, -1], [9, 2, 1], (12, 3))
+    table["t"] = np.arange(12) * 8_000_000
+    fields = "x:0:7:1,y:4:7:1,z:8:7:1,t:12:6:1"
+    save("cloud", "times", f"12 1 16 192 0 {fields}\n".encode() + table.tobytes())
+    place = RigidTransform(np.eye(3), np.array([0.0, 0, 1.8]))
+    rig = Rig({"lidar": SensorCalibration(None, None, pose=Pose(place))}, "base_link")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "recording"
+        info = folder_info(
+            name="space",
+            size=(24, 32),
+            sensors={"lidar": "lidar"},
+            seg_classes=(),
+            det_classes=(ClassInfo(0, "car", (200, 0, 0)),),
+        )
+        with FolderWriter(root, info, rig) as writer:
+            for index in range(2):
+                boxes = TruthBoxes3d.of(
+                    [[6.0, 0, -1]],
+                    [[4.0, 2, 1.6]],
+                    [0.3],
+                    [0],
+                    velocity=[[1.0, 0]],
+                    track=[7],
+                    frame="lidar",
+                )
+                writer.add(
+                    f"{index:03d}",
+                    {"lidar": np.column_stack([table["xyz"], np.ones(12, np.float32)])},
+                    stamp_ns=index * 10**8,
+                    boxes3d=boxes,
+                    times={"lidar": table["t"] * np.float32(1e-9)},
+                    pose=RigidTransform(np.eye(3), np.array([0.5 * index, 0, 0])),
+                )
+        save("folder", "in_space", pack(root, "recording"))
+
+
 def main() -> None:
     for target in TARGETS:
         folder = CORPUS / target
@@ -441,6 +483,7 @@ def main() -> None:
         recordings,
         sets,
         events,
+        space,
     ):
         make()
 
