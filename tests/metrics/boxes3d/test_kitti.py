@@ -163,6 +163,11 @@ def test_detections_without_orientation_or_place() -> None:
     assert {"car_detection", "car_detection_3d"} == set(score.curves) - {"car_detection_ground"}
     flat = replace(found, xyz=np.full((2, 3), -1000.0), hwl=np.full((2, 3), -1.0))
     assert set(kitti_score(truth, flat).curves) == {"car_detection"}
+    for side, lacking in ((0, {"3d"}), (1, {"ground", "3d"}), (2, {"ground", "3d"})):
+        thin = found.hwl.copy()
+        thin[:, side] = 0
+        curves = kitti_score(truth, replace(found, hwl=thin)).curves
+        assert {m for m in ("ground", "3d") if f"car_detection_{m}" not in curves} == lacking
     empty = kitti_score(truth, labeled())
     assert empty.curves == {} and len(empty.to_dict()) == 4 * len(JUDGED)
     _start(kitti_score(labeled(), found).curves["car_detection"]["easy"])
