@@ -147,7 +147,7 @@ class Ranks:
             raise ConfigError(
                 f"rank {other} has other {what} than rank 0",
                 where=where,
-                hint="every process needs the same data, under the same paths",
+                hint="every host needs the same configuration, and the same data under the same paths",
             )
 
     def until_agreed(self) -> AbstractContextManager[None]:

@@ -101,6 +101,7 @@ class Run:
             make_folder(self.out)
         torch.manual_seed(config.seed)
         train, val = open_splits(config)
+        self.ranks.same(config.model_dump(exclude={"workers", "cuda"}), "settings")
         self.ranks.same((train.ids, val.ids), "frames", "data.source")
         self.train_set, self.val_set = (
             FusionDataset(

@@ -131,8 +131,11 @@ class _OfCenters(Validation):
         super().__init__(half, spec, meter)
         self.precision = CenterPrecision(len(spec.classes))
 
-    def add(self, value: Value, truth: OnGround, size: tuple[int, int]) -> None:
-        self.precision.add(value, truth.boxes, truth.ground)
+    def look(self, value: Value, truth: OnGround, size: tuple[int, int]) -> Value:
+        return {name: tensor.cpu() for name, tensor in value.items()}
+
+    def count(self, seen: Value, truth: OnGround, size: tuple[int, int]) -> None:
+        self.precision.add(seen, truth.boxes, truth.ground)
 
     def scores(self) -> dict[str, float | None]:
         return {"map3d": self.precision.score()}
