@@ -1,9 +1,9 @@
 """Prints what fleets cost: labelling against the bare pipeline, Ray against one process, and two workers.
 
-    python benchmarks/fleet.py [--bundle NAME] [--minutes N] [--rounds N] [--json FILE]
+    python benchmarks/fleet.py [--bundle NAME] [--minutes N] [--chunk-s S] [--rounds N] [--json FILE]
 
 The drive that comes with AnySense is written again and again, with stamps that go on, as one MCAP file, and
-labelled in chunks of a minute: in this process, by one worker on Ray, and by two, in turn.  Other work on the
+labelled in chunks: in this process, by one worker on Ray, and by two, in turn.  Other work on the
 machine slows all of them alike; seconds of CPU, which do not count it, are told beside those of the clock.
 """
 
@@ -33,7 +33,7 @@ from perception.runtime.pipeline import Pipeline
 
 DRIVE = Path(__file__).parents[1] / "recordings/simulated_drive"
 PERIOD_NS = 100_000_000
-BARE_FRAMES = 200
+BARE_FRAMES = 100
 
 
 class Again(Recording):
@@ -79,6 +79,11 @@ def labelled(executor: Executor, job: Job) -> dict[str, float]:
     report: Report = run_job(job, executor, step)
     assert not report.failed and not report.borders, report
     records = [json.loads(p.read_text()) for p in (Path(job.out) / "done").iterdir()]
+    out = Path(job.out)
+    stored = {
+        f"{name}_bytes": sum(p.stat().st_size for p in (out / name).rglob("*") if p.is_file())
+        for name in ("rows", "labels")
+    }
     cpu, inside = (sum(r[k] for r in records) for k in ("cpu_seconds", "seconds"))
     wall = moments[-1] - moments[0]
     return {
@@ -87,10 +92,13 @@ def labelled(executor: Executor, job: Job) -> dict[str, float]:
         "cpu_s": cpu,
         "fps": report.frames / wall,
         "fps_of_cpu": report.frames / cpu,
+        **{name: size / report.frames for name, size in stored.items()},
     }
 
 
-def rounds(bundle: str, bag: Path, folder: Path, count: int) -> Iterator[dict[str, Any]]:
+def rounds(
+    bundle: str, bag: Path, folder: Path, count: int, chunk_s: float
+) -> Iterator[dict[str, Any]]:
     """One after the other: the bare pipeline, here, one worker on Ray, two."""
     for number in range(count):
         found: dict[str, Any] = {"bare": bare(bundle), "load": os.getloadavg()[0]}
@@ -103,6 +111,7 @@ def rounds(bundle: str, bag: Path, folder: Path, count: int) -> Iterator[dict[st
                     "out": str(folder / f"{name}-{number}"),
                     "workers": {"count": max(workers, 1)},
                     "identity": "stat",
+                    "chunk_s": chunk_s,
                 }
             )
             executor: Executor = RayWorkers(job, LOCAL) if workers else Here(job)
@@ -110,6 +119,7 @@ def rounds(bundle: str, bag: Path, folder: Path, count: int) -> Iterator[dict[st
                 found[name] = labelled(executor, job)
             finally:
                 executor.close()
+            print(name, json.dumps(found[name]), flush=True)
         yield found
 
 
@@ -143,6 +153,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="sim-rgbdtl")
     parser.add_argument("--minutes", type=int, default=2)
+    parser.add_argument("--chunk-s", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -153,7 +164,7 @@ def main() -> int:
         size = sum(p.stat().st_size for p in (folder / "bag").iterdir())
         print(f"{args.minutes} minutes, {size / 1e6:.0f} MB")
         found = []
-        for one in rounds(args.bundle, folder / "bag", folder, args.rounds):
+        for one in rounds(args.bundle, folder / "bag", folder, args.rounds, args.chunk_s):
             found.append(one)
             print(json.dumps(one))
         summary = {"bytes_per_frame": size / len(recording), **told(found)}

@@ -106,13 +106,13 @@ class TruthBoxes3d:
         count = len(self.class_ids)
         for name, width in (("center", 3), ("size", 3), ("velocity", 2)):
             if getattr(self, name).shape != (count, width):
-                raise InputError(f"{name} is not ({count}, {width})", where="boxes3d")
+                raise InputError(f"{name} is not ({count}, {width})", where="3D boxes")
         for name in ("yaw", "ignore", "points", "occlusion", "track"):
             if getattr(self, name).shape != (count,):
-                raise InputError(f"{name} is not ({count},)", where="boxes3d")
+                raise InputError(f"{name} is not ({count},)", where="3D boxes")
         values = np.column_stack([self.center, self.size, self.yaw])
         if not np.isfinite(values).all() or not (self.size > 0).all():
-            raise InputError("a box is not finite, or has no size", where="boxes3d")
+            raise InputError("a box is not finite, or has no size", where="3D boxes")
 
     def __len__(self) -> int:
         return len(self.class_ids)
@@ -196,7 +196,7 @@ class Truth:
                 raise DataError("boxes, class_ids and ignore differ in number", where=where)
             _refuse_ids(boxes.class_ids, info.det_classes, "boxes", where)
         if self.boxes3d is not None:
-            _refuse_ids(self.boxes3d.class_ids, info.det_classes, "boxes3d", where)
+            _refuse_ids(self.boxes3d.class_ids, info.det_classes, "3D boxes", where)
 
 
 def _refuse_ids(ids: NDArray[Any], classes: tuple[ClassInfo, ...], what: str, where: str) -> None:

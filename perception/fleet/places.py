@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ BLOCK = 1 << 20
 """Bytes of a file that are held at a time."""
 
 _MOST_SMALL = 64 << 20
+_AT_ONCE = 8
 _NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "DefaultCredentials", "NoAuthToken")
 
 
@@ -155,6 +158,27 @@ class Place:
                 raise DataError(f"has {size} bytes, more than {_MOST_SMALL}", where=self.url)
             content: bytes = self.system.cat_file(self.path)
             return content
+
+    def read_each(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Small files of a folder by name, in order; some are on the way while others are looked at.
+
+        Raises:
+            DataError: one is not there, or cannot be read.
+        """
+        ahead: deque[tuple[str, Future[bytes]]] = deque()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            try:
+                for name in names:
+                    ahead.append((name, pool.submit((self / name).read)))
+                    if len(ahead) > 2 * _AT_ONCE:
+                        first, found = ahead.popleft()
+                        yield first, found.result()
+                while ahead:
+                    first, found = ahead.popleft()
+                    yield first, found.result()
+            finally:
+                for _, found in ahead:
+                    found.cancel()
 
     def exists(self) -> bool:
         """Whether there is something.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -16,10 +17,12 @@ from perception.fleet.job import Job, digest
 from perception.fleet.keeping import COLUMNS, Choice, wanted_of
 from perception.fleet.labels import LABELS
 from perception.fleet.manifest import kept_parquet, manifest_parquet
-from perception.fleet.places import Place
+from perception.fleet.places import Place, UnwritableError
 from perception.fleet.plan import Chunk, Source, sources_of
 from perception.fleet.rows import rows_of
 from perception.fleet.work import DONE, ROWS, Extract, Look, Outcome, Task, Worker, versions
+
+_NEEDED = {"recording", "frames", "rows", "states", "enters", "leaves"}
 
 Step = Callable[[str, int, int], None]
 """Told what is being done, how far it is, and how far it will be."""
@@ -113,12 +116,11 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
     report = Report(recordings=len(sources))
     chunks = _looked_at(executor, sources, report, step)
     report.chunks = len(chunks)
-    had = {name.removesuffix(".json") for name in (out / DONE).names()}
+    keys = {name.removesuffix(".json") for name in (out / DONE).names()}
+    had = _records(out, keys)
     left = [chunk for chunk in chunks if chunk.key not in had]
     report.skipped = len(chunks) - len(left)
-    records = {
-        c.key: json.loads((out / DONE / f"{c.key}.json").read()) for c in chunks if c.key in had
-    }
+    records = {chunk.key: had[chunk.key] for chunk in chunks if chunk.key in had}
     for number, (task, outcome) in enumerate(executor.run(left), 1):
         assert isinstance(task, Chunk)
         if outcome.error:
@@ -127,19 +129,18 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
             records[task.key] = outcome.record
             report.done += 1
         if outcome.fatal:
-            _finish(out, job, chunks, records, report)
+            with contextlib.suppress(UnwritableError):
+                _finish(out, job, chunks, records, report)
             raise _stopped(outcome, report)
         step("working", number, len(left))
     _finish(out, job, chunks, records, report)
-    _replace(out, chunks, records, had - {chunk.key for chunk in chunks}, report)
+    _replace(out, chunks, records, had, report)
     if job.keep is not None:
         _keep(out, job, [c for c in chunks if c.key in records], executor, report, step)
     return report
 
 
 def _stopped(outcome: Outcome, report: Report) -> AnySenseError:
-    from perception.fleet.places import UnwritableError
-
     done = report.done + report.skipped
     hint = f"{done} of {report.chunks} chunks are done and stay so; the same command goes on"
     return UnwritableError(outcome.error, hint=hint)
@@ -225,14 +226,18 @@ def _unlike(chunks: list[Chunk], records: Mapping[str, Any]) -> Iterator[Chunk]:
 
 
 def _replace(
-    out: Place, chunks: list[Chunk], records: Mapping[str, Any], others: set[str], report: Report
+    out: Place,
+    chunks: list[Chunk],
+    records: Mapping[str, Any],
+    had: Mapping[str, Any],
+    report: Report,
 ) -> None:
     """Remove parts of recordings that have changed and are done anew, and count those of other recordings."""
     open_ = {chunk.source.name for chunk in chunks if chunk.key not in records}
     names = {chunk.source.name for chunk in chunks} - open_
-    for key in sorted(others):
-        done = out / DONE / f"{key}.json"
-        if json.loads(done.read()).get("recording") in names:
+    for key in sorted(had.keys() - {chunk.key for chunk in chunks}):
+        if had[key]["recording"] in names:
+            done = out / DONE / f"{key}.json"
             # The rows first: a part without them is done anew.
             (out / ROWS / f"{key}.parquet").remove()
             done.remove()
@@ -252,15 +257,30 @@ def _frame_lists(out: Place, chunks: list[Chunk]) -> None:
         lines = io.StringIO()
         write = csv.writer(lines)
         write.writerow(("id", "stamp_ns", "tags"))
-        for chunk in own:
-            for row in _rows(out, chunk, ("frame", "stamp_ns")):
-                write.writerow((row["frame"], row["stamp_ns"], ""))
+        for _, rows in _rows(out, own, ("frame", "stamp_ns")):
+            write.writerows((row["frame"], row["stamp_ns"], "") for row in rows)
         (out / LABELS / name / "frames.csv").write(lines.getvalue().encode())
 
 
-def _rows(out: Place, chunk: Chunk, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    place = out / ROWS / f"{chunk.key}.parquet"
-    return rows_of(place.read(), place.url, columns)
+def _rows(
+    out: Place, chunks: Iterable[Chunk], columns: tuple[str, ...]
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Keys of chunks and their rows, in order, a chunk at a time."""
+    for name, content in (out / ROWS).read_each(f"{chunk.key}.parquet" for chunk in chunks):
+        yield name.removesuffix(".parquet"), rows_of(content, str(out / ROWS / name), columns)
+
+
+def _records(out: Place, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What chunks that are done left, by key; one that cannot be understood is not done."""
+    found = {}
+    for name, content in (out / DONE).read_each(f"{key}.json" for key in sorted(keys)):
+        try:
+            record = json.loads(content)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.keys() >= _NEEDED:
+            found[name.removesuffix(".json")] = record
+    return found
 
 
 def _keep(
@@ -269,9 +289,9 @@ def _keep(
     """Choose from the rows, and have recordings made of what is chosen."""
     assert job.keep is not None
     choice = Choice(job.keep)
-    for number, chunk in enumerate(chunks, 1):
-        for row in _rows(out, chunk, COLUMNS):
-            choice.add({**row, "chunk": chunk.key})
+    for number, (key, found) in enumerate(_rows(out, chunks, COLUMNS), 1):
+        for row in found:
+            choice.add({**row, "chunk": key})
         step("choosing", number, len(chunks))
     rows = choice.rows
     content = kept_parquet(rows)

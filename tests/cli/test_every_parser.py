@@ -290,7 +290,7 @@ def _completions(line: str) -> list[str]:
 
 def test_a_shell_completes_commands_options_choices_and_bundles() -> None:
     pytest.importorskip("argcomplete")
-    assert {"bench", "bench-zoo", "bundle", "bundles"} == set(_completions("anysense b"))
+    assert {"batch", "bench", "bench-zoo", "bundle", "bundles"} == set(_completions("anysense b"))
     assert _completions("anysense bench --fra") == ["--frames"]
     assert _completions("anysense data ch") == ["check"]
     assert set(_completions("anysense data make-sim --kind ")) == {"drive", "scenes", "surround"}

@@ -48,15 +48,17 @@ ROOMS: dict[str, str] = {
         "errors files frame geometry adapters sensors data/base calibration data bags"
     ),
     "perception/viz": (
-        "errors extras files frame geometry sensors data/base metrics tasks calibration data runtime "
-        "evaluation"
+        "errors extras files frame geometry sensors preprocess data/base metrics tasks calibration data "
+        "runtime evaluation"
     ),
     "perception/sim": "errors extras frame geometry data/base data",
     "perception/demo": (
         "errors files sensors/names frame sensors "
         "corruptions data/base tasks runtime evaluation viz"
     ),
-    "perception/models": "errors extras plugins files frame sensors preprocess data/base tasks",
+    "perception/models": (
+        "errors extras plugins files frame geometry sensors preprocess data/base tasks"
+    ),
     "perception/training": (
         "errors progress plugins files frame geometry adapters sensors preprocess corruptions "
         "data/base metrics tasks calibration data runtime models"

@@ -92,9 +92,10 @@ def test_a_chunk_that_was_left_half_way_is_done_again(
     whole = rows_in(tmp_path / "out")
     done = sorted((tmp_path / "out/done").iterdir())
     done[0].unlink()  # killed before it said that it is done
+    done[1].write_text('{"recording": "a"')  # by whoever wrote it otherwise
     shutil.rmtree(tmp_path / "out/labels")
     again = batch(recordings=[f"{fleet}/bags/a.mcap"])
-    assert again["done"] == 1 and again["skipped"] == first["chunks"] - 1
+    assert again["done"] == 2 and again["skipped"] == first["chunks"] - 2
     assert rows_in(tmp_path / "out") == whole
 
 

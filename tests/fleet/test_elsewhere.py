@@ -145,7 +145,7 @@ def test_a_bucket_that_is_full_stops_the_job_and_what_is_done_stays(
     found = batch(**fields)
     assert found["status"] == 2
     (line,) = found["error"].strip().splitlines()
-    assert "quota exceeded" in line
+    assert "quota exceeded" in line and "are done and stay so; the same command goes on" in line
     monkeypatch.undo()
     for name, value in _SECRETS.items():
         monkeypatch.setenv(name, value)
