@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perception.frame import is_square_of_return
 from perception.geometry.grid import BirdseyeSpec
-from perception.geometry.scratch import POINTS, as_columns, block_size
+from perception.geometry.scratch import POINTS, Scratch, as_columns, block_size
 from perception.geometry.transforms import RigidTransform
 
 Float32 = NDArray[np.float32]
@@ -128,21 +128,39 @@ def fill_pillars(
     every += starts[:, None]
     every[~valid] = 0
     at = _in_order_of(cell, rows * across).take(every.ravel())
+    with POINTS.lend() as scratch:
+        planes = _planes(points, at, valid, taken, spec, scratch)
+        count = filled * deep
+        into = pillars[:filled].reshape(count, len(FIELDS))  # not a copy where it is contiguous
+        found = cv2.transpose(planes.reshape(len(FIELDS), count), into)
+        if not np.shares_memory(found, pillars):
+            pillars[:filled] = found.reshape(filled, deep, len(FIELDS))
+    return filled
+
+
+def _planes(
+    points: Float32,
+    at: NDArray[np.intp],
+    valid: NDArray[np.bool_],
+    cells: NDArray[np.intp],
+    spec: BirdseyeSpec,
+    scratch: Scratch,
+) -> Float32:
+    """`FIELDS` of pillars, (8, P, M): arithmetic on contiguous planes is twice as fast as on columns."""
     there = valid.astype(np.float32)
-    # Arithmetic on contiguous planes, which are interleaved at the end: twice as fast as on columns.
-    own = (filled, deep, len(FIELDS))
-    planes = np.empty((len(FIELDS), filled, deep), np.float32)
-    cv2.transpose(points.take(at, axis=0), planes[:4].reshape(4, -1))
+    planes = scratch.array("planes", (len(FIELDS), *valid.shape), np.float32)
+    rows = scratch.array("rows", (len(at), 4), np.float32)
+    np.take(points, at, axis=0, out=rows, mode="clip")  # any other mode makes a copy
+    planes[:4] = cv2.transpose(rows).reshape(4, *valid.shape)
     planes[:4] *= there
-    middle = _middle(taken, spec)
+    middle = _middle(cells, spec)
     np.subtract(planes[0], middle[:, :1], out=planes[4])
     np.subtract(planes[1], middle[:, 1:], out=planes[5])
-    mean = planes[2].sum(axis=1) / np.minimum(counts, deep).astype(np.float32)
+    mean = planes[2].sum(axis=1) / there.sum(axis=1)
     np.subtract(planes[2], mean[:, None], out=planes[6])
     planes[4:7] *= there
     planes[7] = there
-    pillars[:filled] = cv2.transpose(planes.reshape(len(FIELDS), -1)).reshape(own)
-    return filled
+    return planes
 
 
 def _in_order_of(cell: NDArray[np.int32], count: int) -> NDArray[np.intp]:
