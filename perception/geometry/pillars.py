@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perception.frame import is_square_of_return
 from perception.geometry.grid import BirdseyeSpec
-from perception.geometry.scratch import POINTS, as_columns, block_size
+from perception.geometry.scratch import POINTS, Scratch, as_columns, block_size
 from perception.geometry.transforms import RigidTransform
 
 Float32 = NDArray[np.float32]
@@ -38,7 +38,7 @@ def on_ground(points: NDArray[Any], pose: RigidTransform, spec: BirdseyeSpec) ->
         (M, 4) x, y, z, intensity, in the order they came; intensity 0 where it is not known.
     """
     rotation, translation = pose.rotation.astype(np.float32), pose.translation.astype(np.float32)
-    found: list[Float32] = []
+    found, count = np.empty((len(points), 4), np.float32), 0
     with POINTS.lend() as scratch, np.errstate(all="ignore"):
         size = block_size(len(points))
         for start in range(0, len(points), size):
@@ -51,11 +51,13 @@ def on_ground(points: NDArray[Any], pose: RigidTransform, spec: BirdseyeSpec) ->
             square += columns[2] * columns[2]
             keep = is_square_of_return(square) & _within(base, spec)[1]
             base[3] = columns[3] if len(columns) > 3 else 0
-            found.append(base.T[np.flatnonzero(keep)])
-    kept = np.concatenate(found) if found else np.zeros((0, 4), np.float32)
-    intensity = kept[:, 3]
-    np.clip(np.nan_to_num(intensity, copy=False, posinf=1, neginf=0), 0, 1, out=intensity)
-    return kept
+            kept = base.take(np.flatnonzero(keep), axis=1)
+            np.clip(kept[3], 0, 1, out=kept[3])
+            kept[3][np.isnan(kept[3])] = 0
+            if kept.size:
+                found[count : count + kept.shape[1]] = cv2.transpose(kept)
+                count += kept.shape[1]
+    return found[:count]
 
 
 def _within(columns: Float32, spec: BirdseyeSpec) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
@@ -115,34 +117,62 @@ def fill_pillars(
     counts = counts[taken]
     starts -= counts
     if len(taken) > most:
-        chosen = np.sort(np.argsort(-counts, kind="stable")[:most])
+        key = _TWO_BYTES - 1 - counts.clip(max=_TWO_BYTES - 1)  # of more, the lower cell
+        chosen = np.sort(np.argsort(key.astype(np.uint16), kind="stable")[:most])
         taken, starts, counts = taken[chosen], starts[chosen], counts[chosen]
     filled = len(taken)
     cells[:filled], cells[filled:] = taken, rows * across
     pillars[filled:] = 0
     if not filled:
         return 0
+    at, valid = _places(counts, starts, deep)
+    at = _in_order_of(cell, rows * across).take(at)
+    with POINTS.lend() as scratch:
+        planes = _planes(points, at, valid, taken, spec, scratch)
+        count = filled * deep
+        into = pillars[:filled].reshape(count, len(FIELDS))  # not a copy where it is contiguous
+        found = cv2.transpose(planes.reshape(len(FIELDS), count), into)
+        if not np.shares_memory(found, pillars):
+            pillars[:filled] = found.reshape(filled, deep, len(FIELDS))
+    return filled
+
+
+def _places(
+    counts: NDArray[np.intp], starts: NDArray[np.intp], deep: int
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Which of the sorted points stand at the places of pillars, (P * deep,), and which places are taken."""
     slot = np.arange(deep)
-    every = np.where(counts[:, None] > deep, slot * counts[:, None] // deep, slot)
+    every = starts[:, None] + slot
+    full = np.flatnonzero(counts > deep)
+    every[full] = starts[full, None] + slot * counts[full, None] // deep
     valid = slot < counts[:, None]
-    every += starts[:, None]
-    every[~valid] = 0
-    at = _in_order_of(cell, rows * across).take(every.ravel())
+    every *= valid  # any point will do: it counts for nothing
+    return every.ravel(), valid
+
+
+def _planes(
+    points: Float32,
+    at: NDArray[np.intp],
+    valid: NDArray[np.bool_],
+    cells: NDArray[np.intp],
+    spec: BirdseyeSpec,
+    scratch: Scratch,
+) -> Float32:
+    """`FIELDS` of pillars, (8, P, M): arithmetic on contiguous planes is twice as fast as on columns."""
     there = valid.astype(np.float32)
-    # Arithmetic on contiguous planes, which are interleaved at the end: twice as fast as on columns.
-    own = (filled, deep, len(FIELDS))
-    planes = np.empty((len(FIELDS), filled, deep), np.float32)
-    cv2.transpose(points.take(at, axis=0), planes[:4].reshape(4, -1))
+    planes = scratch.array("planes", (len(FIELDS), *valid.shape), np.float32)
+    rows = scratch.array("rows", (len(at), 4), np.float32)
+    np.take(points, at, axis=0, out=rows, mode="clip")  # any other mode makes a copy
+    cv2.transpose(rows, planes[:4].reshape(4, -1))
     planes[:4] *= there
-    middle = _middle(taken, spec)
+    middle = _middle(cells, spec)
     np.subtract(planes[0], middle[:, :1], out=planes[4])
     np.subtract(planes[1], middle[:, 1:], out=planes[5])
-    mean = planes[2].sum(axis=1) / np.minimum(counts, deep).astype(np.float32)
+    mean = planes[2].sum(axis=1) / there.sum(axis=1)
     np.subtract(planes[2], mean[:, None], out=planes[6])
     planes[4:7] *= there
     planes[7] = there
-    pillars[:filled] = cv2.transpose(planes.reshape(len(FIELDS), -1)).reshape(own)
-    return filled
+    return planes
 
 
 def _in_order_of(cell: NDArray[np.int32], count: int) -> NDArray[np.intp]:
