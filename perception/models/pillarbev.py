@@ -179,8 +179,7 @@ class PillarEncoder(nn.Module):
         """(N, P, C) at the cells of the grid, (N, C, rows, columns); unused pillars fall beside it."""
         batch, _, channels = pillars.shape
         places = self.rows * self.columns + 1
-        first = torch.arange(batch, device=cells.device)[:, None] * places
-        index = (cells.long() + first).reshape(-1)
+        index = _flat(cells, places)
         canvas = pillars.new_zeros(batch * places, channels)
         canvas = canvas.index_put((index,), pillars.reshape(-1, channels))
         kept = canvas.reshape(batch, places, channels)[:, :-1]
@@ -217,14 +216,25 @@ class CameraEncoder(nn.Module):
         table = _coarser(tensors["table"])
         batch, channels, height, width = fine.shape
         batch, heights, rows, columns = table.shape
-        seen = (table < height * width).any(1, keepdim=True).to(fine.dtype)
+        # In numbers that compute: backends are wary of arithmetic with integers.
+        seen = (table.float() < height * width).to(fine.dtype).amax(1, keepdim=True)
         places = torch.cat([fine.flatten(2).transpose(1, 2), fine.new_zeros(batch, 1, channels)], 1)
-        first = torch.arange(batch, device=table.device)[:, None] * places.shape[1]
-        index = (table.long().flatten(1) + first).reshape(-1)
+        index = _flat(table.flatten(1), places.shape[1])
         found = places.reshape(-1, channels).index_select(0, index)
         found = found.reshape(batch, heights, rows * columns, channels).transpose(2, 3)
         bev = self.refine(self.lift(found.reshape(batch, -1, rows, columns)) * seen)
         return {"bev": bev, "seen": seen}
+
+
+def _flat(index: Tensor, places: int) -> Tensor:
+    """Indices (N, L) of so many places of each sample as (N * L,) of those of all samples.
+
+    They are kept within these places, so that graphs can be given to backends that do not look.
+    """
+    found = index.long().clamp(0, places - 1)
+    if len(index) > 1:
+        found = found + torch.arange(len(index), device=index.device)[:, None] * places
+    return found.reshape(-1)
 
 
 def _coarser(table: Tensor) -> Tensor:

@@ -70,6 +70,8 @@ _ATTRIBUTE_INT, _ATTRIBUTE_TENSOR, _WITHIN = 3, 5, {6, 11}  # of AttributeProto
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _SPARSE = 1, 5, 11, 12, 15  # of GraphProto
 _TENSOR_TYPE, _TENSOR_NAME, _RAW_DATA, _EXTERNAL, _LOCATION = 2, 8, 9, 13, 14  # of TensorProto
 
+_INTEGER_BYTES = {6: 4, 7: 8}  # by data type
+
 _DEEPEST = 100  # as in Protocol Buffers' own readers
 
 Read = Callable[[str], bytes]
@@ -131,6 +133,7 @@ class GraphParts:
         inputs, constants: ONNX's number of the element type by name.
         outputs: names.
         unusual: what else there is, in words, and not among the nodes.
+        numbers: single integers among the constants, whose value nobody can change from outside, by name.
     """
 
     nodes: tuple[Node, ...]
@@ -138,6 +141,7 @@ class GraphParts:
     outputs: frozenset[str]
     constants: Mapping[str, int]
     unusual: frozenset[str]
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -204,15 +208,30 @@ def _parts(data: memoryview) -> GraphParts:
     outputs: set[str] = set()
     constants: dict[str, int] = {}
     unusual = {"functions of its own"} if _FUNCTIONS in model else set()
+    numbers: dict[str, int | None] = {}
     for graph in messages_of(data, model, _GRAPH):
         nodes += [_node(data, node, unusual) for node in messages_of(data, graph, _NODE)]
         inputs.update((value.name, value.dtype) for value in _tensors(data, graph, _INPUT))
         outputs.update(string_of(data, value, 1) for value in messages_of(data, graph, _OUTPUT))
         for tensor in messages_of(data, graph, _INITIALIZER):
-            constants[string_of(data, tensor, _TENSOR_NAME)] = integer_of(tensor, _TENSOR_TYPE)
+            name = string_of(data, tensor, _TENSOR_NAME)
+            numbers[name] = None if name in constants else _number(data, tensor)
+            constants[name] = integer_of(tensor, _TENSOR_TYPE)
         if _SPARSE in graph:
             unusual.add("sparse weights")
-    return GraphParts(tuple(nodes), inputs, frozenset(outputs), constants, frozenset(unusual))
+    fixed = {n: v for n, v in numbers.items() if v is not None and n not in inputs}
+    return GraphParts(
+        tuple(nodes), inputs, frozenset(outputs), constants, frozenset(unusual), fixed
+    )
+
+
+def _number(data: memoryview, tensor: Message) -> int | None:
+    """The value of a tensor of one int32 or int64 that lies in it as bytes; None of any other."""
+    size = _INTEGER_BYTES.get(integer_of(tensor, _TENSOR_TYPE))
+    raw = spans_of(tensor, _RAW_DATA)
+    if size is None or len(raw) != 1 or raw[0][1] - raw[0][0] != size or _EXTERNAL in tensor:
+        return None
+    return int.from_bytes(data[slice(*raw[0])], "little", signed=True)
 
 
 def _node(data: memoryview, node: Message, unusual: set[str]) -> Node:

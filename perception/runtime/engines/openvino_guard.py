@@ -10,7 +10,8 @@ so these are asked first:
 - It holds no operators but those below, which compute with real numbers.
 - Integers are constants where ONNX Runtime has looked at them, as sizes, axes and indices, or stand between
   QuantizeLinear and DequantizeLinear.  Those that are computed, class labels, are given out or cast, and
-  nothing else takes them.  So no address depends on a value.
+  those that are given, such as tables of where to look, are only moved about.  Where such are indices, a
+  Clip with constants keeps them within the tensor, whose size is known.  So no address depends on a value.
 
 A graph that wants more runs on ONNX Runtime, which looks at every index when it runs.
 """
@@ -22,15 +23,16 @@ from math import prod
 
 from perception.errors import EngineError
 from perception.runtime.engines.onnxruntime import check_loads
-from perception.runtime.onnx_file import GraphParts, parts, with_outputs
+from perception.runtime.onnx_file import GraphParts, Node, parts, with_outputs
 
 _NAMES = """
-    Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose
+    Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
+    ConvTranspose
     DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather Gelu Gemm
     GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity
     InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Mean Min
     Mul Neg Not Or PRelu Pow QuantizeLinear Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
-    ReduceSum Relu Reshape Resize Round Sigmoid Sign Slice Softmax Softplus Softsign Split
+    ReduceSum Relu Reshape Resize Round ScatterND Sigmoid Sign Slice Softmax Softplus Softsign Split
     Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where Xor
 """
 
@@ -42,13 +44,24 @@ _SECOND = """
 """
 _MUST_BE_CONSTANT: Mapping[str, set[int]] = {
     **{operator: {1} for operator in _SECOND.split()},
+    "ConstantOfShape": {0},
     "Resize": {1, 2, 3},
     "Slice": {1, 2, 3, 4},
 }
 """Which inputs are sizes, axes and indices."""
 
+_MOVING = frozenset({"Concat", "Identity", "Reshape", "Slice", "Unsqueeze"})
+"""What may move integers about."""
+
 _TAKES_INTEGERS: Mapping[str, set[int]] = {
     **_MUST_BE_CONSTANT,
+    "Clip": {0, 1, 2},
+    "Concat": set(range(64)),
+    "Identity": {0},
+    "Reshape": {0, 1},
+    "ScatterND": {1},
+    "Slice": {0, 1, 2, 3, 4},
+    "Unsqueeze": {0, 1},
     "Cast": {0},
     "DequantizeLinear": {0, 2},
     "QuantizeLinear": {2},
@@ -58,7 +71,10 @@ _REAL = frozenset({1, 9, 10, 11, 16})
 """ONNX's numbers of float32, bool, float16, double and bfloat16."""
 
 
-_UINT8 = 2
+_UINT8, _INT32, _INT64 = 2, 6, 7
+
+_LARGEST_INDEX = 1 << 24
+"""What a backend that computes with float32 inside still counts exactly."""
 
 Shape = tuple[int | None, ...]
 
@@ -82,11 +98,43 @@ def check(content: bytes, *, where: str, trusted: bool = False) -> None:
         raise _refusal(found, where)
     reshaped = [(n.inputs[:1], n.outputs[:1]) for n in graph.nodes if n.operator == "Reshape"]
     ends = {name for pair in reshaped for names in pair for name in names}
+    bounds = _bounds(graph)
+    addressing = [n for n in graph.nodes if set(n.inputs[1:2]) & bounds.keys()]
+    addressing = [n for n in addressing if n.operator in ("Gather", "ScatterND")]
+    ends |= {name for node in addressing for name in node.inputs}
     shapes = check_loads(with_outputs(content, sorted(ends - graph.outputs)), where=where)
+    for node in addressing:
+        if not _within(node, bounds[node.inputs[1]], [shapes.get(name) for name in node.inputs]):
+            raise _refusal(f"{node.operator} with indices that may lie beyond the end", where)
     # ONNX Runtime compares the counts only when it runs, OpenVINO never.
     counts = [[_count(shapes.get(name)) for names in pair for name in names] for pair in reshaped]
     if any(None in pair or len(set(pair)) != 1 for pair in counts):
         raise _refusal("Reshape to another number of elements", where)
+
+
+def _bounds(graph: GraphParts) -> dict[str, int]:
+    """Integers that a Clip keeps from 0 up to a constant, by name that constant."""
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.operator == "Clip" and len(node.inputs) == 3:
+            low, high = (graph.numbers.get(name) for name in node.inputs[1:])
+            if low is not None and high is not None and 0 <= low <= high < _LARGEST_INDEX:
+                found.update(dict.fromkeys(node.outputs, high))
+        elif node.operator in ("Reshape", "Unsqueeze") and set(node.inputs[:1]) & found.keys():
+            found.update(dict.fromkeys(node.outputs, found[node.inputs[0]]))
+    return found
+
+
+def _within(node: Node, bound: int, shapes: list[Shape | None]) -> bool:
+    """Whether indices of 0 to `bound` lie in the tensor that Gather or ScatterND takes them for."""
+    if any(shape is None or None in shape for shape in shapes):
+        return False
+    data, indices, *rest = (tuple(shape or ()) for shape in shapes)
+    if node.operator == "Gather":
+        axis = node.attributes.get("axis", 0)
+        return -len(data) <= axis < len(data) and bound < (data[axis] or 0)
+    fits = len(rest) == 1 and len(data) > 0 and indices[-1:] == (1,)
+    return fits and bound < (data[0] or 0) and rest[0] == (*indices[:-1], *data[1:])
 
 
 def _count(shape: Shape | None) -> int | None:
@@ -109,15 +157,29 @@ def _beyond(graph: GraphParts) -> Iterator[str]:
     constants = set(graph.constants)
     given = {**graph.inputs, **graph.constants}
     integers = {name for name, dtype in given.items() if dtype not in _REAL}
+    moved: set[str] = set()  # of int32 and int64, as they were given
+    bounds = _bounds(graph)
     for node in graph.nodes:
         if node.operator == "Constant":
             constants.update(node.outputs)
             if node.attributes.get("value") not in _REAL:
                 integers.update(node.outputs)
         elif node.operator == "Cast" and node.attributes.get("to") not in _REAL:
-            if node.attributes.get("to") != _UINT8:
+            whole = node.inputs[:1] and given.get(node.inputs[0]) in (_INT32, _INT64)
+            wide = node.attributes.get("to") == _INT64 and (whole or bool(set(node.inputs) & moved))
+            if node.attributes.get("to") != _UINT8 and not wide:
                 yield "Cast to integers"
+            if wide:
+                moved.update(node.outputs)
             integers.update(node.outputs)
+        elif node.operator == "Clip" and set(node.inputs) & integers:
+            integers.update(node.outputs)
+            if not set(node.outputs) <= bounds.keys():
+                yield "Clip of integers"
+        elif node.operator in _MOVING and set(node.inputs[:1]) & integers:
+            integers.update(node.outputs)
+            if set(node.inputs[:1]) & moved or given.get(node.inputs[0]) in (_INT32, _INT64):
+                moved.update(node.outputs)
         elif node.operator in ("QuantizeLinear", "ArgMax"):
             integers.update(node.outputs)
         elif node.operator == "MaxPool":
@@ -126,7 +188,12 @@ def _beyond(graph: GraphParts) -> Iterator[str]:
         for index, name in enumerate(node.inputs):
             if not name:
                 continue
-            if index in _MUST_BE_CONSTANT.get(node.operator, ()) and name not in constants:
+            must = index in _MUST_BE_CONSTANT.get(node.operator, ())
+            if node.operator in ("Gather", "ScatterND") and index == 1 and name in bounds:
+                must = False
+            if (must and name not in constants) or (
+                node.operator == "ScatterND" and index == 1 and name not in bounds
+            ):
                 yield f"{node.operator} with sizes, axes or indices that are computed"
             if name in integers and index not in _TAKES_INTEGERS.get(node.operator, ()):
                 yield f"{node.operator} of integers"
