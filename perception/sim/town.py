@@ -10,10 +10,10 @@ import numpy as np
 from perception.sim.objects import Rng, building, bush, lamp_post, sign_post, tree
 from perception.sim.paths import Motion, Path, Place
 from perception.sim.scene import ROAD, SIDEWALK, Body, Geom, Light, Material, Scene, Weather
+from perception.sim.street import ROAD_HALF_WIDTH, SIDEWALK_WIDTH
 from perception.sim.traffic import (
     KERB_M,
     LANE_M,
-    ROAD_HALF_WIDTH,
     Mover,
     Traffic,
     driving,
@@ -21,14 +21,13 @@ from perception.sim.traffic import (
     walking,
 )
 
-PAVEMENT_M = 3.0
 REACH_M = 85.0
 """How far a town goes from where the drive begins, metres along each road."""
 
 LAYOUTS = ("bend", "straight on", "left", "right")
 MAX_SPEED_MPS = 15.0
 _SIDEWAYS_MPS2 = 2.5  # what passengers bear
-_EDGE_M = ROAD_HALF_WIDTH + PAVEMENT_M
+_EDGE_M = ROAD_HALF_WIDTH + SIDEWALK_WIDTH
 _CORNER_M = 3.0  # cut off the pavement where roads cross, so that one can turn
 
 

@@ -23,10 +23,10 @@ from perception.sim.scene import (
     Material,
     Weather,
 )
+from perception.sim.street import ROAD_HALF_WIDTH
 
 Float64 = NDArray[np.float64]
 
-ROAD_HALF_WIDTH = 4.2
 LANE_M = 1.9
 """From the middle of the road to that of a lane; traffic keeps to the right."""
 
@@ -68,7 +68,8 @@ class Traffic:
     def add(self, mover: Mover) -> bool:
         """Add an object unless it is in another's way; whether it is there now."""
         wanted = self._circles(mover.motion, mover.body.extent[:2])
-        for (centers, radius), (others, other) in ((wanted, taken) for taken in self._taken):
+        centers, radius = wanted
+        for others, other in self._taken:
             apart = np.linalg.norm(centers[:, :, None] - others[:, None], axis=3)
             if apart.min() < radius + other + _GAP_M:
                 return False
