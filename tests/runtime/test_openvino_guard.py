@@ -97,6 +97,101 @@ BAD |= {
 SOUND = _graph(_node("Conv", "x", "w"), w=WEIGHT)
 
 
+def _looked_up(low: int | None, high: int | None, *, axis: int = 1) -> bytes:
+    """Indices that are given are kept between two numbers, or those that are given, too, and gathered."""
+    bounds = {"low": low, "high": high}
+    weights = {n: np.array(v, np.int64) for n, v in bounds.items() if v is not None}
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)]
+    inputs.append(helper.make_tensor_value_info("k", TensorProto.INT32, [2, 1, 3]))
+    inputs += [
+        helper.make_tensor_value_info(n, TensorProto.INT64, [])
+        for n, v in bounds.items()
+        if v is None
+    ]
+    nodes = [
+        _node("Slice", "k", "zero", "one", "one", to="k1"),
+        helper.make_node("Cast", ["k1"], ["k2"], to=TensorProto.INT64),
+        _node("Clip", "k2", "low", "high", to="k3"),
+        _node("Reshape", "k3", "all", to="k4"),
+        _node("Gather", "x", "k4", axis=axis),
+    ]
+    weights |= {"zero": 0 * ONE, "one": ONE, "all": -ONE}
+    return _made(nodes, inputs, weights)
+
+
+def _scattered(high: int, depth: int = 1, updates: int = 8) -> bytes:
+    """Rows of a map are put where indices that are given say, kept within a number."""
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, updates]),
+        helper.make_tensor_value_info("k", TensorProto.INT64, [3, depth]),
+    ]
+    nodes = [
+        _node("ConstantOfShape", "size", to="canvas"),
+        _node("Clip", "k", "low", "high", to="k1"),
+        _node("ScatterND", "canvas", "k1", "x"),
+    ]
+    size = np.array([5, 8], np.int64)
+    weights = {"low": np.array(0), "high": np.array(high), "size": size}
+    return _made(nodes, inputs, weights)
+
+
+def _made(
+    nodes: list[onnx.NodeProto], inputs: list[onnx.ValueInfoProto], weights: dict[str, np.ndarray]
+) -> bytes:
+    end = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    held = [numpy_helper.from_array(v, n) for n, v in weights.items()]
+    graph = helper.make_graph(nodes, "g", inputs, end, held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def test_indices_that_are_given_are_taken_where_constants_keep_them_within() -> None:
+    for content in (_looked_up(0, 3), _looked_up(1, 7, axis=-1), _scattered(4)):
+        openvino_guard.check(content, where="a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (_looked_up(0, 4), "Gather with indices that may lie beyond the end"),
+        (_looked_up(-1, 3), "Clip of integers"),
+        (_looked_up(3, 1), "Clip of integers"),
+        (_looked_up(0, None), "Clip of integers"),
+        (_looked_up(None, 3), "Clip of integers"),
+        (_looked_up(0, 3, axis=4), "cannot be loaded|beyond the end"),
+        (_scattered(5), "ScatterND with indices that may lie beyond the end"),
+        (_scattered(4, depth=2), "ScatterND with indices|cannot be loaded"),
+        (_scattered(4, updates=9), "ScatterND with indices|cannot be loaded"),
+    ],
+)
+def test_indices_that_may_lie_beyond_the_end_are_refused(content: bytes, word: str) -> None:
+    with pytest.raises(EngineError, match=word):
+        openvino_guard.check(content, where="a.onnx")
+
+
+def test_a_bound_that_a_caller_may_change_is_none() -> None:
+    """A constant that is an input as well is a default: it may be anything."""
+    model = onnx.load_model_from_string(_looked_up(0, 3))
+    model.graph.input.append(helper.make_tensor_value_info("high", TensorProto.INT64, []))
+    with pytest.raises(EngineError, match="Clip of integers"):
+        openvino_guard.check(model.SerializeToString(), where="a.onnx")
+
+
+def test_indices_without_a_clip_or_of_numbers_are_refused() -> None:
+    given = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE),
+        helper.make_tensor_value_info("k", TensorProto.INT64, [3]),
+    ]
+    bare = _made([_node("Gather", "x", "k", axis=1)], given, {})
+    with pytest.raises(EngineError, match="Gather with sizes, axes or indices"):
+        openvino_guard.check(bare, where="a.onnx")
+    bounds = {"low": np.array(0), "high": np.array(3), "one": ONE}
+    ends = [_node("Clip", "k", "low", "high", to="k3"), _node("Gather", "x", "k3", axis=1)]
+    computed = _graph(*_number(), *ends, **bounds)
+    with pytest.raises(EngineError, match="Cast to integers"):  # NaN is no index
+        openvino_guard.check(computed, where="a.onnx")
+
+
 def _load_each(folder: Path) -> None:
     """In a process of its own: load and run every graph on OpenVINO, and say what came of it."""
     from perception.runtime.engines.openvino import OpenVinoEngine
@@ -242,3 +337,24 @@ def test_the_reason_is_one_line() -> None:
 
 if __name__ == "__main__":
     _load_each(Path(sys.argv[1]))
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO")
+def test_extreme_indices_are_kept_within_on_openvino_as_on_onnxruntime(tmp_path: Path) -> None:
+    from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
+    from perception.runtime.engines.openvino import OpenVinoEngine
+
+    ends = [-(2**31), -1, 0, 2, 3, 2**31 - 1]
+    rng = np.random.default_rng(0)
+    cases = {
+        "look": (_looked_up(0, 3), np.array(ends, np.int32).reshape(2, 1, 3), SHAPE),
+        # OpenVINO counts with 32 bits: of larger numbers the lower ones come to the Clip.
+        "put": (_scattered(4), np.array([[-(2**31)], [2], [2**31 - 1]]), [3, 8]),
+    }
+    for name, (content, index, shape) in cases.items():
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(content)
+        feeds = {"x": rng.normal(size=shape).astype(np.float32), "k": index}
+        wanted = OnnxRuntimeEngine(path, "cpu", 1).run(feeds)["y"]
+        found = OpenVinoEngine(path, "f32", 1).run(feeds)["y"]
+        np.testing.assert_array_equal(found, wanted)
