@@ -192,9 +192,9 @@ class FolderInfo(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """As `dataset.yaml` holds it."""
-        plain = self.model_dump(mode="json", by_alias=True)
-        if not self.boxes3d_frame:  # which readers of before refuse
-            del plain["boxes3d_frame"]
+        # What readers of before refuse is left out where it says nothing
+        unsaid = None if self.boxes3d_frame else {"boxes3d_frame"}
+        plain = self.model_dump(mode="json", by_alias=True, exclude=unsaid)
         if self.schema_version == 1:
             first = {"schema": 1, "name": self.name, "modalities": list(self.sensors)}
             return first | {k: v for k, v in plain.items() if k not in ("sensors", "labels_of")}

@@ -108,8 +108,9 @@ class Boxes3dPublisher(TaskPublisher):
 
     def _color(self, kind: int) -> ColorRGBA:
         classes = self.spec.classes
-        rgb = classes[kind].color if kind < len(classes) else (160, 160, 160)
-        return ColorRGBA(**dict(zip("rgb", (c / 255 for c in rgb), strict=True)), a=1.0)
+        shown = classes[kind].color if kind < len(classes) else (160, 160, 160)
+        r, g, b = (c / 255 for c in shown)
+        return ColorRGBA(r=r, g=g, b=b, a=1.0)
 
 
 def _pose(value: Boxes3d, i: int) -> Pose:
