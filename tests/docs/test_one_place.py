@@ -43,8 +43,8 @@ files, models whose publications are about certain kinds, and where `depth` is t
 
 OTHERS = {"qos.depth", "boxes3d of frame.py", "boxes3d_frame of layout.py",
           "lidar_to_camera of extrinsics.py", "lidar_to_camera of targetless.py"}  # fmt: skip
-"""What is meant otherwise: a queue's depth, a folder's reserved name and a field of its file, a transform as its
-users call it."""
+"""What is meant otherwise: a queue's depth, a folder's reserved name and a field of its file, a transform as
+its users call it."""
 
 
 def spoken(path: Path) -> Iterator[tuple[int, str]]:
