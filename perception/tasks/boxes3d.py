@@ -243,11 +243,12 @@ def _to_dict(value: Boxes3d, spec: Boxes3dSpec) -> dict[str, Any]:
     }
 
 
-def _meter(spec: Any, info: RecordingInfo) -> Boxes3dMeter | None:
+def _meter(spec: Boxes3dSpec, info: RecordingInfo) -> Boxes3dMeter | None:
     """Of boxes on the ground; those that are lifted from 2D ones lie in a camera's frame, and have no yaw."""
-    ground = getattr(spec, "birdseye", None)
-    meter = None if ground is None else Boxes3dMeter(spec.classes, info, ground)
-    return meter if meter is not None and (meter.map < 255).any() else None
+    if spec.birdseye is None:
+        return None
+    meter = Boxes3dMeter(spec.classes, info, spec.birdseye)
+    return meter if (meter.map < 255).any() else None
 
 
 def _as_placed(value: Boxes3d, spec: Boxes3dSpec) -> dict[str, Any]:

@@ -114,9 +114,7 @@ def test_of_equal_scores_the_later_comes_first_and_the_nearest_free_object_is_ta
 def test_the_score_is_half_precision_and_half_errors() -> None:
     # Of all ten classes one object, found where it is: precision 1, and all errors that are known 0.
     rows = [placed((0, 10 * i, 1), kind=name, attribute=[2]) for i, name in enumerate(CLASSES)]
-    every = PlacedBoxes(
-        *(np.concatenate(c) for c in zip(*(vars(r).values() for r in rows), strict=True))
-    )
+    every = PlacedBoxes.joined(rows)
     perfect = nuscenes_score(every, every)
     assert perfect.mean_ap == pytest.approx(1) and perfect.nd_score == pytest.approx(1)
     assert set(perfect.tp_errors.values()) == {0.0}
@@ -138,6 +136,17 @@ def test_the_score_is_half_precision_and_half_errors() -> None:
     assert score.nd_score == pytest.approx(
         (5 * 0.5 + sum(1 - e for e in score.tp_errors.values())) / 10
     )
+
+
+def test_boxes_one_after_the_other() -> None:
+    one, two = placed((0, 1, 0.5), (1, 2, 0.4)), placed((1, 3, 0.3), velocity=[[7.0, 8.0]])
+    both, none = PlacedBoxes.joined([one, two]), PlacedBoxes.joined([])
+    assert (len(both), len(none)) == (3, 0)
+    for name, values in vars(both).items():
+        first, second, empty = (getattr(boxes, name) for boxes in (one, two, none))
+        np.testing.assert_array_equal(values, np.concatenate([first, second]))
+        assert empty.shape == (0, *values.shape[1:]) and empty.dtype == values.dtype
+    assert nuscenes_score(none, none).nd_score == 0  # all errors are 1
 
 
 @st.composite
