@@ -282,6 +282,6 @@ def _naming(address: str) -> Iterator[None]:
         yield
     except (AnySenseError, ImportError):
         raise
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError, AssertionError) as error:
+    except Exception as error:  # Ray raises that itself where a node does not start in time
         line = next(iter(str(error).splitlines()), "")[:200]
         raise ConfigError(f"cannot work there: {line}", where=address) from error

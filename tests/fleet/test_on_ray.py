@@ -118,6 +118,7 @@ def test_two_workers_of_which_both_are_killed_lose_nothing_and_do_nothing_twice(
     assert report.rows == len(rows_in(tmp_path / "here"))
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_where_another_stopped(
     job: Callable[..., Job], cluster: str, batch: Run, fleet: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_the_command_goes_on_where_another_stopped(
     assert rows_in(tmp_path / "out") == rows_in(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_costs_its_chunk_alone(
     job: Callable[..., Job], cluster: str, fleet: Path
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_worker_of_another_version_is_one_line(
         RayWorkers(job(), cluster)
 
 
+@pytest.mark.slow
 def test_more_than_the_cluster_has_is_one_line(
     job: Callable[..., Job], cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
