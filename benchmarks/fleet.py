@@ -102,6 +102,7 @@ def rounds(
     """One after the other: the bare pipeline, here, one worker on Ray, two."""
     for number in range(count):
         found: dict[str, Any] = {"bare": bare(bundle), "load": os.getloadavg()[0]}
+        print("bare", json.dumps(found["bare"]), flush=True)
         for name, workers in (("here", 0), ("ray1", 1), ("ray2", 2)):
             job = Job.model_validate(
                 {

@@ -112,6 +112,7 @@ def _stamped(result: Result) -> str:
 
 def _of_frames(job: Job, chunk: Chunk, here: Path, pipeline: Pipeline) -> Iterator[Shown]:
     recording = open_recording(chunk.source.kind, here)
+    pipeline.expected = pipeline.sensors  # a bag before may have had fewer
     views = pipeline.manifest.inputs.views(pipeline.inputs)
     part = chunk.part
     first, last = (0, len(recording)) if part is None else (part.start_ns, part.end_ns)

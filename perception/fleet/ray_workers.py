@@ -24,6 +24,7 @@ from perception.extras import require
 from perception.fleet.job import Job
 from perception.fleet.work import Outcome, Task, Worker, versions
 
+_LOG = logging.getLogger("anysense.fleet")
 LOCAL, SCHEME = "ray", "ray://"
 ATTEMPTS = 3
 """A chunk whose worker dies so often is the cause, and has failed."""
@@ -83,6 +84,7 @@ class RayWorkers:
         self._job, self._address = job, address
         self._ray = _connected(address, job)
         self._attempts: dict[int, int] = {}
+        self._coming: dict[Any, Any] = {}
         try:
             self._actors, self.workers = self._started()
         except BaseException:
@@ -96,19 +98,19 @@ class RayWorkers:
         found = list[Any]()
         hellos = list[dict[str, str]]()
         end = time.monotonic() + _START_S
-        pending = list(asked)
         with _naming(self._address):
-            # One that fits is waited for; the others have until then and a little.
-            while pending and (left := end - time.monotonic()) > 0:
-                ready, pending = ray.wait(pending, num_returns=1, timeout=min(left, _CONNECT_S))
+            # One that fits is waited for; the others may come later.
+            while asked and (left := end - time.monotonic()) > 0:
+                ready, _ = ray.wait(list(asked), num_returns=1, timeout=min(left, _CONNECT_S))
                 if not ready and found:
                     break
                 for one in ready:
                     hellos.append(_heard(ray, one, self._address))
-                    found.append(asked[one])
-            for one in pending:
-                ray.kill(asked[one])
+                    found.append(asked.pop(one))
+        self._coming = asked
         if not found:
+            for actor in asked.values():
+                ray.kill(actor)
             need = f"{wanted.cpus} CPUs and {wanted.gpus:g} GPUs"
             raise ConfigError(
                 f"no worker with {need} could be started in {_START_S:.0f} s", where=self._address
@@ -136,8 +138,12 @@ class RayWorkers:
                 ref = self._actors[worker].do.remote(task, own_versions)
                 given[ref] = _Given(worker, task, time.monotonic())
             with _naming(self._address):
-                ready, _ = ray.wait(list(given), num_returns=1, timeout=_LOOK_S)
+                refs = [*given, *self._coming]
+                ready, _ = ray.wait(refs, num_returns=1, timeout=_LOOK_S)
             for ref in ready:
+                if ref in self._coming:
+                    idle |= self._welcomed(ref)
+                    continue
                 own = given.pop(ref)
                 idle.add(own.worker)
                 outcome = self._outcome(ref, own)
@@ -152,6 +158,18 @@ class RayWorkers:
                     ray.kill(self._actors[own.worker])
                     self._actors[own.worker] = self._made()
                     yield own.task, Outcome(f"took longer than {self._job.workers.limit_s:g} s")
+
+    def _welcomed(self, ref: Any) -> set[int]:
+        """Take on a worker that comes later, as when a cluster grows; none of another version."""
+        actor = self._coming.pop(ref)
+        try:
+            self.workers.append(_heard(self._ray, ref, self._address))
+        except ConfigError as error:
+            _LOG.warning("%s", error)
+            self._ray.kill(actor)
+            return set()
+        self._actors.append(actor)
+        return {len(self._actors) - 1}
 
     def _outcome(self, ref: Any, own: _Given) -> Outcome | None:
         """What came of a task; None where it is to be given out again."""
@@ -174,7 +192,7 @@ class RayWorkers:
     def close(self) -> None:
         """Let the workers go; a cluster that was there before stays."""
         with contextlib.suppress(Exception):
-            for actor in getattr(self, "_actors", ()):
+            for actor in (*getattr(self, "_actors", ()), *self._coming.values()):
                 self._ray.kill(actor)
         with contextlib.suppress(Exception):
             self._ray.shutdown()
@@ -282,6 +300,6 @@ def _naming(address: str) -> Iterator[None]:
         yield
     except (AnySenseError, ImportError):
         raise
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError, AssertionError) as error:
+    except Exception as error:  # Ray raises that itself where a node does not start in time
         line = next(iter(str(error).splitlines()), "")[:200]
         raise ConfigError(f"cannot work there: {line}", where=address) from error

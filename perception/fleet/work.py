@@ -181,7 +181,7 @@ class Worker:
         return record
 
     def _label(self, chunk: Chunk, here: Path, folder: Path, record: dict[str, Any]) -> list[Row]:
-        pipeline = self._loaded(dict(chunk.wired.inputs) if chunk.wired else {})
+        pipeline = self._loaded(_renamed(chunk))
         rows: list[Row] = []
         states: Counter[str] = Counter()
         edges: dict[str, list[Row]] = {"enters": [], "leaves": []}
@@ -208,8 +208,7 @@ class Worker:
             return {"frames": 0}
         identity = task.chunks[0].identity
         with self._here(task.source, identity) as here, self._folder() as folder:
-            wired = task.chunks[0].wired
-            pipeline = self._loaded(dict(wired.inputs) if wired else {})
+            pipeline = self._loaded(_renamed(task.chunks[0]))
             results = (
                 (one.name, one.result)
                 for chunk in task.chunks
@@ -259,6 +258,12 @@ class Worker:
             source.place.fetch(target)
             self._held = identity, target
         yield self._held[1]
+
+
+def _renamed(chunk: Chunk) -> dict[str, str]:
+    """By sensor its input; none where all are called alike, as in recordings that are no bags."""
+    inputs = dict(chunk.wired.inputs) if chunk.wired else {}
+    return inputs if any(sensor != name for sensor, name in inputs.items()) else {}
 
 
 def _forget_dead() -> None:

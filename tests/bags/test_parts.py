@@ -120,7 +120,7 @@ def test_borders_change_nothing(kit: Kit, pipeline: Pipeline, fault: str) -> Non
         assert {"full", "degraded"} <= {found[2] for found in whole}
 
 
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
 @given(
     fault=st.sampled_from(FAULTS),
     since=st.floats(0, 5),

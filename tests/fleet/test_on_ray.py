@@ -20,6 +20,8 @@ from fleet_kit import files_in, rows_in
 
 pytest.importorskip("ray", reason="needs ray: pip install 'anysense[fleet]'")
 
+import ray
+
 from perception.cli.main import main
 from perception.errors import ConfigError
 from perception.fleet import ray_workers
@@ -57,19 +59,25 @@ def cluster() -> Iterator[str]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            end = time.monotonic() + 60
-            while time.monotonic() < end and head.poll() is None:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
-            else:
-                pytest.skip("no Ray cluster can be started here")
+            if not _answers(f"ray://127.0.0.1:{port}", head):
+                pytest.skip("no Ray cluster can be started here in two minutes")
             yield f"ray://127.0.0.1:{port}"
         finally:
             os.killpg(head.pid, signal.SIGKILL)  # asked to end, it takes its time
             head.wait(20)
+
+
+def _answers(address: str, head: subprocess.Popen[bytes]) -> bool:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and head.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 1).close()
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.shutdown()
+            return True
+        except Exception:  # on a busy machine a node takes a while until it is known
+            time.sleep(1)
+    return False
 
 
 @pytest.fixture
@@ -118,8 +126,9 @@ def test_two_workers_of_which_both_are_killed_lose_nothing_and_do_nothing_twice(
     assert report.rows == len(rows_in(tmp_path / "here"))
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_where_another_stopped(
-    job: Callable[..., Job], cluster: str, batch: Run, fleet: Path, tmp_path: Path
+    cluster: str, batch: Run, fleet: Path, tmp_path: Path
 ) -> None:
     first = batch(recordings=[f"{fleet}/bags/a.mcap"])
     found = batch("--on", cluster, "--workers", "2", recordings=[f"{fleet}/bags/*.mcap"])
@@ -129,6 +138,7 @@ def test_the_command_goes_on_where_another_stopped(
     assert rows_in(tmp_path / "out") == rows_in(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_costs_its_chunk_alone(
     job: Callable[..., Job], cluster: str, fleet: Path
 ) -> None:
@@ -158,6 +168,7 @@ def test_a_worker_of_another_version_is_one_line(
         RayWorkers(job(), cluster)
 
 
+@pytest.mark.slow
 def test_more_than_the_cluster_has_is_one_line(
     job: Callable[..., Job], cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
