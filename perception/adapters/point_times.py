@@ -37,6 +37,8 @@ def seconds_from(values: NDArray[Any], stamp_ns: int | None) -> NDArray[np.float
         clock than the stamp's, or further from it than `LONGEST_S`.
     """
     out = np.empty(len(values), np.float32)
+    if not len(values):
+        return out
     clock = _Clock.of(values, stamp_ns)
     if clock is None:
         return None
@@ -67,7 +69,7 @@ class _Clock:
     @staticmethod
     def of(values: NDArray[Any], stamp_ns: int | None) -> _Clock | None:
         """By the first; None where it tells nothing."""
-        first = values[0] if len(values) else values.dtype.type(0)
+        first = values[0]
         whole = values.dtype.kind in "iu"
         if not np.isfinite(first):
             return None

@@ -74,6 +74,7 @@ def recording(root: Path, kind: str, **options: Any) -> Source:
         fields,
         info.rate_hz,
         info.licence,
+        sized=None if _pictured(found) or not len(found) else found.truth(0).size,
     )
 
 
@@ -142,6 +143,10 @@ def _marks(found: Recording, index: int) -> Marks:
     labels = truth.labels
     places = None if labels is None else to_places(labels, {i: i for i in range(count)})
     return Marks(places, truth.boxes, truth.boxes3d)
+
+
+def _pictured(found: Recording) -> bool:
+    return any(kind_of(kind).has_picture for kind in found.info.sensors.values())
 
 
 def _pose(found: Recording, index: int) -> RigidTransform | None:

@@ -160,6 +160,36 @@ def test_whole_nanoseconds_of_a_clock_are_exact(offsets: list[int], stamp: int) 
     )
 
 
+def test_where_other_clocks_begin() -> None:
+    for kind in ("f8", "i8"):
+        values = np.array([10**17, 10**17 + 2 * 10**7], kind)
+        found = seconds_from(values, 10**17)  # the first nanoseconds of a clock
+        assert found is not None and np.allclose(found, [0, 0.02])
+    found = seconds_from(np.array([1e8, 1e8 + 0.5]), 10**17)  # the first seconds of one
+    assert found is not None and np.allclose(found, [0, 0.5])
+    just_below = np.array([9.99e16], np.float64)
+    assert seconds_from(just_below, int(9.99e16)) is None  # too many seconds for any stamp
+    assert seconds_from(np.array([2**63 + 5, 2**63 + 6], np.uint64), 2**62) is None
+    assert seconds_from(np.array([2**62, 2**62 + 7], np.uint64), 2**62) is not None
+
+
+def test_a_scan_takes_no_longer_than_a_second() -> None:
+    for sign in (1, -1):
+        assert seconds_from(np.array([0.0, sign * LONGEST_S]), 0) is not None
+        assert seconds_from(np.array([0.0, sign * np.nextafter(LONGEST_S, 2)]), 0) is None
+    assert seconds_from(np.array([10**9], np.int64), 0) is not None
+    assert seconds_from(np.array([10**9 + 1], np.int64), 0) is None
+
+
+def test_large_clouds_are_read_to_their_end() -> None:
+    whole = np.arange(50_000, dtype=np.uint32) * 2_000
+    found = seconds_from(whole, None)
+    assert found is not None and np.array_equal(found, (whole * 1e-9).astype(np.float32))
+    whole[-1] = 3_000_000_000
+    assert seconds_from(whole, None) is None
+    assert seconds_from(np.zeros(0, np.uint32), None).tolist() == []  # type: ignore[union-attr]
+
+
 def _sample(count: int = 500) -> Sample:
     rng = np.random.default_rng(3)
     points = rng.uniform([4, -9, -2, 0], [40, 9, 2, 1], (count, 4)).astype(np.float32)

@@ -75,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 lidar=rng.uniform(1, 5, (40, 4)).astype(np.float32),
                 labels=rng.choice([0, 1, 2, 255], SIZE).astype(np.uint8),
                 boxes=Boxes.of(np.array([[1, 1, 9, 9]], np.float32), np.array([2])),
-                boxes3d=[{"class": "c1", "center": [1, 2, 3]}],
+                boxes3d=[{"class": 1, "center": [3, 3, 3], "size": [3, 2, 2], "yaw": 0.5}],
             )
     assert _check(root) == (0, f"{root}: 0 errors, 0 warnings\n", [])
     return root

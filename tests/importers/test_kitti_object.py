@@ -16,6 +16,7 @@ from foreign_sets import Import
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perception.data.check import check_folder
 from perception.errors import AnySenseError
 from perception.importers.kitti_object import read_rows
 
@@ -256,6 +257,10 @@ def test_a_real_frame(imported: Import, tmp_path: Path, real_data: Path) -> None
     recording = imported(f"kitti_object:{tmp_path / 'set'}")
     solid = yaml.safe_load((recording.root / "boxes3d/000008.yaml").read_text())
     cloud = recording.frame(0)["lidar"].data
+    truth, pose = recording.truth(0).boxes3d, recording.frame(0)["lidar"].pose
+    assert truth is not None and pose is not None and truth.frame == "lidar"
+    stands = truth.moved(pose).center[:, 2] - truth.size[:, 2] / 2  # above the road
+    assert (np.abs(stands) < 0.4).all() and not check_folder(recording.root)
     for box, one in zip(solid, known, strict=True):
         # they counted within the picture's edges alone, which cut through the first
         assert abs(inside(cloud, box) - one["num_lidar_pts"]) <= 2 + 0.08 * one["num_lidar_pts"]

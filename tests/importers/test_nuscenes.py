@@ -15,6 +15,7 @@ import pytest
 import yaml
 from foreign_sets import Import
 
+from perception.data.check import check_folder
 from perception.geometry.transforms import RigidTransform
 
 STAMP_US = 1_532_402_927_647_951
@@ -316,6 +317,15 @@ def test_a_real_frame(imported: Import, tmp_path: Path, real_data: Path) -> None
     solid = yaml.safe_load((recording.root / "boxes3d" / f"{recording.ids[0]}.yaml").read_text())
     cloud = recording.frame(0)["lidar_top"].data
     assert len(solid) == len(counts) > 30
+    known = [one for one in info["instances"] if one["bbox_label"] >= 0 and one["num_lidar_pts"]]
+    told = [one["bbox_3d"] for one in known]
+    truth = recording.truth(0).boxes3d
+    assert truth is not None and truth.points.tolist() == counts
+    assert np.allclose(truth.center, np.array(told)[:, :3], atol=2e-3)
+    assert np.allclose(truth.size, np.array(told)[:, 3:6], atol=1e-3)
+    assert np.allclose(np.cos(truth.yaw - np.array(told)[:, 6]), 1, atol=1e-5)
+    assert all(recording.frame(0)[name].pose is not None for name in recording.info.sensors)
+    assert not check_folder(recording.root)
     for box, count in zip(solid, counts, strict=True):
         c, s = math.cos(box["yaw"]), math.sin(box["yaw"])
         local = (cloud[:, :3] - box["center"]) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
