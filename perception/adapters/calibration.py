@@ -8,6 +8,8 @@ from perception.adapters.messages import camera_fields, to_ns, to_transform
 from perception.errors import CalibrationError
 from perception.geometry.camera import CameraModel
 from perception.geometry.live import LiveCalibration
+from perception.geometry.motion import Odometry
+from perception.geometry.transforms import RigidTransform
 
 _LONGEST_KEY = 80
 _MOST_PROBLEMS = 64
@@ -18,12 +20,16 @@ class MessageCalibration(LiveCalibration):
     """Takes in messages; what is wrong with one is kept in `problems`, by what it concerns.
 
     A bad transform in a message does not take the good ones beside it along.
+
+    Attributes:
+        odometry: how the vehicle's base frame moves, of `on_odometry`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.problems: dict[str, str] = {}
         self._seen: dict[str, dict[str, Any]] = {}
+        self.odometry = Odometry()
 
     def on_camera(self, sensor: str, info: Any) -> bool:
         """Take in a `CameraInfo`; False, and a line in `problems`, when it cannot be used."""
@@ -65,6 +71,25 @@ class MessageCalibration(LiveCalibration):
             else:
                 self.problems.pop(key, None)
         return bad
+
+    def on_odometry(self, message: Any) -> bool:
+        """Take in a `nav_msgs/Odometry`; False, and a line in `problems`, when it cannot be used.
+
+        One of another frame than the base frame (`child_frame_id`) counts where the tree connects both.
+        """
+        child = message.child_frame_id.lstrip("/") or self.base
+        try:
+            at, turn = message.pose.pose.position, message.pose.pose.orientation
+            pose = RigidTransform.from_quaternion_xyzw(
+                (turn.x, turn.y, turn.z, turn.w), (at.x, at.y, at.z)
+            )
+            stamp = to_ns(message.header.stamp)
+            self.odometry.note(stamp, pose @ self.tree.lookup(child, self.base, stamp))
+        except CalibrationError as error:
+            self._note("odometry", f"odometry of '{child[:_LONGEST_KEY]}': {error}")
+            return False
+        self.problems.pop("odometry", None)
+        return True
 
     def _note(self, key: str, line: str) -> None:
         self.problems.pop(key, None)

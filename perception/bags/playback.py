@@ -27,6 +27,8 @@ from perception.sensors.samples import to_sample
 _MOST_BEATS = 3000
 """Times that a gap in the recording is looked into: ten minutes of heartbeats."""
 
+ODOMETRY = "nav_msgs/msg/Odometry"
+
 STATIC = "tf_static"
 """How topics end whose transforms hold at all times."""
 
@@ -44,10 +46,12 @@ class Playback:
         survey: what is known of the bag's timing.
         hints: by sensor, what its messages do not say.
         faults: what sensors suffer, from the first sample on.
+        odometry: topic of `nav_msgs/Odometry` that says how the vehicle moves; empty for none.
 
     Attributes:
         counters: messages by topic, and `malformed_<sensor>`.
         stamps: mends the samples' stamps, and counts it.
+        odometry: the topic of odometry.
         skipped_ns: time in which nothing was recorded, and for which there are no results.
 
     Raises:
@@ -63,8 +67,11 @@ class Playback:
         hints: Mapping[str, Hints] | None = None,
         *,
         faults: FaultSchedule | None = None,
+        odometry: str = "",
     ) -> None:
-        self.stream = stream
+        self.stream, self.odometry = stream, odometry
+        if odometry:
+            stream.pipeline.odometry = calibration.odometry
         self.topics = {topic: sensor for sensor, topic in topics.items()}
         self.kinds = {sensor: stream.pipeline.kinds[sensor] for sensor in topics}
         self.calibration = calibration
@@ -201,6 +208,8 @@ class Playback:
                 self._camera(sensor, message)
         elif message.type == TF:
             self._transforms(message, recorded)
+        elif message.type == ODOMETRY and message.topic == self.odometry:
+            self._moved(message)
 
     def _sample(self, sensor: str, message: BagMessage, recorded: int, now: int) -> None:
         try:
@@ -221,6 +230,13 @@ class Playback:
     def _camera(self, sensor: str, message: BagMessage) -> None:
         try:
             usable = self.calibration.on_camera(sensor, parse(message))
+        except AnySenseError:
+            usable = False
+        self.counters[f"malformed_{message.topic}"] += not usable
+
+    def _moved(self, message: BagMessage) -> None:
+        try:
+            usable = self.calibration.on_odometry(parse(message))
         except AnySenseError:
             usable = False
         self.counters[f"malformed_{message.topic}"] += not usable

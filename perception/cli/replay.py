@@ -115,7 +115,9 @@ def opened(args: argparse.Namespace) -> Playback:
     times["drift"] = DriftPolicy() if args.drift else None
     stream = StreamCore(pipeline, StreamSettings(timing_of(args, timing), deadline, **times))
     say(_described(found, stream))
-    return Playback(stream, topics, calibration, found, hints, faults=faults)
+    pipeline.base_frame = calibration.base
+    more = {"faults": faults, "odometry": args.odometry}
+    return Playback(stream, topics, calibration, found, hints, **more)
 
 
 def _play(args: argparse.Namespace, playback: Any, out: Path, manifest: Any) -> Counter[str]:
@@ -161,6 +163,8 @@ def shortcomings(playback: Playback) -> None:
         if count := playback.stamps.counters[f"other_clock_{sensor}"]:
             line = playback.stamps.notes.get(sensor, f"{sensor}: stamps are of another clock")
             warn(f"{count} messages of {line}")
+    if playback.odometry and not len(playback.calibration.odometry):
+        warn(f"no usable odometry on {playback.odometry}: samples stay where they were measured")
     for line in playback.calibration.unaligned.values():
         say(f"warning: {line}", style="yellow")
     for concern, line in playback.calibration.problems.items():

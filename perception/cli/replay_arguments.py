@@ -73,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the vehicle's, for bundles that see the ground from above (default: the rig file's base, or "
         "base_link)",
     )
+    parser.add_argument(
+        "--odometry",
+        default="",
+        metavar="TOPIC",
+        help="how the vehicle moves, by which such bundles bring samples to the time of the output",
+    )
     add_hints(parser, OF_MESSAGES)
     for name, text in _TIMES.items():
         least = 0 if name in _MAY_BE_ZERO else _LEAST_MS

@@ -69,7 +69,8 @@ def playback_of(job: Job, wired: Wired, pipeline: Pipeline) -> Playback:
     own |= {k: kind for k, kind in kinds.items() if k == kind and k not in own.values()}
     views = pipeline.manifest.inputs.views(dict(wired.inputs))
     oldest = known.transform_age_ns
-    calibration = MessageCalibration("auto", "", oldest, own, views, job.align != "off")
+    ground = pipeline.manifest.inputs.grounded(dict(wired.inputs))
+    calibration = MessageCalibration("auto", "", oldest, own, views, job.align != "off", ground)
     calibration.load(job.rig)
     most = round(pipeline.policy.max_age_ms * 1e6)
     timing = known.timing({m: calibration.offset_ns(m) for m in topics}, most)

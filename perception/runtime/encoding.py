@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from perception.errors import AnySenseError, EngineError
 from perception.frame import Sample
 from perception.geometry.grid import GridMap
+from perception.geometry.motion import Odometry, deskewed
 from perception.geometry.views import Placement
 from perception.preprocess.sample import source_size
 from perception.runtime.alignment import Aligner
@@ -18,6 +21,9 @@ from perception.runtime.novelty import NoveltyScore
 from perception.runtime.stopwatch import Stopwatch
 from perception.sensors.kind import Grid
 from perception.sensors.registry import kind_of
+
+STOOD_STILL = 0.1, 0.01
+"""Metres and radians that the vehicle may move between a sample and the output before it counts."""
 
 
 class _Placing:
@@ -61,6 +67,9 @@ class SampleEncoder:
         networks: the engines.
         aligner: says on which grid a sample lies.
         health: checks what samples show.
+
+    Attributes:
+        odometry: how the vehicle moves; None where nobody says it.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class SampleEncoder:
     ) -> None:
         self.manifest, self.inputs, self.aligner = manifest, inputs, aligner
         self._networks, self._health = networks, health
+        self.odometry: Odometry | None = None
         self._novelty = {name: NoveltyScore(own) for name, own in manifest.novelty.items()}
 
     def encode(
@@ -85,6 +95,7 @@ class SampleEncoder:
         check: bool = True,
         reference: str | None = None,
         others: Iterable[Sample] = (),
+        at_ns: int | None = None,
     ) -> Encoded | None:
         """A sample's features; None where its content, or `admit`, speaks against it.
 
@@ -95,6 +106,8 @@ class SampleEncoder:
             check: False where its content was looked at before.
             reference: the sensor in whose pixels the result will be; None for the likely one.
             others: samples of the same moment, for their distances.
+            at_ns: the output's stamp, where it is known: what lies on the ground is brought to where the
+                vehicle is then.
 
         Raises:
             AnySenseError: it cannot be used, or the backend failed.
@@ -102,6 +115,9 @@ class SampleEncoder:
         sensor = sample.sensor
         name = self.inputs[sensor]
         spec = self.manifest.inputs[name]
+        line = ""
+        if spec.view.birdseye is not None and self.odometry is not None:
+            sample, line = self._driven(sample, self.odometry, at_ns)
         placing = _Placing(self, watch, reference, others)
         watch.lap("wait")
         with self._networks.buffer(name) as buffer:
@@ -119,8 +135,34 @@ class SampleEncoder:
         score = self._novelty.get(name)
         novelty = None if score is None else score.of(features)
         watch.lap(f"check_{sensor}")
-        placed = "" if found is None else found.line
-        return Encoded(features, grid, sample.time_ns, novelty=novelty, view=view, placed=placed)
+        placed = line if found is None else found.line
+        at_ns = at_ns if line else None
+        return Encoded(features, grid, sample.time_ns, {}, novelty, view, placed, at_ns)
+
+    @staticmethod
+    def _driven(sample: Sample, odometry: Odometry, at_ns: int | None) -> tuple[Sample, str]:
+        """A sample where the vehicle is at a time, its points as if measured at once; and that in words."""
+        sample = deskewed(sample, odometry) or sample
+        if at_ns is None or sample.pose is None or sample.stamp_ns in (None, at_ns):
+            return sample, ""
+        moved = odometry.moved(sample.time_ns, at_ns)
+        if moved is None:
+            return sample, ""
+        line = f"over {np.linalg.norm(moved.translation):.2f} m that the vehicle moved"
+        return replace(sample, pose=moved @ sample.pose), line
+
+    def _moved_since(self, sensor: str, one: Encoded, at_ns: int) -> bool:
+        """Whether the vehicle is elsewhere at a time than where a sample on the ground was encoded for."""
+        spec = self.manifest.inputs[self.inputs[sensor]]
+        then = one.stamp_ns if one.at_ns is None else one.at_ns
+        if spec.view.birdseye is None or self.odometry is None or then == at_ns:
+            return False
+        moved = self.odometry.moved(then, at_ns)
+        if moved is None:
+            return False
+        turned = np.arccos(np.clip((np.trace(moved.rotation) - 1) / 2, -1, 1))
+        far, much = STOOD_STILL
+        return bool(np.linalg.norm(moved.translation) > far or turned > much)
 
     def realigned(
         self,
@@ -132,7 +174,8 @@ class SampleEncoder:
         """The features of all sensors on the grid of one.
 
         Those are encoded anew that lie on another's, as when the reference has just died or come back,
-        or what is known of its place has changed.
+        or what is known of its place has changed; and those on the ground since whose sample the vehicle has
+        moved, until the reference's.
 
         Args:
             encoded: by sensor, those that are used.
@@ -150,13 +193,23 @@ class SampleEncoder:
         for sensor, one in encoded.items():
             wanted = self.aligner.view(sensor, reference)
             here = None if one.view is None else one.view.key
-            if (None if wanted is None else wanted.key) == here or sensor not in samples:
+            stays = (None if wanted is None else wanted.key) == here
+            lead = encoded.get(reference or "")
+            at_ns = None if lead is None else lead.stamp_ns
+            stays &= at_ns is None or not self._moved_since(sensor, one, at_ns)
+            if stays or sensor not in samples:
                 continue
             others = [s for name, s in samples.items() if name != sensor]
             sample = replace(samples[sensor], stamp_ns=one.stamp_ns)
             try:
                 anew = self.encode(
-                    sample, watch, trust=True, check=False, reference=reference, others=others
+                    sample,
+                    watch,
+                    trust=True,
+                    check=False,
+                    reference=reference,
+                    others=others,
+                    at_ns=at_ns,
                 )
             except EngineError:
                 raise

@@ -39,6 +39,7 @@ class Encoded:
         novelty: see `NoveltyScore.of`; None where that is not known.
         view: what brought it to the grid of another sensor's picture; None: it is its own.
         placed: the same in words.
+        at_ns: of an input on the ground, when the vehicle is where it lies in the middle; None: at the stamp.
     """
 
     features: Mapping[str, Feed]
@@ -48,6 +49,7 @@ class Encoded:
     novelty: float | None = None
     view: View | None = None
     placed: str = ""
+    at_ns: int | None = None
 
 
 class Networks:

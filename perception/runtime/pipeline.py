@@ -19,6 +19,7 @@ from perception.errors import (
     names_hint,
 )
 from perception.frame import Frame, Kind, Sample
+from perception.geometry.motion import Odometry
 from perception.geometry.rig import BASE_FRAME
 from perception.plugins import PluginError
 from perception.runtime.alignment import Aligner, Alignment
@@ -207,6 +208,16 @@ class Pipeline:
         self.choices = choices
 
     @property
+    def odometry(self) -> Odometry | None:
+        """How the vehicle moves, by which points on the ground are brought to the output's stamp; None:
+        nobody says it, and all are where they were measured."""
+        return self._encoder.odometry
+
+    @odometry.setter
+    def odometry(self, value: Odometry | None) -> None:
+        self._encoder.odometry = value
+
+    @property
     def stuck(self) -> bool:
         """Whether a run that could not be ended has made the engines useless until they are loaded anew."""
         return self._networks.stuck
@@ -289,6 +300,8 @@ class Pipeline:
         encoded: dict[str, Encoded] = {}
         warnings = {} if offered else self._foreign(frame)
         order = self._leading_first(offered)
+        lead = self.reference(offered)
+        at_ns = None if lead is None else offered[lead].time_ns
         for trust in (False, True):
             for sensor in order:
                 # Better a sensor that has only just come back than none.
@@ -300,6 +313,7 @@ class Pipeline:
                     trust=trust,
                     reference=self.reference(encoded) or sensor,
                     others=[offered[s] for s in encoded],
+                    at_ns=at_ns,
                 )
                 if isinstance(found, Encoded):
                     encoded[sensor] = found

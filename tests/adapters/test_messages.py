@@ -17,6 +17,7 @@ from perception.adapters.calibration import MessageCalibration
 from perception.adapters.messages import stamp_of, to_camera, to_ns
 from perception.errors import CalibrationError, EncodingError, InputError
 from perception.frame import KINDS, Kind, Sample
+from perception.geometry.transforms import RigidTransform
 from perception.sensors.samples import to_sample
 
 QUATERNION = (0.5, -0.5, 0.5, 0.5)
@@ -311,3 +312,30 @@ def test_camera_infos_are_of_sensors_by_name() -> None:
     cloud = Sample("lidar", np.ones((1, 4), np.float32), 5, "roof", sensor="roof")
     got = calibration.attach(cloud)
     assert got.camera is not None and got.camera.fx == 400 and got.extrinsics is not None
+
+
+def _odometry(x: float, sec: int, child: str = "base_link", w: float = 1.0) -> SimpleNamespace:
+    pose = SimpleNamespace(
+        position=SimpleNamespace(x=x, y=0.0, z=0.0),
+        orientation=SimpleNamespace(x=0.0, y=0.0, z=0.0, w=w),
+    )
+    head = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=0), frame_id="odom")
+    return SimpleNamespace(header=head, child_frame_id=child, pose=SimpleNamespace(pose=pose))
+
+
+def test_odometry_of_the_base_frame_or_of_one_that_is_connected() -> None:
+    calibration = MessageCalibration()
+    assert calibration.on_odometry(_odometry(0.0, 1))
+    assert not calibration.on_odometry(_odometry(0.0, 1, w=0.0))
+    assert "odometry of 'base_link'" in calibration.problems["odometry"]
+    assert not calibration.on_odometry(_odometry(0.0, 1, child="imu"))
+    assert "no transform" in calibration.problems["odometry"]
+    ahead = RigidTransform(np.eye(3), np.array([1.0, 0, 0]))
+    calibration.tree.set("base_link", "imu", ahead, static=True)
+    half = _odometry(3.0, 1, child="imu")
+    half.header.stamp.nanosec = 400_000_000
+    assert calibration.on_odometry(half)
+    assert not calibration.problems
+    moved = calibration.odometry.moved(1_000_000_000, 1_400_000_000)
+    assert moved is not None
+    np.testing.assert_allclose(moved.translation, [-2.0, 0, 0])  # the base is 1 m behind the imu

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from anysense_msgs.msg import PerceptionStatus
 from anysense_ros.conversions import cloud, from_transform, header, to_ns
 from bench import HEIGHT, TO_OPTICAL, WIDTH, Bench, drop
 from diagnostic_msgs.msg import DiagnosticStatus
+from nav_msgs.msg import Odometry
 from processes import NodeProcess, wait_until
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
@@ -73,6 +76,7 @@ def bench(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ben
         "sync.deadline_ms": 400.0,
         "policy.max_age_ms": 300.0,
         "diagnostics.period_s": 0.3,
+        "odometry": True,
         **{f"{s}.timeout_ms": 1500.0 for s in KINDS},
     }
     node = NodeProcess("perception_node", folder, domain, parameters)
@@ -201,10 +205,50 @@ def test_the_overlay_shows_all_around(placed: Bench) -> None:
 def test_another_base_frame_needs_a_way_to_it(placed: Bench) -> None:
     assert placed.set_parameter("base_frame", "base_footprint").successful
     try:
-        status = placed.wait_status(
-            lambda s: any("'base_footprint'" in w for w in s.warnings), "it is told"
-        )
-        assert not status.used
+        placed.wait_status(lambda s: any("'base_footprint'" in w for w in s.warnings), "it is told")
+        placed.wait_status(lambda s: not s.used, "no output")
     finally:
         assert placed.set_parameter("base_frame", "").successful
     placed.wait_full(5)
+
+
+def test_odometry_is_taken_and_told(placed: Bench) -> None:
+    placed.wait_diagnostic(
+        "calibration",
+        lambda d: any(v.key == "motion" and v.value.startswith("not known") for v in d.values),
+        "no motion yet",
+    )
+    publisher = placed.node.create_publisher(Odometry, f"/{placed.name}/odometry", 50)
+    stop = threading.Event()
+
+    def drive() -> None:
+        """Straight on at 10 m/s."""
+        while not stop.wait(0.02):
+            now = time.time_ns()
+            message = Odometry(header=header(now, "odom"), child_frame_id="base_link")
+            message.pose.pose.position.x = 10.0 * (now / 1e9 % 1000)
+            message.pose.pose.orientation.w = 1.0
+            publisher.publish(message)
+
+    thread = threading.Thread(target=drive, daemon=True)
+    thread.start()
+    try:
+        placed.wait_diagnostic(
+            "calibration",
+            lambda d: any(v.key == "motion" and v.value == "odometry" for v in d.values),
+            "the motion is told",
+        )
+        placed.wait_full(5)
+    finally:
+        stop.set()
+        thread.join()
+    publisher.publish(Odometry(header=header(time.time_ns(), "odom"), child_frame_id="wheel"))
+    placed.wait_diagnostic(
+        "calibration",
+        lambda d: d.level == DiagnosticStatus.WARN and "odometry of 'wheel'" in d.message,
+        "bad odometry is named",
+    )
+    good = Odometry(header=header(time.time_ns(), "odom"), child_frame_id="base_link")
+    good.pose.pose.orientation.w = 1.0
+    publisher.publish(good)
+    placed.wait_diagnostic("calibration", lambda d: d.level == DiagnosticStatus.OK, "and mended")

@@ -22,10 +22,12 @@ from ground_bundles import (
 from perception.errors import CalibrationError
 from perception.frame import Frame, Sample
 from perception.geometry.live import LiveCalibration
+from perception.geometry.motion import Odometry
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.core import StreamCore
 from perception.runtime.pipeline import Pipeline
+from perception.runtime.result import Result
 from perception.runtime.settings import StreamSettings
 
 MS = 1_000_000
@@ -212,3 +214,65 @@ def test_two_million_points_do(pipeline):
     started = time.monotonic()
     assert pipeline(Frame({"roof": roof}, 0)).used == ("roof",)
     assert time.monotonic() - started < 30
+
+
+def driving(speed: float = 10.0) -> Odometry:
+    """Straight on, since 2 seconds before 0."""
+    found = Odometry()
+    for ms in range(-2000, 2000, 20):
+        at = np.array([speed * ms / 1000, 0, 0])
+        found.note(ms * MS, RigidTransform(np.eye(3), at))
+    return found
+
+
+def of_two_times() -> Frame:
+    """A LiDAR whose cloud is 200 ms older than the picture that says the output's stamp."""
+    rig = surround_rig()
+    roof = replace(rig.attach(cloud((7.0, 3.0), (3.0, -3.0))), stamp_ns=-200 * MS)
+    # 16 points a place outweigh a picture that says nothing.
+    data = np.concatenate([roof.data, roof.data[-16:] + np.float32(0.02)])
+    return Frame({"back": rig.attach(picture("back", 20)), "roof": replace(roof, data=data)}, 0)
+
+
+@pytest.mark.parametrize("in_parts", [False, True], ids=["call", "stream"])
+def test_late_sensors_are_brought_to_the_outputs_stamp(pipeline, in_parts):
+    """A still car, seen 200 ms ago by a vehicle that has come 2 m closer since."""
+    pipeline.reset()
+
+    def found(odometry: Odometry | None) -> Result:
+        pipeline.odometry = odometry
+        given = of_two_times()
+        if not in_parts:
+            return pipeline(given)
+        encoded = {n: pipeline.encode(s) for n, s in given.items()}
+        about = Result(samples=dict(given), source_ns={n: s.stamp_ns for n, s in given.items()})
+        return pipeline.fuse(encoded, about)
+
+    try:
+        for motion, x in ((None, 7.0), (driving(), 5.0), (driving(0.0), 7.0), (Odometry(), 7.0)):
+            pipeline.reset()
+            result = found(motion)
+            assert result.used == ("back", "roof")
+            away = np.abs(result.boxes3d.center[:, :2] - [x, 3.0]).max(axis=1)
+            assert away.min() < 0.6, (x, result.boxes3d)
+            told = "over 2.00 m that the vehicle moved" if x == 5.0 else None
+            assert result.placed.get("roof") in (told, "over 0.00 m that the vehicle moved")
+    finally:
+        pipeline.odometry = None
+
+
+def test_points_of_a_turn_are_brought_to_the_stamp(pipeline):
+    """Of points that were measured 100 ms after the stamp the vehicle was 0.8 m closer."""
+    pipeline.reset()
+    roof = surround_rig().attach(cloud((7.0, 3.0)))
+    later = np.zeros(len(roof.data), np.float32)
+    later[-8:] = 0.1
+    pipeline.odometry = driving(8.0)
+    try:
+        boxes = pipeline(Frame({"roof": replace(roof, times=later)}, 0)).boxes3d
+    finally:
+        pipeline.odometry = None
+    assert np.abs(boxes.center[:, :2] - [7.8, 3.0]).max(axis=1).min() < 0.5
+    pipeline.reset()
+    plain = pipeline(Frame({"roof": replace(roof, times=later)}, 0)).boxes3d
+    assert np.abs(plain.center[:, :2] - [7.0, 3.0]).max(axis=1).min() < 0.5

@@ -92,6 +92,7 @@ COMMON = (
     Spec("extrinsics", "auto", "auto takes the rig file's, then TF's", choices=EXTRINSICS),
     Spec("reference_frame", "", "optical frame of the reference camera; '' = the first camera's"),
     Spec("base_frame", "", "the vehicle's; '' = the rig file's base, or base_link"),
+    Spec("odometry", False, "take how the vehicle moves from ~/odometry", read_only=True),
     Spec("tf.max_age_ms", 2000.0, "oldest transform used from /tf; 0 = any", 0.0, 1e9),
     Spec("sync.deadline_ms", 80.0, "longest wait of a sample for the others", 1.0, _MS),
     Spec("sync.jump_ms", 1000.0, "a stamp further back than this is a clock set back", 1.0, 1e9),

@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import rclpy
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
@@ -263,6 +264,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         pipeline.points_stride = self.settings["output.points_stride"]
         if self._calibration is not None:
             pipeline.base_frame = self._calibration.base
+            pipeline.odometry = self._calibration.odometry if self.settings["odometry"] else None
         self._tell_engine()
 
     # -- topics ------------------------------------------------------------------------------
@@ -282,6 +284,9 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
                 topic = f"~/input/{name}/camera_info"
                 best = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
                 self._listen(CameraInfo, topic, on_info, best, f"{name} camera_info")
+        if s["odometry"] and self._calibration is not None:
+            take = self._calibration.on_odometry
+            self._listen(Odometry, "~/odometry", take, QoSProfile(depth=50), "odometry")
         self._listen_to_frames()
 
     def _listen_to_frames(self) -> None:

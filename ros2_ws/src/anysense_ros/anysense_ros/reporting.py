@@ -26,6 +26,8 @@ from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result, SensorReport
 from perception.runtime.stream import Stream
 
+_NO_MOTION = "not known: samples stay where they were measured"
+
 
 class Reporter:
     """Keeps log and /diagnostics true: called with every output, and on a timer.
@@ -166,7 +168,10 @@ class Reporter:
         else:
             level = WARN if calibration.needs_tree(kinds) else OK
             line = "none: no camera_info, rig file or transform yet"
-        self.diagnostics.set("calibration", level, line, problems)
+        values = dict(problems)
+        if calibration.ground:
+            values["motion"] = "odometry" if len(calibration.odometry) else _NO_MOTION
+        self.diagnostics.set("calibration", level, line, values)
         # The same fault with other numbers is not said again.
         kind = without_numbers(line) if level == WARN else ""
         self.changes.note("calibration", kind, "warn" if kind else "info", f"calibration: {line}")
