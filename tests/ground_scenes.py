@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import cv2
 import numpy as np
 
 from perception.data.base import ClassInfo, Recording, RecordingInfo, Truth, TruthBoxes3d
+from perception.data.folder import FolderWriter
+from perception.data.layout import FolderInfo
 from perception.frame import Frame, Sample
 from perception.geometry.boxes import corners_of
 from perception.geometry.camera import CameraModel
+from perception.geometry.rig import Pose, Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import PreprocessContract
 
@@ -127,3 +131,41 @@ class Scenes(Recording):
 
     def truth(self, index: int) -> Truth:
         return Truth(boxes3d=self.boxes[int(self.ids[index])])
+
+
+def write_scenes(scenes: Scenes, root: Path, kinds: Mapping[str, str] | None = None) -> Path:
+    """A folder of scenes, as sensors of these names and kinds: its cameras look ahead, left, right and back
+    by turns."""
+    given = dict(kinds or scenes.info.sensors)
+    names: dict[str, str] = {}
+    cameras = [n for n in poses() if n.startswith("cam")]
+    for name, kind in given.items():
+        used = sum(given[other] != "lidar" for other in names)
+        names[name] = "lidar" if kind == "lidar" else cameras[used % len(cameras)]
+    placed = {
+        name: SensorCalibration(
+            None if own == "lidar" else camera(), kind=given[name], pose=Pose(poses()[own])
+        )
+        for name, own in names.items()
+    }
+    first = next(name for name, kind in given.items() if kind != "lidar")
+    rig = Rig(placed, base="base_link", reference=first)
+    info = FolderInfo.model_validate(
+        {
+            "schema": 2,
+            "name": "scenes",
+            "sensors": {name: {"kind": kind} for name, kind in given.items()},
+            "height": SIZE[0],
+            "width": SIZE[1],
+            "det_classes": [{"id": c.id, "name": c.name, "color": c.color} for c in CLASSES],
+            "labels_of": first,
+            "boxes3d_frame": "base",
+        }
+    )
+    with FolderWriter(root, info, rig) as writer:
+        for index in range(len(scenes)):
+            frame = scenes.frame(index)
+            samples = {name: frame[own].data for name, own in names.items()}
+            stamp = index * 10**8
+            writer.add(f"{index:06d}", samples, stamp_ns=stamp, boxes3d=scenes.boxes[index])
+    return root

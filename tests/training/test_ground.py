@@ -28,7 +28,6 @@ from perception.training.objectives import loss_terms, total
 from perception.training.pasting import Scene, pasted
 from perception.training.scene import SceneMove, SceneSpec
 from perception.training.tasks.boxes3d import OnGround, fields_loss, heatmap_loss, targets_of
-from perception.training.tasks.centers import CenterPrecision
 
 QUIET = CorruptionSpec(pixel_dropout=0, noise=0, exposure=0, beam_reduction=0, misalignment=0)
 STILL = SceneSpec(mirror=0, turn_deg=0, scale=(1, 1))
@@ -273,21 +272,21 @@ def test_an_object_does_not_fit_behind_another_nor_on_another_vehicle() -> None:
     assert pasted(Scene(dict(bare), empty), Scene(dict(frame), hidden), fits[0]) is None
 
 
-def test_centres_are_judged_by_their_distance() -> None:
-    boxes = TruthBoxes3d.of([[0.4, 0.4, 1], [8.4, 0.4, 1]], [[4, 2, 1.5]] * 2, [0, 0], [0, 0])
-    heat = torch.full((1, 1, 32, 32), -9.0)
-    fields = torch.zeros(1, 10, 32, 32)
-    heat[0, 0, 16, 16] = 3.0  # its centre is at (0.4, 0.4)
-    judge = CenterPrecision(1)
-    judge.add({"heatmap": heat, "fields": fields}, boxes, SPEC)
-    assert judge.score() == pytest.approx(0.5)  # one of two, and no mistake
-    fields[0, 0, 16, 16] = 1.0  # 0.8 m off: right within 1, 2 and 4 m
-    judge = CenterPrecision(1)
-    judge.add({"heatmap": heat, "fields": fields}, boxes, SPEC)
-    assert judge.score() == pytest.approx(0.5 * 3 / 4)
-    ignored = CenterPrecision(1)
-    ignored.add({"heatmap": heat, "fields": fields}, replace(boxes, ignore=np.ones(2, bool)), SPEC)
-    assert ignored.score() is None
+def test_an_answer_is_judged_as_bundles_are() -> None:
+    """What targets say is all right; of nothing nothing is."""
+    recording = Scenes(2)
+    half = half_of("boxes3d")
+    spec = half.spec(recording.info).model_copy(update={"birdseye": SPEC})
+    right, wrong = (half.validation(spec, recording.info) for _ in "ab")
+    for boxes in recording.boxes:
+        made = targets_of(truth(boxes))
+        heat = torch.logit(torch.from_numpy(made["heatmap"]) * 0.98 + 0.001)[None]
+        fields = torch.from_numpy(made["fields"])[None]
+        right.add({"heatmap": heat, "fields": fields}, truth(boxes), (64, 64))
+        wrong.add({"heatmap": heat - 20, "fields": fields}, truth(boxes), (64, 64))
+    found = right.scores()
+    assert found["map3d"] == pytest.approx(1.0) and found["nds3d"] == pytest.approx(1.0, abs=1e-3)
+    assert wrong.scores()["map3d"] == 0
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -342,12 +341,13 @@ def test_lidar_cameras_and_both_find_boxes_that_they_have_not_seen() -> None:
             optimizer.step()
             step += 1
     model.eval()
+    size = (64, 64)
     for subset, least in zip(subsets, (0.3, 0.2, 0.4), strict=True):
-        judge = CenterPrecision(len(CLASSES))
+        judge = half_of("boxes3d").validation(model.tasks["boxes3d"], val.recording.info)
         for index in range(len(val)):
             given = collate([(network_inputs(val.raw(index), rules), {})]).inputs
             with torch.no_grad():
                 value = model({n: given[n] for n in subset}).values["boxes3d"]
-            judge.add(value, val.raw(index).truths["boxes3d"].boxes, SPEC)
-        found = judge.score()
+            judge.add(value, val.raw(index).truths["boxes3d"], size)
+        found = judge.scores()["map3d"]
         assert found is not None and found > least, (subset, found)

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from fusion_configs import TOP
+from fusion_configs import GROUND, TOP
+from ground_scenes import GROUND as SMALL_GROUND
+from ground_scenes import SIZE as PICTURE
+from ground_scenes import Scenes, write_scenes
 
 from export.bundle_writer import ExportOptions, export_bundle
 from perception.training.config import TrainConfig, load_config
@@ -18,6 +21,8 @@ from perception.training.loop import Trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SIZE = (64, 96)
+SMALL_SIZE = {False: PICTURE, True: (64, 64)}
+"""Of pictures, and of the ground that points lie on."""
 QUICK = (
     "indoor-rgbd",
     "indoor-rgbd-next",
@@ -91,7 +96,11 @@ def _tag(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(p.stem, marks=() if p.stem in QUICK else pytest.mark.slow) for p in TOP],
+    [
+        pytest.param(p.stem, marks=() if p.stem in QUICK else pytest.mark.slow)
+        for p in TOP
+        if p not in GROUND
+    ],
 )
 def test_a_shipped_configuration_trains_and_goes_on(
     name: str, tmp_path: Path, record: Callable[..., Path], simulated: Path
@@ -106,6 +115,37 @@ def test_a_shipped_configuration_trains_and_goes_on(
     again = Trainer(trainer.config.model_copy(update={"epochs": 9}), trainer.out)
     again.resume()
     assert again.epoch == len(trainer.config.resolution) and again.log == trainer.log
+
+
+@pytest.mark.parametrize("name", [p.stem for p in GROUND])
+def test_one_on_the_ground_trains_goes_on_and_is_exported(name: str, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    config = load_config(CONFIGS / f"{name}.yaml")
+    kinds = config.preprocess.kinds
+    for part, seed in (("train", 0), ("val", 1)):
+        write_scenes(Scenes(4, seed), tmp_path / part, kinds)
+    content = config.model_dump(mode="json")
+    content["data"] = {
+        "source": f"folder:{tmp_path / 'train'}",
+        "val_source": f"folder:{tmp_path / 'val'}",
+    }
+    for spec in content["preprocess"].values():
+        spec["view"]["birdseye"] = SMALL_GROUND
+        points = spec["view"]["type"] == "birdseye"
+        spec["view"] |= {"height": SMALL_SIZE[points][0], "width": SMALL_SIZE[points][1]}
+    phases = [{"from_epoch": 0, "batch": 2}]
+    content |= {"resolution": phases, "epochs": 1, "validate_every": 1, "workers": 0}
+    content["model"]["options"] = {"width": 16, "camera": 0.5}
+    content["optimizer"]["warmup_epochs"] = 0
+    trainer = Trainer(TrainConfig.model_validate(content), tmp_path / "run")
+    trainer.fit()
+    assert math.isfinite(trainer.log[0]["loss"])
+    assert all(f"{n}/map3d" in trainer.log[0] for n in kinds)
+    again = Trainer(trainer.config.model_copy(update={"epochs": 2}), trainer.out)
+    again.resume()
+    assert again.epoch == 1 and again.log == trainer.log
+    rows = export_bundle(trainer.out, tmp_path / "bundle", ExportOptions())
+    assert max(row.max_abs for row in rows) < 1e-3
 
 
 @pytest.mark.slow

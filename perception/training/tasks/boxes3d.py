@@ -18,8 +18,7 @@ from perception.geometry.grid import BirdseyeSpec
 from perception.models.ground_heads import CenterHead
 from perception.tasks.boxes3d import FIELDS, HEATMAP, Boxes3dSpec
 from perception.tasks.centers import FIELD_NAMES
-from perception.training.tasks.centers import CenterPrecision
-from perception.training.tasks.task import TrainingTask, TruthSource, Validation, classes_of
+from perception.training.tasks.task import TrainingTask, TruthSource, classes_of
 
 if TYPE_CHECKING:
     from perception.training.config import LossSpec
@@ -53,6 +52,7 @@ class Boxes3dTraining(TrainingTask):
     strides = (STRIDE,)
     needs = "boxes in space", "boxes3d is missing from its frames"
     ground = True
+    logged = ("nds3d",)
 
     def spec(self, info: RecordingInfo) -> Boxes3dSpec:
         return Boxes3dSpec(**classes_of(info, self.name, "detection", info.det_classes))
@@ -119,26 +119,6 @@ class Boxes3dTraining(TrainingTask):
             return {}
         whole = weights.weight(self.name) * weights.fields
         return {"boxes3d_fields": whole * fields_loss(value["fields"], truths)}
-
-    def validation(self, spec: Boxes3dSpec, info: RecordingInfo) -> Validation:
-        return _OfCenters(self, spec, None)
-
-
-class _OfCenters(Validation):
-    """`map3d` by the centres of boxes alone, which is quick and tells epochs apart as well."""
-
-    def __init__(self, half: TrainingTask, spec: Boxes3dSpec, meter: None) -> None:
-        super().__init__(half, spec, meter)
-        self.precision = CenterPrecision(len(spec.classes))
-
-    def look(self, value: Value, truth: OnGround, size: tuple[int, int]) -> Value:
-        return {name: tensor.cpu() for name, tensor in value.items()}
-
-    def count(self, seen: Value, truth: OnGround, size: tuple[int, int]) -> None:
-        self.precision.add(seen, truth.boxes, truth.ground)
-
-    def scores(self) -> dict[str, float | None]:
-        return {"map3d": self.precision.score()}
 
 
 def targets_of(truth: OnGround, known: bool = True) -> dict[str, NDArray[np.float32]]:
