@@ -63,7 +63,8 @@ def cluster() -> Iterator[str]:
                 pytest.skip("no Ray cluster can be started here in two minutes")
             yield f"ray://127.0.0.1:{port}"
         finally:
-            os.killpg(head.pid, signal.SIGKILL)  # asked to end, it takes its time
+            with contextlib.suppress(ProcessLookupError):  # it may have given up by itself
+                os.killpg(head.pid, signal.SIGKILL)  # asked to end, it takes its time
             head.wait(20)
 
 
