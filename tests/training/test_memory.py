@@ -57,14 +57,14 @@ def test_training_says_what_to_make_smaller(
         "optimizer": {"lr": 0.003, "warmup_epochs": 0, "ema_decay": 0.5},
     }
     trainer = Trainer(TrainConfig.model_validate(fields), tmp_path / "run", "cpu")
-    hungry = trainer.model.forward
+    hungry = trainer.model.features
 
-    def forward(*inputs: object, **others: object) -> object:
+    def features(*inputs: object) -> object:
         if trainer.model.training == (part == "training"):
             torch.empty(TOO_MUCH)
-        return hungry(*inputs, **others)
+        return hungry(*inputs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer.model, "forward", forward)
+    monkeypatch.setattr(trainer.model, "features", features)
     with pytest.raises(ConfigError) as error:
         trainer.fit()
     assert str(error.value).startswith(said)
