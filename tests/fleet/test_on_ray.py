@@ -97,6 +97,7 @@ def job(bundle: Path, fleet: Path, tmp_path: Path) -> Callable[..., Job]:
     return read
 
 
+@pytest.mark.slow
 def test_two_workers_of_which_both_are_killed_lose_nothing_and_do_nothing_twice(
     job: Callable[..., Job], cluster: str, batch: Run, tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_a_worker_that_hangs_costs_its_chunk_alone(
     assert report.failed == {"c, part 1 of 2": "took longer than 15 s"} and report.done == 1
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_version_is_one_line(
     job: Callable[..., Job], cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
