@@ -383,6 +383,10 @@ class Recording(ABC):
     def truth(self, index: int) -> Truth:
         """The labels of frame `index`."""
 
+    def in_space(self, index: int) -> TruthBoxes3d | None:
+        """The boxes in space of frame `index`, where they can be had without the rest of its truth."""
+        return self.truth(index).boxes3d
+
     def sees_labels(self, sensor: str) -> bool:
         """Whether labels tell of what a sensor sees: not where it looks elsewhere."""
         return True
@@ -426,6 +430,9 @@ class _Part(Recording):
 
     def truth(self, index: int) -> Truth:
         return self._whole.truth(self._at(index))
+
+    def in_space(self, index: int) -> TruthBoxes3d | None:
+        return self._whole.in_space(self._at(index))
 
     def sees_labels(self, sensor: str) -> bool:
         return self._whole.sees_labels(sensor)

@@ -126,6 +126,9 @@ class FolderRecording(Recording):
     def _has_boxes(self) -> bool:
         return bool(self.layout.det_classes) and (self.root / "boxes").is_dir()
 
+    def in_space(self, index: int) -> TruthBoxes3d | None:
+        return self.boxes3d(self.ids[index])
+
     @cached_property
     def _has_boxes3d(self) -> bool:
         return bool(self.layout.det_classes) and (self.root / "boxes3d").is_dir()

@@ -21,7 +21,7 @@ def object_counts(recording: Recording) -> dict[str, dict[str, Any]]:
     `points` (10 %, 50 % and 90 % of the boxes have no more), and `occlusion` (boxes of level 0 to 3); the
     last four of boxes that count, and what nobody wrote down is left out.
     """
-    return counts_of((recording.truth(i).boxes3d for i in range(len(recording))), recording)
+    return counts_of(map(recording.in_space, range(len(recording))), recording)
 
 
 def counts_of(

@@ -190,6 +190,9 @@ def _renumbered(simulated: Path, root: Path) -> Path:
     for path in (root / "boxes").iterdir():
         rows = [line.split() for line in path.read_text().splitlines()]
         path.write_text("".join(f"{9 - int(r[0])} {' '.join(r[1:])}\n" for r in rows))
+    for path in (root / "boxes3d").iterdir():
+        boxes = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump([{**box, "class": 9 - box["class"]} for box in boxes]))
     return root
 
 
