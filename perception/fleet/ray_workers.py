@@ -232,6 +232,8 @@ class _Queue:
 
 def _connected(address: str, job: Job) -> Any:
     """Ray, connected."""
+    if address != LOCAL:
+        _bring_token()
     import ray
 
     choices: dict[str, Any] = {
@@ -252,6 +254,15 @@ def _connected(address: str, job: Job) -> Any:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(**choices)
     return ray
+
+
+def _bring_token() -> None:
+    """Have Ray show the token that there is: heads ask for it by themselves, clients do not send it."""
+    with contextlib.suppress(RuntimeError):  # no home
+        files = [os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token"]
+        known = os.environ.get("RAY_AUTH_TOKEN") or any(f and Path(f).is_file() for f in files)
+        if known:  # before Ray is imported, which looks once
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _knock(host: str, port: str, address: str) -> None:
@@ -302,4 +313,5 @@ def _naming(address: str) -> Iterator[None]:
         raise
     except Exception as error:  # Ray raises that itself where a node does not start in time
         line = next(iter(str(error).splitlines()), "")[:200]
-        raise ConfigError(f"cannot work there: {line}", where=address) from error
+        hint = "does it want a token? RAY_AUTH_TOKEN" if "timeout" in line else ""
+        raise ConfigError(f"cannot work there: {line}", where=address, hint=hint) from error
