@@ -131,7 +131,7 @@ class FolderRecording(Recording):
 
     @cached_property
     def _has_boxes3d(self) -> bool:
-        return bool(self.layout.det_classes) and (self.root / "boxes3d").is_dir()
+        return bool(self.layout.det_classes) and (self.root / BOXES3D).is_dir()
 
     def tags(self, index: int) -> frozenset[str]:
         return self._rows[self.ids[index]].tags
@@ -230,7 +230,7 @@ class FolderRecording(Recording):
 
     def boxes3d(self, name: str) -> TruthBoxes3d | None:
         """The boxes in space of a frame, None of one that nobody looked at."""
-        path = self.files["boxes3d"].find(name) if self._has_boxes3d else None
+        path = self.files[BOXES3D].find(name) if self._has_boxes3d else None
         if path is None:
             return None
         return read_boxes3d(path, self.det_table.ids, self.layout.boxes3d_of)
@@ -322,7 +322,7 @@ class FolderWriter:
         self._names: set[str] = set()
         self._poses: AppendedFile | None = None
         folders = [*info.sensors, *(["labels"] if info.seg_classes else [])]
-        folders += ["boxes", "boxes3d"] if info.det_classes else []
+        folders += ["boxes", BOXES3D] if info.det_classes else []
         try:
             for folder in folders:
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
@@ -374,7 +374,7 @@ class FolderWriter:
         if boxes is not None:
             write_text(self.root / "boxes" / f"{name}.txt", self._yolo(boxes), sync=False)
         if boxes3d is not None:
-            path = self.root / "boxes3d" / f"{name}.yaml"
+            path = self.root / BOXES3D / f"{name}.yaml"
             rows = self._solid(boxes3d) if isinstance(boxes3d, TruthBoxes3d) else boxes3d
             write_yaml(path, rows, sync=False, sort_keys=True, default_flow_style=None)
         if pose is not None:

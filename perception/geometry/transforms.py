@@ -106,6 +106,11 @@ class RigidTransform:
         x, y, z, w = (q / np.linalg.norm(q) * (-1 if q[3] < 0 else 1)).tolist()
         return x, y, z, w
 
+    @property
+    def angle(self) -> float:
+        """By how much it turns, in radians, 0 to pi."""
+        return float(np.arccos(np.clip((np.trace(self.rotation) - 1) / 2, -1, 1)))
+
     def apply(self, points: NDArray[Any]) -> NDArray[Any]:
         """Transform points (N, 3), in their own floating dtype (integers become float64).
 

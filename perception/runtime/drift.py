@@ -329,5 +329,5 @@ def _same(pair: _Pair, points: Sample) -> bool:
     if pair.camera != points.camera or one is None or other is None:
         return pair.camera == points.camera and one is other
     apart = one.inverse() @ other
-    turn = np.degrees(np.arccos(np.clip((np.trace(apart.rotation) - 1) / 2, -1, 1)))
+    turn = np.degrees(apart.angle)
     return bool(turn < _SAME_DEG and np.linalg.norm(apart.translation) < _SAME_M)

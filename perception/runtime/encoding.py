@@ -160,9 +160,8 @@ class SampleEncoder:
         moved = self.odometry.moved(then, at_ns)
         if moved is None:
             return False
-        turned = np.arccos(np.clip((np.trace(moved.rotation) - 1) / 2, -1, 1))
         far, much = STOOD_STILL
-        return bool(np.linalg.norm(moved.translation) > far or turned > much)
+        return bool(np.linalg.norm(moved.translation) > far or moved.angle > much)
 
     def realigned(
         self,
@@ -190,12 +189,12 @@ class SampleEncoder:
             EngineError: the backend failed.
         """
         moved: dict[str, Encoded | None] = {}
+        lead = encoded.get(reference or "")
+        at_ns = None if lead is None else lead.stamp_ns
         for sensor, one in encoded.items():
             wanted = self.aligner.view(sensor, reference)
             here = None if one.view is None else one.view.key
             stays = (None if wanted is None else wanted.key) == here
-            lead = encoded.get(reference or "")
-            at_ns = None if lead is None else lead.stamp_ns
             stays &= at_ns is None or not self._moved_since(sensor, one, at_ns)
             if stays or sensor not in samples:
                 continue

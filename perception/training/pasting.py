@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from perception.data.base import TruthBoxes3d
 from perception.frame import Sample
-from perception.geometry.boxes import corners_of, inside
+from perception.geometry.boxes import corners_of, inside, wrapped
 from perception.sensors.registry import kind_of
 
 LEAST_POINTS = 5
@@ -93,13 +93,13 @@ def _directions(boxes: TruthBoxes3d, sample: Sample) -> tuple[NDArray[np.float64
     middle = boxes.center[:, :2] - sample.pose.translation[:2]
     ahead = np.arctan2(middle[:, 1], middle[:, 0])
     angle = np.arctan2(corners[..., 1], corners[..., 0]) - ahead[:, None]
-    off = np.abs((angle + np.pi) % (2 * np.pi) - np.pi)
+    off = np.abs(wrapped(angle))
     return ahead, off.max(axis=1, initial=0.0)
 
 
 def _hidden(others: tuple[NDArray[np.float64], ...], one: tuple[NDArray[np.float64], ...]) -> bool:
     """Whether any of the others lies in the direction of one, seen from above."""
-    apart = np.abs((others[0] - one[0] + np.pi) % (2 * np.pi) - np.pi)
+    apart = np.abs(wrapped(others[0] - one[0]))
     return bool((apart < others[1] + one[1] + _APART_RAD).any())
 
 
@@ -117,7 +117,7 @@ def _points(sample: Sample, donor: Sample, one: TruthBoxes3d) -> Sample | None:
     (ahead,), (wide,) = _directions(one, sample)
     away = base - sample.pose.translation
     flat = np.hypot(away[:, 0], away[:, 1])
-    off = np.abs((np.arctan2(away[:, 1], away[:, 0]) - ahead + np.pi) % (2 * np.pi) - np.pi)
+    off = np.abs(wrapped(np.arctan2(away[:, 1], away[:, 0]) - ahead))
     own = theirs[taken] - sample.pose.translation
     rise = own[:, 2] / np.hypot(own[:, 0], own[:, 1])
     with np.errstate(divide="ignore", invalid="ignore"):

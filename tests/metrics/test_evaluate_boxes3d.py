@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from found_boxes import Found
 from in_memory import make_recording
 from small_bundles import SmallBundles
 
@@ -18,17 +19,6 @@ from perception.geometry.rig import Pose, Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.pipeline import Pipeline
 from perception.tasks.boxes3d_meter import Boxes3dMeter
-
-
-@dataclass(frozen=True)
-class Found:
-    center: np.ndarray[Any, Any]
-    size: np.ndarray[Any, Any]
-    yaw: np.ndarray[Any, Any]
-    velocity: np.ndarray[Any, Any]
-    scores: np.ndarray[Any, Any]
-    class_ids: np.ndarray[Any, Any]
-
 
 AT_LIDAR = TruthBoxes3d.of(
     [[10, 0, -1]], [[4, 2, 1.5]], [0.1], [0], velocity=[[3, 0]], points=[9], frame="roof"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from found_boxes import Found
 
 from perception.data.base import ClassInfo, RecordingInfo, Truth, TruthBoxes3d
 from perception.geometry.grid import BirdseyeSpec
@@ -25,16 +26,6 @@ CLASSES = tuple(
     ClassSpec(id=i, name=n, color=(0, 0, 0)) for i, n in enumerate(("car", "bus", "tram"))
 )
 """The bundle's: in another order, one that the recording lacks, and not all of its."""
-
-
-@dataclass(frozen=True)
-class Found:
-    center: np.ndarray[Any, Any]
-    size: np.ndarray[Any, Any]
-    yaw: np.ndarray[Any, Any]
-    velocity: np.ndarray[Any, Any]
-    scores: np.ndarray[Any, Any]
-    class_ids: np.ndarray[Any, Any]
 
 
 def truth(*rows: tuple[int, float, float], **values: Any) -> Truth:
