@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The CPU build where the index has it under this version; newer ones may pull CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all wheel extras lint mutate fuzz soak setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
+.PHONY: demo test test-all wheel extras lint mutate fuzz search soak setup-demo setup-dev bench clean ros ros-demo test-ros ros-test ros-smoke
 
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
@@ -32,6 +32,10 @@ mutate: $(VENV)/.dev
 SECONDS ?= 120
 fuzz: $(VENV)/.dev
 	nice -n 5 $(BIN)/python tests/fuzz/run.py $(TARGETS) --seconds $(SECONDS)
+
+# Tests of properties with examples that `make test`, which always draws the same ones, has not seen.
+search: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "hypothesis and not slow" --hypothesis-profile=search
 
 # 100,000 frames with random faults in one process: no exception, nothing unaccounted for, no growth.
 soak: $(VENV)/.dev

@@ -20,7 +20,11 @@ from perception import plugins
 from perception.sensors.registry import KINDS
 
 # Machines that run tests are busy: how long an example takes says nothing about the code.
-settings.register_profile("anysense", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+# The same examples for the same code, so that a failure is of what was changed; others are searched for by
+# `make search`.
+settings.register_profile("anysense", derandomize=True, **COMMON)  # type: ignore[arg-type]
+settings.register_profile("search", max_examples=200, print_blob=True, **COMMON)  # type: ignore[arg-type]
 settings.load_profile("anysense")
 
 REAL_DATA = Path(os.environ.get("ANYSENSE_DATA", Path(__file__).parents[1] / "data"))

@@ -19,8 +19,9 @@ ROOF = RigidTransform.from_quaternion_xyzw((0, 0, 0.1, 1), (0.5, 0.1, 1.7))
 def driving(speed: float, turn: float, t: float) -> RigidTransform:
     """Where a vehicle is after `t` seconds on a circle, or straight on."""
     angle = turn * t
-    x = speed * t if turn == 0 else speed / turn * np.sin(angle)
-    y = 0.0 if turn == 0 else speed / turn * (1 - np.cos(angle))
+    # By the chord, which is smooth where the circle becomes a line: no division by a tiny turn.
+    chord = speed * t * np.sinc(angle / (2 * np.pi))
+    x, y = chord * np.cos(angle / 2), chord * np.sin(angle / 2)
     return RigidTransform.from_quaternion_xyzw(
         (0, 0, np.sin(angle / 2), np.cos(angle / 2)), (x, y, 0)
     )
