@@ -18,6 +18,7 @@ from small_bundles import sha256
 
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
+from perception.geometry.lifting import RAY_VALUES, TABLE_STRIDE
 from perception.geometry.rig import Pose, Rig, SensorCalibration
 from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import PreprocessContract
@@ -143,16 +144,29 @@ def pictures_encoder(
     rows: int, columns: int, heights: int, channels: int = 3, size: tuple[int, int] = SIZE
 ) -> bytes:
     """Brightness where the cells are seen, and whether they are."""
-    places = (size[0] // 8) * (size[1] // 8)
+    down, across = size[0] // TABLE_STRIDE, size[1] // TABLE_STRIDE
+    places, square = down * across, [TABLE_STRIDE] * 2
     nodes = [
-        _node("AveragePool", ["image"], "coarse", kernel_shape=[8, 8], strides=[8, 8]),
+        _node(
+            "AveragePool",
+            ["image"],
+            "coarse",
+            kernel_shape=square,
+            strides=square,
+        ),
         _node("ReduceMean", ["coarse", "channel"], "gray", keepdims=0),
         _node("Reshape", ["gray", "flat"], "line"),
         _node("Concat", ["line", "nothing"], "padded", axis=0),
         _node("Gather", ["padded", "table"], "lifted"),
         _node("ReduceMean", ["lifted", "channel"], "ground", keepdims=1),
         _node("AveragePool", ["ground"], "mean", kernel_shape=[2, 2], strides=[2, 2]),
-        _node("Mul", ["mean", "eight"], "bev"),
+        _node("Mul", ["mean", "eight"], "bright"),
+        # Distances and directions are taken in, and make no difference.
+        _node("ReduceMean", ["ranges", "all"], "range"),
+        _node("ReduceMean", ["rays", "every"], "ray"),
+        _node("Add", ["range", "ray"], "where"),
+        _node("Mul", ["where", "nought"], "no_matter"),
+        _node("Add", ["bright", "no_matter"], "bev"),
         _node("Less", ["table", "places"], "there"),
         _node("Cast", ["there"], "share", to=FLOAT),
         _node("ReduceMean", ["share", "channel"], "part", keepdims=1),
@@ -163,11 +177,16 @@ def pictures_encoder(
         "flat": np.array([places]),
         "nothing": np.zeros(1, np.float32),
         "eight": np.array(8, np.float32),
+        "all": np.array([0, 1, 2]),
+        "every": np.array([0, 1, 2, 3]),
+        "nought": np.array(0, np.float32),
         "places": np.array(places, np.int32),
     }
     takes = {
         "image": (FLOAT, [1, channels, *size]),
         "table": (INT, [1, heights, rows, columns]),
+        "ranges": (FLOAT, [1, rows, columns]),
+        "rays": (FLOAT, [1, RAY_VALUES, down, across]),
     }
     return _graph(nodes, takes, _features(rows, columns), weights)
 

@@ -1,8 +1,10 @@
 """PillarBEV: boxes in space from any subset of LiDARs, depth cameras and cameras, on a grid on the ground.
 
 Points become pillars whose learned features are scattered onto the grid (Lang et al., "PointPillars", CVPR
-2019).  Pictures become maps at stride 8 that are looked up at the pixels in which each cell is seen at
-several heights (Harley et al., "Simple-BEV", ICRA 2023); where these are, calibration says, not the network.
+2019).  Pictures become maps that are looked up at the pixels in which each cell is seen at several heights
+(Harley et al., "Simple-BEV", ICRA 2023); where these are, calibration says, not the network.  Of each pixel
+the network estimates how far away it is, as the LiDAR of the training data tells it ("BEVDepth", Li et al.,
+AAAI 2023), and what it sees counts in the cells at that distance.
 What the inputs say of a cell is summed with weights of those that are there and see it (Wang et al.,
 "UniBEV", 2023).  A small pyramid and heads for the centres of objects follow (Yin et al., "Center-based 3D
 Object Detection and Tracking", CVPR 2021).
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from perception.errors import ConfigError
 from perception.frame import KINDS
 from perception.geometry.grid import BirdseyeSpec
+from perception.geometry.lifting import RAY_VALUES
 from perception.models.heads import WithHeads
 from perception.models.interface import (
     Features,
@@ -35,13 +38,14 @@ from perception.tasks.boxes3d import BOXES3D
 OUTPUT_STRIDE = 2
 """Cells of the ground grid along each side of one that the network answers for."""
 
-TABLE_STRIDE = 8
-"""Of the map of a picture that cells are looked up in."""
-
 POINT_VALUES = 8
 """Of a point in a pillar: x, y, z, intensity, offsets from the cell's centre and the mean z, 1."""
 
 _LEAST_WEIGHT = 1e-4
+
+_MIDDLE = 2.5  # logarithm of a usual distance in metres
+_LEAST_SIGMA, _MOST_SIGMA = 0.02, 1.5  # of that logarithm
+_PIXELS, _OF_NOTHING, _FEW_PIXELS = 0.5, 0.5, 20.0
 
 
 class PillarBEV(FusionModel):
@@ -91,8 +95,9 @@ class PillarBEV(FusionModel):
             if "pillars" in spec.tensors:
                 made = PillarEncoder(ground, width)
             else:
-                channels = spec.tensors["image"].shape[0]
-                made = CameraEncoder(channels, spec.tensors["table"].shape[0], width, camera)
+                channels, heights = spec.tensors["image"].shape[0], spec.tensors["table"].shape[0]
+                classes = self.classes_of(BOXES3D.name)
+                made = CameraEncoder(channels, heights, classes, width, camera)
             self.encoders[encoder] = made
         self.mix = PresenceSum(list(self.encoders), width)
         self.neck = GroundPyramid(ground, width, len(self.encoders))
@@ -108,6 +113,16 @@ class PillarBEV(FusionModel):
         """See `FusionModel`."""
         fused = self.mix(features, self.encoder_of, present)
         return ModelOutput(values=self.heads.answers({OUTPUT_STRIDE: self.neck(fused)}))
+
+    def supervise(self, output: ModelOutput, features: Mapping[str, Features]) -> None:
+        """Keep what is to be learned of pixels, where the batch tells it."""
+        off = [own["off"] for own in features.values() if "off" in own]
+        if off:
+            output.taps["pixels"] = torch.stack(off).mean()
+
+    def losses(self, output: ModelOutput, truths: Mapping[str, Any]) -> dict[str, Tensor]:
+        """`pixels`: how wrong cameras' encoders are in where the pixels' things stand and what they are."""
+        return {"pixels": output.taps["pixels"]} if "pixels" in output.taps else {}
 
 
 class Block(nn.Sequential):
@@ -192,38 +207,105 @@ class CameraEncoder(nn.Module):
     Args:
         channels: of the picture.
         heights: above each cell, that the table tells pixels of.
+        classes: of things.
         width: channels of the map.
         factor: by what inner channels are multiplied.
     """
 
-    def __init__(self, channels: int, heights: int, width: int, factor: float = 1.0) -> None:
+    middle: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, channels: int, heights: int, classes: int, width: int, factor: float = 1.0
+    ) -> None:
         super().__init__()
-        two, four, eight, context = (max(8, round(c * factor / 8) * 8) for c in (16, 24, 48, 80))
-        self.stem = nn.Sequential(Block(channels, two, stride=2), Block(two, four, stride=2))
-        self.body = nn.Sequential(
-            Residual(four), Block(four, eight, stride=2), Residual(eight), Residual(eight)
+        for name, values in (("middle", (0.0, 3.5, 0.5)), ("spread", (0.5, 1.6, 1.0))):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        two, four, eight, sixteen, own = (
+            max(8, round(c * factor / 8) * 8) for c in (16, 32, 48, 96, 32)
         )
-        self.context = nn.Sequential(Block(eight, context, stride=2), Residual(context))
-        self.around = Block(context, eight, 1)
-        self.picture = Block(eight, width // 2, 1)
-        self.lift = Block(heights * (width // 2), width, 1)
-        self.refine = Block(width, width)
+        self.stem = nn.Sequential(Block(channels, two, stride=2), Block(two, four, stride=2))
+        self.four = Residual(four)
+        self.eight = nn.Sequential(Block(four, eight, stride=2), Residual(eight), Residual(eight))
+        self.sixteen = nn.Sequential(
+            Block(eight, sixteen, stride=2), Residual(sixteen), Residual(sixteen)
+        )
+        self.from_sixteen = Block(sixteen, eight, 1)
+        self.from_eight = Block(eight, own, 1)
+        self.from_four = Block(four, own, 1)
+        self.join = nn.Sequential(Block(own + RAY_VALUES, own), Residual(own))
+        # Of each pixel: distance, how sure, and what it is; and what else matters.
+        self.pixel = nn.Sequential(Block(own, own), nn.Conv2d(own, 2 + classes + 1, 1))
+        self.picture = Block(own, width // 2, 1)
+        self.through = nn.Parameter(torch.full((1, 1, width // 2, 1), -2.0))
+        self.lift = Block(heights * (width // 2 + classes + 1), width, 1)
 
     def forward(self, tensors: Mapping[str, Tensor]) -> Features:
-        """`image` (N, C, H, W) float32 and `table` (N, Z, rows, columns) int32; see the kinds' records."""
-        fine = self.body(self.stem(tensors["image"]))
-        fine = self.picture(fine + upsample(self.around(self.context(fine))))
-        table = _coarser(tensors["table"])
-        batch, channels, height, width = fine.shape
+        """`image` (N, C, H, W), `ranges` (N, rows, columns), `rays` (N, 3, H/4, W/4) float32, `table`
+        (N, Z, rows, columns) int32; see the kinds' records.
+
+        Where `pixels` (N, 2, H/4, W/4) are there, the features hold `off` (N,), too: see `pixel_loss`.
+        """
+        fine = self._fine(tensors["image"], tensors["rays"])
+        guess = self.pixel(fine)
+        at = _MIDDLE + guess[:, :1]
+        sigma = _LEAST_SIGMA + (_MOST_SIGMA - _LEAST_SIGMA) * guess[:, 1:2].sigmoid()
+        kinds = guess[:, 2:]
+        told = torch.cat([self.picture(fine), kinds.softmax(1)[:, 1:], at, 1 / sigma], 1)
+        bev, seen = self._lifted(told, tensors["table"], tensors["ranges"])
+        found = {"bev": self.lift(bev) * seen, "seen": seen}
+        if "pixels" in tensors:
+            found["off"] = pixel_loss(at, sigma, kinds, tensors["pixels"])
+        return found
+
+    def _fine(self, image: Tensor, rays: Tensor) -> Tensor:
+        """A map at stride 4 that knows its surroundings and where it looks."""
+        four = self.four(self.stem(image))
+        eight = self.eight(four)
+        eight = eight + upsample(self.from_sixteen(self.sixteen(eight)))
+        fine = self.from_four(four) + upsample(self.from_eight(eight))
+        return self.join(torch.cat([fine, (rays - self.middle) / self.spread], 1))
+
+    def _lifted(self, told: Tensor, table: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
+        """What pixels say of the cells at `OUTPUT_STRIDE` at all heights, and of which cells."""
+        ranges = _coarser(ranges[:, None].expand(-1, table.shape[1], -1, -1))
+        table = _coarser(table)
+        batch, channels, height, width = told.shape
         batch, heights, rows, columns = table.shape
         # In numbers that compute: backends are wary of arithmetic with integers.
-        seen = (table.float() < height * width).to(fine.dtype).amax(1, keepdim=True)
-        places = torch.cat([fine.flatten(2).transpose(1, 2), fine.new_zeros(batch, 1, channels)], 1)
+        seen = (table.float() < height * width).to(told.dtype).amax(1, keepdim=True)
+        places = torch.cat([told.flatten(2).transpose(1, 2), told.new_zeros(batch, 1, channels)], 1)
         index = _flat(table.flatten(1), places.shape[1])
         found = places.reshape(-1, channels).index_select(0, index)
         found = found.reshape(batch, heights, rows * columns, channels).transpose(2, 3)
-        bev = self.refine(self.lift(found.reshape(batch, -1, rows, columns)) * seen)
-        return {"bev": bev, "seen": seen}
+        off = (ranges.reshape(batch, heights, 1, -1) - found[:, :, -2:-1]) * found[:, :, -1:]
+        near = torch.exp(-0.5 * (off * off).clamp(max=60.0))
+        passed, what = self.through.sigmoid(), self.through.shape[2]
+        general = found[:, :, :what] * (passed + (1 - passed) * near)
+        here = torch.cat([general, found[:, :, what:-2] * near, near], 2)
+        return here.reshape(batch, -1, rows, columns), seen
+
+
+def pixel_loss(at: Tensor, sigma: Tensor, kinds: Tensor, truth: Tensor) -> Tensor:
+    """How wrong a picture's encoder is, (N,).
+
+    Args:
+        at, sigma: (N, 1, h, w) expected logarithm of distances, and how unsure it is.
+        kinds: (N, 1 + classes, h, w) logits of nothing in particular and the classes.
+        truth: (N, 2, h, w) logarithm of distances, of things those of their middles; and 0 for what is not
+            known, 1 for nothing in particular, 2 and more for the classes.
+    """
+    where, what = truth[:, :1], truth[:, 1].long()
+    at, sigma, kinds = at.float(), sigma.float(), kinds.float()
+    # Laplace: what is far off, at the edges of things, shall not decide.
+    miss = (where - at).abs() / sigma + sigma.log()
+    name = F.cross_entropy(kinds, (what - 1).clamp(min=0), reduction="none")[:, None]
+    total = at.new_zeros(len(at))
+    for mask, share in ((what == 1, _OF_NOTHING), (what > 1, 1.0)):
+        counted = mask[:, None].to(at.dtype)
+        sums = ((miss + name) * counted).sum((1, 2, 3))
+        total = total + share * sums / counted.sum((1, 2, 3)).clamp(min=_FEW_PIXELS)
+    return _PIXELS * total
 
 
 def _flat(index: Tensor, places: int) -> Tensor:
@@ -238,7 +320,7 @@ def _flat(index: Tensor, places: int) -> Tensor:
 
 
 def _coarser(table: Tensor) -> Tensor:
-    """A table of the cells at `OUTPUT_STRIDE`: every other height of one cell, the rest of another.
+    """What is told of cells, at `OUTPUT_STRIDE`: every other height of one cell, the rest of another.
 
     (N, Z, rows, columns) to (N, Z, rows/2, columns/2).
     """

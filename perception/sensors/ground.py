@@ -12,7 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from perception.errors import CalibrationError, InputError
 from perception.frame import Sample
 from perception.geometry.grid import BirdseyeSpec, ViewSpec
-from perception.geometry.lifting import places, table_of
+from perception.geometry.lifting import RAY_VALUES, TABLE_STRIDE, lift_of, places
 from perception.geometry.pillars import FIELDS, fill_pillars, on_ground
 from perception.geometry.transforms import RigidTransform
 from perception.sensors.kind import Grid, KindSpec, Tensors, TensorSpec
@@ -20,7 +20,8 @@ from perception.sensors.kind import Grid, KindSpec, Tensors, TensorSpec
 if TYPE_CHECKING:
     from perception.preprocess.contract import InputSpec
 
-_POINTS, _TABLE = "points", "table"
+_POINTS = "points"
+_LIFT = ("table", "ranges", "rays")
 
 
 class PillarSpec(KindSpec):
@@ -45,11 +46,17 @@ def pillar_tensors(spec: PillarSpec, view: ViewSpec) -> dict[str, TensorSpec]:
     }
 
 
-def table_tensors(view: ViewSpec) -> dict[str, TensorSpec]:
-    """`table` (Z, rows, columns) int32 of a picture that is lifted onto the ground; else nothing."""
+def lift_tensors(view: ViewSpec) -> dict[str, TensorSpec]:
+    """`table`, `ranges` and `rays` of a picture that is lifted onto the ground, see `Lift`; else nothing."""
     if view.birdseye is None:
         return {}
-    return {_TABLE: TensorSpec((len(view.birdseye.heights), *view.birdseye.shape), "int32")}
+    rows, columns = view.birdseye.shape
+    down, across = view.height // TABLE_STRIDE, view.width // TABLE_STRIDE
+    return {
+        "table": TensorSpec((len(view.birdseye.heights), rows, columns), "int32"),
+        "ranges": TensorSpec((rows, columns)),
+        "rays": TensorSpec((RAY_VALUES, down, across)),
+    }
 
 
 def place_of(sample: Sample) -> RigidTransform:
@@ -98,7 +105,7 @@ def refuse_empty(out: Tensors, sensor: str) -> None:
 
 
 def lifted(grid: Grid, sample: Sample, input: InputSpec) -> Grid:
-    """A picture's grid with the layer `table` where it is lifted onto the ground.
+    """A picture's grid with the layers of its `Lift` where it is lifted onto the ground.
 
     Raises:
         CalibrationError: it is not known where the camera sits, or how it sees.
@@ -112,18 +119,19 @@ def lifted(grid: Grid, sample: Sample, input: InputSpec) -> Grid:
         raise CalibrationError(
             "its intrinsics are not known", where=sample.sensor, hint="camera_info, or a rig file"
         )
-    table = table_of(view, sample.camera, pose)
-    if table.min() == places(view):
+    lift = lift_of(view, sample.camera, pose)
+    if lift.table.min() == places(view):
         raise InputError(
             "sees nothing of the ground grid", where=sample.sensor, hint="check its pose"
         )
-    return replace(grid, layers={**grid.layers, _TABLE: table})
+    return replace(grid, layers={**grid.layers, **{name: getattr(lift, name) for name in _LIFT}})
 
 
-def fill_table(grid: Grid, input: InputSpec, out: Tensors) -> None:
-    """The layer `table` as it is, of a picture that is lifted onto the ground."""
+def fill_lift(grid: Grid, input: InputSpec, out: Tensors) -> None:
+    """The layers of the `Lift` as they are, of a picture that is lifted onto the ground."""
     if input.view.birdseye is not None:
-        out[_TABLE][...] = grid.layers[_TABLE]
+        for name in _LIFT:
+            out[name][...] = grid.layers[name]
 
 
 def _ground(view: ViewSpec) -> BirdseyeSpec:

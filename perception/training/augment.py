@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.errors import InputError
 from perception.frame import KINDS, Kind, Sample, in_order
@@ -23,6 +24,7 @@ from perception.sensors.registry import kind_of
 from perception.training.config import CorruptionSpec, ResolutionPhase
 from perception.training.geometry import Geometry
 from perception.training.pasting import Scene, pasted
+from perception.training.pixels import pixel_truths
 from perception.training.scene import SceneSpec, can_mirror, moved
 
 _TRIES = 5
@@ -56,6 +58,7 @@ class RawSample:
         labels_of: the sensor in whose pixels the truth is.
         size: (height, width) of the inputs' grid, by default that of the first sensor's; a kind's own may
             be coarser.
+        pixels: by name, what is known of a picture's pixels, see `training.pixels`.
     """
 
     sensors: Mapping[str, OnGrid | Unplaced]
@@ -63,6 +66,7 @@ class RawSample:
     unusable: Mapping[str, str] = field(default_factory=dict)
     labels_of: str = KINDS[0]
     size: tuple[int, int] = (0, 0)
+    pixels: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not any(self.size):
@@ -140,6 +144,7 @@ def augment_scene(
         move = replace(move, mirror=False)
     after = moved(before, move, spec.misalignment, rng)
     sensors: dict[str, OnGrid | Unplaced] = {}
+    points = []
     chances = spec.model_dump()
     for name, own in after.items():
         kind = kind_of(own.kind)
@@ -147,10 +152,19 @@ def augment_scene(
             grid = on_grid(own, contract[name])
         except InputError:
             continue
+        if "points" in grid.layers:
+            points.append(grid.layers["points"])
         grid = grid if kind.augment is None else kind.augment(grid, chances, rng)
         sensors[name] = OnGrid(own.kind, grid)
     truths = {task: half_of(task).warp(own, move) for task, own in sample.truths.items()}
-    return replace(sample, sensors=sensors, truths=truths)
+    boxes = [truth.boxes for task, truth in truths.items() if half_of(task).ground]
+    pixels = {}
+    if boxes and points:
+        views = {name: contract[name].view for name in sensors}
+        pixels = pixel_truths(
+            {name: after[name] for name in sensors}, views, np.concatenate(points), boxes[0]
+        )
+    return replace(sample, sensors=sensors, truths=truths, pixels=pixels)
 
 
 def _with_object(sample: RawSample, donor: RawSample, rng: np.random.Generator) -> RawSample:

@@ -168,7 +168,10 @@ def network_inputs(sample: RawSample, contract: PreprocessContract) -> dict[str,
             size = round(spec.view.height * down), round(spec.view.width * across)
             own = found[name]
             grid = own.grid if isinstance(own, OnGrid) else on_grid(own.sample, spec)
-            inputs[name] = _alone(_normalized(grid, spec, size))
+            tensors = _normalized(grid, spec, size)
+            if name in sample.pixels:  # networks take it in training alone
+                tensors["pixels"] = sample.pixels[name]
+            inputs[name] = _alone(tensors)
     return inputs
 
 

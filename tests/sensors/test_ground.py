@@ -11,7 +11,7 @@ import yaml
 from perception.errors import BlindError, CalibrationError, InputError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
-from perception.geometry.lifting import table_of
+from perception.geometry.lifting import lift_of
 from perception.geometry.transforms import RigidTransform
 from perception.preprocess.contract import InputSpec, PreprocessContract
 from perception.preprocess.sample import on_grid, preprocess_sample, source_size
@@ -69,6 +69,8 @@ def test_inputs_of_each_kind():
         assert found == {
             "image": ((channels, 64, 96), "float32"),
             "table": ((2, 64, 64), "int32"),
+            "ranges": ((64, 64), "float32"),
+            "rays": ((3, 16, 24), "float32"),
         }
 
 
@@ -96,15 +98,17 @@ def test_intensities_in_counts_are_scaled():
 
 
 @pytest.mark.parametrize("kind", ["rgb", "thermal"])
-def test_a_picture_brings_its_table(kind):
+def test_a_picture_brings_how_it_is_lifted(kind):
     spec = picture(kind)
     image = color().data
     if kind == "thermal":
         image = image[..., 0].astype(np.float32)
     sample = Sample(kind, image, unit="counts8" * (kind == "thermal"), camera=CAMERA, pose=AHEAD)
     out = preprocess_sample(sample, spec)
-    np.testing.assert_array_equal(out["table"][0], table_of(spec.view, CAMERA, AHEAD))
-    assert (out["table"] < 8 * 12).any()
+    lift = lift_of(spec.view, CAMERA, AHEAD)
+    for name in ("table", "ranges", "rays"):
+        np.testing.assert_array_equal(out[name][0], getattr(lift, name))
+    assert (out["table"] < 16 * 24).any()
     plain = contract(**{kind: {"kind": kind, "view": {"height": 64, "width": 96}}})[kind]
     alone = preprocess_sample(replace(sample, pose=None), plain)
     np.testing.assert_array_equal(out["image"], alone["image"])

@@ -19,6 +19,7 @@ from perception.geometry.boxes import inside
 from perception.geometry.camera import CameraModel
 from perception.geometry.grid import BirdseyeSpec
 from perception.models.heads import half_of
+from perception.models.pillarbev import pixel_loss
 from perception.models.registry import build_model
 from perception.preprocess.sample import preprocess_sample
 from perception.training.augment import Unplaced
@@ -26,6 +27,7 @@ from perception.training.config import CorruptionSpec, LossSpec, TrainConfig
 from perception.training.dataset import FusionDataset, collate, load_raw, network_inputs
 from perception.training.objectives import loss_terms, total
 from perception.training.pasting import Scene, pasted
+from perception.training.pixels import named_points, pixel_truth
 from perception.training.scene import SceneMove, SceneSpec
 from perception.training.tasks.boxes3d import OnGround, fields_loss, heatmap_loss, targets_of
 
@@ -351,3 +353,68 @@ def test_lidar_cameras_and_both_find_boxes_that_they_have_not_seen() -> None:
             judge.add(value, val.raw(index).truths["boxes3d"], size)
         found = judge.scores()["map3d"]
         assert found is not None and found > least, (subset, found)
+
+
+def test_pixels_are_told_what_points_measured_there() -> None:
+    rules, recording = contract("cam_front", "lidar"), Scenes(1)
+    view, ground = rules["cam_front"].view, poses()["cam_front"]
+    boxes = TruthBoxes3d.of(
+        [[8, 0, 1.0], [8, 3, 1.0]], [[2, 2, 2.0]] * 2, [0.3, 0], [1, 0], ignore=[False, True]
+    )
+    points = np.array(
+        [[7.2, 0, 1.2], [7.0, 3.0, 1.2], [6, -2, 0.5], [9, -3, 0.5], [-5, 0, 1], [7.3, 0.1, 0.02]],
+        np.float32,
+    )
+    at, names = named_points(points, boxes)
+    assert names.tolist() == [3, 0, 1, 1, 1, 1]  # what lies on the ground is no part of a thing
+    np.testing.assert_allclose(at[0], [8, 0])
+    sample = recording.frames[0]["cam_front"]
+    found = pixel_truth(sample, view, points, (at, names))
+    assert found.shape == (2, 64 // 4, 96 // 4) and found.dtype == np.float32
+    assert sample.camera is not None
+    u, v, _ = sample.camera.project_columns(*ground.inverse().apply(points).T)
+    for k, (wanted, name) in enumerate([((8, 0), 3), ((8, 3), 0), (points[2], 1)]):
+        place = found[:, int((v[k] + 0.5) // 4), int((u[k] + 0.5) // 4)]
+        away = np.hypot(*(np.asarray(wanted[:2]) - ground.translation[:2]))
+        assert place[1] == name and place[0] == pytest.approx(np.log(away), abs=1e-5)
+    kept = np.arange(len(points)) != 4  # what is behind the camera
+    ahead = pixel_truth(sample, view, points[kept], (at[kept], names[kept]))
+    np.testing.assert_array_equal(ahead, found)
+    # Of two in one place the nearer one counts, whatever their order.
+    far = ground.apply(ground.inverse().apply(points[:1]) * 1.5).astype(np.float32)
+    for two in (np.vstack([far, points[:1]]), np.vstack([points[:1], far])):
+        one = pixel_truth(sample, view, two, named_points(two, boxes))
+        assert np.count_nonzero(one[1]) == 1 and one[1].max() == 3
+
+
+def test_only_training_tells_pixels() -> None:
+    recording, rules = Scenes(2), contract()
+    data = FusionDataset(recording, rules, QUIET, 0, ["boxes3d"], scene=STILL)
+    learned, _ = data[0]
+    served = network_inputs(data.raw(0), rules)
+    for name, spec in rules.items():
+        assert set(served[name]) == set(spec.tensors)  # type: ignore[arg-type]
+        more = set(learned[name]) - set(spec.tensors)  # type: ignore[arg-type]
+        assert more == ({"pixels"} if spec.kind == "rgb" else set())
+    alone = FusionDataset(recording, contract("cam_front"), QUIET, 0, ["boxes3d"], scene=STILL)
+    assert "pixels" not in alone[0][0]["cam_front"]  # nothing measures there
+
+
+def test_the_loss_of_pixels_falls_to_its_truth() -> None:
+    torch.manual_seed(0)
+    truth = torch.zeros(2, 2, 4, 6)
+    truth[0, 0], truth[0, 1] = 2.0, 1.0
+    truth[0, 0, 1, 1], truth[0, 1, 1, 1] = 3.0, 3.0
+    at, sigma = torch.full((2, 1, 4, 6), 2.0), torch.full((2, 1, 4, 6), 0.1)
+    kinds = torch.zeros(2, 3, 4, 6)
+    before = pixel_loss(at, sigma, kinds, truth)
+    assert before.shape == (2,) and before[1] == 0  # of what is not known nothing is asked
+    at[0, 0, 1, 1] = 3.0
+    near = pixel_loss(at, sigma, kinds, truth)
+    kinds[0, 0] = 5.0
+    kinds[0, :, 1, 1] = torch.tensor([0.0, 0.0, 5.0])
+    both = pixel_loss(at, sigma, kinds, truth)
+    assert both[0] < near[0] < before[0]
+    wrong = kinds.clone()
+    wrong[0, :, 1, 1] = torch.tensor([0.0, 5.0, 0.0])
+    assert pixel_loss(at, sigma, wrong, truth)[0] > both[0]

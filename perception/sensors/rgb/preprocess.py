@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
 from perception.geometry.views import Placement
-from perception.sensors.ground import fill_table, lifted, table_tensors
+from perception.sensors.ground import fill_lift, lift_tensors, lifted
 from perception.sensors.images import check_image, on_grid, one_image, registered
 from perception.sensors.kind import Content, Grid, KindSpec, Scale, Tensors, TensorSpec, Value
 
@@ -29,8 +29,8 @@ class RgbSpec(KindSpec):
 
 
 def tensors(spec: RgbSpec, view: ViewSpec) -> dict[str, TensorSpec]:
-    """`image` (3, H, W); and `table`, where it is lifted onto the ground grid."""
-    return {**one_image(3, view), **table_tensors(view)}
+    """`image` (3, H, W); and those of a `Lift`, where it is lifted onto the ground grid."""
+    return {**one_image(3, view), **lift_tensors(view)}
 
 
 def validate(sample: Sample) -> None:
@@ -51,7 +51,7 @@ def register(sample: Sample, input: InputSpec, placement: Placement) -> Grid:
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
     """See `RgbSpec`."""
     normalize_rgb(grid.image, input.preprocess, out["image"])
-    fill_table(grid, input, out)
+    fill_lift(grid, input, out)
 
 
 def check(sample: Sample, thresholds: Any) -> Content:

@@ -12,7 +12,7 @@ from perception.errors import BlindError, InputError, meant
 from perception.frame import Sample
 from perception.geometry.grid import ViewSpec
 from perception.geometry.views import Placement
-from perception.sensors.ground import fill_table, lifted, table_tensors
+from perception.sensors.ground import fill_lift, lift_tensors, lifted
 from perception.sensors.images import Moves, check_image, keep_where, on_grid, one_image, registered
 from perception.sensors.kind import Content, Grid, KindSpec, Tensors, TensorSpec, Value
 
@@ -56,8 +56,8 @@ class ThermalSpec(KindSpec):
 
 
 def tensors(spec: ThermalSpec, view: ViewSpec) -> dict[str, TensorSpec]:
-    """`image` (2, H, W); and `table`, where it is lifted onto the ground grid."""
-    return {**one_image(2, view), **table_tensors(view)}
+    """`image` (2, H, W); and those of a `Lift`, where it is lifted onto the ground grid."""
+    return {**one_image(2, view), **lift_tensors(view)}
 
 
 def validate(sample: Sample) -> None:
@@ -79,7 +79,7 @@ def register(sample: Sample, input: InputSpec, placement: Placement) -> Grid:
 def normalize(grid: Grid, input: InputSpec, out: Tensors) -> None:
     """See `ThermalSpec`."""
     normalize_thermal(grid.image, grid.unit, input.preprocess, out["image"])
-    fill_table(grid, input, out)
+    fill_lift(grid, input, out)
 
 
 def check(sample: Sample, thresholds: Any) -> Content:
