@@ -81,7 +81,9 @@ class Scorer:
         self.judged += self._add(self.meters, result, self._seen(result, truth, frame))
 
     def _seen(self, result: Result, truth: Truth, frame: Mapping[str, Sample] | None) -> Truth:
-        """The truth in the result's pixels."""
+        """The truth in the result's pixels, where something is judged by it there."""
+        if not any(meter.in_pixels for meter in self.meters.values()):
+            return self._on_ground(truth)
         shown = result.reference or ""
         found = truth_seen_by(
             shown, self._info.labels_of, truth, frame or result.samples, self._alignment
