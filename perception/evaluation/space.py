@@ -1,8 +1,9 @@
-"""Failures of the sensors round a vehicle, by amounts that others publish: what is tried with bundles that find
-boxes in space."""
+"""Failures of the sensors round a vehicle, by amounts that others publish: what is tried with bundles that
+find boxes in space."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -25,6 +26,7 @@ from perception.evaluation.variants import (
     Told,
 )
 from perception.frame import Kind, Sample
+from perception.geometry.trajectory import LONGEST_GAP_NS, Trajectory, between
 from perception.runtime.manifest import BundleManifest
 from perception.sensors.registry import kind_of
 from perception.tasks.registry import TASKS
@@ -38,6 +40,9 @@ LATE_S = (0.05, 0.1, 0.15, 0.3)
 _TURNED = "extrinsics"
 _CLOUDS_LOOKED_AT = 5
 _SAME_TIME_S = 0.01
+_LED_UP_S = 0.35
+_MOTION_NS = 100_000_000
+"""How a vehicle moved is told by poses about so far apart."""
 
 
 def finds_in_space(manifest: BundleManifest) -> bool:
@@ -72,7 +77,8 @@ def space_rows(
 
     if clouds:
         for count in BEAMS_LEFT:
-            row = SpaceRow("beams", f"{title} with {count} beams", ("space", "beams", count), count)
+            name = f"{title} with {count} beam" + "s" * (count > 1)
+            row = SpaceRow("beams", name, ("space", "beams", count), count)
             rows[row] = failing(clouds, Failure(BEAMS, count))
         name = f"{title} sees {HALF_VIEW_DEG:g}° to each side"
         row = SpaceRow("view", name, ("space", "view", HALF_VIEW_DEG), HALF_VIEW_DEG)
@@ -116,6 +122,26 @@ def _missing(
             yield SpaceRow("missing", f"without {name}", key), dict.fromkeys(others)
 
 
+def led_up(trajectory: Trajectory) -> Trajectory:
+    """With a pose before each run of poses, from where the vehicle came if it moved as it then began to.
+
+    Recordings are often made of pieces; of the first frames of each nobody wrote down where the vehicle was
+    just before.
+    """
+    stamps, poses = trajectory.stamps_ns.tolist(), list(trajectory.poses)
+    starts = [0, *(np.flatnonzero(np.diff(trajectory.stamps_ns) > LONGEST_GAP_NS) + 1).tolist()]
+    before = round(_LED_UP_S * 1e9)
+    for start, end in reversed(list(zip(starts, [*starts[1:], len(stamps)], strict=True))):
+        last = bisect_right(stamps, stamps[start] + _MOTION_NS, start, end) - 1 if end else 0
+        last = min(max(last, start + 1), end - 1)
+        if last > start:
+            share = -before / (stamps[last] - stamps[start])
+            pose = between(poses[start], poses[last], share)
+            stamps.insert(start, stamps[start] - before)
+            poses.insert(start, pose)
+    return Trajectory(np.array(stamps, np.int64), tuple(poses))
+
+
 class FailingClouds:
     """Clouds of sensors that fail as a row says.
 
@@ -123,10 +149,15 @@ class FailingClouds:
         recording: all frames.
         past: finds earlier ones; None where frames are no sequence.
         views: as of `Recording.seen`.
+
+    Attributes:
+        trajectory: the recording's, `led_up`.
     """
 
     def __init__(self, recording: Recording, past: Past | None, views: Mapping[str, str]) -> None:
         self._recording, self._past, self._views = recording, past, views
+        known = recording.trajectory
+        self.trajectory = None if known is None else led_up(known)
         self._beams: dict[str, NDArray[np.int64]] = {}
         self._told: dict[tuple[float, int], tuple[float | None, bool]] = {}
 
@@ -158,8 +189,7 @@ class FailingClouds:
         now, seconds = sample.time_ns, failure.amount
         recorded = self._recorded(index, sample.sensor, seconds)
         then = now - round(seconds * 1e9) if recorded is None else recorded.time_ns
-        known = self._recording.trajectory
-        back = None if known is None else known.moved(now, then)
+        back = None if self.trajectory is None else self.trajectory.moved(now, then)
         if back is None and (failure.odometry or recorded is None):
             return None
         found = recorded
@@ -190,7 +220,7 @@ class FailingClouds:
 
     def told(self) -> Told:
         """Of all that were made."""
-        found = Told()
+        found = Told({sensor: len(beams) for sensor, beams in self._beams.items()})
         for (seconds, _), (moved, made) in self._told.items():
             found.made[seconds] = found.made.get(seconds, 0) + made
             if moved is not None:
