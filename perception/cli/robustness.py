@@ -286,10 +286,9 @@ def _content(
 
 def _draw(runs: Sequence[Robustness], path: Path) -> None:
     from perception.files.writing import write_image
-    from perception.viz.robustness_page import draw_radar
+    from perception.viz.robustness_page import draw_picture
 
-    score = next(iter(runs[0].titles))
-    picture = draw_radar([run for run in runs if score in run.titles], score)
+    picture = draw_picture(runs)
     if picture is None:
         raise ConfigError("too little was tried for a radar chart", where=f"--picture {path}")
     write_image(path, picture, error=ConfigError)

@@ -6,7 +6,7 @@ Beside the faults by severity, which stay what they are: these have no severitie
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,39 +14,106 @@ from numpy.typing import NDArray
 from perception.frame import Sample, is_return
 from perception.geometry.boxes import inside
 from perception.geometry.transforms import RigidTransform
-from perception.sensors.lidar.faults import bands
+from perception.sensors.lidar.faults import BEAM_DEG
 
 _LEAST_SHARE = 1e-3
 _MARGIN_M = 0.1
 """What was measured so little beside an object is of it."""
 
+_STEP_DEG = 0.02
+_FAR_M = 8.0  # of what is nearer, elevations change as the vehicle moves during a scan
+_COARSEST_DEG, _FINEST_DEG = 3.0, 0.1
+_REGULAR = 0.5
+_AS_GOOD = 0.85
+_FINE = 8
 
-def beams_of(clouds: Iterable[Sample]) -> NDArray[np.int64]:
-    """The beams of a LiDAR: bands of elevation, 0.4 degrees high, that hold a thousandth of its returns each.
 
-    Bands stand for beams where nothing else tells them apart (`sensors.lidar.faults.BEAM_DEG`); where clouds
-    are brought to one moment, a beam's returns lie in two of them.
+@dataclass(frozen=True)
+class Beams:
+    """The beams of a LiDAR, by their elevation.
 
-    Returns:
-        (B,) numbers of bands, rising; 0 lies just above the horizon.
+    Attributes:
+        pitch_deg: how far they are apart.
+        first_deg: the elevation of number 0.
+        numbers: (B,) int64, rising, of those that there are.
+        regular: whether returns lie on such beams; else bands of elevation stand for them.
     """
-    found = [band for cloud in clouds if len(band := _bands(cloud)[1])]
-    if not found:
-        return np.zeros(0, np.int64)
-    numbers, counts = np.unique(np.concatenate(found), return_counts=True)
-    return np.asarray(numbers[counts >= _LEAST_SHARE * counts.sum()], np.int64)
+
+    pitch_deg: float
+    first_deg: float
+    numbers: NDArray[np.int64]
+    regular: bool
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def of(self, elevations_deg: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(N,) numbers of the beams that returns are nearest to."""
+        return np.rint((elevations_deg - self.first_deg) / self.pitch_deg).astype(np.int64)
+
+    def spread(self, count: int) -> NDArray[np.int64]:
+        """So many of them, evenly spread, the one just below the horizon among them; all where there are not
+        more."""
+        every = len(self.numbers)
+        if count >= every:
+            return self.numbers
+        below = self.first_deg + self.numbers * self.pitch_deg < 0
+        first = max(0, int(below.sum()) - 1) * count % every
+        return self.numbers[(first + np.arange(count) * every) // count]
 
 
-def _bands(sample: Sample) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Which points are returns, and the band of each of these."""
+def beams_of(clouds: Iterable[Sample]) -> Beams:
+    """The beams of a LiDAR, from some of its clouds.
+
+    Where returns lie at elevations that are the same distance apart, these are its beams: the distance is the
+    period at which a histogram of elevations is most coherent, the longest of those that are about as good.
+    Else, as of LiDARs whose beams are spread unevenly, bands of `sensors.lidar.faults.BEAM_DEG` stand for
+    them.  Those count that hold a thousandth of the returns.
+    """
+    found = [_elevations(cloud)[1:] for cloud in clouds]
+    every = np.concatenate([e for e, _ in found]) if found else np.zeros(0)
+    far = np.concatenate([e[away > _FAR_M] for e, away in found]) if found else every
+    regular = _period(far if far.size else every)
+    pitch, first = regular or (BEAM_DEG, BEAM_DEG / 2)
+    whole = Beams(pitch, first, np.zeros(0, np.int64), regular is not None)
+    numbers, counts = np.unique(whole.of(every), return_counts=True)
+    kept = numbers[counts >= _LEAST_SHARE * max(1, counts.sum())]
+    return replace(whole, numbers=np.asarray(kept, np.int64))
+
+
+def _elevations(
+    sample: Sample,
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """Which points are returns, their elevations in degrees, and how far away they are."""
     row = np.flatnonzero(is_return(sample.data))
     xyz = sample.data[row, :3].astype(np.float64)
     away = np.sqrt(np.square(xyz).sum(axis=1))
-    return row, bands(xyz[:, 2] / away)
+    return row, np.degrees(np.arcsin((xyz[:, 2] / away).clip(-1, 1))), away
 
 
-def fewer_beams(sample: Sample, beams: NDArray[np.int64], count: int) -> Sample:
-    """The cloud with so many of a LiDAR's beams, evenly spread, the one just below the horizon among them.
+def _period(elevations_deg: NDArray[np.float64]) -> tuple[float, float] | None:
+    """At which distance elevations lie, and one of them, in degrees; None where they do not."""
+    if not elevations_deg.size:
+        return None
+    edges = np.arange(-90, 90 + _STEP_DEG / 2, _STEP_DEG)
+    counts = np.histogram(elevations_deg, edges)[0] / elevations_deg.size
+    size = _FINE * len(counts)
+    strength = np.abs(np.fft.rfft(counts, size))
+    per_deg = np.fft.rfftfreq(size, _STEP_DEG)
+    strength[(per_deg < 1 / _COARSEST_DEG) | (per_deg > 1 / _FINEST_DEG)] = 0
+    best = float(strength.max())
+    if best < _REGULAR:
+        return None
+    start = int(np.argmax(strength >= _AS_GOOD * best))
+    length = int(np.argmin(strength[start:] >= _AS_GOOD * best))
+    rate = float(per_deg[start + int(np.argmax(strength[start : start + max(1, length)]))])
+    centers = (edges[:-1] + edges[1:]) / 2
+    phase = np.angle((counts * np.exp(2j * np.pi * rate * centers)).sum())
+    return 1 / rate, float(phase / (2 * np.pi * rate))
+
+
+def fewer_beams(sample: Sample, beams: Beams, count: int) -> Sample:
+    """The cloud with so many of a LiDAR's beams, see `Beams.spread`.
 
     Args:
         sample: (N, C >= 3) in the LiDAR's frame.
@@ -63,11 +130,8 @@ def fewer_beams(sample: Sample, beams: NDArray[np.int64], count: int) -> Sample:
         raise ValueError(f"{count} beams")
     if count >= len(beams):
         return sample
-    level = max(0, int(np.searchsorted(beams, 0)) - 1)
-    first = level * count % len(beams)
-    chosen = beams[(first + np.arange(count) * len(beams)) // count]
-    row, own = _bands(sample)
-    return _rows(sample, row[np.isin(own, chosen)])
+    row, elevations, _ = _elevations(sample)
+    return _rows(sample, row[np.isin(beams.of(elevations), beams.spread(count))])
 
 
 def seen_ahead(sample: Sample, half_deg: float) -> Sample:

@@ -7,10 +7,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perception.corruptions.content import SHARED
-from perception.corruptions.scans import beams_of, fewer_beams, measured_before, seen_ahead
+from perception.corruptions.scans import Beams, beams_of, fewer_beams, measured_before, seen_ahead
 from perception.data.base import Recording
 from perception.evaluation.evaluate import in_base
 from perception.evaluation.past import Past
@@ -158,7 +157,7 @@ class FailingClouds:
         self._recording, self._past, self._views = recording, past, views
         known = recording.trajectory
         self.trajectory = None if known is None else led_up(known)
-        self._beams: dict[str, NDArray[np.int64]] = {}
+        self._beams: dict[str, Beams] = {}
         self._told: dict[tuple[float, int], tuple[float | None, bool]] = {}
 
     def made(self, index: int, sample: Sample, failure: Failure) -> Sample | None:
@@ -176,7 +175,7 @@ class FailingClouds:
             return seen_ahead(sample, failure.amount)
         return self._late(index, sample, failure)
 
-    def _known_beams(self, sensor: str) -> NDArray[np.int64]:
+    def _known_beams(self, sensor: str) -> Beams:
         if sensor not in self._beams:
             count = len(self._recording)
             step = max(1, count // _CLOUDS_LOOKED_AT)
@@ -220,7 +219,12 @@ class FailingClouds:
 
     def told(self) -> Told:
         """Of all that were made."""
-        found = Told({sensor: len(beams) for sensor, beams in self._beams.items()})
+        found = Told(
+            {
+                sensor: {"count": len(own), "apart_deg": own.pitch_deg, "regular": own.regular}
+                for sensor, own in self._beams.items()
+            }
+        )
         for (seconds, _), (moved, made) in self._told.items():
             found.made[seconds] = found.made.get(seconds, 0) + made
             if moved is not None:

@@ -107,12 +107,13 @@ class Told:
     """How clouds of failing sensors came to be.
 
     Attributes:
-        beams: by sensor, how many beams it has.
+        beams: by sensor, how many beams it has, how many degrees they are apart, and whether they are its own
+            (`regular`), not bands of elevation that stand for them.
         moved_m: by seconds, how far the vehicle went in that time, frame by frame.
         made: by seconds, in how many frames points were moved, as none had been recorded then.
     """
 
-    beams: dict[str, int] = field(default_factory=dict)
+    beams: dict[str, dict[str, float | bool]] = field(default_factory=dict)
     moved_m: dict[float, list[float]] = field(default_factory=dict)
     made: dict[float, int] = field(default_factory=dict)
 
