@@ -98,8 +98,8 @@ def space_rows(
     elif reference in clouds:
         lacking["late"] = f"results are given at the time of {reference}"
     else:
-        for seconds in LATE_S:
-            for odometry in (False, True):
+        for odometry in (False, True):
+            for seconds in LATE_S:
                 name = f"{title} {round(seconds * 1e3)} ms late" + ", odometry" * odometry
                 key = ("space", "late", seconds, odometry)
                 row = SpaceRow("late", name, key, seconds, odometry)
