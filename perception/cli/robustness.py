@@ -105,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
     recording = open_data(args, every=True)
     bundles = [args.bundle, *([args.against] if args.against else [])]
     pipelines = [_loaded(args, bundle) for bundle in bundles]
-    if SPACE in (args.tables or "") and not finds_in_space(pipelines[0].manifest):
+    asked = args.tables is not None and SPACE in options.tables
+    if asked and not finds_in_space(pipelines[0].manifest):
         raise ConfigError(
             f"{pipelines[0].manifest.name} finds no boxes in space on a grid on the ground",
             where="--tables space",
