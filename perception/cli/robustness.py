@@ -70,6 +70,13 @@ def add_parser(commands: Commands) -> None:
         help="the frames are no sequence: no time skew, none frozen",
     )
     parser.add_argument(
+        "--tables",
+        metavar="A,B",
+        help="scenarios (all of the above), space (of bundles that find boxes in space: no LiDAR, no camera, "
+        "each camera lost, few beams, part of the view, cameras turned, a late LiDAR with odometry and "
+        "without), or both (default: those that the bundle can have)",
+    )
+    parser.add_argument(
         "--seed", type=whole(0, MAX_SEED), default=0, help="of what is random in the faults"
     )
     parser.add_argument("--html", type=Path, metavar="FILE.html", help="also write a page")
@@ -82,7 +89,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print tables, write the JSON, the page and the picture."""
-    from perception.evaluation.robustness import measure_all
+    from perception.cli.robustness_space import print_space
+    from perception.evaluation.robustness import SPACE, measure_all
+    from perception.evaluation.space import finds_in_space
     from perception.viz.robustness_page import write_robustness_page
 
     options = _options(args)
@@ -96,11 +105,21 @@ def run(args: argparse.Namespace) -> int:
     recording = open_data(args, every=True)
     bundles = [args.bundle, *([args.against] if args.against else [])]
     pipelines = [_loaded(args, bundle) for bundle in bundles]
+    asked = args.tables is not None and SPACE in options.tables
+    if asked and not finds_in_space(pipelines[0].manifest):
+        raise ConfigError(
+            f"{pipelines[0].manifest.name} finds no boxes in space on a grid on the ground",
+            where="--tables space",
+        )
     with step_progress() as show:
         runs = measure_all(pipelines, recording, options, show)
     notes = _notes(args, runs, pipelines, recording)
-    for score in dict.fromkeys(score for found in runs for score in found.titles):
-        _print([r for r in runs if score in r.titles], score, args)
+    told = [run for run in runs if run.plan.scenarios]
+    for score in dict.fromkeys(score for found in told for score in found.titles):
+        _print([r for r in told if score in r.titles], score, args)
+    in_space = [run for run in runs if run.plan.space]
+    if in_space:
+        print_space(in_space, _what(runs[0], args))
     for line in notes:
         note(line)
     give_json(args, _content(args, runs, notes))
@@ -131,7 +150,7 @@ def _words(text: str | None, option: str) -> tuple[str, ...]:
 
 
 def _options(args: argparse.Namespace) -> RobustnessOptions:
-    from perception.evaluation.robustness import RobustnessOptions
+    from perception.evaluation.robustness import TABLES, RobustnessOptions
     from perception.sensors.faults import SEVERITIES
 
     severities = _words(args.severities, "--severities")
@@ -145,6 +164,7 @@ def _options(args: argparse.Namespace) -> RobustnessOptions:
         seed=args.seed,
         methods=_words(args.method, "--method"),
         stills=args.stills,
+        tables=tuple(TABLES) if args.tables is None else _words(args.tables, "--tables"),
     )
 
 
@@ -201,10 +221,7 @@ def _print(runs: Sequence[Robustness], score: str, args: argparse.Namespace) -> 
     from perception.viz.robustness_page import labels, scenario_rows, told_apart
 
     first, severities = runs[0], [s for s in map(str, SEVERITIES) if _tried(runs, s)]
-    simulated = " (simulated data)" if first.simulated else ""
-    what = f"{first.titles[score]} on {args.data}, split {args.split}{simulated}"
-    title = f"{what}, {first.frames} frames, in %"
-    table = Table(title=title)
+    table = Table(title=f"{first.titles[score]} on {_what(first, args)}, in %")
     table.add_column("", no_wrap=True)
     if len(runs) > 1:
         table.add_column("run")
@@ -232,6 +249,11 @@ def _print(runs: Sequence[Robustness], score: str, args: argparse.Namespace) -> 
                 table.add_row(f"{sensor} {fault}", *tag, *cells)
         table.add_section()
     table.show()
+
+
+def _what(run: Robustness, args: argparse.Namespace) -> str:
+    simulated = " (simulated data)" if run.simulated else ""
+    return f"{args.data}, split {args.split}{simulated}, {run.frames} frames"
 
 
 def _levels(row: Fault, severities: Sequence[str]) -> list[str]:
@@ -265,10 +287,9 @@ def _content(
 
 def _draw(runs: Sequence[Robustness], path: Path) -> None:
     from perception.files.writing import write_image
-    from perception.viz.robustness_page import draw_radar
+    from perception.viz.robustness_page import draw_picture
 
-    score = next(iter(runs[0].titles))
-    picture = draw_radar([run for run in runs if score in run.titles], score)
+    picture = draw_picture(runs)
     if picture is None:
         raise ConfigError("too little was tried for a radar chart", where=f"--picture {path}")
     write_image(path, picture, error=ConfigError)

@@ -27,18 +27,20 @@ class _Shared(NamedTuple):
 
 
 def _turned(sample: Sample, amount: float, rng: Rng) -> Sample:
-    """Extrinsics by a rotation of `amount` degrees about a random axis through the sensor."""
-    if sample.extrinsics is None:
+    """Extrinsics, and the place on a vehicle, by a rotation of `amount` degrees about a random axis through
+    the sensor."""
+    if sample.extrinsics is None and sample.pose is None:
         return sample
     axis = rng.standard_normal(3)
     axis /= max(float(np.linalg.norm(axis)), 1e-12)
     half = np.radians(amount) / 2
     quaternion = [*(axis * np.sin(half)), np.cos(half)]
     error = RigidTransform.from_quaternion_xyzw(quaternion, np.zeros(3))
-    wrong = RigidTransform(
-        sample.extrinsics.rotation @ error.rotation, sample.extrinsics.translation
-    )
-    return replace(sample, extrinsics=wrong)
+
+    def turned(place: RigidTransform | None) -> RigidTransform | None:
+        return None if place is None else place @ error
+
+    return replace(sample, extrinsics=turned(sample.extrinsics), pose=turned(sample.pose))
 
 
 def _skewed(sample: Sample, amount: float, rng: Rng) -> Sample:

@@ -10,6 +10,48 @@ DATA = "other: DELIVER, 4 sensors"
 
 
 @dataclass(frozen=True)
+class SpaceRival:
+    """A detector's published numbers where sensors of a vehicle are missing, from 0 to 1.
+
+    Attributes:
+        name: of the detector.
+        score: what was measured, as nuScenes calls it.
+        rows: by what failed, in the order of the source; `clean` is with all sensors in order, and `mean of
+            inputs` that over both kinds of sensors, LiDAR alone and cameras alone.
+        source: which table.
+    """
+
+    name: str
+    score: str
+    rows: Mapping[str, float]
+    source: str
+
+
+SPACE_DATA = "other: nuScenes, 6 cameras and a LiDAR of 32 beams"
+_UNIBEV = "Wang et al., IEEE Intelligent Vehicles 2024 (arXiv 2309.14516), abstract"
+
+SPACE_RIVALS = (
+    SpaceRival(
+        "MoME",
+        "NDS",
+        {
+            "clean": 0.736,
+            "LiDAR with 4 beams": 0.630,
+            "no LiDAR": 0.482,
+            "LiDAR sees 60° to each side": 0.583,
+            "no camera": 0.695,
+        },
+        "Park et al., CVPR 2025 (arXiv 2503.19776), table of their repository: beam reduction, LiDAR drop, "
+        "limited FOV, view drop of all cameras",
+    ),
+    SpaceRival("UniBEV", "mAP", {"mean of inputs": 0.525}, _UNIBEV),
+    SpaceRival("MetaBEV", "mAP", {"mean of inputs": 0.487}, f"as measured by {_UNIBEV}"),
+    SpaceRival("BEVFusion", "mAP", {"mean of inputs": 0.435}, f"as measured by {_UNIBEV}"),
+)
+"""What their sources say in numbers; UniBEV's own scores of each set of sensors are not among them."""
+
+
+@dataclass(frozen=True)
 class Rival:
     """A model's published numbers, mean IoU from 0 to 1.
 

@@ -15,8 +15,19 @@ from perception.errors import ConfigError, DataError, names_hint
 from perception.evaluation.evaluate import LOW_SCORE, Scorer, judged_subsets
 from perception.evaluation.past import Past
 from perception.evaluation.robustness_report import Measured, Robustness
-from perception.evaluation.variants import FROZEN, Damage, Given, Plan, make_plan
+from perception.evaluation.space import FailingClouds, finds_in_space, space_rows, unreached
+from perception.evaluation.variants import (
+    FROZEN,
+    LATE,
+    Damage,
+    Failure,
+    Given,
+    Harm,
+    Plan,
+    make_plan,
+)
 from perception.frame import Frame, Sample
+from perception.geometry.motion import Odometry
 from perception.runtime.health import HealthMonitor
 from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
@@ -24,6 +35,14 @@ from perception.runtime.result import Result
 from perception.sensors.faults import SEVERITIES
 from perception.sensors.registry import kind_of
 from perception.tasks.registry import judged
+from perception.tasks.registry import shown as shown_scores
+
+SCENARIOS, SPACE = "scenarios", "space"
+TABLES: Mapping[str, str] = {
+    SCENARIOS: "missing, partly missing and noisy sensors, and every fault of one sensor by severity",
+    SPACE: "of bundles that find boxes in space: failures of the sensors round a vehicle by amounts",
+}
+"""What can be measured."""
 
 LEAVE_OUT, FEED = "leave-out", "feed"
 METHODS: Mapping[str, str] = {
@@ -33,7 +52,7 @@ METHODS: Mapping[str, str] = {
 """What is done with a sensor that has failed."""
 
 _Key = tuple[object, ...]
-_Used = tuple[tuple[str, Damage | None], ...]
+_Used = tuple[tuple[str, Harm | None], ...]
 """The sensors that a result is computed from, and what is wrong with each."""
 
 
@@ -47,9 +66,10 @@ class RobustnessOptions:
         seed: of what is random in the faults.
         methods: of `METHODS`; each gives an answer of its own.
         stills: the frames are no sequence, whatever the recording says.
+        tables: of `TABLES`; that of boxes in space is left out of bundles that find none.
 
     Raises:
-        ConfigError: a method is unknown, or there is none.
+        ConfigError: a method or table is unknown, or there is none.
     """
 
     frames: int | None = None
@@ -58,14 +78,19 @@ class RobustnessOptions:
     seed: int = 0
     methods: tuple[str, ...] = (LEAVE_OUT,)
     stills: bool = False
+    tables: tuple[str, ...] = (SCENARIOS,)
 
     def __post_init__(self) -> None:
-        for name in self.methods:
-            if name not in METHODS:
-                what = f"'{name[:40]}' is no method"
-                raise ConfigError(what, where="method", hint=names_hint(name, METHODS))
-        if not self.methods or not self.severities:
-            raise ConfigError("at least one is needed", where="methods, severities")
+        for word, given, known in (
+            ("method", self.methods, METHODS),
+            ("table", self.tables, TABLES),
+        ):
+            for name in given:
+                if name not in known:
+                    what = f"'{name[:40]}' is no {word}"
+                    raise ConfigError(what, where=word, hint=names_hint(name, known))
+        if not self.methods or not self.severities or not self.tables:
+            raise ConfigError("at least one is needed", where="methods, severities, tables")
         if self.frames is not None and self.frames < 1:
             raise ConfigError("must be at least 1", where="frames")
 
@@ -74,11 +99,27 @@ def plan_of(pipeline: Pipeline, recording: Recording, options: RobustnessOptions
     """What `measure_robustness` will try.
 
     Raises:
-        ConfigError: the recording has none of the bundle's sensors, or a fault or severity is unknown.
+        ConfigError: the recording has none of the bundle's sensors, a fault or severity is unknown, or the
+            table of boxes in space alone is wanted of a bundle that finds none.
     """
     subsets = judged_subsets(pipeline.manifest, recording.info)
     kinds = {name: pipeline.kinds[name] for name in subsets[0]}
-    return make_plan(kinds, subsets, corruptions=options.corruptions, severities=options.severities)
+    plan = make_plan(kinds, subsets, corruptions=options.corruptions, severities=options.severities)
+    if SCENARIOS not in options.tables:
+        whole: dict[tuple[object, ...], Given] = {
+            ("subset", frozenset(kinds)): dict.fromkeys(kinds)
+        }
+        plan = Plan(plan.sensors, plan.subsets[:1], whole, scenarios=False)
+    if SPACE not in options.tables:
+        return plan
+    if not finds_in_space(pipeline.manifest):
+        if plan.scenarios:
+            return plan
+        what = "finds no boxes in space on a grid on the ground"
+        raise ConfigError(what, where=f"bundle {pipeline.manifest.name}", hint="tables: scenarios")
+    rows, lacking = space_rows(kinds, pipeline.reference(kinds))
+    given = {**plan.given, **{row.key: own for row, own in rows.items()}}
+    return replace(plan, given=given, lacking={**plan.lacking, **lacking}, space=tuple(rows))
 
 
 def measure_robustness(
@@ -131,6 +172,10 @@ class _Run:
         self._pipeline, self._recording, self._options = pipeline, recording, options
         self.plan = plan_of(pipeline, recording, options)
         self._past = Past(recording) if recording.sequential and not options.stills else None
+        views = pipeline.manifest.inputs.views(pipeline.inputs)
+        self._clouds = FailingClouds(recording, self._past, views)
+        known = self._clouds.trajectory if self.plan.space else None
+        self._odometry = None if known is None else Odometry.of(known)
         self._scorers = {
             (method, key): Scorer(pipeline, recording)
             for method in options.methods
@@ -144,22 +189,26 @@ class _Run:
     def prepared(self) -> Iterator[None]:
         """The pipeline gives what is judged, and afterwards again what it gave before."""
         pipeline, first = self._pipeline, next(iter(self._scorers.values()))
-        before = pipeline.wanted, pipeline.min_score
-        pipeline.wanted, pipeline.min_score = first.parts, LOW_SCORE
+        before = pipeline.wanted, pipeline.min_score, pipeline.odometry
+        pipeline.wanted, pipeline.min_score, pipeline.odometry = first.parts, LOW_SCORE, None
         try:
             yield
         finally:
             pipeline.reset()
-            pipeline.wanted, pipeline.min_score = before
+            pipeline.wanted, pipeline.min_score, pipeline.odometry = before
 
     def judge(self, index: int) -> Iterator[int]:
         """Give one frame in all ways, and say how many of them are done."""
-        shown = _Shown(self._pipeline, self._recording, index, self._past, self._options.seed)
+        shown = _Shown(
+            self._pipeline, self._recording, index, self._past, self._options.seed, self._clouds
+        )
         truth = self._recording.truth(index)
         clean: dict[tuple[str, ...], Result] = {}
         for number, (key, given) in enumerate(self.plan.given.items(), 1):
+            knows = any(isinstance(h, Failure) and h.odometry for h in given.values())
+            self._pipeline.odometry = self._odometry if knows else None
             if shown.can_give(given):
-                results = dict[tuple[tuple[str, Damage | None], ...], Result]()
+                results = dict[_Used, Result]()
                 for method in self._options.methods:
                     used = shown.used(given, healthy_only=method == LEAVE_OUT)
                     result = results.get(used) or self._known(clean, used)
@@ -169,7 +218,7 @@ class _Run:
                     results[used] = result
                     self._scorers[method, key].add(result, truth, shown.clean)
                     self._count_beside(method, key, given, clean, shown, truth)
-            if key[0] == "fault":
+            if key[0] in ("fault", "space"):
                 shown.forget(given)
             yield number
 
@@ -194,6 +243,7 @@ class _Run:
     ) -> None:
         if not any(shown.is_past(s, d) for s, d in given.items()):
             return
+        self._pipeline.odometry = None
         used = shown.used(dict.fromkeys(given), healthy_only=method == LEAVE_OUT)
         result = self._known(clean, used) or shown.answer(used)
         if (method, key) not in self._beside:
@@ -206,9 +256,14 @@ class _Run:
         Raises:
             DataError: no frame with all sensors had truth.
         """
-        names = judged(self._pipeline.manifest.tasks.every)
+        tasks = self._pipeline.manifest.tasks.every
+        names = judged(tasks)
         rows = {
-            key: Measured.of(self._scorers[method, key], self._beside.get((method, key)), names)
+            key: Measured.of(
+                self._scorers[method, key],
+                self._beside.get((method, key)),
+                shown_scores(tasks) if key[0] == "space" else names,
+            )
             for key in self.plan.given
         }
         full = rows["subset", frozenset(self.plan.sensors)]
@@ -231,6 +286,7 @@ class _Run:
             lacking=next(iter(self._scorers.values())).lacking,
             plan=replace(self.plan, lacking={**self.plan.lacking, **self._unreached(rows)}),
             rows={key: row for key, row in rows.items() if row.frames},
+            told=self._clouds.told(),
         )
 
     def _unreached(self, rows: Mapping[_Key, Measured]) -> dict[str, str]:
@@ -249,6 +305,9 @@ class _Run:
                 else:
                     why = "the samples have nothing that it changes, such as a calibration"
                 reasons[f"{sensor} {fault}"] = why
+        for row in self.plan.space:
+            if not rows[row.key].frames:
+                reasons[row.name] = unreached(row, self._recording)
         return reasons
 
 
@@ -262,21 +321,26 @@ class _Shown:
         index: int,
         past: Past | None,
         seed: int,
+        clouds: FailingClouds,
     ) -> None:
         self._pipeline, self._past, self._index = pipeline, past, index
+        self._clouds = clouds
+        self._ground = {s for s, i in pipeline.inputs.items() if _on_ground(pipeline, i)}
         self._views = pipeline.manifest.inputs.views(pipeline.inputs)
         self._recording = recording
         frame = recording.seen(index, self._views)
         self._now = pipeline.clock() if frame.stamp_ns is None else frame.stamp_ns
         self.clean = {s: frame[s].stamped(self._now) for s in pipeline.sensors if s in frame}
         self._seed = (seed, zlib.crc32(recording.ids[index].encode()))
-        self._samples: dict[tuple[str, Damage | None], Sample | None] = {}
-        self._encoded: dict[tuple[str, Damage | None], Encoded | None] = {}
-        self._healthy: dict[tuple[str, Damage | None], bool] = {}
+        self._samples: dict[tuple[str, Harm | None], Sample | None] = {}
+        self._encoded: dict[tuple[str, Harm | None], Encoded | None] = {}
+        self._healthy: dict[tuple[str, Harm | None], bool] = {}
         self._frames: dict[int, Frame] = {}
 
-    def is_past(self, sensor: str, damage: Damage | None) -> bool:
+    def is_past(self, sensor: str, damage: Harm | None) -> bool:
         """Whether the damage is that what is seen is old."""
+        if isinstance(damage, Failure):
+            return damage.what == LATE
         own = kind_of(self._pipeline.kinds[sensor]).faults
         return damage is not None and damage.age_s is not None and damage.fault not in own
 
@@ -323,16 +387,18 @@ class _Shown:
         )
         return pipeline.fuse(encoded, about)
 
-    def _sample(self, sensor: str, damage: Damage | None) -> Sample | None:
+    def _sample(self, sensor: str, damage: Harm | None) -> Sample | None:
         key = sensor, damage
         if key not in self._samples:
             self._samples[key] = self._made(sensor, damage)
         return self._samples[key]
 
-    def _made(self, sensor: str, damage: Damage | None) -> Sample | None:
+    def _made(self, sensor: str, damage: Harm | None) -> Sample | None:
         clean = self.clean.get(sensor)
         if clean is None or damage is None:
             return clean
+        if isinstance(damage, Failure):
+            return self._clouds.made(self._index, clean, damage)
         if self.is_past(sensor, damage):
             return self._old(sensor, damage)
         severity = severity_of(clean.kind, damage.fault)
@@ -340,7 +406,7 @@ class _Shown:
         still = severity is not None and severity.still
         seed = own if still else (*own, self._seed[1])
         spoilt = corrupt(clean, damage.fault, damage.severity, seed)
-        return None if _same(clean, spoilt) else spoilt
+        return None if _same(clean, spoilt, sensor in self._ground) else spoilt
 
     def _old(self, sensor: str, damage: Damage) -> Sample | None:
         """What the sensor saw some time before, under the present stamp."""
@@ -353,7 +419,7 @@ class _Shown:
         sample = self._frames[index].get(sensor)
         return None if sample is None else replace(sample, stamp_ns=self.clean[sensor].stamp_ns)
 
-    def _features(self, sensor: str, damage: Damage | None) -> Encoded | None:
+    def _features(self, sensor: str, damage: Harm | None) -> Encoded | None:
         """None where the sample cannot be read, or its kind says that it shows nothing at all."""
         key = sensor, damage
         if key not in self._encoded:
@@ -363,14 +429,14 @@ class _Shown:
             self._encoded[key] = found if isinstance(found, Encoded) else None
         return self._encoded[key]
 
-    def _is_healthy(self, sensor: str, damage: Damage | None) -> bool:
+    def _is_healthy(self, sensor: str, damage: Harm | None) -> bool:
         key = sensor, damage
         if key not in self._healthy:
             sample = self._sample(sensor, damage)
             assert sample is not None
             monitor = HealthMonitor(self._pipeline.health.config)
             state = monitor.check(sample)
-            if damage is not None and damage.fault == FROZEN and self._past is not None:
+            if isinstance(damage, Damage) and damage.fault == FROZEN and self._past is not None:
                 monitor.reset()
                 assert damage.age_s is not None
                 for stamp in self._past.stamps_since(self._index, damage.age_s):
@@ -379,11 +445,19 @@ class _Shown:
         return self._healthy[key]
 
 
-def _same(clean: Sample, spoilt: Sample) -> bool:
+def _on_ground(pipeline: Pipeline, name: str) -> bool:
+    return pipeline.manifest.inputs[name].view.birdseye is not None
+
+
+def _same(clean: Sample, spoilt: Sample, on_ground: bool) -> bool:
     """Whether a fault changed nothing that is ever looked at."""
     if spoilt is clean:
         return True
-    apart = clean.camera is not spoilt.camera or clean.extrinsics is not spoilt.extrinsics
+    camera = clean.camera is not spoilt.camera
+    apart = camera or clean.extrinsics is not spoilt.extrinsics
+    if on_ground:
+        pictures = kind_of(clean.kind).has_picture
+        apart = clean.pose is not spoilt.pose or (pictures and camera)
     floats = np.issubdtype(clean.data.dtype, np.floating)
     return not apart and np.array_equal(clean.data, spoilt.data, equal_nan=bool(floats))
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from perception.evaluation.evaluate import Scorer
-from perception.evaluation.variants import MISSING_SHARES, NOISE_LEVELS, PROBABILITIES, Plan
+from perception.evaluation.variants import (
+    FULL,
+    MISSING_SHARES,
+    NOISE_LEVELS,
+    PROBABILITIES,
+    Plan,
+    SpaceRow,
+    Told,
+)
 from perception.frame import subset_name
 from perception.metrics.robustness import (
     Intact,
@@ -64,6 +74,23 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class SpaceFound:
+    """What came of a row of the table of boxes in space.
+
+    Attributes:
+        row: of the plan.
+        frames: that could show it.
+        scores: by name, those that are judged first.
+        retained: of the same frames' scores with all sensors in order, the share that is left.
+    """
+
+    row: SpaceRow
+    frames: int
+    scores: Mapping[str, float | None]
+    retained: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class Robustness:
     """How the scores of a bundle fare by a recording, with one method.
 
@@ -77,6 +104,7 @@ class Robustness:
         lacking: classes of the recording that the bundle does not know.
         plan: what was tried, and why something was not.
         rows: by key of the plan, what came of it; those that no frame could show are not there.
+        told: how samples that came late were made.
     """
 
     bundle: str
@@ -91,6 +119,7 @@ class Robustness:
     lacking: list[str]
     plan: Plan
     rows: Mapping[tuple[object, ...], Measured]
+    told: Told = field(default_factory=Told)
 
     def subsets(self, score: str) -> dict[str, float | None]:
         """A score by name of a judged subset, that of all sensors first."""
@@ -188,6 +217,51 @@ class Robustness:
         found = [value for value in self.subsets(score).values() if value is not None]
         return mean_score(found), min(found, default=None)
 
+    def space(self) -> list[SpaceFound]:
+        """The table of boxes in space: the rows that some frame could show, all sensors first."""
+        found = []
+        for row in self.plan.space:
+            if (own := self.rows.get(row.key)) is not None:
+                clean = own.clean or self.rows[FULL].scores
+                left = {n: retained_share(v, clean.get(n)) for n, v in own.scores.items()}
+                found.append(SpaceFound(row, own.frames, own.scores, left))
+        return found
+
+    def mean_of_inputs(self) -> dict[str, float | None]:
+        """By score, the mean over all sensors, no LiDAR and no camera, as UniBEV has it; empty without one of
+        them."""
+        kinds = [f for f in self.space() if f.row.key == FULL or f.row.kinds_missing]
+        if len(kinds) < 3:
+            return {}
+        names = kinds[0].scores
+        every = {n: [f.scores[n] for f in kinds] for n in names}
+        return {n: None if None in values else mean_score(values) for n, values in every.items()}
+
+    def _plain_space(self) -> dict[str, Any]:
+        late = {
+            f"{seconds:g}": {
+                "moved_m": float(np.median(self.told.moved_m[seconds])) if known else None,
+                "made": made,
+            }
+            for seconds, made in sorted(self.told.made.items())
+            for known in [self.told.moved_m.get(seconds)]
+        }
+        rows = [
+            {
+                "group": found.row.group,
+                "name": found.row.name,
+                "amount": found.row.amount,
+                "odometry": found.row.odometry,
+                "sensors": [n for n in self.plan.sensors if n in self.plan.given[found.row.key]],
+                "frames": found.frames,
+                "scores": dict(found.scores),
+                "retained": dict(found.retained),
+            }
+            for found in self.space()
+        ]
+        beams = dict(self.told.beams)
+        return {"rows": rows, "beams": beams, "late": late, "mean_of_inputs": self.mean_of_inputs()}
+
     def scenarios(self) -> dict[str, dict[str, Any]]:
         """The numbers of the scenarios, each by name of the score, as documented in docs/robustness.md."""
         names = list(self.titles)
@@ -236,7 +310,10 @@ class Robustness:
             "not_measured": dict(self.plan.lacking),
             "classes_not_known": list(self.lacking),
         }
-        return {**about, **self.scenarios()}
+        if not self.plan.scenarios:
+            about = {k: v for k, v in about.items() if k not in ("subsets", "rmm_expected")}
+        found = {**about, **(self.scenarios() if self.plan.scenarios else {})}
+        return {**found, "space": _rounded(self._plain_space())} if self.plan.space else found
 
     def _at(self, score: str, *key: object) -> float | None:
         row = self.rows.get(key)
@@ -246,4 +323,6 @@ class Robustness:
 def _rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _rounded(found) for name, found in value.items()}
+    if isinstance(value, list):
+        return [_rounded(found) for found in value]
     return round(value, DIGITS) if isinstance(value, float) else value

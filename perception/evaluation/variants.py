@@ -53,8 +53,69 @@ class Damage:
         return SHARED[SKEWED].severity.at(self.severity) if self.fault == SKEWED else None
 
 
-Given = Mapping[str, Damage | None]
+BEAMS, VIEW, LATE = "beams", "view", "late"
+"""What a `Failure` can be."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is wrong with a sensor round a vehicle, by an amount; see `evaluation.space`.
+
+    Attributes:
+        what: `BEAMS`, so many are left; `VIEW`, only so many degrees to each side are; `LATE`, what was
+            measured so many seconds before, with the stamp of then.
+        amount: in that unit.
+        odometry: whether the pipeline knows how the vehicle moved since.
+    """
+
+    what: str
+    amount: float
+    odometry: bool = False
+
+
+Harm = Damage | Failure
+Given = Mapping[str, Harm | None]
 """By sensor that is there, what is wrong with it; None for nothing."""
+
+FULL = ("space", "full")
+"""The key of all sensors in order, in the table of failures of bundles that find boxes in space."""
+
+
+@dataclass(frozen=True)
+class SpaceRow:
+    """A row of the table.
+
+    Attributes:
+        group: `full`, `missing`, `beams`, `view`, `calibration` or `late`.
+        name: for people.
+        key: of `Plan.given`.
+        amount: beams, degrees or seconds; None for none.
+        odometry: of a late sensor, whether the pipeline knows how the vehicle moves.
+        kinds_missing: all LiDARs, or all cameras, are missing.
+    """
+
+    group: str
+    name: str
+    key: tuple[object, ...]
+    amount: float | None = None
+    odometry: bool = False
+    kinds_missing: bool = False
+
+
+@dataclass
+class Told:
+    """How clouds of failing sensors came to be.
+
+    Attributes:
+        beams: by sensor, how many beams it has, how many degrees they are apart, and whether they are its own
+            (`regular`), not bands of elevation that stand for them.
+        moved_m: by seconds, how far the vehicle went in that time, frame by frame.
+        made: by seconds, in how many frames points were moved, as none had been recorded then.
+    """
+
+    beams: dict[str, dict[str, float | bool]] = field(default_factory=dict)
+    moved_m: dict[float, list[float]] = field(default_factory=dict)
+    made: dict[float, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,14 +126,19 @@ class Plan:
         sensors: all of them.
         subsets: those that are judged; the first has all sensors.
         given: by a key of its own, what is given: `("subset", sensors)`, `("missing", share, intact)`,
-            `("noise", level)`, and `("fault", sensor, fault, level)`, the level being a severity or `ALWAYS`.
+            `("noise", level)`, and `("fault", sensor, fault, level)`, the level being a severity or `ALWAYS`;
+            of `space` those of its rows.
         lacking: by sensor and fault, or by scenario, why something cannot be tried.
+        scenarios: whether there is more than `space` and the subset of all sensors.
+        space: rows of the table of bundles that find boxes in space, that of all sensors first.
     """
 
     sensors: tuple[str, ...]
     subsets: tuple[tuple[str, ...], ...]
     given: Mapping[tuple[object, ...], Given]
     lacking: dict[str, str] = field(default_factory=dict)
+    scenarios: bool = True
+    space: tuple[SpaceRow, ...] = ()
 
     @property
     def faults(self) -> dict[str, dict[str, list[str]]]:
@@ -195,6 +261,6 @@ def _add_fault(
     graded = own is None or len(set(own.amounts)) > 1
     levels = {str(s): s for s in sorted(set(severities))} if graded else {ALWAYS: SEVERITIES[-1]}
     for level, severity in levels.items():
-        damaged = dict[str, Damage | None](dict.fromkeys(kinds))
+        damaged = dict[str, Harm | None](dict.fromkeys(kinds))
         damaged[sensor] = Damage(fault, severity)
         given["fault", sensor, fault, level] = damaged

@@ -59,6 +59,8 @@ class Boxes3dMeter(Meter):
         ground: where boxes can be found; None for anywhere.
     """
 
+    in_pixels = False
+
     def __init__(
         self, classes: Sequence[ClassSpec], info: RecordingInfo, ground: BirdseyeSpec | None = None
     ) -> None:

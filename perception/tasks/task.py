@@ -77,8 +77,10 @@ class Meter(ABC):
     Attributes:
         lacking: classes of the recording that the bundle does not know, so that they score 0.
         confidence: how sure the values were of what was right and wrong, where they say it.
+        in_pixels: whether it judges by truth that is in some sensor's pixels, and not in space.
     """
 
+    in_pixels: bool = True
     lacking: tuple[str, ...] = ()
     confidence: ConfidenceHistogram | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from perception.evaluation.published import DATA, RIVALS, SOURCE
@@ -13,7 +13,9 @@ from perception.files.text import html_text
 from perception.files.writing import image_bytes, write_text
 from perception.metrics.robustness import retained_share
 from perception.sensors.faults import SEVERITIES
+from perception.viz.html_tables import cell, percent, share, table
 from perception.viz.radar import Image, radar
+from perception.viz.robustness_space import draw_space_radar, space_section
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -116,9 +118,14 @@ def write_robustness_page(runs: Sequence[Robustness], path: Path, command: str) 
     if first.simulated:
         notice = "The recording is simulated: the numbers show the mechanism, not the field."
         body += f"<p class='notice'>{notice}</p>"
-    for score in scores:
-        body += _of_score([run for run in runs if score in run.titles], score)
-    body += _section("Published, on other data", _rivals(runs, scores))
+    in_space = _in_space(runs)
+    if in_space:
+        body += _section("Failures of sensors, in percent", space_section(in_space))
+    tried = [run for run in runs if run.plan.scenarios]
+    for score in scores if tried else ():
+        body += _of_score([run for run in tried if score in run.titles], score)
+    if tried:
+        body += _section("Published, on other data", _rivals(tried, scores))
     body += _section("How this was made", _facts(runs, command))
     title = html_text(f"Robustness of {', '.join(dict.fromkeys(r.bundle for r in runs))}")
     write_text(
@@ -130,6 +137,19 @@ def write_robustness_page(runs: Sequence[Robustness], path: Path, command: str) 
     )
 
 
+def _in_space(runs: Sequence[Robustness]) -> list[tuple[str, Robustness]]:
+    """The runs that have the table of boxes in space, with what tells them apart."""
+    return [(n, run) for n, run in zip(labels(runs), runs, strict=True) if run.plan.space]
+
+
+def draw_picture(runs: Sequence[Robustness]) -> Image | None:
+    """The radar chart of the first judged score, of the table of boxes in space where there is one."""
+    in_space, score = _in_space(runs), next(iter(runs[0].titles))
+    if in_space:
+        return draw_space_radar(in_space)
+    return draw_radar([run for run in runs if score in run.titles], score)
+
+
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{html_text(title)}</h2>{body}</section>"
 
@@ -137,12 +157,14 @@ def _section(title: str, body: str) -> str:
 def _header(runs: Sequence[Robustness]) -> str:
     first = runs[0]
     names = " and ".join(dict.fromkeys(run.bundle for run in runs))
+    what = "sensors that are missing, see less, are turned or late"
+    if any(run.plan.scenarios for run in runs):
+        what = "every set of sensors, data that are missing or noisy, and every fault of one sensor at a time"
     return (
         "<header><p class='brand'>AnySense</p>"
         f"<h1>When the sensors of {html_text(names)} fail</h1>"
         f"<p class='lead'>{first.frames} frames of <b>{html_text(first.data)}</b> with "
-        f"{html_text(', '.join(first.plan.sensors))}: every set of sensors, data that are missing or "
-        "noisy, and every fault of one sensor at a time.</p></header>"
+        f"{html_text(', '.join(first.plan.sensors))}: {what}.</p></header>"
     )
 
 
@@ -166,13 +188,13 @@ def _of_score(runs: Sequence[Robustness], score: str) -> str:
 
 def _tiles(run: Robustness, score: str) -> str:
     kept, (mean, least) = run.retained(score), run.of_subsets(score)
-    tiles = [(_percent(run.clean_full(score)), "all sensors in order")]
-    tiles.append((_percent(mean), f"mean over subsets, {_share(kept['mean_subsets'])} of it"))
-    tiles.append((_percent(least), f"least subset, {_share(kept['min_subsets'])} of it"))
-    tiles.append((_share(kept["corruptions"]), "left under faults of one sensor, on average"))
+    tiles = [(percent(run.clean_full(score)), "all sensors in order")]
+    tiles.append((percent(mean), f"mean over subsets, {share(kept['mean_subsets'])} of it"))
+    tiles.append((percent(least), f"least subset, {share(kept['min_subsets'])} of it"))
+    tiles.append((share(kept["corruptions"]), "left under faults of one sensor, on average"))
     worst = _worst(run, score)
     if worst is not None:
-        tiles.append((_share(worst[1]), f"left under the worst of them: {worst[0]}"))
+        tiles.append((share(worst[1]), f"left under the worst of them: {worst[0]}"))
     cells = "".join(
         f"<div class='tile'><b>{a}</b><span>{html_text(b)}</span></div>" for a, b in tiles
     )
@@ -189,27 +211,6 @@ def _worst(run: Robustness, score: str) -> tuple[str, float] | None:
     return min(found, key=lambda entry: entry[1], default=None)
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f} %"
-
-
-def _table(head: Iterable[str], rows: Iterable[str]) -> str:
-    titles = "".join(f"<th>{html_text(h)}</th>" for h in head)
-    return f"<div class='scroll'><table><tr>{titles}</tr>{''.join(rows)}</table></div>"
-
-
-def _cell(value: float | None, share: float | None) -> str:
-    """A number, the redder the less is left."""
-    if value is None:
-        return "<td>-</td>"
-    left = 1.0 if share is None else min(max(share, 0.0), 1.0)
-    return f"<td class='heat' style='--left:{left:.3f}'>{_percent(value)}</td>"
-
-
 def _columns(
     corner: str,
     runs: Sequence[Robustness],
@@ -224,10 +225,10 @@ def _columns(
     for name in dict.fromkeys(key for column in columns for key in column):
         cells = f"<th>{html_text(name)}</th>"
         for run, column in zip(runs, columns, strict=True):
-            share = retained_share(column.get(name), run.clean_full(score))
-            cells += _cell(column.get(name), share) + f"<td>{_share(share)}</td>"
+            left = retained_share(column.get(name), run.clean_full(score))
+            cells += cell(column.get(name), left) + f"<td>{share(left)}</td>"
         rows.append(f"<tr>{cells}</tr>")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _faults(runs: Sequence[Robustness], score: str) -> str:
@@ -235,7 +236,7 @@ def _faults(runs: Sequence[Robustness], score: str) -> str:
     found = [run.faults(score) for run in runs]
     severities = [s for s in map(str, SEVERITIES) if any(map(_levels_of(s), found))]
     for sensor in dict.fromkeys(sensor for own in found for sensor in own):
-        left = [_percent(run.without(score, sensor)) for run in runs]
+        left = [percent(run.without(score, sensor)) for run in runs]
         told = zip(left, names, strict=True)
         without = left[0] if len(set(left)) == 1 else ", ".join(f"{v} ({n})" for v, n in told)
         head = ["fault", *(["run"] if several else []), *severities, "mean", "of clean"]
@@ -246,7 +247,7 @@ def _faults(runs: Sequence[Robustness], score: str) -> str:
                 tag = f"<td>{html_text(name)}</td>" if several else ""
                 rows.append(_fault_row(fault, tag, row, runs[0].clean_full(score), severities))
         note = f"<p class='note'>Without {html_text(sensor)} at all: {html_text(without)}</p>"
-        parts.append(f"<h4>{html_text(sensor)}</h4>{note}{_table(head, rows)}")
+        parts.append(f"<h4>{html_text(sensor)}</h4>{note}{table(head, rows)}")
     return "".join(parts)
 
 
@@ -259,11 +260,11 @@ def _fault_row(
 ) -> str:
     if ALWAYS in row.levels and severities:
         value = row.levels[ALWAYS]
-        cells = _cell(value, row.retained).replace("<td", f"<td colspan='{len(severities)}'", 1)
+        cells = cell(value, row.retained).replace("<td", f"<td colspan='{len(severities)}'", 1)
     else:
         values = [row.levels.get(s) for s in severities]
-        cells = "".join(_cell(v, retained_share(v, clean)) for v in values)
-    mean = f"<td>{_percent(row.mean)}</td><td>{_share(row.retained)}</td>"
+        cells = "".join(cell(v, retained_share(v, clean)) for v in values)
+    mean = f"<td>{percent(row.mean)}</td><td>{share(row.retained)}</td>"
     return f"<tr><th>{html_text(fault)}</th>{tag}{cells}{mean}</tr>"
 
 
@@ -297,7 +298,7 @@ def _rivals(runs: Sequence[Robustness], scores: Sequence[str]) -> str:
         "and with four sensors there are more ways to lose most of them. Their noise is theirs; the clean "
         "score follows from their means and expectations."
     )
-    return _table(head, rows) + f"<p class='note'>{html_text(note)}</p>"
+    return table(head, rows) + f"<p class='note'>{html_text(note)}</p>"
 
 
 _Numbers = tuple[
@@ -311,9 +312,9 @@ _Numbers = tuple[
 
 def _rival_row(name: str, title: str, data: str, numbers: _Numbers, css: str) -> str:
     clean, mean, emm, rmm, nm = numbers
-    cells = [_percent(clean), _percent(mean), _share(retained_share(mean, clean))]
-    cells += [_percent(emm.get(p)) for p in ("0.05", "0.1", "0.2")]
-    cells += [_percent(rmm.get("0.5")), *(_percent(nm.get(n)) for n in ("low", "mid", "high"))]
+    cells = [percent(clean), percent(mean), share(retained_share(mean, clean))]
+    cells += [percent(emm.get(p)) for p in ("0.05", "0.1", "0.2")]
+    cells += [percent(rmm.get("0.5")), *(percent(nm.get(n)) for n in ("low", "mid", "high"))]
     text = "".join(f"<td>{html_text(t)}</td>" for t in (title, data, *cells))
     return f"<tr class='{css}'><th>{html_text(name)}</th>{text}</tr>"
 

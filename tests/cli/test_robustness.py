@@ -103,6 +103,9 @@ def test_two_bundles_and_names_that_are_no_markup(
         (["--picture", "radar.jpg"], "must end in .png"),
         (["--against", "no-such-bundle"], "no-such-bundle"),
         (["--methods", "feed"], "did you mean '--method'"),
+        (["--tables", "spaces"], "did you mean 'space'"),
+        (["--tables", "scenarios,space"], "finds no boxes in space"),
+        (["--tables", " "], "names nothing"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

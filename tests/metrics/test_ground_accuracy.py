@@ -70,6 +70,18 @@ def test_boxes_where_they_are_score_1(frame: str, bundle: Path, tmp_path: Path) 
     assert _scores(bundle, yard, out, "front")["map3d"] < 0.01
 
 
+def test_boxes_in_space_belong_to_no_camera(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever sensors see them, and wherever these look: nothing is brought to anybody's pixels."""
+    yard, out = _recording(tmp_path / "yard"), tmp_path / "out.json"
+    for sensor in ("left", "back", "roof"):
+        found = _scores(bundle, yard, out, sensor)
+        assert found["judged"] == 3 and "moved" not in found
+        assert json.loads(out.read_text())["notes"] == []
+    assert "pixels" not in capsys.readouterr().out
+
+
 def test_boxes_that_are_off_lose_what_nuscenes_takes(bundle: Path, tmp_path: Path) -> None:
     """By 1.5 m: right within 2 and 4 m, wrong within 0.5 and 1 m."""
     found = _scores(bundle, _recording(tmp_path / "yard", moved=1.5), tmp_path / "out.json")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from perception.corruptions import corrupt, corrupt_grid
+from perception.corruptions.training import grid_faults
 from perception.errors import BlindError, CalibrationError, InputError
 from perception.frame import Sample
 from perception.geometry.camera import CameraModel
@@ -125,6 +127,59 @@ def test_a_depth_camera_stands_in_for_a_lidar():
     assert (there[:, 1] <= 0.05).all()  # the right half of the picture
     assert not there[:, 3].any()
     assert source_size(sample, depth()) == (64, 64)
+
+
+LENSES = {
+    "none": CAMERA,
+    "plumb_bob": replace(
+        CAMERA, distortion_model="plumb_bob", distortion=(-0.1, 0.02, 0.003, 0, 0)
+    ),
+}
+
+
+def room(lens: CameraModel = CAMERA) -> Sample:
+    """Between 1 and 3 m away, with holes; wherever a fault moves it, it stays on the grid."""
+    y, x = np.mgrid[:64, :96]
+    meters = (1 + x / 100 + y / 70).astype(np.float32)
+    meters[(x * 7 + y * 5) % 11 == 0] = np.nan
+    return Sample("depth", meters, camera=lens, pose=AHEAD)
+
+
+@pytest.mark.parametrize("fault", grid_faults("depth"))
+@pytest.mark.parametrize("lens", LENSES)
+@pytest.mark.parametrize("severity", [1, 5])
+def test_a_depth_camera_is_spoilt_on_the_ground_as_in_its_picture(
+    fault: str, lens: str, severity: int
+) -> None:
+    clean, spec, own = room(LENSES[lens]), depth(), kind_of("depth")
+    before = own.resample(corrupt(clean, fault, severity, seed=5), spec).layers["points"]
+    grid = on_grid(clean, spec)
+    after = corrupt_grid("depth", grid, fault, severity, seed=5).layers["points"]
+    assert after.dtype == np.float32 and after.shape == before.shape
+    np.testing.assert_allclose(after, before, atol=2e-4)
+    lost = len(grid.layers["points"]) - len(after)
+    assert lost > 0 or not np.array_equal(after, grid.layers["points"])
+
+
+def test_points_of_a_depth_camera_are_roughened_in_training_but_keep_their_scale() -> None:
+    grid, augment = on_grid(room(), depth()), kind_of("depth").augment
+    assert augment is not None
+    clean, rng = grid.layers["points"], np.random.default_rng(2)
+    none = {"pixel_dropout": 0.0, "noise": 0.0}
+    np.testing.assert_array_equal(augment(grid, none, rng).layers["points"], clean)
+    fewer = augment(grid, {**none, "pixel_dropout": 1.0}, rng).layers["points"]
+    assert 0.3 * len(clean) < len(fewer) < len(clean)
+    assert {p.tobytes() for p in fewer} < {p.tobytes() for p in clean}
+    noisy = augment(grid, {**none, "noise": 1.0}, rng).layers["points"]
+    rays, moved = (p[:, :3] - AHEAD.translation for p in (clean, noisy))
+    away, further = (np.linalg.norm(p, axis=1) for p in (rays, moved))
+    np.testing.assert_allclose(rays / away[:, None], moved / further[:, None], atol=1e-5)
+    assert abs((further / away).mean() - 1) < 0.01 < (further - away).std()
+
+
+def test_a_depth_camera_without_a_point_on_the_ground_can_be_spoilt() -> None:
+    grid = on_grid(replace(room(), data=np.full((64, 96), np.nan, np.float32)), depth())
+    assert not len(corrupt_grid("depth", grid, "rain", 5).layers["points"])
 
 
 @pytest.mark.parametrize(

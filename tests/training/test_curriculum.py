@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from ground_scenes import Scenes, contract, poses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,13 +18,30 @@ from perception.corruptions import corrupt_grid, faults_of
 from perception.corruptions.training import grid_faults
 from perception.data.registry import open_recording
 from perception.errors import ConfigError
-from perception.frame import KINDS, subsets_of
-from perception.training.augment import augment
+from perception.frame import KINDS, Frame, subsets_of
+from perception.models.heads import half_of
+from perception.models.registry import build_model
+from perception.training.augment import OnGrid, augment
 from perception.training.checkpoint import load_checkpoint
-from perception.training.config import CurriculumSpec, ResolutionPhase, TrainConfig, load_config
+from perception.training.config import (
+    CorruptionSpec,
+    CurriculumSpec,
+    LossSpec,
+    ResolutionPhase,
+    TrainConfig,
+    load_config,
+)
 from perception.training.curriculum import ceiling, faults_in, generator, one_clean, spoilt
-from perception.training.dataset import Batch, Draw, FusionDataset, collate
+from perception.training.dataset import (
+    Batch,
+    Draw,
+    FusionDataset,
+    collate,
+    network_inputs,
+    tensors_of,
+)
 from perception.training.loop import Trainer
+from perception.training.objectives import loss_terms, total
 
 Record = Callable[..., Path]
 Configure = Callable[..., TrainConfig]
@@ -180,6 +199,77 @@ def test_what_is_augmented_besides_does_not_depend_on_it(
     batch = collate([with_faults[Draw(i, 0, phase, 1)] for i in range(6)])
     assert set(batch.faulty) == {"rgb", "depth"}
     assert torch.equal(batch.faulty["rgb"], ~batch.faulty["depth"])
+
+
+# On the ground
+
+
+class _WithDepth(Scenes):
+    """Scenes that a depth camera sees, too: a slanted wall ahead."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        rows = np.arange(64, dtype=np.float32)[:, None] / 20
+        for index, frame in enumerate(self.frames):
+            ahead = frame["cam_front"]
+            wall = np.broadcast_to(4 + rows, (64, 96)).copy()
+            own = replace(ahead, kind="depth", data=wall, sensor="depth")
+            self.frames[index] = Frame({**frame, "depth": own}, 0)
+        sensors = {name: s.kind for name, s in self.frames[0].items()}
+        self.info = replace(self.info, sensors=sensors)
+
+
+def test_every_fault_can_be_put_on_a_scene_on_the_ground() -> None:
+    rules, recording = contract(*poses(), "depth"), _WithDepth(2)
+    data = FusionDataset(recording, rules, CorruptionSpec(), 0, ["boxes3d"])
+    sample = data._augmented(Draw(0, 0, data.phase), np.random.default_rng(1))
+    assert len(sample.sensors) == 6
+    for name, own in sample.sensors.items():
+        assert isinstance(own, OnGrid)
+        for fault in grid_faults(own.kind):
+            for severity in (1, 5):
+                out = corrupt_grid(own.kind, own.grid, fault, severity, 1)
+                assert set(out.layers) == set(own.grid.layers)
+                given = replace(sample, sensors={name: OnGrid(own.kind, out)})
+                for values in tensors_of(network_inputs(given, rules)[name]):
+                    assert np.isfinite(values).all(), (name, fault, severity)
+
+
+def test_scenes_on_the_ground_have_the_faults_and_stay_where_they_are() -> None:
+    rules, recording = contract(*poses(), "depth"), _WithDepth(3)
+    sets = [
+        FusionDataset(recording, rules, CorruptionSpec(), 0, ["boxes3d"], spec)
+        for spec in (None, ALWAYS, ALWAYS)
+    ]
+    items = []
+    for frame in range(3):
+        (inputs, truths), *faulty = (
+            own[Draw(frame, 2, own.phase, 4 * (i > 0))] for i, own in enumerate(sets)
+        )  # type: ignore[misc]
+        (changed, same, clean), again = faulty  # type: ignore[misc]
+        assert set(clean) < set(inputs) == {*poses(), "depth"} and len(clean) == 5
+        assert np.array_equal(truths["boxes3d"].boxes.center, same["boxes3d"].boxes.center)
+        for name, values in inputs.items():
+            for tensor, value in values.items():
+                now, before = changed[name][tensor], clean.get(name, changed[name])[tensor]
+                assert np.array_equal(value, before)
+                assert np.array_equal(now, again[0][name][tensor])
+                if tensor == "table":  # the fault is one of the picture, not of its calibration
+                    assert np.array_equal(now, value)
+            first = next(iter(values))
+            assert np.array_equal(values[first], changed[name][first]) == (name not in clean)
+        items.append(faulty[0])
+    batch = collate(items)
+    assert set(batch.faulty) == {*poses(), "depth"}
+    model = build_model(
+        "pillarbev", rules, {"boxes3d": half_of("boxes3d").spec(recording.info)},
+        pretrained=False, options={"width": 16, "camera": 0.25},
+    ).train()  # fmt: skip
+    for subset in (("lidar",), ("cam_front", "cam_left"), rules.names):
+        given = batch.of(subset)
+        output = model(given)
+        terms = loss_terms(model, output, batch, LossSpec(), {})
+        assert torch.isfinite(total(terms))
 
 
 def test_a_run_with_it_resumes_to_the_same_weights(

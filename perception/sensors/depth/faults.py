@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from perception.errors import InputError
+from perception.sensors.depth.preprocess import Unlifted
 from perception.sensors.faults import (
     MASKED,
     RANDOM_MISSING,
@@ -141,20 +141,50 @@ _on_pictures = on_pictures(FAULTS)
 
 
 def apply(fault: str, value: Any, layer: Layer, severity: int, rng: Rng) -> Any:
-    """`SensorKind.apply`.
-
-    Raises:
-        InputError: of points on the ground grid, which are no picture any more.
-    """
+    """`SensorKind.apply`."""
     if layer == "grid" and "points" in value.layers:
-        raise InputError("faults of a depth picture go before the ground grid", where="depth")
+        amount = FAULTS[fault].at(severity)
+
+        def change(depth: Float) -> Float:
+            return np.asarray(FAULTS.run(fault, depth, amount, Pixels.own(depth), rng))
+
+        return _on_points(value, change)
     return _on_pictures(fault, value, layer, severity, rng)
+
+
+def _on_points(grid: Grid, change: Callable[[Float], Float]) -> Grid:
+    """What a change of the picture does to its points on the ground grid; those that it would bring onto the
+    grid from elsewhere are not there."""
+    own, points = grid.own, grid.layers["points"]
+    assert isinstance(own, Unlifted)
+    optical = own.pose.inverse().apply(points[:, :3].astype(np.float64))
+    u, v, seen = own.camera.project_columns(*optical.T)
+    picture = np.full(own.size, np.nan, np.float32)
+    with np.errstate(invalid="ignore"):
+        row, column = np.rint(v), np.rint(u)
+        seen &= (row >= 0) & (column >= 0) & (row < own.size[0]) & (column < own.size[1])
+    at = np.flatnonzero(seen)
+    place = row[at].astype(np.int64), column[at].astype(np.int64)
+    was = optical[at, 2].astype(np.float32)
+    picture[place] = was
+    now = change(picture)[place]
+    with np.errstate(invalid="ignore"):
+        left = (now >= own.reach_m[0]) & (now <= own.reach_m[1])
+    at, was, now = at[left], was[left], now[left]
+    out, moved = points[at], np.flatnonzero(now != was)
+    further = (now[moved] / was[moved])[:, None]
+    out[moved, :3] = own.pose.apply(optical[at[moved]] * further)
+    return replace(grid, layers={**grid.layers, "points": out})
 
 
 def _augmented(depth: Float, chances: Mapping[str, float], rng: Rng) -> Float:
     """Random corruption in training: scale, noise and lost pixels."""
     low, high = SCALE.training
-    depth = depth * np.float32(rng.uniform(1 + low, 1 + high))
+    return _roughened(depth * np.float32(rng.uniform(1 + low, 1 + high)), chances, rng)
+
+
+def _roughened(depth: Float, chances: Mapping[str, float], rng: Rng) -> Float:
+    """Noise and lost pixels."""
     if rng.random() < chances["noise"]:
         noise = rng.standard_normal(depth.shape, dtype=np.float32)
         depth = depth + noise * depth**2 * np.float32(rng.uniform(*NOISE.training))
@@ -168,5 +198,8 @@ _on_grids = augmenting(_augmented)
 
 
 def augment(grid: Grid, chances: Mapping[str, float], rng: Rng) -> Grid:
-    """Random corruption in training; points on the ground grid stay as they are."""
-    return grid if "points" in grid.layers else _on_grids(grid, chances, rng)
+    """Random corruption in training; points on the ground grid keep their scale, as that of boxes in space is
+    to be learned."""
+    if "points" in grid.layers:
+        return _on_points(grid, lambda depth: _roughened(depth, chances, rng))
+    return _on_grids(grid, chances, rng)

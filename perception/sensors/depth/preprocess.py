@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from pydantic import model_validator
 
 from perception.errors import BlindError, CalibrationError
 from perception.frame import Sample
+from perception.geometry.camera import CameraModel
 from perception.geometry.grid import ViewSpec
 from perception.geometry.measured import depth_points
+from perception.geometry.transforms import RigidTransform
 from perception.geometry.views import Placement
 from perception.sensors.ground import (
     PillarSpec,
@@ -53,6 +56,23 @@ class DepthSpec(PillarSpec):
         return self
 
 
+@dataclass(frozen=True)
+class Unlifted:
+    """Where points on the ground grid come from.
+
+    Attributes:
+        pose: from the optical frame to the base frame.
+        camera: of the picture.
+        size: (height, width) of the picture.
+        reach_m: the least and the largest depth that counts.
+    """
+
+    pose: RigidTransform
+    camera: CameraModel
+    size: tuple[int, int]
+    reach_m: tuple[float, float]
+
+
 def tensors(spec: DepthSpec, view: ViewSpec) -> dict[str, TensorSpec]:
     """`image` (2, H, W); on the ground grid `pillars` and `cells`."""
     return pillar_tensors(spec, view) if view.birdseye else one_image(2, view)
@@ -76,7 +96,11 @@ def resample(sample: Sample, input: InputSpec) -> Grid:
         CalibrationError: what that takes is not known.
     """
     if input.view.birdseye is not None:
-        return points_on_ground(sample, _points(sample, input.preprocess), input.view)
+        spec = input.preprocess
+        grid = points_on_ground(sample, _points(sample, spec), input.view)
+        assert sample.camera is not None
+        reach = spec.min_m, spec.max_m
+        return replace(grid, own=Unlifted(grid.own, sample.camera, sample.data.shape[:2], reach))
     return on_grid(sample, input, nearest=True, fill=np.nan)
 
 
