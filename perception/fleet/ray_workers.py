@@ -80,6 +80,8 @@ class RayWorkers:
     """
 
     def __init__(self, job: Job, address: str) -> None:
+        if address != LOCAL:
+            _bring_token()
         require("workers on Ray", "ray")
         self._job, self._address = job, address
         self._ray = _connected(address, job)
@@ -232,8 +234,6 @@ class _Queue:
 
 def _connected(address: str, job: Job) -> Any:
     """Ray, connected."""
-    if address != LOCAL:
-        _bring_token()
     import ray
 
     choices: dict[str, Any] = {
