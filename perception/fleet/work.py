@@ -32,7 +32,7 @@ from perception.fleet.transcoding import transcode
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.pipeline import Pipeline
 
-ROWS, DONE, KEPT = "rows", "done", "kept"
+ROWS, DONE, KEPT, COUNTED = "rows", "done", "kept", "counted"
 _SCRATCH = "anysense-fleet-"
 
 
@@ -155,9 +155,11 @@ class Worker:
                 rows = self._label(chunk, here, folder, record)
             elif task == "encode":
                 rows = transcode(self.job, chunk.source, here, folder)
+            elif task == "evaluate":
+                rows, counted = evaluated(self.job, chunk.source, here, self._loaded({}))
+                (self.out / COUNTED / f"{chunk.key}.npz").write(counted)
             else:
-                judge = evaluated if task == "evaluate" else tried
-                rows = judge(self.job, chunk.source, here, self._loaded({}))
+                rows = tried(self.job, chunk.source, here, self._loaded({}))
             for inner in sorted(folder.iterdir()):
                 (self.out / inner.name).put(inner)
         (self.out / ROWS / f"{chunk.key}.parquet").write(parquet_of(task, rows))
