@@ -33,6 +33,7 @@ ATTEMPTS = 3
 
 _START_S = 120.0
 _HELLO_S = 5.0
+_BYE_S = 5.0
 _LOOK_S = 1.0
 _HINT = "install the same anysense[fleet] on all machines of the cluster"
 _LOST = "is lost: what is done stays done, the same command goes on when it is back"
@@ -54,6 +55,10 @@ class _Actor:
             what = f"the worker on {socket.gethostname()} runs another version"
             return Outcome(f"{what} ({_HINT})", fatal=True)
         return self._worker.do(task)
+
+    def close(self) -> None:
+        """Remove what it has on its machine."""
+        self._worker.close()
 
 
 @dataclass
@@ -195,6 +200,10 @@ class RayWorkers:
 
     def close(self) -> None:
         """Let the workers go; a cluster that was there before stays."""
+        with contextlib.suppress(Exception):
+            actors = getattr(self, "_actors", ())
+            last = [actor.close.remote() for actor in actors]
+            self._ray.wait(last, num_returns=len(last), timeout=_BYE_S)
         with contextlib.suppress(Exception):
             for actor in (*getattr(self, "_actors", ()), *self._coming.values()):
                 self._ray.kill(actor)
