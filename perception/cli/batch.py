@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from perception.cli.arguments import give_json
 from perception.cli.calibrate_verdicts import UNTRUSTED, tell_left_out
 from perception.cli.console import note, say, step_progress, warn
+from perception.cli.eval import show_scores
 from perception.cli.parsing import Commands, add_command, whole
 from perception.errors import ConfigError
 from perception.extras import require
@@ -102,6 +103,10 @@ def _tell(job: Job, report: Report) -> None:
     if report.kept:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(report.kept.items()))
         say(f"{report.kept_frames} frames kept in {job.out}/kept: {reasons}")
+    if report.scores:
+        show_scores("all recordings together", report.scores, "recordings")
+    for task, reason in report.unsummed.items():
+        note(f"no {task} scores of all recordings together: {reason}")
     if report.replaced:
         note(f"{report.replaced} chunks of recordings that have changed were replaced")
     if report.old:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from perception.cli.arguments import (
@@ -216,11 +217,22 @@ def _record(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _print(table: dict[str, Any], args: argparse.Namespace, name: str, simulated: bool) -> None:
-    counts = ("frames", "answered", "judged")
+    note = " (simulated data)" if simulated else ""
+    show_scores(f"{name} on {args.data}, split {args.split}{note}", table)
+
+
+def show_scores(title: str, table: Mapping[str, Mapping[str, Any]], *more: str) -> None:
+    """Print scores by subset, in percent.
+
+    Args:
+        title: of the table.
+        table: by subset, see `Scorer.scores`.
+        more: further numbers of frames or recordings that it holds.
+    """
+    counts = (*more, "frames", "answered", "judged")
     every = dict.fromkeys(key for row in table.values() for key in row)
     columns = [key for key in every if key not in ("per_class", "far", "moved", *counts)]
-    note = " (simulated data)" if simulated else ""
-    out = Table(title=f"{name} on {args.data}, split {args.split}{note}, scores in %")
+    out = Table(title=f"{title}, scores in %")
     out.add_column("subset", no_wrap=True)
     for column in (*counts, *columns):
         out.add_column(column, justify="right")

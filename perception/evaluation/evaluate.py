@@ -19,8 +19,21 @@ from perception.sensors.registry import kind_of
 from perception.tasks.registry import TASKS, parts_of
 from perception.tasks.task import Meter
 
+COUNTS = ("frames", "answered", "judged")
 LOW_SCORE = 0.01
 """Score threshold for average precision, which wants the whole precision-recall curve."""
+
+
+def meters_of(specs: Mapping[str, Any], info: RecordingInfo) -> dict[str, Meter]:
+    """By task, what holds a bundle's values against the truth of a recording; not where they share no class.
+
+    Args:
+        specs: what the bundle says of its tasks.
+        info: of the recording.
+    """
+    makers = {n: make for n in specs if (make := TASKS[n].meter) is not None}
+    found = {n: make(specs[n], info) for n, make in makers.items()}
+    return {n: meter for n, meter in found.items() if meter is not None}
 
 
 class Scorer:
@@ -41,7 +54,7 @@ class Scorer:
         self._alignment = pipeline.aligner.config
         self.moved: Counter[str] = Counter()
         self._views = manifest.inputs.views(pipeline.inputs)
-        self.meters = self._made()
+        self.meters = meters_of(self._specs, info)
         if not self.meters:
             raise ConfigError(
                 f"bundle {manifest.name} ({', '.join(manifest.tasks)}) and {info.kind} data share no class",
@@ -49,11 +62,6 @@ class Scorer:
             )
         self.frames = self.answered = self.judged = 0
         self.far: Counter[str] = Counter()
-
-    def _made(self) -> dict[str, Meter]:
-        makers = {n: make for n in self._specs if (make := TASKS[n].meter) is not None}
-        found = {n: make(self._specs[n], self._info) for n, make in makers.items()}
-        return {n: meter for n, meter in found.items() if meter is not None}
 
     @property
     def parts(self) -> frozenset[str]:
@@ -107,7 +115,8 @@ class Scorer:
 
     def of_frame(self, result: Result, truth: Truth) -> dict[str, float]:
         """The scores of one frame alone that tasks give (`Task.frame_score`), where it has truth."""
-        meters = {n: m for n, m in self._made().items() if TASKS[n].frame_score}
+        every = meters_of(self._specs, self._info)
+        meters = {n: m for n, m in every.items() if TASKS[n].frame_score}
         self._add(meters, result, self._seen(result, truth, None))
         found = {TASKS[n].frame_score: m.scores()[TASKS[n].frame_score] for n, m in meters.items()}
         return {name: value for name, value in found.items() if value is not None}
@@ -121,18 +130,32 @@ class Scorer:
             from training, how many by sensor; `moved`, in how many frames truth was brought to the pixels
             of which sensor.
         """
-        out: dict[str, Any] = {
-            "frames": self.frames,
-            "answered": self.answered,
-            "judged": self.judged,
-        }
-        per_class: dict[str, dict[str, float | None]] = {}
-        for meter in self.meters.values():
-            out |= meter.scores()
-            for name, values in meter.per_class().items():
-                per_class.setdefault(name, {}).update(values)
-        told = {"far": dict(self.far), "moved": dict(+self.moved)}
-        return {**out, "per_class": per_class, **{k: v for k, v in told.items() if v}}
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return score_table(counts, self.meters, self.far, self.moved)
+
+
+def score_table(
+    counts: Mapping[str, int],
+    meters: Mapping[str, Meter],
+    far: Counter[str],
+    moved: Counter[str],
+) -> dict[str, Any]:
+    """The numbers of meters as `Scorer.scores` has them.
+
+    Args:
+        counts: of frames, by `COUNTS`.
+        meters: by task.
+        far: frames far from training by sensor.
+        moved: frames of which truth was brought to the pixels of a sensor, by sensor.
+    """
+    out: dict[str, Any] = dict(counts)
+    per_class: dict[str, dict[str, float | None]] = {}
+    for meter in meters.values():
+        out |= meter.scores()
+        for name, values in meter.per_class().items():
+            per_class.setdefault(name, {}).update(values)
+    told = {"far": dict(far), "moved": dict(+moved)}
+    return {**out, "per_class": per_class, **{k: v for k, v in told.items() if v}}
 
 
 def in_base(boxes: TruthBoxes3d, rig: Rig) -> TruthBoxes3d | None:

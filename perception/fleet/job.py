@@ -34,12 +34,15 @@ class Workers(_Fields):
         cpus: of each, and the threads of its engines.
         gpus: of each; a part of one where several share it.
         limit_s: a chunk that takes longer has failed (Ray only).
+        copies_gb: 10^9 bytes that copies of recordings from elsewhere may take on a machine; None for nine
+            tenths of what its disk can take.
     """
 
     count: int = Field(1, ge=1, le=100_000)
     cpus: int = Field(1, ge=1, le=1024)
     gpus: float = Field(0.0, ge=0, le=64, allow_inf_nan=False)
     limit_s: float = Field(3600.0, gt=0, le=1e7, allow_inf_nan=False)
+    copies_gb: float | None = Field(None, gt=0, le=1e9, allow_inf_nan=False)
 
 
 class Disagreement(_Fields):

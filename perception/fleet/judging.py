@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from perception.data.registry import open_recording
-from perception.evaluation.evaluate import LOW_SCORE, evaluate_subsets, judged_subsets
+from perception.evaluation.evaluate import COUNTS, LOW_SCORE, judged_subsets, score_subsets
 from perception.evaluation.robustness import RobustnessOptions, measure_robustness
+from perception.evaluation.summed import counted_npz
 from perception.fleet.job import Job
 from perception.fleet.plan import Source
 from perception.fleet.rows import Row
 from perception.runtime.pipeline import Pipeline
 
-_COUNTS = ("frames", "answered", "judged")
-_TOLD = ("per_class", "far", "moved", *_COUNTS)
+_TOLD = ("per_class", "far", "moved", "recordings", *COUNTS)
 
 
-def evaluated(job: Job, source: Source, here: Path, pipeline: Pipeline) -> list[Row]:
+def evaluated(job: Job, source: Source, here: Path, pipeline: Pipeline) -> tuple[list[Row], bytes]:
     """A row for each score of each subset, of all classes and of each; as `anysense eval` has them.
+
+    And what was counted (`counted_npz`), so that recordings can be summed.
 
     Raises:
         ConfigError: bundle and recording have no sensor or class in common.
@@ -29,15 +31,26 @@ def evaluated(job: Job, source: Source, here: Path, pipeline: Pipeline) -> list[
     subsets = judged_subsets(pipeline.manifest, recording.info)
     pipeline.min_score, before = LOW_SCORE, pipeline.min_score
     try:
-        table = evaluate_subsets(
+        scorers = score_subsets(
             pipeline, recording, subsets if job.subsets == "all" else subsets[:1]
         )
     finally:
         pipeline.min_score = before
+    table = {subset: scorer.scores() for subset, scorer in scorers.items()}
+    return score_rows(source.name, table), counted_npz(recording.info, scorers)
+
+
+def score_rows(recording: str, table: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """A row for each score, of all classes and of each.
+
+    Args:
+        recording: its name; of all together none.
+        table: by subset, see `Scorer.scores`.
+    """
     rows: list[Row] = []
     for subset, found in table.items():
         counts = {name: found[name] for name in ("frames", "judged")}
-        same = {"recording": source.name, "subset": subset, **counts}
+        same = {"recording": recording, "subset": subset, **counts}
         scores = {name: value for name, value in found.items() if name not in _TOLD}
         for kind, values in {"": scores, **found["per_class"]}.items():
             rows += [{**same, "class": kind, "score": n, "value": v} for n, v in values.items()]

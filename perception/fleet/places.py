@@ -146,16 +146,20 @@ class Place:
             if system.exists(self.path):
                 system.rm(self.path, recursive=True)
 
-    def read(self) -> bytes:
+    def read(self, most: int | None = None) -> bytes:
         """A small file.
+
+        Args:
+            most: bytes that it may have, 64 MiB unless it is said.
 
         Raises:
             DataError: it is not there, or cannot be read.
         """
+        limit = _MOST_SMALL if most is None else most
         with _naming(self, DataError, "read"):
             size = self.system.info(self.path)["size"]
-            if size is not None and size > _MOST_SMALL:
-                raise DataError(f"has {size} bytes, more than {_MOST_SMALL}", where=self.url)
+            if size is not None and size > limit:
+                raise DataError(f"has {size} bytes, more than {limit}", where=self.url)
             content: bytes = self.system.cat_file(self.path)
             return content
 

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,15 +23,17 @@ import perception
 from perception.errors import AnySenseError, ConfigError
 from perception.extras import require
 from perception.fleet.job import Job
+from perception.fleet.ray_address import knock, prepare
 from perception.fleet.work import Outcome, Task, Worker, versions
 
 _LOG = logging.getLogger("anysense.fleet")
-LOCAL, SCHEME = "ray", "ray://"
+LOCAL = "ray"
 ATTEMPTS = 3
 """A chunk whose worker dies so often is the cause, and has failed."""
 
 _START_S = 120.0
-_CONNECT_S = 5.0
+_HELLO_S = 5.0
+_BYE_S = 5.0
 _LOOK_S = 1.0
 _HINT = "install the same anysense[fleet] on all machines of the cluster"
 _LOST = "is lost: what is done stays done, the same command goes on when it is back"
@@ -52,6 +55,10 @@ class _Actor:
             what = f"the worker on {socket.gethostname()} runs another version"
             return Outcome(f"{what} ({_HINT})", fatal=True)
         return self._worker.do(task)
+
+    def close(self) -> None:
+        """Remove what it has on its machine."""
+        self._worker.close()
 
 
 @dataclass
@@ -80,6 +87,8 @@ class RayWorkers:
     """
 
     def __init__(self, job: Job, address: str) -> None:
+        if address != LOCAL:
+            prepare()
         require("workers on Ray", "ray")
         self._job, self._address = job, address
         self._ray = _connected(address, job)
@@ -101,7 +110,7 @@ class RayWorkers:
         with _naming(self._address):
             # One that fits is waited for; the others may come later.
             while asked and (left := end - time.monotonic()) > 0:
-                ready, _ = ray.wait(list(asked), num_returns=1, timeout=min(left, _CONNECT_S))
+                ready, _ = ray.wait(list(asked), num_returns=1, timeout=min(left, _HELLO_S))
                 if not ready and found:
                     break
                 for one in ready:
@@ -192,6 +201,10 @@ class RayWorkers:
     def close(self) -> None:
         """Let the workers go; a cluster that was there before stays."""
         with contextlib.suppress(Exception):
+            actors = getattr(self, "_actors", ())
+            last = [actor.close.remote() for actor in actors]
+            self._ray.wait(last, num_returns=len(last), timeout=_BYE_S)
+        with contextlib.suppress(Exception):
             for actor in (*getattr(self, "_actors", ()), *self._coming.values()):
                 self._ray.kill(actor)
         with contextlib.suppress(Exception):
@@ -232,8 +245,6 @@ class _Queue:
 
 def _connected(address: str, job: Job) -> Any:
     """Ray, connected."""
-    if address != LOCAL:
-        _bring_token()
     import ray
 
     choices: dict[str, Any] = {
@@ -247,37 +258,13 @@ def _connected(address: str, job: Job) -> Any:
         paths = [str(Path(perception.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         choices["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}}
     else:
-        host, _, port = address.removeprefix(SCHEME).rpartition(":")
-        _knock(host, port, address)
+        knock(address)
         choices = {"log_to_driver": False, "logging_level": logging.ERROR, "address": address}
-    with _naming(address):
+    with _naming(address), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a client that has to wait; the error says it
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(**choices)
     return ray
-
-
-def _bring_token() -> None:
-    """Have Ray show the token that there is: heads ask for it by themselves, clients do not send it."""
-    with contextlib.suppress(RuntimeError):  # no home
-        files = [os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token"]
-        known = os.environ.get("RAY_AUTH_TOKEN") or any(f and Path(f).is_file() for f in files)
-        if known:  # before Ray is imported, which looks once
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-def _knock(host: str, port: str, address: str) -> None:
-    """Say at once that nobody answers, which Ray takes half a minute to find out."""
-    if not host or not port.isdigit():
-        hint = f"{SCHEME}HOST:10001, or HOST:6379 on a machine of the cluster"
-        raise ConfigError("is no address of a cluster", where=address, hint=hint)
-    try:
-        socket.create_connection((host, int(port)), _CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"the head cannot be reached: {getattr(error, 'strerror', None) or error}",
-            where=address,
-            hint="`ray start --head` starts one",
-        ) from error
 
 
 def _heard(ray: Any, ref: Any, address: str) -> dict[str, str]:
@@ -313,5 +300,9 @@ def _naming(address: str) -> Iterator[None]:
         raise
     except Exception as error:  # Ray raises that itself where a node does not start in time
         line = next(iter(str(error).splitlines()), "")[:200]
-        hint = "does it want a token? RAY_AUTH_TOKEN" if "timeout" in line else ""
+        hint = (
+            "from a machine that is not part of it: ray://HOST:10001"
+            if "to connect" in line
+            else ""
+        )
         raise ConfigError(f"cannot work there: {line}", where=address, hint=hint) from error

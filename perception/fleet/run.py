@@ -12,15 +12,28 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
-from perception.errors import AnySenseError, ConfigError
+from perception.errors import AnySenseError, ConfigError, DataError
+from perception.evaluation.summed import Summed
+from perception.files.limits import MAX_ARRAY_BYTES
 from perception.fleet.job import Job, digest
+from perception.fleet.judging import score_rows
 from perception.fleet.keeping import COLUMNS, Choice, wanted_of
 from perception.fleet.labels import LABELS
 from perception.fleet.manifest import kept_parquet, manifest_parquet
 from perception.fleet.places import Place, UnwritableError
 from perception.fleet.plan import Chunk, Source, sources_of
-from perception.fleet.rows import rows_of
-from perception.fleet.work import DONE, ROWS, Extract, Look, Outcome, Task, Worker, versions
+from perception.fleet.rows import parquet_of, rows_of
+from perception.fleet.work import (
+    COUNTED,
+    DONE,
+    ROWS,
+    Extract,
+    Look,
+    Outcome,
+    Task,
+    Worker,
+    versions,
+)
 
 _NEEDED = {"recording", "frames", "rows", "states", "enters", "leaves"}
 
@@ -78,6 +91,8 @@ class Report:
         kept: frames that were kept, by reason; `kept_frames` counts each once.
         replaced: parts of recordings that have changed, which are removed.
         old: parts in the folder that this job has no recording for.
+        scores: of evaluate, those of all recordings together, by subset (`Summed.scores`).
+        unsummed: tasks that have no such scores, and why.
     """
 
     recordings: int = 0
@@ -93,6 +108,8 @@ class Report:
     kept_frames: int = 0
     replaced: int = 0
     old: int = 0
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unsummed: dict[str, str] = field(default_factory=dict)
 
 
 def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total: None) -> Report:
@@ -109,15 +126,19 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
     """
     out = Place(job.out, job.storage)
     sources = sources_of(job)
-    bundle = Worker(job)
-    identity = bundle.bundle[0] if bundle.bundle else ""
-    bundle.close()
+    worker = Worker(job)
+    identity = worker.bundle[0] if worker.bundle else ""
+    specs = worker.bundle[1].manifest.tasks.every if worker.bundle else {}
+    worker.close()
     _claim(out, job, identity)
     report = Report(recordings=len(sources))
     chunks = _looked_at(executor, sources, report, step)
     report.chunks = len(chunks)
     keys = {name.removesuffix(".json") for name in (out / DONE).names()}
     had = _records(out, keys)
+    if job.task == "evaluate":  # what was done before this was counted is done again
+        counted = (out / COUNTED).names()
+        had = {key: record for key, record in had.items() if f"{key}.npz" in counted}
     left = [chunk for chunk in chunks if chunk.key not in had]
     report.skipped = len(chunks) - len(left)
     records = {chunk.key: had[chunk.key] for chunk in chunks if chunk.key in had}
@@ -135,9 +156,28 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
         step("working", number, len(left))
     _finish(out, job, chunks, records, report)
     _replace(out, chunks, records, had, report)
+    if job.task == "evaluate":
+        _sum(out, specs, [c for c in chunks if c.key in records], report)
     if job.keep is not None:
         _keep(out, job, [c for c in chunks if c.key in records], executor, report, step)
     return report
+
+
+def _sum(out: Place, specs: Mapping[str, Any], chunks: list[Chunk], report: Report) -> None:
+    """Scores of all recordings together, from what was counted of each, in the order of the job."""
+    summed = Summed(specs)
+    for chunk in chunks:
+        place = out / COUNTED / f"{chunk.key}.npz"
+        try:
+            summed.add(place.read(MAX_ARRAY_BYTES), place.url)
+        except DataError as error:  # it may be counted in part: no sum is better than a wrong one
+            hint = "remove it, and the recording is judged anew"
+            report.failed[f"scores of all with {chunk.source.name}"] = f"{error} ({hint})"
+            (out / "scores.parquet").remove()
+            return
+    report.scores, report.unsummed = summed.scores(), summed.left
+    rows = score_rows("", report.scores)
+    (out / "scores.parquet").write(parquet_of("evaluate", rows))
 
 
 def _stopped(outcome: Outcome, report: Report) -> AnySenseError:
@@ -240,6 +280,7 @@ def _replace(
             done = out / DONE / f"{key}.json"
             # The rows first: a part without them is done anew.
             (out / ROWS / f"{key}.parquet").remove()
+            (out / COUNTED / f"{key}.npz").remove()
             done.remove()
             report.replaced += 1
         else:

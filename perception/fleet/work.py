@@ -19,6 +19,7 @@ from typing import Any
 
 import perception
 from perception.errors import AnySenseError
+from perception.fleet.copies import Copies
 from perception.fleet.job import Job, digest
 from perception.fleet.judging import evaluated, tried
 from perception.fleet.keeping import Wanted, write_kept
@@ -32,7 +33,7 @@ from perception.fleet.transcoding import transcode
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.pipeline import Pipeline
 
-ROWS, DONE, KEPT = "rows", "done", "kept"
+ROWS, DONE, KEPT, COUNTED = "rows", "done", "kept", "counted"
 _SCRATCH = "anysense-fleet-"
 
 
@@ -103,13 +104,15 @@ class Worker:
         self.loads = 0
         self._pipeline: tuple[Any, Pipeline] | None = None
         self._compared: Comparison | None = None
-        self._held: tuple[str, Path] | None = None
+        self._copies: Copies | None = None
         _forget_dead()
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
 
     def close(self) -> None:
-        """Remove what was copied to this machine."""
+        """Remove what was made on this machine; copies go with the last worker of it."""
         shutil.rmtree(self._scratch, ignore_errors=True)
+        if self._copies is not None:
+            self._copies.close()
 
     @cached_property
     def bundle(self) -> tuple[str, Bundle] | None:
@@ -155,9 +158,11 @@ class Worker:
                 rows = self._label(chunk, here, folder, record)
             elif task == "encode":
                 rows = transcode(self.job, chunk.source, here, folder)
+            elif task == "evaluate":
+                rows, counted = evaluated(self.job, chunk.source, here, self._loaded({}))
+                (self.out / COUNTED / f"{chunk.key}.npz").write(counted)
             else:
-                judge = evaluated if task == "evaluate" else tried
-                rows = judge(self.job, chunk.source, here, self._loaded({}))
+                rows = tried(self.job, chunk.source, here, self._loaded({}))
             for inner in sorted(folder.iterdir()):
                 (self.out / inner.name).put(inner)
         (self.out / ROWS / f"{chunk.key}.parquet").write(parquet_of(task, rows))
@@ -245,19 +250,16 @@ class Worker:
 
     @contextmanager
     def _here(self, source: Source, identity: str) -> Iterator[Path]:
-        """Where a recording lies on this machine: itself, or a copy, of which the last one is kept."""
+        """Where a recording lies on this machine: itself, or a copy that all workers here share."""
         local = source.place.local
         if local is not None:
             yield local
             return
-        if self._held is None or self._held[0] != identity:
-            if self._held is not None:
-                shutil.rmtree(self._held[1].parent, ignore_errors=True)
-                self._held = None
-            target = Path(tempfile.mkdtemp(dir=self._scratch)) / source.place.name
-            source.place.fetch(target)
-            self._held = identity, target
-        yield self._held[1]
+        if self._copies is None:
+            most = self.job.workers.copies_gb
+            self._copies = Copies(None if most is None else round(most * 1e9))
+        with self._copies.of(source.place, identity) as here:
+            yield here
 
 
 def _renamed(chunk: Chunk) -> dict[str, str]:
@@ -267,8 +269,8 @@ def _renamed(chunk: Chunk) -> dict[str, str]:
 
 
 def _forget_dead() -> None:
-    """Remove what workers that were killed had copied to this machine."""
+    """Remove what workers that were killed have left on this machine; `Copies` does so itself."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        number = folder.name[len(_SCRATCH) :].partition("-")[0]
+        number = folder.name[len(_SCRATCH) :].partition("-")[0]  # none of the copies'
         if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc").is_dir():
             shutil.rmtree(folder, ignore_errors=True)

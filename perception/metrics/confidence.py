@@ -6,7 +6,9 @@ histograms, so that memory does not grow with their number.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,19 @@ _SMALLEST = np.float32(2.0**-25)  # below half a step of float32 next to 1
 _FIRST = int(_SMALLEST.view(np.uint32)) >> _SHIFT
 _STEPS = (int(np.float32(1).view(np.uint32)) >> _SHIFT) - _FIRST
 _EULER_GAMMA = 0.57721566490153286
+_ARRAYS = ("counts", "right", "sums", "wide")
+
+
+def require_like(own: NDArray[Any], others: NDArray[Any], what: str) -> None:
+    """Refuse counts that cannot be added to others.
+
+    Raises:
+        ValueError: shapes or types differ, or a count is negative or no number.
+    """
+    if own.shape != others.shape or own.dtype != others.dtype:
+        raise ValueError(f"{what}: {others.dtype} {others.shape} is not {own.dtype} {own.shape}")
+    if not (others >= 0).all():
+        raise ValueError(f"{what}: a count is negative")
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,21 @@ class ConfidenceHistogram:
         self._right += other._right
         self._sums += other._sums
         self._wide += other._wide
+
+    def counted(self, prefix: str = "") -> dict[str, NDArray[np.generic]]:
+        """What was counted, for `take`: four arrays whose size does not depend on how many there were."""
+        return {f"{prefix}{name}": getattr(self, f"_{name}").copy() for name in _ARRAYS}
+
+    def take(self, counted: Mapping[str, NDArray[Any]], prefix: str = "") -> None:
+        """Count what another one has counted, too.
+
+        Raises:
+            KeyError, ValueError: it is not what `counted` gives.
+        """
+        for name in _ARRAYS:
+            own, others = getattr(self, f"_{name}"), counted[f"{prefix}{name}"]
+            require_like(own, others, name)
+            own += others
 
     def __len__(self) -> int:
         return int(self._counts.sum())

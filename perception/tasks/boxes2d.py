@@ -21,7 +21,15 @@ from perception.metrics.fitted import Fitted
 from perception.metrics.scaling import FARTHEST, HIGHEST, LOWEST, fit_scaling
 from perception.tasks.matching import class_map, number
 from perception.tasks.spec import Classes, ClassSpec, Frozen, Spec, TaskSpec, class_name
-from perception.tasks.task import Form, Image, Meter, Task, TaskContext, TemperatureFit
+from perception.tasks.task import (
+    Counted,
+    Form,
+    Image,
+    Meter,
+    Task,
+    TaskContext,
+    TemperatureFit,
+)
 
 Float32 = NDArray[np.float32]
 
@@ -225,6 +233,10 @@ def _decode(tensors: Mapping[str, NDArray[Any]], ctx: TaskContext) -> Detections
     return Detections(ctx.grid.boxes_to_source(found.xyxy), scores, found.class_ids, sure)
 
 
+_RANKED = ("xyxy", "scores", "class_ids")
+_LABELED = ("xyxy", "class_ids", "ignore")
+
+
 class BoxesMeter(Meter):
     """Average precision: `ap50` at IoU 0.5, `ap` over 0.5 to 0.95; `box_ece` and `box_aurc`.
 
@@ -281,6 +293,41 @@ class BoxesMeter(Meter):
         score = average_precision(self.frames, len(self.names))
         precision = {"ap50": number(score.ap50), "ap": number(score.ap)}
         return precision | self.confidence.scores("box_")
+
+    def counted(self) -> Counted:
+        """The boxes of all frames one after the other, how many each has, and the confidences."""
+        found = [found for found, _ in self.frames] or [Detections.empty()]
+        truth = [truth for _, truth in self.frames] or [Boxes.empty()]
+        lengths = [(len(f), len(t.class_ids)) for f, t in self.frames]
+        return {
+            "lengths": np.array(lengths, np.int64).reshape(-1, 2),
+            **{f"found_{n}": np.concatenate([getattr(f, n) for f in found]) for n in _RANKED},
+            **{f"true_{n}": np.concatenate([getattr(t, n) for t in truth]) for n in _LABELED},
+            **self.confidence.counted("confidence_"),
+        }
+
+    def take(self, counted: Counted) -> None:
+        """Have the frames and confidences of another one, too."""
+        lengths = counted["lengths"]
+        if lengths.dtype != np.int64 or lengths.shape[1:] != (2,) or (lengths < 0).any():
+            raise ValueError("lengths: no numbers of boxes")
+        given = {n: counted[f"found_{n}"] for n in _RANKED}
+        wanted = {n: counted[f"true_{n}"] for n in _LABELED}
+        for side, (own, empty) in enumerate(((given, Detections.empty()), (wanted, Boxes.empty()))):
+            for name, values in own.items():
+                like = getattr(empty, name)
+                if values.dtype != like.dtype or values.shape[1:] != like.shape[1:]:
+                    raise ValueError(f"{name}: {values.dtype} {values.shape}")
+                if len(values) != lengths[:, side].sum():
+                    raise ValueError(f"{name}: {len(values)} of {lengths[:, side].sum()} boxes")
+            kinds = own["class_ids"]
+            if kinds.size and not (kinds.min() >= 0 and kinds.max() < len(self.names)):
+                raise ValueError("class_ids: no class")
+        ends = lengths.cumsum(axis=0)
+        for (a, b), (c, d) in zip((ends - lengths).tolist(), ends.tolist(), strict=True):
+            found = Detections(**{n: v[a:c] for n, v in given.items()})
+            self.frames.append((found, Boxes(**{n: v[b:d] for n, v in wanted.items()})))
+        self.confidence.take(counted, "confidence_")
 
     def per_class(self) -> dict[str, dict[str, float | None]]:
         """`ap50` and `ap` by name of a class, of those in the truth."""

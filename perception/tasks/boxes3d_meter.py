@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from perception.metrics.boxes3d import NuScenesScore, PlacedBoxes, nuscenes_scor
 from perception.metrics.boxes3d.nuscenes import NO_ATTRIBUTE
 from perception.tasks.matching import class_map, number
 from perception.tasks.spec import ClassSpec
-from perception.tasks.task import Meter
+from perception.tasks.task import Counted, Meter
 
 _UNKNOWN = 255
 _MAP_WEIGHT = 5
@@ -128,6 +129,26 @@ class Boxes3dMeter(Meter):
         every = {"map3d": score.mean_ap, "nds3d": whole, **parts}
         return {name: number(value) for name, value in every.items()}
 
+    def counted(self) -> Counted:
+        """The boxes, each with the number of its frame, and how many frames there are."""
+        sides = {"truth": self._truth, "spared": self._spared, "found": self._found}
+        return {"frames": np.array(self._frames, np.int64)} | {
+            f"{side}_{name}": values
+            for side, parts in sides.items()
+            for name, values in vars(PlacedBoxes.joined(parts)).items()
+        }
+
+    def take(self, counted: Counted) -> None:
+        """Have the frames of another one, too."""
+        frames = counted["frames"]
+        if frames.shape or frames.dtype != np.int64 or frames < 0:
+            raise ValueError("frames: no number")
+        sides = {"truth": self._truth, "spared": self._spared, "found": self._found}
+        taken = {side: _taken(counted, side, int(frames), len(self.names)) for side in sides}
+        for side, parts in sides.items():
+            parts.append(replace(taken[side], frame=taken[side].frame + self._frames))
+        self._frames += int(frames)
+
     def per_class(self) -> dict[str, dict[str, float | None]]:
         """`ap3d`, and errors in metres, radians and metres per second, by name of a class in the truth."""
         score = self._score()
@@ -136,6 +157,24 @@ class Boxes3dMeter(Meter):
             | {error: number(score.label_tp_errors[name][error]) for error in _ERRORS}
             for name, ap in score.mean_dist_aps.items()
         }
+
+
+def _taken(counted: Counted, side: str, frames: int, classes: int) -> PlacedBoxes:
+    """The boxes of one side of what another meter counted.
+
+    Raises:
+        KeyError, ValueError: it is none of such a meter's.
+    """
+    like = vars(PlacedBoxes.joined(()))
+    own = {name: counted[f"{side}_{name}"] for name in like}
+    for name, values in own.items():
+        same = values.dtype == like[name].dtype and values.shape[1:] == like[name].shape[1:]
+        if not same or len(values) != len(own["frame"]):
+            raise ValueError(f"{side}_{name}: {values.dtype} {values.shape}")
+    for name, most in (("frame", frames), ("class_ids", classes)):
+        if len(own[name]) and not (own[name].min() >= 0 and own[name].max() < most):
+            raise ValueError(f"{side}_{name}: outside of 0..{most - 1}")
+    return PlacedBoxes(**own)
 
 
 def _placed(

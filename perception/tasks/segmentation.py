@@ -14,13 +14,13 @@ from pydantic import Field
 
 from perception.data.base import IGNORE_LABEL, RecordingInfo, Truth
 from perception.frame import subset_name
-from perception.metrics.confidence import ConfidenceHistogram
+from perception.metrics.confidence import ConfidenceHistogram, require_like
 from perception.metrics.segmentation import ConfusionMatrix
 from perception.tasks.class_logits import Winners, energy, label_pixels, resized, shares
 from perception.tasks.matching import class_map, number
 from perception.tasks.pixel_fit import PixelFit
 from perception.tasks.spec import Classes, ClassSpec, Frozen, TaskSpec, class_name
-from perception.tasks.task import Form, Image, Meter, Task, TaskContext
+from perception.tasks.task import Counted, Form, Image, Meter, Task, TaskContext
 
 Float32 = NDArray[np.float32]
 
@@ -181,6 +181,19 @@ class SegmentationMeter(Meter):
             "pixel_accuracy": number(learnable.pixel_accuracy()),
             **self.confidence.scores(),
         }
+
+    def counted(self) -> Counted:
+        """The matrix, and the confidences."""
+        own = {"counts": self.confusion.counts, "unlabeled": self.confusion.unlabeled}
+        return {n: a.copy() for n, a in own.items()} | self.confidence.counted("confidence_")
+
+    def take(self, counted: Counted) -> None:
+        """Add the matrix and the confidences of another one."""
+        own = {"counts": self.confusion.counts, "unlabeled": self.confusion.unlabeled}
+        for name, table in own.items():
+            require_like(table, counted[name], name)
+            table += counted[name]
+        self.confidence.take(counted, "confidence_")
 
     def per_class(self) -> dict[str, dict[str, float | None]]:
         """`iou` by name of a class."""

@@ -27,6 +27,9 @@ Form = Mapping[str, Shape]
 Image = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
 
+Counted = Mapping[str, NDArray[Any]]
+"""What a meter has counted, by names of its own: bool, integers or floats of any shape."""
+
 
 @dataclass(frozen=True)
 class TaskContext:
@@ -104,6 +107,21 @@ class Meter(ABC):
     def per_class(self) -> dict[str, dict[str, float | None]]:
         """By name of a class, its own numbers."""
         return {}
+
+    def counted(self) -> Counted | None:
+        """What was counted so far, for `take`; None where it cannot be had as arrays."""
+        return None
+
+    def take(self, counted: Counted) -> None:
+        """Count after the own frames those of another meter of the same classes, as if `add` had had them.
+
+        Args:
+            counted: of that one.
+
+        Raises:
+            KeyError, ValueError: it is none of such a meter's.
+        """
+        raise NotImplementedError
 
 
 class TemperatureFit(ABC):

@@ -306,6 +306,38 @@ def test_a_bag_that_lies_about_its_time_fails_alone(
     assert {row["recording"] for row in rows_in(tmp_path / "out")} == {"c"}
 
 
+def _lengths(content: bytes) -> list[tuple[int, int]]:
+    """Places and kinds of an MCAP file's records."""
+    places, at = [], 8
+    while at + 9 <= len(content) - 8:
+        places.append((at, content[at]))
+        at += 9 + int.from_bytes(content[at + 1 : at + 9], "little")
+    return places
+
+
+@pytest.mark.parametrize("lie", [0, 1, 2**40, 2**64 - 1])
+@pytest.mark.parametrize(("opcode", "field"), [(6, 1), (6, 9 + 16), (8, 1), (0x0B, 9 + 0)])
+def test_a_bag_that_lies_about_its_length_fails_alone(
+    batch: Run, fleet: Path, tmp_path: Path, opcode: int, field: int, lie: int
+) -> None:
+    """Of a chunk and what is in it, of an index, and the number of messages: one line, or right anyway."""
+    content = bytearray((fleet / "bags/c.mcap").read_bytes())
+    place = next(at for at, kind in _lengths(bytes(content)) if kind == opcode)
+    content[place + field : place + field + 8] = lie.to_bytes(8, "little")
+    (tmp_path / "bags").mkdir()
+    (tmp_path / "bags/liar.mcap").write_bytes(content)
+    found = batch(recordings=["bags/liar.mcap", f"{fleet}/bags/c.mcap"])
+    assert found["status"] in (0, 3), found["error"]
+    for line in found["failed"].values():
+        assert "\n" not in line and "internal error" not in line and "memory" not in line, line
+    rows = rows_in(tmp_path / "out")
+    by_name = {n: [r for r in rows if r["recording"] == n] for n in ("liar", "c")}
+    assert by_name["c"]
+    if not found["failed"]:  # it says what is there twice, and the other was believed
+        same = [{**row, "recording": "c"} for row in by_name["liar"]]
+        assert same == by_name["c"]
+
+
 @pytest.mark.slow
 def test_memory_stays_over_a_thousand_chunks(bundle: Path, tmp_path: Path) -> None:
     """Of a worker: what the first chunks take, thousands of others do not add to."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,9 @@ pytest.importorskip("s3fs", reason="needs s3fs: pip install 'anysense[fleet]'")
 pytest.importorskip("moto.server", reason="needs moto: pip install 'moto[s3]' flask flask-cors")
 
 import boto3
+import fsspec
 import s3fs
+import yaml
 from moto.server import ThreadedMotoServer
 
 from perception.errors import ConfigError, DataError
@@ -168,6 +173,76 @@ def test_a_full_disk_here_is_one_line(
     (tmp_path / "out/done").symlink_to(small)
     found = batch(recordings=[f"{fleet}/bags/c.mcap"])
     assert found["status"] == 2 and len(found["error"].strip().splitlines()) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 kB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up_stops_the_job_and_what_is_done_stays(
+    batch: Run, fleet: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    recordings = [f"{fleet}/bags/*.mcap"]
+    found = batch(recordings=recordings, out=str(small_disk))
+    assert found["status"] == 2
+    (line,) = found["error"].strip().splitlines()
+    assert "No space left on device" in line and "the same command goes on" in line
+    done = {p.stem for p in (small_disk / "done").iterdir() if not p.name.startswith(".")}
+    assert done and not list(small_disk.rglob("*.part"))
+    shutil.copytree(small_disk, tmp_path / "moved")  # to a larger one
+    again = batch(recordings=recordings, out="moved")
+    assert again["status"] == 0 and again["skipped"] == len(done)
+    batch(recordings=recordings, out="whole")
+    assert rows_in(tmp_path / "moved") == rows_in(tmp_path / "whole")
+
+
+def test_no_room_for_scratch_or_copies_is_said_of_the_recording(
+    batch: Run, fleet: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.filesystem("memory").put(f"{fleet}/bags/c.mcap", "memory://full/c.mcap")
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    found = batch(recordings=["memory://full/*.mcap"])
+    assert found["status"] == 3 and "copies on this machine may have" in found["failed"]["c"]
+    (small_disk / "filled").write_bytes(bytes(290_000))
+    found = batch(recordings=[f"{fleet}/bags/c.mcap"], out="scratch")
+    assert found["status"] in (2, 3), found
+    lines = [*found.get("failed", {}).values(), *found["error"].strip().splitlines()]
+    assert any("No space left" in line for line in lines), lines
+    assert all("internal error" not in line for line in lines), lines
+
+
+def test_a_file_that_may_not_grow_is_one_line(bundle: Path, fleet: Path, tmp_path: Path) -> None:
+    """As under `ulimit -f`: EFBIG, in a process of its own as the limit cannot be raised again."""
+    job = {"schema": 1, "bundle": str(bundle), "out": "out", "chunk_s": 60, "files": False}
+    (tmp_path / "job.yaml").write_text(
+        yaml.safe_dump({**job, "recordings": [f"{fleet}/bags/a.mcap"]})
+    )
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
+        "from perception.cli.main import main; sys.exit(main(['batch', 'job.yaml']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    found = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 2, found
+    (line,) = (line for line in found.stderr.splitlines() if "anysense: error" in line)
+    assert "File too large" in line and "0 of 1 chunks are done and stay so" in line
+    assert "Traceback" not in found.stderr and not list(tmp_path.rglob("*.part"))
 
 
 def test_places_here_and_there_have_one_interface(store: dict[str, Any], tmp_path: Path) -> None:
