@@ -18,6 +18,7 @@ from perception.data.base import IGNORE_LABEL, Boxes, Truth
 from perception.frame import Sample
 from perception.geometry.grid import GridSpec
 from perception.geometry.lattice import Lattice
+from perception.geometry.rig import Rig
 from perception.geometry.sights import Sight
 from perception.geometry.views import View, bound
 from perception.runtime.alignment import Alignment
@@ -28,6 +29,15 @@ _LEAST_SEEN = 0.25
 
 _NEAR_SHARE = 75
 """Percentile of the inverse depths within a box that is the object's: it stands before what is behind."""
+
+
+def truth_on_ground(truth: Truth, rig: Rig) -> Truth:
+    """With boxes in space in the base frame; without them where the rig does not say how to get there."""
+    boxes = truth.boxes3d
+    if boxes is None or not boxes.frame:
+        return truth
+    to_base = rig.in_base(boxes.frame)
+    return replace(truth, boxes3d=None if to_base is None else boxes.moved(to_base))
 
 
 def truth_seen_by(

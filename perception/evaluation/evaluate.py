@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from perception.data.base import Recording, RecordingInfo, Truth
 from perception.errors import ConfigError
-from perception.evaluation.elsewhere import truth_seen_by
+from perception.evaluation.elsewhere import truth_on_ground, truth_seen_by
 from perception.frame import Frame, Sample, subset_name
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
@@ -87,15 +86,7 @@ class Scorer:
             shown, self._info.labels_of, truth, frame or result.samples, self._alignment
         )
         self.moved[shown] += found is not truth
-        return self._on_ground(found)
-
-    def _on_ground(self, truth: Truth) -> Truth:
-        """With boxes in space in the base frame; without them where the rig does not say how to get there."""
-        boxes = truth.boxes3d
-        if boxes is None or not boxes.frame:
-            return truth
-        to_base = self._rig.in_base(boxes.frame)
-        return replace(truth, boxes3d=None if to_base is None else boxes.moved(to_base))
+        return truth_on_ground(found, self._rig)
 
     def _add(self, meters: Mapping[str, Meter], result: Result, truth: Truth) -> bool:
         shown = result.reference
