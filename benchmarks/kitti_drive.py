@@ -3,11 +3,11 @@
     python benchmarks/kitti_drive.py BUNDLE [--data DIR] [--split val] [--sensors lidar,rgb] [--out DIR]
 
 Writes `truth.json` and `predictions.json` into `--out` and holds them against each other with `anysense
-metrics kitti`.  Cars count from an overlap of 0.5 on.  Truth is the drive's tracklets.  Vans are cars there, as
-they are for whoever learns from the reader `kitti`.  What the picture cuts off is told by outlines in it, and
-tracklets are as hidden as they say, those at the picture's edge at least partly.  What is not in the picture is
-neither truth nor found.  A short drive has fewer objects than KITTI's curves have points, and then even perfect
-predictions score below 100: what they would score is printed, too.
+metrics kitti`.  Cars count from an overlap of 0.5 on.  Truth is the drive's tracklets.  Vans are cars
+there, as they are for whoever learns from the reader `kitti`.  What the picture cuts off is told by
+outlines in it, and tracklets are as hidden as they say, those at the picture's edge at least partly.
+What is not in the picture is neither truth nor found.  A short drive has fewer objects than KITTI's
+curves have points, and then even perfect predictions score below 100: theirs is printed, too.
 """
 
 from __future__ import annotations
