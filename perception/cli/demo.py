@@ -38,7 +38,11 @@ def add_parser(commands: Commands) -> None:
         "run a recording while sensors fail on a script, and write a report",
         more="Without --data the drive is played that comes with AnySense; with a bundle that finds boxes on "
         "the ground, one is simulated that a LiDAR and four cameras see to all sides.",
-        example="anysense demo\nanysense demo --data folder:DIR --out out/own\nanysense demo --bundle sim-bev",
+        example="""
+            anysense demo
+            anysense demo --data folder:DIR --out out/own
+            anysense demo --bundle sim-bev
+        """,
     )
     parser.add_argument(
         "--bundle", help="folder, zip or name (default: the one that fits the data)"
