@@ -172,7 +172,7 @@ def _told(bench: Bench, dead: tuple[str, ...]) -> None:
         if name in dead:
             bench.wait_diagnostic(
                 name,
-                lambda d: d.level == DiagnosticStatus.ERROR and "lost" in d.message,
+                lambda d: d.level != DiagnosticStatus.OK and "lost" in d.message,
                 f"{name} is told as lost",
             )
         else:
