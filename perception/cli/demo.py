@@ -25,6 +25,10 @@ DRIVE = "simulated_drive"
 FRAMES, SEED = 90, 7
 """Of the drive that is shipped; see recordings/README.md for how it is made."""
 
+SURROUND = "simulated_surround"
+SURROUND_FRAMES = 54
+_TOWN_FRAMES = 100  # at most, of one street
+
 
 def add_parser(commands: Commands) -> None:
     """Register the command."""
@@ -32,8 +36,13 @@ def add_parser(commands: Commands) -> None:
         commands,
         "demo",
         "run a recording while sensors fail on a script, and write a report",
-        more="Without --data the drive is played that comes with AnySense.",
-        example="anysense demo\nanysense demo --data folder:DIR --out out/own",
+        more="Without --data the drive is played that comes with AnySense; with a bundle that finds boxes on "
+        "the ground, one is simulated that a LiDAR and four cameras see to all sides.",
+        example="""
+            anysense demo
+            anysense demo --data folder:DIR --out out/own
+            anysense demo --bundle sim-bev
+        """,
     )
     parser.add_argument(
         "--bundle", help="folder, zip or name (default: the one that fits the data)"
@@ -45,7 +54,9 @@ def add_parser(commands: Commands) -> None:
         help="simulate a drive instead of playing the one that comes with AnySense (minutes)",
     )
     parser.add_argument(
-        "--frames", type=whole(10), help=f"simulate a drive of this length, in place of {FRAMES}"
+        "--frames",
+        type=whole(10),
+        help=f"simulate a drive of this length, in place of {FRAMES} (to all sides: {SURROUND_FRAMES})",
     )
     parser.add_argument(
         "--seed", type=whole(0, MAX_SEED), help=f"simulate another drive than that of {SEED}"
@@ -64,22 +75,44 @@ def _recording(args: argparse.Namespace) -> Recording:
             hint="leave one out; --limit takes fewer frames of a recording",
         )
     if not args.data:
-        args.data = f"folder:{_simulated(args) if simulate else shipped('recordings') / DRIVE}"
+        around = args.bundle is not None and _sees_ground(args.bundle)
+        made = around or simulate
+        folder = _simulated(args, around=around) if made else shipped("recordings") / DRIVE
+        args.data = f"folder:{folder}"
     return open_data(args)
 
 
-def _simulated(args: argparse.Namespace) -> Path:
-    """The drive, simulated unless an earlier run has left it whole."""
-    from perception.sim.generate import make_recording
+def _sees_ground(bundle: str) -> bool:
+    from perception.runtime.bundle import Bundle, find_bundle
 
-    frames, seed = args.frames or FRAMES, SEED if args.seed is None else args.seed
-    folder: Path = args.out / DRIVE
+    return Bundle.open(find_bundle(bundle), verify=False).manifest.inputs.birdseye is not None
+
+
+def _simulated(args: argparse.Namespace, *, around: bool) -> Path:
+    """The drive, simulated unless an earlier run has left it whole."""
+    seed = SEED if args.seed is None else args.seed
+    frames = args.frames or (SURROUND_FRAMES if around else FRAMES)
+    folder: Path = args.out / (SURROUND if around else DRIVE)
     stamp = f"seed{seed}-frames{frames}"
     if not (folder / stamp).exists():
         with writing_folder(folder) as partial:
-            make_recording(partial, "drive", frames, seed)
+            (_drive_around if around else _drive)(partial, frames, seed)
             (partial / stamp).touch()
     return folder
+
+
+def _drive(folder: Path, frames: int, seed: int) -> None:
+    from perception.sim.generate import make_recording
+
+    make_recording(folder, "drive", frames, seed)
+
+
+def _drive_around(folder: Path, frames: int, seed: int) -> None:
+    from perception.sim.drives import Drives, make_drives
+
+    own = min(frames, _TOWN_FRAMES)
+    drives = Drives(frames, seed, town_frames=own, lidar="hdl32", weather="clear", speed=6.0)
+    make_drives(folder, drives)
 
 
 def _chosen(recording: Recording) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from perception.cli.arguments import (
     SEEN_NOTE,
@@ -15,6 +16,7 @@ from perception.cli.arguments import (
     engine_choices,
     give_json,
     open_data,
+    output_file,
     recorded_command,
     seen_in_training,
 )
@@ -23,6 +25,9 @@ from perception.cli.parsing import Commands, add_command, real
 from perception.data.base import Recording
 from perception.errors import ConfigError, names_hint
 from perception.runtime.manifest import BundleManifest
+
+if TYPE_CHECKING:
+    from perception.runtime.pipeline import Pipeline
 
 
 def add_parser(commands: Commands) -> None:
@@ -45,6 +50,12 @@ def add_parser(commands: Commands) -> None:
         "--record",
         action="store_true",
         help="also write the numbers into the bundle's records.yaml",
+    )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE.html",
+        help="also write a page: the scores, and some frames with the truth and what was found",
     )
     add_engine_arguments(parser)
     parser.add_argument(
@@ -96,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.reference and not args.backends:
         raise ConfigError("--reference needs --backends")
+    _check_page(args)
     folder = find_bundle(args.bundle)
     if args.record and not folder.is_dir():
         raise ConfigError("--record needs a bundle folder, not a zip", where=str(folder))
@@ -131,7 +143,36 @@ def run(args: argparse.Namespace) -> int:
     give_json(args, content)
     if args.record:
         record(folder, accuracy=_record(content))
+    if args.html is not None:
+        _write_page(args, pipeline, recording, subsets, content)
     return 0
+
+
+def _check_page(args: argparse.Namespace) -> None:
+    """Refuse a page that cannot be written, before long work."""
+    if args.html is None:
+        return
+    if args.backends:
+        raise ConfigError("shows one backend, --backends compares several", where="--html")
+    if args.html.suffix.lower() != ".html":
+        raise ConfigError("must end in .html", where=f"--html {args.html}")
+    output_file(args.html)
+
+
+def _write_page(
+    args: argparse.Namespace,
+    pipeline: Pipeline,
+    recording: Recording,
+    subsets: list[tuple[str, ...]],
+    content: dict[str, Any],
+) -> None:
+    from perception.viz.eval_page import shown_frames, write_eval_page
+
+    pipeline.min_score = None
+    frames = list(shown_frames(pipeline, recording, subsets))
+    told = {"notes": content["notes"], "command": content["command"]}
+    write_eval_page(pipeline, recording, content["subsets"], frames, args.html, **told)
+    say(f"wrote {args.html}")
 
 
 def _gaps(table: dict[str, Any], frames: int, labels_of: str) -> list[str]:

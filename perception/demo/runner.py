@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,29 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import Recording
-from perception.demo.scenario import Phase, Script, make_scenario, sensor_title
+from perception.data.base import Recording, TruthBoxes3d
+from perception.demo.scenario import (
+    Phase,
+    Script,
+    make_scenario,
+    make_surround_scenario,
+    sensor_title,
+)
 from perception.errors import ConfigError
+from perception.evaluation.elsewhere import truth_on_ground
 from perception.evaluation.evaluate import LOW_SCORE, Scorer
 from perception.files.made import make_folder
 from perception.files.writing import write_image, writing
 from perception.frame import Frame
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
-from perception.tasks.registry import TASKS, drawn, parts_of
-from perception.tasks.spec import TaskSpec
+from perception.tasks.registry import drawn, parts_of
 from perception.viz.legend import draw_key
-from perception.viz.overlay import draw_result, draw_sample
+from perception.viz.overlay import above, draw_result, draw_sample
+from perception.viz.scene import draw_scene, shows_ground
 
 TILE_WIDTH = 320
+_SURROUND_WIDTH = 1200
 
 _TIMED_FRAMES = 9
 
@@ -90,7 +98,8 @@ def run_demo(
     sensors = recording.info.shared(pipeline.kinds)
     if not sensors:
         raise ConfigError("bundle and recording have no sensor in common")
-    scenario = make_scenario(sensors, len(recording), pipeline.kinds)
+    made = make_surround_scenario if shows_ground(pipeline.manifest) else make_scenario
+    scenario = made(sensors, len(recording), pipeline.kinds)
     script = Script(scenario)
     phases = [
         PhaseRecord(p, _scorer(pipeline, recording), _scorer(reference, recording))
@@ -115,7 +124,12 @@ def run_demo(
         rows.append(_row(index, sensors, record.phase, result, accuracy))
         if result.used:
             record.latencies.append(result.total_ms)
-        mosaic = draw_mosaic(pipeline, clean, frame, _above(result, specs, before), record.phase)
+        shown = above(result, specs, before)
+        if shows_ground(pipeline.manifest):
+            boxes = truth_on_ground(recording.truth(index), recording.rig).boxes3d
+            mosaic = draw_surround(pipeline, frame, shown, record.phase, boxes)
+        else:
+            mosaic = draw_mosaic(pipeline, clean, frame, shown, record.phase)
         mosaics.append(mosaic)
         if index in _showcase(record.phase):
             path = pictures / f"{index:05d}.jpg"
@@ -189,15 +203,6 @@ def _score(
     return scorer.of_frame(result, truth)
 
 
-def _above(result: Result, specs: Mapping[str, TaskSpec], score: float | None) -> Result:
-    """The result with only what a user would be shown."""
-    values = {
-        name: value if (above := TASKS[name].above) is None else above(value, specs[name], score)
-        for name, value in result.values.items()
-    }
-    return replace(result, values=values)
-
-
 def _row(
     index: int,
     sensors: tuple[str, ...],
@@ -244,6 +249,20 @@ def _tile(
     color = (255, 120, 110) if dim else (235, 240, 245)
     cv2.putText(tile, title, (7, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA)
     return tile
+
+
+def draw_surround(
+    pipeline: Pipeline, given: Frame, result: Result, phase: Phase, truth: TruthBoxes3d | None
+) -> NDArray[np.uint8]:
+    """What the cameras see with boxes, and the ground from above, as the pipeline got and found it (RGB)."""
+    scene = draw_scene(pipeline.manifest, given, result, truth, phase.faults)
+    height = round(_SURROUND_WIDTH * scene.shape[0] / scene.shape[1])
+    scene = cv2.resize(scene, (_SURROUND_WIDTH, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    strip = np.full((22, _SURROUND_WIDTH, 3), (18, 22, 30), np.uint8)
+    title = f"{phase.name}. Output: {result.state}, {result.total_ms:.0f} ms; thin white lines: the truth"
+    font, ink = cv2.FONT_HERSHEY_SIMPLEX, (235, 240, 245)
+    cv2.putText(strip, title, (7, 15), font, 0.45, ink, 1, cv2.LINE_AA)
+    return np.vstack([strip, scene])
 
 
 def draw_mosaic(

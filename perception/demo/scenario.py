@@ -65,6 +65,43 @@ def make_scenario(
         gone = {sensor: "lost" for sensor in sensors if sensor != left}
         steps.append((f"Only {sensor_title(left)} left", gone))
     steps.append(("All sensors back", {}))
+    return _spread(steps, frames)
+
+
+def make_surround_scenario(
+    sensors: Sequence[str], frames: int, kinds: Mapping[str, str]
+) -> list[Phase]:
+    """A script for a vehicle that looks to all sides: what measures dies and comes back, then cameras die one
+    after the other, until what measures is left alone, and one camera at last.
+
+    Args:
+        sensors: their names, in order.
+        frames: how many there are.
+        kinds: of the sensors.
+    """
+    looking = [s for s in sensors if kind_of(kinds.get(s, s)).has_picture]
+    measuring = [s for s in sensors if s not in looking]
+    if not looking or not measuring:
+        return make_scenario(sensors, frames, kinds)
+    measured = " and ".join(sensor_title(s) for s in measuring)
+    gone, back = ("is lost", "is back") if len(measuring) == 1 else ("are lost", "are back")
+    steps: list[tuple[str, dict[str, str]]] = [
+        ("All sensors", {}),
+        (f"{measured} {gone}", dict.fromkeys(measuring, "lost")),
+        (f"{measured} {back}", {}),
+        (f"{sensor_title(looking[0])} goes dark", {looking[0]: "dark"}),
+    ]
+    for count in range(2, len(looking)):
+        name = f"{sensor_title(looking[count - 1])} is lost, too"
+        steps.append((name, {looking[0]: "dark", **dict.fromkeys(looking[1:count], "lost")}))
+    steps.append((f"Only {measured} left", dict.fromkeys(looking, "lost")))
+    last = {s: "lost" for s in sensors if s != looking[0]}
+    steps += [(f"Only {sensor_title(looking[0])} left", last), ("All sensors back", {})]
+    return _spread(steps, frames)
+
+
+def _spread(steps: Sequence[tuple[str, dict[str, str]]], frames: int) -> list[Phase]:
+    """Steps in phases of about one length."""
     edges = np.linspace(0, frames, len(steps) + 1).round().astype(int)
     phases = []
     for (name, faults), start, stop in zip(steps, edges[:-1], edges[1:], strict=True):

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import IGNORE_LABEL, Boxes, Truth
+from perception.data.base import IGNORE_LABEL, Boxes, Truth, TruthBoxes3d
 from perception.frame import Sample
 from perception.geometry.grid import GridSpec
 from perception.geometry.lattice import Lattice
+from perception.geometry.rig import Rig
 from perception.geometry.sights import Sight
 from perception.geometry.views import View, bound
 from perception.runtime.alignment import Alignment
@@ -28,6 +29,20 @@ _LEAST_SEEN = 0.25
 
 _NEAR_SHARE = 75
 """Percentile of the inverse depths within a box that is the object's: it stands before what is behind."""
+
+
+def in_base(boxes: TruthBoxes3d, rig: Rig) -> TruthBoxes3d | None:
+    """Boxes in space in the base frame; None where the rig does not say how to get there."""
+    if not boxes.frame:
+        return boxes
+    to_base = rig.in_base(boxes.frame)
+    return None if to_base is None else boxes.moved(to_base)
+
+
+def truth_on_ground(truth: Truth, rig: Rig) -> Truth:
+    """With its boxes in space as `in_base` has them."""
+    boxes = truth.boxes3d
+    return truth if boxes is None else replace(truth, boxes3d=in_base(boxes, rig))
 
 
 def truth_seen_by(

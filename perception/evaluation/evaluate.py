@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from perception.data.base import Recording, RecordingInfo, Truth, TruthBoxes3d
+from perception.data.base import Recording, RecordingInfo, Truth
 from perception.errors import ConfigError
-from perception.evaluation.elsewhere import truth_seen_by
+from perception.evaluation.elsewhere import truth_on_ground, truth_seen_by
 from perception.frame import Frame, Sample, subset_name
-from perception.geometry.rig import Rig
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
@@ -92,17 +90,13 @@ class Scorer:
     def _seen(self, result: Result, truth: Truth, frame: Mapping[str, Sample] | None) -> Truth:
         """The truth in the result's pixels, where something is judged by it there."""
         if not any(meter.in_pixels for meter in self.meters.values()):
-            return self._on_ground(truth)
+            return truth_on_ground(truth, self._rig)
         shown = result.reference or ""
         found = truth_seen_by(
             shown, self._info.labels_of, truth, frame or result.samples, self._alignment
         )
         self.moved[shown] += found is not truth
-        return self._on_ground(found)
-
-    def _on_ground(self, truth: Truth) -> Truth:
-        boxes = truth.boxes3d
-        return truth if boxes is None else replace(truth, boxes3d=in_base(boxes, self._rig))
+        return truth_on_ground(found, self._rig)
 
     def _add(self, meters: Mapping[str, Meter], result: Result, truth: Truth) -> bool:
         shown = result.reference
@@ -156,14 +150,6 @@ def score_table(
             per_class.setdefault(name, {}).update(values)
     told = {"far": dict(far), "moved": dict(+moved)}
     return {**out, "per_class": per_class, **{k: v for k, v in told.items() if v}}
-
-
-def in_base(boxes: TruthBoxes3d, rig: Rig) -> TruthBoxes3d | None:
-    """Boxes in space in the base frame; None where the rig does not say how to get there."""
-    if not boxes.frame:
-        return boxes
-    to_base = rig.in_base(boxes.frame)
-    return None if to_base is None else boxes.moved(to_base)
 
 
 def judged_subsets(manifest: BundleManifest, info: RecordingInfo) -> list[tuple[str, ...]]:

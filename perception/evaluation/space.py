@@ -11,7 +11,7 @@ import numpy as np
 from perception.corruptions.content import SHARED
 from perception.corruptions.scans import Beams, beams_of, fewer_beams, measured_before, seen_ahead
 from perception.data.base import Recording
-from perception.evaluation.evaluate import in_base
+from perception.evaluation.elsewhere import in_base
 from perception.evaluation.past import Past
 from perception.evaluation.variants import (
     BEAMS,

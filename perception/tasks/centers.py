@@ -93,15 +93,23 @@ def _peaks(
 
 def _apart(boxes: GroundBoxes, most: int) -> NDArray[np.int64]:
     """Which boxes stay, best first, when each takes the weaker ones of its class in its footprint away."""
-    left = np.arange(len(boxes.scores))
-    kept: list[int] = []
-    cos, sin = np.cos(boxes.yaw), np.sin(boxes.yaw)
-    while left.size and len(kept) < most:
-        i, left = int(left[0]), left[1:]
-        kept.append(i)
-        dx, dy = (boxes.center[left, axis] - boxes.center[i, axis] for axis in (0, 1))
-        along, across = cos[i] * dx + sin[i] * dy, cos[i] * dy - sin[i] * dx
-        length, width = boxes.size[i, :2] / 2
-        within = (np.abs(along) <= length) & (np.abs(across) <= width)
-        left = left[~within | (boxes.class_ids[left] != boxes.class_ids[i])]
-    return np.array(kept, np.int64)
+    kept = np.ones(len(boxes.scores), bool)
+    for kind in np.unique(boxes.class_ids):
+        own = np.flatnonzero(boxes.class_ids == kind)
+        covers = np.triu(_covers(boxes, own), 1)
+        left = np.ones(len(own), bool)
+        for i in np.flatnonzero(covers.any(axis=1)).tolist():
+            if left[i]:
+                left &= ~covers[i]
+        kept[own] = left
+    return np.flatnonzero(kept)[:most]
+
+
+def _covers(boxes: GroundBoxes, own: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """(N, N) whether the middle of the second lies in the footprint of the first, of these boxes."""
+    (x, y), half = boxes.center[own, :2].T, boxes.size[own, :2] / 2
+    yaw = boxes.yaw[own, None]
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    dx, dy = x - x[:, None], y - y[:, None]
+    along, across = cos * dx + sin * dy, cos * dy - sin * dx
+    return (np.abs(along) <= half[:, :1]) & (np.abs(across) <= half[:, 1:])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import subset_name
@@ -20,9 +21,11 @@ from perception.models.layers import normalized
 from perception.models.registry import build_model
 from perception.runtime.bundle import Bundle
 from perception.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from perception.runtime.engines.probe import probe_inputs
 from perception.runtime.modular import features_of, feeds_for
 from perception.runtime.wiring import Wiring
 from perception.training.config import ModelSpec
+from perception.training.folded import encoder_factors, linear_weights, logarithm
 
 TOLERANCE = 1e-3
 """Of answers, relative to the largest one; that of exports."""
@@ -30,6 +33,9 @@ TOLERANCE = 1e-3
 _PREFIX, _HALF = "model.", "_half"
 _OLD_PREFIX = "encoder."
 """Of an encoder's weights in graphs of schema 1."""
+
+FACTORS = "factors:"
+"""Before an encoder's name, where something of it has no other."""
 
 
 def model_of_bundle(bundle: Bundle, spec: ModelSpec, where: str) -> FusionModel:
@@ -73,21 +79,34 @@ def model_of_bundle(bundle: Bundle, spec: ModelSpec, where: str) -> FusionModel:
 
 
 def _stored(bundle: Bundle) -> dict[str, Tensor]:
-    """All weights of a bundle's encoders and fuser, by the model's names."""
+    """All weights of a bundle's encoders and fuser, by the model's names.
+
+    Logarithms of factors of encoders stand under `FACTORS` and the encoder's name.
+    """
     import onnx
     from onnx import numpy_helper
 
-    graphs, found = bundle.manifest.graphs, {}
+    manifest, found = bundle.manifest, dict[str, Tensor]()
+    graphs = manifest.graphs
     files = {graph.file: f"encoders.{name}." for name, graph in graphs.encoders.items()}
     for file, encoder in (files | {graphs.fuser.file: ""}).items():
-        for tensor in onnx.load_from_string(bundle.source(file).read_bytes()).graph.initializer:
-            name = tensor.name.removesuffix(_HALF).removeprefix(_PREFIX)
+        graph = onnx.load_from_string(bundle.source(file).read_bytes()).graph
+        constants: dict[str, Any] = {}
+        for tensor in graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            wide = values.astype(np.float32) if values.dtype.kind == "f" else values
+            constants[tensor.name.removesuffix(_HALF)] = wide
+        named = constants | linear_weights(graph, constants)
+        if not encoder:
+            encoders = manifest.inputs.encoders
+            factors = encoder_factors(graph, constants, encoders, graphs.separator)
+            logs = {f"{FACTORS}{e}": logarithm(value) for e, value in factors.items()}
+            named |= {name: value for name, value in logs.items() if value is not None}
+        for name, values in named.items():
+            name = name.removeprefix(_PREFIX)
             if encoder and name.startswith(_OLD_PREFIX):
                 name = encoder + name.removeprefix(_OLD_PREFIX)
-            values = numpy_helper.to_array(tensor)
-            found[name] = torch.tensor(
-                values.astype(np.float32) if values.dtype.kind == "f" else values
-            )
+            found[name] = torch.tensor(values)
     return found
 
 
@@ -98,6 +117,9 @@ def _unfolded(
     own, state = model.state_dict(), {}
 
     def take(name: str, shape: torch.Size) -> Tensor:
+        factor = f"{FACTORS}{name.rpartition('.')[2]}"
+        if name not in stored and factor in stored and stored[factor].shape == shape:
+            name = factor
         if name not in stored:
             raise ConfigError(f"has no '{name}', which the model has", where=where, hint=hint)
         if stored[name].shape != shape:
@@ -148,14 +170,13 @@ def _compare(model: FusionModel, bundle: Bundle, where: str, hint: str) -> None:
     """Refuse a model that does not answer as the bundle does, for all inputs and for each alone."""
     manifest = bundle.manifest
     wiring = Wiring(manifest.inputs.encoders, manifest.graphs.presence, manifest.graphs.separator)
-    generator = torch.Generator().manual_seed(0)
-    names = manifest.inputs.names
-    images = {n: torch.randn(manifest.inputs.input_shape(n), generator=generator) for n in names}
+    names, given = manifest.inputs.names, probe_inputs(manifest.inputs)
+    images = {n: tree_map(torch.from_numpy, own) for n, own in given.items()}
     try:
         load = lambda file: OnnxRuntimeEngine(bundle.source(file), "cpu")  # noqa: E731
         encoders = {e: load(g.file) for e, g in manifest.graphs.encoders.items()}
         fuser = load(manifest.graphs.fuser.file)
-        features = features_of(wiring, encoders, {n: x.numpy() for n, x in images.items()})
+        features = features_of(wiring, encoders, given)
         for subset in dict.fromkeys([tuple(names), *((n,) for n in names)]):
             wanted = fuser.run(feeds_for(wiring, features, subset))
             found = flatten_output(model({n: images[n] for n in subset}))

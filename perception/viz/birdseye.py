@@ -84,6 +84,7 @@ def draw_birdseye(
     boxes: ShownBoxes | None,
     extent: Extent,
     size: tuple[int, int],
+    truth: ShownBoxes | None = None,
 ) -> Image:
     """Points as dots, brighter where they are higher; boxes with a line to their front and an arrow of the
     way that they go in a second.  Rings are around the vehicle, whose place is a triangle.
@@ -93,6 +94,7 @@ def draw_birdseye(
         boxes: in the same.
         extent: what is shown.
         size: (height, width) in pixels, see `size_for`.
+        truth: what boxes are held against, as thin lines of its own colors over them.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -105,6 +107,8 @@ def draw_birdseye(
     _draw_vehicle(image, ground)
     if boxes is not None:
         _draw_boxes(image, ground, boxes)
+    if truth is not None:
+        _draw_outlines(image, ground, truth)
     return image
 
 
@@ -176,9 +180,20 @@ def _draw_vehicle(image: Image, ground: _Ground) -> None:
     cv2.fillPoly(image, [outline], (235, 235, 235), cv2.LINE_AA, _SHIFT)
 
 
+def _outlines(boxes: ShownBoxes) -> NDArray[np.float64]:
+    """(N, 4, 2) of their bottoms, once around; the last two are in front."""
+    return corners_of(boxes.center, boxes.size, boxes.yaw)[:, [0, 2, 6, 4], :2]
+
+
+def _draw_outlines(image: Image, ground: _Ground, boxes: ShownBoxes) -> None:
+    outlines, colors = _outlines(boxes), boxes.rgb().tolist()
+    for i in np.flatnonzero(ground.shows(outlines)).tolist():
+        line = ground.fixed(outlines[i])
+        cv2.polylines(image, [line], True, colors[i], 1, cv2.LINE_AA, _SHIFT)
+
+
 def _draw_boxes(image: Image, ground: _Ground, boxes: ShownBoxes) -> None:
-    corners = corners_of(boxes.center, boxes.size, boxes.yaw)
-    outlines = corners[:, [0, 2, 6, 4], :2]  # of the bottom, once around; 4 and 6 are in front
+    outlines = _outlines(boxes)
     ahead = outlines[:, 2:].mean(axis=1)
     thick = max(1, round(max(image.shape[:2]) / 400))
     center = np.asarray(boxes.center, np.float64)

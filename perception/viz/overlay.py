@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -12,6 +15,7 @@ from perception.runtime.result import Result
 from perception.sensors.drawing import draw_picture, draw_points
 from perception.sensors.registry import kind_of
 from perception.tasks.registry import TASKS
+from perception.tasks.spec import TaskSpec
 from perception.tasks.task import Image
 from perception.viz.scene import draw_scene, shows_ground
 
@@ -104,6 +108,15 @@ def source_size(sample: Sample) -> tuple[int, int] | None:
         return kind_of(sample.kind).source_size(sample)
     except CalibrationError:
         return None
+
+
+def above(result: Result, specs: Mapping[str, TaskSpec], score: float | None) -> Result:
+    """The result with only what a user would be shown, of one that was asked for more."""
+    values = {
+        name: value if (own := TASKS[name].above) is None else own(value, specs[name], score)
+        for name, value in result.values.items()
+    }
+    return replace(result, values=values)
 
 
 def draw_result(

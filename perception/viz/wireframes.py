@@ -23,7 +23,11 @@ _SHIFT = 4  # OpenCV's fixed point
 
 
 def draw_boxes3d(
-    image: Image, camera: CameraModel, corners: NDArray[np.floating], colors: Any
+    image: Image,
+    camera: CameraModel,
+    corners: NDArray[np.floating],
+    colors: Any,
+    thick: int | None = None,
 ) -> Image:
     """A picture with the edges of boxes, those further away first, and a line to the front of each.
 
@@ -32,12 +36,13 @@ def draw_boxes3d(
         camera: intrinsics.
         corners: (N, 8, 3) metres in the camera's optical frame, in the order of `geometry.boxes.corners_of`.
         colors: (N, 3) RGB.
+        thick: pixels of a line; None for what fits the picture.
     """
     drawn = image.copy()
     every = np.asarray(corners, np.float64).reshape(-1, 8, 3)
     height, width = image.shape[:2]
     scale = np.array([width / camera.width, height / camera.height])
-    thick = max(1, round(width / 600))
+    thick = thick or max(1, round(width / 600))
     distance = np.linalg.norm(every.mean(axis=1), axis=1)
     for i in np.argsort(-distance).tolist():
         if not np.isfinite(every[i]).all():

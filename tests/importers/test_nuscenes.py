@@ -277,10 +277,8 @@ def test_a_missing_table_is_named(refused: Any, tmp_path: Path) -> None:
     assert "version=v1.0-mini" in refused(f"nuscenes:{root}")
 
 
-@pytest.mark.realdata
-def test_a_real_frame(imported: Import, tmp_path: Path, real_data: Path) -> None:
-    """Six cameras and a LiDAR; boxes hold as many points as the data set's own tools found in them."""
-    own, root = real_data / "nuscenes_frame", tmp_path / "set"
+def real_frames(own: Path, root: Path, count: int = 1) -> tuple[Path, list[dict[str, Any]]]:
+    """A data set of so many times the one frame that there is, and its objects on which points lie."""
     (info,) = json.loads((own / "info.json").read_text())["data_list"]
     car = RigidTransform.from_matrix(np.array(info["ego2global"], float))
     lidar = RigidTransform.from_matrix(np.array(info["lidar_points"]["lidar2ego"], float))
@@ -304,20 +302,27 @@ def test_a_real_frame(imported: Import, tmp_path: Path, real_data: Path) -> None
             "traffic_cone": "movable_object.trafficcone", "barrier": "movable_object.barrier",
             "bus": "vehicle.bus.rigid", "trailer": "vehicle.trailer", "bicycle": "vehicle.bicycle",
             "motorcycle": "vehicle.motorcycle", "construction_vehicle": "vehicle.construction"}  # fmt: skip
-    boxes, counts = [], []
-    for one in info["instances"]:
-        x, y, z, length, width, height, yaw = one["bbox_3d"]
-        if one["bbox_label"] >= 0 and one["num_lidar_pts"]:
+    known = [one for one in info["instances"] if one["bbox_label"] >= 0 and one["num_lidar_pts"]]
+    boxes = []
+    for frame in range(count):
+        for one in known:
+            x, y, z, length, width, height, yaw = one["bbox_3d"]
             place = car @ lidar @ about_z(yaw, x, y, z)
-            category = full[of_label[one["bbox_label"]]]
-            boxes.append((0, category, place, [width, length, height], one["num_lidar_pts"]))
-            counts.append(one["num_lidar_pts"])
-    recording = imported(f"nuscenes:{tables(root, [sample], boxes)}", check=False)
+            category, points = full[of_label[one["bbox_label"]]], one["num_lidar_pts"]
+            boxes.append((frame, category, place, [width, length, height], points))
+    return tables(root, [sample] * count, boxes), known
+
+
+@pytest.mark.realdata
+def test_a_real_frame(imported: Import, tmp_path: Path, real_data: Path) -> None:
+    """Six cameras and a LiDAR; boxes hold as many points as the data set's own tools found in them."""
+    made, known = real_frames(real_data / "nuscenes_frame", tmp_path / "set")
+    counts = [one["num_lidar_pts"] for one in known]
+    recording = imported(f"nuscenes:{made}", check=False)
     assert len(recording.info.sensors) == 7
     solid = yaml.safe_load((recording.root / "boxes3d" / f"{recording.ids[0]}.yaml").read_text())
     cloud = recording.frame(0)["lidar_top"].data
     assert len(solid) == len(counts) > 30
-    known = [one for one in info["instances"] if one["bbox_label"] >= 0 and one["num_lidar_pts"]]
     told = [one["bbox_3d"] for one in known]
     truth = recording.truth(0).boxes3d
     assert truth is not None and truth.points.tolist() == counts
@@ -331,3 +336,27 @@ def test_a_real_frame(imported: Import, tmp_path: Path, real_data: Path) -> None
         local = (cloud[:, :3] - box["center"]) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
         found = int((np.abs(local) <= np.array(box["size"]) / 2).all(axis=1).sum())
         assert abs(found - count) <= 2 + 0.1 * count
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_the_shipped_configuration_takes_a_step_on_real_frames(
+    imported: Import, tmp_path: Path, real_data: Path
+) -> None:
+    """As it stands but for its batch of eight and its workers: all sensors, at their full size."""
+    from perception.training.config import TrainConfig, load_config
+    from perception.training.loop import Trainer
+
+    made, known = real_frames(real_data / "nuscenes_frame", tmp_path / "set", 2)
+    recording = imported(f"nuscenes:{made}", check=False)
+    truths = [recording.truth(i).boxes3d for i in range(2)]
+    assert [truth and len(truth) for truth in truths] == [len(known)] * 2
+    source = f"folder:{recording.root}"
+    config = load_config(Path(__file__).parents[2] / "configs/bev-nuscenes.yaml")
+    content = config.model_dump(mode="json")
+    content["data"] |= {"source": source, "val_source": source}
+    content |= {"resolution": [{"batch": 2}], "epochs": 1, "validate_every": 1, "workers": 0}
+    trainer = Trainer(TrainConfig.model_validate(content), tmp_path / "run")
+    trainer.fit()
+    (row,) = trainer.log
+    assert math.isfinite(row["loss"]) and row["loss"] > 0

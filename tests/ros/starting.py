@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,65 @@ from bench import Bench
 from processes import NodeProcess
 
 Start = Callable[..., tuple[NodeProcess, Bench]]
+
+
+UNHEARD = ("Traceback",)
+"""What no node may print."""
+
+
+def quick(sensors: Iterable[str], /, **changes: Any) -> dict[str, Any]:
+    """Parameters of a node that starts at once on one core, often tells how it is, and is patient.
+
+    Args:
+        sensors: whose silence is told of after 1.5 s.
+        **changes: further ones, or others; those with dots in their names as `**{"sync.deadline_ms": 200.0}`.
+    """
+    return {
+        "device": "cpu",
+        "threads": 1,
+        "autostart": True,
+        "sync.deadline_ms": 400.0,
+        "policy.max_age_ms": 300.0,
+        "diagnostics.period_s": 0.3,
+        **{f"{sensor}.timeout_ms": 1500.0 for sensor in sensors},
+        **changes,
+    }
+
+
+@contextmanager
+def running(
+    folder: Path,
+    domain: int,
+    parameters: dict[str, Any],
+    *arguments: str,
+    unheard: Iterable[str] = UNHEARD,
+    **bench: Any,
+) -> Iterator[Bench]:
+    """A perception node with a bench around it for the tests of a file; it must survive them and end well.
+
+    Args:
+        folder: for the parameter file and the log.
+        domain: the ROS domain.
+        parameters: of the node.
+        *arguments: further ones of its command line.
+        unheard: what the node must not have printed.
+        **bench: see `Bench`, whose drivers stand still.
+    """
+    node = NodeProcess("perception_node", folder, domain, parameters, *arguments)
+    try:
+        around = Bench(domain, **bench)
+    except BaseException:
+        node.stop()
+        raise
+    try:
+        around.alive = lambda: node.process.poll() is None
+        yield around
+        assert around.alive(), node.log
+        for word in unheard:
+            assert word not in node.log, node.log
+    finally:
+        around.close()
+        assert node.stop() == 0, node.log
 
 
 class Starter:

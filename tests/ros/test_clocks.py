@@ -14,6 +14,7 @@ from bench import Bench, SimulatedTime, shifted, unstamped
 from diagnostic_msgs.msg import DiagnosticStatus
 from processes import NodeProcess, wait_until
 from sensor_msgs.msg import Image
+from starting import running
 
 pytestmark = pytest.mark.slow
 
@@ -31,19 +32,11 @@ PARAMETERS = {
 
 @pytest.fixture(scope="module")
 def bench(domain: int, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    folder = tmp_path_factory.mktemp("clocks")
-    node = NodeProcess("perception_node", folder, domain, {**PARAMETERS, "bundle": str(bundle)})
-    bench = Bench(domain, rate_hz=10.0, sensors=("rgb", "depth"))
-    try:
-        bench.alive = lambda: node.process.poll() is None
+    folder, given = tmp_path_factory.mktemp("clocks"), {**PARAMETERS, "bundle": str(bundle)}
+    with running(folder, domain, given, rate_hz=10.0, sensors=("rgb", "depth")) as bench:
         bench.drive()
         bench.wait_full(2)
         yield bench
-        assert bench.alive()
-        assert "Traceback" not in node.log, node.log
-    finally:
-        bench.close()
-        assert node.stop() == 0, node.log
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from processes import NodeProcess, environment, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo
-from starting import Start, Starter
+from starting import Start, Starter, quick
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import LabelInfo
 
@@ -23,15 +23,7 @@ from perception.frame import KINDS
 
 pytestmark = pytest.mark.slow
 
-BASE = {
-    "device": "cpu",
-    "threads": 1,
-    "autostart": True,
-    "sync.deadline_ms": 400.0,
-    "policy.max_age_ms": 300.0,
-    "diagnostics.period_s": 0.3,
-    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
-}
+BASE = quick(KINDS)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from anysense_ros.conversions import cloud, header, image
 from bench import FRAMES, Bench
 from diagnostic_msgs.msg import DiagnosticStatus
 from processes import NodeProcess, wait_until
+from starting import quick
 
 from perception.frame import Frame
 from perception.geometry.rig import Rig, SensorCalibration, save_rig
@@ -29,17 +30,7 @@ VERDICTS_S = 18 / RATE_HZ
 """Three verdicts of six looks, of a sensor that is looked at with every message."""
 
 OFF_DEG = 2.5
-BASE: dict[str, Any] = {
-    "inputs": list(SENSORS),
-    "device": "cpu",
-    "threads": 1,
-    "autostart": True,
-    "sync.deadline_ms": 400.0,
-    "policy.max_age_ms": 300.0,
-    "diagnostics.period_s": 0.3,
-    "drift.period_s": 0.05,
-    **{f"{s}.timeout_ms": 1500.0 for s in SENSORS},
-}
+BASE = quick(SENSORS, inputs=list(SENSORS), **{"drift.period_s": 0.05})
 
 
 def turned(pose: RigidTransform, pitch: float = 0.0, yaw: float = 0.0) -> RigidTransform:

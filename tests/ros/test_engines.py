@@ -9,20 +9,13 @@ import pytest
 from bench import Bench
 from diagnostic_msgs.msg import DiagnosticStatus
 from processes import NodeProcess, wait_until
+from starting import quick
 
 from perception.frame import KINDS
 
 pytestmark = pytest.mark.slow
 
-PARAMETERS = {
-    "inputs": list(KINDS),
-    "threads": 1,
-    "autostart": True,
-    "sync.deadline_ms": 400.0,
-    "policy.max_age_ms": 300.0,
-    "diagnostics.period_s": 0.3,
-    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
-}
+PARAMETERS = quick(KINDS, inputs=list(KINDS))
 BREAKING = Path(__file__).parent / "breaking_node.py"
 
 Start = Callable[[str, str], tuple[NodeProcess, Bench]]

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from anysense_msgs.msg import PerceptionStatus
-from anysense_ros.conversions import cloud, from_transform, header, to_ns
-from bench import HEIGHT, TO_OPTICAL, WIDTH, Bench, drop
+from anysense_ros.conversions import cloud, from_transform, header, to_ns, to_stamp
+from bench import HEIGHT, TO_OPTICAL, WIDTH, Bench, Change, drop
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import Odometry
-from processes import NodeProcess, wait_until
+from processes import wait_until
 from sensor_msgs.msg import Image
+from starting import quick, running
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import Marker, MarkerArray
@@ -66,31 +67,18 @@ def bench(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ben
         name: SensorCalibration(kind="rgb", pose=Pose(_placed(yaw))) for name, yaw in YAWS.items()
     }
     save_rig(Rig(sensors, base="base_link", reference="front"), folder / "rig.yaml")
-    parameters = {
-        "bundle": str(GROUND),
-        "sensors": list(KINDS),
-        "calibration_file": str(folder / "rig.yaml"),
-        "device": "cpu",
-        "threads": 1,
-        "autostart": True,
-        "sync.deadline_ms": 400.0,
-        "policy.max_age_ms": 300.0,
-        "diagnostics.period_s": 0.3,
-        "odometry": True,
-        **{f"{s}.timeout_ms": 1500.0 for s in KINDS},
-    }
-    node = NodeProcess("perception_node", folder, domain, parameters)
-    bench = Bench(domain, rate_hz=5.0, sensors=tuple(KINDS), kinds=KINDS, placed=False)
-    try:
-        bench.alive = lambda: node.process.poll() is None
+    parameters = quick(
+        KINDS,
+        bundle=str(GROUND),
+        sensors=list(KINDS),
+        calibration_file=str(folder / "rig.yaml"),
+        odometry=True,
+    )
+    own = {"sensors": tuple(KINDS), "kinds": KINDS, "placed": False}
+    with running(folder, domain, parameters, **own) as bench:
         bench.changes["roof"] = _with_a_car
         bench.drive()
         yield bench
-        assert bench.alive()
-        assert "Traceback" not in node.log, node.log
-    finally:
-        bench.close()
-        assert node.stop() == 0, node.log
 
 
 def _place(bench: Bench) -> None:
@@ -152,24 +140,69 @@ def test_boxes_are_in_the_base_frame(placed: Bench) -> None:
     assert one.header.frame_id == "base_link"
 
 
-def test_boxes_go_on_while_sensors_die(placed: Bench) -> None:
+STAMPED_MS = {"front": 0, "left": 2, "back": 4, "right": 6, "roof": 8}
+"""By how much sensors of one moment are apart, so that it shows whose stamp an output has."""
+
+OUTAGES = (
+    (),
+    ("left",),
+    ("left", "back"),
+    ("left", "back", "right"),
+    ("left", "back", "right", "front"),
+    ("left", "back", "right", "roof"),
+    ("roof",),
+    ("roof", "front"),
+    (),
+)
+"""Cameras die one after the other until the LiDAR is alone, then they come back and it dies."""
+
+
+def _stamped(name: str) -> Change:
+    def change(message: Any, stamp: int) -> Any:
+        later = stamp + STAMPED_MS[name] * 1_000_000
+        message.header.stamp = to_stamp(later)
+        return _with_a_car(message, later) if name == "roof" else message
+
+    return change
+
+
+def _told(bench: Bench, dead: tuple[str, ...]) -> None:
+    """Diagnostics say which are lost, and no other."""
+    for name in KINDS:
+        if name in dead:
+            bench.wait_diagnostic(
+                name,
+                lambda d: d.level != DiagnosticStatus.OK and "lost" in d.message,
+                f"{name} is told as lost",
+            )
+        else:
+            bench.wait_diagnostic(name, lambda d: d.level == DiagnosticStatus.OK, f"{name} is well")
+    used = [name for name in KINDS if name not in dead]
+    state = "degraded" if dead else "full"
+    bench.wait_diagnostic(
+        "output", lambda d: d.message.startswith(f"{state}: {', '.join(used)}"), "who is used"
+    )
+
+
+def test_boxes_go_on_while_sensors_die_and_come_back(placed: Bench) -> None:
     boxes = placed.listen(Detection3DArray, "detections_3d")
-    for dead in (("left",), ("left", "right", "back"), ("left", "right", "back", "front")):
-        placed.changes.update(dict.fromkeys(dead, drop))
-        alive = [s for s in KINDS if s not in dead]
+    for dead in OUTAGES:
+        alive = [name for name in KINDS if name not in dead]
+        placed.changes = {name: drop if name in dead else _stamped(name) for name in KINDS}
         status = placed.wait_status(
             lambda s, alive=alive: list(s.used) == alive, f"an output from {alive}"
         )
-        assert status.state == PerceptionStatus.DEGRADED
+        assert status.state == (PerceptionStatus.DEGRADED if dead else PerceptionStatus.FULL)
+        _told(placed, dead)
         boxes.clear()
-        wait_until(lambda: len(boxes) > 2 and _near(boxes[-1]), f"the car, seen by {alive}")
-    placed.mend()
-    placed.changes["roof"] = drop
-    placed.wait_status(lambda s: list(s.used) == list(YAWS), "an output from cameras alone")
-    boxes.clear()
-    wait_until(lambda: len(boxes) > 2, "an answer of cameras alone")
-    placed.changes["roof"] = _with_a_car
-    placed.wait_full(5)
+        wait_until(lambda: len(boxes) > 3, f"boxes seen by {alive}")
+        for message in boxes[1:]:
+            assert message.header.frame_id == "base_link"
+            assert to_ns(message.header.stamp) in placed.stamps[alive[0]]
+        stamps = [to_ns(m.header.stamp) for m in boxes]
+        assert stamps == sorted(set(stamps))
+        if "roof" not in dead:
+            wait_until(lambda: _near(boxes[-1]), f"the car, seen by {alive}")
 
 
 def test_markers_come_and_are_deleted(placed: Bench) -> None:

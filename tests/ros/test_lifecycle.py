@@ -23,7 +23,7 @@ from processes import NodeProcess, environment, wait_until
 from rcl_interfaces.srv import GetParameters
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from starting import Start, Starter
+from starting import Start, Starter, quick
 
 from perception.frame import KINDS
 from perception.geometry.rig import Rig, SensorCalibration, save_rig
@@ -33,15 +33,7 @@ pytestmark = pytest.mark.slow
 
 SILENT = str(Path(__file__).parent / "silent_node.py")
 
-BASE = {
-    "inputs": list(KINDS),
-    "device": "cpu",
-    "threads": 1,
-    "sync.deadline_ms": 400.0,
-    "policy.max_age_ms": 300.0,
-    "diagnostics.period_s": 0.3,
-    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
-}
+BASE = quick(KINDS, inputs=list(KINDS), autostart=False)
 
 
 @pytest.fixture

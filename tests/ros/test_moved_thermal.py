@@ -11,7 +11,8 @@ import pytest
 from anysense_ros.conversions import from_transform
 from bench import TO_OPTICAL, Bench
 from diagnostic_msgs.msg import DiagnosticStatus
-from processes import NodeProcess, wait_until
+from processes import wait_until
+from starting import quick, running
 from tf2_msgs.msg import TFMessage
 
 from perception.geometry.transforms import RigidTransform
@@ -24,30 +25,13 @@ HOT = "thermal_optical"
 
 @pytest.fixture(scope="module")
 def bench(domain: int, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    parameters = {
-        "bundle": str(bundle),
-        "inputs": list(SENSORS),
-        "device": "cpu",
-        "threads": 1,
-        "autostart": True,
-        "sync.deadline_ms": 400.0,
-        "policy.max_age_ms": 300.0,
-        "diagnostics.period_s": 0.3,
-        **{f"{s}.timeout_ms": 1500.0 for s in SENSORS},
-    }
-    node = NodeProcess("perception_node", tmp_path_factory.mktemp("moved"), domain, parameters)
-    bench = Bench(domain, rate_hz=5.0, sensors=SENSORS)
-    try:
-        bench.alive = lambda: node.process.poll() is None
+    folder = tmp_path_factory.mktemp("moved")
+    parameters = quick(SENSORS, inputs=list(SENSORS), bundle=str(bundle))
+    with running(folder, domain, parameters, sensors=SENSORS) as bench:
         bench.changes["thermal"] = _in_its_own_frame
         bench.drive()
         bench.wait_full(3)
         yield bench
-        assert bench.alive()
-        assert "Traceback" not in node.log, node.log
-    finally:
-        bench.close()
-        assert node.stop() == 0, node.log
 
 
 def _in_its_own_frame(message: Any, stamp: int) -> Any:

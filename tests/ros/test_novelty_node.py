@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bench import Bench
 from diagnostic_msgs.msg import DiagnosticStatus
-from processes import NodeProcess
+from starting import UNHEARD, quick, running
 
 from perception.frame import KINDS, Sample
 from perception.runtime.bundle import Bundle, write_bundle
@@ -40,28 +40,13 @@ def _far(bundle: Path, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def bench(domain: int, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("novelty")
-    parameters = {
-        "bundle": str(_far(bundle, folder)),
-        "inputs": list(KINDS),
-        "device": "cpu",
-        "threads": 1,
-        "autostart": True,
-        "sync.deadline_ms": 400.0,
-        "diagnostics.period_s": 0.3,
-        **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
-    }
-    node = NodeProcess("perception_node", folder, domain, parameters)
-    bench = Bench(domain)
-    try:
-        bench.alive = lambda: node.process.poll() is None
+    parameters = quick(KINDS, inputs=list(KINDS), bundle=str(_far(bundle, folder)))
+    # Depth never was far.
+    unheard = (*UNHEARD, "unexpected", "depth: near to training")
+    with running(folder, domain, parameters, unheard=unheard) as bench:
         bench.drive()
         bench.wait_full()
         yield bench
-        assert "Traceback" not in node.log and "unexpected" not in node.log, node.log
-        assert "depth: near to training" not in node.log  # it never was far
-    finally:
-        bench.close()
-        assert node.stop() == 0, node.log
 
 
 def test_a_sensor_far_from_training_is_warned_of_and_used(bench: Bench) -> None:

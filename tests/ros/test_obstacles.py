@@ -15,7 +15,7 @@ from bench import HEIGHT, WIDTH, Bench, drop
 from processes import wait_until
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import PointCloud2
-from starting import Start, Starter
+from starting import Start, Starter, quick
 
 from perception.frame import KINDS
 from perception.runtime.bundle import Bundle
@@ -24,14 +24,7 @@ from perception.tasks.obstacles import OBSTACLE, ClassRoles
 pytestmark = pytest.mark.slow
 
 NAV2 = Path(__file__).parents[2] / "ros2_ws/src/anysense_ros/config/nav2"
-BASE = {
-    "device": "cpu",
-    "threads": 1,
-    "autostart": True,
-    "sync.deadline_ms": 400.0,
-    "policy.max_age_ms": 300.0,
-    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
-}
+BASE = quick(KINDS)
 
 
 @pytest.fixture

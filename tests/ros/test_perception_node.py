@@ -9,44 +9,26 @@ import numpy as np
 import pytest
 from bench import HEIGHT, WIDTH, Bench, Frozen, black, cut_off, drop, null, wrong_encoding
 from diagnostic_msgs.msg import DiagnosticStatus
-from processes import NodeProcess, wait_until
+from processes import wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
+from starting import UNHEARD, quick, running
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
 from perception.frame import KINDS
 
 pytestmark = pytest.mark.slow
 
-PARAMETERS = {
-    "inputs": list(KINDS),
-    "device": "cpu",
-    "threads": 1,
-    "autostart": True,
-    "sync.deadline_ms": 400.0,
-    "policy.max_age_ms": 300.0,
-    "policy.hold_ms": 5000.0,
-    "diagnostics.period_s": 0.3,
-    **{f"{m}.timeout_ms": 1500.0 for m in KINDS},
-}
+PARAMETERS = quick(KINDS, inputs=list(KINDS), **{"policy.hold_ms": 5000.0})
 
 
 @pytest.fixture(scope="module")
 def bench(domain: int, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    folder = tmp_path_factory.mktemp("perception")
-    node = NodeProcess("perception_node", folder, domain, {**PARAMETERS, "bundle": str(bundle)})
-    bench = Bench(domain)
-    try:
-        bench.alive = lambda: node.process.poll() is None
+    folder, given = tmp_path_factory.mktemp("perception"), {**PARAMETERS, "bundle": str(bundle)}
+    with running(folder, domain, given, unheard=(*UNHEARD, "unexpected")) as bench:
         bench.drive()
         bench.wait_full()
         yield bench
-        assert bench.alive()
-        assert "Traceback" not in node.log, node.log
-        assert "unexpected" not in node.log, node.log
-    finally:
-        bench.close()
-        assert node.stop() == 0, node.log
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from launching import launched, share
 from processes import NodeProcess, wait_until
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from starting import quick, running
 
 pytestmark = pytest.mark.slow
 
@@ -25,37 +26,23 @@ ROOT = Path(__file__).parents[2]
 STEREO = ROOT / "ros2_ws/.colcon/tiny/stereo"
 KINDS = {"cam_a": "rgb", "cam_b": "rgb", "roof": "lidar"}
 CAMERAS = ("cam_a", "cam_b")
-PARAMETERS = {
-    "bundle": str(STEREO),
-    "sensors": ["cam_a", "cam_b", "roof"],
-    "cam_a.input": "left",
-    "cam_b": {"kind": "rgb", "input": "right"},
-    "device": "cpu",
-    "threads": 1,
-    "autostart": True,
-    "sync.deadline_ms": 400.0,
-    "policy.max_age_ms": 300.0,
-    "diagnostics.period_s": 0.3,
-    **{f"{s}.timeout_ms": 1500.0 for s in KINDS},
-}
+PARAMETERS = quick(
+    KINDS,
+    bundle=str(STEREO),
+    sensors=["cam_a", "cam_b", "roof"],
+    cam_b={"kind": "rgb", "input": "right"},
+    **{"cam_a.input": "left"},
+)
 
 
 @pytest.fixture(scope="module")
 def bench(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     assert STEREO.is_dir(), "'make test-ros' makes it"
-    folder = tmp_path_factory.mktemp("cameras")
-    node = NodeProcess("perception_node", folder, domain, PARAMETERS)
-    bench = Bench(domain, rate_hz=10.0, sensors=tuple(KINDS), kinds=KINDS)
-    try:
-        bench.alive = lambda: node.process.poll() is None
+    folder, own = tmp_path_factory.mktemp("cameras"), {"sensors": tuple(KINDS), "kinds": KINDS}
+    with running(folder, domain, PARAMETERS, rate_hz=10.0, **own) as bench:
         bench.drive()
         bench.wait_full(3)
         yield bench
-        assert bench.alive()
-        assert "Traceback" not in node.log, node.log
-    finally:
-        bench.close()
-        assert node.stop() == 0, node.log
 
 
 @pytest.fixture(autouse=True)
@@ -219,18 +206,12 @@ def rig(second_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     said = Path(given["params_file"]).read_text(encoding="utf-8")
     assert all(f"{name}={topic}" in said for name, topic in topics.items())
     own = {"diagnostics.period_s": 0.3, "threads": 1}
-    node = NodeProcess("perception_node", folder, second_domain, own, *launched(given))
     cameras = {"front": "rgb", "rear": "rgb"}
-    bench = Bench(second_domain, rate_hz=15.0, sensors=tuple(cameras), kinds=cameras, topics=topics)
-    try:
-        bench.alive = lambda: node.process.poll() is None
+    around = {"sensors": tuple(cameras), "kinds": cameras, "topics": topics}
+    with running(folder, second_domain, own, *launched(given), rate_hz=15.0, **around) as bench:
         bench.drive()
         bench.wait_full(2)
         yield bench
-        assert bench.alive() and "Traceback" not in node.log, node.log
-    finally:
-        bench.close()
-        assert node.stop() == 0, node.log
 
 
 @pytest.mark.parametrize("change", [drop, black], ids=["drop", "black"])

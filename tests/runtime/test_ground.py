@@ -124,14 +124,25 @@ def test_what_cannot_be_used_is_left_out_and_named(pipeline, sensor, change, lin
     pipeline.reset()
 
 
-def test_one_point_is_an_answer(pipeline):
+def test_one_point_is_a_lidar_that_sees_nothing(pipeline):
     pipeline.reset()
-    one = cloud().data[:1]
-    roof = replace(surround_rig().attach(cloud()), data=one)
-    pipeline.health.reset()
-    found = pipeline(Frame({"roof": roof}, 0))
-    # Too few points to be a LiDAR that sees: told, not a crash.
-    assert found.used in ((), ("roof",))
+    roof = surround_rig().attach(cloud())
+    found = pipeline(Frame({"roof": replace(roof, data=roof.data[:1])}, 0))
+    assert found.used == () and found.lines == ("roof: sensor is dark",)
+    pipeline.reset()
+
+
+def test_points_that_are_no_numbers_change_nothing_of_the_rest(pipeline):
+    pipeline.reset()
+    roof = surround_rig().attach(cloud((5.0, 3.0), (-4.2, -6.6)))
+    good = pipeline(Frame({"roof": roof}, 0)).boxes3d
+    broken = np.insert(
+        roof.data, range(0, 300, 3), np.float32([np.nan, np.inf, -np.inf, np.nan]), 0
+    )
+    pipeline.reset()
+    found = pipeline(Frame({"roof": replace(roof, data=broken)}, 0)).boxes3d
+    assert len(good) == 2
+    assert found.center.tobytes() == good.center.tobytes()
     pipeline.reset()
 
 

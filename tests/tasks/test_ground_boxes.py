@@ -88,6 +88,34 @@ def test_beside_a_peak_is_none_and_another_class_may_be():
     assert len(decode_centers(corner, fields, SPEC, min_score=0.3, most=100).scores) == 2
 
 
+def plainly_apart(boxes):
+    """One by one, best first: which of them lie in no better one of their class that stays."""
+    kept = []
+    for i in range(len(boxes.scores)):
+        hidden = False
+        for k in kept:
+            dx, dy = (boxes.center[i] - boxes.center[k])[:2].astype(float)
+            cos, sin = np.cos(float(boxes.yaw[k])), np.sin(float(boxes.yaw[k]))
+            length, width = boxes.size[k, :2] / 2
+            within = abs(cos * dx + sin * dy) <= length and abs(cos * dy - sin * dx) <= width
+            hidden |= within and boxes.class_ids[k] == boxes.class_ids[i]
+        kept += [] if hidden else [i]
+    return kept
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([-3.0, 0.0, 1.5]), st.integers(1, 60))
+@settings(deadline=None)
+def test_crowds_are_thinned_as_one_by_one(seed, logit, most):
+    rng = np.random.default_rng(seed)
+    heatmap = rng.normal(logit, 1.0, (2, *SHAPE)).astype(np.float32)
+    fields = rng.normal(0, 0.7, (10, *SHAPE)).astype(np.float32)
+    every = decode_centers(heatmap, fields, SPEC, min_score=0.1, most=10_000, apart=False)
+    found = decode_centers(heatmap, fields, SPEC, min_score=0.1, most=most)
+    wanted = plainly_apart(every)[:most]
+    assert found.scores.tobytes() == every.scores[wanted].tobytes()
+    assert found.center.tobytes() == every.center[wanted].tobytes()
+
+
 def test_the_weaker_of_two_in_one_footprint_goes():
     boxes = [(0, 0.1, 0.1, 1.57, 0.9), (0, 0.1, 2.2, 1.57, 0.8), (0, 2.2, 0.1, 1.57, 0.7)]
     heatmap, fields = maps(boxes, (5.0, 2.0, 1.5))

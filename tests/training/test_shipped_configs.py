@@ -16,7 +16,10 @@ from ground_scenes import SIZE as PICTURE
 from ground_scenes import Scenes, write_scenes
 
 from export.bundle_writer import ExportOptions, export_bundle
+from perception.runtime.bundle import Bundle
+from perception.training.checkpoint import load_checkpoint
 from perception.training.config import TrainConfig, load_config
+from perception.training.from_bundle import model_of_bundle
 from perception.training.loop import Trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -117,18 +120,14 @@ def test_a_shipped_configuration_trains_and_goes_on(
     assert again.epoch == len(trainer.config.resolution) and again.log == trainer.log
 
 
-@pytest.mark.parametrize("name", [p.stem for p in GROUND])
-def test_one_on_the_ground_trains_goes_on_and_is_exported(name: str, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
+def _on_the_ground(name: str, folder: Path) -> Trainer:
+    """A configuration on small scenes and a small grid, started from what it starts from, made likewise."""
     config = load_config(CONFIGS / f"{name}.yaml")
-    kinds = config.preprocess.kinds
+    kinds, own = config.preprocess.kinds, folder / name
     for part, seed in (("train", 0), ("val", 1)):
-        write_scenes(Scenes(4, seed), tmp_path / part, kinds)
+        write_scenes(Scenes(4, seed), own / part, kinds)
     content = config.model_dump(mode="json")
-    content["data"] = {
-        "source": f"folder:{tmp_path / 'train'}",
-        "val_source": f"folder:{tmp_path / 'val'}",
-    }
+    content["data"] = {"source": f"folder:{own / 'train'}", "val_source": f"folder:{own / 'val'}"}
     for spec in content["preprocess"].values():
         spec["view"]["birdseye"] = SMALL_GROUND
         points = spec["view"]["type"] == "birdseye"
@@ -137,7 +136,18 @@ def test_one_on_the_ground_trains_goes_on_and_is_exported(name: str, tmp_path: P
     content |= {"resolution": phases, "epochs": 1, "validate_every": 1, "workers": 0}
     content["model"]["options"] = {"width": 16, "camera": 0.5}
     content["optimizer"]["warmup_epochs"] = 0
-    trainer = Trainer(TrainConfig.model_validate(content), tmp_path / "run")
+    others = [_on_the_ground(Path(run).name, folder) for run in config.model.start_from]
+    for other in others:
+        other.fit()
+    content["model"]["start_from"] = [str(other.out) for other in others]
+    return Trainer(TrainConfig.model_validate(content), own / "run")
+
+
+@pytest.mark.parametrize("name", [p.stem for p in GROUND])
+def test_one_on_the_ground_trains_goes_on_and_is_exported(name: str, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    trainer = _on_the_ground(name, tmp_path)
+    kinds = trainer.config.preprocess.kinds
     trainer.fit()
     assert math.isfinite(trainer.log[0]["loss"])
     assert all(f"{n}/map3d" in trainer.log[0] for n in kinds)
@@ -146,6 +156,13 @@ def test_one_on_the_ground_trains_goes_on_and_is_exported(name: str, tmp_path: P
     assert again.epoch == 1 and again.log == trainer.log
     rows = export_bundle(trainer.out, tmp_path / "bundle", ExportOptions())
     assert max(row.max_abs for row in rows) < 1e-3
+    # Others can start from it: what is read back answers as the bundle does, or is refused.
+    bundle = Bundle.open(tmp_path / "bundle")
+    again_read = model_of_bundle(bundle, trainer.config.model, "here").state_dict()
+    trained = load_checkpoint(trainer.out / "best.safetensors").ema
+    for name in ("mix.weight.lidar", "mix.weight.camera", "encoders.lidar.point.0.weight"):
+        if name in trained:
+            torch.testing.assert_close(again_read[name], trained[name], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 from ground_bundles import SIZE, SURROUND, cloud, ground_bundle, picture, surround_rig
 
 from perception.cli.main import main
+from perception.data.base import TruthBoxes3d
 from perception.frame import Frame
 from perception.geometry.rig import save_rig
 from perception.runtime.pipeline import Pipeline
@@ -59,6 +60,57 @@ def test_a_box_is_drawn_in_the_camera_that_sees_it():
     # 2.5 m to the left at 8 m lies 60 * 2.5 / 8 pixels left of the middle.
     columns = np.flatnonzero(changed("front", car(8, 2.5)).any(axis=0))
     assert abs(columns.mean() - (47.5 - 60 * 2.5 / 8)) < 6
+
+
+def truth(x: float, y: float, ignore: bool = False) -> TruthBoxes3d:
+    return TruthBoxes3d.of([[x, y, 0.8]], [[4.0, 1.8, 1.6]], [0.0], [0], [ignore])
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+def test_the_truth_is_drawn_thin_over_what_was_found(pipeline, ignore):
+    sample, red = frame("front")["front"], [(220, 40, 40)]
+    size = (256, 384)
+    both = draw_in_picture(sample, car(8, 0), red, truth(8, 0, ignore), size).astype(int)
+    # The same box: its lines are still to be seen beside the truth's.
+    spread, light = np.ptp(both, axis=2), both.max(axis=2)
+    assert ((spread < 25) & (light > (180 if not ignore else 125))).sum() > 60
+    assert ((both[..., 0] > 150) & (both[..., 1] < 90)).sum() > 60
+    beside = draw_in_picture(sample, None, red, truth(8, 3, ignore), size)
+    plain = draw_in_picture(sample, None, red, None, size)
+    columns = np.flatnonzero((beside != plain).any(axis=(0, 2))) / 4
+    assert abs(columns.mean() - (47.5 - 60 * 3 / 8)) < 8
+    pipeline.reset()
+    result = replace(pipeline(frame("roof")), values={}, used=())
+    above = draw_ground(pipeline.manifest, {}, result, 512, truth(8, 3, ignore))
+    empty = draw_ground(pipeline.manifest, {}, result, 512)
+    row, column = (np.flatnonzero((above != empty).any(axis=(2, 1 - a))).mean() for a in (0, 1))
+    assert abs(row - (12.8 - 8) / 25.6 * 512) < 3 and abs(column - (12.8 - 3) / 25.6 * 512) < 3
+
+
+def test_a_picture_is_brought_to_a_size_before_lines_are_drawn():
+    sample, red = frame("front")["front"], [(220, 40, 40)]
+    large = draw_in_picture(sample, car(8, 0), red, None, (256, 384))
+    small = draw_in_picture(sample, car(8, 0), red)
+    assert large.shape == (256, 384, 3)
+    places = []
+    for picture_, plain, scale in (
+        (small, sample.data, 1),
+        (large, cv2.resize(sample.data, (384, 256)), 4),
+    ):
+        rows, columns = np.nonzero((picture_ != plain).any(axis=2))
+        places.append([rows.min(), rows.max(), columns.min(), columns.max()])
+        np.testing.assert_allclose(np.array(places[-1]) / scale, places[0], atol=1.5)
+
+
+def test_faults_are_written_beside_names(pipeline):
+    pipeline.reset()
+    seen = frame("roof", "left")
+    result = pipeline(seen)
+    drawn = [
+        draw_scene(pipeline.manifest, seen, result, None, faults)
+        for faults in ({}, {"front": "lost"}, {"front": "dark"}, {"roof": "lost"})
+    ]
+    assert len({d.tobytes() for d in drawn}) == 4
 
 
 def test_without_calibration_the_picture_is_plain():

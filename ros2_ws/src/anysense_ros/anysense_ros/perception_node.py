@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -34,6 +33,7 @@ from anysense_ros.diagnostics import ERROR, WARN
 from anysense_ros.publishing import Outputs
 from anysense_ros.qos_events import QosEvents
 from anysense_ros.reporting import Reporter
+from anysense_ros.subscriptions import Subscriptions
 from perception.errors import AnySenseError, InputError
 from perception.frame import LEAST_RANGE_M, Sample
 from perception.plugins import blamed
@@ -47,9 +47,9 @@ from perception.runtime.time_limit import stuck_calls
 from perception.sensors.names import has_picture
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks
 except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks
 
 _LOOK_EVERY_S = 1.0
 """How often peers are looked for whose QoS does not fit."""
@@ -74,13 +74,13 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         self._pipeline: Pipeline | None = None
         self._loader: threading.Thread | None = None
         self._calibration: Calibration | None = None
-        self._subscriptions_made: list[Any] = []
         self._forms: dict[str, tuple[Any, str]] = {}
         self._tf_static: Any = None
         self._tf: Any = None
         self._loading = "not configured"
         self._load_count = 0
         self._events = QosEvents(self)
+        self._topics = Subscriptions(self, self._events, self._on_incompatible)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(
             self.settings["diagnostics.period_s"], self._report, clock=steady
@@ -195,7 +195,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
             self.trigger_activate()
 
     def _stop_work(self) -> None:
-        self._drop(*self._subscriptions_made)
+        self._topics.drop_all()
         self._tf = self._tf_static = None
         if self._stream is not None:
             self._stream.close()
@@ -278,15 +278,15 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         )
         for name, (form, suffix) in self._forms.items():
             topic = f"~/input/{name}{suffix}"
-            self._listen(form, topic, partial(self._on_message, name), qos, name)
+            self._topics.make(form, topic, partial(self._on_message, name), qos, name)
             if has_picture(s.kinds[name]):
                 on_info = partial(self._on_camera, name)
                 topic = f"~/input/{name}/camera_info"
                 best = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-                self._listen(CameraInfo, topic, on_info, best, f"{name} camera_info")
+                self._topics.make(CameraInfo, topic, on_info, best, f"{name} camera_info")
         if s["odometry"] and self._calibration is not None:
             take = self._calibration.on_odometry
-            self._listen(Odometry, "~/odometry", take, QoSProfile(depth=50), "odometry")
+            self._topics.make(Odometry, "~/odometry", take, QoSProfile(depth=50), "odometry")
         self._listen_to_frames()
 
     def _listen_to_frames(self) -> None:
@@ -296,34 +296,19 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         """
         calibration = self._calibration
         if calibration is None or not calibration.uses_tree(self.settings.kinds):
-            self._drop(self._tf, self._tf_static)
+            self._topics.drop(self._tf, self._tf_static)
             self._tf = self._tf_static = None
         elif self._tf_static is None:
             latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             on_static = partial(self._on_tf, True)
-            self._tf_static = self._listen(TFMessage, "/tf_static", on_static, latched, "tf_static")
+            self._tf_static = self._topics.make(
+                TFMessage, "/tf_static", on_static, latched, "tf_static"
+            )
 
     def _listen_to_moving_frames(self) -> None:
         if self._tf_static is not None and self._tf is None:
             on_moving = partial(self._on_tf, False)
-            self._tf = self._listen(TFMessage, "/tf", on_moving, QoSProfile(depth=100), "tf")
-
-    def _drop(self, *subscriptions: Any) -> None:
-        for subscription in filter(None, subscriptions):
-            self._subscriptions_made.remove(subscription)
-            self._events.release(subscription)
-            self.destroy_subscription(subscription)
-
-    def _listen(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile, part: str
-    ) -> Any:
-        events = SubscriptionEventCallbacks(
-            incompatible_qos=partial(self._on_incompatible, part), use_default_callbacks=False
-        )
-        made = self.create_subscription(kind, topic, callback, qos, event_callbacks=events)
-        self._events.watch(made)
-        self._subscriptions_made.append(made)
-        return made
+            self._tf = self._topics.make(TFMessage, "/tf", on_moving, QoSProfile(depth=100), "tf")
 
     def _on_message(self, name: str, message: Any) -> None:
         if self._stream is not None:
@@ -441,7 +426,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         if calibration is not None:
             self._reporter.calibration(calibration, self.settings.kinds)
             if self._tf is not None and not calibration.follows_changes():
-                self._drop(self._tf)  # /tf_static says it all
+                self._topics.drop(self._tf)  # /tf_static says it all
                 self._tf = None
         self._reporter.publish()
 
