@@ -1,10 +1,11 @@
-"""Confidence by subset of sensors: fitted on one half of a recording's scenes, judged on the other."""
+"""Confidence by subset of sensors: fitted on some of a recording's scenes, judged on the others."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from perception.data.base import Recording
@@ -31,7 +32,7 @@ DIGITS = 4
 
 @dataclass(frozen=True)
 class Half:
-    """One half of a recording.
+    """One half, or another part, of a recording.
 
     Attributes:
         recording: its frames.
@@ -49,9 +50,11 @@ class CalibratedConfidence:
     Attributes:
         manifest: of the bundle with the temperatures that were found, beside those of other subsets.
         temperatures: by task and subset, the temperature or other map of scores.
-        fitted, judged: the halves of the recording.
-        before, after: by subset, what the judging half says of the bundle without and with them.
+        fitted, judged: the halves of the recording; with `folds` all of it, both.
+        before, after: by subset, what the frames to judge by say of the bundle without and with them.
         backend: that computed it.
+        folds: into how many parts scenes were dealt out, each judged by what was fitted to the others; None
+            where the one half was fitted to and the other judged.
     """
 
     manifest: BundleManifest
@@ -61,38 +64,51 @@ class CalibratedConfidence:
     before: Mapping[str, Scorer]
     after: Mapping[str, Scorer]
     backend: str
+    folds: int | None = None
 
 
 def halves(recording: Recording, block: int | None = None) -> tuple[Half, Half]:
-    """A recording's scenes dealt out to two halves, always in the same way, none of them to both.
+    """A recording's scenes dealt out to two halves; see `dealt_out`."""
+    first, second = dealt_out(recording, 2, block)
+    return first, second
 
-    In order, each goes to the half that has fewer frames, at first to the one.
+
+def dealt_out(recording: Recording, parts: int, block: int | None = None) -> tuple[Half, ...]:
+    """A recording's scenes dealt out to so many parts, always in the same way, none of them to two.
+
+    In order, each goes to the part that has the fewest frames, of several to the first.
 
     Args:
         recording: the frames.
+        parts: how many, two or more.
         block: so many frames in a row are a scene; None for what the recording says (`Recording.scene`).
 
     Raises:
-        DataError: there is one scene only.
+        DataError: there are fewer scenes than parts.
     """
     indices = range(len(recording))
     named = [recording.scene(i) if block is None else str(i // block) for i in indices]
     sizes = Counter(named)  # in order
-    if len(sizes) < 2:
+    if len(sizes) < parts:
+        few = "one scene only" if len(sizes) == 1 else f"{len(sizes)} scenes"
         raise DataError(
-            "is of one scene: nothing would be left to judge by",
+            "is of one scene: nothing would be left to judge by"
+            if parts == 2
+            else f"is of {few}, too few for {parts} parts",
             where=recording.info.name,
             hint="--block N takes every N frames for a scene, where they are as good as that",
         )
-    first: set[str] = set()
-    filled = [0, 0]
+    filled = [0] * parts
+    owner: dict[str, int] = {}
     for scene, size in sizes.items():
-        half = int(filled[1] < filled[0])
-        filled[half] += size
-        first |= set() if half else {scene}
-    return tuple(  # type: ignore[return-value]
-        Half(recording.part([i for i in indices if (named[i] in first) == own]), count)
-        for own, count in ((True, len(first)), (False, len(sizes) - len(first)))
+        owner[scene] = filled.index(min(filled))
+        filled[owner[scene]] += size
+    return tuple(
+        Half(
+            recording.part([i for i in indices if owner[named[i]] == part]),
+            sum(1 for own in owner.values() if own == part),
+        )
+        for part in range(parts)
     )
 
 
@@ -101,7 +117,9 @@ def calibrate_confidence(
     recording: Recording,
     subsets: Sequence[Subset] | None = None,
     *,
+    tasks: Sequence[str] | None = None,
     block: int | None = None,
+    folds: int | None = None,
     version: str | None = None,
     on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> CalibratedConfidence:
@@ -111,45 +129,87 @@ def calibrate_confidence(
         pipeline: the bundle's; on the backend that is the reference, as a rule.
         recording: frames that the bundle was not trained on, with truth.
         subsets: of the sensors; None for all that are judged of the bundle.
-        block: see `halves`.
+        tasks: whose confidence; None for all that have temperatures.
+        block: see `dealt_out`.
+        folds: cross-fitting for few frames (Stone, "Cross-validatory choice and assessment of statistical
+            predictions", 1974): scenes are dealt out to so many parts, each is judged by what was fitted to
+            the others, and the bundle gets what was fitted to all; None to fit to one half and judge by
+            the other.
         version: of the bundle with the temperatures; None for the next one, see `next_version`.
         on_step: told what is being done, how far it is and how far it will be.
 
     Raises:
         ConfigError: no task of the bundle has temperatures, its graph gives labels only, or bundle and
             recording have no class or sensor in common.
-        DataError: there is one scene only, or a half of them lacks truth for a subset.
+        DataError: there are too few scenes, or a part of them lacks truth for a subset.
         EngineError: the backend failed.
     """
     manifest, info = pipeline.manifest, recording.info
-    fit, judge = halves(recording, block)
+    parts = dealt_out(recording, folds or 2, block)
     chosen = judged_subsets(manifest, info) if subsets is None else list(subsets)
-    makers = {
-        n: make
-        for n, spec in manifest.tasks.items()
-        if (make := TASKS[n].temperature_fit) is not None
-        and n in Scorer(pipeline, recording).meters
-    }
-    if not makers:
-        raise ConfigError(
-            f"no task of it that has temperatures is judged by {info.kind} data",
-            where=f"bundle {manifest.name}",
-            hint=f"tasks with temperatures: {', '.join(n for n in TASKS if TASKS[n].temperature_fit)}",
-        )
-    found = _fitted(pipeline, fit.recording, chosen, makers, on_step)
-    tempered = with_fitted(
-        manifest,
-        found,
-        next_version(manifest.version) if version is None else version,
-        str(pipeline.bundle.path / MANIFEST),
-    )
+    makers = _makers(pipeline, recording, tasks)
+    whole = Half(recording.part(range(len(recording))), sum(part.scenes for part in parts))
+    fit, judge = (whole, whole) if folds else (parts[0], parts[1])
+    version = next_version(manifest.version) if version is None else version
+
+    def fitted_to(
+        half: Recording, what: str
+    ) -> tuple[dict[str, dict[str, Fitted]], BundleManifest]:
+        found = _fitted(pipeline, half, chosen, makers, partial(on_step, what))
+        return found, with_fitted(manifest, found, version, str(pipeline.bundle.path / MANIFEST))
+
+    found, tempered = fitted_to(fit.recording, "fitting")
     before = _judged(pipeline, judge.recording, chosen, "judging as it is", on_step)
-    changed = _with_manifest(pipeline, tempered)
-    after = _judged(changed, judge.recording, chosen, "judging with temperatures", on_step)
+    after: dict[str, Scorer] | None = None
+    for number, part in enumerate(parts if folds else (judge,), 1):
+        others, named = tempered, "judging with temperatures"
+        if folds:
+            rest = _without(recording, part.recording)
+            _, others = fitted_to(rest, f"fitting without part {number} of {folds}")
+            named = f"judging part {number} of {folds}"
+        changed = _with_manifest(pipeline, others)
+        after = _judged(changed, part.recording, chosen, named, on_step, after)
+    assert after is not None
     for name, scorer in after.items():
         if not any(len(m.confidence or ()) for m in scorer.meters.values()):
             raise DataError(f"the half to judge by has no truth for {name}", where=info.name)
-    return CalibratedConfidence(tempered, found, fit, judge, before, after, pipeline.backend)
+    return CalibratedConfidence(
+        tempered, found, fit, judge, before, after, pipeline.backend, folds or None
+    )
+
+
+def _makers(
+    pipeline: Pipeline, recording: Recording, tasks: Sequence[str] | None
+) -> dict[str, Callable[..., TemperatureFit | None]]:
+    """By task that the recording judges, what finds its temperatures."""
+    manifest = pipeline.manifest
+    for name in tasks or ():
+        if name not in manifest.tasks:
+            known = ", ".join(manifest.tasks)
+            raise ConfigError(
+                f"has no task '{name}'", where=f"bundle {manifest.name}", hint=f"it has {known}"
+            )
+    found = {
+        n: make
+        for n in manifest.tasks
+        if (tasks is None or n in tasks)
+        and (make := TASKS[n].temperature_fit) is not None
+        and n in Scorer(pipeline, recording).meters
+    }
+    if not found:
+        asked = "task of it" if tasks is None else "such task"
+        raise ConfigError(
+            f"no {asked} that has temperatures is judged by {recording.info.kind} data",
+            where=f"bundle {manifest.name}",
+            hint=f"tasks with temperatures: {', '.join(n for n in TASKS if TASKS[n].temperature_fit)}",
+        )
+    return found
+
+
+def _without(recording: Recording, part: Recording) -> Recording:
+    """The frames that are not in a part."""
+    own = set(part.ids)
+    return recording.part([i for i, name in enumerate(recording.ids) if name not in own])
 
 
 def _fitted(
@@ -157,7 +217,7 @@ def _fitted(
     recording: Recording,
     subsets: Sequence[Subset],
     makers: Mapping[str, Callable[..., TemperatureFit | None]],
-    on_step: Callable[[str, int, int], None],
+    on_step: Callable[[int, int], None],
 ) -> dict[str, dict[str, Fitted]]:
     specs, frames = pipeline.manifest.tasks, len(recording)
     fits = {
@@ -184,7 +244,7 @@ def _fitted(
             for name in makers:
                 if (fit := fits.get((name, subset))) is not None:
                     fit.add(outputs, parts[reference].grid, seen)
-        on_step("fitting", index + 1, frames)
+        on_step(index + 1, frames)
     found: dict[str, dict[str, Fitted]] = {}
     for (name, subset), fit in fits.items():
         fitted = fit.fitted()
@@ -219,7 +279,9 @@ def _judged(
     subsets: Sequence[Subset],
     what: str,
     on_step: Callable[[str, int, int], None],
+    begun: dict[str, Scorer] | None = None,
 ) -> dict[str, Scorer]:
+    """By name of the subset; scorers that other parts of the recording began count these frames, too."""
     done, total = 0, len(recording) * len(subsets)
 
     def advance() -> None:
@@ -229,7 +291,7 @@ def _judged(
 
     before, pipeline.min_score = pipeline.min_score, LOW_SCORE
     try:
-        return score_subsets(pipeline, recording, subsets, advance)
+        return score_subsets(pipeline, recording, subsets, advance, begun)
     finally:
         pipeline.min_score = before
 
