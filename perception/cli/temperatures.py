@@ -137,6 +137,15 @@ def _notes(args: argparse.Namespace, found: CalibratedConfidence) -> list[str]:
     for error in [TASKS[task].trust[0] for task in found.temperatures if TASKS[task].trust]:
         if beyond := [s for s, row in rows.items() if row.get(error, 0) > AIM]:
             notes.append(f"{error} is above {100 * AIM:g} with {', '.join(beyond)}")
+    for task in found.temperatures:
+        few = {
+            s: counted[task] for s, x in found.after.items() if task in (counted := _histograms(x))
+        }
+        chance = {s: h.reliability().by_chance() for s, h in few.items()}
+        if too_few := [f"{s} ({100 * c:.1f})" for s, c in chance.items() if c > AIM / 2]:
+            notes.append(
+                f"{task}: so few answers would have an error by chance alone with {', '.join(too_few)}"
+            )
     return notes
 
 
@@ -197,6 +206,7 @@ def _bins(scorer: Scorer) -> dict[str, Any]:
     found = {task: histogram.reliability() for task, histogram in _histograms(scorer).items()}
     return {
         task: {
+            "by_chance": bins.by_chance(),
             "adaptive_ece": _histograms(scorer)[task].adaptive_ece(),
             "count": bins.count.tolist(),
             "confidence": [None if v != v else v for v in bins.confidence.tolist()],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from perception.data.base import Recording
@@ -152,29 +151,25 @@ def calibrate_confidence(
     fit, judge = (whole, whole) if folds else (parts[0], parts[1])
     version = next_version(manifest.version) if version is None else version
 
-    def fitted_to(
-        half: Recording, what: str
-    ) -> tuple[dict[str, dict[str, Fitted]], BundleManifest]:
-        found = _fitted(pipeline, half, chosen, makers, partial(on_step, what))
-        return found, with_fitted(manifest, found, version, str(pipeline.bundle.path / MANIFEST))
+    found, *others = _fitted(
+        pipeline, fit.recording, chosen, makers, parts if folds else (), on_step
+    )
 
-    found, tempered = fitted_to(fit.recording, "fitting")
+    def tempered(fitted: Mapping[str, Mapping[str, Fitted]]) -> BundleManifest:
+        return with_fitted(manifest, fitted, version, str(pipeline.bundle.path / MANIFEST))
+
     before = _judged(pipeline, judge.recording, chosen, "judging as it is", on_step)
     after: dict[str, Scorer] | None = None
-    for number, part in enumerate(parts if folds else (judge,), 1):
-        others, named = tempered, "judging with temperatures"
-        if folds:
-            rest = _without(recording, part.recording)
-            _, others = fitted_to(rest, f"fitting without part {number} of {folds}")
-            named = f"judging part {number} of {folds}"
-        changed = _with_manifest(pipeline, others)
-        after = _judged(changed, part.recording, chosen, named, on_step, after)
+    for number, part in enumerate(parts if folds else (judge,)):
+        changed = _with_manifest(pipeline, tempered(others[number] if folds else found))
+        what = f"judging part {number + 1} of {folds}" if folds else "judging with temperatures"
+        after = _judged(changed, part.recording, chosen, what, on_step, after)
     assert after is not None
     for name, scorer in after.items():
         if not any(len(m.confidence or ()) for m in scorer.meters.values()):
             raise DataError(f"the half to judge by has no truth for {name}", where=info.name)
     return CalibratedConfidence(
-        tempered, found, fit, judge, before, after, pipeline.backend, folds or None
+        tempered(found), found, fit, judge, before, after, pipeline.backend, folds or None
     )
 
 
@@ -206,45 +201,68 @@ def _makers(
     return found
 
 
-def _without(recording: Recording, part: Recording) -> Recording:
-    """The frames that are not in a part."""
-    own = set(part.ids)
-    return recording.part([i for i, name in enumerate(recording.ids) if name not in own])
-
-
 def _fitted(
     pipeline: Pipeline,
     recording: Recording,
     subsets: Sequence[Subset],
     makers: Mapping[str, Callable[..., TemperatureFit | None]],
-    on_step: Callable[[int, int], None],
-) -> dict[str, dict[str, Fitted]]:
-    specs, frames = pipeline.manifest.tasks, len(recording)
-    fits = {
-        (name, subset): made
-        for name, make in makers.items()
-        for subset in subsets
-        if (made := make(specs[name], recording.info, frames)) is not None
-    }
-    views = pipeline.manifest.inputs.views(pipeline.inputs)
+    parts: Sequence[Half],
+    on_step: Callable[[str, int, int], None],
+) -> list[dict[str, dict[str, Fitted]]]:
+    """What fits all frames, by task and subset, and then what fits all but each of the parts."""
+    frames, count = len(recording), len(parts)
+    owner = {name: n for n, part in enumerate(parts) for name in part.recording.ids}
+    left_out = [0, *(len(part.recording) for part in parts)]
+    specs = pipeline.manifest.tasks
+    fits: list[dict[tuple[str, Subset], TemperatureFit]] = [
+        {
+            (name, subset): made
+            for name, make in makers.items()
+            for subset in subsets
+            if (made := make(specs[name], recording.info, frames - fewer)) is not None
+        }
+        for fewer in left_out
+    ]
     for index in range(frames):
-        frame, truth = recording.seen(index, views), recording.truth(index)
-        encoded = _encoded(pipeline, frame, {s for subset in subsets for s in subset})
-        for subset in subsets:
-            reference = pipeline.reference(subset)
-            if not set(subset) <= set(encoded) or reference is None:
-                continue
-            if not recording.sees_labels(views.get(reference, reference)):
-                continue
-            parts = pipeline.onto(reference, {s: encoded[s] for s in subset}, frame)
-            outputs = pipeline.outputs(parts)
-            seen = truth_seen_by(
-                reference, recording.info.labels_of, truth, frame, pipeline.aligner.config
-            )
-            for name in makers:
-                if (fit := fits.get((name, subset))) is not None:
+        own = owner.get(recording.ids[index])
+        open_ = [fits[n] for n in range(count + 1) if own is None or n != own + 1]
+        _take(pipeline, recording, index, subsets, open_)
+        on_step("fitting", index + 1, frames)
+    return [_results(one, recording.info.name, pipeline.inputs) for one in fits]
+
+
+def _take(
+    pipeline: Pipeline,
+    recording: Recording,
+    index: int,
+    subsets: Sequence[Subset],
+    fits: Sequence[Mapping[tuple[str, Subset], TemperatureFit]],
+) -> None:
+    """Show the outputs for a frame's subsets to what is being fitted to them."""
+    views = pipeline.manifest.inputs.views(pipeline.inputs)
+    frame, truth = recording.seen(index, views), recording.truth(index)
+    encoded = _encoded(pipeline, frame, {s for subset in subsets for s in subset})
+    for subset in subsets:
+        reference = pipeline.reference(subset)
+        if not set(subset) <= set(encoded) or reference is None:
+            continue
+        if not recording.sees_labels(views.get(reference, reference)):
+            continue
+        parts = pipeline.onto(reference, {s: encoded[s] for s in subset}, frame)
+        outputs = pipeline.outputs(parts)
+        seen = truth_seen_by(
+            reference, recording.info.labels_of, truth, frame, pipeline.aligner.config
+        )
+        for one in fits:
+            for (_, own), fit in one.items():
+                if own == subset:
                     fit.add(outputs, parts[reference].grid, seen)
-        on_step(index + 1, frames)
+
+
+def _results(
+    fits: Mapping[tuple[str, Subset], TemperatureFit], where: str, named: Mapping[str, str]
+) -> dict[str, dict[str, Fitted]]:
+    """By task and subset of the inputs (by sensor in `named`), what was found."""
     found: dict[str, dict[str, Fitted]] = {}
     for (name, subset), fit in fits.items():
         fitted = fit.fitted()
@@ -252,14 +270,12 @@ def _fitted(
             continue
         if fitted is None:
             what = f"the half to fit to has no truth for {name} from {subset_name(subset)}"
-            raise DataError(what, where=recording.info.name)
-        inputs = subset_name(pipeline.inputs[s] for s in subset)
+            raise DataError(what, where=where)
+        inputs = subset_name(named[s] for s in subset)
         found.setdefault(name, {})[inputs] = fitted.rounded(DIGITS)
     if not found:
         hint = "frames with more to see, or a lower threshold"
-        raise DataError(
-            "nothing was said of it that could be fitted to", where=recording.info.name, hint=hint
-        )
+        raise DataError("nothing was said of it that could be fitted to", where=where, hint=hint)
     return found
 
 
