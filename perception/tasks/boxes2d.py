@@ -298,7 +298,7 @@ def _meter(spec: Boxes2dSpec, info: RecordingInfo) -> BoxesMeter | None:
 
 
 class BoxFit(TemperatureFit):
-    """Fits how often boxes are right, at IoU 0.5, to the logits of those that nearly reach the bundle's threshold.
+    """Fits how often boxes are right, at IoU 0.5, to the logits of those that nearly reach the threshold.
 
     Args:
         spec: the bundle's.
