@@ -10,14 +10,15 @@ from typing import Any
 from perception.data.base import Recording
 from perception.errors import ConfigError, DataError
 from perception.evaluation.elsewhere import truth_seen_by
-from perception.evaluation.evaluate import LOW_SCORE, Scorer, judged_subsets, score_subsets
-from perception.frame import Sample, subset_name
+from perception.evaluation.evaluate import LOW_SCORE, Scorer, judged_subsets
+from perception.frame import Frame, Sample, subset_name
 from perception.metrics.fitted import Fitted
 from perception.runtime.bundle import Bundle
 from perception.runtime.manifest import BundleManifest, check_manifest
 from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.records import MANIFEST
+from perception.runtime.result import Result
 from perception.runtime.wiring import FUSER
 from perception.tasks.registry import TASKS
 from perception.tasks.spec import TaskSpec
@@ -128,7 +129,7 @@ def calibrate_confidence(
         pipeline: the bundle's; on the backend that is the reference, as a rule.
         recording: frames that the bundle was not trained on, with truth.
         subsets: of the sensors; None for all that are judged of the bundle.
-        tasks: whose confidence; None for all that have temperatures.
+        tasks: whose confidence, and what is judged; None for all that have temperatures, and all.
         block: see `dealt_out`.
         folds: cross-fitting for few frames (Stone, "Cross-validatory choice and assessment of statistical
             predictions", 1974): scenes are dealt out to so many parts, each is judged by what was fitted to
@@ -158,13 +159,18 @@ def calibrate_confidence(
     def tempered(fitted: Mapping[str, Mapping[str, Fitted]]) -> BundleManifest:
         return with_fitted(manifest, fitted, version, str(pipeline.bundle.path / MANIFEST))
 
-    before = _judged(pipeline, judge.recording, chosen, "judging as it is", on_step)
-    after: dict[str, Scorer] | None = None
+    before, after = (
+        {subset_name(one): Scorer(pipeline, recording) for one in chosen} for _ in range(2)
+    )
+    for scorer in (*before.values(), *after.values()) if tasks is not None else ():
+        scorer.meters = {n: meter for n, meter in scorer.meters.items() if n in makers}
+    done, frames = 0, len(judge.recording)
     for number, part in enumerate(parts if folds else (judge,)):
         changed = _with_manifest(pipeline, tempered(others[number] if folds else found))
-        what = f"judging part {number + 1} of {folds}" if folds else "judging with temperatures"
-        after = _judged(changed, part.recording, chosen, what, on_step, after)
-    assert after is not None
+        for index in range(len(part.recording)):
+            _judge(((pipeline, before), (changed, after)), part.recording, index, chosen)
+            done += 1
+            on_step("judging", done, frames)
     for name, scorer in after.items():
         if not any(len(m.confidence or ()) for m in scorer.meters.values()):
             raise DataError(f"the half to judge by has no truth for {name}", where=info.name)
@@ -289,27 +295,46 @@ def _encoded(
     return {s: features for s, features in found.items() if isinstance(features, Encoded)}
 
 
-def _judged(
-    pipeline: Pipeline,
+def _judge(
+    ways: Sequence[tuple[Pipeline, Mapping[str, Scorer]]],
     recording: Recording,
+    index: int,
     subsets: Sequence[Subset],
-    what: str,
-    on_step: Callable[[str, int, int], None],
-    begun: dict[str, Scorer] | None = None,
-) -> dict[str, Scorer]:
-    """By name of the subset; scorers that other parts of the recording began count these frames, too."""
-    done, total = 0, len(recording) * len(subsets)
+) -> None:
+    """Count what pipelines of the same graphs answer to a frame's subsets; sensors are encoded once for all."""
+    first = ways[0][0]
+    views = first.manifest.inputs.views(first.inputs)
+    frame, truth = recording.seen(index, views), recording.truth(index)
+    encoded = _encoded(first, frame, {s for subset in subsets for s in subset})
+    for pipeline, scorers in ways:
+        least, wanted = pipeline.min_score, pipeline.wanted
+        pipeline.min_score = LOW_SCORE
+        for subset in subsets:
+            if not set(subset) <= set(frame):
+                continue
+            scorer = scorers[subset_name(subset)]
+            pipeline.wanted = scorer.parts
+            pipeline.reset()
+            own = {s: encoded[s] for s in subset if s in encoded}
+            scorer.add(pipeline.fuse(own, _about(pipeline, own, frame)), truth, frame)
+        pipeline.min_score, pipeline.wanted = least, wanted
+        pipeline.reset()
 
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        on_step(what, done, total)
 
-    before, pipeline.min_score = pipeline.min_score, LOW_SCORE
-    try:
-        return score_subsets(pipeline, recording, subsets, advance, begun)
-    finally:
-        pipeline.min_score = before
+def _about(pipeline: Pipeline, encoded: Mapping[str, Encoded], frame: Frame) -> Result:
+    """What a result of these features says besides what comes out."""
+    used = pipeline.usable(encoded)
+    stamps = {s: encoded[s].stamp_ns for s in used}
+    now = max(stamps.values(), default=0)
+    return Result(
+        present=tuple(encoded),
+        stamp_ns=now,
+        samples={s: frame[s].stamped(now) for s in used},
+        source_ns=stamps,
+        output_ns=now,
+        arrived_ns=now,
+        fresh=frozenset(used),
+    )
 
 
 def _with_manifest(pipeline: Pipeline, manifest: BundleManifest) -> Pipeline:

@@ -178,16 +178,9 @@ def score_subsets(
     recording: Recording,
     subsets: Sequence[tuple[str, ...]],
     on_result: Callable[[], None] = lambda: None,
-    begun: Mapping[str, Scorer] | None = None,
 ) -> dict[str, Scorer]:
-    """The same as `evaluate_subsets`, as scorers by name of the subset, which know more than scores.
-
-    `begun` are such scorers of the same subsets, which go on counting.
-    """
-    scorers = {
-        subset: Scorer(pipeline, recording) if begun is None else begun[subset_name(subset)]
-        for subset in subsets
-    }
+    """The same as `evaluate_subsets`, as scorers by name of the subset, which know more than scores."""
+    scorers = {subset: Scorer(pipeline, recording) for subset in subsets}
     views = pipeline.manifest.inputs.views(pipeline.inputs)
     before = pipeline.wanted
     pipeline.wanted = frozenset[str]().union(*(scorer.parts for scorer in scorers.values()))
