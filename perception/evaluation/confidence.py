@@ -301,7 +301,7 @@ def _judge(
     index: int,
     subsets: Sequence[Subset],
 ) -> None:
-    """Count what pipelines of the same graphs answer to a frame's subsets; sensors are encoded once for all."""
+    """Count what pipelines of the same graphs answer to a frame; each sensor is encoded once for all."""
     first = ways[0][0]
     views = first.manifest.inputs.views(first.inputs)
     frame, truth = recording.seen(index, views), recording.truth(index)
