@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perception.cli.console import print_json
-from perception.cli.parsing import MAX_THREADS, STDOUT, add_trust, positive, whole
+from perception.cli.parsing import STDOUT, add_threads, add_trust, positive, whole
 from perception.data.base import Recording
 from perception.data.registry import READERS, SPLITS, open_recording, parse_data_argument
 from perception.errors import ConfigError, names_hint
@@ -75,11 +75,7 @@ def add_alignment(parser: argparse.ArgumentParser) -> None:
 
 def add_engine_limits(parser: argparse.ArgumentParser) -> None:
     """`--threads` and `--trust-plans`."""
-    parser.add_argument(
-        "--threads",
-        type=whole(1, MAX_THREADS),
-        help="CPU threads within an operator (default: all)",
-    )
+    add_threads(parser, more="within an operator (default: all)")
     parser.add_argument(
         "--trust-plans",
         action="store_true",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from perception.cli.arguments import add_torch_device, command_line, expect_folder, give_json
 from perception.cli.console import Table, note, say
-from perception.cli.parsing import MAX_THREADS, Commands, add_command, whole
+from perception.cli.parsing import Commands, add_command, add_threads
 from perception.extras import require
 
 
@@ -26,7 +26,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="new run folder")
     add_torch_device(parser)
-    parser.add_argument("--threads", type=whole(1, MAX_THREADS), help="CPU threads")
+    add_threads(parser)
     parser.set_defaults(run=run)
 
 

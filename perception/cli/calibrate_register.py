@@ -10,7 +10,7 @@ from perception.cli.arguments import give_json, output_file
 from perception.cli.calibrate_sources import camera_file
 from perception.cli.calibrate_verdicts import UNTRUSTED
 from perception.cli.console import Table, note, say, warn
-from perception.cli.parsing import MAX_THREADS, Commands, add_command, positive, whole
+from perception.cli.parsing import Commands, add_command, add_threads, positive
 from perception.errors import ConfigError
 from perception.extras import require
 from perception.sensors.names import OURS
@@ -60,7 +60,7 @@ def add_register(actions: Commands) -> None:
     parser.add_argument(
         "--matcher", type=Path, metavar="ONNX", help="matcher.onnx of a run, in place of ours"
     )
-    parser.add_argument("--threads", type=whole(1, MAX_THREADS), default=2, help="CPU threads")
+    add_threads(parser, 2)
     parser.set_defaults(run=run_register)
 
 

@@ -49,6 +49,13 @@ def add_action(actions: Commands) -> None:
         metavar="N",
         help="take every N held-out frames in a row for a scene (default: what the data say)",
     )
+    parser.add_argument(
+        "--folds",
+        type=whole(2, 1000),
+        metavar="N",
+        help="of few held-out frames: limits are of all, and each of N parts of their scenes is judged by "
+        "the limit of the others (default: limits of one half, judged by the other)",
+    )
     add_engine_arguments(parser)
     parser.set_defaults(run=run, device="cpu")
 
@@ -72,7 +79,13 @@ def run(args: argparse.Namespace) -> int:
     pipeline = Pipeline.load(folder, args.device, **engine_choices(args))
     with step_progress() as show:
         found = fit_novelty(
-            pipeline, recording, held_out, block=args.block, version=args.version, on_step=show
+            pipeline,
+            recording,
+            held_out,
+            block=args.block,
+            folds=args.folds,
+            version=args.version,
+            on_step=show,
         )
     words = [held_out.info.name, other.split, "novelty"]
     about = {
@@ -80,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         "backend": found.backend,
         "frames": dict(found.frames),
         "limits": f"of {len(found.limited.recording)} frames of {found.limited.scenes} scenes",
-        "judged": f"by {len(found.judged.recording)} frames of {found.judged.scenes} others",
+        "judged": _judged_by(found),
         "beyond": {name: round(share, 4) for name, share in found.beyond.items()},
     }
     write_described(pipeline.bundle, found.manifest, args.out, {" ".join(words): about})
@@ -91,6 +104,12 @@ def run(args: argparse.Namespace) -> int:
         f"wrote {args.out / 'bundle.yaml'}, version {found.manifest.version}; its graphs are as they were"
     )
     return 0
+
+
+def _judged_by(found: FittedNovelty) -> str:
+    if found.folds:
+        return f"in {found.folds} parts, each by the limit of the others"
+    return f"by {len(found.judged.recording)} frames of {found.judged.scenes} others"
 
 
 def _held_out(args: argparse.Namespace) -> argparse.Namespace:
@@ -124,6 +143,7 @@ def _content(args: argparse.Namespace, found: FittedNovelty) -> dict[str, Any]:
         "split": args.split,
         "held_out": args.held_out,
         "backend": found.backend,
+        "folds": found.folds,
         "limited": {"frames": len(found.limited.recording), "scenes": found.limited.scenes},
         "judged": {"frames": len(found.judged.recording), "scenes": found.judged.scenes},
         "inputs": {

@@ -95,6 +95,14 @@ def add_verbosity(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_threads(
+    parser: argparse.ArgumentParser, default: int | None = None, more: str = ""
+) -> None:
+    """`--threads`, how many of the CPU's; `more` is what its help says besides."""
+    text = f"CPU threads {more}".rstrip()
+    parser.add_argument("--threads", type=whole(1, MAX_THREADS), default=default, help=text)
+
+
 def add_trust(parser: argparse._ActionsContainer) -> None:
     """`--require-signature` and `--trust-store`, of commands that open bundles; `main` sees to them."""
     parser.add_argument(

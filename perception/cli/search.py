@@ -17,9 +17,9 @@ from perception.cli.arguments import (
 from perception.cli.console import Table, say, step_progress
 from perception.cli.parsing import (
     MAX_SEED,
-    MAX_THREADS,
     Commands,
     add_command,
+    add_threads,
     positive,
     real,
     whole,
@@ -57,7 +57,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--backend", metavar="NAME", help="that runs the networks (default: openvino, if installed)"
     )
-    parser.add_argument("--threads", type=whole(1, MAX_THREADS), default=1, help="CPU threads")
+    add_threads(parser, 1)
     parser.add_argument("--initial", type=whole(4), default=24, help="first candidates")
     parser.add_argument("--rounds", type=whole(0), default=3, help="predicted rounds")
     parser.add_argument("--per-round", type=whole(1), default=12, help="candidates each")

@@ -36,7 +36,7 @@ def add_action(actions: Commands) -> None:
     parser = add_command(
         actions,
         "temperatures",
-        "fit the confidence of each subset of sensors on one half of the scenes, judge it on the other",
+        "fit the confidence of each subset of sensors on some of the scenes, judge it on the others",
         more="Writes a new bundle with the same graphs, whose labels, boxes and scores are the same; boxes "
         "get a confidence beside their scores.",
         example="anysense bundle temperatures indoor-rgbd --data nyuv2:DIR --split val --out OUT",
@@ -50,6 +50,19 @@ def add_action(actions: Commands) -> None:
         type=whole(1, 10**9),
         metavar="N",
         help="take every N frames in a row for a scene (default: what the data say)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=whole(2, 1000),
+        metavar="N",
+        help="of few frames: fit to all, and judge each of N parts of the scenes by what was fitted to the "
+        "others (default: fit to one half, judge the other)",
+    )
+    parser.add_argument(
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="whose confidence (may be repeated; default: of every task that has one)",
     )
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="also draw reliability diagrams (.png)"
@@ -75,15 +88,17 @@ def run(args: argparse.Namespace) -> int:
     pipeline = Pipeline.load(folder, args.device, **engine_choices(args))
     with step_progress() as show:
         found = calibrate_confidence(
-            pipeline, recording, block=args.block, version=args.version, on_step=show
+            pipeline,
+            recording,
+            tasks=args.task,
+            block=args.block,
+            folds=args.folds,
+            version=args.version,
+            on_step=show,
         )
-    fit, judge = found.fitted, found.judged
-    split = (
-        f"fitted to {len(fit.recording)} frames of {fit.scenes} scenes, "
-        f"judged by {len(judge.recording)} of {judge.scenes} others"
-    )
-    notes = [split, *_notes(args, found)]
-    words = [recording.info.name, args.split, args.only, args.labels, "half of the scenes"]
+    notes = [_dealt_out(found), *_notes(args, found)]
+    how = f"in {args.folds} parts" if args.folds else "half of the scenes"
+    words = [recording.info.name, args.split, args.only, args.labels, how]
     name = " ".join(w for w in words if w)
     about = {"command": recorded_command(), "backend": found.backend, "notes": notes}
     write_calibrated(pipeline.bundle, found, args.out, name, about)
@@ -97,6 +112,14 @@ def run(args: argparse.Namespace) -> int:
         f"wrote {args.out / 'bundle.yaml'}, version {found.manifest.version}; its graphs are as they were"
     )
     return 0
+
+
+def _dealt_out(found: CalibratedConfidence) -> str:
+    fit, judge = found.fitted, found.judged
+    begin = f"fitted to {len(fit.recording)} frames of {fit.scenes} scenes, "
+    if found.folds:
+        return f"{begin}judged in {found.folds} parts, each by what was fitted to the others"
+    return f"{begin}judged by {len(judge.recording)} of {judge.scenes} others"
 
 
 def _notes(args: argparse.Namespace, found: CalibratedConfidence) -> list[str]:
@@ -114,6 +137,15 @@ def _notes(args: argparse.Namespace, found: CalibratedConfidence) -> list[str]:
     for error in [TASKS[task].trust[0] for task in found.temperatures if TASKS[task].trust]:
         if beyond := [s for s, row in rows.items() if row.get(error, 0) > AIM]:
             notes.append(f"{error} is above {100 * AIM:g} with {', '.join(beyond)}")
+    for task in found.temperatures:
+        few = {
+            s: counted[task] for s, x in found.after.items() if task in (counted := _histograms(x))
+        }
+        chance = {s: h.reliability().by_chance() for s, h in few.items()}
+        if too_few := [f"{s} ({100 * c:.1f})" for s, c in chance.items() if c > AIM / 2]:
+            notes.append(
+                f"{task}: so few answers would have an error by chance alone with {', '.join(too_few)}"
+            )
     return notes
 
 
@@ -153,6 +185,7 @@ def _content(
         "labels": args.labels,
         "backend": found.backend,
         "notes": notes,
+        "folds": found.folds,
         "fitted": {"frames": len(found.fitted.recording), "scenes": found.fitted.scenes},
         "judged": {"frames": len(found.judged.recording), "scenes": found.judged.scenes},
         "subsets": subset_rows(found),
@@ -173,6 +206,7 @@ def _bins(scorer: Scorer) -> dict[str, Any]:
     found = {task: histogram.reliability() for task, histogram in _histograms(scorer).items()}
     return {
         task: {
+            "by_chance": bins.by_chance(),
             "adaptive_ece": _histograms(scorer)[task].adaptive_ece(),
             "count": bins.count.tolist(),
             "confidence": [None if v != v else v for v in bins.confidence.tolist()],

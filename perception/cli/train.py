@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from perception.cli import together
 from perception.cli.arguments import add_torch_device, command_line, expect_folder, give_json
 from perception.cli.console import note, say
-from perception.cli.parsing import MAX_COUNT, MAX_THREADS, Commands, add_command, positive, whole
+from perception.cli.parsing import MAX_COUNT, Commands, add_command, add_threads, positive, whole
 from perception.errors import ConfigError
 from perception.extras import require
 from perception.files.folders import writing_folder
@@ -63,7 +63,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         help="as many epochs as fit, found from the first ones; stops when the time is over",
     )
     add_torch_device(parser)
-    parser.add_argument("--threads", type=whole(1, MAX_THREADS), help="CPU threads")
+    add_threads(parser)
     parser.add_argument(
         "--tensorboard", action="store_true", help="also log for TensorBoard (its extra)"
     )

@@ -1,4 +1,4 @@
-"""Confidence by subset of sensors: fitted on one half of a recording's scenes, judged on the other."""
+"""Confidence by subset of sensors: fitted on some of a recording's scenes, judged on the others."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from perception.data.base import Recording
 from perception.errors import ConfigError, DataError
 from perception.evaluation.elsewhere import truth_seen_by
-from perception.evaluation.evaluate import LOW_SCORE, Scorer, judged_subsets, score_subsets
-from perception.frame import Sample, subset_name
+from perception.evaluation.evaluate import LOW_SCORE, Scorer, judged_subsets
+from perception.frame import Frame, Sample, subset_name
 from perception.metrics.fitted import Fitted
 from perception.runtime.bundle import Bundle
 from perception.runtime.manifest import BundleManifest, check_manifest
 from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.records import MANIFEST
+from perception.runtime.result import Result
 from perception.runtime.wiring import FUSER
 from perception.tasks.registry import TASKS
 from perception.tasks.spec import TaskSpec
@@ -31,7 +32,7 @@ DIGITS = 4
 
 @dataclass(frozen=True)
 class Half:
-    """One half of a recording.
+    """One half, or another part, of a recording.
 
     Attributes:
         recording: its frames.
@@ -49,9 +50,11 @@ class CalibratedConfidence:
     Attributes:
         manifest: of the bundle with the temperatures that were found, beside those of other subsets.
         temperatures: by task and subset, the temperature or other map of scores.
-        fitted, judged: the halves of the recording.
-        before, after: by subset, what the judging half says of the bundle without and with them.
+        fitted, judged: the halves of the recording; with `folds` all of it, both.
+        before, after: by subset, what the frames to judge by say of the bundle without and with them.
         backend: that computed it.
+        folds: into how many parts scenes were dealt out, each judged by what was fitted to the others; None
+            where the one half was fitted to and the other judged.
     """
 
     manifest: BundleManifest
@@ -61,38 +64,51 @@ class CalibratedConfidence:
     before: Mapping[str, Scorer]
     after: Mapping[str, Scorer]
     backend: str
+    folds: int | None = None
 
 
 def halves(recording: Recording, block: int | None = None) -> tuple[Half, Half]:
-    """A recording's scenes dealt out to two halves, always in the same way, none of them to both.
+    """A recording's scenes dealt out to two halves; see `dealt_out`."""
+    first, second = dealt_out(recording, 2, block)
+    return first, second
 
-    In order, each goes to the half that has fewer frames, at first to the one.
+
+def dealt_out(recording: Recording, parts: int, block: int | None = None) -> tuple[Half, ...]:
+    """A recording's scenes dealt out to so many parts, always in the same way, none of them to two.
+
+    In order, each goes to the part that has the fewest frames, of several to the first.
 
     Args:
         recording: the frames.
+        parts: how many, two or more.
         block: so many frames in a row are a scene; None for what the recording says (`Recording.scene`).
 
     Raises:
-        DataError: there is one scene only.
+        DataError: there are fewer scenes than parts.
     """
     indices = range(len(recording))
     named = [recording.scene(i) if block is None else str(i // block) for i in indices]
     sizes = Counter(named)  # in order
-    if len(sizes) < 2:
+    if len(sizes) < parts:
+        few = "one scene only" if len(sizes) == 1 else f"{len(sizes)} scenes"
         raise DataError(
-            "is of one scene: nothing would be left to judge by",
+            "is of one scene: nothing would be left to judge by"
+            if parts == 2
+            else f"is of {few}, too few for {parts} parts",
             where=recording.info.name,
             hint="--block N takes every N frames for a scene, where they are as good as that",
         )
-    first: set[str] = set()
-    filled = [0, 0]
+    filled = [0] * parts
+    owner: dict[str, int] = {}
     for scene, size in sizes.items():
-        half = int(filled[1] < filled[0])
-        filled[half] += size
-        first |= set() if half else {scene}
-    return tuple(  # type: ignore[return-value]
-        Half(recording.part([i for i in indices if (named[i] in first) == own]), count)
-        for own, count in ((True, len(first)), (False, len(sizes) - len(first)))
+        owner[scene] = filled.index(min(filled))
+        filled[owner[scene]] += size
+    return tuple(
+        Half(
+            recording.part([i for i in indices if owner[named[i]] == part]),
+            sum(1 for own in owner.values() if own == part),
+        )
+        for part in range(parts)
     )
 
 
@@ -101,7 +117,9 @@ def calibrate_confidence(
     recording: Recording,
     subsets: Sequence[Subset] | None = None,
     *,
+    tasks: Sequence[str] | None = None,
     block: int | None = None,
+    folds: int | None = None,
     version: str | None = None,
     on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> CalibratedConfidence:
@@ -111,45 +129,82 @@ def calibrate_confidence(
         pipeline: the bundle's; on the backend that is the reference, as a rule.
         recording: frames that the bundle was not trained on, with truth.
         subsets: of the sensors; None for all that are judged of the bundle.
-        block: see `halves`.
+        tasks: whose confidence, and what is judged; None for all that have temperatures, and all.
+        block: see `dealt_out`.
+        folds: cross-fitting for few frames (Stone, "Cross-validatory choice and assessment of statistical
+            predictions", 1974): scenes are dealt out to so many parts, each is judged by what was fitted to
+            the others, and the bundle gets what was fitted to all; None to fit to one half and judge by
+            the other.
         version: of the bundle with the temperatures; None for the next one, see `next_version`.
         on_step: told what is being done, how far it is and how far it will be.
 
     Raises:
         ConfigError: no task of the bundle has temperatures, its graph gives labels only, or bundle and
             recording have no class or sensor in common.
-        DataError: there is one scene only, or a half of them lacks truth for a subset.
+        DataError: there are too few scenes, or a part of them lacks truth for a subset.
         EngineError: the backend failed.
     """
     manifest, info = pipeline.manifest, recording.info
-    fit, judge = halves(recording, block)
+    parts = dealt_out(recording, folds or 2, block)
     chosen = judged_subsets(manifest, info) if subsets is None else list(subsets)
-    makers = {
-        n: make
-        for n, spec in manifest.tasks.items()
-        if (make := TASKS[n].temperature_fit) is not None
-        and n in Scorer(pipeline, recording).meters
-    }
-    if not makers:
-        raise ConfigError(
-            f"no task of it that has temperatures is judged by {info.kind} data",
-            where=f"bundle {manifest.name}",
-            hint=f"tasks with temperatures: {', '.join(n for n in TASKS if TASKS[n].temperature_fit)}",
-        )
-    found = _fitted(pipeline, fit.recording, chosen, makers, on_step)
-    tempered = with_fitted(
-        manifest,
-        found,
-        next_version(manifest.version) if version is None else version,
-        str(pipeline.bundle.path / MANIFEST),
+    makers = _makers(pipeline, recording, tasks)
+    whole = Half(recording.part(range(len(recording))), sum(part.scenes for part in parts))
+    fit, judge = (whole, whole) if folds else (parts[0], parts[1])
+    version = next_version(manifest.version) if version is None else version
+
+    found, *others = _fitted(
+        pipeline, fit.recording, chosen, makers, parts if folds else (), on_step
     )
-    before = _judged(pipeline, judge.recording, chosen, "judging as it is", on_step)
-    changed = _with_manifest(pipeline, tempered)
-    after = _judged(changed, judge.recording, chosen, "judging with temperatures", on_step)
+
+    def tempered(fitted: Mapping[str, Mapping[str, Fitted]]) -> BundleManifest:
+        return with_fitted(manifest, fitted, version, str(pipeline.bundle.path / MANIFEST))
+
+    before, after = (
+        {subset_name(one): Scorer(pipeline, recording) for one in chosen} for _ in range(2)
+    )
+    for scorer in (*before.values(), *after.values()) if tasks is not None else ():
+        scorer.meters = {n: meter for n, meter in scorer.meters.items() if n in makers}
+    done, frames = 0, len(judge.recording)
+    for number, part in enumerate(parts if folds else (judge,)):
+        changed = _with_manifest(pipeline, tempered(others[number] if folds else found))
+        for index in range(len(part.recording)):
+            _judge(((pipeline, before), (changed, after)), part.recording, index, chosen)
+            done += 1
+            on_step("judging", done, frames)
     for name, scorer in after.items():
         if not any(len(m.confidence or ()) for m in scorer.meters.values()):
             raise DataError(f"the half to judge by has no truth for {name}", where=info.name)
-    return CalibratedConfidence(tempered, found, fit, judge, before, after, pipeline.backend)
+    return CalibratedConfidence(
+        tempered(found), found, fit, judge, before, after, pipeline.backend, folds or None
+    )
+
+
+def _makers(
+    pipeline: Pipeline, recording: Recording, tasks: Sequence[str] | None
+) -> dict[str, Callable[..., TemperatureFit | None]]:
+    """By task that the recording judges, what finds its temperatures."""
+    manifest = pipeline.manifest
+    for name in tasks or ():
+        if name not in manifest.tasks:
+            known = ", ".join(manifest.tasks)
+            raise ConfigError(
+                f"has no task '{name}'", where=f"bundle {manifest.name}", hint=f"it has {known}"
+            )
+    found = {
+        n: make
+        for n in manifest.tasks
+        if (tasks is None or n in tasks)
+        and (make := TASKS[n].temperature_fit) is not None
+        and n in Scorer(pipeline, recording).meters
+    }
+    if not found:
+        asked = "task of it" if tasks is None else "such task"
+        raise ConfigError(
+            f"no {asked} that has temperatures is judged by {recording.info.kind} data",
+            where=f"bundle {manifest.name}",
+            hint=f"tasks with temperatures: {', '.join(n for n in TASKS if TASKS[n].temperature_fit)}",
+        )
+    return found
 
 
 def _fitted(
@@ -157,34 +212,63 @@ def _fitted(
     recording: Recording,
     subsets: Sequence[Subset],
     makers: Mapping[str, Callable[..., TemperatureFit | None]],
+    parts: Sequence[Half],
     on_step: Callable[[str, int, int], None],
-) -> dict[str, dict[str, Fitted]]:
-    specs, frames = pipeline.manifest.tasks, len(recording)
-    fits = {
-        (name, subset): made
-        for name, make in makers.items()
-        for subset in subsets
-        if (made := make(specs[name], recording.info, frames)) is not None
-    }
-    views = pipeline.manifest.inputs.views(pipeline.inputs)
+) -> list[dict[str, dict[str, Fitted]]]:
+    """What fits all frames, by task and subset, and then what fits all but each of the parts."""
+    frames, count = len(recording), len(parts)
+    owner = {name: n for n, part in enumerate(parts) for name in part.recording.ids}
+    left_out = [0, *(len(part.recording) for part in parts)]
+    specs = pipeline.manifest.tasks
+    fits: list[dict[tuple[str, Subset], TemperatureFit]] = [
+        {
+            (name, subset): made
+            for name, make in makers.items()
+            for subset in subsets
+            if (made := make(specs[name], recording.info, frames - fewer)) is not None
+        }
+        for fewer in left_out
+    ]
     for index in range(frames):
-        frame, truth = recording.seen(index, views), recording.truth(index)
-        encoded = _encoded(pipeline, frame, {s for subset in subsets for s in subset})
-        for subset in subsets:
-            reference = pipeline.reference(subset)
-            if not set(subset) <= set(encoded) or reference is None:
-                continue
-            if not recording.sees_labels(views.get(reference, reference)):
-                continue
-            parts = pipeline.onto(reference, {s: encoded[s] for s in subset}, frame)
-            outputs = pipeline.outputs(parts)
-            seen = truth_seen_by(
-                reference, recording.info.labels_of, truth, frame, pipeline.aligner.config
-            )
-            for name in makers:
-                if (fit := fits.get((name, subset))) is not None:
-                    fit.add(outputs, parts[reference].grid, seen)
+        own = owner.get(recording.ids[index])
+        open_ = [fits[n] for n in range(count + 1) if own is None or n != own + 1]
+        _take(pipeline, recording, index, subsets, open_)
         on_step("fitting", index + 1, frames)
+    return [_results(one, recording.info.name, pipeline.inputs) for one in fits]
+
+
+def _take(
+    pipeline: Pipeline,
+    recording: Recording,
+    index: int,
+    subsets: Sequence[Subset],
+    fits: Sequence[Mapping[tuple[str, Subset], TemperatureFit]],
+) -> None:
+    """Show the outputs for a frame's subsets to what is being fitted to them."""
+    views = pipeline.manifest.inputs.views(pipeline.inputs)
+    frame, truth = recording.seen(index, views), recording.truth(index)
+    encoded = _encoded(pipeline, frame, {s for subset in subsets for s in subset})
+    for subset in subsets:
+        reference = pipeline.reference(subset)
+        if not set(subset) <= set(encoded) or reference is None:
+            continue
+        if not recording.sees_labels(views.get(reference, reference)):
+            continue
+        parts = pipeline.onto(reference, {s: encoded[s] for s in subset}, frame)
+        outputs = pipeline.outputs(parts)
+        seen = truth_seen_by(
+            reference, recording.info.labels_of, truth, frame, pipeline.aligner.config
+        )
+        for one in fits:
+            for (_, own), fit in one.items():
+                if own == subset:
+                    fit.add(outputs, parts[reference].grid, seen)
+
+
+def _results(
+    fits: Mapping[tuple[str, Subset], TemperatureFit], where: str, named: Mapping[str, str]
+) -> dict[str, dict[str, Fitted]]:
+    """By task and subset of the inputs (by sensor in `named`), what was found."""
     found: dict[str, dict[str, Fitted]] = {}
     for (name, subset), fit in fits.items():
         fitted = fit.fitted()
@@ -192,14 +276,12 @@ def _fitted(
             continue
         if fitted is None:
             what = f"the half to fit to has no truth for {name} from {subset_name(subset)}"
-            raise DataError(what, where=recording.info.name)
-        inputs = subset_name(pipeline.inputs[s] for s in subset)
+            raise DataError(what, where=where)
+        inputs = subset_name(named[s] for s in subset)
         found.setdefault(name, {})[inputs] = fitted.rounded(DIGITS)
     if not found:
         hint = "frames with more to see, or a lower threshold"
-        raise DataError(
-            "nothing was said of it that could be fitted to", where=recording.info.name, hint=hint
-        )
+        raise DataError("nothing was said of it that could be fitted to", where=where, hint=hint)
     return found
 
 
@@ -213,25 +295,46 @@ def _encoded(
     return {s: features for s, features in found.items() if isinstance(features, Encoded)}
 
 
-def _judged(
-    pipeline: Pipeline,
+def _judge(
+    ways: Sequence[tuple[Pipeline, Mapping[str, Scorer]]],
     recording: Recording,
+    index: int,
     subsets: Sequence[Subset],
-    what: str,
-    on_step: Callable[[str, int, int], None],
-) -> dict[str, Scorer]:
-    done, total = 0, len(recording) * len(subsets)
+) -> None:
+    """Count what pipelines of the same graphs answer to a frame; each sensor is encoded once for all."""
+    first = ways[0][0]
+    views = first.manifest.inputs.views(first.inputs)
+    frame, truth = recording.seen(index, views), recording.truth(index)
+    encoded = _encoded(first, frame, {s for subset in subsets for s in subset})
+    for pipeline, scorers in ways:
+        least, wanted = pipeline.min_score, pipeline.wanted
+        pipeline.min_score = LOW_SCORE
+        for subset in subsets:
+            if not set(subset) <= set(frame):
+                continue
+            scorer = scorers[subset_name(subset)]
+            pipeline.wanted = scorer.parts
+            pipeline.reset()
+            own = {s: encoded[s] for s in subset if s in encoded}
+            scorer.add(pipeline.fuse(own, _about(pipeline, own, frame)), truth, frame)
+        pipeline.min_score, pipeline.wanted = least, wanted
+        pipeline.reset()
 
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        on_step(what, done, total)
 
-    before, pipeline.min_score = pipeline.min_score, LOW_SCORE
-    try:
-        return score_subsets(pipeline, recording, subsets, advance)
-    finally:
-        pipeline.min_score = before
+def _about(pipeline: Pipeline, encoded: Mapping[str, Encoded], frame: Frame) -> Result:
+    """What a result of these features says besides what comes out."""
+    used = pipeline.usable(encoded)
+    stamps = {s: encoded[s].stamp_ns for s in used}
+    now = max(stamps.values(), default=0)
+    return Result(
+        present=tuple(encoded),
+        stamp_ns=now,
+        samples={s: frame[s].stamped(now) for s in used},
+        source_ns=stamps,
+        output_ns=now,
+        arrived_ns=now,
+        fresh=frozenset(used),
+    )
 
 
 def _with_manifest(pipeline: Pipeline, manifest: BundleManifest) -> Pipeline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perception.data.base import Recording
 from perception.errors import ConfigError, DataError
-from perception.evaluation.confidence import Half, halves, next_version
+from perception.evaluation.confidence import Half, dealt_out, next_version
 from perception.frame import Sample
 from perception.runtime.engines.base import on_host
 from perception.runtime.manifest import BundleManifest, check_manifest
@@ -57,9 +57,11 @@ class FittedNovelty:
         frames: by input, to how many the statistics were fitted.
         fitted: what they were fitted to.
         limited: the half of the held-out frames that the limits are of.
-        judged: the other half.
+        judged: the other half; with `folds` both are all of them.
         beyond: by input, the share of its frames that lie beyond the limit.
         backend: that computed it.
+        folds: into how many parts held-out scenes were dealt out, each judged by the limit that the others
+            give; None for halves.
     """
 
     manifest: BundleManifest
@@ -70,6 +72,7 @@ class FittedNovelty:
     judged: Half
     beyond: Mapping[str, float]
     backend: str
+    folds: int | None = None
 
 
 def fit_novelty(
@@ -78,6 +81,7 @@ def fit_novelty(
     held_out: Recording,
     *,
     block: int | None = None,
+    folds: int | None = None,
     version: str | None = None,
     on_step: Step = lambda what, done, total: None,
 ) -> FittedNovelty:
@@ -88,7 +92,9 @@ def fit_novelty(
         recording: frames to fit to; those that it was trained on will do.
         held_out: frames that it was not trained on: limits are of one half of their scenes, and the other
             half says what share lies beyond.
-        block: see `perception.evaluation.confidence.halves`.
+        block: see `perception.evaluation.confidence.dealt_out`.
+        folds: of few held-out frames: limits are of all, and the share of each of so many parts of their
+            scenes that lies beyond is by the limit that the others give.
         version: of the bundle with them; None for the next one.
         on_step: told what is being done, how far it is and how far it will be.
 
@@ -98,7 +104,7 @@ def fit_novelty(
         EngineError: the backend failed.
     """
     manifest = pipeline.manifest
-    limited, judged = halves(held_out, block)
+    parts = dealt_out(held_out, folds or 2, block)
     names = tuple(s for s in pipeline.sensors if s in recording.info.shared(pipeline.kinds))
     if not names:
         raise ConfigError(
@@ -118,19 +124,20 @@ def fit_novelty(
         statistics[sensor] = InputNovelty(
             features=MappingProxyType(features), bands=BANDS, limit=1.0
         )
-    scores = {
-        part: _scores(described(pipeline, half.recording, on_step, part), statistics)
-        for part, half in (("limits", limited), ("judging", judged))
-    }
+    scores = [
+        _scores(described(pipeline, part.recording, on_step, what), statistics)
+        for part, what in zip(parts, _steps(folds), strict=True)
+    ]
     novelty, beyond = {}, {}
     for sensor, known in statistics.items():
-        own_scores, others = scores["limits"][sensor], scores["judging"][sensor]
-        if not len(own_scores) or not len(others):
-            raise DataError(f"no usable frame of {sensor} in a half", where=held_out.info.name)
-        limit = _rounded(float(np.quantile(own_scores, 1 - BEYOND)))
+        own = [one[sensor] for one in scores]
+        if not all(map(len, own)):
+            what = "part" if folds else "half"
+            raise DataError(f"no usable frame of {sensor} in a {what}", where=held_out.info.name)
         name = pipeline.inputs[sensor]
+        limit = _limit(np.concatenate(own) if folds else own[0])
         novelty[name] = known.model_copy(update={"limit": limit})
-        beyond[name] = float((others > limit).mean())
+        beyond[name] = _share_beyond(own) if folds else float((own[1] > limit).mean())
     changed = with_novelty(
         manifest,
         novelty,
@@ -138,9 +145,29 @@ def fit_novelty(
         str(pipeline.bundle.path / MANIFEST),
     )
     by_input = {pipeline.inputs[s]: n for s, n in counts.items()}
+    whole = Half(held_out, sum(part.scenes for part in parts))
+    limited, judged = (whole, whole) if folds else (parts[0], parts[1])
     return FittedNovelty(
-        changed, novelty, by_input, recording, limited, judged, beyond, pipeline.backend
+        changed, novelty, by_input, recording, limited, judged, beyond, pipeline.backend, folds
     )
+
+
+def _steps(folds: int | None) -> list[str]:
+    """What is being done with each part of the held-out frames."""
+    return [f"part {n + 1} of {folds}" for n in range(folds)] if folds else ["limits", "judging"]
+
+
+def _limit(distances: NDArray[np.float64]) -> float:
+    return _rounded(float(np.quantile(distances, 1 - BEYOND)))
+
+
+def _share_beyond(parts: Sequence[NDArray[np.float64]]) -> float:
+    """The share of all that lies beyond the limit of the parts that it is not in."""
+    far = sum(
+        int((own > _limit(np.concatenate([*parts[:n], *parts[n + 1 :]]))).sum())
+        for n, own in enumerate(parts)
+    )
+    return far / sum(map(len, parts))
 
 
 def with_novelty(

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perception.errors import CalibrationError, InputError, names_hint
 from perception.files.limits import check_pixels
-from perception.geometry import omni
+from perception.geometry import equidistant, omni
 
 Float64 = NDArray[np.float64]
 
@@ -254,8 +254,7 @@ class CameraModel:
         if self.distortion_model == "none":
             return np.inf
         if self.distortion_model == "equidistant":
-            slope = [1.0, *((2 * i + 3) * k for i, k in enumerate(self.distortion))]
-            angle = np.sqrt(_first_root(slope))
+            angle = np.sqrt(_first_root(equidistant.slope(self.distortion)))
             return float(np.tan(angle)) if angle < np.pi / 2 else np.inf
         if self.distortion_model == "omni":
             return omni.largest_tangent(self.distortion[0], self._plane.max_tangent)
@@ -326,8 +325,12 @@ class CameraModel:
         if self.distortion_model != "none":
             r2 = a * a + b * b
             within = r2 < self.max_tangent**2
-            bends = {"equidistant": self._bend_angle, "omni": self._bend_sphere}
-            a, b = bends.get(self.distortion_model, self._bend)(a, b, r2)
+            if self.distortion_model == "equidistant":
+                a, b = equidistant.bent(self.distortion, a, b, r2)
+            elif self.distortion_model == "omni":
+                a, b = self._bend_sphere(a, b, r2)
+            else:
+                a, b = self._bend(a, b, r2)
         a *= self.fx
         a += self.cx
         b *= self.fy
@@ -350,17 +353,6 @@ class CameraModel:
         inner = self._plane
         return (a, b) if inner.distortion_model == "none" else inner._bend(a, b, a * a + b * b)
 
-    def _angle(self, theta: Any) -> Any:
-        """Distorted angle: Kannala-Brandt's odd polynomial."""
-        k1, k2, k3, k4 = self.distortion
-        t2 = theta * theta
-        return theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4))))
-
-    def _bend_angle(self, a: Any, b: Any, r2: Any) -> tuple[Any, Any]:
-        r = np.sqrt(r2)
-        factor = np.where(r > 1e-9, self._angle(np.arctan(r)) / r, 1.0).astype(r.dtype)
-        return a * factor, b * factor
-
     def unproject(self, uv: ArrayLike, depth: ArrayLike) -> Float64:
         """Points of the optical frame from pixels and z-depths.
 
@@ -381,7 +373,7 @@ class CameraModel:
         bent = (pixels - [self.cx, self.cy]) / [self.fx, self.fy]
         with np.errstate(all="ignore"):
             if self.distortion_model == "equidistant":
-                rays = self._straighten_angle(bent)
+                rays = equidistant.straightened(self.distortion, bent, self.max_tangent)
             elif self.distortion_model == "omni":
                 flat = self._plane.distortion_model == "none"
                 plane = bent if flat else self._plane._straighten(bent)
@@ -424,24 +416,6 @@ class CameraModel:
         missed = np.hypot(bent[:, 0] - moved[0], bent[:, 1] - moved[1])
         good = (missed < _RESIDUAL * (1 + radius)) & (r2 < self.max_tangent**2)
         return np.where(good[:, None], np.column_stack([a, b]), np.nan)
-
-    def _straighten_angle(self, bent: Float64) -> Float64:
-        """Newton inversion of the angle polynomial, started from a table of it."""
-        k1, k2, k3, k4 = self.distortion
-        radius = np.hypot(bent[:, 0], bent[:, 1])
-        limit = np.arctan(self.max_tangent)
-        table = np.linspace(0, limit, _TABLE_SIZE)
-        theta = np.interp(radius, self._angle(table), table, right=np.nan)
-        for _ in range(_NEWTON_STEPS):
-            t2 = theta * theta
-            slope = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + 9 * t2 * k4)))
-            step = (self._angle(theta) - radius) / slope
-            theta = theta - step
-            if not (np.abs(step) > _NEWTON_DONE).any():
-                break
-        good = (np.abs(self._angle(theta) - radius) < _RESIDUAL) & (theta < limit)
-        factor = np.where(radius > 1e-9, np.tan(theta) / radius, 1.0)
-        return np.where(good[:, None], bent * factor[:, None], np.nan)
 
 
 def _full_camera(fields: Mapping[str, Any], rectified: bool) -> CameraModel:

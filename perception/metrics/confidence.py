@@ -6,6 +6,7 @@ histograms, so that memory does not grow with their number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,16 @@ class Reliability:
             return float("nan")
         gaps = np.abs(self.accuracy - self.confidence)[self.count > 0]
         return float((gaps * self.count[self.count > 0]).sum() / total)
+
+    def by_chance(self) -> float:
+        """What `error` would be on average if confidence told the truth; NaN without answers.
+
+        As many answers in each bin, each right with the bin's mean confidence: their share differs from it by
+        chance.  Few answers have a large error for this reason alone.
+        """
+        total = self.count.sum()
+        pairs = [(int(n), float(p)) for n, p in zip(self.count, self.confidence, strict=True) if n]
+        return sum(n * _mean_deviation(n, p) for n, p in pairs) / total if total else float("nan")
 
 
 class ConfidenceHistogram:
@@ -183,6 +194,17 @@ class ConfidenceHistogram:
         """`ece` and `aurc`, None where nothing was counted."""
         found = {"ece": self.ece(), "aurc": self.aurc()} if len(self) else {}
         return {f"{prefix}{name}": found.get(name) for name in ("ece", "aurc")}
+
+
+def _mean_deviation(number: int, chance: float) -> float:
+    """Mean of |K / n - p| where K of n succeed, each with p: de Moivre's formula, see Diaconis and Zabell,
+    "Closed form summation for classical distributions", Statistical Science 1991."""
+    if not 0 < chance < 1:
+        return 0.0
+    m = min(math.floor(number * chance), number - 1)
+    ways = math.lgamma(number + 1) - math.lgamma(m + 1) - math.lgamma(number - m)
+    log = ways + (m + 1) * math.log(chance) + (number - m) * math.log1p(-chance)
+    return 2 * math.exp(log) / number
 
 
 def _steps(confidence: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -71,6 +71,25 @@ def test_a_bundle_with_temperatures(tiny_bundle: Path, simulated: Path, tmp_path
     assert 0 <= row["ece"] <= 1 and 0 <= row["aurc"] <= 1
 
 
+def test_a_bundle_whose_confidence_was_judged_in_parts(
+    tiny_bundle: Path, simulated: Path, tmp_path: Path
+) -> None:
+    out, numbers = tmp_path / "out", tmp_path / "n.json"
+    done = _anysense(
+        "bundle", "temperatures", tiny_bundle, "--data", f"folder:{simulated}", "--block", "1",
+        "--limit", "3", "--folds", "3", "--task", "segmentation", "--out", out, "--json", numbers,
+        "--threads", "1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "fitted to 3 frames of 3 scenes, judged in 3 parts" in said
+    content = json.loads(numbers.read_text())
+    assert content["folds"] == 3 and content["judged"]["frames"] == 3
+    entry = Bundle.open(out).records.accuracy["simulated drive all in 3 parts"]
+    assert "--folds 3 --task segmentation" in entry["command"]
+    assert all(row["frames"] == 3 for row in entry["subsets"].values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,6 +98,12 @@ def test_a_bundle_with_temperatures(tiny_bundle: Path, simulated: Path, tmp_path
             "--out: is the source",
         ),
         (["BUNDLE", "--data", "folder:DATA", "--out", "OUT"], "one scene"),
+        (["BUNDLE", "--data", "folder:DATA", "--out", "OUT", "--folds", "3"], "too few for 3"),
+        (["BUNDLE", "--data", "folder:DATA", "--out", "OUT", "--folds", "1"], "--folds"),
+        (
+            ["BUNDLE", "--data", "folder:DATA", "--out", "OUT", "--block", "1", "--task", "boxes"],
+            "has no task 'boxes'",
+        ),
         (["BUNDLE", "--data", "folder:DATA", "--out", "DATA", "--block", "1"], "is no bundle"),
         (["BUNDLE", "--data", "folder:nowhere", "--out", "OUT"], "nowhere"),
         (["nowhere", "--data", "folder:DATA", "--out", "OUT"], "no such bundle"),

@@ -26,6 +26,7 @@ from perception.data.rgbt_person import RGBTPerson
 from perception.errors import AnySenseError, BundleError, ConfigError, DataError
 from perception.evaluation.confidence import (
     calibrate_confidence,
+    dealt_out,
     halves,
     next_version,
     with_temperatures,
@@ -191,6 +192,56 @@ def test_scenes_are_never_divided(scenes: list[str]) -> None:
             frame = part.frame(index)
             assert frame is recording.frame(int(name)) and part.stamp_ns(index) == int(name) * 10**9
     assert halves(recording)[0].recording.ids == ids[0]
+
+
+@given(st.lists(st.sampled_from("abcdefg"), min_size=3, max_size=60), st.integers(3, 5))
+def test_no_scene_is_in_two_parts(scenes: list[str], count: int) -> None:
+    recording = _in_scenes(scenes)
+    if len(set(scenes)) < count:
+        with pytest.raises(DataError, match="too few|one scene"):
+            dealt_out(recording, count)
+        return
+    parts = dealt_out(recording, count)
+    named = [{p.recording.scene(i) for i in range(len(p.recording))} for p in parts]
+    assert sum(len(n) for n in named) == len(set(scenes)) == sum(p.scenes for p in parts)
+    ids = [name for p in parts for name in p.recording.ids]
+    assert all(named) and sorted(ids, key=int) == recording.ids
+
+
+def test_in_parts_each_is_judged_by_what_was_fitted_to_the_others(
+    bundle: Path, recording: InMemory
+) -> None:
+    """Of two parts: what one half says of the other, and the other of the one."""
+    pipeline = _loaded(bundle)
+    found = calibrate_confidence(pipeline, recording, folds=2)
+    halved = calibrate_confidence(pipeline, recording)
+    turned = recording.part([3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8, 15, 16, 17, 12, 13, 14])
+    other = calibrate_confidence(pipeline, turned)
+    assert other.judged.recording.ids == halved.fitted.recording.ids
+    assert (found.folds, halved.folds) == (2, None)
+    for subset, scorer in found.after.items():
+        assert scorer.frames == scorer.judged == len(recording) == found.before[subset].frames
+        told = scorer.meters["segmentation"].confidence
+        wanted = halved.after[subset].meters["segmentation"].confidence
+        wanted.merge(other.after[subset].meters["segmentation"].confidence)
+        assert told.ece() == wanted.ece() and told.aurc() == wanted.aurc() and len(told)
+    # What is written is fitted to all of them, and lies between what the halves say.
+    whole = found.temperatures["segmentation"]
+    assert found.fitted.recording.ids == recording.ids and found.fitted.scenes == 6
+    for subset, one in halved.temperatures["segmentation"].items():
+        two = other.temperatures["segmentation"][subset]
+        low, high = sorted((one.temperature, two.temperature))
+        assert low - 0.02 <= whole[subset].temperature <= high + 0.02
+    assert pipeline.manifest.tasks["segmentation"].temperatures == {}  # type: ignore[attr-defined]
+
+
+def test_tasks_that_are_not_asked_for_stay_as_they_are(bundle: Path, recording: InMemory) -> None:
+    found = calibrate_confidence(_loaded(bundle), recording, tasks=["segmentation"])
+    assert list(found.temperatures) == ["segmentation"]
+    with pytest.raises(ConfigError, match="no such task that has temperatures"):
+        calibrate_confidence(_loaded(bundle), recording, tasks=["boxes2d"])
+    with pytest.raises(ConfigError, match=r"has no task 'boxes'.*boxes2d"):
+        calibrate_confidence(_loaded(bundle), recording, tasks=["boxes"])
 
 
 def test_blocks_are_scenes_where_it_is_said(bundle: Path) -> None:

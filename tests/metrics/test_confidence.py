@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from scipy.stats import binom
 
 from perception.data.base import Boxes
 from perception.errors import InputError
@@ -58,9 +59,30 @@ def test_a_case_by_hand() -> None:
     )
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+def test_what_chance_alone_makes_of_the_error(seed: int, count: int) -> None:
+    """Against the mean over the binomial distribution of each bin."""
+    rng = np.random.default_rng(seed)
+    bins = _counted(rng.random(count), rng.random(count) < 0.5).reliability()
+    wanted = 0.0
+    for number, chance in zip(bins.count, bins.confidence, strict=True):
+        if number:
+            hits = np.arange(number + 1)
+            wanted += binom.pmf(hits, number, chance) @ np.abs(hits - number * chance)
+    assert bins.by_chance() == pytest.approx(wanted / count, rel=1e-9, abs=1e-12)
+
+
+def test_what_chance_makes_of_many_is_little() -> None:
+    assert _counted(
+        [0.7] * 10**6, [1, 0] * (10**6 // 2)
+    ).reliability().by_chance() == pytest.approx(math.sqrt(2 * 0.7 * 0.3 / math.pi / 1e6), rel=1e-3)
+    assert _counted([0, 1], [0, 1]).reliability().by_chance() == 0
+
+
 def test_nothing_is_no_number() -> None:
     empty = ConfidenceHistogram()
     assert math.isnan(empty.ece()) and math.isnan(empty.aurc()) and math.isnan(empty.adaptive_ece())
+    assert math.isnan(empty.reliability().by_chance())
     assert empty.scores() == {"ece": None, "aurc": None}
     assert _counted([], []).scores("box_") == {"box_ece": None, "box_aurc": None}
 

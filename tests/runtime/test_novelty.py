@@ -240,6 +240,31 @@ def test_what_is_fitted_knows_its_own_frames(small: SmallBundles, tmp_path: Path
     assert far is not None and near is not None and far > 1 > near * 0.7
 
 
+def test_of_few_frames_each_is_judged_by_the_limit_of_the_others(small: SmallBundles) -> None:
+    pipeline = _load(small.named(INPUTS, 3, 2))
+    recording = make_recording(["class 0"], sensors=[BOTH] * 40)
+    held_out = _scenes(make_recording(["class 0"], sensors=[BOTH] * 20), 4)
+    found = fit_novelty(pipeline, recording, held_out, folds=5)
+    halved = fit_novelty(pipeline, recording, held_out)
+    assert (found.folds, halved.folds, found.limited.scenes) == (5, None, 5)
+    assert len(found.limited.recording) == len(found.judged.recording) == 20
+    for sensor in BOTH:
+        known = found.novelty[sensor]
+        assert known.features == halved.novelty[sensor].features
+        samples = [held_out.frame(i)[sensor] for i in range(20)]
+        told = [NoveltyScore(known).of(features_of(pipeline, s) or {}) for s in samples]
+        distances = np.array(told, float) * known.limit
+        assert known.limit == pytest.approx(np.quantile(distances, 0.99), rel=1e-4)
+        far = 0
+        for scene in range(5):
+            own = np.arange(20) // 4 == scene
+            limit = float(f"{np.quantile(distances[~own], 0.99):.5g}")
+            far += int((distances[own] > limit).sum())
+        assert found.beyond[sensor] == far / 20
+    with pytest.raises(DataError, match="too few for 6 parts"):
+        fit_novelty(pipeline, recording, held_out, folds=6)
+
+
 def test_what_cannot_be_fitted_is_said(small: SmallBundles) -> None:
     pipeline = _load(small.named(INPUTS, 3, 2))
     many = make_recording(["class 0"], sensors=[BOTH] * 12)
@@ -278,8 +303,13 @@ def test_held_out_frames_that_are_none_are_refused(
     assert text in told and "Traceback" not in told and not out.exists()
 
 
+@pytest.mark.parametrize("folds", [[], ["--folds", "3"]])
 def test_a_bundle_with_novelty_from_the_command_line(
-    small: SmallBundles, simulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: SmallBundles,
+    simulated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    folds: list[str],
 ) -> None:
     made = small.named(INPUTS, 3, 2)
     out, numbers = tmp_path / "out", tmp_path / "n.json"
@@ -287,7 +317,7 @@ def test_a_bundle_with_novelty_from_the_command_line(
     done = main(
         ["bundle", "novelty", str(made), "--data", f"folder:{simulated}", "--held-out",
          f"folder:{held_out}", "--block", "1", "--out", str(out), "--json", str(numbers),
-         "--threads", "1"]
+         "--threads", "1", *folds]
     )  # fmt: skip
     assert done == 0, capsys.readouterr().err
     old, new = Bundle.open(made), Bundle.open(out)
@@ -298,6 +328,7 @@ def test_a_bundle_with_novelty_from_the_command_line(
         assert row["limit"] == new.manifest.novelty[name].limit and 0 <= row["beyond"] <= 1
     (entry,) = new.records.accuracy.values()
     assert entry["frames"] == {"rgb": 14, "depth": 14} and set(entry["beyond"]) == set(BOTH)
+    assert ("3 parts" in entry["judged"]) == bool(folds) == (content["folds"] == 3)
     # What is evaluated, and what is run, says how far its frames are.
     run = tmp_path / "run"
     frames = ["--data", f"folder:{simulated}", "--limit", "2", "--threads", "1"]
