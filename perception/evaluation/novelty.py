@@ -130,14 +130,14 @@ def fit_novelty(
     ]
     novelty, beyond = {}, {}
     for sensor, known in statistics.items():
-        own = [one[sensor] for one in scores]
-        if not all(map(len, own)):
+        halves = [one[sensor] for one in scores]
+        if not all(map(len, halves)):
             what = "part" if folds else "half"
             raise DataError(f"no usable frame of {sensor} in a {what}", where=held_out.info.name)
         name = pipeline.inputs[sensor]
-        limit = _limit(np.concatenate(own) if folds else own[0])
+        limit = _limit(np.concatenate(halves) if folds else halves[0])
         novelty[name] = known.model_copy(update={"limit": limit})
-        beyond[name] = _share_beyond(own) if folds else float((own[1] > limit).mean())
+        beyond[name] = _share_beyond(halves) if folds else float((halves[1] > limit).mean())
     changed = with_novelty(
         manifest,
         novelty,
