@@ -21,6 +21,7 @@ from perception.evaluation.variants import (
     Damage,
     Failure,
     Given,
+    Harm,
     SpaceRow,
     Told,
 )
@@ -71,40 +72,45 @@ def space_rows(
     lacking: dict[str, str] = {}
     rows |= dict(_missing(kinds, clouds, cameras, title))
 
-    def failing(names: list[str], failure: Failure | Damage) -> Given:
-        return {name: failure if name in names else None for name in kinds}
-
-    if clouds:
-        for count in BEAMS_LEFT:
-            name = f"{title} with {count} beam" + "s" * (count > 1)
-            row = SpaceRow("beams", name, ("space", "beams", count), count)
-            rows[row] = failing(clouds, Failure(BEAMS, count))
-        name = f"{title} sees {HALF_VIEW_DEG:g}° to each side"
-        row = SpaceRow("view", name, ("space", "view", HALF_VIEW_DEG), HALF_VIEW_DEG)
-        rows[row] = failing(clouds, Failure(VIEW, HALF_VIEW_DEG))
-    else:
+    found = [*_failing(clouds, cameras, title)]
+    if not clouds:
         lacking["beams, view"] = "no sensor gives points"
-    for severity in TURNED_SEVERITIES if cameras else ():
-        amount = SHARED[_TURNED].severity.at(severity)
-        row = SpaceRow(
-            "calibration",
-            f"cameras turned by {amount:g}°",
-            ("space", "calibration", amount),
-            amount,
-        )
-        rows[row] = failing(cameras, Damage(_TURNED, severity))
     if not clouds or not cameras:
         lacking["late"] = "needs a sensor that gives points and a camera"
     elif reference in clouds:
         lacking["late"] = f"results are given at the time of {reference}"
     else:
-        for odometry in (False, True):
-            for seconds in LATE_S:
-                name = f"{title} {round(seconds * 1e3)} ms late" + ", odometry" * odometry
-                key = ("space", "late", seconds, odometry)
-                row = SpaceRow("late", name, key, seconds, odometry)
-                rows[row] = failing(clouds, Failure(LATE, seconds, odometry))
+        found += _late_rows(clouds, title)
+    for row, names, harm in found:
+        rows[row] = {name: harm if name in names else None for name in kinds}
     return rows, lacking
+
+
+def _failing(
+    clouds: list[str], cameras: list[str], title: str
+) -> Iterator[tuple[SpaceRow, list[str], Harm]]:
+    """Rows in which all sensors are there, who fails, and how."""
+    for count in BEAMS_LEFT if clouds else ():
+        name = f"{title} with {count} beam" + "s" * (count > 1)
+        row = SpaceRow("beams", name, ("space", "beams", count), count)
+        yield row, clouds, Failure(BEAMS, count)
+    if clouds:
+        name = f"{title} sees {HALF_VIEW_DEG:g}° to each side"
+        row = SpaceRow("view", name, ("space", "view", HALF_VIEW_DEG), HALF_VIEW_DEG)
+        yield row, clouds, Failure(VIEW, HALF_VIEW_DEG)
+    for severity in TURNED_SEVERITIES if cameras else ():
+        amount = SHARED[_TURNED].severity.at(severity)
+        name, key = f"cameras turned by {amount:g}°", ("space", "calibration", amount)
+        yield SpaceRow("calibration", name, key, amount), cameras, Damage(_TURNED, severity)
+
+
+def _late_rows(clouds: list[str], title: str) -> Iterator[tuple[SpaceRow, list[str], Harm]]:
+    for odometry in (False, True):
+        for seconds in LATE_S:
+            name = f"{title} {round(seconds * 1e3)} ms late" + ", odometry" * odometry
+            key = ("space", "late", seconds, odometry)
+            row = SpaceRow("late", name, key, seconds, odometry)
+            yield row, clouds, Failure(LATE, seconds, odometry)
 
 
 def _missing(
