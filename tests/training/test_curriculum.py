@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from ground_scenes import Scenes, contract, poses
+from ground_scenes import Scenes, contract, poses, write_scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -270,6 +270,31 @@ def test_scenes_on_the_ground_have_the_faults_and_stay_where_they_are() -> None:
         output = model(given)
         terms = loss_terms(model, output, batch, LossSpec(), {})
         assert torch.isfinite(total(terms))
+
+
+def test_a_run_on_the_ground_learns_from_spoilt_scenes(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    source = write_scenes(Scenes(8), tmp_path / "scenes")
+    losses = []
+    for number, probability in enumerate((0.7, 0.7, 0.0)):
+        config = TrainConfig.model_validate(
+            {
+                "name": "made",
+                "tasks": ["boxes3d"],
+                "model": {"name": "pillarbev", "pretrained": False, "options": {"width": 16}},
+                "data": {"source": f"folder:{source}"},
+                "preprocess": contract("cam_front", "lidar").model_dump(mode="json"),
+                "epochs": 1,
+                "resolution": [{"batch": 4}],
+                "curriculum": {"probability": probability, "severity": [5, 5]},
+                "precision": "float32",
+            }
+        )
+        Trainer(config, tmp_path / f"run{number}").fit()
+        rows = (tmp_path / f"run{number}" / "log.csv").read_text().splitlines()
+        losses.append(float(rows[1].split(",")[rows[0].split(",").index("loss")]))
+    assert np.isfinite(losses).all()
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_a_run_with_it_resumes_to_the_same_weights(
