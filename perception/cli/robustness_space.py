@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from perception.cli.console import Table
@@ -30,11 +30,10 @@ def print_space(runs: Sequence[Robustness], what: str) -> None:
         table.add_column(column, justify="right")
     names = dict.fromkeys(f.row.name for r in runs for f in r.space() if f.row.group != "late")
     for name in names:
-        for tag, run in named:
-            found = next((f for f in run.space() if f.row.name == name), None)
-            if found is not None:
-                own = [tag] if len(runs) > 1 else []
-                table.add_row(name, *own, str(found.frames), *_cells(found, scores))
+        found = {tag: f for tag, run in named for f in run.space() if f.row.name == name}
+        rows = {tag: [str(f.frames), *_cells(f, scores)] for tag, f in found.items()}
+        for tag, cells in _told_once(rows, len(named)).items():
+            table.add_row(name, *([tag] if len(runs) > 1 else []), *cells)
     table.show()
     if any(f.row.group == "late" for run in runs for f in run.space()):
         _print_late(named, scores)
@@ -48,29 +47,43 @@ def _print_late(named: Sequence[tuple[str, Robustness]], scores: Sequence[str]) 
     runs = [run for _, run in named]
     for column in ("frames", "vehicle moved, m", "points moved", *_columns(runs, scores)):
         table.add_column(column, justify="right")
-    for tag, run in named:
-        content = run.content()["space"]["late"]
-        late = [f for f in run.space() if f.row.group == "late"]
-        for seconds in dict.fromkeys(f.row.amount for f in late):
-            assert seconds is not None
-            told = content.get(f"{seconds:g}", {})
-            pair = {f.row.odometry: f for f in late if f.row.amount == seconds}
-            either = [_cells(pair[k], scores) if k in pair else None for k in (False, True)]
-            cells = [
+    late = {tag: _late_cells(run, scores) for tag, run in named}
+    for seconds in sorted({seconds for own in late.values() for seconds in own}):
+        rows = {tag: own[seconds] for tag, own in late.items() if seconds in own}
+        for tag, cells in _told_once(rows, len(named)).items():
+            name = f"{round(seconds * 1e3)}"
+            table.add_row(name, *([tag] if len(named) > 1 else []), *cells)
+    table.show()
+
+
+def _late_cells(run: Robustness, scores: Sequence[str]) -> dict[float, list[str]]:
+    """By seconds, the cells of a run."""
+    told = run.content()["space"]["late"]
+    pairs: dict[float, dict[bool, SpaceFound]] = {}
+    for found in run.space():
+        if found.row.group == "late" and found.row.amount is not None:
+            pairs.setdefault(found.row.amount, {})[found.row.odometry] = found
+    rows = {}
+    for seconds, pair in pairs.items():
+        about = told.get(f"{seconds:g}", {})
+        moved = about.get("moved_m")
+        either = [_cells(pair[k], scores) if k in pair else None for k in (False, True)]
+        rows[seconds] = [
+            str(next(iter(pair.values())).frames),
+            "-" if moved is None else f"{moved:.2f}",
+            f"in {about.get('made', 0)}",
+            *(
                 " -> ".join("-" if own is None else own[i] for own in either)
                 for i in range(2 * len(scores))
-            ]
-            first = next(iter(pair.values()))
-            moved = told.get("moved_m")
-            table.add_row(
-                f"{round(seconds * 1e3)}",
-                *([tag] if len(named) > 1 else []),
-                str(first.frames),
-                "-" if moved is None else f"{moved:.2f}",
-                f"in {told.get('made', 0)}",
-                *cells,
-            )
-    table.show()
+            ),
+        ]
+    return rows
+
+
+def _told_once(rows: Mapping[str, list[str]], runs: int) -> dict[str, list[str]]:
+    """The cells by run; those of one called `all` where all of several say the same."""
+    alike = len(rows) == runs > 1 and len({tuple(cells) for cells in rows.values()}) == 1
+    return {"all": next(iter(rows.values()))} if alike else dict(rows)
 
 
 def _columns(runs: Sequence[Robustness], scores: Sequence[str]) -> list[str]:
