@@ -231,6 +231,7 @@ def test_the_command_writes_the_table(
     line += ["--threads", "1", f"--json={numbers}", "--html", str(page), "--picture", str(chart)]
     assert main(line) == 0
     said = " ".join(capsys.readouterr().out.split())
+    assert "all sensors │ all │" in said  # both methods say the same
     assert (
         "without -> with odometry" in said and "EMM" not in said and "cameras turned by 2" in said
     )
