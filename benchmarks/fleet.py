@@ -1,10 +1,13 @@
 """Prints what fleets cost: labelling against the bare pipeline, Ray against one process, and two workers.
 
-    python benchmarks/fleet.py [--bundle NAME] [--minutes N] [--chunk-s S] [--rounds N] [--json FILE]
+    python benchmarks/fleet.py [--bundle NAME] [--minutes N] [--chunk-s S] [--rounds N] [--alone]
+        [--json FILE]
 
 The drive that comes with AnySense is written again and again, with stamps that go on, as one MCAP file, and
-labelled in chunks: in this process, by one worker on Ray, and by two, in turn.  Other work on the
-machine slows all of them alike; seconds of CPU, which do not count it, are told beside those of the clock.
+labelled in chunks: in this process, by one worker on Ray, and by two, in turn, all with one thread for the
+engines.  Other work on the machine slows all of them alike; seconds of CPU, which do not count it, are told
+beside those of the clock.  The first chunk of a worker imports packages and loads engines: what Ray costs
+after that is told by the other chunks.
 """
 
 from __future__ import annotations
@@ -92,18 +95,28 @@ def labelled(executor: Executor, job: Job) -> dict[str, float]:
         "cpu_s": cpu,
         "fps": report.frames / wall,
         "fps_of_cpu": report.frames / cpu,
+        "first_cpu_s": sum(r["cpu_seconds"] for r in records if r["number"] == 0),
+        "later_cpu_ms": _later_ms(records, "cpu_seconds"),
+        "later_ms": _later_ms(records, "seconds"),
         **{name: size / report.frames for name, size in stored.items()},
     }
 
 
+def _later_ms(records: list[dict[str, Any]], what: str) -> float:
+    """Milliseconds a frame in all chunks but the first; NaN where there is but one."""
+    later = [r for r in records if r["number"] > 0]
+    frames = sum(r["frames"] for r in later)
+    return 1e3 * sum(r[what] for r in later) / frames if frames else float("nan")
+
+
 def rounds(
-    bundle: str, bag: Path, folder: Path, count: int, chunk_s: float
+    bundle: str, bag: Path, folder: Path, count: int, chunk_s: float, runs: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """One after the other: the bare pipeline, here, one worker on Ray, two."""
+    """One after the other: the bare pipeline, then runs by number of workers on Ray, 0 for this process."""
     for number in range(count):
         found: dict[str, Any] = {"bare": bare(bundle), "load": os.getloadavg()[0]}
         print("bare", json.dumps(found["bare"]), flush=True)
-        for name, workers in (("here", 0), ("ray1", 1), ("ray2", 2)):
+        for name, workers in runs.items():
             job = Job.model_validate(
                 {
                     "schema": 1,
@@ -130,6 +143,14 @@ def told(found: list[dict[str, Any]]) -> dict[str, float]:
     def middle(values: list[float]) -> float:
         return float(np.round(statistics.median(values), 4))
 
+    two = {}
+    if all("ray2" in r for r in found):
+        two = {
+            "two_over_one_wall": middle([r["ray1"]["wall_s"] / r["ray2"]["wall_s"] for r in found]),
+            "two_over_one_cpu": middle(
+                [2 * r["ray1"]["cpu_s"] / r["ray2"]["cpu_s"] for r in found]
+            ),
+        }
     return {
         "bare_fps_of_cpu": middle([r["bare"]["fps_of_cpu"] for r in found]),
         "labelling_fps_of_cpu": middle([r["here"]["fps_of_cpu"] for r in found]),
@@ -143,8 +164,13 @@ def told(found: list[dict[str, Any]]) -> dict[str, float]:
             [r["ray1"]["wall_s"] / r["ray1"]["chunk_s"] - 1 for r in found]
         ),
         "cpu_of_ray1_over_here": middle([r["ray1"]["cpu_s"] / r["here"]["cpu_s"] for r in found]),
-        "two_over_one_wall": middle([r["ray1"]["wall_s"] / r["ray2"]["wall_s"] for r in found]),
-        "two_over_one_cpu": middle([2 * r["ray1"]["cpu_s"] / r["ray2"]["cpu_s"] for r in found]),
+        "later_cpu_of_ray1_over_here": middle(
+            [r["ray1"]["later_cpu_ms"] / r["here"]["later_cpu_ms"] for r in found]
+        ),
+        "first_chunk_more_cpu_s_on_ray": middle(
+            [r["ray1"]["first_cpu_s"] - r["here"]["first_cpu_s"] for r in found]
+        ),
+        **two,
         "load": middle([r["load"] for r in found]),
     }
 
@@ -156,6 +182,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=int, default=2)
     parser.add_argument("--chunk-s", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alone", action="store_true", help="no run of two workers")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -164,8 +191,9 @@ def main() -> int:
         write_bag(folder / "bag", messages_of(recording))
         size = sum(p.stat().st_size for p in (folder / "bag").iterdir())
         print(f"{args.minutes} minutes, {size / 1e6:.0f} MB")
+        runs = {"here": 0, "ray1": 1} | ({} if args.alone else {"ray2": 2})
         found = []
-        for one in rounds(args.bundle, folder / "bag", folder, args.rounds, args.chunk_s):
+        for one in rounds(args.bundle, folder / "bag", folder, args.rounds, args.chunk_s, runs):
             found.append(one)
             print(json.dumps(one))
         summary = {"bytes_per_frame": size / len(recording), **told(found)}

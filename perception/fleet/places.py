@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -104,8 +105,12 @@ class Place:
         with _naming(self, UnwritableError, "written"):
             self.system.pipe_file(self.path, content)
 
-    def put(self, source: Path) -> None:
+    def put(self, source: Path, move: bool = False) -> None:
         """Write a file, or all files of a folder, from this machine.
+
+        Args:
+            source: the file or folder.
+            move: it is no longer needed: on one file system it is renamed, and not written once more.
 
         Raises:
             UnwritableError: it cannot be written.
@@ -117,14 +122,18 @@ class Place:
         targets = [self / name if name else self for name in names]
         if self.local is not None:
             for one, target in zip(inner, targets, strict=True):
-                target._copy(one)
+                target._copy(one, move)
         elif inner:
             with _naming(self, UnwritableError, "written"):
                 self.system.put([*map(str, inner)], [target.path for target in targets])
 
-    def _copy(self, source: Path) -> None:
+    def _copy(self, source: Path, move: bool) -> None:
         target = self.local
         assert target is not None
+        if move:
+            with contextlib.suppress(OSError):  # another file system, or no folder yet
+                os.replace(source, target)
+                return
         partial = target.with_name(f".{target.name[:80]}.{os.getpid()}.part")
         with _naming(self, UnwritableError, "written"):
             try:

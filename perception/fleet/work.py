@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -164,7 +164,7 @@ class Worker:
             else:
                 rows = tried(self.job, chunk.source, here, self._loaded({}))
             for inner in sorted(folder.iterdir()):
-                (self.out / inner.name).put(inner)
+                (self.out / inner.name).put(inner, move=True)
         (self.out / ROWS / f"{chunk.key}.parquet").write(parquet_of(task, rows))
         record["frames"] = record["frames"] or sum(row.get("frames", 0) for row in rows[:1])
         record |= {
@@ -190,20 +190,21 @@ class Worker:
         rows: list[Row] = []
         states: Counter[str] = Counter()
         edges: dict[str, list[Row]] = {"enters": [], "leaves": []}
-        files = LabelFiles(folder, chunk.source.name, pipeline) if self.job.files else None
-        for one in shown(self.job, chunk, here, pipeline):
-            differ = None
-            if self._compared is not None and one.own:
-                differ = self._compared.of(one.result)
-            row = label_row(chunk.source.name, one.name, one.result, pipeline.manifest, differ)
-            for edge in edges:
-                if getattr(one, edge):
-                    edges[edge].append({**row, "disagreement": None})
-            if one.own:
-                rows.append(row)
-                states[one.result.state] += 1
-                if files is not None:
-                    files.add(one.name, one.result)
+        name = chunk.source.name
+        with LabelFiles(folder, name, pipeline) if self.job.files else nullcontext() as files:
+            for one in shown(self.job, chunk, here, pipeline):
+                differ = None
+                if self._compared is not None and one.own:
+                    differ = self._compared.of(one.result)
+                row = label_row(name, one.name, one.result, pipeline.manifest, differ)
+                for edge in edges:
+                    if getattr(one, edge):
+                        edges[edge].append({**row, "disagreement": None})
+                if one.own:
+                    rows.append(row)
+                    states[one.result.state] += 1
+                    if files is not None:
+                        files.add(one.name, one.result)
         record |= {"frames": len(rows), "states": dict(states)}
         record |= {edge: digest(found) for edge, found in edges.items()}
         return rows
