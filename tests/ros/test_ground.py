@@ -172,7 +172,11 @@ def _told(bench: Bench, dead: tuple[str, ...]) -> None:
         if name in dead:
             bench.wait_diagnostic(
                 name,
-                lambda d: d.level != DiagnosticStatus.OK and "lost" in d.message,
+                lambda d, name=name: (
+                    d.level == DiagnosticStatus.WARN
+                    and d.message == f"{name}: no message for more than 1500 ms"
+                    and any((v.key, v.value) == ("health", "lost") for v in d.values)
+                ),
                 f"{name} is told as lost",
             )
         else:
