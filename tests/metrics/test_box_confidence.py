@@ -217,3 +217,18 @@ def test_without_any_box_nothing_can_be_fitted(small: SmallBundles, recording: R
     made = small.named(INPUTS, 3, 2, edit=edit, name="silent")
     with pytest.raises(DataError, match="could be fitted to"):
         calibrate_confidence(_pipeline(made), recording)
+
+
+@pytest.mark.parametrize("name", ["road-rgbt"])
+def test_shipped_bundles_say_how_often_their_boxes_are_right(name: str) -> None:
+    """Their records tell what it is worth in scenes that it was not fitted to, and of these lines."""
+    bundle = Bundle.open(Path(__file__).parents[2] / "bundles" / name)
+    spec = bundle.manifest.tasks["boxes2d"]
+    subsets = {"+".join(subset) for subset in bundle.manifest.subsets}
+    assert set(spec.scalings) == subsets  # type: ignore[attr-defined]
+    (entry,) = (e for e in bundle.records.accuracy.values() if "bundle temperatures" in str(e))
+    assert set(entry["subsets"]) == subsets and "--folds" in entry["command"]
+    for subset, row in entry["subsets"].items():
+        assert row["box_ece"] < row["box_ece_before"] / 2, subset
+        line = spec.scalings[subset]  # type: ignore[attr-defined]
+        assert (row["slope"], row["offset"]) == (line.slope, line.offset)
