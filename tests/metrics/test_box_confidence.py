@@ -20,13 +20,20 @@ from perception.data.base import Boxes, Recording, Truth
 from perception.errors import BundleError, DataError, InputError
 from perception.evaluation.confidence import calibrate_confidence
 from perception.frame import Frame
-from perception.metrics import fit_scaling
+from perception.metrics import average_precision, fit_scaling
 from perception.metrics.scaling import FARTHEST, HIGHEST, LOWEST
 from perception.runtime.bundle import Bundle
 from perception.runtime.manifest import check_manifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
-from perception.tasks.boxes2d import BOXES2D, ScoreScaling
+from perception.tasks.boxes2d import (
+    BOXES2D,
+    Boxes2dSpec,
+    BoxesMeter,
+    Detections,
+    ScoreScaling,
+)
+from perception.tasks.spec import ClassSpec
 
 BOTH = ("rgb", "depth")
 INPUTS = {"rgb": ("rgb", "rgb"), "depth": ("depth", "depth")}
@@ -232,3 +239,22 @@ def test_shipped_bundles_say_how_often_their_boxes_are_right(name: str) -> None:
         assert row["box_ece"] < row["box_ece_before"] / 2, subset
         line = spec.scalings[subset]  # type: ignore[attr-defined]
         assert (row["slope"], row["offset"]) == (line.slope, line.offset)
+
+
+def test_precision_is_found_once_for_the_same_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(frames: Any, classes: int) -> Any:
+        asked.append(len(frames))
+        return average_precision(frames, classes)
+
+    monkeypatch.setattr("perception.tasks.boxes2d.average_precision", counted)
+    info = make_recording(det=["a"], sensors=[BOTH]).info
+    spec = Boxes2dSpec(classes=(ClassSpec(id=0, name="a", color=(0, 0, 0)),))
+    meter = BoxesMeter(spec, info)
+    box, one = np.array([[1, 2, 9, 8]], np.float32), np.ones(1, np.float32)
+    found = Detections(box, one, np.zeros(1, np.int64))
+    meter.add(found, Truth(boxes=Boxes.of(box, [0]), size=GRID), GRID)
+    assert meter.scores()["ap50"] == meter.per_class()["a"]["ap50"] == 1
+    meter.add(Detections.empty(), Truth(boxes=Boxes.of(box, [0]), size=GRID), GRID)
+    assert meter.scores()["ap50"] == pytest.approx(51 / 101) and asked == [1, 2]
