@@ -16,7 +16,7 @@ from perception.data.base import Boxes, RecordingInfo, Truth
 from perception.frame import subset_name
 from perception.geometry.grid import GridMap
 from perception.metrics.confidence import ConfidenceHistogram
-from perception.metrics.detection import average_precision, matched
+from perception.metrics.detection import DetectionScore, average_precision, matched
 from perception.metrics.fitted import Fitted
 from perception.metrics.scaling import FARTHEST, HIGHEST, LOWEST, fit_scaling
 from perception.tasks.matching import class_map, number
@@ -261,6 +261,7 @@ class BoxesMeter(Meter):
         self.frames: list[tuple[Detections, Boxes]] = []
         self.confidence: ConfidenceHistogram = ConfidenceHistogram()
         self._least = spec.score_threshold
+        self._known: tuple[int, DetectionScore] | None = None
 
     def add(self, value: Detections | None, truth: Truth, size: tuple[int, int] | None) -> bool:
         """Keep one frame's boxes; without an answer there are none."""
@@ -292,9 +293,15 @@ class BoxesMeter(Meter):
         found = value.where(keep)
         return replace(found, xyxy=xyxy, class_ids=kinds[keep].astype(np.int64))
 
+    def _precision(self) -> DetectionScore:
+        """Of the frames so far; found once for as many, as it takes longer than the boxes did."""
+        if self._known is None or self._known[0] != len(self.frames):
+            self._known = len(self.frames), average_precision(self.frames, len(self.names))
+        return self._known[1]
+
     def scores(self) -> dict[str, float | None]:
         """See the class."""
-        score = average_precision(self.frames, len(self.names))
+        score = self._precision()
         precision = {"ap50": number(score.ap50), "ap": number(score.ap)}
         return precision | self.confidence.scores("box_")
 
@@ -335,7 +342,7 @@ class BoxesMeter(Meter):
 
     def per_class(self) -> dict[str, dict[str, float | None]]:
         """`ap50` and `ap` by name of a class, of those in the truth."""
-        found = average_precision(self.frames, len(self.names)).per_class
+        found = self._precision().per_class
         return {self.names[k]: {"ap50": ap50, "ap": ap} for k, (ap50, ap) in found.items()}
 
 

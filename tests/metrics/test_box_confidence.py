@@ -20,13 +20,20 @@ from perception.data.base import Boxes, Recording, Truth
 from perception.errors import BundleError, DataError, InputError
 from perception.evaluation.confidence import calibrate_confidence
 from perception.frame import Frame
-from perception.metrics import fit_scaling
+from perception.metrics import average_precision, fit_scaling
 from perception.metrics.scaling import FARTHEST, HIGHEST, LOWEST
 from perception.runtime.bundle import Bundle
 from perception.runtime.manifest import check_manifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
-from perception.tasks.boxes2d import BOXES2D, ScoreScaling
+from perception.tasks.boxes2d import (
+    BOXES2D,
+    Boxes2dSpec,
+    BoxesMeter,
+    Detections,
+    ScoreScaling,
+)
+from perception.tasks.spec import ClassSpec
 
 BOTH = ("rgb", "depth")
 INPUTS = {"rgb": ("rgb", "rgb"), "depth": ("depth", "depth")}
@@ -217,3 +224,37 @@ def test_without_any_box_nothing_can_be_fitted(small: SmallBundles, recording: R
     made = small.named(INPUTS, 3, 2, edit=edit, name="silent")
     with pytest.raises(DataError, match="could be fitted to"):
         calibrate_confidence(_pipeline(made), recording)
+
+
+@pytest.mark.parametrize("name", ["road-rgbt", "sim-stereo"])
+def test_shipped_bundles_say_how_often_their_boxes_are_right(name: str) -> None:
+    """Their records tell what it is worth in scenes that it was not fitted to, and of these lines."""
+    bundle = Bundle.open(Path(__file__).parents[2] / "bundles" / name)
+    spec = bundle.manifest.tasks["boxes2d"]
+    subsets = {"+".join(subset) for subset in bundle.manifest.subsets}
+    assert set(spec.scalings) == subsets  # type: ignore[attr-defined]
+    (entry,) = (e for e in bundle.records.accuracy.values() if "bundle temperatures" in str(e))
+    assert set(entry["subsets"]) == subsets and "--folds" in entry["command"]
+    for subset, row in entry["subsets"].items():
+        assert row["box_ece"] < row["box_ece_before"] / 2, subset
+        line = spec.scalings[subset]  # type: ignore[attr-defined]
+        assert (row["slope"], row["offset"]) == (line.slope, line.offset)
+
+
+def test_precision_is_found_once_for_the_same_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(frames: Any, classes: int) -> Any:
+        asked.append(len(frames))
+        return average_precision(frames, classes)
+
+    monkeypatch.setattr("perception.tasks.boxes2d.average_precision", counted)
+    info = make_recording(det=["a"], sensors=[BOTH]).info
+    spec = Boxes2dSpec(classes=(ClassSpec(id=0, name="a", color=(0, 0, 0)),))
+    meter = BoxesMeter(spec, info)
+    box, one = np.array([[1, 2, 9, 8]], np.float32), np.ones(1, np.float32)
+    found = Detections(box, one, np.zeros(1, np.int64))
+    meter.add(found, Truth(boxes=Boxes.of(box, [0]), size=GRID), GRID)
+    assert meter.scores()["ap50"] == meter.per_class()["a"]["ap50"] == 1
+    meter.add(Detections.empty(), Truth(boxes=Boxes.of(box, [0]), size=GRID), GRID)
+    assert meter.scores()["ap50"] == pytest.approx(51 / 101) and asked == [1, 2]
