@@ -226,7 +226,7 @@ def test_without_any_box_nothing_can_be_fitted(small: SmallBundles, recording: R
         calibrate_confidence(_pipeline(made), recording)
 
 
-@pytest.mark.parametrize("name", ["road-rgbt", "sim-stereo"])
+@pytest.mark.parametrize("name", ["road-rgbt", "sim-rgbdtl", "sim-stereo"])
 def test_shipped_bundles_say_how_often_their_boxes_are_right(name: str) -> None:
     """Their records tell what it is worth in scenes that it was not fitted to, and of these lines."""
     bundle = Bundle.open(Path(__file__).parents[2] / "bundles" / name)
