@@ -93,7 +93,7 @@ def _entry(name: str, path: Path) -> Entry:
 def headline(
     accuracy: Mapping[str, Any], titles: Mapping[str, str]
 ) -> tuple[str, dict[str, float]]:
-    """The scores to name a bundle by: with most sensors, by the runtime rather than by training.
+    """The scores to name a bundle by: most sensors, most tasks, of the runtime rather than of training.
 
     Args:
         accuracy: that of its records, which may hold anything.
@@ -102,6 +102,7 @@ def headline(
     Returns:
         What they were measured on, and the scores by title; nothing where there are none.
     """
+    best: tuple[str, dict[str, float]] = ("", {})
     for name in sorted(accuracy, key=lambda n: n.endswith(_TRAINERS)):  # keeps the order otherwise
         content = accuracy[name]
         subsets = content.get("subsets") if isinstance(content, Mapping) else None
@@ -114,6 +115,6 @@ def headline(
             for score, title in titles.items()
             if isinstance(values.get(score), int | float)
         }
-        if found:
-            return name, found
-    return "", {}
+        if len(found) > len(best[1]):
+            best = name, found
+    return best
