@@ -22,7 +22,7 @@ TOP = "anysense"
 MOVED = ("export", "calibration")
 """Top-level packages of the source tree that lie in `anysense` in a wheel."""
 
-DATA = ("bundles/sim-rgbdtl", "bundles/sim-stereo", "configs", "recordings")
+DATA = ("bundles/sim-bev", "bundles/sim-rgbdtl", "bundles/sim-stereo", "configs", "recordings")
 """What goes along: of the bundles those that were trained on simulated data alone, which anybody may ship."""
 
 _REFERENCE = re.compile(rf"({'|'.join(MOVED)})(\.\w+)+:\w+")

@@ -74,6 +74,24 @@ def encoder_factors(
     return found
 
 
+def passing_shares(graph: Any, constants: Mapping[str, Array]) -> list[Array]:
+    """Logits of the shares s of which a graph computes `s + (1 - s) * x`, in the order in which it does."""
+    made = {output: node for node in graph.node for output in node.output}
+    found = []
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        for name, other in (node.input, reversed(node.input)):
+            share, product = constants.get(name), made.get(other)
+            if share is None or product is None or product.op_type != "Mul":
+                continue
+            rests = [constants[n] for n in product.input if n in constants]
+            same = [r for r in rests if r.shape == share.shape and np.allclose(r + share, 1, atol=1e-3)]
+            if same and (share > 0).all() and (share < 1).all():
+                found.append(np.log(share / (1 - share)))
+    return found
+
+
 def logarithm(factor: Array) -> Array | None:
     """Of what was an exponential; None where it was none."""
     return np.log(factor) if (factor > 0).all() else None

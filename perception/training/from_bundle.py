@@ -25,7 +25,7 @@ from perception.runtime.engines.probe import probe_inputs
 from perception.runtime.modular import features_of, feeds_for
 from perception.runtime.wiring import Wiring
 from perception.training.config import ModelSpec
-from perception.training.folded import encoder_factors, linear_weights, logarithm
+from perception.training.folded import encoder_factors, linear_weights, logarithm, passing_shares
 
 TOLERANCE = 1e-3
 """Of answers, relative to the largest one; that of exports."""
@@ -35,6 +35,7 @@ _OLD_PREFIX = "encoder."
 """Of an encoder's weights in graphs of schema 1."""
 
 FACTORS = "factors:"
+SHARE = "passing share"
 """Before an encoder's name, where something of it has no other."""
 
 
@@ -81,7 +82,8 @@ def model_of_bundle(bundle: Bundle, spec: ModelSpec, where: str) -> FusionModel:
 def _stored(bundle: Bundle) -> dict[str, Tensor]:
     """All weights of a bundle's encoders and fuser, by the model's names.
 
-    Logarithms of factors of encoders stand under `FACTORS` and the encoder's name.
+    Logarithms of factors of encoders stand under `FACTORS` and the encoder's name; the one logit of a share
+    of an encoder's under its prefix and `SHARE`.
     """
     import onnx
     from onnx import numpy_helper
@@ -102,6 +104,8 @@ def _stored(bundle: Bundle) -> dict[str, Tensor]:
             factors = encoder_factors(graph, constants, encoders, graphs.separator)
             logs = {f"{FACTORS}{e}": logarithm(value) for e, value in factors.items()}
             named |= {name: value for name, value in logs.items() if value is not None}
+        elif len(shares := passing_shares(graph, constants)) == 1:
+            found[f"{encoder}{SHARE}"] = torch.tensor(shares[0])
         for name, values in named.items():
             name = name.removeprefix(_PREFIX)
             if encoder and name.startswith(_OLD_PREFIX):
@@ -118,8 +122,10 @@ def _unfolded(
 
     def take(name: str, shape: torch.Size) -> Tensor:
         factor = f"{FACTORS}{name.rpartition('.')[2]}"
-        if name not in stored and factor in stored and stored[factor].shape == shape:
-            name = factor
+        share = f"{name.rpartition('.')[0]}.{SHARE}"
+        for other in (factor, share) if name not in stored else ():
+            if other in stored and stored[other].shape == shape:
+                name = other
         if name not in stored:
             raise ConfigError(f"has no '{name}', which the model has", where=where, hint=hint)
         if stored[name].shape != shape:
