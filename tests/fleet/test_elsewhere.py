@@ -186,7 +186,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        # Detached: a thread that was stopped may take a moment longer to let go of its file.
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_a_disk_that_fills_up_stops_the_job_and_what_is_done_stays(
