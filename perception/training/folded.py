@@ -86,7 +86,9 @@ def passing_shares(graph: Any, constants: Mapping[str, Array]) -> list[Array]:
             if share is None or product is None or product.op_type != "Mul":
                 continue
             rests = [constants[n] for n in product.input if n in constants]
-            same = [r for r in rests if r.shape == share.shape and np.allclose(r + share, 1, atol=1e-3)]
+            same = [
+                r for r in rests if r.shape == share.shape and np.allclose(r + share, 1, atol=1e-3)
+            ]
             if same and (share > 0).all() and (share < 1).all():
                 found.append(np.log(share / (1 - share)))
     return found
