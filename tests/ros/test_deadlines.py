@@ -93,7 +93,9 @@ def test_late_outputs_leave_sensors_out_and_say_so(
             left = {v.key: v.value for v in found.values}.get("left_out", "")
             return "deadline 120 ms" in found.message and "rgb" in left
 
-        found = bench.wait_diagnostic("output", told, "that, and that the reference is left out, too")
+        found = bench.wait_diagnostic(
+            "output", told, "that, and that the reference is left out, too"
+        )
         assert found.level == DiagnosticStatus.WARN
         values = {v.key: v.value for v in found.values}
         assert int(values["late_results"]) > 0 and int(values["late_level"]) > 0
