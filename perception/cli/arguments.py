@@ -141,6 +141,27 @@ def add_data_arguments(
     )
 
 
+def add_fitting(parser: argparse.ArgumentParser, frames: str, folds: str) -> None:
+    """`--out`, `--version`, `--block` and `--folds`, of commands that fit a new bundle to some scenes.
+
+    Args:
+        parser: of the command.
+        frames: what they are called.
+        folds: what several parts are for.
+    """
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
+    parser.add_argument("--version", help="of the new bundle (default: the next number)")
+    parser.add_argument(
+        "--block",
+        type=whole(1, 10**9),
+        metavar="N",
+        help=f"take every N {frames} in a row for a scene (default: what the data say)",
+    )
+    parser.add_argument(
+        "--folds", type=whole(2, 1000), metavar="N", help=f"of few {frames}: {folds}"
+    )
+
+
 def open_data(args: argparse.Namespace, *, every: bool = False) -> Recording:
     """The recording that the data arguments ask for; `every` leaves `--limit` to the command.
 

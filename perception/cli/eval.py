@@ -270,9 +270,11 @@ def show_scores(title: str, table: Mapping[str, Mapping[str, Any]], *more: str) 
         table: by subset, see `Scorer.scores`.
         more: further numbers of frames or recordings that it holds.
     """
-    counts = (*more, "frames", "answered", "judged")
+    from perception.evaluation.evaluate import COUNTS, NO_SCORES
+
+    counts = (*more, *COUNTS)
     every = dict.fromkeys(key for row in table.values() for key in row)
-    columns = [key for key in every if key not in ("per_class", "far", "moved", *counts)]
+    columns = [key for key in every if key not in (*more, *NO_SCORES)]
     out = Table(title=f"{title}, scores in %")
     out.add_column("subset", no_wrap=True)
     for column in (*counts, *columns):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perception.cli.arguments import (
     add_data_arguments,
     add_engine_arguments,
+    add_fitting,
     engine_choices,
     give_json,
     open_data,
     recorded_command,
 )
 from perception.cli.console import Table, note, say, step_progress
-from perception.cli.parsing import Commands, add_command, whole
+from perception.cli.parsing import Commands, add_command
 from perception.data.registry import SPLITS
 from perception.errors import ConfigError, names_hint
 
@@ -41,19 +41,10 @@ def add_action(actions: Commands) -> None:
         required=True,
         help="frames it was not trained on: another split of the same data, or other data",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
-    parser.add_argument("--version", help="of the new bundle (default: the next number)")
-    parser.add_argument(
-        "--block",
-        type=whole(1, 10**9),
-        metavar="N",
-        help="take every N held-out frames in a row for a scene (default: what the data say)",
-    )
-    parser.add_argument(
-        "--folds",
-        type=whole(2, 1000),
-        metavar="N",
-        help="of few held-out frames: limits are of all, and each of N parts of their scenes is judged by "
+    add_fitting(
+        parser,
+        "held-out frames",
+        "limits are of all, and each of N parts of their scenes is judged by "
         "the limit of the others (default: limits of one half, judged by the other)",
     )
     add_engine_arguments(parser)

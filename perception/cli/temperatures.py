@@ -11,6 +11,7 @@ from perception.cli.arguments import (
     SEEN_NOTE,
     add_data_arguments,
     add_engine_arguments,
+    add_fitting,
     engine_choices,
     give_json,
     open_data,
@@ -19,7 +20,7 @@ from perception.cli.arguments import (
     seen_in_training,
 )
 from perception.cli.console import Table, note, say, step_progress
-from perception.cli.parsing import Commands, add_command, whole
+from perception.cli.parsing import Commands, add_command
 from perception.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,19 +44,10 @@ def add_action(actions: Commands) -> None:
     )
     parser.add_argument("bundle", help="folder, zip or name of a bundle")
     add_data_arguments(parser, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
-    parser.add_argument("--version", help="of the new bundle (default: the next number)")
-    parser.add_argument(
-        "--block",
-        type=whole(1, 10**9),
-        metavar="N",
-        help="take every N frames in a row for a scene (default: what the data say)",
-    )
-    parser.add_argument(
-        "--folds",
-        type=whole(2, 1000),
-        metavar="N",
-        help="of few frames: fit to all, and judge each of N parts of the scenes by what was fitted to the "
+    add_fitting(
+        parser,
+        "frames",
+        "fit to all, and judge each of N parts of the scenes by what was fitted to the "
         "others (default: fit to one half, judge the other)",
     )
     parser.add_argument(

@@ -18,6 +18,9 @@ from perception.tasks.registry import TASKS, parts_of
 from perception.tasks.task import Meter
 
 COUNTS = ("frames", "answered", "judged")
+NO_SCORES = ("per_class", "far", "moved", *COUNTS)
+"""What a table of scores by subset has besides."""
+
 LOW_SCORE = 0.01
 """Score threshold for average precision, which wants the whole precision-recall curve."""
 

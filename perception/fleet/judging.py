@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.data.registry import open_recording
-from perception.evaluation.evaluate import COUNTS, LOW_SCORE, judged_subsets, score_subsets
+from perception.evaluation.evaluate import LOW_SCORE, NO_SCORES, judged_subsets, score_subsets
 from perception.evaluation.robustness import RobustnessOptions, measure_robustness
 from perception.evaluation.summed import counted_npz
 from perception.fleet.job import Job
@@ -15,7 +15,7 @@ from perception.fleet.plan import Source
 from perception.fleet.rows import Row
 from perception.runtime.pipeline import Pipeline
 
-_TOLD = ("per_class", "far", "moved", "recordings", *COUNTS)
+_TOLD = (*NO_SCORES, "recordings")
 
 
 def evaluated(job: Job, source: Source, here: Path, pipeline: Pipeline) -> tuple[list[Row], bytes]:

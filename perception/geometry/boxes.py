@@ -19,21 +19,30 @@ def wrapped(angle: Any) -> Any:
     return (np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi
 
 
-def corners_of(center: NDArray[Any], size: NDArray[Any], yaw: NDArray[Any]) -> Float64:
+def corners_of(
+    center: NDArray[Any],
+    size: NDArray[Any],
+    yaw: NDArray[Any],
+    transform: RigidTransform | None = None,
+) -> Float64:
     """The corners of boxes.
 
     Args:
         center: (N, 3) metres, the middle of each.
         size: (N, 3) length, width, height in metres: along its own x, y and z.
         yaw: (N,) radians about z, from the frame's x to the box's.
+        transform: to the frame that they are wanted in; None for the boxes' own.
 
     Returns:
-        (N, 8, 3): by x, then y, then z, the lower end first.
+        (N, 8, 3): by x, then y, then z of the box, the lower end first.
     """
     own = _CORNERS * np.asarray(size, np.float64)[:, None]
     c, s = np.cos(yaw)[:, None], np.sin(yaw)[:, None]
     x, y = c * own[..., 0] - s * own[..., 1], s * own[..., 0] + c * own[..., 1]
-    return np.stack([x, y, own[..., 2]], axis=-1) + np.asarray(center, np.float64)[:, None]
+    found = np.stack([x, y, own[..., 2]], axis=-1) + np.asarray(center, np.float64)[:, None]
+    if transform is None:
+        return found
+    return np.asarray(transform.apply(found.reshape(-1, 3))).reshape(-1, 8, 3)
 
 
 def inside(

@@ -100,15 +100,30 @@ def _table(
     camera: CameraModel,
     pose: RigidTransform,
 ) -> Table:
-    u, v, seen = camera.project_columns(*pose.inverse().apply(centres_of(spec)).T)
+    table = positions(view, grid, camera, pose.inverse().apply(centres_of(spec)))
+    return table.reshape(len(spec.heights), *spec.shape)
+
+
+def positions(view: ViewSpec, grid: GridMap, camera: CameraModel, points: NDArray[Any]) -> Table:
+    """Where points lie in a camera's feature map.
+
+    Args:
+        view: of a picture.
+        grid: that brings its pictures to the view.
+        camera: intrinsics for pictures that were brought there.
+        points: (N, 3) metres in the optical frame.
+
+    Returns:
+        (N,) int32, row by row; `places(view)` of what is not in the picture.
+    """
+    u, v, seen = camera.project_columns(*points.T)
     height, width = grid.scaled  # what lies beyond is padding
     with np.errstate(invalid="ignore"):
         seen = seen & (u >= -0.5) & (v >= -0.5) & (u < width - 0.5) & (v < height - 0.5)
-    across = view.width // TABLE_STRIDE
-    table = np.full(len(u), places(view), np.int32)
+    found = np.full(len(u), places(view), np.int32)
     row, column = (np.floor((c[seen] + 0.5) / TABLE_STRIDE).astype(np.int32) for c in (v, u))
-    table[seen] = row * across + column
-    return table.reshape(len(spec.heights), *spec.shape)
+    found[seen] = row * (view.width // TABLE_STRIDE) + column
+    return found
 
 
 def log_range(metres: NDArray[Any]) -> NDArray[Any]:

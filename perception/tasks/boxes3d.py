@@ -96,10 +96,7 @@ class Boxes3d:
 
     def corners(self, transform: RigidTransform | None = None) -> NDArray[np.float64]:
         """(N, 8, 3) metres, see `geometry.boxes.corners_of`, in the frame that a transform leads to."""
-        found = corners_of(self.center, self.size, self.yaw)
-        if transform is None:
-            return found
-        return np.asarray(transform.apply(found.reshape(-1, 3))).reshape(-1, 8, 3)
+        return corners_of(self.center, self.size, self.yaw, transform)
 
 
 def lift_boxes(points: PixelPoints, boxes: Detections, camera: CameraModel) -> Boxes3d:

@@ -6,7 +6,7 @@ exponential of a logarithm.  Whether what is found here is right is for the read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,15 +25,9 @@ def linear_weights(graph: Any, constants: Mapping[str, Array]) -> dict[str, Arra
     Returns:
         By the bias's name with `weight` for `bias`.
     """
-    made = {output: node for node in graph.node for output in node.output}
     found: dict[str, Array] = {}
-    for node in graph.node:
-        if node.op_type != "Add":
-            continue
-        for bias, other in (node.input, reversed(node.input)):
-            product = made.get(other)
-            if not bias.endswith(".bias") or product is None or product.op_type != "MatMul":
-                continue
+    for bias, product in _added_to(graph, "MatMul"):
+        if bias.endswith(".bias"):
             matrix = constants.get(product.input[1])
             if matrix is not None and matrix.ndim == 2:
                 found[f"{bias.removesuffix('bias')}weight"] = np.ascontiguousarray(matrix.T)
@@ -54,7 +48,7 @@ def encoder_factors(
     Returns:
         By encoder; of several the first that the graph has.
     """
-    made = {output: node for node in graph.node for output in node.output}
+    made = {output for node in graph.node for output in node.output}
     from_inputs: dict[str, frozenset[str]] = {}
     for value in graph.input:
         name = value.name.rpartition(separator)[0]
@@ -76,22 +70,26 @@ def encoder_factors(
 
 def passing_shares(graph: Any, constants: Mapping[str, Array]) -> list[Array]:
     """Logits of the shares s of which a graph computes `s + (1 - s) * x`, in the order in which it does."""
-    made = {output: node for node in graph.node for output in node.output}
     found = []
-    for node in graph.node:
-        if node.op_type != "Add":
+    for name, product in _added_to(graph, "Mul"):
+        share = constants.get(name)
+        if share is None:
             continue
-        for name, other in (node.input, reversed(node.input)):
-            share, product = constants.get(name), made.get(other)
-            if share is None or product is None or product.op_type != "Mul":
-                continue
-            rests = [constants[n] for n in product.input if n in constants]
-            same = [
-                r for r in rests if r.shape == share.shape and np.allclose(r + share, 1, atol=1e-3)
-            ]
-            if same and (share > 0).all() and (share < 1).all():
-                found.append(np.log(share / (1 - share)))
+        rests = [constants[n] for n in product.input if n in constants]
+        same = [r for r in rests if r.shape == share.shape and np.allclose(r + share, 1, atol=1e-3)]
+        if same and (share > 0).all() and (share < 1).all():
+            found.append(np.log(share / (1 - share)))
     return found
+
+
+def _added_to(graph: Any, kind: str) -> Iterator[tuple[str, Any]]:
+    """Names of what is added to the output of a node of a kind, with that node."""
+    made = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type == "Add":
+            for name, other in (node.input, reversed(node.input)):
+                if other in made and made[other].op_type == kind:
+                    yield name, made[other]
 
 
 def logarithm(factor: Array) -> Array | None:

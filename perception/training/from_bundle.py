@@ -35,8 +35,10 @@ _OLD_PREFIX = "encoder."
 """Of an encoder's weights in graphs of schema 1."""
 
 FACTORS = "factors:"
+"""Before an encoder's name: the logarithms of its factors, which have no name in graphs."""
+
 SHARE = "passing share"
-"""Before an encoder's name, where something of it has no other."""
+"""Behind an encoder's prefix: the logit of its share, which has none either."""
 
 
 def model_of_bundle(bundle: Bundle, spec: ModelSpec, where: str) -> FusionModel:

@@ -11,7 +11,7 @@ from perception.data.base import TruthBoxes3d
 from perception.frame import Sample
 from perception.geometry.boxes import inside
 from perception.geometry.grid import GridMap, ViewSpec
-from perception.geometry.lifting import TABLE_STRIDE, log_range
+from perception.geometry.lifting import TABLE_STRIDE, log_range, places, positions
 
 Float32 = NDArray[np.float32]
 
@@ -19,7 +19,9 @@ _ABOVE_M = 0.1  # what is lower in a box may be the ground
 UNKNOWN, NOTHING, FIRST_CLASS = 0, 1, 2
 
 
-def named_points(points: Float32, boxes: TruthBoxes3d) -> tuple[NDArray[np.float64], Float32]:
+def named_points(
+    points: NDArray[np.floating], boxes: TruthBoxes3d
+) -> tuple[NDArray[np.float64], Float32]:
     """What points belong to.
 
     Args:
@@ -30,7 +32,7 @@ def named_points(points: Float32, boxes: TruthBoxes3d) -> tuple[NDArray[np.float
         (N, 2) metres, where the thing that each belongs to stands, or the point itself; and (N,) 0 for what
         is to be ignored, 1 for nothing in particular, 2 and more for the boxes' classes.
     """
-    xyz = points[:, :3].astype(np.float64)
+    xyz = np.asarray(points[:, :3], np.float64)
     at, names = xyz[:, :2].copy(), np.full(len(points), NOTHING, np.float32)
     order = np.argsort(points[:, 0], kind="stable")
     ahead = xyz[order, 0]
@@ -47,7 +49,10 @@ def named_points(points: Float32, boxes: TruthBoxes3d) -> tuple[NDArray[np.float
 
 
 def pixel_truth(
-    sample: Sample, view: ViewSpec, points: Float32, named: tuple[NDArray[np.float64], Float32]
+    sample: Sample,
+    view: ViewSpec,
+    points: NDArray[np.floating],
+    named: tuple[NDArray[np.float64], Float32],
 ) -> Float32:
     """What is known of a picture's pixels at the stride of tables.
 
@@ -62,21 +67,17 @@ def pixel_truth(
         of points, of the nearest point in each position; 0 where there is none.
     """
     assert sample.camera is not None and sample.pose is not None
-    out = np.zeros((2, view.height // TABLE_STRIDE, view.width // TABLE_STRIDE), np.float32)
     camera, pose = sample.camera, sample.pose
     grid = GridMap.fit((camera.height, camera.width), view)
-    optical = pose.inverse().apply(points[:, :3].astype(np.float64))
-    u, v, seen = camera.scaled(*grid.scale).project_columns(*optical.T)
-    height, width = grid.scaled
-    with np.errstate(invalid="ignore"):
-        seen = seen & (u >= -0.5) & (v >= -0.5) & (u < width - 0.5) & (v < height - 0.5)
-    which = np.flatnonzero(seen)
+    optical = pose.inverse().apply(np.asarray(points[:, :3], np.float64))
+    place = positions(view, grid, camera.scaled(*grid.scale), optical)
+    which = np.flatnonzero(place < places(view))
     which = which[np.argsort(-np.square(optical[which]).sum(axis=1), kind="stable")]
-    row, column = (np.floor((c[which] + 0.5) / TABLE_STRIDE).astype(np.int64) for c in (v, u))
     at, names = named
-    out[0, row, column] = log_range(np.hypot(*(at[which] - pose.translation[:2]).T))
-    out[1, row, column] = names[which]
-    return out
+    out = np.zeros((2, places(view)), np.float32)
+    out[0, place[which]] = log_range(np.hypot(*(at[which] - pose.translation[:2]).T))
+    out[1, place[which]] = names[which]
+    return out.reshape(2, view.height // TABLE_STRIDE, view.width // TABLE_STRIDE)
 
 
 def pixel_truths(
@@ -86,9 +87,10 @@ def pixel_truths(
     boxes: TruthBoxes3d,
 ) -> dict[str, Float32]:
     """See `pixel_truth`, of all pictures among the samples."""
-    named = named_points(points, boxes)
+    xyz = points[:, :3].astype(np.float64)  # once for all of them
+    named = named_points(xyz, boxes)
     return {
-        name: pixel_truth(sample, views[name], points, named)
+        name: pixel_truth(sample, views[name], xyz, named)
         for name, sample in samples.items()
         if sample.camera is not None and views[name].type == "image"
     }

@@ -11,6 +11,7 @@ import numpy as np
 
 from perception.data.base import Recording
 from perception.evaluation.elsewhere import truth_on_ground
+from perception.evaluation.evaluate import COUNTS, NO_SCORES
 from perception.files.text import html_text
 from perception.frame import Frame, subset_name
 from perception.runtime.pipeline import Pipeline
@@ -25,14 +26,13 @@ from perception.viz.calibration_page import (
     table,
     write_page,
 )
+from perception.viz.html_tables import percent
 from perception.viz.legend import draw_explained
 from perception.viz.overlay import above
 from perception.viz.recording_page import draw_truth, picture_of
 from perception.viz.scene import draw_scene, shows_ground
 
 _FRAMES, _FRAMES_EACH, _SUBSETS = 8, 3, 6
-_COUNTS = ("frames", "answered", "judged")
-_NO_SCORES = ("per_class", "far", "moved", *_COUNTS)
 _ON_GROUND = (
     "Boxes in the colors of their classes were found; thin white lines are the truth, gray where it is "
     "to be ignored."
@@ -138,12 +138,12 @@ def write_eval_page(
 
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     every = dict.fromkeys(key for row in scores.values() for key in row)
-    names = [key for key in every if key not in _NO_SCORES]
+    names = [key for key in every if key not in NO_SCORES]
     rows = [
-        (subset, *(row[n] for n in _COUNTS), *(_percent(row.get(n)) for n in names))
+        (subset, *(row[n] for n in COUNTS), *(percent(row.get(n)) for n in names))
         for subset, row in scores.items()
     ]
-    return table(("subset", *_COUNTS, *names), rows)
+    return table(("subset", *COUNTS, *names), rows)
 
 
 def _per_class(scores: Mapping[str, Mapping[str, Any]]) -> str:
@@ -154,15 +154,11 @@ def _per_class(scores: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
     for name in names:
         rows = [
-            (subset, *(_percent(row["per_class"].get(c, {}).get(name)) for c in classes))
+            (subset, *(percent(row["per_class"].get(c, {}).get(name)) for c in classes))
             for subset, row in scores.items()
         ]
         parts.append(table((name, *classes), rows))
     return "".join(parts)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _legend(pipeline: Pipeline) -> str:

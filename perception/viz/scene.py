@@ -137,8 +137,7 @@ def draw_in_picture(
             thick = None if truth is None else _THICK
             picture = draw_boxes3d(picture, sample.camera, own, table, thick)
     if truth is not None and len(truth):
-        corners = corners_of(truth.center, truth.size, truth.yaw)
-        own = to_camera.apply(corners.reshape(-1, 3)).reshape(-1, 8, 3)
+        own = corners_of(truth.center, truth.size, truth.yaw, to_camera)
         shades = np.array([_TRUE, IGNORED], np.uint8)[truth.ignore.astype(np.intp)]
         picture = draw_boxes3d(picture, sample.camera, own, shades, 1)
     return picture

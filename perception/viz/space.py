@@ -39,8 +39,7 @@ def draw_edges(
     moved = _to_camera(rig, boxes.frame, sample.sensor)
     if sample.camera is None or moved is None or not kind_of(sample.kind).has_picture:
         return None
-    corners = corners_of(boxes.center, boxes.size, boxes.yaw)
-    optical = moved.apply(corners.reshape(-1, 3)).reshape(-1, 8, 3)
+    optical = corners_of(boxes.center, boxes.size, boxes.yaw, moved)
     return draw_boxes3d(np.ascontiguousarray(picture), sample.camera, optical, _rgb(boxes, classes))
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark_modules import load_benchmark
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = ROOT / "benchmarks/extrinsics_coverage.py"
-    spec = importlib.util.spec_from_file_location("extrinsics_coverage", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["extrinsics_coverage"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("extrinsics_coverage")
 
 
 def test_two_sigma_hold_the_truth_as_often_as_they_say(benchmark: ModuleType) -> None:

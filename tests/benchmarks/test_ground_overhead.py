@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_modules import load_benchmark
 from ground_bundles import ground_bundle
 
 from perception.errors import ConfigError
@@ -18,13 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = ROOT / "benchmarks/ground_overhead.py"
-    spec = importlib.util.spec_from_file_location("ground_overhead", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ground_overhead"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("ground_overhead")
 
 
 def test_a_turn_is_of_a_street(benchmark: ModuleType) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmark_modules import load_benchmark
 
 from perception.data.kitti import KITTI
 from perception.data.tracklets import read_tracklets
@@ -23,13 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = ROOT / "benchmarks/kitti_drive.py"
-    spec = importlib.util.spec_from_file_location("kitti_drive", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kitti_drive"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("kitti_drive")
 
 
 @pytest.fixture

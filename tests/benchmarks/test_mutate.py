@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from benchmark_modules import load_benchmark
 
 ROOT = Path(__file__).parents[2]
-_spec = importlib.util.spec_from_file_location("mutate", ROOT / "benchmarks/mutate.py")
-assert _spec is not None and _spec.loader is not None
-mutate = importlib.util.module_from_spec(_spec)
-sys.modules["mutate"] = mutate
-_spec.loader.exec_module(mutate)
+mutate = load_benchmark("mutate")
 
 SOURCE = """\
 LIMIT = 3

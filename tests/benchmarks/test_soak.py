@@ -12,20 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmark_modules import load_benchmark
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def soak() -> ModuleType:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("soak", ROOT / "benchmarks/soak.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["soak"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("soak")
 
 
 def _run(out: Path, *more: str) -> tuple[int, dict[str, Any]]:
