@@ -233,7 +233,8 @@ class LossSpec(_Spec):
     `lovasz` weighs a term that stands for the IoU itself, of tasks that have classes of pixels.
     `auxiliary` is of heads that see the features of one encoder each; `alone` weighs the loss of what the
     whole model answers to each input of a step alone, whose features it has anyway.  `fields` is of what
-    boxes in space are besides where: their size, heading and velocity.
+    boxes in space are besides where: their size, heading and velocity; `heading` once more of the heading
+    alone, of boxes that are longer than wide.
     """
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -244,6 +245,7 @@ class LossSpec(_Spec):
     lovasz: float = Field(0.0, ge=0)
     alone: float = Field(0.0, ge=0)
     fields: float = Field(0.25, ge=0)
+    heading: float = Field(1.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -35,6 +35,8 @@ _LEAST_RADIUS = 2
 _AROUND = 0.3
 _VELOCITY = 0.2
 
+_AT_SIN, _AT_LENGTH = FIELD_NAMES.index("sin"), FIELD_NAMES.index("log_l")
+
 
 @dataclass(frozen=True)
 class OnGround:
@@ -115,10 +117,13 @@ class Boxes3dTraining(TrainingTask):
     def further_losses(
         self, value: Value, truths: dict[str, Tensor], weights: LossSpec
     ) -> dict[str, Tensor]:
-        if not weights.fields:
-            return {}
-        whole = weights.weight(self.name) * weights.fields
-        return {"boxes3d_fields": whole * fields_loss(value["fields"], truths)}
+        whole, fields = weights.weight(self.name), value["fields"]
+        found = {}
+        if weights.fields:
+            found["boxes3d_fields"] = whole * weights.fields * fields_loss(fields, truths)
+        if weights.heading:
+            found["boxes3d_heading"] = whole * weights.heading * heading_loss(fields, truths)
+        return found
 
 
 def targets_of(truth: OnGround, known: bool = True) -> dict[str, NDArray[np.float32]]:
@@ -220,6 +225,32 @@ def fields_loss(fields: Tensor, truths: Mapping[str, Tensor]) -> Tensor:
     weights = truths["weights"]
     off = ((fields.float() - truths["fields"]).abs() * weights).sum()
     return off / weights[:, 0].sum().clamp(min=1)
+
+
+def heading_loss(fields: Tensor, truths: Mapping[str, Tensor]) -> Tensor:
+    """Mean error of headings, of boxes by how much longer they are than wide: of their axis and direction.
+
+    Error of the axis is that of sine and cosine of the doubled angle, the same for a box turned round: its
+    shape tells the axis even where nothing tells the front from the rear.  Between a heading and its
+    opposite the error of sine and cosine themselves is flat, and so teaches neither of the two.
+
+    Args:
+        fields: (N, 10, h, w).
+        truths: see `targets_of`.
+    """
+    fields, truth = fields.float(), truths["fields"]
+    length, width = (truth[:, _AT_LENGTH + k] for k in range(2))
+    longer = 1 - (-(length - width).abs()).exp()
+    weights = truths["weights"][:, _AT_SIN] * longer
+    found, wanted = (f[:, _AT_SIN : _AT_SIN + 2] for f in (fields, truth))
+    off = (found - wanted).abs().sum(1) + (_doubled(found) - _doubled(wanted)).abs().sum(1)
+    return (off * weights).sum() / weights.sum().clamp(min=1)
+
+
+def _doubled(heading: Tensor) -> Tensor:
+    """Sine and cosine (N, 2, ...) of an angle to those of twice the angle; lengths are squared."""
+    sin, cos = heading.unbind(1)
+    return torch.stack([2 * sin * cos, cos**2 - sin**2], 1)
 
 
 BOXES3D = Boxes3dTraining()
