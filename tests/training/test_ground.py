@@ -29,7 +29,13 @@ from perception.training.objectives import loss_terms, total
 from perception.training.pasting import Scene, pasted
 from perception.training.pixels import named_points, pixel_truth
 from perception.training.scene import SceneMove, SceneSpec
-from perception.training.tasks.boxes3d import OnGround, fields_loss, heatmap_loss, targets_of
+from perception.training.tasks.boxes3d import (
+    OnGround,
+    fields_loss,
+    heading_loss,
+    heatmap_loss,
+    targets_of,
+)
 
 QUIET = CorruptionSpec(pixel_dropout=0, noise=0, exposure=0, beam_reduction=0, misalignment=0)
 STILL = SceneSpec(mirror=0, turn_deg=0, scale=(1, 1))
@@ -209,6 +215,45 @@ def test_the_losses_by_hand() -> None:
     assert float(fields_loss(fields, truths)) == pytest.approx(20.0)  # 10 fields, each off by 2
 
 
+def headed(yaw: float, length: float = 8.0, width: float = 2.0) -> dict[str, torch.Tensor]:
+    """Fields of one box in two cells of equal weight."""
+    fields = torch.zeros(1, 10, 1, 2)
+    fields[0, 3:5, 0] = torch.tensor([length, width]).log()[:, None]
+    fields[0, 6:8, 0] = torch.tensor([np.sin(yaw), np.cos(yaw)], dtype=torch.float32)[:, None]
+    return {"fields": fields, "weights": torch.ones(1, 10, 1, 2)}
+
+
+def test_the_loss_of_headings_by_hand() -> None:
+    """Off by half a turn the direction is wrong alone, by a quarter the axis, too; squares have none."""
+    truths = headed(0.0)
+    for yaw, wanted in ((0.0, 0.0), (np.pi, 2.0), (np.pi / 2, 1 + 1 + 2), (-np.pi / 4, 1 + 2)):
+        # the last: sine and cosine are off by 0.707 and 0.293, those of twice the angle by 1 and 1
+        found = float(heading_loss(headed(yaw)["fields"], truths))
+        assert found == pytest.approx(wanted, abs=1e-5), yaw
+    assert float(heading_loss(headed(1.0)["fields"], headed(0.0, 2.0, 2.0))) == 0
+    wide, long = headed(0.0, 2.0, 8.0), headed(1.0)
+    assert float(heading_loss(long["fields"], wide)) == pytest.approx(
+        float(heading_loss(long["fields"], truths)), rel=1e-5
+    )
+
+
+def test_an_axis_is_learned_where_nothing_tells_the_front_from_the_rear() -> None:
+    """The error of sine and cosine alone is flat between a heading and its opposite."""
+    truths = [headed(0.6), headed(0.6 + np.pi)]
+    off = {}
+    for name, loss in (("heading", heading_loss), ("fields", fields_loss)):
+        found = headed(0.1)["fields"].clone().requires_grad_(True)
+        optimizer = torch.optim.SGD([found], 0.02)
+        for _ in range(300):
+            optimizer.zero_grad()
+            torch.stack([loss(found, truth) for truth in truths]).mean().backward()
+            optimizer.step()
+        sin, cos = found.detach()[0, 6:8, 0, 0].tolist()
+        off[name] = abs(np.sin(np.arctan2(sin, cos) - 0.6))
+    assert off["heading"] < 0.05
+    assert off["fields"] > 0.3
+
+
 def test_frames_without_truth_are_batched_with_others_and_do_not_count() -> None:
     half = half_of("boxes3d")
     one = truth(boxes_of(np.random.default_rng(0)))
@@ -219,11 +264,10 @@ def test_frames_without_truth_are_batched_with_others_and_do_not_count() -> None
     alone = half.collate([one])
     kept = {n: x[1:] for n, x in value.items()}
     assert float(half.loss(value, batch)) == pytest.approx(float(half.loss(kept, alone)), rel=1e-5)
-    spec = LossSpec(fields=0.5)
-    (a,), (b,) = (
-        half.further_losses(v, t, spec).values() for v, t in ((value, batch), (kept, alone))
-    )
-    assert float(a) == pytest.approx(float(b), rel=1e-5)
+    spec = LossSpec(fields=0.5, heading=0.5)
+    a, b = (half.further_losses(v, t, spec) for v, t in ((value, batch), (kept, alone)))
+    assert a.keys() == b.keys() == {"boxes3d_fields", "boxes3d_heading"}
+    assert [float(x) for x in a.values()] == pytest.approx([float(x) for x in b.values()], rel=1e-5)
 
 
 def test_an_object_of_another_frame_is_seen_by_all_sensors() -> None:

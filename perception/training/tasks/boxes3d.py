@@ -228,7 +228,7 @@ def fields_loss(fields: Tensor, truths: Mapping[str, Tensor]) -> Tensor:
 
 
 def heading_loss(fields: Tensor, truths: Mapping[str, Tensor]) -> Tensor:
-    """Mean error of headings, of boxes by how much longer they are than wide: of their axis and direction.
+    """Mean error of headings, of their axis and direction, by how much longer than wide boxes are.
 
     Error of the axis is that of sine and cosine of the doubled angle, the same for a box turned round: its
     shape tells the axis even where nothing tells the front from the rear.  Between a heading and its
@@ -241,7 +241,8 @@ def heading_loss(fields: Tensor, truths: Mapping[str, Tensor]) -> Tensor:
     fields, truth = fields.float(), truths["fields"]
     length, width = (truth[:, _AT_LENGTH + k] for k in range(2))
     longer = 1 - (-(length - width).abs()).exp()
-    weights = truths["weights"][:, _AT_SIN] * longer
+    # Squared: there are many persons, and they have no shape that tells where they face.
+    weights = truths["weights"][:, _AT_SIN] * longer**2
     found, wanted = (f[:, _AT_SIN : _AT_SIN + 2] for f in (fields, truth))
     off = (found - wanted).abs().sum(1) + (_doubled(found) - _doubled(wanted)).abs().sum(1)
     return (off * weights).sum() / weights.sum().clamp(min=1)
