@@ -101,9 +101,9 @@ ROOMY_M = 0.1
 
 
 def moved(pose: Any, moment: int) -> Any:
-    """Where a board is that never comes back: multiples of powers of the plastic number keep apart (M. Roberts,
-    "The unreasonable effectiveness of quasirandom sequences", 2018), so that no two pictures that a busy node
-    sees are alike, whichever it drops."""
+    """Where a board is that never comes back, so that no two pictures that a busy node sees are alike,
+    whichever it drops: multiples of powers of the plastic number keep apart (M. Roberts, "The unreasonable
+    effectiveness of quasirandom sequences", 2018)."""
     plastic = 1.324717957244746
     share = np.array([moment / plastic, moment / plastic**2]) % 1
     return pose + np.array([0, 0, 0, *(0.01 + ROOMY_M * share), 0])
