@@ -15,7 +15,7 @@ import pytest
 from board_bench import LATCHED, BoardBench, lit, poses_of, still
 from board_scenes import CAMERA as LENS
 from diagnostic_msgs.msg import DiagnosticStatus
-from processes import NodeProcess, wait_until
+from processes import PATIENCE_S, NodeProcess, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from calibration.boards import parse_board
@@ -320,6 +320,6 @@ def test_a_wrong_parameter_is_one_line(
 ) -> None:
     given = {**BASE, "output": str(tmp_path / "views"), **change}
     node = NodeProcess("calibrate", tmp_path, own_domain, given)
-    assert node.process.wait(60) == 2
+    assert node.process.wait(PATIENCE_S) == 2
     assert line in node.log and "Traceback" not in node.log, node.log
     assert len([one for one in node.log.splitlines() if one.startswith("error: ")]) == 1
