@@ -133,7 +133,8 @@ def test_messages_without_content(bench: Bench, sensor: str, change) -> None:  #
 
 @pytest.mark.parametrize("sensor", KINDS)
 def test_a_sensor_delayed_past_the_deadline(bench: Bench, sensor: str) -> None:
-    bench.delay_s[sensor] = 0.9
+    # Past the deadline of 0.4 s; what is a second late, with what a busy machine adds, has a wrong clock.
+    bench.delay_s[sensor] = 0.65
     _goes_on_without(bench, sensor, health=("late",))
 
 

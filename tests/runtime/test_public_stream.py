@@ -309,7 +309,9 @@ def test_an_encoder_that_hangs_stops_nobody_else(
         until(stream, lambda r: r.state == "full", "rgb", "depth")
         monkeypatch.setattr(engine, "infer_linked", hang)
         before = time.monotonic()
-        result = until(stream, lambda r: r.health["rgb"] == "stalled", "rgb", "depth")
+        result = until(
+            stream, lambda r: r.health["rgb"] == "stalled" and bool(r.used), "rgb", "depth"
+        )
         assert result.used == ("depth",) and result.state == "degraded"
         assert result.lines == ("rgb: its encoder has not answered for 0.3 s",)
         again = until(stream, lambda r: r.used == ("depth",), "rgb", "depth")
