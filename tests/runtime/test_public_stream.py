@@ -510,7 +510,7 @@ while time.monotonic() < end:
                           ("depth", np.random.randint(900, 9000, (48, 64), np.uint16))):
         stream.push(sensor, array)
     result = stream.get(0.1)
-    if result is not None and result.health["rgb"] == "stalled":
+    if result is not None and result.health["rgb"] == "stalled" and result.used:
         break
 stream.close()
 print(result.health["rgb"], result.used)
