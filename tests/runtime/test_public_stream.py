@@ -164,9 +164,16 @@ def test_bad_input_never_kills(pipeline: Pipeline) -> None:
             (None, {}),
             ("a string", {}),
         ]
-        for data, hints in bad:
+        for count, (data, hints) in enumerate(bad, 1):
             stream.push("rgb", data, **hints)
-            result = until(stream, lambda r: r.health["rgb"] == "malformed", "depth")
+            # Each for itself: of two that wait, the newer one would be looked at alone.
+            result = until(
+                stream,
+                lambda r, n=count: (
+                    r.health["rgb"] == "malformed" and stream.counters["malformed_rgb"] == n
+                ),
+                "depth",
+            )
             assert result.warnings[0].state == "malformed", data
             assert result.lines[0].startswith("rgb: ") and "\n" not in result.lines[0]
         assert stream.counters["malformed_rgb"] == len(bad)
