@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -21,7 +22,6 @@ from perception.frame import Sample
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import RigidTransform
 from perception.runtime.drift_look import Estimate, Look, look, pair_of, skew, turned
-from perception.runtime.lane import Lane
 from perception.runtime.result import SensorWarning
 from perception.sensors.registry import kind_of
 
@@ -163,7 +163,8 @@ class DriftMonitor:
         self.verdicts: dict[tuple[str, Quantity], DriftVerdict] = {}
         self._tell = on_verdict or (lambda verdict: _LOG.debug("%s: %s", verdict.sensor, verdict))
         self._background = background
-        self._lane: Lane[Look | None] | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
         self._samples: dict[str, deque[Sample]] = {}
         self._pairs: dict[str, _Pair] = {}
         self._turn: deque[str] = deque()
@@ -188,7 +189,7 @@ class DriftMonitor:
     def poll(self, now_ns: int) -> None:
         """Take up what was looked at, and begin with another look where it is time."""
         policy = self.policy
-        if policy is None:
+        if policy is None or self._closed:
             return
         if self._at_work is not None:
             future, points, picture = self._at_work
@@ -199,21 +200,24 @@ class DriftMonitor:
         passed = None if self._looked_ns is None else now_ns - self._looked_ns
         if passed is not None and 0 <= passed < policy.period_s * 1e9:
             return
+        if self._thread is not None and self._thread.is_alive():
+            return  # at a look that was forgotten meanwhile
         found = self._next()
         if found is None:
             return
         self._looked_ns = now_ns
         points, picture, before, camera = found
         if self._background:
-            self._lane = self._lane or Lane("drift")
-            future = self._lane.submit(look, points, picture, camera, before)
+            future: Future[Look | None] = Future()
             self._at_work = future, points, picture
+            # No daemon: a process that ended while OpenCV is at work in one would be aborted by C++.
+            self._thread = threading.Thread(
+                target=_look, args=(future, points, picture, camera, before), name="drift"
+            )
+            self._thread.start()
             return
         done: Future[Look | None] = Future()
-        try:
-            done.set_result(look(points, picture, camera, before))
-        except Exception as error:
-            done.set_exception(error)
+        _look(done, points, picture, camera, before)
         self._done(done, points, picture)
 
     def warning(self, sensor: str) -> SensorWarning | None:
@@ -243,9 +247,8 @@ class DriftMonitor:
             pair.earlier.clear()
 
     def close(self) -> None:
-        """End the thread after the look at hand; returns at once."""
-        if self._lane is not None:
-            self._lane.close()
+        """Begin no other look; returns at once, though one at hand goes on."""
+        self._closed = True
 
     def _next(self) -> tuple[Sample, Sample, Sample | None, CameraModel] | None:
         """The pair whose turn it is, with the picture before its own, and the camera's intrinsics."""
@@ -309,6 +312,19 @@ class DriftMonitor:
     def _warn(self) -> None:
         told = {sensor: _told(sensor, pair) for sensor, pair in self._pairs.items()}
         self._warnings = {sensor: one for sensor, one in told.items() if one is not None}
+
+
+def _look(
+    future: Future[Look | None],
+    points: Sample,
+    picture: Sample,
+    camera: CameraModel,
+    before: Sample | None,
+) -> None:
+    try:
+        future.set_result(look(points, picture, camera, before))
+    except Exception as error:
+        future.set_exception(error)
 
 
 def _told(sensor: str, pair: _Pair) -> SensorWarning | None:

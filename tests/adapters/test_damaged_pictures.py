@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -117,6 +118,9 @@ def test_what_others_write_meanwhile_appears(capfd: Captured) -> None:
             thread.start()
         for thread in threads:
             thread.join()
+        end = time.monotonic() + 60
+        while len(written) <= 5 and time.monotonic() < end:
+            time.sleep(0.01)
         stop.set()
         other.join()
     assert sorted(capfd.readouterr().err.splitlines()) == sorted(w.strip() for w in written)

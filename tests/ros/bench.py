@@ -192,10 +192,12 @@ class Bench:
             publisher.publish(message)
 
     def message(self, name: str, stamp: int, count: int) -> Any:
-        """A message of a scene that moves a little with every count."""
+        """A message of a scene that moves a little with every count, and never is the same twice."""
         kind = self.kinds[name]
         head = header(stamp, FRAMES[kind])
         picture = np.roll(self._base, count, axis=1)
+        # Rolled round it would be: a busy node that drops messages might see the same one for long.
+        picture[0, :4] = np.array([[count >> shift & 255] for shift in (0, 8, 16, 24)], np.uint8)
         if kind == "rgb":
             return image(picture, head, "rgb8")
         if kind == "depth":

@@ -141,8 +141,12 @@ class BoardBench:
         self, part: str, good: Callable[[DiagnosticStatus], Any], what: str
     ) -> DiagnosticStatus:
         """A part's condition, once it is as wanted."""
-        wait_until(lambda: part in self.diagnostics and good(self.diagnostics[part]), what)
-        return self.diagnostics[part]
+
+        def found() -> DiagnosticStatus | None:
+            status = self.diagnostics.get(part)
+            return status if status is not None and good(status) else None
+
+        return wait_until(found, f"{what}; have {self.diagnostics.get(part)}")
 
     def call(self, service: str) -> Any:
         """The answer of one of the node's services."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -29,7 +30,23 @@ except ImportError as error:
 if "ROS_LOG_DIR" not in os.environ:  # ROS wants a place even for a process without a HOME
     os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="ros_log_")
 
-_DOMAINS = itertools.count(1 + os.getpid() % 90)
+_DOMAINS = itertools.count(os.getpid() % 100)
+
+
+def _free_domain() -> int:
+    """A ROS domain in which nobody is: the nodes of another run of tests would answer as well.
+
+    The first participant of a domain listens at this port (DDSI-RTPS 2.3, 9.6.1.1).
+    """
+    for number in itertools.islice(_DOMAINS, 100):
+        domain = 1 + number % 100
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7410 + 250 * domain))
+            except OSError:
+                continue
+        return domain
+    raise AssertionError("no ROS domain from 1 to 100 is free")
 
 
 class _Skipped(pytest.Module):
@@ -58,19 +75,19 @@ def bundle() -> Path:
 @pytest.fixture(scope="session")
 def domain() -> Iterator[int]:
     """A ROS domain for one group of processes."""
-    yield 1 + next(_DOMAINS) % 100
+    yield _free_domain()
 
 
 @pytest.fixture(scope="module")
 def second_domain() -> int:
     """A ROS domain for a second group of processes of a file."""
-    return 1 + next(_DOMAINS) % 100
+    return _free_domain()
 
 
 @pytest.fixture
 def own_domain() -> int:
     """A ROS domain that no other test uses."""
-    return 1 + next(_DOMAINS) % 100
+    return _free_domain()
 
 
 @pytest.fixture

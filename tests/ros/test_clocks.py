@@ -25,8 +25,9 @@ PARAMETERS = {
     "autostart": True,
     "sync.deadline_ms": 200.0,
     "diagnostics.period_s": 0.3,
-    "rgb.timeout_ms": 1500.0,
-    "depth.timeout_ms": 1500.0,
+    # No sensor dies here, and on a shared machine one may be silent for a while.
+    "rgb.timeout_ms": 5000.0,
+    "depth.timeout_ms": 5000.0,
 }
 
 
@@ -53,18 +54,20 @@ def _sensor(status: PerceptionStatus, name: str) -> Any:
     return next(s for s in status.sensors if s.name == name)
 
 
-def _value(status: DiagnosticStatus, key: str) -> str:
-    return next((v.value for v in status.values if v.key == key), "")
+def _offset_ms(status: DiagnosticStatus) -> float:
+    said = next((v.value for v in status.values if v.key == "clock_offset_ms"), "")
+    return float(said or "nan")
 
 
-def _goes_on_with(bench: Bench, name: str, count: int = 20) -> list[PerceptionStatus]:
-    """The next outputs, which must come at the sensor's rate and from it alone."""
-    start, sent = len(bench.statuses), bench.sent[name]
+def _goes_on_with(bench: Bench, name: str, count: int = 20) -> None:
+    """The next outputs must come from the sensor alone, and from what is taken of it."""
+    start = len(bench.statuses)
     wait_until(lambda: len(bench.statuses) >= start + count, "outputs that go on")
     found = bench.statuses[start : start + count]
     assert {tuple(s.used) for s in found} == {(name,)}, [s.reason for s in found]
-    assert bench.sent[name] - sent < 3 * count, "outputs of one picture in three are lost"
-    return found
+    # What a busy node leaves for newer ones does not count; what it takes and makes nothing of does.
+    taken = _sensor(found[-1], name).taken - _sensor(found[0], name).taken
+    assert taken < 3 * count, "outputs of one picture in three are lost"
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("depth", "rgb"), ("rgb", "depth")])
@@ -72,14 +75,21 @@ def _goes_on_with(bench: Bench, name: str, count: int = 20) -> list[PerceptionSt
 def test_a_clock_that_is_ahead(bench: Bench, wrong: str, right: str, ahead_s: float) -> None:
     bench.changes[wrong] = shifted(ahead_s)
     status = bench.wait_status(
-        lambda s: s.used == [right] and _sensor(s, wrong).health == "skewed", "the other alone"
+        lambda s: (
+            s.used == [right]
+            and {x.name: x.health for x in s.sensors} == {wrong: "skewed", right: "ok"}
+        ),
+        "the other alone",
     )
-    assert _sensor(status, right).health == "ok"
     (line,) = status.warnings
     assert line.startswith(f"{wrong}: stamps are ") and "ahead of this computer's clock" in line
-    found = bench.wait_diagnostic(wrong, lambda d: "ahead" in d.message, "whose clock is wrong")
+    found = bench.wait_diagnostic(
+        wrong,
+        # The message that was least on its way says it best, and that one may yet have to come.
+        lambda d: "ahead" in d.message and abs(_offset_ms(d) - ahead_s * 1e3) <= 250,
+        "whose clock is wrong, and by how much",
+    )
     assert found.level == DiagnosticStatus.WARN
-    assert float(_value(found, "clock_offset_ms")) == pytest.approx(ahead_s * 1e3, abs=250)
     bench.wait_diagnostic(right, lambda d: d.level == DiagnosticStatus.OK, "that the other is well")
     _goes_on_with(bench, right)
 
@@ -107,10 +117,12 @@ def test_all_clocks_ahead_alike_go_on_with_a_warning(bench: Bench) -> None:
     for sensor in ("rgb", "depth"):
         bench.changes[sensor] = shifted(3600.0)
     status = bench.wait_status(
-        lambda s: len(s.used) == 2 and len(s.warnings) == 2, "both, with warnings"
+        lambda s: (
+            len(s.used) == 2 and len(s.warnings) == 2 and {x.health for x in s.sensors} == {"ok"}
+        ),
+        "both, with warnings",
     )
     assert status.header.stamp.sec > time.time() + 3000
-    assert {s.health for s in status.sensors} == {"ok"}
 
 
 @pytest.mark.parametrize("sensors", [("depth",), ("rgb",), ("rgb", "depth")])
@@ -118,11 +130,14 @@ def test_messages_without_stamps(bench: Bench, sensors: tuple[str, ...]) -> None
     masks = bench.listen(Image, "segmentation/mask")
     for sensor in sensors:
         bench.changes[sensor] = unstamped
-    status = bench.wait_status(
-        lambda s: len(s.used) == 2 and [w.split(":")[0] for w in s.warnings] == list(sensors),
+    bench.wait_status(
+        lambda s: (
+            len(s.used) == 2
+            and [w.split(":")[0] for w in s.warnings] == list(sensors)
+            and {x.health for x in s.sensors} == {"ok"}
+        ),
         "both, with a warning by name",
     )
-    assert {s.health for s in status.sensors} == {"ok"}
     for sensor in sensors:
         found = bench.wait_diagnostic(sensor, lambda d: "no stamps" in d.message, "what is missing")
         assert found.level == DiagnosticStatus.WARN
@@ -152,14 +167,21 @@ def test_one_wrong_stamp_now_and_then_is_no_fault(bench: Bench) -> None:
     count = iter(range(10**6))
 
     def change(message: Any, stamp: int) -> Any:
-        return shifted(3600.0)(message, stamp) if next(count) % 10 == 3 else message
+        # One of ten and never two in a row, in no rhythm that a busy node could drop messages by.
+        wrong = next(count) * 0.6180339887498949 % 1 < 0.1
+        return shifted(3600.0)(message, stamp) if wrong else message
 
+    start, before = len(bench.statuses), _sensor(bench.statuses[-1], "rgb").rejected
     bench.changes["rgb"] = change
-    start = len(bench.statuses)
-    wait_until(lambda: len(bench.statuses) >= start + 40, "outputs that go on")
+    wait_until(
+        lambda: (
+            len(bench.statuses) >= start + 40
+            and _sensor(bench.statuses[-1], "rgb").rejected >= before + 3
+        ),
+        "outputs that go on, and wrong ones that are not used",
+    )
     assert {_sensor(s, "rgb").health for s in bench.statuses[start:]} == {"ok"}
     assert all(abs(s.header.stamp.sec - time.time()) < 60 for s in bench.statuses[start:])
-    assert _sensor(bench.statuses[-1], "rgb").rejected >= 3
 
 
 def test_the_limit_of_the_skew(bench: Bench) -> None:
@@ -168,10 +190,14 @@ def test_the_limit_of_the_skew(bench: Bench) -> None:
         bench.wait_full(2)
         for sensor in ("rgb", "depth"):
             bench.changes[sensor] = shifted(-950.0)
-        status = bench.wait_status(
-            lambda s: s.state == s.STOP and {x.health for x in s.sensors} == {"skewed"}, "none used"
+        bench.wait_status(
+            lambda s: (
+                s.state == s.STOP
+                and {x.health for x in s.sensors} == {"skewed"}
+                and len(s.warnings) == 2
+            ),
+            "none used",
         )
-        assert len(status.warnings) == 2
         bench.mend()
         bench.wait_full(2)
     finally:

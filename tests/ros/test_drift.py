@@ -15,7 +15,7 @@ from anysense_msgs.msg import PerceptionStatus
 from anysense_ros.conversions import cloud, header, image
 from bench import FRAMES, Bench
 from diagnostic_msgs.msg import DiagnosticStatus
-from processes import NodeProcess, wait_until
+from processes import PATIENCE_S, NodeProcess, wait_until
 from starting import quick
 
 from perception.frame import Frame
@@ -241,6 +241,6 @@ def test_a_wrong_parameter_is_one_line(
 ) -> None:
     given = {**BASE, "bundle": str(bundle), name: value}
     node = NodeProcess("perception_node", tmp_path, own_domain, given)
-    assert node.process.wait(60) == 2
+    assert node.process.wait(PATIENCE_S) == 2
     assert line in node.log and "Traceback" not in node.log, node.log
     assert len([one for one in node.log.splitlines() if one.startswith("error: ")]) == 1

@@ -60,7 +60,8 @@ def test_a_backend_that_cannot_load_a_graph_gives_way(start: Start) -> None:
 
 def test_a_backend_that_fails_while_running_gives_way(start: Start) -> None:
     node, bench = start("cuda", "run")
-    assert bench.wait_full().backend == "onnxruntime-cuda"
+    # It runs twenty times only: on a busy machine not all sensors may be there in time.
+    bench.wait_status(lambda s: s.backend == "onnxruntime-cuda" and s.used, "the first one")
     bench.wait_status(lambda s: s.backend == "onnxruntime-cpu" and len(s.used) == 4, "the next one")
     found = bench.wait_diagnostic("engine", lambda d: "device lost" in d.message, "what failed")
     assert found.level == DiagnosticStatus.WARN
@@ -76,8 +77,9 @@ def test_with_no_backend_left_the_node_waits_and_tries_again(start: Start, tmp_p
     node, bench = start("cpu", f"switch:{switch}")
     bench.wait_full()
     switch.touch()
-    stopped = bench.wait_status(lambda s: s.state == s.STOP, "stop")
-    assert "next attempt" in " ".join(stopped.warnings)
+    bench.wait_status(
+        lambda s: s.state == s.STOP and "next attempt" in " ".join(s.warnings), "stop, and why"
+    )
     found = bench.wait_diagnostic("engine", lambda d: "next attempt" in d.message, "the failure")
     assert found.level == DiagnosticStatus.ERROR
     assert _value(found, "engine_failures") >= 1
@@ -100,14 +102,21 @@ def test_an_encoder_that_does_not_answer_stops_no_other_sensor(
     try:
         rest = list(KINDS[1:])
         status = bench.wait_status(
-            lambda s: list(s.used) == rest and s.sensors[0].health == "stalled", "output of others"
+            lambda s: (
+                list(s.used) == rest
+                and [x.health for x in s.sensors] == ["stalled", *["ok"] * len(rest)]
+            ),
+            "output of others",
         )
         assert "encoder has not answered" in status.sensors[0].line
-        assert {s.health for s in status.sensors[1:]} == {"ok"}
         bench.wait_diagnostic("rgb", lambda d: "not answered" in d.message, "who hangs")
         start_of = len(bench.statuses)
-        bench.wait_status(lambda s: len(bench.statuses) > start_of + 10, "outputs that go on")
-        assert {tuple(s.used) for s in bench.statuses[start_of:]} == {tuple(rest)}
+
+        def going_on() -> bool:
+            return sum(list(s.used) == rest for s in bench.statuses[start_of:]) > 10
+
+        wait_until(going_on, "outputs that go on")
+        assert not any("rgb" in s.used for s in bench.statuses[start_of:])
     finally:
         switch.unlink()
     after = bench.wait_full()

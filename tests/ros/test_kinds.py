@@ -87,17 +87,17 @@ def start(starter: Any, parameters: dict[str, Any]) -> Any:
 
 def test_its_messages_are_used_and_told(starter: Any, parameters: dict[str, Any]) -> None:
     bench = start(starter, parameters)
-    wait_until(lambda: bench.statuses and list(bench.statuses[-1].used) == ["left", "roof"], "both")
-    found = [(s.name, s.kind, s.input) for s in bench.statuses[-1].sensors]
+    both = bench.wait_status(lambda s: list(s.used) == ["left", "roof"], "both")
+    found = [(s.name, s.kind, s.input) for s in both.sensors]
     assert found == [("left", "rgb", "left"), ("roof", "radar", "roof")]
     bench.wait_diagnostic("roof", lambda d: d.level == DiagnosticStatus.OK, "roof is well")
     bench.changes["left"] = lambda message, stamp: None
-    wait_until(lambda: list(bench.statuses[-1].used) == ["roof"], "the radar alone")
+    bench.wait_status(lambda s: list(s.used) == ["roof"], "the radar alone")
     bench.changes = {"roof": lambda message, stamp: message}  # xyz and intensity: no radar's fields
-    wait_until(lambda: list(bench.statuses[-1].used) == ["left"], "the camera alone")
+    bench.wait_status(lambda s: list(s.used) == ["left"], "the camera alone")
     wait_until(lambda: "no field doppler" in str(bench.diagnostics["roof"]), "the reason")
     bench.changes["roof"] = points
-    wait_until(lambda: list(bench.statuses[-1].used) == ["left", "roof"], "both again")
+    bench.wait_status(lambda s: list(s.used) == ["left", "roof"], "both again")
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,10 @@ def test_one_that_fails_is_told_with_its_distribution_and_the_camera_goes_on(
     KINDS.named("radar")  # for the bench, as it was
     radar.write_text(CODE.replace(old, new))
     bench = start(starter, parameters)
-    wait_until(lambda: bench.statuses and list(bench.statuses[-1].used) == ["left"], "the camera")
-    wait_until(lambda: said in str(bench.diagnostics.get("roof")), "the reason")
-    assert bench.diagnostics["roof"].level == DiagnosticStatus.ERROR
-    assert "of radar 1.0" in str(bench.diagnostics["roof"])
+    bench.wait_status(lambda s: list(s.used) == ["left"], "the camera")
+    found = bench.wait_diagnostic("roof", lambda d: said in str(d), "the reason")
+    assert found.level == DiagnosticStatus.ERROR
+    assert "of radar 1.0" in str(found)
 
 
 def test_one_that_cannot_be_imported_is_one_line(

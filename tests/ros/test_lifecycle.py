@@ -19,7 +19,7 @@ import yaml
 from anysense_ros.conversions import to_sample
 from bench import CAMERA, TO_OPTICAL, Bench, drop
 from diagnostic_msgs.msg import DiagnosticStatus
-from processes import NodeProcess, environment, wait_until
+from processes import PATIENCE_S, NodeProcess, environment, wait_until
 from rcl_interfaces.srv import GetParameters
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -122,7 +122,11 @@ def test_a_node_that_a_service_starts_has_no_home(tmp_path: Path, own_domain: in
     named = {k: v for k, v in environment(own_domain, tmp_path).items() if k not in places}
     silent = [sys.executable, SILENT]
     ended = subprocess.run(
-        silent, env={**named, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=60
+        silent,
+        env={**named, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert any(tmp_path.glob("ros_log_*/*.log"))
@@ -133,7 +137,7 @@ def test_a_context_that_ends_between_two_waits_ends_a_node_to_which_nothing_come
 ) -> None:
     node = NodeProcess(SILENT, tmp_path, own_domain, {}, name="silent_node")
     try:
-        wait_until(lambda: node.process.poll() is not None, "the process to end", 30)
+        wait_until(lambda: node.process.poll() is not None, "the process to end")
     finally:
         node.process.kill()  # it would go on after the test
     assert node.stop() == 0 and "Traceback" not in node.log, node.log
@@ -254,7 +258,7 @@ def test_wrong_parameters_end_the_process_with_one_line(
 ) -> None:
     parameters = {**BASE, "bundle": str(bundle), **changes}
     node = NodeProcess("perception_node", tmp_path, own_domain, parameters)
-    assert node.process.wait(60) == 2, node.log
+    assert node.process.wait(PATIENCE_S) == 2, node.log
     lines = [line for line in node.log.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
     assert word in lines[0]

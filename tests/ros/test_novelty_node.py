@@ -51,10 +51,11 @@ def bench(domain: int, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_a_sensor_far_from_training_is_warned_of_and_used(bench: Bench) -> None:
     status = bench.wait_status(
-        lambda s: any("rgb: shows what is far" in line for line in s.warnings), "a warning of rgb"
+        lambda s: "rgb" in s.used and any("rgb: shows what is far" in line for line in s.warnings),
+        "a warning of rgb",
     )
     rgb = next(s for s in status.sensors if s.name == "rgb")
-    assert "rgb" in status.used and rgb.used and rgb.health == "ok"
+    assert rgb.used and rgb.health == "ok"
     assert not any("depth: shows" in line for line in status.warnings)
     found = bench.wait_diagnostic(
         "rgb",
@@ -63,11 +64,13 @@ def test_a_sensor_far_from_training_is_warned_of_and_used(bench: Bench) -> None:
     )
     assert float({v.key: v.value for v in found.values}["novelty"]) > 1
     bench.wait_diagnostic("depth", lambda s: s.level == DiagnosticStatus.OK, "depth is well")
-    output = bench.wait_diagnostic(
+    bench.wait_diagnostic(
         "output",
-        lambda s: any(v.key == "unfamiliar_rgb" and int(v.value) > 2 for v in s.values),
+        lambda s: (
+            s.level == DiagnosticStatus.OK
+            and any(v.key == "unfamiliar_rgb" and int(v.value) > 2 for v in s.values)
+        ),
         "a counter",
     )
-    assert output.level == DiagnosticStatus.OK
     assert bench.set_parameter("policy.novelty_derating", 0.0).successful
     assert not bench.set_parameter("policy.novelty_derating", 11.0).successful

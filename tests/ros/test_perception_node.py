@@ -80,8 +80,9 @@ def test_all_outputs(bench: Bench) -> None:
     mask = masks[-1]
     assert (mask.encoding, mask.height, mask.width) == ("mono8", HEIGHT, WIDTH)
     assert mask.header.frame_id == "camera_optical"
-    stamps = [(s.header.stamp.sec, s.header.stamp.nanosec) for s in bench.statuses]
-    assert (mask.header.stamp.sec, mask.header.stamp.nanosec) in stamps
+    wait_until(
+        lambda: any(s.header.stamp == mask.header.stamp for s in bench.statuses), "its status"
+    )
     known = {c.class_id for c in labels[0].class_map}
     assert set(np.frombuffer(mask.data, np.uint8).tolist()) <= known
     confidence = np.frombuffer(confidences[-1].data, np.float32)
@@ -132,15 +133,19 @@ def test_messages_without_content(bench: Bench, sensor: str, change) -> None:  #
 
 @pytest.mark.parametrize("sensor", KINDS)
 def test_a_sensor_delayed_past_the_deadline(bench: Bench, sensor: str) -> None:
-    bench.delay_s[sensor] = 0.9
+    # Past the deadline of 0.4 s; what is a second late, with what a busy machine adds, has a wrong clock.
+    bench.delay_s[sensor] = 0.65
     _goes_on_without(bench, sensor, health=("late",))
 
 
 @pytest.mark.parametrize("sensor", KINDS)
 def test_noisy_stamps(bench: Bench, sensor: str) -> None:
     bench.jitter_ns[sensor] = 15_000_000
-    status = bench.wait_status(lambda s: len(s.used) == 4 and s.spread_ms > 10, "matched noise")
-    assert status.spread_ms == pytest.approx(15, abs=0.1)
+    bench.wait_status(
+        # Where a message is late, its sensor's last one may be used, which is further away.
+        lambda s: len(s.used) == 4 and s.spread_ms == pytest.approx(15, abs=0.1),
+        "matched noise",
+    )
 
 
 @pytest.mark.parametrize("sensor", KINDS)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from anysense_msgs.srv import SetFault
+from anysense_ros.conversions import to_ns
 from bench import CAMERA, Bench
-from processes import NodeProcess, wait_until
+from processes import PATIENCE_S, NodeProcess, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -83,8 +85,9 @@ def test_a_recording_goes_through_the_node(launched: Any, source: str) -> None:
     assert 1 <= status.header.stamp.sec <= 4
     bench.wait_status(lambda s: s.header.stamp.sec >= 3 and s.state == s.FULL, "a full end")
     bench.wait_status(lambda s: s.header.stamp.sec == 1 and len(s.used) == 4, "the next round")
+    wait_until(lambda: infos, "camera_info")
     assert list(infos[0].k) == pytest.approx(list(CAMERA.matrix.reshape(-1)))
-    assert any(c.clock.sec >= 3 for c in clocks)
+    wait_until(lambda: any(c.clock.sec >= 3 for c in list(clocks)), "the clock")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_wrong_sources_end_with_one_line(
     own_domain: int, tmp_path: Path, changes: dict[str, Any], word: str
 ) -> None:
     node = NodeProcess("sensor_replay", tmp_path, own_domain, changes)
-    assert node.process.wait(90) == 2, node.log
+    assert node.process.wait(PATIENCE_S) == 2, node.log
     assert word in node.log
     assert "Traceback" not in node.log
 
@@ -126,7 +129,7 @@ def test_faults_by_service_and_by_schedule(launched: Any, tmp_path: Path, bundle
     request = SetFault.Request(sensor="rgb", fault="black")
     assert bench.call(SetFault, "set_fault", request, "fault_injector").success
     bench.wait_status(lambda s: s.used == ["depth", "thermal", "lidar"], "output without rgb")
-    request = SetFault.Request(sensor="lidar", fault="encoding", duration=3.0)
+    request = SetFault.Request(sensor="lidar", fault="encoding", duration=8.0)
     assert bench.call(SetFault, "set_fault", request, "fault_injector").success
     bench.wait_status(lambda s: s.used == ["depth", "thermal"], "output without both")
     bench.wait_status(lambda s: "lidar" in s.used, "the end of the fault")
@@ -144,8 +147,12 @@ def test_faults_by_service_and_by_schedule(launched: Any, tmp_path: Path, bundle
 
 def test_delayed_messages_arrive_later(launched: Any) -> None:
     bench = launched.bench
-    heard: list[Image] = []
-    bench.node.create_subscription(Image, "/delayed", heard.append, 10)
+    ages_s: list[float] = []
+
+    def hear(message: Image) -> None:
+        ages_s.append((time.time_ns() - to_ns(message.header.stamp)) / 1e9)
+
+    bench.node.create_subscription(Image, "/delayed", hear, 10)
     launched(
         "fault_injector",
         {"sensors": ["rgb"]},
@@ -153,12 +160,10 @@ def test_delayed_messages_arrive_later(launched: Any) -> None:
         ("~/output/rgb", "/delayed"),
     )
     bench.drive()
-    wait_until(lambda: heard, "a message")
+    wait_until(lambda: ages_s and min(ages_s) < 0.9, "a message that is not delayed")
     request = SetFault.Request(sensor="rgb", fault="delay", value=1.0)
     assert bench.call(SetFault, "set_fault", request, "fault_injector").success
-    count = len(heard)
-    wait_until(lambda: len(heard) > count + 3, "delayed messages")
-    age = bench.node.get_clock().now().nanoseconds - (
-        heard[-1].header.stamp.sec * 10**9 + heard[-1].header.stamp.nanosec
-    )
-    assert age > 0.9e9
+    # Some that came before may be on their way: ten of the bench's messages may.
+    count = len(ages_s) + 10
+    wait_until(lambda: len(ages_s) > count + 5, "delayed messages")
+    assert min(ages_s[count:]) > 0.9

@@ -148,16 +148,19 @@ def test_diagnostics_are_what_the_last_output_was(start: Start) -> None:
     for _ in range(8):
         bench.changes = dict(next(changes))
         time.sleep(0.7)
-    wait_until(lambda: len(bench.reports) >= 12, "reports")
+
+    def numbers() -> list[int]:
+        return [int(_values(r["output"])["sequence"]) for r in list(bench.reports)]
+
+    def received() -> list[int]:
+        return [int(_values(r["rgb"])["received"]) for r in list(bench.reports)]
+
+    # Refreshed with every one, however seldom a busy node gets to it.
+    wait_until(lambda: len(bench.reports) >= 12 and len(set(numbers())) >= 10, "reports")
+    wait_until(lambda: received()[-1] > received()[0] + 20, "counts that rise")
     reports = list(bench.reports)
-    time.sleep(0.5)  # for the status of the last one
-    assert all("sequence" in _values(r["output"]) for r in reports)
-    assert all(_true(r, bench) for r in reports)
-    numbers = [int(_values(r["output"])["sequence"]) for r in reports]
-    assert numbers == sorted(numbers)
-    assert len(set(numbers)) >= 10  # refreshed with every one
-    received = [int(_values(r["rgb"])["received"]) for r in reports]
-    assert received == sorted(received) and received[-1] > received[0] + 20
+    wait_until(lambda: all(_true(r, bench) for r in reports), "a status that says the same")
+    assert numbers() == sorted(numbers()) and received() == sorted(received())
 
 
 def test_what_is_not_active_is_not_ok(start: Start) -> None:
@@ -186,8 +189,8 @@ def test_what_is_not_active_is_not_ok(start: Start) -> None:
 
 def test_a_slow_node_loses_no_sensor(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every inference takes longer than the sensors' timeout; their messages wait."""
-    monkeypatch.setenv("ANYSENSE_TEST_BREAK", "slow:0.5")
-    timeouts = {f"{m}.timeout_ms": 400.0 for m in ("rgb", "depth")}
+    monkeypatch.setenv("ANYSENSE_TEST_BREAK", "slow:1.2")
+    timeouts = {f"{m}.timeout_ms": 1000.0 for m in ("rgb", "depth")}
     _, bench = start(["rgb", "depth"], executable=BREAKING, **timeouts)
     bench.drive()
     bench.wait_status(lambda s: len(s.used) == 2, "an output")
@@ -229,22 +232,24 @@ def test_what_goes_back_and_forth_floods_nobody(start: Start) -> None:
     count = iter(range(10**6))
 
     def flap(message: Any, stamp: int) -> Any:
-        return black(message, stamp) if next(count) % 2 else message
+        # In no rhythm: of every other one, a busy node that drops half of them would see one kind alone.
+        return black(message, stamp) if next(count) * 0.6180339887498949 % 1 < 0.5 else message
 
     bench.changes["depth"] = flap
     time.sleep(5.0)
     del bench.log[:], bench.reports[:]
-    begin = len(bench.statuses)
-    time.sleep(10.0)
-    states = [s.state for s in bench.statuses[begin:]]
-    assert sum(a != b for a, b in itertools.pairwise(states)) > 20
-    assert len(bench.log) <= 4, bench.log
-    assert len(bench.reports) <= 30
+    begin, since = len(bench.statuses), time.monotonic()
+
+    def flips() -> int:
+        states = [s.state for s in bench.statuses[begin:]]
+        return sum(a != b for a, b in itertools.pairwise(states))
+
+    wait_until(lambda: flips() > 20 and time.monotonic() > since + 10, "states that change")
+    said, told, took = list(bench.log), len(bench.reports), time.monotonic() - since
+    assert len(said) <= 4 * took / 10, said
+    assert told <= 3 * took
     bench.mend()
-    time.sleep(3.0)
-    del bench.reports[:]
-    wait_until(lambda: bench.reports, "a report")
-    assert bench.reports[-1]["depth"].level == DiagnosticStatus.OK
+    bench.wait_diagnostic("depth", lambda d: d.level == DiagnosticStatus.OK, "depth is well")
 
 
 def test_the_log_counts_what_it_did_not_say() -> None:
@@ -285,7 +290,8 @@ def test_equal_pictures_are_no_fault_where_that_is_said(start: Start) -> None:
     time.sleep(2.0)
     begin = len(bench.statuses)
     wait_until(lambda: len(bench.statuses) > begin + 20, "outputs")
-    assert {x.health for s in bench.statuses[begin:] for x in s.sensors} == {"ok"}
+    assert "frozen" not in {x.health for s in bench.statuses[begin:] for x in s.sensors}
+    bench.wait_full(2)
 
 
 def test_a_simulator_in_which_nothing_moves(start: Start) -> None:
@@ -309,19 +315,19 @@ def test_frozen_takes_its_time(start: Start) -> None:
     _, bench = start(["rgb"], rate_hz=20.0, **{"health.frozen_ms": 2000.0})
     bench.drive()
     bench.wait_full(1)
-    count = iter(range(10**6))
-    held: list[Any] = [None]
+    held: list[Any] = []
+    since = [0]
 
     def stutter(message: Any, stamp: int) -> Any:
-        if next(count) % 10 == 0:  # twenty equal ones in a row would be a second
-            held[0] = message
+        if stamp - since[0] > 450_000_000:  # by the stamps: a busy machine sends fewer in that time
+            held[:], since[0] = [message], stamp
         held[0].header = message.header
         return held[0]
 
     bench.changes["rgb"] = stutter
     begin = len(bench.statuses)
     wait_until(lambda: len(bench.statuses) > begin + 60, "outputs")
-    assert {x.health for s in bench.statuses[begin:] for x in s.sensors} == {"ok"}
+    assert "frozen" not in {x.health for s in bench.statuses[begin:] for x in s.sensors}
     bench.changes["rgb"] = Frozen()
     bench.wait_status(lambda s: s.sensors[0].health == "frozen", "frozen")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +122,36 @@ def test_looks_are_taken_each_period_and_on_another_thread(street: list[Frame]) 
             time.sleep(0.001)
     assert 6 <= looked <= 10 and set(monitor.verdicts) >= {("lidar", "yaw"), ("lidar", "pitch")}
     monitor.close()
+
+
+ENDS = """
+import time
+import cv2
+import numpy as np
+from perception.runtime import drift
+
+
+def look(*given):
+    picture, end = np.zeros((1500, 1500), np.float32), time.monotonic() + 2
+    while time.monotonic() < end:
+        cv2.GaussianBlur(picture, (0, 0), 9)
+    print("looked", flush=True)
+
+
+drift.look = look
+monitor = drift.DriftMonitor(drift.DriftPolicy(), background=True)
+monitor._next = lambda: (None, None, None, None)
+monitor.poll(0)
+assert monitor.busy
+monitor.close()
+print("ends", flush=True)
+"""
+
+
+def test_a_process_that_ends_while_a_look_is_taken_ends_well() -> None:
+    """OpenCV that comes back from its work to a Python that is gone makes C++ abort the process."""
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "ends\nlooked\n"), done.stderr
 
 
 def _verdict(estimate: float, sigma: float = 0.1) -> DriftVerdict:

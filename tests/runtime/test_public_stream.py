@@ -164,9 +164,16 @@ def test_bad_input_never_kills(pipeline: Pipeline) -> None:
             (None, {}),
             ("a string", {}),
         ]
-        for data, hints in bad:
+        for count, (data, hints) in enumerate(bad, 1):
             stream.push("rgb", data, **hints)
-            result = until(stream, lambda r: r.health["rgb"] == "malformed", "depth")
+            # Each for itself: of two that wait, the newer one would be looked at alone.
+            result = until(
+                stream,
+                lambda r, n=count: (
+                    r.health["rgb"] == "malformed" and stream.counters["malformed_rgb"] == n
+                ),
+                "depth",
+            )
             assert result.warnings[0].state == "malformed", data
             assert result.lines[0].startswith("rgb: ") and "\n" not in result.lines[0]
         assert stream.counters["malformed_rgb"] == len(bad)
@@ -309,7 +316,9 @@ def test_an_encoder_that_hangs_stops_nobody_else(
         until(stream, lambda r: r.state == "full", "rgb", "depth")
         monkeypatch.setattr(engine, "infer_linked", hang)
         before = time.monotonic()
-        result = until(stream, lambda r: r.health["rgb"] == "stalled", "rgb", "depth")
+        result = until(
+            stream, lambda r: r.health["rgb"] == "stalled" and bool(r.used), "rgb", "depth"
+        )
         assert result.used == ("depth",) and result.state == "degraded"
         assert result.lines == ("rgb: its encoder has not answered for 0.3 s",)
         again = until(stream, lambda r: r.used == ("depth",), "rgb", "depth")
@@ -508,7 +517,7 @@ while time.monotonic() < end:
                           ("depth", np.random.randint(900, 9000, (48, 64), np.uint16))):
         stream.push(sensor, array)
     result = stream.get(0.1)
-    if result is not None and result.health["rgb"] == "stalled":
+    if result is not None and result.health["rgb"] == "stalled" and result.used:
         break
 stream.close()
 print(result.health["rgb"], result.used)

@@ -688,16 +688,19 @@ def test_each_sensor_is_encoded_in_order_on_one_thread(
 ) -> None:
     timings: dict[Kind, SensorTiming] = {m: SensorTiming() for m in ("rgb", "depth")}
     stream = StreamCore(pipeline, StreamSettings(timings, 10_000 * MS), parallel=True)
-    encode, begun, go_on = pipeline.encode, [], threading.Event()
+    encode, begun = pipeline.encode, []
+    there, go_on = threading.Event(), threading.Event()
 
     def slow(sample: Sample, **named: bool) -> Encoded | None:
         begun.append(sample.time_ns)
-        go_on.wait(10)
+        there.set()
+        go_on.wait(60)
         return encode(sample, **named)
 
     monkeypatch.setattr(pipeline, "encode", slow)
     for now in (0, 100, 200):
         assert stream.push(_sample("rgb", now), now * MS) == "accepted"
+    assert there.wait(60)
     go_on.wait(0.2)
     assert begun == [0], "the others wait for it"
     go_on.set()

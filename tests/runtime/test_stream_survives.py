@@ -142,7 +142,7 @@ def test_a_pipeline_that_does_not_fit_leaves_the_one_that_runs(pipeline: Pipelin
         began = time.monotonic()
         push(stream)
         wait(lambda: listener.used)
-        assert time.monotonic() - began < 3 and stream.core is core
+        assert time.monotonic() - began < 20 and stream.core is core
         assert {r.health for r in stream.report().values()} == {"ok"}
 
 
@@ -219,13 +219,14 @@ def test_all_that_was_taken_in_is_accounted_for_at_the_end(pipeline: Pipeline) -
 
 def test_a_flood_of_pictures_makes_no_sensor_stall(pipeline: Pipeline) -> None:
     """Those that newer ones replaced are not encoded: their lane would be behind for seconds."""
-    slow = pipeline.encode
+    own = pipeline.encode
     calls: list[int] = []
+    pushed = threading.Event()
 
     def encode(sample: Any, **how: Any) -> Any:
         calls.append(sample.stamp_ns)
-        time.sleep(0.05)
-        return slow(sample, **how)
+        assert pushed.wait(60)  # slower than any flood
+        return own(sample, **how)
 
     pipeline.encode = encode  # type: ignore[method-assign]
     timing = SensorTiming(window_ns=S, timeout_ns=20 * S)
@@ -236,9 +237,11 @@ def test_a_flood_of_pictures_makes_no_sensor_stall(pipeline: Pipeline) -> None:
         picture = RANDOM.integers(20, 220, (48, 64, 3), np.uint8)
         stamp = 10 * S - (100 - count) * MS
         core.push(sample_of("rgb", picture, stamp_ns=stamp), 10 * S + count)
+    pushed.set()
     results = core.poll(11 * S)
     core.close()
-    assert results and len(calls) < 50, len(calls)
+    # Depth, the first picture or one that overtook it, and the last.
+    assert results and len(calls) <= 4, len(calls)
     report = core.report(11 * S)["rgb"]
     assert (
         report.received == 100 == report.used + report.superseded + report.rejected + report.waiting
