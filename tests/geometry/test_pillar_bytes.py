@@ -66,10 +66,10 @@ def digest(name: str) -> str:
     """Of all that becomes of one case's points."""
     count, spec, pose, kind, fields, (most, deep) = CASES[name]
     points = cloud(count, kind, fields, len(name), 6.0 if spec is SMALL else 45.0)
-    ground = on_ground(points, pose, spec)
+    ground, fallen = on_ground(points, pose, spec)
     pillars = np.full((most, deep, 8), np.nan, np.float32)
     cells = np.full(most, -7, np.int32)
-    filled = fill_pillars(ground, spec, pillars, cells)
+    filled = fill_pillars(ground, spec, pillars, cells, fallen)
     found = hashlib.sha256(f"{filled} {len(ground)}".encode())
     for array in (ground, pillars, cells):
         found.update(np.ascontiguousarray(array).tobytes())
