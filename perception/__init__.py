@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from perception.runtime.stream import Stream as Stream
     from perception.runtime.stream import StreamSettings as StreamSettings
     from perception.sensors.samples import sample_of as sample_of
-    from perception.tasks.boxes2d import Detections as Detections
+    from perception.tasks.detections import Detections as Detections
 
 __version__ = "0.1.0"
 

@@ -35,17 +35,19 @@ def print_space(runs: Sequence[Robustness], what: str) -> None:
         for tag, cells in _told_once(rows, len(named)).items():
             table.add_row(name, *([tag] if len(runs) > 1 else []), *cells)
     table.show()
-    if any(f.row.group == "late" for run in runs for f in run.space()):
+    if any(run.late() for run in runs):
         _print_late(named, scores)
 
 
 def _print_late(named: Sequence[tuple[str, Robustness]], scores: Sequence[str]) -> None:
+    from perception.viz.robustness_space import LATE_FACTS
+
     table = Table(title="late against the cameras, in % and without -> with odometry")
     table.add_column("late, ms", justify="right")
     if len(named) > 1:
         table.add_column("run")
     runs = [run for _, run in named]
-    for column in ("frames", "vehicle moved, m", "points moved", *_columns(runs, scores)):
+    for column in (*LATE_FACTS, *_columns(runs, scores)):
         table.add_column(column, justify="right")
     late = {tag: _late_cells(run, scores) for tag, run in named}
     for seconds in sorted({seconds for own in late.values() for seconds in own}):
@@ -58,24 +60,17 @@ def _print_late(named: Sequence[tuple[str, Robustness]], scores: Sequence[str]) 
 
 def _late_cells(run: Robustness, scores: Sequence[str]) -> dict[float, list[str]]:
     """By seconds, the cells of a run."""
-    told = run.content()["space"]["late"]
-    pairs: dict[float, dict[bool, SpaceFound]] = {}
-    for found in run.space():
-        if found.row.group == "late" and found.row.amount is not None:
-            pairs.setdefault(found.row.amount, {})[found.row.odometry] = found
+    from perception.viz.robustness_space import late_facts
+
     rows = {}
-    for seconds, pair in pairs.items():
-        about = told.get(f"{seconds:g}", {})
-        moved = about.get("moved_m")
-        either = [_cells(pair[k], scores) if k in pair else None for k in (False, True)]
-        rows[seconds] = [
-            str(next(iter(pair.values())).frames),
-            "-" if moved is None else f"{moved:.2f}",
-            f"in {about.get('made', 0)}",
-            *(
-                " -> ".join("-" if own is None else own[i] for own in either)
-                for i in range(2 * len(scores))
-            ),
+    for found in run.late():
+        either = [
+            None if own is None else _cells(own, scores)
+            for own in (found.without, found.with_odometry)
+        ]
+        rows[found.seconds] = late_facts(found) + [
+            " -> ".join("-" if own is None else own[i] for own in either)
+            for i in range(2 * len(scores))
         ]
     return rows
 

@@ -91,6 +91,29 @@ class SpaceFound:
 
 
 @dataclass(frozen=True)
+class LateFound:
+    """What came of samples that were late by so much.
+
+    Attributes:
+        seconds: how late.
+        without, with_odometry: the rows of the table; None where no frame could show it.
+        moved_m: how far the vehicle drove meanwhile, the median; None where that is not known.
+        made: in how many frames the points were moved, as nothing is recorded from then.
+    """
+
+    seconds: float
+    without: SpaceFound | None
+    with_odometry: SpaceFound | None
+    moved_m: float | None
+    made: int
+
+    @property
+    def frames(self) -> int:
+        """That could show it."""
+        return next(own.frames for own in (self.without, self.with_odometry) if own is not None)
+
+
+@dataclass(frozen=True)
 class Robustness:
     """How the scores of a bundle fare by a recording, with one method.
 
@@ -227,6 +250,21 @@ class Robustness:
                 found.append(SpaceFound(row, own.frames, own.scores, left))
         return found
 
+    def late(self) -> list[LateFound]:
+        """The rows of late samples in that table, with odometry beside without."""
+        pairs: dict[float, dict[bool, SpaceFound]] = {}
+        for found in self.space():
+            if found.row.group == "late" and found.row.amount is not None:
+                pairs.setdefault(found.row.amount, {})[found.row.odometry] = found
+        return [
+            LateFound(s, own.get(False), own.get(True), self._moved_m(s), self.told.made.get(s, 0))
+            for s, own in pairs.items()
+        ]
+
+    def _moved_m(self, seconds: float) -> float | None:
+        known = self.told.moved_m.get(seconds)
+        return float(np.median(known)) if known else None
+
     def mean_of_inputs(self) -> dict[str, float | None]:
         """By score, the mean over all sensors, no LiDAR and no camera, as UniBEV has it; empty without one of
         them."""
@@ -239,12 +277,8 @@ class Robustness:
 
     def _plain_space(self) -> dict[str, Any]:
         late = {
-            f"{seconds:g}": {
-                "moved_m": float(np.median(self.told.moved_m[seconds])) if known else None,
-                "made": made,
-            }
+            f"{seconds:g}": {"moved_m": self._moved_m(seconds), "made": made}
             for seconds, made in sorted(self.told.made.items())
-            for known in [self.told.moved_m.get(seconds)]
         }
         rows = [
             {

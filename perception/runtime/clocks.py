@@ -214,6 +214,14 @@ class OutputStamps:
         self._told_ns = stamp_ns if self._told_ns is None else max(stamp_ns, self._told_ns)
         return stamp_ns
 
+    def passed(self, stamp_ns: int, jump_ns: int) -> bool:
+        """Whether an output with this stamp would be no newer than the last one.
+
+        Further back than `jump_ns` is another clock: one that stays behind must not silence the output
+        for good.
+        """
+        return self.last_ns is not None and 0 <= self.last_ns - stamp_ns <= jump_ns
+
     def present_ns(self, now_ns: int, base_ns: int) -> int:
         """The present time on the sensors' clock, as an output that is given now would bear it.
 

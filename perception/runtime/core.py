@@ -12,11 +12,9 @@ its samples give no output of their own: what came in them takes part in the nex
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, TimeoutError
 from dataclasses import replace
 
 from perception.errors import AnySenseError, ConfigError, meant
@@ -26,21 +24,17 @@ from perception.runtime.arrival_health import ArrivalHealth
 from perception.runtime.clocks import OutputStamps
 from perception.runtime.collector import Collector
 from perception.runtime.drift import DriftMonitor
-from perception.runtime.lane import Lane
+from perception.runtime.encoding_lanes import EncodingLanes
+from perception.runtime.heartbeat import Heartbeat
 from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
-from perception.runtime.result import HealthState, Result, SensorReport, SensorWarning
+from perception.runtime.result import Result, SensorReport, SensorWarning
+from perception.runtime.sensor_states import SensorStates
 from perception.runtime.settings import StreamSettings
 from perception.runtime.shedding import Shedder
-from perception.runtime.waiting import Found, Waiting, reported
+from perception.runtime.waiting import Waiting, of_one_moment
 
 __all__ = ["StreamCore", "StreamSettings"]
-
-_PATIENCE_S = 5.0
-"""How long an encoder on a thread of its own may take: longer, its sensor is stalled."""
-
-_USUAL = 20
-"""Once it has answered, no longer than this many times as long, but at least for a second."""
 
 
 class StreamCore:
@@ -83,19 +77,17 @@ class StreamCore:
         self._polled = (0, 0)  # when, by the caller's clock and by that of the system
         self.arrivals = ArrivalHealth(self.collector)
         self.drift = DriftMonitor(settings.drift, background=parallel)
+        self.heartbeat = Heartbeat(self.collector)
         self.configure(settings)
         self.counts: dict[str, Counter[str]] = {m: Counter() for m in self.collector.sensors}
         pipeline.expected = tuple(self.collector.sensors)
-        # One thread per sensor, so that its samples are checked and encoded in order.
         lanes = self.collector.sensors if parallel else ()
-        self._threads = {m: Lane[Found](f"encode_{m}") for m in lanes}
-        self._usual_s: dict[str, float] = {}  # how long each encoder took
-        self._stalled: dict[str, Future[Found]] = {}
-        self._said: dict[str, SensorWarning] = {}  # what was found in each sensor's last sample
+        self._lanes = EncodingLanes(lanes, answered=lambda sensor: self._states.say(sensor, None))
+        self._states = SensorStates(
+            pipeline, self.collector, self.arrivals, self.drift, self._lanes.is_stalled
+        )
         self._kept: dict[str, Waiting] = {}
         self._epoch = self.collector.epoch
-        self._beat_ns: int | None = None
-        self._answered_ns: int | None = None  # when the last output or heartbeat was given
         self._last_group: tuple[int, int] | None = None  # its stamp, and when it left
         self._stamps = self._stamps_before = OutputStamps()  # of this epoch, and of the one before
         self._unsent: list[Result] = []  # computed before the backend failed on a later group
@@ -113,7 +105,7 @@ class StreamCore:
         self.collector.jump_ns = settings.jump_ns
         self.collector.clocks.max_skew_ns = settings.max_skew_ns
         self.collector.clocks.max_lead_ns = settings.max_lead_ns
-        self.heartbeat_ns = settings.heartbeat_ns
+        self.heartbeat.every_ns = settings.heartbeat_ns
         self.drift.policy = settings.drift
         self.pipeline.policy = settings.policy or self.pipeline.policy
         self.pipeline.aligner.config = settings.alignment or self.pipeline.aligner.config
@@ -189,14 +181,14 @@ class StreamCore:
     def _begin(self, waiting: Waiting, admit: bool, others: tuple[Sample, ...] = ()) -> str:
         """Encode a sample, on the thread of its sensor where there is one."""
         sensor, waiting.unplaced = waiting.sample.sensor, False
-        thread = self._threads.get(sensor)
-        if thread is None:
+        if sensor not in self._lanes:
             return self._encode(waiting, admit, others)
-        if self._is_stalled(sensor):
+        if self._lanes.is_stalled(sensor):
             self._settle_fate(waiting, "failed")
             return "failed"
-        encode = self.pipeline.encode
-        waiting.pending = thread.submit(encode, waiting.sample, admit=admit, others=others)
+        waiting.pending = self._lanes.submit(
+            sensor, self.pipeline.encode, waiting.sample, admit=admit, others=others
+        )
         return "accepted"
 
     def _waits_for_range(self, waiting: Waiting) -> bool:
@@ -209,77 +201,51 @@ class StreamCore:
         if not measuring or not aligner.wants_range(waiting.sample):
             return False
         waiting.unplaced = True
-        for other in self._of_its_moment(waiting):
-            if other.sample.sensor in measuring and other.useful:
-                self._begin(waiting, True, (other.sample,))
-                break
+        near = self._of_its_moment(waiting)
+        useful = (w.sample for w in near if w.sample.sensor in measuring and w.useful)
+        if (other := next(useful, None)) is not None:
+            self._begin(waiting, True, (other,))
         return True
 
     def _of_its_moment(self, waiting: Waiting) -> list[Waiting]:
-        """What waits in the same group as a sample, as far as stamps tell."""
-        held = [a.payload for a in self.collector.waiting() if a.sensor != waiting.sample.sensor]
-        stamp, timing = waiting.arrival.stamp_ns, self.collector.sensors
-        window = timing[waiting.sample.sensor].window_ns
-        return [
-            w
-            for w in held
-            if abs(w.arrival.stamp_ns - stamp) <= max(window, timing[w.sample.sensor].window_ns)
-        ]
-
-    def _is_stalled(self, sensor: str) -> bool:
-        pending = self._stalled.get(sensor)
-        if pending is not None and pending.done():
-            self._stalled.pop(sensor, None)
-            self._said.pop(sensor, None)
-            return False
-        return pending is not None
+        held = [a.payload for a in self.collector.waiting()]
+        return of_one_moment(waiting, held, self.collector.sensors)
 
     def _encode(self, waiting: Waiting, admit: bool = True, others: tuple[Sample, ...] = ()) -> str:
         """Note a sample's features, or why there are none."""
         sensor, pending = waiting.sample.sensor, waiting.pending
-        usual = self._usual_s.get(sensor, _PATIENCE_S)
-        patience = min(_PATIENCE_S, max(1.0, _USUAL * usual))
         waiting.pending, waiting.fate = None, "failed"
         try:
             if pending is None:
                 found = self.pipeline.encode(waiting.sample, admit=admit, others=others)
             else:
-                found = pending.result(patience)
+                found = self._lanes.wait(sensor, pending)
             if isinstance(found, Encoded):
                 waiting.encoded, waiting.fate = found, ""
-                self._usual_s[sensor] = sum(found.timings.values()) / 1e3
-            else:
+                self._lanes.took(sensor, sum(found.timings.values()) / 1e3)
+            elif found is None or found.state != "stalled":
                 waiting.fate = "unusable"
-            self._say(sensor, found if isinstance(found, SensorWarning) else None)
-        except TimeoutError:
-            assert pending is not None
-            self._stalled[sensor] = pending
-            line = f"{sensor}: its encoder has not answered for {patience:.2g} s"
-            self._say(sensor, SensorWarning(sensor, "stalled", line))
+            self._states.say(sensor, found if isinstance(found, SensorWarning) else None)
         except AnySenseError:
             raise
         except Exception as error:  # one sensor's sample must not cost those of the others
             logging.getLogger("anysense.stream").error("%s", error, exc_info=error)
             waiting.fate, line = "unusable", f"{sensor}: {type(error).__name__}: {error}"
-            self._say(sensor, self.pipeline.reject(sensor, "malformed", line.splitlines()[0]))
+            self._states.say(
+                sensor, self.pipeline.reject(sensor, "malformed", line.splitlines()[0])
+            )
         finally:
             if waiting.fate:
                 self._forget(sensor)
                 self.counts[sensor][waiting.fate] += 1
         return waiting.fate or "accepted"
 
-    def _say(self, sensor: str, warning: SensorWarning | None) -> None:
-        if warning is None:
-            self._said.pop(sensor, None)
-        else:
-            self._said[sensor] = warning
-
     def _begin_epoch(self) -> None:
         self._epoch = self.collector.epoch
         self.pipeline.reset()
         self.arrivals.reset()
         self.drift.forget()
-        self._said.clear()
+        self._states.clear()
         for sensor in list(self._kept):
             self._forget(sensor)
         self._stamps_before, self._stamps = self._stamps, self._stamps.anew()
@@ -296,12 +262,9 @@ class StreamCore:
 
     def close(self) -> None:
         """End the threads that encode, but for one that does not answer."""
-        for thread in self._threads.values():
-            thread.close()
+        self._lanes.close()
         self.drift.close()
-        end = time.monotonic() + _PATIENCE_S
-        for sensor, thread in self._threads.items():
-            thread.join(0 if self._is_stalled(sensor) else end - time.monotonic())
+        self._lanes.join()
 
     def reject(self, sensor: str, line: str, now_ns: int, broken: bool = False) -> None:
         """Count a message that could not be decoded: its sensor is malformed until it recovers.
@@ -316,7 +279,7 @@ class StreamCore:
         self.collector.hear(sensor, now_ns)
         self.counts[sensor].update(("received", "undecodable"))
         self._forget(sensor)
-        self._say(sensor, self.pipeline.reject(sensor, "malformed", line, broken))
+        self._states.say(sensor, self.pipeline.reject(sensor, "malformed", line, broken))
 
     def skip(self, sensor: str, count: int = 1) -> None:
         """Count messages that newer ones replaced before they were decoded."""
@@ -351,19 +314,14 @@ class StreamCore:
                 raise
             if result is not None:
                 results.append(result)
-        due = self._beat_ns is not None and now_ns - self._beat_ns >= self.heartbeat_ns
-        if due and not results and self._silent(now_ns):
-            results.append(self._heartbeat(now_ns))
-        if results or self._answered_ns is None:
-            self._answered_ns = now_ns
-        if due or results or self._beat_ns is None:
-            self._beat_ns = now_ns
+        if not results and self.heartbeat.due(now_ns) and self.heartbeat.silent(now_ns):
+            results.append(self._beat(now_ns))
+        self.heartbeat.note(now_ns, bool(results))
         return results
 
     def next_deadline_ns(self) -> int:
         """When to poll at the latest, given that it was polled before; may lie in the past."""
-        beat = (self._beat_ns or 0) + self.heartbeat_ns
-        due = self.collector.next_deadline_ns()
+        beat, due = self.heartbeat.next_ns(), self.collector.next_deadline_ns()
         return beat if due is None else min(due, beat)
 
     def report(self, now_ns: int) -> dict[str, SensorReport]:
@@ -371,21 +329,7 @@ class StreamCore:
         held = [a.payload for a in self.collector.waiting()]
         waiting = Counter(w.sample.sensor for w in held if (w.useful or w.unplaced) and not w.fate)
         waiting.update(m for m, w in list(self._kept.items()) if not w.fate)
-        reports: dict[str, SensorReport] = {}
-        for sensor in self.collector.sensors:
-            heard = self.collector.heard_ns(sensor)
-            silent = math.nan if heard is None else max(0, now_ns - heard) / 1e6
-            counts = Counter(dict(self.counts[sensor]))  # another thread may be counting
-            offset = self.collector.clocks.offset_ns(sensor)
-            reports[sensor] = reported(
-                counts,
-                health=self._state(sensor, now_ns),
-                silent_ms=silent,
-                waiting=waiting[sensor],
-                offset_ns=offset,
-                warning=self._warning(sensor, now_ns),
-            )
-        return reports
+        return self._states.reports(now_ns, self.counts, waiting)
 
     def _supersede(self, arrival: Arrival) -> None:
         """Count a sample that the collector let go of, unless it was counted as rejected before."""
@@ -427,27 +371,6 @@ class StreamCore:
                 waiting.pending, waiting.encoded = None, None
                 self._settle_fate(waiting, "failed")
 
-    def _silent(self, now_ns: int) -> bool:
-        """Whether no sensor gives anything to make an output of."""
-        sensors = self.collector.sensors
-        longest = max(t.timeout_ns for t in sensors.values())
-        mute = self._answered_ns is not None and now_ns - self._answered_ns >= longest
-        return mute or len(self.collector.idle(now_ns)) == len(sensors)
-
-    def _state(self, sensor: str, now_ns: int) -> HealthState:
-        content = "stalled" if self._is_stalled(sensor) else self.pipeline.health.state(sensor)
-        state = self.arrivals.state(sensor, now_ns, content)
-        return "misaligned" if state == "ok" and self.drift.warning(sensor) else state
-
-    def _warning(self, sensor: str, now_ns: int) -> SensorWarning | None:
-        content = self.pipeline.health.state(sensor)
-        found = self.arrivals.warning(sensor, now_ns, content, self._said.get(sensor))
-        return self.drift.warning(sensor) if found is None else found
-
-    def _warnings(self, now_ns: int) -> tuple[SensorWarning, ...]:
-        found = (self._warning(m, now_ns) for m in self.collector.sensors)
-        return tuple(w for w in found if w is not None)
-
     def _fuse(self, group: Group, now_ns: int) -> Result | None:
         fresh: dict[str, Waiting] = {m: a.payload for m, a in group.samples.items()}
         if all(w.fate == "shed" for w in fresh.values()):
@@ -462,9 +385,8 @@ class StreamCore:
         if self._is_stale(group):
             self._drop(group)
             return None
-        if group.epoch != self._epoch or (
-            self._last_group is not None and group.stamp_ns < self._last_group[0]
-        ):
+        last = self._last_group
+        if group.epoch != self._epoch or (last is not None and group.stamp_ns < last[0]):
             self.pipeline.forget_last()
         self._last_group = (group.stamp_ns, now_ns)
         reusable = self._reusable(group)
@@ -498,27 +420,23 @@ class StreamCore:
 
     def _shown_before(self, parts: Mapping[str, Waiting], stamps: OutputStamps) -> str | None:
         """The sensor in whose pixels an output would be that is no newer than the last one."""
-        reference, last = self.pipeline.reference(tuple(parts)), stamps.last_ns
-        if reference is None or last is None or not self.pipeline.policy.enough(tuple(parts)):
+        reference = self.pipeline.reference(tuple(parts))
+        if reference is None or not self.pipeline.policy.enough(tuple(parts)):
             return None
-        # Further back is another clock: one that stays behind must not silence the output for good.
-        behind = last - parts[reference].arrival.source_ns
-        return reference if 0 <= behind <= self.collector.jump_ns else None
+        source_ns = parts[reference].arrival.source_ns
+        return reference if stamps.passed(source_ns, self.collector.jump_ns) else None
 
     def _trust(self, fresh: Mapping[str, Waiting]) -> None:
         """Encode samples of sensors that have only just come back: better those than none."""
         for sensor, waiting in fresh.items():
-            content, arrivals = self.pipeline.health, self.arrivals
-            well = content.state(sensor) == "ok" or content.recovering(sensor)
-            in_time = arrivals.well(sensor) or arrivals.recovering(sensor)
-            if not (well and in_time) or waiting.fate != "unusable":
+            if not self._states.coming_back(sensor) or waiting.fate != "unusable":
                 continue
             found = self.pipeline.encode(waiting.sample, trust=True)
             if isinstance(found, Encoded):
                 waiting.encoded = found
                 self.counts[sensor][waiting.fate] -= 1
                 waiting.fate = ""
-                self._said.pop(sensor, None)
+                self._states.say(sensor, None)
 
     def _reusable(self, group: Group) -> dict[str, Waiting]:
         """Last samples of the sensors that are not in the group, if they are young enough."""
@@ -538,10 +456,10 @@ class StreamCore:
         weights = self.collector.sensors
         about = Result(
             present=tuple(group.samples),
-            health={m: self._state(m, now_ns) for m in weights},
+            health=self._states.healths(now_ns),
             stamp_ns=group.stamp_ns,
             timings={k: v for m in fresh for k, v in encoded[m].timings.items()},
-            warnings=self._warnings(now_ns),
+            warnings=self._states.warnings(now_ns),
             samples={m: w.sample for m, w in used.items()},
             output_ns=0 if used else self._present(now_ns),
             reason=group.reason,
@@ -562,14 +480,13 @@ class StreamCore:
             stamps.note(result.output_ns, now_ns)
         return result
 
-    def _heartbeat(self, now_ns: int) -> Result:
-        stamp = 0
-        if self._last_group is not None:
-            stamp = self._last_group[0] + now_ns - self._last_group[1]
+    def _beat(self, now_ns: int) -> Result:
+        last = self._last_group
+        stamp = 0 if last is None else last[0] + now_ns - last[1]
         about = Result(
-            health={m: self._state(m, now_ns) for m in self.collector.sensors},
+            health=self._states.healths(now_ns),
             stamp_ns=stamp,
-            warnings=self._warnings(now_ns),
+            warnings=self._states.warnings(now_ns),
             output_ns=self._present(now_ns),
             reason="heartbeat",
             arrived_ns=now_ns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class Networks:
     Args:
         manifest: the bundle's.
         encoders, fuser: its engines, the encoders by input.
-        counters: `engine_failures` and `engine_timeouts` are counted there.
+        counters: `engine_failures`, `engine_timeouts` and `engine_reloads` are counted there.
         timeout_s: how long a run of any of them may take; None for as long as it takes.
 
     Attributes:
@@ -77,6 +78,7 @@ class Networks:
     ) -> None:
         self._manifest, self._counters, self._timeout_s = manifest, counters, timeout_s
         self.stuck = False
+        self._renewing = threading.Lock()
         self._wiring = manifest.wiring
         self.engines: dict[str, Engine] = {}
         self.on_event: Callable[[EngineEvent], None] = lambda event: None
@@ -97,6 +99,19 @@ class Networks:
             engine.tell = lambda event: self.on_event(event)
             engine.timeout_s = self._timeout_s
         self.stuck = False
+
+    def renew(self, load: Callable[[], tuple[dict[str, Engine], Engine]]) -> None:
+        """Take what is loaded anew where an engine is stuck, which the next caller does.
+
+        Raises:
+            AnySenseError: as `load`; the engines stay as they were.
+        """
+        if not self.stuck:
+            return
+        with self._renewing:
+            if self.stuck:
+                self.use(*load())
+                self._counters["engine_reloads"] += 1
 
     @property
     def backend(self) -> str:

@@ -10,18 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perception.errors import (
-    AnySenseError,
-    BlindError,
-    ConfigError,
-    EngineError,
-    InputError,
-    names_hint,
-)
+from perception.errors import InputError
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.motion import Odometry
 from perception.geometry.rig import BASE_FRAME
 from perception.plugins import PluginError
+from perception.runtime.admission import Admission
 from perception.runtime.alignment import Aligner, Alignment
 from perception.runtime.bundle import Bundle
 from perception.runtime.encoding import SampleEncoder
@@ -36,7 +30,7 @@ from perception.runtime.result import EngineEvent, HealthState, Result, SensorWa
 from perception.runtime.stopwatch import Stopwatch
 from perception.runtime.time_limit import LOAD_TIMEOUT_S
 from perception.runtime.wiring import wired_inputs
-from perception.tasks.registry import every_part, usual_parts
+from perception.tasks.registry import every_part, wanted_parts
 
 
 class Pipeline:
@@ -85,25 +79,18 @@ class Pipeline:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.policy = policy
-        self.strict = strict
         self.inputs = wired_inputs(self.manifest.inputs.kinds, sensors)
         self.sensors = tuple(self.inputs)
         self.expected = self.sensors
         policy.check(self.sensors)
         self.parts = every_part(self.manifest.tasks.every)
-        usual = usual_parts(self.manifest.tasks.every)
-        self.wanted = usual if wanted is None else frozenset(wanted)
-        if unknown := self.wanted - self.parts:
-            hint = names_hint(min(unknown), sorted(self.parts))
-            what = f"'{min(unknown)}' is no part of a result"
-            raise ConfigError(what, where="wanted", hint=hint)
+        self.wanted = wanted_parts(self.manifest.tasks.every, wanted)
         self.min_score = min_score
         self.spared: frozenset[str] = frozenset()
         self.points_stride = 2
         self.base_frame = BASE_FRAME
         self.on_problem: Callable[[PluginError], None] | None = None
         self.choices = choices or EngineChoices()
-        self._renewing = threading.Lock()
         self.clock: Callable[[], int] = time.time_ns
         self.counters: Counter[str] = Counter()
         self.health = HealthMonitor(health)
@@ -113,12 +100,13 @@ class Pipeline:
         self._last_ns: int | None = None
         self._lock = threading.Lock()  # for these two and the counters, never while a network runs
         named = {name: sensor for sensor, name in self.inputs.items()}
-        self._order = [named[n] for n in self.manifest.reference_order() if n in named]
+        order = [named[n] for n in self.manifest.reference_order() if n in named]
         specs = {sensor: self.manifest.inputs[name] for sensor, name in self.inputs.items()}
-        self.aligner = Aligner(specs, self._order, alignment or Alignment())
+        self.aligner = Aligner(specs, order, alignment or Alignment())
         self._encoder = SampleEncoder(
             self.manifest, self.inputs, self._networks, self.aligner, self.health
         )
+        self._admission = Admission(self._encoder, self.health, self.counters, order, strict)
 
     @staticmethod
     def load(
@@ -223,13 +211,7 @@ class Pipeline:
         return self._networks.stuck
 
     def _renew(self) -> None:
-        """Load the graphs anew where one of them is stuck, which the next caller does."""
-        if not self._networks.stuck:
-            return
-        with self._renewing:
-            if self._networks.stuck:
-                self._networks.use(*self.choices.load(self.bundle))
-                self.counters["engine_reloads"] += 1
+        self._networks.renew(lambda: self.choices.load(self.bundle))
 
     @property
     def backend(self) -> str:
@@ -270,9 +252,9 @@ class Pipeline:
         with self._lock:
             self._last = None
 
-    def reference(self, used: Mapping[str, object] | tuple[str, ...]) -> str | None:
+    def reference(self, used: Collection[str]) -> str | None:
         """The sensor in whose pixels a result from these is given; None for none."""
-        return next((s for s in self._order if s in used), None)
+        return self._admission.reference(used)
 
     def __call__(self, frame: Frame | Mapping[str, Sample]) -> Result:
         """The result for one frame; sensors that are not in it are missing.
@@ -297,37 +279,15 @@ class Pipeline:
         now = self.clock() if frame.stamp_ns is None else frame.stamp_ns
         self._note_time(now)
         offered = {s: frame[s].stamped(now) for s in self.sensors if s in frame}
-        encoded: dict[str, Encoded] = {}
-        warnings = {} if offered else self._foreign(frame)
-        order = self._leading_first(offered)
-        lead = self.reference(offered)
-        at_ns = None if lead is None else offered[lead].time_ns
-        for trust in (False, True):
-            for sensor in order:
-                # Better a sensor that has only just come back than none.
-                if trust and not self.health.recovering(sensor):
-                    continue
-                found = self._checked(
-                    offered[sensor],
-                    watch,
-                    trust=trust,
-                    reference=self.reference(encoded) or sensor,
-                    others=[offered[s] for s in encoded],
-                    at_ns=at_ns,
-                )
-                if isinstance(found, Encoded):
-                    encoded[sensor] = found
-                    warnings.pop(sensor, None)
-                elif found is not None:
-                    warnings[sensor] = found
-            if encoded:
-                break
+        encoded, warnings = self._admission.encode_frame(offered, watch)
+        if not offered:
+            warnings = self._admission.foreign(frame)
         watch.timings.pop("wait", None)
         used = self.usable(encoded)
         stamps = {s: encoded[s].stamp_ns for s in used}
         about = Result(
             present=tuple(frame),
-            health=self._health(frame),
+            health=self._admission.healths(frame),
             stamp_ns=now,
             warnings=tuple(warnings.values()),
             samples={s: offered[s] for s in used},
@@ -339,31 +299,6 @@ class Pipeline:
             fresh=frozenset(used),
         )
         return self._finish(encoded, about, watch)
-
-    def _foreign(self, frame: Frame) -> dict[str, SensorWarning]:
-        """What to say of a frame of which no sensor is the bundle's, as when a name is mistyped.
-
-        Raises:
-            InputError: only with `strict=True`, that.
-        """
-        found = {}
-        for name in frame:
-            error = InputError(
-                "no sensor of the bundle", where=name, hint=names_hint(name, self.sensors)
-            )
-            if self.strict:
-                raise error
-            found[name] = SensorWarning(name, "malformed", str(error))
-        return found
-
-    def _leading_first(self, offered: Mapping[str, Sample]) -> list[str]:
-        """The sensors in the order of encoding: where pictures are to be warped, first the one onto which,
-        then those that measure distances."""
-        if not self.aligner.concerns(offered.values()):
-            return list(offered)
-        lead = self.reference(offered)
-        near = {s for s in offered if self.manifest.inputs[self.inputs[s]].sensor.distances}
-        return sorted(offered, key=lambda s: (s != lead, s not in near))
 
     def encode(
         self,
@@ -391,9 +326,8 @@ class Pipeline:
         """
         self._renew()
         watch = Stopwatch()
-        found = self._checked(
-            sample.stamped(self.clock()), watch, trust=trust, admit=admit, others=others
-        )
+        sample = sample.stamped(self.clock())
+        found = self._admission.encode(sample, watch, trust=trust, admit=admit, others=others)
         watch.timings.pop("wait", None)
         return replace(found, timings=watch.timings) if isinstance(found, Encoded) else found
 
@@ -449,8 +383,7 @@ class Pipeline:
             line: what results say about it.
             broken: see `SensorWarning`.
         """
-        self.health.mark(sensor, state)
-        return self._warn(sensor, state, line, broken)
+        return self._admission.reject(sensor, state, line, broken)
 
     def _note_time(self, stamp_ns: int) -> None:
         with self._lock:
@@ -459,36 +392,6 @@ class Pipeline:
                 self.health.reset()
                 self._last = None
             self._last_ns = stamp_ns
-
-    def _checked(
-        self, sample: Sample, watch: Stopwatch, *, trust: bool, admit: bool = True, **about: Any
-    ) -> Encoded | SensorWarning | None:
-        sensor = sample.sensor
-        try:
-            encoded = self._encoder.encode(sample, watch, trust=trust, admit=admit, **about)
-        except EngineError:
-            raise
-        except AnySenseError as error:
-            if self.strict:
-                raise
-            blind, broken = isinstance(error, BlindError), isinstance(error, PluginError)
-            return self.reject(sensor, "dark" if blind else "malformed", str(error), broken)
-        if encoded is not None:
-            with self._lock:
-                self.counters[f"encoded_{sensor}"] += 1
-            return encoded
-        state = self.health.state(sensor)
-        if not admit and state == "ok":
-            return None
-        why = ": every sample the same; frozen_after 0 allows it" if state == "frozen" else ""
-        return self._warn(sensor, state, f"{sensor}: sensor is {state}{why}")
-
-    def _warn(
-        self, sensor: str, state: HealthState, line: str, broken: bool = False
-    ) -> SensorWarning:
-        with self._lock:
-            self.counters[f"{state}_{sensor}"] += 1
-        return SensorWarning(sensor, state, line, broken)
 
     def usable(self, encoded: Mapping[str, Encoded]) -> tuple[str, ...]:
         """The sensors that a result from these features is computed from: none where they do not do."""
@@ -570,10 +473,3 @@ class Pipeline:
         )
         watch.lap("postprocess")
         return found
-
-    def _health(self, present: Mapping[str, object]) -> dict[str, HealthState]:
-        states: dict[str, HealthState] = {}
-        for sensor in self.sensors:
-            known = self.health.state(sensor)
-            states[sensor] = "lost" if sensor not in present and known == "ok" else known
-        return states

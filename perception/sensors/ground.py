@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,31 @@ if TYPE_CHECKING:
 
 _POINTS = "points"
 _LIFT = ("table", "ranges", "rays")
+
+
+class Fallen(Mapping[str, NDArray[Any]]):
+    """The layer `points` of a cloud on the ground, and their cells for who goes straight on to pillars.
+
+    Attributes:
+        points: see `geometry.pillars.on_ground`.
+        cells: of these.
+        read: whether somebody may have changed the layer, so that the cells count no longer.
+    """
+
+    def __init__(self, points: NDArray[np.float32], cells: NDArray[np.int32]) -> None:
+        self.points, self.cells, self.read = points, cells, False
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name != _POINTS:
+            raise KeyError(name)
+        self.read = True
+        return self.points
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((_POINTS,))
+
+    def __len__(self) -> int:
+        return 1
 
 
 class PillarSpec(KindSpec):
@@ -81,13 +107,17 @@ def points_on_ground(sample: Sample, points: NDArray[Any], view: ViewSpec) -> Gr
         CalibrationError: it is not known where the sensor sits.
     """
     pose = place_of(sample)
-    return Grid({_POINTS: on_ground(points, pose, _ground(view))}, own=pose)
+    return Grid(Fallen(*on_ground(points, pose, _ground(view))), own=pose)
 
 
 def fill(grid: Grid, input: InputSpec, out: Tensors) -> None:
     """The layer `points` to `pillars` and `cells`."""
-    points = np.ascontiguousarray(grid.layers[_POINTS], np.float32)
-    fill_pillars(points, _ground(input.view), out["pillars"], out["cells"])
+    layers, ground, cells = grid.layers, _ground(input.view), None
+    if isinstance(layers, Fallen) and not layers.read:
+        points, cells = layers.points, layers.cells
+    else:
+        points = np.ascontiguousarray(layers[_POINTS], np.float32)
+    fill_pillars(points, ground, out["pillars"], out["cells"], cells)
 
 
 def refuse_empty(out: Tensors, sensor: str) -> None:

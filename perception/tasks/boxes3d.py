@@ -16,9 +16,9 @@ from perception.geometry.camera import CameraModel
 from perception.geometry.grid import BirdseyeSpec
 from perception.geometry.measured import PixelPoints
 from perception.geometry.transforms import RigidTransform
-from perception.tasks.boxes2d import Detections
 from perception.tasks.boxes3d_meter import Boxes3dMeter
 from perception.tasks.centers import FIELD_NAMES, decode_centers
+from perception.tasks.detections import Detections
 from perception.tasks.spatial import seen_points, spatial_sensor
 from perception.tasks.spec import Classes, ClassSpec, TaskSpec, class_name
 from perception.tasks.task import Task, TaskContext

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from perception.errors import ConfigError, names_hint
 from perception.plugins import Registry, check_fields
 from perception.sensors.drawing import check_picture
 from perception.tasks import given
@@ -84,6 +85,22 @@ def usual_parts(specs: Mapping[str, TaskSpec], usual: bool = True) -> frozenset[
     """The usual parts of those tasks that are computed without being asked for; or of the others."""
     tasks = [TASKS[n] for n, spec in specs.items() if TASKS[n].is_usual(spec) == usual]
     return frozenset(part for task in tasks for part in task.usual)
+
+
+def wanted_parts(specs: Mapping[str, TaskSpec], wanted: Collection[str] | None) -> frozenset[str]:
+    """The parts that results of these tasks are to hold; without any word, the usual ones.
+
+    Raises:
+        ConfigError: one of them is no part of these tasks.
+    """
+    if wanted is None:
+        return usual_parts(specs)
+    parts = every_part(specs)
+    if unknown := set(wanted) - parts:
+        name = min(unknown)
+        hint = names_hint(name, sorted(parts))
+        raise ConfigError(f"'{name}' is no part of a result", where="wanted", hint=hint)
+    return frozenset(wanted)
 
 
 def every_part(specs: Iterable[str]) -> frozenset[str]:

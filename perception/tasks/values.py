@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.tasks.boxes2d import BOXES2D, Detections
+from perception.tasks.boxes2d import BOXES2D
 from perception.tasks.boxes3d import BOXES3D, Boxes3d
+from perception.tasks.detections import Detections
 from perception.tasks.pictures import PICTURES
 from perception.tasks.points import POINTS, LabeledPoints
 from perception.tasks.segmentation import SEGMENTATION, Segmentation

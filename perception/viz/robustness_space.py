@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 
 from perception.evaluation.published import SPACE_DATA, SPACE_RIVALS
-from perception.evaluation.robustness_report import Robustness, SpaceFound
+from perception.evaluation.robustness_report import LateFound, Robustness, SpaceFound
 from perception.files.text import html_text
 from perception.files.writing import image_bytes
 from perception.metrics.robustness import retained_share
@@ -57,7 +57,7 @@ def space_section(named: Sequence[tuple[str, Robustness]]) -> str:
         if len(named) > 1:
             parts.append(f"<h3>{html_text(name)}</h3>")
         parts.append(_rows(run))
-        if any(f.row.group == _LATE for f in run.space()):
+        if run.late():
             parts.append(f"<h4>Late against the cameras</h4>{_late(run)}")
     parts.append(f"<p class='note'>{html_text(_EXPLAINED)}{_beams(named[0][1])}</p>")
     parts.append(f"<h3>Published, on other data</h3>{_published(named)}")
@@ -88,26 +88,27 @@ def _rows(run: Robustness) -> str:
     return table(head, rows)
 
 
+LATE_FACTS = ("frames", "vehicle moved, m", "points moved")
+"""Titles of what is told beside the scores of late samples."""
+
+
+def late_facts(found: LateFound) -> list[str]:
+    """That, by `LATE_FACTS`."""
+    moved = "-" if found.moved_m is None else f"{found.moved_m:.2f}"
+    return [str(found.frames), moved, f"in {found.made}"]
+
+
 def _late(run: Robustness) -> str:
-    titles, told = _titles(run), run.content()["space"]["late"]
-    head = ["", "frames", "vehicle moved, m", "points moved"]
+    titles = _titles(run)
+    head = ["", *LATE_FACTS]
     for odometry in ("without odometry", "with odometry"):
         head += [t for title in titles.values() for t in (f"{title} {odometry}", "of all")]
-    late = [f for f in run.space() if f.row.group == _LATE]
     rows = []
-    for seconds in dict.fromkeys(f.row.amount for f in late):
-        assert seconds is not None
-        own = {f.row.odometry: f for f in late if f.row.amount == seconds}
-        about = told.get(f"{seconds:g}", {})
-        moved = about.get("moved_m")
-        facts = [
-            str(next(iter(own.values())).frames),
-            "-" if moved is None else f"{moved:.2f}",
-            f"in {about.get('made', 0)}",
-        ]
-        cells = "".join(f"<td>{text}</td>" for text in facts)
-        cells += "".join(_numbers(own.get(k), list(titles)) for k in (False, True))
-        rows.append(f"<tr><th>{round(seconds * 1e3)} ms</th>{cells}</tr>")
+    for found in run.late():
+        cells = "".join(f"<td>{text}</td>" for text in late_facts(found))
+        either = (found.without, found.with_odometry)
+        cells += "".join(_numbers(own, list(titles)) for own in either)
+        rows.append(f"<tr><th>{round(found.seconds * 1e3)} ms</th>{cells}</tr>")
     return table(head, rows)
 
 

@@ -22,7 +22,7 @@ from perception.errors import ConfigError, DataError
 from perception.evaluation.evaluate import Scorer
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
-from perception.tasks.boxes2d import Detections
+from perception.tasks.detections import Detections
 from perception.tasks.segmentation import Segmentation
 from perception.tasks.specs import TaskSpecs
 

@@ -20,7 +20,7 @@ from perception.data.folder import read_frames
 from perception.data.tracklets import read_tracklets
 from perception.errors import DataError
 from perception.metrics.detection import average_precision
-from perception.tasks.boxes2d import Detections
+from perception.tasks.detections import Detections
 
 LEFTOVERS = ("Thumbs.db", ".DS_Store", "._0001.jpg", "desktop.ini", "0001.jpg.bak", "notes.txt")
 

@@ -16,7 +16,7 @@ from perception.data.files import read_yolo_boxes
 from perception.data.folder import FolderRecording, FolderWriter, folder_info
 from perception.errors import DataError
 from perception.metrics import average_precision
-from perception.tasks.boxes2d import Detections
+from perception.tasks.detections import Detections
 from perception.training.tasks.boxes2d import BOXES2D, auxiliary_detection_loss, detection_loss
 from perception.viz.recording_page import count
 

@@ -14,7 +14,7 @@ import fmea
 from perception import errors
 from perception.corruptions import DELIVERY, faults_of
 from perception.errors import AnySenseError
-from perception.runtime import core, reactions, recovery
+from perception.runtime import encoding_lanes, reactions, recovery
 from perception.runtime.arrival import Disposition
 from perception.runtime.result import EngineEvent, HealthState, Lateness, PipelineState
 from perception.sensors.names import OURS
@@ -36,7 +36,10 @@ def test_every_state_and_event_has_a_row() -> None:
 
 def test_numbers_are_those_of_the_code() -> None:
     stalled = reactions.HEALTH["stalled"].detection
-    assert f"{core._USUAL} times" in stalled and f"to {core._PATIENCE_S:g} s" in stalled
+    assert (
+        f"{encoding_lanes.USUAL} times" in stalled
+        and f"to {encoding_lanes.PATIENCE_S:g} s" in stalled
+    )
     resting = reactions.EVENTS["resting"]
     assert f"more than {recovery._MOST_FAILURES} failures" in resting.detection
     assert [float(n) for n in re.findall(r"\d+", resting.reaction)] == list(recovery._REST_S)

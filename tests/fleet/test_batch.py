@@ -22,7 +22,8 @@ from perception.fleet.labels import boxes_of
 from perception.fleet.run import Here, run_job
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
-from perception.tasks.boxes2d import BOXES2D, Detections
+from perception.tasks.boxes2d import BOXES2D
+from perception.tasks.detections import Detections
 
 Run = Callable[..., dict[str, Any]]
 

@@ -104,7 +104,14 @@ def test_too_many_pillars_leave_those_with_the_most_points():
 @settings(deadline=None)
 def test_points_are_brought_to_the_base_frame(points):
     pose = RigidTransform.from_quaternion_xyzw((0, 0, np.sin(0.4), np.cos(0.4)), (1.0, -2.0, 0.5))
-    found = on_ground(points, pose, SPEC)
+    found, cells = on_ground(points, pose, SPEC)
+    again, inside = cells_of(found, SPEC)
+    assert inside.all()
+    np.testing.assert_array_equal(cells, again)
+    known = np.full((40, 5, 8), np.nan, np.float32), np.full(40, -7, np.int32)
+    fill_pillars(found, SPEC, *known, cells)
+    for one, other in zip(known, pillars_of(found), strict=False):
+        assert one.tobytes() == other.tobytes()
     base = pose.apply(points[:, :3])
     near = np.linalg.norm(points[:, :3], axis=1) < 0.01
     _, inside = cells_of(base.astype(np.float32), SPEC)
@@ -124,16 +131,16 @@ def test_what_is_no_return_is_left_out():
         (2, 1, 1, inf),
         (3, 1, 9, 1),
     ]
-    found = on_ground(np.array(rows, np.float32), RigidTransform.identity(), SPEC)
+    found, _ = on_ground(np.array(rows, np.float32), RigidTransform.identity(), SPEC)
     assert found.tolist() == [[1, 1, 1, 0], [2, 1, 1, 1]]
-    bare = on_ground(np.array(rows, np.float32)[:, :3], RigidTransform.identity(), SPEC)
+    bare, _ = on_ground(np.array(rows, np.float32)[:, :3], RigidTransform.identity(), SPEC)
     assert bare.tolist() == [[1, 1, 1, 0], [2, 1, 1, 0]]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_points(count):
     points = np.full((count, 4), 1, np.float64)
-    found = on_ground(points, RigidTransform.identity(), SPEC)
+    found, _ = on_ground(points, RigidTransform.identity(), SPEC)
     pillars, cells, filled = pillars_of(found)
     assert filled == count
     assert int(pillars[..., 7].sum()) == count

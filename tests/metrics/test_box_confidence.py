@@ -26,13 +26,8 @@ from perception.runtime.bundle import Bundle
 from perception.runtime.manifest import check_manifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
-from perception.tasks.boxes2d import (
-    BOXES2D,
-    Boxes2dSpec,
-    BoxesMeter,
-    Detections,
-    ScoreScaling,
-)
+from perception.tasks.boxes2d import BOXES2D, Boxes2dSpec, BoxesMeter, ScoreScaling
+from perception.tasks.detections import Detections
 from perception.tasks.spec import ClassSpec
 
 BOTH = ("rgb", "depth")

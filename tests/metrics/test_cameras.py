@@ -26,7 +26,7 @@ from perception.runtime.bundle import Bundle, write_bundle
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
 from perception.sim.sensors import about_z, mount_sensors
-from perception.tasks.boxes2d import Detections
+from perception.tasks.detections import Detections
 from perception.viz.overlay import draw_result
 
 CAMERAS = ("front", "rear")

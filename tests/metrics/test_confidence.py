@@ -19,7 +19,7 @@ from perception.errors import InputError
 from perception.metrics import ConfidenceHistogram, fit_temperature, matched
 from perception.metrics.confidence import BINS
 from perception.metrics.temperature import HIGHEST, LOWEST
-from perception.tasks.boxes2d import Detections
+from perception.tasks.detections import Detections
 
 
 def _counted(confidence: object, right: object) -> ConfidenceHistogram:

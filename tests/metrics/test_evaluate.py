@@ -18,7 +18,7 @@ from perception.errors import ConfigError
 from perception.evaluation.evaluate import LOW_SCORE, Scorer, evaluate_subsets
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
-from perception.tasks.boxes2d import Detections
+from perception.tasks.detections import Detections
 from perception.tasks.segmentation import Segmentation
 
 NAMES = ["road", "wall", "background", "car", "tree"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from perception.data.base import Boxes
 from perception.errors import InputError
 from perception.metrics import ConfusionMatrix, average_precision
-from perception.tasks.boxes2d import Detections
+from perception.tasks.detections import Detections
 
 
 def test_iou_of_a_known_picture() -> None:

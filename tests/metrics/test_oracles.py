@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 from perception.data.base import Boxes
 from perception.metrics import ConfusionMatrix, average_precision
 from perception.metrics.detection import MAX_PER_IMAGE
-from perception.tasks.boxes2d import Detections
+from perception.tasks.detections import Detections
 
 CLASSES = 3
 Scene = list[tuple[Detections, Boxes]]

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from absent_inputs import assert_absent_change_nothing
 
 from export.folding import fold_batch_norm
-from export.graphs import FuserGraph, graph_specs
 from perception.errors import ConfigError
 from perception.frame import KINDS, subsets_of
 from perception.models.anyfuse import AnyFuse
@@ -50,20 +50,8 @@ def test_subsets_differ_from_each_other(small: AnyFuse) -> None:
         assert all(not torch.allclose(a, b) for b in outputs[i + 1 :])
 
 
-@torch.no_grad()
 def test_absent_modalities_full_of_nan_change_nothing(small: AnyFuse) -> None:
-    images = {m: x[:1] for m, x in _images(KINDS).items()}
-    spec = next(s for s in graph_specs(small, images) if s.file == "fuser.onnx")
-    fuser = FuserGraph(small)
-    for subset in subsets_of(KINDS):
-        feeds = dict(spec.inputs)
-        feeds["presence"] = torch.tensor([float(m in subset) for m in KINDS])
-        for name, value in spec.inputs.items():
-            if name != "presence" and name.split(".")[0] not in subset:
-                feeds[name] = torch.full_like(value, torch.nan)
-        got = fuser(*feeds.values())[0]
-        wanted = small({m: images[m] for m in subset}).values["segmentation"]
-        assert torch.allclose(got, wanted, atol=1e-5), subset
+    assert_absent_change_nothing(small, {m: x[:1] for m, x in _images(KINDS).items()}, 1e-5)
 
 
 def test_fusion_is_a_convex_combination_per_pixel_and_channel() -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from absent_inputs import assert_absent_change_nothing
 from ground_scenes import CLASSES, GROUND, Scenes, contract
 from torch import nn
 from torch.utils._pytree import tree_map
 
 from export.bundle_writer import random_images
 from export.folding import fold_batch_norm
-from export.graphs import FuserGraph, flatten_output, graph_specs
+from export.graphs import flatten_output, graph_specs
 from export.onnx_writer import write_onnx
 from export.parity import TOLERANCE, check_parity
 from perception.errors import ConfigError
@@ -64,21 +65,8 @@ def test_every_subset_answers_in_the_stated_shapes_and_each_input_matters() -> N
         assert all(not torch.allclose(one, other) for other in answers[i + 1 :])
 
 
-@torch.no_grad()
 def test_absent_inputs_full_of_nan_change_nothing() -> None:
-    model, inputs = small(), seen(contract())
-    spec = next(s for s in graph_specs(model, inputs) if s.file == "fuser.onnx")
-    fuser = FuserGraph(model)
-    for subset in subsets_of(model.modalities):
-        feeds = dict(spec.inputs)
-        feeds["presence"] = torch.tensor([float(m in subset) for m in model.modalities])
-        for name, value in spec.inputs.items():
-            if name != "presence" and name.split(".")[0] not in subset:
-                feeds[name] = torch.full_like(value, torch.nan)
-        got = fuser(*feeds.values())
-        wanted = flatten_output(model({m: inputs[m] for m in subset})).values()
-        for a, b in zip(got, wanted, strict=True):
-            assert torch.allclose(a, b, atol=1e-5), subset
+    assert_absent_change_nothing(small(), seen(contract()), 1e-5)
 
 
 @torch.no_grad()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
+from absent_inputs import assert_absent_change_nothing
 
-from export.graphs import FuserGraph, graph_specs
-from perception.frame import subsets_of
 from perception.models.anyfuse import AnyFuse
 from perception.models.complexity import count_parameters
 from perception.models.heads import specs_for
@@ -40,19 +39,8 @@ def test_the_switch_adds_the_predictor_and_nothing_else() -> None:
         assert not torch.allclose(off(few).values["segmentation"], on(few).values["segmentation"])
 
 
-@torch.no_grad()
 def test_absent_features_full_of_nan_are_replaced_by_predictions() -> None:
-    model, images = _model(True).eval(), _images()
-    spec = next(s for s in graph_specs(model, images) if s.file == "fuser.onnx")
-    for subset in subsets_of(TRIO):
-        feeds = dict(spec.inputs)
-        feeds["presence"] = torch.tensor([float(m in subset) for m in model.modalities])
-        for name, value in spec.inputs.items():
-            if name != "presence" and name.split(".")[0] not in subset:
-                feeds[name] = torch.full_like(value, torch.nan)
-        got = FuserGraph(model)(*feeds.values())[0]
-        wanted = model({m: images[m] for m in subset}).values["segmentation"]
-        assert torch.allclose(got, wanted, atol=1e-4), subset
+    assert_absent_change_nothing(_model(True).eval(), _images(), 1e-4)
 
 
 def test_present_features_are_left_alone() -> None:

@@ -241,7 +241,7 @@ def test_a_hung_encoder_keeps_only_its_caller(stereo: Pipeline) -> None:
 def test_nor_does_it_keep_a_stream_from_reporting(
     stereo: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perception.runtime.core._PATIENCE_S", 1.0)
+    monkeypatch.setattr("perception.runtime.encoding_lanes.PATIENCE_S", 1.0)
     timing = {s: SensorTiming(timeout_ns=20 * S, window_ns=60 * MS) for s in stereo.sensors}
     policy = Policy(max_age_ms=5000)
     with (

@@ -17,8 +17,7 @@ import pytest
 
 import perception
 from perception.errors import ConfigError, EngineError, InputError
-from perception.runtime import core as core_module
-from perception.runtime import recovery
+from perception.runtime import encoding_lanes, recovery
 from perception.runtime.collector import SensorTiming
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
@@ -303,7 +302,7 @@ def test_two_sensors_are_encoded_at_the_same_time(
 def test_an_encoder_that_hangs_stops_nobody_else(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core_module, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(encoding_lanes, "PATIENCE_S", 0.3)
     go_on = threading.Event()
     engine = pipeline.engines["rgb"]
     inner = engine.infer_linked
@@ -507,8 +506,8 @@ def test_a_process_ends_though_an_encoder_hangs(tiny_bundle: Path) -> None:
 import threading, time
 import numpy as np
 import perception
-from perception.runtime import core
-core._PATIENCE_S = 0.2
+from perception.runtime import encoding_lanes
+encoding_lanes.PATIENCE_S = 0.2
 stream = perception.Stream.open({str(tiny_bundle)!r}, {{"rgb": 30, "depth": 15}}, device="cpu")
 stream.core.pipeline.engines["rgb"].infer_linked = lambda feeds, ignored: threading.Event().wait()
 end = time.monotonic() + 60

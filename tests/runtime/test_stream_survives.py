@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from perception.errors import ConfigError, InputError
-from perception.runtime import core as core_module
+from perception.runtime import encoding_lanes
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.core import StreamCore
 from perception.runtime.lane import Lane
@@ -150,7 +150,7 @@ def test_a_pipeline_that_does_not_fit_leaves_the_one_that_runs(pipeline: Pipelin
 def test_an_encoder_that_hangs_keeps_nobody_from_going_on(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(core_module, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(encoding_lanes, "PATIENCE_S", 0.5)
     other = Pipeline.load(pipeline.bundle.path, "cpu", threads=1)
     go_on, there = threading.Event(), threading.Event()
 

@@ -27,8 +27,8 @@ from perception.runtime.bundle import Bundle
 from perception.runtime.manifest import check_manifest
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
-from perception.tasks.boxes2d import Detections
 from perception.tasks.boxes3d import lift_boxes
+from perception.tasks.detections import Detections
 from perception.tasks.spatial import pixel_points
 
 BENT = (-0.2, 0.05, 0.001, 0.0, 0.0)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception.data.base import IGNORE_LABEL, Boxes, ClassInfo, RecordingInfo, Truth, TruthBoxes3d
-from perception.tasks.boxes2d import Boxes2dSpec, BoxesMeter, Detections
+from perception.tasks.boxes2d import Boxes2dSpec, BoxesMeter
 from perception.tasks.boxes3d_meter import Boxes3dMeter
+from perception.tasks.detections import Detections
 from perception.tasks.segmentation import Segmentation, SegmentationMeter, SegmentationSpec
 from perception.tasks.spec import ClassSpec
 from perception.tasks.task import Meter

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.geometry.grid import GridMap, GridSpec
-from perception.tasks.boxes2d import decode_detections, suppress
 from perception.tasks.class_logits import label_confidence, label_pixels
+from perception.tasks.detections import decode_detections, suppress
 from perception.tasks.pictures import PICTURES, PicturesSpec, as_picture
 from perception.tasks.task import TaskContext
 

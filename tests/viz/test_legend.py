@@ -13,7 +13,8 @@ from small_bundles import SmallBundles
 from perception.frame import Frame, Sample
 from perception.runtime.pipeline import Pipeline
 from perception.sensors.registry import KINDS, kind_of
-from perception.tasks.boxes2d import Detections, draw_boxes
+from perception.tasks.boxes2d import draw_boxes
+from perception.tasks.detections import Detections
 from perception.tasks.spec import ClassSpec
 from perception.viz import legend
 from perception.viz.overlay import background, shown_sensor

@@ -17,7 +17,8 @@ from perception.geometry.grid import GridMap
 from perception.models.heads import DetectionHead
 from perception.preprocess.sample import source_size
 from perception.sensors.registry import kind_of
-from perception.tasks.boxes2d import Boxes2dSpec, BoxesMeter, Detections, decode_detections
+from perception.tasks.boxes2d import Boxes2dSpec, BoxesMeter
+from perception.tasks.detections import Detections, decode_detections
 from perception.training.assignment import Assignment, assign
 from perception.training.geometry import Geometry
 from perception.training.tasks.task import (

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from absent_inputs import assert_absent_change_nothing
 from fusion_configs import EVERY
 from torch.utils._pytree import tree_leaves
 
 from export.folding import fold_batch_norm
-from export.graphs import FuserGraph, flatten_output, graph_specs
+from export.graphs import flatten_output, graph_specs
 from export.onnx_writer import write_onnx
 from export.parity import check_parity
 from perception.data import open_recording
@@ -68,22 +69,10 @@ def test_outputs_in_training_have_a_row_for_each_frame(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@torch.no_grad()
 def test_absent_modalities_full_of_nan_change_nothing(name: str) -> None:
     model = small.small_model(name)
     images = {m: x[:1] for m, x in small.random_inputs(model.modalities).items()}
-    spec = next(s for s in graph_specs(model, images) if s.file == "fuser.onnx")
-    fuser = FuserGraph(model)
-    for subset in subsets_of(model.modalities):
-        feeds = dict(spec.inputs)
-        feeds["presence"] = torch.tensor([float(m in subset) for m in model.modalities])
-        for feed, value in spec.inputs.items():
-            if feed != "presence" and feed.split(".")[0] not in subset:
-                feeds[feed] = torch.full_like(value, torch.nan)
-        got = fuser(*feeds.values())
-        wanted = flatten_output(model({m: images[m] for m in subset})).values()
-        for a, b in zip(got, wanted, strict=True):
-            assert torch.allclose(a, b, atol=1e-4), subset
+    assert_absent_change_nothing(model, images, 1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

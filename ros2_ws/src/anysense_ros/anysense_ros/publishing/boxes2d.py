@@ -8,7 +8,7 @@ from typing import Any
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from anysense_ros.publishing.topics import Output, TaskPublisher
-from perception.tasks.boxes2d import Detections
+from perception.tasks.detections import Detections
 from perception.tasks.spec import class_name
 
 TOPIC = "detections"
