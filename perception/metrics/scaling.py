@@ -140,7 +140,7 @@ def _best(
 
     def cost(at: NDArray[np.float64]) -> float:
         own = sum(_likelihood(g.x, g.wanted, *line) for g, line in zip(groups, at, strict=True))
-        return (own + at.ravel() @ prior @ at.ravel() / 2) / size
+        return float(own + at.ravel() @ prior @ at.ravel() / 2) / size
 
     value = cost(lines)
     for _ in range(_STEPS):
