@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,9 @@ from perception.tasks.registry import judged, usual_parts
 
 _MOST_DROPPED = 3
 """So many frames in a row are let go before one is given however old: late is better than nothing."""
+
+_UNUSUAL = 1.5
+"""Times as long as usual: a frame that waited so gives way to one that has yet to be encoded."""
 
 _RECENT = 20
 """So many results tell what a sensor costs: the least of them, as beside others that want the CPU all but the
@@ -51,6 +55,7 @@ class Shedder:
         self._parts: frozenset[str] = frozenset()
         self._spent: dict[str, deque[float]] = {}  # lately, in ms, by sensor, and by the rest as ""
         self._planned: dict[str, float] = {}  # what each cost when the steps were chosen
+        self._waits: deque[int] = deque(maxlen=_RECENT)  # of frames, until they were encoded
         self._dropped = 0  # since the last result
         self._in_a_row = 0
 
@@ -76,6 +81,7 @@ class Shedder:
         self.policy = policy
         self._ladder = None if policy is None else Ladder(policy, 0)
         self._order, self._parts = (), frozenset()
+        self._waits.clear()
         self._apply()
 
     def follow(self, now_ns: int) -> None:
@@ -96,10 +102,18 @@ class Shedder:
         self._spare(left_out)
 
     def stale(self, waited_ns: int, newer: bool) -> bool:
-        """Whether a frame that has waited so long is let go, given whether there is a newer one."""
-        if not self.frames or not newer or self.policy is None:
+        """Whether a frame that has waited so long is let go, given whether there is a newer one.
+
+        Only where that is likely to be done sooner: what frames usually wait, it will have to wait, too.
+        """
+        if not self.frames or not newer or self.policy is None or self._in_a_row >= _MOST_DROPPED:
             return False
-        return waited_ns > self.policy.deadline_s * 1e9 and self._in_a_row < _MOST_DROPPED
+        usual_ns = statistics.median(self._waits) if self._waits else 0.0
+        return waited_ns > max(self.policy.deadline_s * 1e9, _UNUSUAL * usual_ns)
+
+    def waited(self, waited_ns: int) -> None:
+        """Note how old a frame was when it was encoded."""
+        self._waits.append(waited_ns)
 
     def dropped(self) -> None:
         """Note a frame that was let go."""
