@@ -55,6 +55,7 @@ class Shedder:
         self._parts: frozenset[str] = frozenset()
         self._spent: dict[str, deque[float]] = {}  # lately, in ms, by sensor, and by the rest as ""
         self._planned: dict[str, float] = {}  # what each cost when the steps were chosen
+        self._scores: Mapping[frozenset[str], float] = {}
         self._waits: deque[int] = deque(maxlen=_RECENT)  # of frames, until they were encoded
         self._dropped = 0  # since the last result
         self._in_a_row = 0
@@ -81,6 +82,7 @@ class Shedder:
         self.policy = policy
         self._ladder = None if policy is None else Ladder(policy, 0)
         self._order, self._parts = (), frozenset()
+        self._scores = {} if policy is None else known_scores(self._pipeline)
         self._waits.clear()
         self._apply()
 
@@ -178,7 +180,7 @@ class Shedder:
         used = [s for s in result.used if s not in taken]
         costs = {s: self._cost(s) for s in (*used, "")}
         self._order = taken + shedding_order(
-            used, pipeline.policy, policy.keep, costs, result.reference, known_scores(pipeline)
+            used, pipeline.policy, policy.keep, costs, result.reference, self._scores
         )
         if policy.optional is None:
             self._parts = usual_parts(pipeline.manifest.tasks.every, usual=False)
