@@ -270,8 +270,12 @@ def _results(
 ) -> dict[str, dict[str, Fitted]]:
     """By task and subset of the inputs (by sensor in `named`), what was found."""
     found: dict[str, dict[str, Fitted]] = {}
+    by_task: dict[str, list[TemperatureFit]] = {}
+    for (name, _), fit in fits.items():
+        by_task.setdefault(name, []).append(fit)
+    lines = {name: iter(type(own[0]).together(own)) for name, own in by_task.items()}
     for (name, subset), fit in fits.items():
-        fitted = fit.fitted()
+        fitted = next(lines[name])
         if fitted is None and fit.judged():
             continue
         if fitted is None:

@@ -356,10 +356,13 @@ class StreamCore:
                 self._settle_fate(waiting, "shed")
         self.shedder.dropped()
 
+    def _age_ns(self, group: Group) -> int:
+        return self._now_ns() - max(a.arrived_ns for a in group.samples.values())
+
     def _is_stale(self, group: Group) -> bool:
         arrived = max(a.arrived_ns for a in group.samples.values())
         heard = [self.collector.heard_ns(m) or 0 for m in group.samples]
-        return self.shedder.stale(self._now_ns() - arrived, max(heard) > arrived)
+        return self.shedder.stale(self._age_ns(group), max(heard) > arrived)
 
     def _fail(self, group: Group) -> None:
         """Count a group's samples as lost to the backend."""
@@ -382,7 +385,9 @@ class StreamCore:
             if waiting.pending is not None:
                 self._encode(waiting)
         self._place(group, fresh)
-        if self._is_stale(group):
+        stale = self._is_stale(group)
+        self.shedder.waited(self._age_ns(group))
+        if stale:
             self._drop(group)
             return None
         last = self._last_group

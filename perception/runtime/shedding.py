@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,8 +18,12 @@ from perception.tasks.registry import judged, usual_parts
 _MOST_DROPPED = 3
 """So many frames in a row are let go before one is given however old: late is better than nothing."""
 
-_WEIGHT = 0.2
-"""Of the newest, in the mean of what a sensor costs."""
+_UNUSUAL = 1.5
+"""Times as long as usual: a frame that waited so gives way to one that has yet to be encoded."""
+
+_RECENT = 20
+"""So many results tell what a sensor costs: the least of them, as beside others that want the CPU all but the
+work itself is waiting, and that hits whom it hits."""
 
 _MOST_SAVED = 0.8
 """Of the work; whatever a step saves, it is tried to take it back where results are so early."""
@@ -47,8 +53,10 @@ class Shedder:
         self._ladder: Ladder | None = None
         self._order: tuple[str, ...] = ()
         self._parts: frozenset[str] = frozenset()
-        self._costs: dict[str, float] = {}  # milliseconds by sensor, and of the rest as ""
-        self._planned: dict[str, float] = {}  # the same when the steps were chosen
+        self._spent: dict[str, deque[float]] = {}  # lately, in ms, by sensor, and by the rest as ""
+        self._planned: dict[str, float] = {}  # what each cost when the steps were chosen
+        self._scores: Mapping[frozenset[str], float] = {}
+        self._waits: deque[int] = deque(maxlen=_RECENT)  # of frames, until they were encoded
         self._dropped = 0  # since the last result
         self._in_a_row = 0
 
@@ -74,6 +82,8 @@ class Shedder:
         self.policy = policy
         self._ladder = None if policy is None else Ladder(policy, 0)
         self._order, self._parts = (), frozenset()
+        self._scores = {} if policy is None else known_scores(self._pipeline)
+        self._waits.clear()
         self._apply()
 
     def follow(self, now_ns: int) -> None:
@@ -87,15 +97,25 @@ class Shedder:
             if s not in idle and self._pipeline.health.state(s) == "ok"
         ]
         left_out = list(self._taken()[0])
-        while left_out and not self._pipeline.policy.enough([s for s in well if s not in left_out]):
+        enough = self._pipeline.policy.enough
+        # Where none of them helps, as all are silent, the first frame after that must not be the dearest.
+        while left_out and enough(well) and not enough([s for s in well if s not in left_out]):
             left_out.pop()
         self._spare(left_out)
 
     def stale(self, waited_ns: int, newer: bool) -> bool:
-        """Whether a frame that has waited so long is let go, given whether there is a newer one."""
-        if not self.frames or not newer or self.policy is None:
+        """Whether a frame that has waited so long is let go, given whether there is a newer one.
+
+        Only where that is likely to be done sooner: what frames usually wait, it will have to wait, too.
+        """
+        if not self.frames or not newer or self.policy is None or self._in_a_row >= _MOST_DROPPED:
             return False
-        return waited_ns > self.policy.deadline_s * 1e9 and self._in_a_row < _MOST_DROPPED
+        usual_ns = statistics.median(self._waits) if self._waits else 0.0
+        return waited_ns > max(self.policy.deadline_s * 1e9, _UNUSUAL * usual_ns)
+
+    def waited(self, waited_ns: int) -> None:
+        """Note how old a frame was when it was encoded."""
+        self._waits.append(waited_ns)
 
     def dropped(self) -> None:
         """Note a frame that was let go."""
@@ -122,8 +142,7 @@ class Shedder:
         counters = self._pipeline.counters
         if lateness.late:
             counters["late_results"] += 1
-            if self._ladder.level == 0:
-                self._plan(result)
+            self._plan(result)
         if (step := self._ladder.note(latency_ns / 1e9, self._saved())) is not None:
             counters[f"late_steps_{step}"] += 1
             counters["late_level"] = self._ladder.level
@@ -147,28 +166,31 @@ class Shedder:
         self._note_cost("", sum(result.timings.get(step, 0.0) for step in ("fuse", "postprocess")))
 
     def _note_cost(self, of: str, spent: float) -> None:
-        before = self._costs.get(of, spent)
-        self._costs[of] = before + _WEIGHT * (spent - before)
+        self._spent.setdefault(of, deque(maxlen=_RECENT)).append(spent)
+
+    def _cost(self, of: str) -> float:
+        """Milliseconds, those of waiting left out as far as possible."""
+        return min(self._spent.get(of, (0.0,)))
 
     def _plan(self, result: Result) -> None:
-        """Choose what the steps are, from what takes part now."""
+        """Choose what the next steps are, from what takes part now; those taken stay."""
         pipeline, policy = self._pipeline, self.policy
         assert policy is not None and self._ladder is not None
-        self._order = shedding_order(
-            result.used,
-            pipeline.policy,
-            policy.keep,
-            self._costs,
-            result.reference,
-            known_scores(pipeline),
+        taken = self._taken()[0]
+        used = [s for s in result.used if s not in taken]
+        costs = {s: self._cost(s) for s in (*used, "")}
+        self._order = taken + shedding_order(
+            used, pipeline.policy, policy.keep, costs, result.reference, self._scores
         )
         if policy.optional is None:
             self._parts = usual_parts(pipeline.manifest.tasks.every, usual=False)
         else:
             self._parts = frozenset(policy.optional)
         self._parts &= pipeline.wanted
-        self._planned = {s: self._costs.get(s, 0.0) for s in (*result.used, "")}
+        self._planned = {s: self._planned.get(s, 0.0) for s in taken} | costs
         self._ladder.top = len(self._order) + bool(self._parts) + 1
+        if self._taken()[0] != taken:  # there are more to leave out first than there seemed to be
+            self._apply()
 
     def _taken(self) -> tuple[tuple[str, ...], frozenset[str], bool]:
         """The sensors and parts that the steps taken leave out, and whether frames are let go."""

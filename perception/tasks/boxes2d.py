@@ -18,7 +18,7 @@ from perception.geometry.grid import GridMap
 from perception.metrics.confidence import ConfidenceHistogram
 from perception.metrics.detection import DetectionScore, average_precision, matched
 from perception.metrics.fitted import Fitted
-from perception.metrics.scaling import FARTHEST, HIGHEST, LOWEST, fit_scaling
+from perception.metrics.scaling import FARTHEST, HIGHEST, LOWEST, fit_scalings
 from perception.tasks.detections import Detections, decode_detections
 from perception.tasks.matching import class_map, number
 from perception.tasks.spec import Classes, ClassSpec, Frozen, Spec, TaskSpec, class_name
@@ -279,12 +279,21 @@ class BoxFit(TemperatureFit):
         return self._frames > 0
 
     def fitted(self) -> Fitted | None:
+        return self.together([self])[0]
+
+    @classmethod
+    def together(cls, fits: Sequence[TemperatureFit]) -> list[Fitted | None]:
+        """See `fit_scalings`: lines of subsets are drawn to their mean."""
+        samples = [fit._samples() for fit in fits if isinstance(fit, BoxFit)]
+        lines = iter(fit_scalings([one for one in samples if one[0].size]))
+        return [next(lines) if logits.size else None for logits, _ in samples]
+
+    def _samples(self) -> tuple[Float32, NDArray[np.bool_]]:
+        """Logits of scores, and whether their boxes are right."""
         p = np.concatenate([*self._scores, np.zeros(0, np.float32)]).astype(np.float64)
-        if not p.size:
-            return None
         p = p.clip(np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).eps)
         logits = (np.log(p) - np.log1p(-p)).astype(np.float32)
-        return fit_scaling(logits, np.concatenate(self._right))
+        return logits, np.concatenate([*self._right, np.zeros(0, bool)])
 
 
 def _fit(spec: Boxes2dSpec, info: RecordingInfo, frames: int) -> BoxFit | None:

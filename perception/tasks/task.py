@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,6 +144,17 @@ class TemperatureFit(ABC):
     @abstractmethod
     def fitted(self) -> Fitted | None:
         """What was found; None where no frame had truth, or nothing was said that could be right."""
+
+    @classmethod
+    def together(cls, fits: Sequence[TemperatureFit]) -> list[Fitted | None]:
+        """What was found for each of several subsets of sensors, of the same frames.
+
+        Each by itself, unless they can learn from each other.
+
+        Args:
+            fits: all of this class.
+        """
+        return [fit.fitted() for fit in fits]
 
     def judged(self) -> bool:
         """Whether a frame had truth; None of `fitted` is then no fault of the recording."""

@@ -20,8 +20,8 @@ from perception.data.base import Boxes, Recording, Truth
 from perception.errors import BundleError, DataError, InputError
 from perception.evaluation.confidence import calibrate_confidence
 from perception.frame import Frame
-from perception.metrics import average_precision, fit_scaling
-from perception.metrics.scaling import FARTHEST, HIGHEST, LOWEST
+from perception.metrics import average_precision, fit_scaling, fit_scalings
+from perception.metrics.scaling import FARTHEST, HIGHEST, LOWEST, OFFSETS_APART, SLOPES_APART
 from perception.runtime.bundle import Bundle
 from perception.runtime.manifest import check_manifest
 from perception.runtime.pipeline import Pipeline
@@ -69,6 +69,58 @@ def test_the_line_is_the_best_one(seed: int, count: int, slope: float, offset: f
         bounds=((LOWEST, HIGHEST), (-FARTHEST, FARTHEST)),
     )
     assert _nll(logits, wanted, found.slope, found.offset) <= best.fun + 1e-6
+
+
+def _answers(rng: np.random.Generator, count: int, slope: float, offset: float) -> Any:
+    logits = rng.normal(-0.5, 0.8, count).astype(np.float32)
+    return logits, rng.random(count) < 1 / (1 + np.exp(-(slope * logits + offset)))
+
+
+def test_lines_of_many_answers_are_their_own_and_of_few_those_of_all() -> None:
+    rng = np.random.default_rng(5)
+    true = [(5.0, 4.0), (3.0, 2.0), (4.0, 2.0)]
+    many = fit_scalings([_answers(rng, 200_000, *line) for line in true])
+    for found, (slope, offset) in zip(many, true, strict=True):
+        assert found.slope == pytest.approx(slope, rel=0.04)
+        assert found.offset == pytest.approx(offset, rel=0.04)
+    few = [_answers(rng, 30, *line) for line in true]
+    apart = lambda lines: np.ptp([[f.slope, f.offset] for f in lines], axis=0)  # noqa: E731
+    together, alone = apart(fit_scalings(few)), apart([fit_scaling(*one) for one in few])
+    assert (together < 0.5 * alone).all() and (together < (0.2, 0.6)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 60), min_size=1, max_size=5))
+def test_lines_together_are_the_best_ones(seed: int, counts: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    groups = [_answers(rng, n, *rng.normal((4, 3), 1.0)) for n in counts]
+
+    def cost(flat: NDArray[Any]) -> float:
+        lines = flat.reshape(-1, 2)
+        value = float(
+            ((lines - lines.mean(0)) ** 2 / (SLOPES_APART**2, OFFSETS_APART**2)).sum() / 2
+        )
+        for (x, right), line in zip(groups, lines, strict=True):
+            hits = right.sum()
+            wanted = np.where(right, (hits + 1) / (hits + 2), 1 / (len(x) - hits + 2))
+            value += len(x) * _nll(x, wanted, *line)
+        return value
+
+    found = fit_scalings(groups)
+    assert [f.samples for f in found] == counts
+    bounds = ((LOWEST, HIGHEST), (-FARTHEST, FARTHEST)) * len(groups)
+    best = minimize(cost, np.tile((4.0, 3.0), len(groups)), bounds=bounds, options={"maxiter": 500})
+    inside = all(LOWEST < f.slope < HIGHEST for f in found)
+    if inside:  # at a bound the others are not moved with it
+        assert cost(np.array([[f.slope, f.offset] for f in found]).ravel()) <= best.fun + 1e-4
+    turned = fit_scalings(groups[::-1])[::-1]
+    for one, other in zip(found, turned, strict=True):
+        assert one.slope == pytest.approx(other.slope, abs=1e-4)
+        assert one.offset == pytest.approx(other.offset, abs=1e-4)
+
+
+def test_of_no_groups_there_are_no_lines() -> None:
+    assert fit_scalings([]) == []
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from perception.frame import Sample, subsets_of
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.lateness import Ladder, LatePolicy, shedding_order
+from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.policy import Policy
 from perception.runtime.result import Lateness, Result
@@ -261,6 +263,41 @@ def test_one_that_was_left_out_takes_over_when_the_others_fall_silent(bundle: Pa
         assert drive.now < 10**12
 
 
+def test_when_all_fall_silent_the_next_frame_is_as_cheap_as_the_last(bundle: Path) -> None:
+    """As when the drivers have no CPU either: nobody is gone for good, and there is no time for all."""
+    drive = Drive(bundle, LatePolicy(0.1))
+    for _ in range(20):
+        result = drive.tick(300)
+    assert result is not None and len(result.used) == 1
+    cheapest = result.used
+    for _ in range(10):
+        drive.now += 500 * MS
+        drive.core.poll(drive.now)
+    results = [drive.tick(300) for _ in range(3)]
+    assert {r.used for r in results if r is not None} == {cheapest}
+
+
+def test_what_a_sensor_costs_is_not_what_it_waited(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first frame rgb alone had to wait for the CPU: without the others nothing seemed saved."""
+    drive = Drive(bundle, LatePolicy(0.1, keep=("rgb",)))
+    encode, waits = drive.pipeline.encode, [1000.0]
+
+    def encoded(sample: Sample, **options: object) -> object:
+        found = encode(sample, **options)  # type: ignore[arg-type]
+        spent = 10.0 + (waits[0] if sample.sensor == "rgb" else 0.0)
+        assert isinstance(found, Encoded)
+        return replace(found, timings={f"encode_{sample.sensor}": spent})
+
+    monkeypatch.setattr(drive.pipeline, "encode", encoded)
+    drive.tick(300)
+    waits[0] = 0.0
+    for _ in range(20):
+        result = drive.tick(300)
+    assert result is not None and result.used == ("rgb",)
+
+
 def test_of_frames_that_wait_the_oldest_are_let_go(bundle: Path) -> None:
     drive = Drive(bundle, LatePolicy(0.1, keep=("rgb", "depth", "thermal")))
     drive.tick(10)
@@ -282,13 +319,26 @@ def test_of_frames_that_wait_the_oldest_are_let_go(bundle: Path) -> None:
 
 def test_a_stale_frame_gives_way_to_a_newer_one_but_not_for_ever(bundle: Path) -> None:
     drive = Drive(bundle, LatePolicy(0.1, keep=("rgb", "depth", "thermal")))
-    drive.tick(10)
+    for _ in range(20):
+        drive.tick(10)
     drive.tick(300)
     given = []
-    for _ in range(12):
+    for _ in range(8):
         drive.core.hear("rgb", drive.now + 40 * MS)  # the next one is there already
         given.append(drive.tick(150) is not None)
-    assert given == [False, False, False, True] * 3
+    assert given == [False, False, False, True] * 2
+
+
+def test_where_all_frames_wait_long_none_gives_way(bundle: Path) -> None:
+    """The next one would have to wait as long: only one that waited much longer is let go for it."""
+    drive = Drive(bundle, LatePolicy(0.1, keep=("rgb", "depth", "thermal")))
+    for _ in range(25):
+        drive.tick(150)
+    given = []
+    for latency in (150, 180, 140, 320, 150, 200, 400):
+        drive.core.hear("rgb", drive.now + 40 * MS)
+        given.append(drive.tick(latency) is not None)
+    assert given == [True, True, True, False, True, True, False]
 
 
 @pytest.mark.parametrize("wrong", [{"keep": ("lidar",)}, {"optional": ("boxes9d",)}])
