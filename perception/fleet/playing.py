@@ -77,7 +77,7 @@ def playback_of(job: Job, wired: Wired, pipeline: Pipeline) -> Playback:
     deadline = known.deadline_ns(_LEAST_DEADLINE_NS, most)
     drift = DriftPolicy() if job.keep is not None and job.keep.misaligned else None
     stream = StreamCore(pipeline, StreamSettings(timing, deadline, drift=drift))
-    return Playback(stream, topics, calibration, known)
+    return Playback(stream, topics, calibration, known, ahead=True)
 
 
 def _of_bag(

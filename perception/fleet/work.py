@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import perception
 from perception.errors import AnySenseError
+from perception.fleet.behind import Behind
 from perception.fleet.copies import Copies
 from perception.fleet.job import Job, digest
 from perception.fleet.judging import evaluated, tried
@@ -26,7 +27,7 @@ from perception.fleet.keeping import Wanted, write_kept
 from perception.fleet.labels import LabelFiles
 from perception.fleet.places import Place, UnwritableError
 from perception.fleet.plan import Chunk, Source, chunks_of
-from perception.fleet.playing import shown
+from perception.fleet.playing import Shown, shown
 from perception.fleet.rows import Row, label_row, parquet_of
 from perception.fleet.subsets import Comparison
 from perception.fleet.transcoding import transcode
@@ -191,20 +192,26 @@ class Worker:
         states: Counter[str] = Counter()
         edges: dict[str, list[Row]] = {"enters": [], "leaves": []}
         name = chunk.source.name
-        with LabelFiles(folder, name, pipeline) if self.job.files else nullcontext() as files:
+        files = LabelFiles(folder, name, pipeline) if self.job.files else None
+
+        def take(one: Shown, differ: float | None) -> None:
+            row = label_row(name, one.name, one.result, pipeline.manifest, differ)
+            for edge in edges:
+                if getattr(one, edge):
+                    edges[edge].append({**row, "disagreement": None})
+            if one.own:
+                rows.append(row)
+                states[one.result.state] += 1
+                if files is not None:
+                    files.add(one.name, one.result)
+
+        with Behind() as behind:
             for one in shown(self.job, chunk, here, pipeline):
                 differ = None
                 if self._compared is not None and one.own:
                     differ = self._compared.of(one.result)
-                row = label_row(name, one.name, one.result, pipeline.manifest, differ)
-                for edge in edges:
-                    if getattr(one, edge):
-                        edges[edge].append({**row, "disagreement": None})
-                if one.own:
-                    rows.append(row)
-                    states[one.result.state] += 1
-                    if files is not None:
-                        files.add(one.name, one.result)
+                if one.own or one.enters or one.leaves:
+                    behind.do(take, one, differ)
         record |= {"frames": len(rows), "states": dict(states)}
         record |= {edge: digest(found) for edge, found in edges.items()}
         return rows
