@@ -158,7 +158,7 @@ class Playback:
         """The topics of camera_info that are looked at."""
         return tuple(self._infos)
 
-    def play(self, messages: Iterable[BagMessage]) -> Iterator[Result]:
+    def play(self, messages: Iterable[BagMessage]) -> Generator[Result, None, None]:
         """The results of messages, which come in order of recording, and of what is due after the last.
 
         Raises:

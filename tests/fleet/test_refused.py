@@ -38,7 +38,7 @@ def server() -> Iterator[str]:
 def store(
     server: str, fleet: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[dict[str, Any]]:
-    """Options for the store, with a bucket `fleet` and a bag in it; nothing of this machine's own is known."""
+    """Options for the store, with a bag in its bucket `fleet`; nothing of this machine's own is known."""
     for name in _OWN:
         monkeypatch.setenv(name, "tests")
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
