@@ -1,13 +1,15 @@
 """Prints what fleets cost: labelling against the bare pipeline, Ray against one process, and two workers.
 
     python benchmarks/fleet.py [--bundle NAME] [--minutes N] [--chunk-s S] [--rounds N] [--alone]
-        [--json FILE]
+        [--here] [--json FILE]
 
 The drive that comes with AnySense is written again and again, with stamps that go on, as one MCAP file, and
 labelled in chunks: in this process, by one worker on Ray, and by two, in turn, all with one thread for the
 engines.  Other work on the machine slows all of them alike; seconds of CPU, which do not count it, are told
-beside those of the clock.  The first chunk of a worker imports packages and loads engines: what Ray costs
-after that is told by the other chunks.
+beside those of the clock.  Labelling in this process uses three threads: one reads and decodes, one has the
+stream and the pipeline, one makes rows and files.  Where cores are free it is as fast as the second (`middle`),
+whose seconds of CPU tell how near labelling then comes to the pipeline.  The first chunk of a worker imports
+packages and loads engines: what Ray costs after that is told by the other chunks.
 """
 
 from __future__ import annotations
@@ -73,11 +75,11 @@ def bare(bundle: str) -> dict[str, float]:
 
 def labelled(executor: Executor, job: Job) -> dict[str, float]:
     """Of one job, what it took: by the clock without start and end of workers, and in its chunks."""
-    moments: list[float] = []
+    moments: list[tuple[float, float]] = []
 
     def step(what: str, done: int, total: int) -> None:
         if what == "looking at recordings" or (what == "working" and done == total):
-            moments.append(time.perf_counter())
+            moments.append((time.perf_counter(), time.thread_time()))
 
     report: Report = run_job(job, executor, step)
     assert not report.failed and not report.borders, report
@@ -88,13 +90,15 @@ def labelled(executor: Executor, job: Job) -> dict[str, float]:
         for name in ("rows", "labels")
     }
     cpu, inside = (sum(r[k] for r in records) for k in ("cpu_seconds", "seconds"))
-    wall = moments[-1] - moments[0]
+    wall, middle = (b - a for a, b in zip(moments[0], moments[-1], strict=True))
     return {
         "wall_s": wall,
         "chunk_s": inside,
         "cpu_s": cpu,
         "fps": report.frames / wall,
         "fps_of_cpu": report.frames / cpu,
+        "middle_s": middle,  # of this thread: on Ray it only waits
+        "fps_of_middle": report.frames / middle,
         "first_cpu_s": sum(r["cpu_seconds"] for r in records if r["number"] == 0),
         "later_cpu_ms": _later_ms(records, "cpu_seconds"),
         "later_ms": _later_ms(records, "seconds"),
@@ -143,7 +147,22 @@ def told(found: list[dict[str, Any]]) -> dict[str, float]:
     def middle(values: list[float]) -> float:
         return float(np.round(statistics.median(values), 4))
 
-    two = {}
+    ray, two = {}, {}
+    if all("ray1" in r for r in found):
+        ray = {
+            "outside_of_chunks_on_ray": middle(
+                [r["ray1"]["wall_s"] / r["ray1"]["chunk_s"] - 1 for r in found]
+            ),
+            "cpu_of_ray1_over_here": middle(
+                [r["ray1"]["cpu_s"] / r["here"]["cpu_s"] for r in found]
+            ),
+            "later_cpu_of_ray1_over_here": middle(
+                [r["ray1"]["later_cpu_ms"] / r["here"]["later_cpu_ms"] for r in found]
+            ),
+            "first_chunk_more_cpu_s_on_ray": middle(
+                [r["ray1"]["first_cpu_s"] - r["here"]["first_cpu_s"] for r in found]
+            ),
+        }
     if all("ray2" in r for r in found):
         two = {
             "two_over_one_wall": middle([r["ray1"]["wall_s"] / r["ray2"]["wall_s"] for r in found]),
@@ -157,19 +176,13 @@ def told(found: list[dict[str, Any]]) -> dict[str, float]:
         "labelling_over_bare": middle(
             [r["here"]["fps_of_cpu"] / r["bare"]["fps_of_cpu"] for r in found]
         ),
+        "middle_over_bare": middle(
+            [r["here"]["fps_of_middle"] / r["bare"]["fps_of_cpu"] for r in found]
+        ),
         "outside_of_chunks_here": middle(
             [r["here"]["wall_s"] / r["here"]["chunk_s"] - 1 for r in found]
         ),
-        "outside_of_chunks_on_ray": middle(
-            [r["ray1"]["wall_s"] / r["ray1"]["chunk_s"] - 1 for r in found]
-        ),
-        "cpu_of_ray1_over_here": middle([r["ray1"]["cpu_s"] / r["here"]["cpu_s"] for r in found]),
-        "later_cpu_of_ray1_over_here": middle(
-            [r["ray1"]["later_cpu_ms"] / r["here"]["later_cpu_ms"] for r in found]
-        ),
-        "first_chunk_more_cpu_s_on_ray": middle(
-            [r["ray1"]["first_cpu_s"] - r["here"]["first_cpu_s"] for r in found]
-        ),
+        **ray,
         **two,
         "load": middle([r["load"] for r in found]),
     }
@@ -183,6 +196,7 @@ def main() -> int:
     parser.add_argument("--chunk-s", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", action="store_true", help="no run of two workers")
+    parser.add_argument("--here", action="store_true", help="nothing on Ray")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -191,7 +205,8 @@ def main() -> int:
         write_bag(folder / "bag", messages_of(recording))
         size = sum(p.stat().st_size for p in (folder / "bag").iterdir())
         print(f"{args.minutes} minutes, {size / 1e6:.0f} MB")
-        runs = {"here": 0, "ray1": 1} | ({} if args.alone else {"ray2": 2})
+        runs = {"here": 0} | ({} if args.here else {"ray1": 1})
+        runs |= {} if args.here or args.alone else {"ray2": 2}
         found = []
         for one in rounds(args.bundle, folder / "bag", folder, args.rounds, args.chunk_s, runs):
             found.append(one)

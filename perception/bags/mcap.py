@@ -64,7 +64,7 @@ class _Chunk:
 Recorded = tuple[Channel, int, bytes]
 """A message: its channel, when it was recorded, and its bytes."""
 
-_Found = tuple[Channel, int, memoryview]
+_Found = tuple[Channel, int, memoryview | bytes]
 
 
 @dataclass
@@ -300,7 +300,7 @@ class McapFile:
             while waiting and waiting[0][0] < chunk.start_ns:
                 stamp, _, channel, data = heapq.heappop(waiting)
                 held -= len(data)
-                yield channel, stamp, memoryview(data)
+                yield channel, stamp, data
             if held + chunk.size > MAX_ARRAY_BYTES:
                 raise self._error(f"has chunks of one time with more than {MAX_ARRAY_BYTES} bytes")
             for kind, content in self._unpacked(file, chunk):
@@ -319,7 +319,7 @@ class McapFile:
                 raise self._error(f"has chunks of one time with more than {MAX_STEPS} messages")
         while waiting:
             stamp, _, channel, data = heapq.heappop(waiting)
-            yield channel, stamp, memoryview(data)
+            yield channel, stamp, data
 
     def _fields(self, layout: struct.Struct, content: memoryview) -> tuple[int, ...]:
         if len(content) < layout.size:

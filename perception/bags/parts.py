@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -75,13 +76,13 @@ def memory_ns(playback: Playback) -> int:
 
 
 def play_part(
-    playback: Playback, path: Path, span: Span, before_ns: int
+    playback: Playback, bag: Path | Bag, span: Span, before_ns: int
 ) -> Iterator[tuple[Result, bool]]:
     """Play a part of a bag; a playback plays one part.
 
     Args:
         playback: a new one.
-        path: the bag.
+        bag: the bag, opened or not.
         span: the part.
         before_ns: how long before it playing begins; see `memory_ns`.
 
@@ -92,17 +93,18 @@ def play_part(
         DataError: it cannot be read, or a part of it claims to be of another time than it is.
         EngineError: the backend failed.
     """
-    with open_bag(path) as bag:
-        playback.prepare(bag)
+    with nullcontext(bag) if isinstance(bag, Bag) else open_bag(bag) as opened:
+        playback.prepare(opened)
         begin = span.start_ns - before_ns
         # A group that began in the part leaves when it is due, at the latest; what follows may end it sooner.
         end = span.end_ns + 2 * playback.stream.collector.deadline_ns
-        _calibrate(bag, playback, begin)
-        earlier = _earlier(bag, playback, begin, span.start_ns)
-        later = messages_in(bag, within=(begin, end))
-        for result in playback.play(chain(earlier, later)):
-            if result.arrived_ns < span.end_ns:
-                yield result, result.arrived_ns >= span.start_ns
+        _calibrate(opened, playback, begin)
+        earlier = _earlier(opened, playback, begin, span.start_ns)
+        later = messages_in(opened, within=(begin, end))
+        with closing(playback.play(chain(earlier, later))) as results:
+            for result in results:
+                if result.arrived_ns < span.end_ns:
+                    yield result, result.arrived_ns >= span.start_ns
 
 
 def _calibrate(bag: Bag, playback: Playback, begin_ns: int) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from perception.adapters.calibration import MessageCalibration
 from perception.adapters.messages import CAMERA_INFO, TF
+from perception.bags.ahead import ahead
 from perception.bags.files import info_topic, messages_in
 from perception.bags.messages import BagMessage, parse
 from perception.bags.storage import Bag, open_bag
@@ -17,7 +20,7 @@ from perception.bags.survey import Survey, header_stamp
 from perception.corruptions import FaultInjector, FaultSchedule
 from perception.errors import AnySenseError
 from perception.files.limits import MAX_STEPS
-from perception.frame import check_least_range
+from perception.frame import Sample, check_least_range
 from perception.runtime.core import StreamCore
 from perception.runtime.result import Result
 from perception.sensors.kind import Hints
@@ -31,6 +34,12 @@ ODOMETRY = "nav_msgs/msg/Odometry"
 
 STATIC = "tf_static"
 """How topics end whose transforms hold at all times."""
+
+_STAMP = slice(4, 12)
+"""Where the stamp of a message in CDR lies that begins with a header."""
+
+_Played = tuple[BagMessage, Any]
+"""A message, and what it says: a sample, a parsed message, why it cannot be read, or None."""
 
 _TRANSPORTS = ("compressed", "compressedDepth", "raw")
 
@@ -47,6 +56,7 @@ class Playback:
         hints: by sensor, what its messages do not say.
         faults: what sensors suffer, from the first sample on.
         odometry: topic of `nav_msgs/Odometry` that says how the vehicle moves; empty for none.
+        ahead: a thread of its own reads and decodes messages while the stream is at those before.
 
     Attributes:
         counters: messages by topic, and `malformed_<sensor>`.
@@ -68,8 +78,10 @@ class Playback:
         *,
         faults: FaultSchedule | None = None,
         odometry: str = "",
+        ahead: bool = False,
     ) -> None:
         self.stream, self.odometry = stream, odometry
+        self._ahead = ahead
         if odometry:
             stream.pipeline.odometry = calibration.odometry
         self.topics = {topic: sensor for sensor, topic in topics.items()}
@@ -85,6 +97,7 @@ class Playback:
         self._by_stamps = survey.by_stamps
         self._beats = 0
         self._infos: dict[str, list[str]] = {}
+        self._last_infos: dict[str, tuple[bytes, Any]] = {}
         for sensor, topic in topics.items():
             pixels = kind_of(self.kinds[sensor]).has_picture
             for info in {info_beside(topic), info_topic(sensor)} if pixels else ():
@@ -138,28 +151,29 @@ class Playback:
     def calibrate(self, message: BagMessage) -> None:
         """Take in a camera_info or transforms that were recorded before anything is played."""
         if message.topic not in self.topics:
-            self._take(message, message.stamp_ns, message.stamp_ns)
+            self._take(message, self._decoded(message), message.stamp_ns, message.stamp_ns)
 
     @property
     def calibrating(self) -> tuple[str, ...]:
         """The topics of camera_info that are looked at."""
         return tuple(self._infos)
 
-    def play(self, messages: Iterable[BagMessage]) -> Iterator[Result]:
+    def play(self, messages: Iterable[BagMessage]) -> Generator[Result, None, None]:
         """The results of messages, which come in order of recording, and of what is due after the last.
 
         Raises:
             EngineError: the backend failed.
         """
         now: int | None = None
-        for message in messages:
-            recorded = self._recorded(message, now)
-            if now is not None:
-                yield from self._until(now, recorded)
-            now = recorded if now is None else max(now, recorded)
-            self.counters[message.topic] += 1
-            self._take(message, recorded, now)
-            yield from self._poll(now)
+        with closing(self._read(messages)) as read:
+            for message, found in read:
+                recorded = self._recorded(message, now)
+                if now is not None:
+                    yield from self._until(now, recorded)
+                now = recorded if now is None else max(now, recorded)
+                self.counters[message.topic] += 1
+                self._take(message, found, recorded, now)
+                yield from self._poll(now)
         while now is not None:
             times = (self.stream.collector.next_deadline_ns(), self.faults.next_ns())
             due = min((t for t in times if t is not None), default=None)
@@ -167,6 +181,37 @@ class Playback:
                 return
             now = max(now, due)
             yield from self._poll(now)
+
+    def _read(self, messages: Iterable[BagMessage]) -> Generator[_Played, None, None]:
+        """Messages, and what they say."""
+        read = ((message, self._decoded(message)) for message in messages)
+        return ahead(read, _bytes_of) if self._ahead else read
+
+    def _decoded(self, message: BagMessage) -> Any:
+        """What a message says, by itself: a sample, a parsed message, why it cannot be read, or None."""
+        sensor, type_ = self.topics.get(message.topic), message.type
+        try:
+            if sensor is not None:
+                kind = self.kinds[sensor]
+                if type_ not in kind_of(kind).ros_types:
+                    return None
+                return to_sample(kind, parse(message), sensor=sensor, hints=self.hints[sensor])
+            if type_ == CAMERA_INFO:
+                return self._info(message) if message.topic in self._infos else None
+            if type_ == TF or (type_ == ODOMETRY and message.topic == self.odometry):
+                return parse(message)
+        except AnySenseError as error:
+            return error
+        return None
+
+    def _info(self, message: BagMessage) -> Any:
+        """A `CameraInfo`; the one before where only the stamp is another, as with most of them."""
+        data = message.data
+        rest = data[: _STAMP.start] + data[_STAMP.stop :]
+        before = self._last_infos.get(message.topic)
+        if before is None or before[0] != rest:
+            before = self._last_infos[message.topic] = rest, parse(message)
+        return before[1]
 
     def _poll(self, now: int) -> Iterator[Result]:
         """What falls due: samples that a fault held up, then results."""
@@ -198,25 +243,41 @@ class Playback:
         if self._next_ns() < then:
             self.skipped_ns += then - now
 
-    def _take(self, message: BagMessage, recorded: int, now: int) -> None:
+    def _take(self, message: BagMessage, found: Any, recorded: int, now: int) -> None:
         sensor = self.topics.get(message.topic)
+        if found is None:
+            return
         if sensor is not None:
-            if message.type in kind_of(self.kinds[sensor]).ros_types:
-                self._sample(sensor, message, recorded, now)
+            self._sample(sensor, found, recorded, now)
         elif message.type == CAMERA_INFO:
-            for sensor in self._infos.get(message.topic, ()):
-                self._camera(sensor, message)
+            for name in self._infos[message.topic]:
+                self._heard(message.topic, found, self._camera(name))
         elif message.type == TF:
-            self._transforms(message, recorded)
-        elif message.type == ODOMETRY and message.topic == self.odometry:
-            self._moved(message)
+            static, taken = _is_static(message.topic), self.stamps.date(recorded)
+            take_in = self.calibration.on_transforms
+            self._heard(message.topic, found, lambda tf: take_in(tf, static, taken))
+        elif message.type == ODOMETRY:
+            self._heard(message.topic, found, lambda o: not self.calibration.on_odometry(o))
 
-    def _sample(self, sensor: str, message: BagMessage, recorded: int, now: int) -> None:
+    def _camera(self, sensor: str) -> Callable[[Any], int]:
+        return lambda info: not self.calibration.on_camera(sensor, info)
+
+    def _heard(self, topic: str, found: Any, bad: Callable[[Any], int]) -> None:
+        """Count what cannot be used of calibration and odometry."""
         try:
-            kind, hints = self.kinds[sensor], self.hints[sensor]
-            sample = to_sample(kind, parse(message), sensor=sensor, hints=hints)
-            stamp = self.stamps.mend(sensor, sample.time_ns, recorded)
-            sample = self.calibration.attach(replace(sample, stamp_ns=stamp))
+            if isinstance(found, AnySenseError):
+                raise found
+            count = bad(found)
+        except AnySenseError:
+            count = 1
+        self.counters[f"malformed_{topic}"] += count
+
+    def _sample(self, sensor: str, found: Sample | AnySenseError, recorded: int, now: int) -> None:
+        try:
+            if isinstance(found, AnySenseError):
+                raise found
+            stamp = self.stamps.mend(sensor, found.time_ns, recorded)
+            sample = self.calibration.attach(replace(found, stamp_ns=stamp))
             camera = sample.camera
             if sensor in self._guessed and camera is not None:
                 fits = (camera.height, camera.width) == sample.data.shape[:2]
@@ -227,27 +288,11 @@ class Playback:
             return
         self.faults.push(sample, now)
 
-    def _camera(self, sensor: str, message: BagMessage) -> None:
-        try:
-            usable = self.calibration.on_camera(sensor, parse(message))
-        except AnySenseError:
-            usable = False
-        self.counters[f"malformed_{message.topic}"] += not usable
 
-    def _moved(self, message: BagMessage) -> None:
-        try:
-            usable = self.calibration.on_odometry(parse(message))
-        except AnySenseError:
-            usable = False
-        self.counters[f"malformed_{message.topic}"] += not usable
-
-    def _transforms(self, message: BagMessage, recorded: int) -> None:
-        try:
-            static, taken = _is_static(message.topic), self.stamps.date(recorded)
-            bad = self.calibration.on_transforms(parse(message), static, taken)
-        except AnySenseError:
-            bad = 1
-        self.counters[f"malformed_{message.topic}"] += bad
+def _bytes_of(played: _Played) -> int:
+    message, found = played
+    own = found.data.nbytes if isinstance(found, Sample) else 0
+    return len(message.data) + own
 
 
 def _is_static(topic: str) -> bool:

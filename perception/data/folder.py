@@ -47,6 +47,10 @@ SPLIT_TAGS = frozenset(("train", "val", "test"))
 """Tags that say which split a frame is of."""
 
 _VALIDATION_EVERY = 5
+_IN_RUNS = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+# In labels a row is mostly the one above. OpenCV before 4.11 tries all filters on each row instead.
+if hasattr(cv2, "IMWRITE_PNG_FILTER"):
+    _IN_RUNS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 _PAUSE = 10  # periods without a frame, after which another sequence begins
 _SAME_VIEW = np.cos(np.radians(15.0))  # of two cameras' optical axes
 
@@ -417,8 +421,7 @@ class FolderWriter:
         (to or self._index).append(line.getvalue().encode())
 
     def _image(self, folder: str, name: str, image: NDArray[Any]) -> None:
-        compression = [cv2.IMWRITE_PNG_COMPRESSION, 3]
-        write_image(self.root / folder / f"{name}.png", image, compression, sync=False)
+        write_image(self.root / folder / f"{name}.png", image, _IN_RUNS, sync=False)
 
     def _yolo(self, boxes: Boxes) -> str:
         lines = []

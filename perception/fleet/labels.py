@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,6 @@ from perception.tasks.segmentation import SEGMENTATION
 LABELS = "labels"
 _RATE_HZ = 10.0
 _LEAST_PX = 0.5
-_AHEAD = 8
-"""Frames that wait to be written at most: a slow disk holds the pipeline up, and fills no memory."""
 
 
 def classes_of(pipeline: Pipeline) -> dict[str, Any]:
@@ -62,9 +58,6 @@ def size_of(result: Result) -> tuple[int, int] | None:
 class LabelFiles:
     """Files of one recording in `labels/NAME`; each chunk writes its frames and the same description.
 
-    A thread of its own encodes and writes while the pipeline is at the next frames; it is waited for at the
-    end of the `with` that this is to be used in.
-
     Args:
         folder: for all recordings.
         name: of the recording.
@@ -75,32 +68,13 @@ class LabelFiles:
         self._root, self._pipeline, self._name = folder / LABELS / name, pipeline, name
         self._writer: FolderWriter | None = None
         self._size: tuple[int, int] | None = None
-        self._thread = ThreadPoolExecutor(1, "labels")
-        self._ahead: deque[Future[None]] = deque()
-
-    def __enter__(self) -> LabelFiles:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self._thread.shutdown(cancel_futures=kind is not None)
-        if kind is None:
-            self._wait(0)
 
     def add(self, name: str, result: Result) -> None:
-        """Have the files of a frame written.
+        """Write the files of a frame.
 
         Raises:
-            DataError: its picture is of another size than those before, or one before could not be written.
+            DataError: its picture is of another size than those before, or they cannot be written.
         """
-        self._wait(_AHEAD)
-        self._ahead.append(self._thread.submit(self._add, name, result))
-
-    def _wait(self, most: int) -> None:
-        """Until so many are left to be written."""
-        while len(self._ahead) > most or (self._ahead and self._ahead[0].done()):
-            self._ahead.popleft().result()
-
-    def _add(self, name: str, result: Result) -> None:
         size = size_of(result)
         if size is None:
             return

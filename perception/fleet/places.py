@@ -24,6 +24,11 @@ BLOCK = 1 << 20
 _MOST_SMALL = 64 << 20
 _AT_ONCE = 8
 _NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "DefaultCredentials", "NoAuthToken")
+_STORES = ("s3", "s3a", "gs", "gcs")
+_ENVIRONMENT = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+}
 
 
 class UnwritableError(DataError):
@@ -255,6 +260,37 @@ class Place:
         prefix = "" if self.local is not None else f"{self.protocol}://"
         return [Place(f"{prefix}{name}", self.options) for name in found]
 
+    @property
+    def bucket(self) -> str:
+        """Of a store the first part of the path, `s3://BUCKET`; nothing elsewhere."""
+        if self.protocol not in _STORES:
+            return ""
+        return f"{self.protocol}://{self.url.partition('://')[2].partition('/')[0]}"
+
+    def look(self) -> None:
+        """See whether a store lets us in; that a file is not there is no matter.
+
+        Raises:
+            DataError: it cannot be reached, refuses us, or has no such bucket.
+        """
+        if self.local is None and not self.exists():
+            self.check_bucket()
+
+    def check_bucket(self) -> None:
+        """Where something is not there, see whether that is for want of the bucket.
+
+        Raises:
+            DataError: it is.
+        """
+        if not self.bucket:
+            return
+        try:
+            self.system.ls(self.bucket, detail=False)
+        except FileNotFoundError as error:
+            raise DataError(f"no such bucket: {self.bucket}", where=self.url) from error
+        except Exception:  # whoever may read files need not be allowed to list them
+            return
+
     def blocks(self) -> Iterator[bytes]:
         """A file's content, `BLOCK` bytes at a time.
 
@@ -322,11 +358,25 @@ def _naming(place: Place, error: type[AnySenseError], done: str) -> Iterator[Non
     except (AnySenseError, MemoryError, GeneratorExit):
         raise
     except Exception as problem:
-        name = type(problem).__name__
-        hint = ""
-        if any(word in name for word in _NO_CREDENTIALS):
-            reason = "no credentials were found"
-            hint = "they come from the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        else:
-            reason = getattr(problem, "strerror", None) or str(problem) or name
-        raise error(f"cannot be {done}: {reason[:300]}", where=place.url, hint=hint) from problem
+        reason, hint = _why(place, problem)
+        raise error(f"cannot be {done}: {reason}", where=place.url, hint=hint) from problem
+
+
+def _why(place: Place, problem: Exception) -> tuple[str, str]:
+    """What a file system's error means, in one line, and what to do."""
+    name = type(problem).__name__
+    text = str(getattr(problem, "strerror", None) or problem or name)
+    text = " ".join(text.split())[:300]
+    if place.local is not None:
+        return text, ""
+    from_ = _ENVIRONMENT.get({"s3a": "s3", "gcs": "gs"}.get(place.protocol, place.protocol), "")
+    hint = f"they come from the environment{from_ and f', as {from_}'}"
+    if any(word in name for word in _NO_CREDENTIALS):
+        return "no credentials were found", hint
+    if isinstance(problem, PermissionError):
+        return f"the credentials were refused: {text}", hint
+    if name == "ProfileNotFound":
+        return text, hint.replace("they", "credentials")
+    if isinstance(problem, FileNotFoundError) and "bucket" in text.lower():
+        return f"no such bucket: {place.bucket or text}", ""
+    return text, ""

@@ -96,12 +96,18 @@ def sources_of(job: Job) -> list[Source]:
         DataError: a place cannot be read.
     """
     found: list[Source] = []
+    seen: set[str] = set()
     for text in job.recordings:
         kind, place = _kind_of(text)
         pattern = Place(place, job.storage)
         pattern.system  # noqa: B018  # no use in trying each recording where there is none
         fitting = [p for p in pattern.glob() if not p.name.startswith(".")]
+        store = pattern.bucket or pattern.protocol
+        if fitting == [pattern] and store not in seen:  # of patterns it was asked just now
+            pattern.look()
+            seen.add(store)
         if not fitting:
+            pattern.check_bucket()
             raise ConfigError("fits no file or folder", where=text)
         base = re.split(r"[*?\[]", pattern.path)[0]
         base = base[: base.rfind("/") + 1] if fitting != [pattern] else ""

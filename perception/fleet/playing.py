@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from perception.adapters.calibration import MessageCalibration
+from perception.bags.ahead import ahead
 from perception.bags.parts import memory_ns, play_part
 from perception.bags.playback import Playback
+from perception.bags.storage import Bag
 from perception.data.registry import open_recording
 from perception.fleet.job import Job
 from perception.fleet.plan import Chunk, Wired
@@ -43,7 +46,9 @@ class Shown:
     leaves: bool = False
 
 
-def shown(job: Job, chunk: Chunk, here: Path, pipeline: Pipeline) -> Iterator[Shown]:
+def shown(
+    job: Job, chunk: Chunk, here: Path, pipeline: Pipeline, opened: Bag | None = None
+) -> Iterator[Shown]:
     """The results of a chunk that were made of any sample, in order, and of the time just before.
 
     Args:
@@ -51,6 +56,7 @@ def shown(job: Job, chunk: Chunk, here: Path, pipeline: Pipeline) -> Iterator[Sh
         chunk: which part of which recording.
         here: where the recording lies on this machine.
         pipeline: for the sensors of the recording.
+        opened: the recording, where it is an open bag.
 
     Raises:
         AnySenseError: the recording cannot be read, or the backend failed.
@@ -59,7 +65,7 @@ def shown(job: Job, chunk: Chunk, here: Path, pipeline: Pipeline) -> Iterator[Sh
     if chunk.wired is None:
         yield from _of_frames(job, chunk, here, pipeline)
     else:
-        yield from _of_bag(job, chunk, chunk.wired, here, pipeline)
+        yield from _of_bag(job, chunk, chunk.wired, opened or here, pipeline)
 
 
 def playback_of(job: Job, wired: Wired, pipeline: Pipeline) -> Playback:
@@ -77,15 +83,15 @@ def playback_of(job: Job, wired: Wired, pipeline: Pipeline) -> Playback:
     deadline = known.deadline_ns(_LEAST_DEADLINE_NS, most)
     drift = DriftPolicy() if job.keep is not None and job.keep.misaligned else None
     stream = StreamCore(pipeline, StreamSettings(timing, deadline, drift=drift))
-    return Playback(stream, topics, calibration, known)
+    return Playback(stream, topics, calibration, known, ahead=True)
 
 
 def _of_bag(
-    job: Job, chunk: Chunk, wired: Wired, here: Path, pipeline: Pipeline
+    job: Job, chunk: Chunk, wired: Wired, here: Path | Bag, pipeline: Pipeline
 ) -> Iterator[Shown]:
     playback = playback_of(job, wired, pipeline)
     if chunk.part is None:
-        for result in playback.run(here):
+        for result in playback.run(here.path if isinstance(here, Bag) else here):
             if result.samples:
                 yield Shown(_stamped(result), result, True)
         return
@@ -125,16 +131,21 @@ def _of_frames(job: Job, chunk: Chunk, here: Path, pipeline: Pipeline) -> Iterat
         ):
             begin -= 1
     edge = (_LEAST_FRAMES + _QUARTER - 1) // _QUARTER
-    for index in range(begin, last):
-        if not recording.sequential:
-            pipeline.reset()
-        frame = recording.seen(index, views)
-        kept = Frame({m: s for m, s in frame.items() if m in pipeline.sensors}, frame.stamp_ns)
-        result = pipeline(kept)
-        if result.used:
-            enters = recording.sequential and first - edge <= index < first
-            leaves = recording.sequential and last - edge <= index
-            yield Shown(recording.ids[index], result, index >= first, enters, leaves)
+    seen = ((index, recording.seen(index, views)) for index in range(begin, last))
+    with closing(ahead(seen, _bytes_of)) as read:
+        for index, frame in read:
+            if not recording.sequential:
+                pipeline.reset()
+            kept = Frame({m: s for m, s in frame.items() if m in pipeline.sensors}, frame.stamp_ns)
+            result = pipeline(kept)
+            if result.used:
+                enters = recording.sequential and first - edge <= index < first
+                leaves = recording.sequential and last - edge <= index
+                yield Shown(recording.ids[index], result, index >= first, enters, leaves)
+
+
+def _bytes_of(seen: tuple[int, Frame]) -> int:
+    return sum(sample.data.nbytes for sample in seen[1].values())
 
 
 def _warm_s(job: Job, pipeline: Pipeline) -> float:

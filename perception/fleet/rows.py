@@ -147,7 +147,7 @@ def _pixels(result: Result, manifest: BundleManifest) -> Row:
     spec = manifest.tasks.every.get(SEGMENTATION.name)
     if labels is None or spec is None or not labels.size:
         return empty
-    ids = labels.reshape(-1)
+    ids = labels.reshape(-1).astype(np.intp)  # once, and not in each count
     counts = np.bincount(ids, minlength=256)
     shares = {c.name: counts[c.id] / ids.size for c in spec.labels if counts[c.id]}
     if confidence is None:

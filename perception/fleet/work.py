@@ -11,14 +11,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import perception
+from perception.bags.storage import Bag, open_bag
 from perception.errors import AnySenseError
+from perception.fleet.behind import Behind
 from perception.fleet.copies import Copies
 from perception.fleet.job import Job, digest
 from perception.fleet.judging import evaluated, tried
@@ -26,7 +28,7 @@ from perception.fleet.keeping import Wanted, write_kept
 from perception.fleet.labels import LabelFiles
 from perception.fleet.places import Place, UnwritableError
 from perception.fleet.plan import Chunk, Source, chunks_of
-from perception.fleet.playing import shown
+from perception.fleet.playing import Shown, shown
 from perception.fleet.rows import Row, label_row, parquet_of
 from perception.fleet.subsets import Comparison
 from perception.fleet.transcoding import transcode
@@ -105,11 +107,14 @@ class Worker:
         self._pipeline: tuple[Any, Pipeline] | None = None
         self._compared: Comparison | None = None
         self._copies: Copies | None = None
+        self._open: tuple[Any, Bag] | None = None
+        self._opened = ExitStack()
         _forget_dead()
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
 
     def close(self) -> None:
         """Remove what was made on this machine; copies go with the last worker of it."""
+        self._opened.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         if self._copies is not None:
             self._copies.close()
@@ -191,20 +196,26 @@ class Worker:
         states: Counter[str] = Counter()
         edges: dict[str, list[Row]] = {"enters": [], "leaves": []}
         name = chunk.source.name
-        with LabelFiles(folder, name, pipeline) if self.job.files else nullcontext() as files:
-            for one in shown(self.job, chunk, here, pipeline):
+        files = LabelFiles(folder, name, pipeline) if self.job.files else None
+
+        def take(one: Shown, differ: float | None) -> None:
+            row = label_row(name, one.name, one.result, pipeline.manifest, differ)
+            for edge in edges:
+                if getattr(one, edge):
+                    edges[edge].append({**row, "disagreement": None})
+            if one.own:
+                rows.append(row)
+                states[one.result.state] += 1
+                if files is not None:
+                    files.add(one.name, one.result)
+
+        with Behind() as behind:
+            for one in shown(self.job, chunk, here, pipeline, self._bag_of(chunk)):
                 differ = None
                 if self._compared is not None and one.own:
                     differ = self._compared.of(one.result)
-                row = label_row(name, one.name, one.result, pipeline.manifest, differ)
-                for edge in edges:
-                    if getattr(one, edge):
-                        edges[edge].append({**row, "disagreement": None})
-                if one.own:
-                    rows.append(row)
-                    states[one.result.state] += 1
-                    if files is not None:
-                        files.add(one.name, one.result)
+                if one.own or one.enters or one.leaves:
+                    behind.do(take, one, differ)
         record |= {"frames": len(rows), "states": dict(states)}
         record |= {edge: digest(found) for edge, found in edges.items()}
         return rows
@@ -243,6 +254,18 @@ class Worker:
             self._pipeline = key, pipeline
         return self._pipeline[1]
 
+    def _bag_of(self, chunk: Chunk) -> Bag | None:
+        """A bag of this machine, open from its first chunk to its last: what is in it is looked up once."""
+        here = chunk.source.place.local
+        if here is None or chunk.part is None or not chunk.source.is_bag:
+            return None
+        key = here, chunk.identity, _change_of(here)
+        if self._open is None or self._open[0] != key:
+            self._open = None
+            self._opened.close()
+            self._open = key, self._opened.enter_context(open_bag(here))
+        return self._open[1]
+
     @contextmanager
     def _folder(self) -> Iterator[Path]:
         """An empty folder for what is then put in its place."""
@@ -267,6 +290,12 @@ def _renamed(chunk: Chunk) -> dict[str, str]:
     """By sensor its input; none where all are called alike, as in recordings that are no bags."""
     inputs = dict(chunk.wired.inputs) if chunk.wired else {}
     return inputs if any(sensor != name for sensor, name in inputs.items()) else {}
+
+
+def _change_of(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a file, or of those directly in a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists())
 
 
 def _forget_dead() -> None:

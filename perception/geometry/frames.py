@@ -14,6 +14,8 @@ from perception.files.limits import MAX_FRAMES, MAX_NAME, MAX_TRANSFORMS
 from perception.geometry.transforms import Float64, RigidTransform
 
 _MAX_HISTORY = 500
+_MOST_STILL = 1000
+_SELF = RigidTransform.identity()
 _DEEPEST = 100
 
 
@@ -86,6 +88,7 @@ class FrameTree:
         self._edges: dict[str, _Edge] = {}
         self._moving: dict[str, None] = {}  # frames that change, the one heard longest ago first
         self._kept = 0  # transforms of those
+        self._still: dict[tuple[str, str], RigidTransform] = {}  # looked up, of what does not move
         self._lock = threading.Lock()
 
     def set(
@@ -120,9 +123,12 @@ class FrameTree:
                 self._forget(child)
                 self._make_room()
                 edge = self._edges[child] = _Edge(parent, static)
+                self._still.clear()
             before = len(edge.samples)
             edge.add(stamp_ns, transform, self.history_ns)
-            if not static:
+            if static:
+                self._still.clear()
+            else:
                 self._moving.pop(child, None)
                 self._moving[child] = None
                 self._kept += len(edge.samples) - before
@@ -138,6 +144,7 @@ class FrameTree:
 
     def _forget(self, child: str) -> None:
         edge = self._edges.pop(child, None)
+        self._still.clear()
         if edge is not None and not edge.static:
             del self._moving[child]
             self._kept -= len(edge.samples)
@@ -165,12 +172,19 @@ class FrameTree:
         if target == source:
             return RigidTransform.identity()
         with self._lock:
+            if (known := self._still.get((target, source))) is not None:
+                return known
             up, down = self._to_root(source, stamp_ns), self._to_root(target, stamp_ns)
             meeting, steps = _between(up, down)
             if stamp_ns is not None and max_age_ns is not None:
                 self._refuse_old(steps, stamp_ns, max_age_ns)
-        if meeting is not None:
-            return down[meeting].inverse() @ up[meeting]
+            if meeting is not None:
+                found = down[meeting].inverse() @ up[meeting]
+                if all(self._edges[n].static for n in steps):
+                    if len(self._still) >= _MOST_STILL:
+                        self._still.clear()
+                    self._still[target, source] = found
+                return found
         unknown = [n for n, path in ((source, up), (target, down)) if len(path) == 1]
         hint = f"nothing is known of '{unknown[0]}'" if unknown else "they lie in separate trees"
         raise CalibrationError(
@@ -205,7 +219,7 @@ class FrameTree:
 
     def _to_root(self, name: str, stamp_ns: int | None) -> dict[str, RigidTransform]:
         """Transforms from a frame to each of its ancestors, itself first."""
-        path = {name: RigidTransform.identity()}
+        path = {name: _SELF}
         transform = path[name]
         while name in self._edges and len(path) < _DEEPEST:
             edge = self._edges[name]

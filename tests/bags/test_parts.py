@@ -39,12 +39,12 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return Pipeline.load(small(("rgb", "depth"), 3, 2), "cpu", threads=1)
 
 
-def playback(pipeline: Pipeline, known: Survey) -> Playback:
+def playback(pipeline: Pipeline, known: Survey, ahead: bool = False) -> Playback:
     pipeline.reset()
     calibration = MessageCalibration(kinds={k: k for k in TOPICS})
     timing = known.timing({}, 200 * MS)
     core = StreamCore(pipeline, StreamSettings(timing, known.deadline_ns(80 * MS, 200 * MS)))
-    return Playback(core, TOPICS, calibration, known)
+    return Playback(core, TOPICS, calibration, known, ahead=ahead)
 
 
 def row(result: Result) -> tuple[Any, ...]:
@@ -73,7 +73,7 @@ def whole_and_parts(pipeline: Pipeline, bag: Path, length_ns: int) -> tuple[list
     assert span is not None
     found: list[Any] = []
     for part in parts_of_span(span, length_ns):
-        one = playback(pipeline, known)
+        one = playback(pipeline, known, ahead=True)  # as fleets do; the whole is read by one thread
         played = play_part(one, bag, part, memory_ns(one))
         found += [row(r) for r, own in played if own and r.samples]
     return whole, found

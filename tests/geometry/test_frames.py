@@ -242,3 +242,36 @@ def test_only_what_moves_gets_too_old() -> None:
     for ends in (("head", "camera"), ("camera", "head")):
         with pytest.raises(CalibrationError, match="from 'head' to 'base'"):
             tree.lookup(*ends, 151, max_age_ns=50)
+
+
+NAMES = st.sampled_from("abcd")
+STEPS = st.lists(st.tuples(NAMES, NAMES, st.booleans(), st.integers(0, 5)), max_size=12)
+
+
+@given(STEPS)
+def test_what_was_looked_up_before_changes_no_answer(
+    steps: list[tuple[str, str, bool, int]],
+) -> None:
+    """What is remembered of frames that do not move is forgotten when one of them changes."""
+
+    def answers(tree: FrameTree) -> list[object]:
+        found: list[object] = []
+        for target in "abcd":
+            for source in "abcd":
+                try:
+                    own = tree.lookup(target, source, 3, max_age_ns=1)
+                    found.append((own.rotation.tobytes(), own.translation.tobytes()))
+                except CalibrationError as error:
+                    found.append(str(error))
+        return found
+
+    asked, fresh = FrameTree(), FrameTree()
+    for number, (parent, child, static, stamp) in enumerate(steps):
+        angle = number / 10
+        turn = (0.0, 0.0, np.sin(angle), np.cos(angle))
+        transform = RigidTransform.from_quaternion_xyzw(turn, (number, 1, 2))
+        for tree in (asked, fresh):
+            if parent != child:
+                tree.set(parent, child, transform, stamp, static=static)
+        answers(asked)
+    assert answers(asked) == answers(fresh)
