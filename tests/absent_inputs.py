@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from perception.models.interface import FusionModel
 
 from export.graphs import FuserGraph, flatten_output, graph_specs
 from perception.frame import subsets_of
+from perception.models.interface import FusionModel
 
 
 @torch.no_grad()

@@ -192,11 +192,11 @@ class DriftMonitor:
         if policy is None or self._closed:
             return
         if self._at_work is not None:
-            future, points, picture = self._at_work
-            if not future.done():
+            asked, points, picture = self._at_work
+            if not asked.done():
                 return
             self._at_work = None
-            self._done(future, points, picture)
+            self._done(asked, points, picture)
         passed = None if self._looked_ns is None else now_ns - self._looked_ns
         if passed is not None and 0 <= passed < policy.period_s * 1e9:
             return
