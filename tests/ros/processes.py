@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 """How long to wait for what should come at once: test machines are shared, and discovery is slow."""
 
 
