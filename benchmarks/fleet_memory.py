@@ -6,8 +6,8 @@
 The drive that comes with AnySense is written as one bag, which a job has under several names, so that
 one worker opens recordings again and again, plays parts of them, and writes rows and label files.  Resident
 memory is read after each chunk.  --small takes pictures of 48x64 and networks of some kilobytes instead: what
-surrounds the networks is the same, and it takes a fifth of the time.  Ends with status 1 where memory grows by
-more than --growth percent after the warm-up, by a straight line.
+surrounds the networks is the same, and it takes a fifth of the time.  Ends with status 1 where memory grows
+by more than --growth percent after the warm-up, by a straight line.
 """
 
 from __future__ import annotations
