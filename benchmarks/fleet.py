@@ -3,6 +3,7 @@
     python benchmarks/fleet.py [--bundle NAME] [--minutes N] [--chunk-s S] [--rounds N] [--alone]
         [--here] [--json FILE]
 
+<<<<<<< HEAD
 The drive that comes with AnySense is written again and again, with stamps that go on, as one MCAP file,
 and labelled in chunks: in this process, by one worker on Ray, and by two, in turn, all with one thread for
 the engines.  Other work on the machine slows all of them alike; seconds of CPU, which do not count it, are
@@ -11,6 +12,16 @@ has the stream and the pipeline, one makes rows and files.  Where cores are free
 second (`middle`), whose seconds of CPU tell how near labelling then comes to the pipeline.  The first
 chunk of a worker imports packages and loads engines: what Ray costs after that is told by the other
 chunks.
+=======
+The drive that comes with AnySense is written again and again, with stamps that go on, as one MCAP file, and
+labelled in chunks: in this process, by one worker on Ray, and by two, in turn, all with one thread for the
+engines.  Other work on the machine slows all of them alike; seconds of CPU, which do not count it, are told
+beside those of the clock.  Labelling in this process uses three threads: one reads and decodes, one has the
+stream and the pipeline, one makes rows and files.  Where cores are free it is as fast as the second, whose
+seconds of CPU (`middle`) tell how near labelling then comes to the pipeline.  The first chunk of a worker
+imports packages and loads engines: what Ray costs after that is told by the other chunks.  `all_cpu_s` are
+of this process and all that it has started, Ray's own too, from the first look at the bag to the last chunk.
+>>>>>>> q-b
 """
 
 from __future__ import annotations
@@ -74,13 +85,31 @@ def bare(bundle: str) -> dict[str, float]:
     return {"fps": BARE_FRAMES / wall, "fps_of_cpu": BARE_FRAMES / cpu}
 
 
+def cpu_of_all() -> float:
+    """Seconds of CPU of this process and of all that it has started, those that have ended included."""
+    own: dict[int, float] = {}
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()  # from the state on, see proc(5)
+        except OSError:  # has just ended
+            continue
+        number = int(path.parent.name)
+        parents[number] = int(fields[1])
+        own[number] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    ours = {os.getpid()}
+    while more := {n for n, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(own.get(number, 0.0) for number in ours)
+
+
 def labelled(executor: Executor, job: Job) -> dict[str, float]:
     """Of one job, what it took: by the clock without start and end of workers, and in its chunks."""
-    moments: list[tuple[float, float]] = []
+    moments: list[tuple[float, float, float]] = []
 
     def step(what: str, done: int, total: int) -> None:
         if what == "looking at recordings" or (what == "working" and done == total):
-            moments.append((time.perf_counter(), time.thread_time()))
+            moments.append((time.perf_counter(), time.thread_time(), cpu_of_all()))
 
     report: Report = run_job(job, executor, step)
     assert not report.failed and not report.borders, report
@@ -91,11 +120,12 @@ def labelled(executor: Executor, job: Job) -> dict[str, float]:
         for name in ("rows", "labels")
     }
     cpu, inside = (sum(r[k] for r in records) for k in ("cpu_seconds", "seconds"))
-    wall, middle = (b - a for a, b in zip(moments[0], moments[-1], strict=True))
+    wall, middle, of_all = (b - a for a, b in zip(moments[0], moments[-1], strict=True))
     return {
         "wall_s": wall,
         "chunk_s": inside,
         "cpu_s": cpu,
+        "all_cpu_s": of_all,
         "fps": report.frames / wall,
         "fps_of_cpu": report.frames / cpu,
         "middle_s": middle,  # of this thread: on Ray it only waits
@@ -156,6 +186,9 @@ def told(found: list[dict[str, Any]]) -> dict[str, float]:
             ),
             "cpu_of_ray1_over_here": middle(
                 [r["ray1"]["cpu_s"] / r["here"]["cpu_s"] for r in found]
+            ),
+            "all_cpu_of_ray1_over_here": middle(
+                [r["ray1"]["all_cpu_s"] / r["here"]["all_cpu_s"] for r in found]
             ),
             "later_cpu_of_ray1_over_here": middle(
                 [r["ray1"]["later_cpu_ms"] / r["here"]["later_cpu_ms"] for r in found]
