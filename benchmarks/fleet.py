@@ -3,16 +3,6 @@
     python benchmarks/fleet.py [--bundle NAME] [--minutes N] [--chunk-s S] [--rounds N] [--alone]
         [--here] [--json FILE]
 
-<<<<<<< HEAD
-The drive that comes with AnySense is written again and again, with stamps that go on, as one MCAP file,
-and labelled in chunks: in this process, by one worker on Ray, and by two, in turn, all with one thread for
-the engines.  Other work on the machine slows all of them alike; seconds of CPU, which do not count it, are
-told beside those of the clock.  Labelling in this process uses three threads: one reads and decodes, one
-has the stream and the pipeline, one makes rows and files.  Where cores are free it is as fast as the
-second (`middle`), whose seconds of CPU tell how near labelling then comes to the pipeline.  The first
-chunk of a worker imports packages and loads engines: what Ray costs after that is told by the other
-chunks.
-=======
 The drive that comes with AnySense is written again and again, with stamps that go on, as one MCAP file, and
 labelled in chunks: in this process, by one worker on Ray, and by two, in turn, all with one thread for the
 engines.  Other work on the machine slows all of them alike; seconds of CPU, which do not count it, are told
@@ -21,7 +11,6 @@ stream and the pipeline, one makes rows and files.  Where cores are free it is a
 seconds of CPU (`middle`) tell how near labelling then comes to the pipeline.  The first chunk of a worker
 imports packages and loads engines: what Ray costs after that is told by the other chunks.  `all_cpu_s` are
 of this process and all that it has started, Ray's own too, from the first look at the bag to the last chunk.
->>>>>>> q-b
 """
 
 from __future__ import annotations
