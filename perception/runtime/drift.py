@@ -210,9 +210,13 @@ class DriftMonitor:
         if self._background:
             begun: Future[Look | None] = Future()
             self._at_work = begun, points, picture
-            # No daemon: a process that ended while OpenCV is at work in one would be aborted by C++.
+            # No daemon, as threads of daemons are: a process that ended while OpenCV is at work in
+            # one would be aborted by C++.
             self._thread = threading.Thread(
-                target=_look, args=(begun, points, picture, camera, before), name="drift"
+                target=_look,
+                args=(begun, points, picture, camera, before),
+                name="drift",
+                daemon=False,
             )
             self._thread.start()
             return
