@@ -208,11 +208,15 @@ class DriftMonitor:
         self._looked_ns = now_ns
         points, picture, before, camera = found
         if self._background:
-            future: Future[Look | None] = Future()
-            self._at_work = future, points, picture
-            # No daemon: a process that ended while OpenCV is at work in one would be aborted by C++.
+            begun: Future[Look | None] = Future()
+            self._at_work = begun, points, picture
+            # No daemon, as threads of daemons are: a process that ended while OpenCV is at work in
+            # one would be aborted by C++.
             self._thread = threading.Thread(
-                target=_look, args=(future, points, picture, camera, before), name="drift"
+                target=_look,
+                args=(begun, points, picture, camera, before),
+                name="drift",
+                daemon=False,
             )
             self._thread.start()
             return

@@ -12,8 +12,10 @@ waits: a message that was not fetched before the next of its sensor gives way to
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
+import os
 import threading
 import time
 from collections import Counter, deque, namedtuple
@@ -22,6 +24,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
@@ -47,6 +50,7 @@ __all__ = ["Clock", "Listener", "Moment", "Stream", "StreamSettings"]
 
 _LOG = logging.getLogger("anysense.stream")
 _SIMULATED_STEP_S = 0.02
+_ENDING_S = 10.0
 T = TypeVar("T")
 _Hinted = namedtuple("_Hinted", "data hints")
 
@@ -158,6 +162,7 @@ class Stream:
             self._begin(pipeline)
         self._thread = threading.Thread(target=self._run, name="perception", daemon=True)
         self._thread.start()
+        _STREAMS.add(self)
 
     @classmethod
     def open(
@@ -448,3 +453,19 @@ class Stream:
             return self.settings.heartbeat_ns / 1e9
         due = (self.core.next_deadline_ns() - self.clock.now_ns()) / 1e9
         return min(due, _SIMULATED_STEP_S) if self.clock.simulated else due
+
+
+_STREAMS: WeakSet[Stream] = WeakSet()
+os.register_at_fork(after_in_child=_STREAMS.clear)
+
+
+@atexit.register
+def _end_all() -> None:
+    """End streams that nobody has closed: a thread that came back from a backend to a Python that is gone
+    would be ended within C++, which aborts the process.
+    """
+    streams, end = list(_STREAMS), time.monotonic() + _ENDING_S
+    for stream in streams:
+        stream.end()
+    for stream in streams:
+        stream._thread.join(max(0.0, end - time.monotonic()))

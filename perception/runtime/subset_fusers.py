@@ -74,9 +74,13 @@ class SubsetFusers(SpecialForms):
                 enough = self._last[0] == key and self._last[1] >= USED_LAST
             if not enough or self._thread is not None:
                 return
-            # No daemon: a process does not end while a backend is at work in it.
+            # No daemon, as threads of daemons are: C++ would abort a process that ends while a
+            # backend is at work in it.
             self._thread = thread = threading.Thread(
-                target=self._make, args=(key, feeds, dict(outputs), load), name="anysense-fuser"
+                target=self._make,
+                args=(key, feeds, dict(outputs), load),
+                name="anysense-fuser",
+                daemon=False,
             )
         thread.start()
 

@@ -125,6 +125,7 @@ def test_looks_are_taken_each_period_and_on_another_thread(street: list[Frame]) 
 
 
 ENDS = """
+import threading
 import time
 import cv2
 import numpy as np
@@ -141,7 +142,9 @@ def look(*given):
 drift.look = look
 monitor = drift.DriftMonitor(drift.DriftPolicy(), background=True)
 monitor._next = lambda: (None, None, None, None)
-monitor.poll(0)
+stream = threading.Thread(target=monitor.poll, args=(0,), daemon=True)
+stream.start()
+stream.join()
 assert monitor.busy
 monitor.close()
 print("ends", flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -306,3 +308,30 @@ def test_what_is_no_array_is_named(pipeline: Pipeline, data: Any, hints: dict[st
     line = stream.report()["rgb"].line
     assert line == f"rgb: data is a {type(data).__name__}, expected a numpy array", line
     assert not stream.counters["errors"]
+
+
+def test_a_process_that_closes_no_stream_ends_well(tiny_bundle: Path) -> None:
+    """An encoder that comes back to a Python that is gone makes C++ abort the process."""
+    script = f"""
+import time
+import cv2
+import numpy as np
+import perception
+stream = perception.Stream.open({str(tiny_bundle)!r}, {{"rgb": None}}, device="cpu", threads=1)
+engine = stream.core.pipeline.engines["rgb"]
+inner, begun = engine.infer_linked, []
+def slow(*given):
+    begun.append(time.monotonic())
+    while time.monotonic() < begun[-1] + 1:
+        cv2.GaussianBlur(np.zeros((500, 500), np.float32), (0, 0), 9)
+    return inner(*given)
+engine.infer_linked = slow
+stream.push("rgb", np.random.randint(20, 220, (48, 64, 3), np.uint8))
+while not begun:
+    time.sleep(0.01)
+print("ends")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=240
+    )
+    assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr

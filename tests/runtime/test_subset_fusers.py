@@ -121,8 +121,12 @@ def test_no_frame_waits_for_one_that_is_made(
         return real(self, content, name)
 
     monkeypatch.setattr(OnnxRuntimeEngine, "_alike", slow)
-    _ask(pipeline, ("rgb",), USED_OFTEN)
+    # From a daemon, as a stream's thread is: what it starts would be one, too.
+    asks = threading.Thread(target=_ask, args=(pipeline, ("rgb",), USED_OFTEN), daemon=True)
+    asks.start()
+    asks.join()
     assert begun.wait(60)
+    assert not _fusers(pipeline)._thread.daemon  # type: ignore[union-attr]
     _ask(pipeline, ("rgb",), 3)  # none of them could be answered by what is not there yet
     assert not _fusers(pipeline).made
     go.set()
