@@ -99,6 +99,11 @@ class Group:
         stamps = [s.stamp_ns for s in self.samples.values()]
         return max(stamps) - min(stamps)
 
+    @property
+    def arrived_ns(self) -> int:
+        """When the last of its samples arrived."""
+        return max(a.arrived_ns for a in self.samples.values())
+
     def frame(self) -> Frame:
         """The group as a frame with the group's stamp, where the payloads are samples."""
         found = {n: replace(a.payload, stamp_ns=a.stamp_ns) for n, a in self.samples.items()}

@@ -173,7 +173,7 @@ class StreamCore:
             return "accepted"
         begun = self._begin(waiting, admit)
         if self.pipeline.aligner.measures(sensor) and begun == "accepted":
-            for other in self._of_its_moment(waiting):
+            for other in of_one_moment(waiting, self.collector):
                 if other.unplaced and not other.fate:
                     self._begin(other, True, (waiting.sample,))
         return begun
@@ -201,15 +201,11 @@ class StreamCore:
         if not measuring or not aligner.wants_range(waiting.sample):
             return False
         waiting.unplaced = True
-        near = self._of_its_moment(waiting)
+        near = of_one_moment(waiting, self.collector)
         useful = (w.sample for w in near if w.sample.sensor in measuring and w.useful)
         if (other := next(useful, None)) is not None:
             self._begin(waiting, True, (other,))
         return True
-
-    def _of_its_moment(self, waiting: Waiting) -> list[Waiting]:
-        held = [a.payload for a in self.collector.waiting()]
-        return of_one_moment(waiting, held, self.collector.sensors)
 
     def _encode(self, waiting: Waiting, admit: bool = True, others: tuple[Sample, ...] = ()) -> str:
         """Note a sample's features, or why there are none."""
@@ -357,12 +353,11 @@ class StreamCore:
         self.shedder.dropped()
 
     def _age_ns(self, group: Group) -> int:
-        return self._now_ns() - max(a.arrived_ns for a in group.samples.values())
+        return self._now_ns() - group.arrived_ns
 
     def _is_stale(self, group: Group) -> bool:
-        arrived = max(a.arrived_ns for a in group.samples.values())
         heard = [self.collector.heard_ns(m) or 0 for m in group.samples]
-        return self.shedder.stale(self._age_ns(group), max(heard) > arrived)
+        return self.shedder.stale(self._age_ns(group), max(heard) > group.arrived_ns)
 
     def _fail(self, group: Group) -> None:
         """Count a group's samples as lost to the backend."""
@@ -470,7 +465,7 @@ class StreamCore:
             reason=group.reason,
             coverage=sum(weights[m].weight for m in used) / sum(t.weight for t in weights.values()),
             spread_ns=group.spread_ns,
-            arrived_ns=max(a.arrived_ns for a in group.samples.values()),
+            arrived_ns=group.arrived_ns,
             fresh=frozenset(m for m in fresh if m in used),
             source_ns={m: w.arrival.source_ns for m, w in used.items()},
             epoch=group.epoch,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from perception.frame import Sample
-from perception.runtime.arrival import Arrival, SensorTiming
+from perception.runtime.arrival import Arrival
+from perception.runtime.collector import Collector
 from perception.runtime.networks import Encoded
 from perception.runtime.result import HealthState, SensorReport, SensorWarning
 
@@ -44,17 +44,16 @@ class Waiting:
         return self.encoded is not None or self.pending is not None
 
 
-def of_one_moment(
-    waiting: Waiting, held: Iterable[Waiting], timing: Mapping[str, SensorTiming]
-) -> list[Waiting]:
-    """Of what is held, that of other sensors in the same group as a sample, as far as stamps tell."""
+def of_one_moment(waiting: Waiting, collector: Collector) -> list[Waiting]:
+    """What waits of other sensors in the same group as a sample, as far as stamps tell."""
     sensor, stamp = waiting.sample.sensor, waiting.arrival.stamp_ns
+    timing = collector.sensors
     window = timing[sensor].window_ns
     return [
-        w
-        for w in held
-        if (other := w.arrival.sensor) != sensor
-        and abs(w.arrival.stamp_ns - stamp) <= max(window, timing[other].window_ns)
+        held.payload
+        for held in collector.waiting()
+        if held.sensor != sensor
+        and abs(held.payload.arrival.stamp_ns - stamp) <= max(window, timing[held.sensor].window_ns)
     ]
 
 

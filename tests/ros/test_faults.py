@@ -332,7 +332,9 @@ def test_launch_files_name_what_exists(name: str) -> None:
     tree = ast.parse(source)
     functions = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
     assert "generate_launch_description" in functions
-    strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    shared = ast.parse((package / "anysense_ros/launching.py").read_text())
+    both = [*ast.walk(tree), *ast.walk(shared)]
+    strings = {n.value for n in both if isinstance(n, ast.Constant)}
     scripts = (package / "setup.py").read_text()
     executables = {
         k.value.value
@@ -347,5 +349,7 @@ def test_launch_files_name_what_exists(name: str) -> None:
     for file in (s for s in strings if isinstance(s, str) and s.endswith((".yaml", ".xml", ".py"))):
         if "/" not in file and " " not in file:
             assert list(package.glob(f"*/{file}")), file
-    imports = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert imports <= {"launch", "launch_ros", "ament_index_python", "pathlib", "perception"}
+    imports = {(n.module or "").split(".")[0] for n in both if isinstance(n, ast.ImportFrom)}
+    own = {"anysense_ros", "perception"}
+    elsewhere = {"launch", "launch_ros", "ament_index_python", "pathlib", "collections"}
+    assert imports <= own | elsewhere | {"__future__"}

@@ -1,28 +1,26 @@
 """Starts the perception node: `ros2 launch anysense_ros perception.launch.py bundle:=sim-rgbdtl`."""
 
-import os
-from pathlib import Path
-
-from ament_index_python.packages import get_package_share_directory
+from anysense_ros.launching import (
+    FALLBACK,
+    SHARE,
+    arguments,
+    environment,
+    parameters,
+    remapped_topics,
+)
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.actions import OpaqueFunction
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
-from launch_ros.parameter_descriptions import ParameterValue
 
 from perception.bags.files import info_topic, sensor_topic
 from perception.frame import KINDS
 from perception.sensors.registry import kind_of
 
-SHARE = Path(get_package_share_directory("anysense_ros"))
 SENSORS = KINDS
 CAMERAS = [s for s in SENSORS if kind_of(s).has_picture]
-# Fast DDS renamed the variable after Jazzy.
-OLD = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
-PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE" if OLD else "FASTDDS_DEFAULT_PROFILES_FILE"
-# Keep freed image buffers, and give shared memory the room that images need.
+# Keep freed image buffers.
 ENVIRONMENT = {
-    PROFILES: str(SHARE / "config" / "fastdds.xml"),
     "MALLOC_MMAP_THRESHOLD_": "268435456",
     "MALLOC_TRIM_THRESHOLD_": "536870912",
     "MALLOC_TOP_PAD_": "67108864",
@@ -37,11 +35,6 @@ SETTINGS = {"bundle": str, "device": str, "use_sim_time": bool, "autostart": boo
 
 def perception_node(context: LaunchContext) -> list[LifecycleNode]:
     """The node; an argument that was given beats params_file, one that was not leaves it alone."""
-    given = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
-        for name, kind in SETTINGS.items()
-        if LaunchConfiguration(name).perform(context)
-    }
     respawn = LaunchConfiguration("use_respawn").perform(context).lower() in ("true", "1")
     values = DEFAULTS | ({"engine.stuck": "exit"} if respawn else {})
     defaults = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
@@ -50,14 +43,13 @@ def perception_node(context: LaunchContext) -> list[LifecycleNode]:
         (f"~/input/{s}/compressed", [LaunchConfiguration(s), "/compressed"]) for s in CAMERAS
     ]
     remappings += [(f"~/input/{s}/camera_info", LaunchConfiguration(f"{s}_info")) for s in CAMERAS]
-    own = LaunchConfiguration("topics").perform(context).split()
-    remappings += [(f"~/input/{name}", topic) for name, _, topic in (t.partition("=") for t in own)]
+    remappings += remapped_topics(context)
     node = LifecycleNode(
         package="anysense_ros",
         executable="perception_node",
         name="perception_node",
         namespace=LaunchConfiguration("namespace"),
-        parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
+        parameters=parameters(context, SETTINGS),
         remappings=remappings,
         # Before the parameter file on the command line, which therefore beats them.
         arguments=["--ros-args", *defaults, "--log-level", LaunchConfiguration("log_level")],
@@ -70,19 +62,15 @@ def perception_node(context: LaunchContext) -> list[LifecycleNode]:
 
 def generate_launch_description() -> LaunchDescription:
     """The node, its arguments, and a remap for every input."""
-    fallback = "what params_file says"
     defaults = {
-        "namespace": ("", "namespace of the node"),
         "params_file": (str(SHARE / "config" / "perception.yaml"), "parameters, see config/rig_*"),
-        "bundle": ("", f"folder, zip or name of the bundle; {fallback}, else sim-rgbdtl"),
-        "device": ("", f"auto, cpu, cuda, cuda:1 or the name of a backend; {fallback}, else auto"),
-        "use_sim_time": ("", f"take the time from /clock; {fallback}, else false"),
-        "autostart": ("", f"configure and activate at every start; {fallback}, else true"),
+        "bundle": ("", f"folder, zip or name of the bundle; {FALLBACK}, else sim-rgbdtl"),
+        "device": ("", f"auto, cpu, cuda, cuda:1 or the name of a backend; {FALLBACK}, else auto"),
+        "autostart": ("", f"configure and activate at every start; {FALLBACK}, else true"),
         "topics": (
             "",
             "of sensors by other names: 'front=/a/image front/camera_info=/a/camera_info'",
         ),
-        "log_level": ("info", "debug, info, warn or error"),
         "use_respawn": ("false", "start the node again when it ends"),
     }
     for sensor in SENSORS:
@@ -90,12 +78,5 @@ def generate_launch_description() -> LaunchDescription:
         if sensor in CAMERAS:
             info = info_topic(sensor)
             defaults[f"{sensor}_info"] = (info, f"camera_info of the {sensor} input")
-    arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=text)
-        for name, (default, text) in defaults.items()
-    ]
-    environment = [
-        SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
-        for name, value in ENVIRONMENT.items()
-    ]
-    return LaunchDescription([*arguments, *environment, OpaqueFunction(function=perception_node)])
+    own = OpaqueFunction(function=perception_node)
+    return LaunchDescription([*arguments(defaults), *environment(ENVIRONMENT), own])
