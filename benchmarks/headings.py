@@ -1,4 +1,4 @@
-"""Prints how far off headings of boxes in space are, where scenes are turned so that streets do not tell them.
+"""Prints how far off headings of boxes in space are, in turned scenes: streets do not tell them there.
 
     python benchmarks/headings.py BUNDLE --data KIND:DIR [--sensors lidar,...] [--turn 20] [--near 15]
         [--within 2] [--seed 0]
