@@ -77,11 +77,12 @@ def test_both_give_the_same(name: str) -> None:
     model = graph(name)
     names = [layer.name for layer in layers_of(model)]
     assert names == (["second"] if name in FLOAT else ["first", "second"])
-    content = quantize(model, {"x": 6.0, "r": 6.0}, names).SerializeToString()
+    # In half of the range: CPUs without a dot product of bytes add two products in 16 bits, which overflow.
+    content = quantize(model, {"x": 24.0, "r": 24.0}, names).SerializeToString()
     rng = np.random.default_rng(1)
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     sizes = {i.name: i.shape for i in session.get_inputs()}
-    feeds = {n: rng.uniform(0, 5, s).astype(np.float32) for n, s in sizes.items()}
+    feeds = {n: rng.uniform(0, 2, s).astype(np.float32) for n, s in sizes.items()}
     wanted = session.run(None, feeds)[0]
     core = openvino.Core()
     compiled = core.compile_model(
