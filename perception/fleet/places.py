@@ -24,11 +24,10 @@ BLOCK = 1 << 20
 _MOST_SMALL = 64 << 20
 _AT_ONCE = 8
 _NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "DefaultCredentials", "NoAuthToken")
-_STORES = ("s3", "s3a", "gs", "gcs")
-_ENVIRONMENT = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-}
+_AMAZON = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+_GOOGLE = "GOOGLE_APPLICATION_CREDENTIALS"
+_STORES = {"s3": _AMAZON, "s3a": _AMAZON, "gs": _GOOGLE, "gcs": _GOOGLE}
+"""What has buckets, and where credentials for it come from."""
 
 
 class UnwritableError(DataError):
@@ -369,7 +368,7 @@ def _why(place: Place, problem: Exception) -> tuple[str, str]:
     text = " ".join(text.split())[:300]
     if place.local is not None:
         return text, ""
-    from_ = _ENVIRONMENT.get({"s3a": "s3", "gcs": "gs"}.get(place.protocol, place.protocol), "")
+    from_ = _STORES.get(place.protocol, "")
     hint = f"they come from the environment{from_ and f', as {from_}'}"
     if any(word in name for word in _NO_CREDENTIALS):
         return "no credentials were found", hint

@@ -192,11 +192,10 @@ class DriftMonitor:
         if policy is None or self._closed:
             return
         if self._at_work is not None:
-            asked, points, picture = self._at_work
-            if not asked.done():
+            if not self._at_work[0].done():
                 return
-            self._at_work = None
-            self._done(asked, points, picture)
+            looked, self._at_work = self._at_work, None
+            self._done(*looked)
         passed = None if self._looked_ns is None else now_ns - self._looked_ns
         if passed is not None and 0 <= passed < policy.period_s * 1e9:
             return
@@ -207,22 +206,17 @@ class DriftMonitor:
             return
         self._looked_ns = now_ns
         points, picture, before, camera = found
-        if self._background:
-            begun: Future[Look | None] = Future()
-            self._at_work = begun, points, picture
-            # No daemon, as threads of daemons are: a process that ended while OpenCV is at work in
-            # one would be aborted by C++.
-            self._thread = threading.Thread(
-                target=_look,
-                args=(begun, points, picture, camera, before),
-                name="drift",
-                daemon=False,
-            )
-            self._thread.start()
+        asked: Future[Look | None] = Future()
+        looking = (asked, points, picture, camera, before)
+        if not self._background:
+            _look(*looking)
+            self._done(asked, points, picture)
             return
-        done: Future[Look | None] = Future()
-        _look(done, points, picture, camera, before)
-        self._done(done, points, picture)
+        self._at_work = asked, points, picture
+        # No daemon, as threads of daemons are: a process that ended while OpenCV is at work in one would
+        # be aborted by C++.
+        self._thread = threading.Thread(target=_look, args=looking, name="drift", daemon=False)
+        self._thread.start()
 
     def warning(self, sensor: str) -> SensorWarning | None:
         """What there is to say of a sensor, None when nothing is known against it; from any thread."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +67,15 @@ def batch(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> R
         return {**found, "status": status, "said": said.out, "error": said.err}
 
     return run
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of an S3 store, a real one of moto's over HTTP; who asks for it skips without moto."""
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer(port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    running.stop()

@@ -21,7 +21,6 @@ import boto3
 import fsspec
 import s3fs
 import yaml
-from moto.server import ThreadedMotoServer
 
 from perception.errors import ConfigError, DataError
 from perception.fleet import places
@@ -29,16 +28,6 @@ from perception.fleet.places import Place, UnwritableError
 
 Run = Callable[..., dict[str, Any]]
 _SECRETS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests"}
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The address of a store."""
-    running = ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
-    running.stop()
 
 
 @pytest.fixture

@@ -15,23 +15,12 @@ import boto3
 import s3fs
 from moto import settings
 from moto.core.responses import ActionAuthenticatorMixin
-from moto.server import ThreadedMotoServer
 
 from perception.fleet.places import Place
 
 Run = Callable[..., dict[str, Any]]
 _REGION = {"region_name": "us-east-1"}
 _OWN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a store."""
-    running = ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
-    running.stop()
 
 
 @pytest.fixture
@@ -51,6 +40,13 @@ def store(
     s3fs.S3FileSystem.clear_instance_cache()
     yield options
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def _refused(found: dict[str, Any]) -> str:
+    """The one line that it says."""
+    assert found["status"] == 2, found
+    (line,) = found["error"].strip().splitlines()
+    return str(line)
 
 
 def _nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +94,7 @@ def test_credentials_that_do_not_do_are_one_line(
         "folder": {"recordings": ["folder:s3://fleet/drives/*"]},
         "out": {"recordings": [f"{fleet}/bags/c.mcap"], "out": "s3://fleet/out"},
     }[place]
-    found = batch(**there, storage=store)
-    assert found["status"] == 2, found
-    (line,) = found["error"].strip().splitlines()
+    line = _refused(batch(**there, storage=store))
     assert line.startswith("anysense: error: s3://fleet/") and said in line, line
     assert "AWS_ACCESS_KEY_ID" in line and "Traceback" not in line
 
@@ -114,7 +108,5 @@ def test_a_bucket_that_is_not_there_is_one_line(
         "pattern": {"recordings": ["s3://missing/bags/*.mcap"]},
         "out": {"recordings": [f"{fleet}/bags/c.mcap"], "out": "s3://missing/out"},
     }[place]
-    found = batch(**there, storage=store)
-    assert found["status"] == 2, found
-    (line,) = found["error"].strip().splitlines()
+    line = _refused(batch(**there, storage=store))
     assert "s3://missing" in line and "no such bucket" in line, line
