@@ -9,6 +9,7 @@ Weights, average and optimizer are the same everywhere; rank 0 writes.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -184,6 +185,9 @@ def join() -> Ranks:
         LostRankError: they cannot be reached.
     """
     if launched() and not dist.is_initialized():
+        # Its functions take the group of their day as a default.  Imported later, by the optimizer, they would
+        # keep it beyond `leave`: its threads, which drop tensors, would outlive the interpreter, and abort.
+        importlib.import_module("torch.distributed.nn")
         kind = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with _reaching():
             store, rank, size = next(rendezvous("env://"))
@@ -196,7 +200,7 @@ def join() -> Ranks:
 
 
 def leave() -> None:
-    """Part from the others."""
+    """Part from the others; no thread of the group is left."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
         _stores.clear()

@@ -223,11 +223,8 @@ def test_methods_have_the_losses_of_one_process(
     for processes in (1, 2):
         done(processes, [*RECORDER, path, str(tmp_path / str(processes))])
     # Sub-networks of a super-network normalize by their own frames, whatever is frozen.
-    compare(
-        losses(tmp_path / "2"),
-        losses(tmp_path / "1"),
-        0.02 if method["name"] == "sandwich" else 1e-3,
-    )
+    most = 0.02 if method["name"] == "sandwich" else 1e-3
+    compare(losses(tmp_path / "2"), losses(tmp_path / "1"), most)
     assert losses(tmp_path / "2")[0] == pytest.approx(losses(tmp_path / "1")[0], abs=1e-4)
     ends = [json.loads((tmp_path / "2" / f"weights-{rank}.json").read_text()) for rank in (0, 1)]
     assert ends[0] == ends[1]
@@ -235,7 +232,7 @@ def test_methods_have_the_losses_of_one_process(
     told = [k for k in logs[0] if k.startswith(f"{method['name']}/")]
     assert told or method["name"] == "distill"
     for name in told:
-        assert float(logs[0][name]) == pytest.approx(float(logs[1][name]), rel=1e-2)
+        assert float(logs[0][name]) == pytest.approx(float(logs[1][name]), rel=1e-2, abs=most)
 
 
 @pytest.mark.slow
