@@ -150,12 +150,16 @@ class ResolutionPhase(_Spec):
 
 
 class CorruptionSpec(_Spec):
-    """Probabilities of each corruption, applied on its own to each modality of a training sample."""
+    """Probabilities of each corruption, applied on its own to each modality of a training sample.
+
+    `beam_reduction` takes a random share of a LiDAR's beams; `fewer_beams` leaves every second to every 32nd.
+    """
 
     pixel_dropout: float = Field(0.1, ge=0, le=1)
     noise: float = Field(0.2, ge=0, le=1)
     exposure: float = Field(0.15, ge=0, le=1)
     beam_reduction: float = Field(0.3, ge=0, le=1)
+    fewer_beams: float = Field(0.0, ge=0, le=1)
     misalignment: float = Field(0.15, ge=0, le=1)
 
 

@@ -136,6 +136,13 @@ def dead_bands(up: NDArray[Any], share: float, rng: Rng) -> NDArray[np.bool_]:
     return dead[bands(np.nan_to_num(up)) + _HIGHEST_BAND]
 
 
+def fewer_beams(up: NDArray[Any], rng: Rng) -> NDArray[np.bool_]:
+    """Which returns a LiDAR with 2 to 32 times fewer beams would have, every one as often (training)."""
+    present, beam = np.unique(bands(np.nan_to_num(up)), return_inverse=True)
+    step = int(2 ** rng.integers(1, 6))
+    return (beam + rng.integers(step)) % step == 0 if len(present) > step else np.ones(len(up), bool)
+
+
 def _beam_loss(returns: Returns, amount: float, where: None, rng: Rng) -> Returns:
     return replace(returns, kept=returns.kept & ~dead_bands(returns.up, amount, rng))
 
@@ -293,12 +300,24 @@ def augment(grid: Grid, chances: Mapping[str, float], rng: Rng) -> Grid:
     range_m, intensity, valid = (layers[name] for name in ("range_m", "intensity", "valid"))
     if rng.random() < chances["beam_reduction"]:
         _clear(layers, _dropped_beams(range_m, layers["height_m"], rng))
+    if _is_drawn("fewer_beams", chances, rng):
+        there = valid > 0
+        mount = np.float32(0 if grid.own is None else grid.own.sensor_height_m)
+        up = (layers["height_m"][there] - mount) / range_m[there]
+        gone = np.zeros(valid.shape, bool)
+        gone[there] = ~fewer_beams(up, rng)
+        _clear(layers, gone)
     if rng.random() < chances["noise"]:
         range_m += rng.normal(0, RANGE_NOISE.training[0], range_m.shape) * valid
         intensity *= np.float32(rng.uniform(*INTENSITY_GAIN.training))
     if rng.random() < chances["pixel_dropout"]:
         _clear(layers, training_mask(range_m.shape, rng))
     return replace(grid, layers=layers)
+
+
+def _is_drawn(name: str, chances: Mapping[str, float], rng: Rng) -> bool:
+    """Whether it happens; nothing is drawn for what never does, so that what others draw stays."""
+    return chances.get(name, 0) > 0 and rng.random() < chances[name]
 
 
 def _augmented(sample: Sample, chances: Mapping[str, float], rng: Rng) -> Sample:
@@ -308,6 +327,8 @@ def _augmented(sample: Sample, chances: Mapping[str, float], rng: Rng) -> Sample
         kept, range_m, intensity = was.kept, was.range_m, was.intensity
         if rng.random() < chances["beam_reduction"]:
             kept = kept & ~dead_bands(was.up, rng.uniform(*BEAM_LOSS.training), rng)
+        if _is_drawn("fewer_beams", chances, rng):
+            kept = kept & fewer_beams(was.up, rng)
         if rng.random() < chances["noise"]:
             noise = rng.normal(0, RANGE_NOISE.training[0], range_m.shape)
             range_m = np.maximum(range_m + noise, 0.1).astype(np.float32)
