@@ -12,9 +12,13 @@ TORCH ?= torch==2.13.0
 demo: $(VENV)/.demo
 	$(BIN)/anysense demo --out out/demo
 
+# Tests with real processes share a few cores with what they watch: what fails is run once more, and both is said at the
+# end.  A test that passes only then is to be mended, see CONTRIBUTING.md.
+AGAIN := --reruns 1 -r fERs
+
 # A process for each core; with the slow ones (trainings, fuzzing, whole walk-throughs): make test-all.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(AGAIN)
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -66,10 +70,6 @@ ros:
 
 ros-demo: ros
 	$(ROS) python ros2_ws/demo.py --out out/ros_demo
-
-# Real nodes share a few cores with the tests that watch them: what fails is run once more, and both is said at the end.
-# A test that passes only then is to be mended, see CONTRIBUTING.md.
-AGAIN := --reruns 1 -r fER
 
 # The tests' bundles are exported with torch, which the ROS environment lacks.
 test-ros: ros $(VENV)/.dev

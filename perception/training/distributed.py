@@ -185,8 +185,8 @@ def join() -> Ranks:
         LostRankError: they cannot be reached.
     """
     if launched() and not dist.is_initialized():
-        # Its functions take the group of their day as a default.  Imported later, by the optimizer, they would
-        # keep it beyond `leave`: its threads, which drop tensors, would outlive the interpreter, and abort.
+        # Its functions take the group of their day as a default.  Imported later, by the optimizer, they
+        # would keep it beyond `leave`: its threads, which drop tensors, outlive the interpreter and abort.
         importlib.import_module("torch.distributed.nn")
         kind = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with _reaching():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from perception.geometry.transforms import RigidTransform
 from perception.sensors.kind import Grid
 from perception.sensors.registry import kind_of
 
@@ -81,3 +82,49 @@ def test_the_same_draws_in_the_same_order_give_the_same_values(kind: str) -> Non
         assert found == pytest.approx(weighted, rel=1e-5)
         assert np.isnan(out.astype(float)).sum() == lost
         assert rng.random() == pytest.approx(following, abs=1e-9)
+
+
+THINNER = {**dict.fromkeys(CHANCES, 0.0), "fewer_beams": 1.0}
+ELEVATIONS = np.radians(np.arange(-16, 16)) + 1e-3
+"""Of the 32 beams of a LiDAR."""
+
+
+def scan() -> NDArray[np.float32]:
+    """90 returns of each beam, 10 m away."""
+    turn, up = np.meshgrid(np.radians(np.arange(0, 360, 4)), ELEVATIONS)
+    flat = np.stack([np.cos(turn) * np.cos(up), np.sin(turn) * np.cos(up), np.sin(up)], -1)
+    return np.concatenate([10 * flat.reshape(-1, 3), np.ones((turn.size, 1))], 1).astype(np.float32)
+
+
+def beams_left(points: NDArray[Any]) -> NDArray[np.int64]:
+    """The beams that have returns, which have all of theirs."""
+    up = np.arcsin(points[:, 2] / np.linalg.norm(points[:, :3], axis=1))
+    beams, counts = np.unique(np.abs(up[:, None] - ELEVATIONS).argmin(1), return_counts=True)
+    assert (counts == 90).all()
+    return beams
+
+
+@pytest.mark.parametrize("layers", ["points", "range"])
+def test_a_lidar_with_fewer_beams_has_every_so_many(layers: str) -> None:
+    augment = kind_of("lidar").augment
+    assert augment is not None
+    points, steps = scan(), set()
+    for seed in range(40):
+        if layers == "points":
+            grid = Grid({"points": points}, own=RigidTransform.identity())
+            left = beams_left(augment(grid, THINNER, np.random.default_rng(seed)).layers["points"])
+        else:
+            shape = (32, 90)
+            values = {
+                "range_m": np.full(shape, 10, np.float32),
+                "intensity": np.ones(shape, np.float32),
+                "height_m": points[:, 2].reshape(shape),
+                "valid": np.ones(shape, np.float32),
+            }
+            made = augment(Grid(values), THINNER, np.random.default_rng(seed)).layers
+            assert ((made["valid"] > 0) == (made["range_m"] > 0)).all()
+            left = beams_left(points[(made["valid"] > 0).ravel()])
+        (step,) = set(np.diff(left)) or {32}
+        assert len(left) == 32 // step
+        steps.add(int(step))
+    assert steps == {2, 4, 8, 16, 32}

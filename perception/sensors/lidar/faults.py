@@ -140,7 +140,9 @@ def fewer_beams(up: NDArray[Any], rng: Rng) -> NDArray[np.bool_]:
     """Which returns a LiDAR with 2 to 32 times fewer beams would have, every one as often (training)."""
     present, beam = np.unique(bands(np.nan_to_num(up)), return_inverse=True)
     step = int(2 ** rng.integers(1, 6))
-    return (beam + rng.integers(step)) % step == 0 if len(present) > step else np.ones(len(up), bool)
+    return (
+        (beam + rng.integers(step)) % step == 0 if len(present) >= step else np.ones(len(up), bool)
+    )
 
 
 def _beam_loss(returns: Returns, amount: float, where: None, rng: Rng) -> Returns:
