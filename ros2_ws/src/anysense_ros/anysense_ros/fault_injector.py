@@ -29,6 +29,7 @@ from anysense_ros.faults import (
     load_schedule,
     named_sensors,
 )
+from anysense_ros.heap import Heap
 from perception.corruptions import FaultSchedule
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS
@@ -64,6 +65,7 @@ class FaultInjector(Node):  # type: ignore[misc]
         self._sends: dict[str, Callable[[Any], None]] = {}
         self._counts: dict[str, Counter[str]] = {m: Counter() for m in kinds}
         self._diagnostics = Diagnostics(self)
+        self._heap = Heap()
         self.create_timer(1.0, self._report)
         self._changed = threading.Condition()
         self._ended = False
@@ -96,6 +98,7 @@ class FaultInjector(Node):  # type: ignore[misc]
             line = fault.kind if fault else "no fault"
             self._diagnostics.set(name, OK, line, dict(counts))
         self._diagnostics.publish()
+        self._heap.look()
 
     def _on_message(self, name: str, send: Callable[[Any], None], message: Any) -> None:
         self._counts[name]["received"] += 1
