@@ -46,7 +46,9 @@ def main(config: str, out: str, *options: str) -> None:
             Path(out, f"losses-{rank}.json").write_text(json.dumps(each))
             Path(out, f"weights-{rank}.json").write_text(json.dumps(own))
     leave()
-    names = [task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    names = [
+        task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()
+    ]
     if left := [name for name in names if "gloo" in name]:
         raise RuntimeError(f"threads of the group outlive it: {', '.join(left)}")
 

@@ -14,7 +14,7 @@ from typing import Any
 _WINDOW_NS = 10_000_000_000
 _LEAST = 10
 """So many must be missing within the window before it is worth a warning."""
-_SHARE = 0.2
+_SHARE = 1 / 3
 _PUBLISHERS = 16
 """More than that are not told apart: what was not heard for longest is forgotten."""
 
@@ -62,7 +62,7 @@ class Missed:
             self._forget(now_ns)
 
     def line(self, now_ns: int) -> str:
-        """What is worth a warning: that a fifth of the last ten seconds' messages never came; else empty.
+        """What is worth a warning: that a third of the last ten seconds' messages never came; else empty.
 
         Args:
             now_ns: on the clock of `note`.
