@@ -2,9 +2,9 @@
 
 sensor_replay -> fault_injector -> perception_node run as processes.  Faults of every kind hit every
 sensor at random, one or all at once, by a seed; the recording loops, so that the clock jumps back too.
-What the injector sent is received by the node, or by the node's own count (`missed` in /diagnostics) never
-came to it; any other is unaccounted for.  Memory is drawn over time (memory_NODE.png in --out), and its growth is that of a straight line after the
-warm-up.  Status 1 and the reason when something is wrong.
+What the injector sent is received by the node, or never came to it by the node's own count (`missed` in
+/diagnostics); any other message is unaccounted for.  Memory is drawn over time (memory_NODE.png in --out),
+and its growth is that of a straight line after the warm-up.  Status 1 and the reason when something is wrong.
 
     source ros2_ws/env.sh
     python benchmarks/ros_soak.py --bundle sim-rgbdtl --seconds 1800 --warm-up 300 --growth 1 --out OUT
