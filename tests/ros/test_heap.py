@@ -83,6 +83,15 @@ def test_a_peak_goes_once_and_at_most_once_a_minute() -> None:
     assert process.trimmed == 2 + 600 // 60
 
 
+def test_what_is_given_back_by_hand_is_not_looked_at_for_a_minute() -> None:
+    process = _Process()
+    process.look(100, 1000)
+    process.heap.give_back()
+    assert process.trimmed == 1
+    assert process.look(59, 1000) == 1
+    assert process.look(1, 1200) == 2
+
+
 def test_a_system_that_does_not_say_how_large_it_is() -> None:
     process = _Process()
     process.heap = Heap(lambda: 0, process._trim, lambda: process.now)

@@ -35,6 +35,9 @@ from perception.corruptions import FaultSchedule
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS
 
+_GIVES_BACK_EVERY = 5
+"""Reports, which are a second apart."""
+
 
 class FaultInjector(Node):  # type: ignore[misc]
     """Passes `~/input/<sensor>` on to `~/output/<sensor>`, by a schedule or by service.
@@ -68,6 +71,7 @@ class FaultInjector(Node):  # type: ignore[misc]
         self._missed: dict[str, Missed] = {}
         self._diagnostics = Diagnostics(self)
         self._heap = Heap()
+        self._spoilt, self._reports = False, 0
         self.create_timer(1.0, self._report)
         self._changed = threading.Condition()
         self._ended = False
@@ -104,7 +108,11 @@ class FaultInjector(Node):  # type: ignore[misc]
             values = {**counts, **({} if missed is None else {"missed": missed})}
             self._diagnostics.set(name, OK, line, values)
         self._diagnostics.publish()
-        self._heap.look()
+        # It held messages for a fault, or made others of them: the next may be long in coming.
+        self._reports += 1
+        if self._spoilt and self._reports % _GIVES_BACK_EVERY == 0:
+            self._spoilt = False
+            self._heap.give_back()
 
     def _on_message(
         self, name: str, send: Callable[[Any], None], message: Any, info: Mapping[str, Any]
@@ -115,6 +123,7 @@ class FaultInjector(Node):  # type: ignore[misc]
         if self._start is None:
             self._start = now
         fault, since = self._fault(name, now)
+        self._spoilt |= fault is not None
         if fault != self._known.get(name):
             self._known[name] = fault
             self.get_logger().info(f"{name}: {fault.kind if fault else 'no fault'}")

@@ -69,6 +69,11 @@ class Heap:
         if self._usual is None:
             self._usual = size
         elif passed >= _PAUSE_S and size > _BEYOND * self._usual:
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Give back what is free, whatever is usual."""
+        if self._trim is not None:
             self._trim()
             self.trims += 1
-            self._since, self._usual = self._clock(), None
+        self._since, self._usual = self._clock(), None
