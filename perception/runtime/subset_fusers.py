@@ -103,6 +103,9 @@ class SubsetFusers(SpecialForms):
         load: Callable[[bytes, str], Engine],
     ) -> None:
         engine: Engine | None = None
+        with self._lock:  # before, not after: one more beside them would be the most memory ever
+            while len(self.made) >= MOST:
+                self.made.popitem(last=False)
         try:
             engine = self._compared(feeds, wanted, load)
         except Exception as error:  # of whatever type: the general one does as well, only slower
@@ -114,8 +117,6 @@ class SubsetFusers(SpecialForms):
                     self._useless.add(key)
                 else:
                     self.made[key] = engine
-                    while len(self.made) > MOST:
-                        self.made.popitem(last=False)
 
     def _compared(
         self,

@@ -25,17 +25,17 @@ class Configuration(str):
         return context[self]
 
 
-def launched(given: dict[str, str], file_name: str = "perception.launch.py") -> list[str]:
-    """What a launch file has its one node started with; `launch` itself has no wheels."""
+def _described(file_name: str) -> list[Any]:
+    """What a launch file says, with parts that are only names and values."""
     parts: dict[str, dict[str, Any]] = {
         "launch": {"LaunchContext": dict, "LaunchDescription": list},
         "launch.actions": {
             "DeclareLaunchArgument": lambda name, default_value, description: (name, default_value),
             "OpaqueFunction": lambda function: function,
-            "SetEnvironmentVariable": lambda name, value: None,
+            "SetEnvironmentVariable": lambda name, value: SimpleNamespace(name=name, value=value),
         },
         "launch.substitutions": {
-            "EnvironmentVariable": lambda name, default_value: None,
+            "EnvironmentVariable": lambda name, default_value: default_value,
             "LaunchConfiguration": Configuration,
         },
         "launch_ros": {},
@@ -52,7 +52,18 @@ def launched(given: dict[str, str], file_name: str = "perception.launch.py") -> 
     with patch.dict("sys.modules", modules):
         file = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(file)
-    described = file.generate_launch_description()
+    return list(file.generate_launch_description())
+
+
+def variables(file_name: str = "perception.launch.py") -> dict[str, str]:
+    """The environment that a launch file gives its node, where the user has not set it."""
+    settings = [x for x in _described(file_name) if isinstance(x, SimpleNamespace)]
+    return {x.name: x.value for x in settings}
+
+
+def launched(given: dict[str, str], file_name: str = "perception.launch.py") -> list[str]:
+    """What a launch file has its one node started with; `launch` itself has no wheels."""
+    described = _described(file_name)
     arguments = dict(x for x in described if isinstance(x, tuple))
     assert set(given) <= set(arguments)
     context = {**arguments, **given}

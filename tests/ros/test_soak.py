@@ -34,7 +34,8 @@ def test_random_faults_for_half_a_minute(
     assert told["kinds_of_faults"] > 15
     assert (tmp_path / "memory_perception_node.png").stat().st_size > 1000
     for counts in told["messages"].values():
-        assert counts["received"] == counts["sent"] > 50
+        assert counts["received"] + counts["missed"] == counts["sent"] > 50
+        assert counts["unaccounted"] == 0
 
 
 @pytest.mark.slow

@@ -109,6 +109,26 @@ def test_no_more_are_kept_than_there_is_room_for(pipeline: Pipeline) -> None:
     assert set(fusers.made) == kept - {oldest} | {_key(pipeline, last)}
 
 
+def test_room_is_made_before_one_is_made(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process stays as large as its largest moment: there is never one more beside those kept."""
+    fusers = _fusers(pipeline)
+    beside: list[int] = []
+    real = SubsetFusers._compared
+
+    def compared(self: SubsetFusers, *arguments: Any) -> Engine | None:
+        beside.append(len(self.made))
+        return real(self, *arguments)
+
+    monkeypatch.setattr(SubsetFusers, "_compared", compared)
+    for subset in subsets_of(KINDS)[: MOST + 2]:
+        _ask(pipeline, subset, USED_LAST)
+        fusers.settle()
+    assert beside == [*range(MOST), MOST - 1, MOST - 1]
+    assert len(fusers.made) == MOST
+
+
 def test_no_frame_waits_for_one_that_is_made(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,21 @@ from anysense_ros.faults import (
     load_schedule,
     named_sensors,
 )
+from anysense_ros.heap import Heap
+from anysense_ros.missed import Missed
 from perception.corruptions import FaultSchedule
 from perception.errors import AnySenseError, ConfigError
 from perception.frame import KINDS
+
+_GIVES_BACK_EVERY = 5
+"""Reports, which are a second apart."""
 
 
 class FaultInjector(Node):  # type: ignore[misc]
     """Passes `~/input/<sensor>` on to `~/output/<sensor>`, by a schedule or by service.
 
     A fault set by service goes before the schedule's.  The schedule's time starts with the first
-    message.  /diagnostics tells how many messages each sensor has sent, and how many went out.
+    message.  /diagnostics tells how many messages of each sensor came, never came, and went out.
 
     Raises:
         ConfigError: the schedule is wrong.
@@ -63,7 +68,10 @@ class FaultInjector(Node):  # type: ignore[misc]
         self._start: int | None = None
         self._sends: dict[str, Callable[[Any], None]] = {}
         self._counts: dict[str, Counter[str]] = {m: Counter() for m in kinds}
+        self._missed: dict[str, Missed] = {}
         self._diagnostics = Diagnostics(self)
+        self._heap = Heap()
+        self._spoilt, self._reports = False, 0
         self.create_timer(1.0, self._report)
         self._changed = threading.Condition()
         self._ended = False
@@ -74,7 +82,8 @@ class FaultInjector(Node):  # type: ignore[misc]
             publisher = self.create_publisher(form, f"~/output/{name}", qos)
             self._sends[name] = partial(self._send, name, publisher)
             callback = partial(self._on_message, name, self._sends[name])
-            self.create_subscription(form, f"~/input/{name}", callback, best)
+            made = self.create_subscription(form, f"~/input/{name}", callback, best)
+            self._missed[name] = Missed(made.get_publisher_count)
         self.create_service(SetFault, "~/set_fault", self._on_set)
         self._thread = threading.Thread(target=self._deliver, name="delays", daemon=True)
         self._thread.start()
@@ -88,21 +97,33 @@ class FaultInjector(Node):  # type: ignore[misc]
 
     def _send(self, name: str, publisher: Any, message: Any) -> None:
         publisher.publish(message)
-        self._counts[name]["sent"] += 1
+        with self._changed:  # two threads send
+            self._counts[name]["sent"] += 1
 
     def _report(self) -> None:
         for name, counts in self._counts.items():
             fault = self._known.get(name)
             line = fault.kind if fault else "no fault"
-            self._diagnostics.set(name, OK, line, dict(counts))
+            missed = self._missed[name].count
+            values = {**counts, **({} if missed is None else {"missed": missed})}
+            self._diagnostics.set(name, OK, line, values)
         self._diagnostics.publish()
+        # It held messages for a fault, or made others of them: the next may be long in coming.
+        self._reports += 1
+        if self._spoilt and self._reports % _GIVES_BACK_EVERY == 0:
+            self._spoilt = False
+            self._heap.give_back()
 
-    def _on_message(self, name: str, send: Callable[[Any], None], message: Any) -> None:
+    def _on_message(
+        self, name: str, send: Callable[[Any], None], message: Any, info: Mapping[str, Any]
+    ) -> None:
         self._counts[name]["received"] += 1
         now = time.monotonic_ns()
+        self._missed[name].note(info, now)
         if self._start is None:
             self._start = now
         fault, since = self._fault(name, now)
+        self._spoilt |= fault is not None
         if fault != self._known.get(name):
             self._known[name] = fault
             self.get_logger().info(f"{name}: {fault.kind if fault else 'no fault'}")

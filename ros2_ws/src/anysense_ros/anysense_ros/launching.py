@@ -62,6 +62,8 @@ def arguments(defaults: Mapping[str, tuple[str, str]]) -> list[DeclareLaunchArgu
 def environment(more: Mapping[str, str] | None = None) -> list[SetEnvironmentVariable]:
     """Variables that the user has not set: room for images in shared memory, and more."""
     values = {_PROFILES: str(SHARE / "config" / "fastdds.xml"), **(more or {})}
+    if not os.environ.get(_PROFILES):  # a profile of one's own is taken as ROS takes it
+        values["RMW_FASTRTPS_USE_QOS_FROM_XML"] = "1"
     return [
         SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
         for name, value in values.items()

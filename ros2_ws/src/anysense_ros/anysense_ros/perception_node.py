@@ -30,6 +30,7 @@ from anysense_ros.clocks import ForwardClock
 from anysense_ros.codec import input_form
 from anysense_ros.conversions import to_sample
 from anysense_ros.diagnostics import ERROR, WARN
+from anysense_ros.heap import Heap
 from anysense_ros.publishing import Outputs
 from anysense_ros.qos_events import QosEvents
 from anysense_ros.reporting import Reporter
@@ -79,8 +80,10 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         self._tf: Any = None
         self._loading = "not configured"
         self._load_count = 0
+        self._heap = Heap()
         self._events = QosEvents(self)
         self._topics = Subscriptions(self, self._events, self._on_incompatible)
+        self._reporter.missed = self._topics.missed
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(
             self.settings["diagnostics.period_s"], self._report, clock=steady
@@ -278,7 +281,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         )
         for name, (form, suffix) in self._forms.items():
             topic = f"~/input/{name}{suffix}"
-            self._topics.make(form, topic, partial(self._on_message, name), qos, name)
+            self._topics.count(form, topic, partial(self._on_message, name), qos, name)
             if has_picture(s.kinds[name]):
                 on_info = partial(self._on_camera, name)
                 topic = f"~/input/{name}/camera_info"
@@ -355,6 +358,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
         reports = stream.report()
         late = "" if result.lateness is None else result.lateness.line
         notes = [*self._reporter.unaligned.values(), *([late] if late else [])]
+        notes += self._reporter.missing().values()
         outputs.status.output(head, result, reports, settings, manifest.name, latency, notes)
         self._reporter.output(result, reports, stream, outputs.status.sequence)
 
@@ -429,6 +433,7 @@ class PerceptionNode(LifecycleNode, Listener):  # type: ignore[misc]
                 self._topics.drop(self._tf)  # /tf_static says it all
                 self._tf = None
         self._reporter.publish()
+        self._heap.look()
 
     def _tell_engine(self) -> None:
         stream = self._stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from anysense_ros.diagnostics import (
     output_condition,
     sensor_condition,
 )
+from anysense_ros.missed import Missed
 from perception.runtime.novelty import FarFromTraining
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result, SensorReport
@@ -47,6 +49,7 @@ class Reporter:
         self._far = FarFromTraining()
         self._told_far: set[str] = set()
         self.unaligned: Mapping[str, str] = {}
+        self.missed: Mapping[str, Missed] = {}
         self._placed: Mapping[str, str] = {}
         self._lock = threading.RLock()
         self.no_output("not configured")
@@ -56,6 +59,12 @@ class Reporter:
         values = {"state": state, "sensors": ""}
         self.diagnostics.set("output", level, line, values)
         self.diagnostics.flush()
+
+    def missing(self) -> dict[str, str]:
+        """By sensor, a line where much of what was sent never came."""
+        now = time.monotonic_ns()
+        lines = {name: missed.line(now) for name, missed in list(self.missed.items())}
+        return {name: f"{name}: {line}" for name, line in lines.items() if line}
 
     def output(
         self, result: Result, reports: Mapping[str, SensorReport], stream: Stream, number: int
@@ -112,6 +121,7 @@ class Reporter:
             pipeline.counters[f"changes_to_{standing}"] += 1
 
     def _set_sensors(self, reports: Mapping[str, SensorReport], stream: Stream) -> None:
+        missing = self.missing()
         for name, report in reports.items():
             extra: dict[str, Any] = {
                 "arrived": stream.counters[f"received_{name}"],
@@ -119,6 +129,9 @@ class Reporter:
                 "malformed": stream.counters[f"malformed_{name}"],
                 "qos_incompatible": self.incompatible.get(name, 0),
             }
+            missed = self.missed.get(name)
+            if missed is not None and missed.count is not None:
+                extra["missed"] = missed.count
             if (novelty := self._far.novelty(name)) is not None:
                 extra["novelty"] = f"{novelty:.2f}"
             if placed := self._placed.get(name):
@@ -129,6 +142,8 @@ class Reporter:
             unaligned = self.unaligned.get(name)
             if unaligned and condition.level == OK:
                 condition.level, condition.message = WARN, unaligned
+            if condition.level == OK and (line := missing.get(name)):
+                condition.level, condition.message = WARN, line
             if extra["qos_incompatible"] and not report.received:
                 condition.message = f"{name}: publisher's QoS does not fit qos.reliability"
             self.diagnostics.set(name, condition.level, condition.message, condition.values)

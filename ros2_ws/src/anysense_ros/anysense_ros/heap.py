@@ -1,0 +1,79 @@
+"""Memory that a peak has left: freed, but not given back.
+
+The settings for large messages (`config/large_messages.sh`) keep freed buffers, as faulting their pages in
+anew takes longer than what is done with them.  So a process stays as large as its largest moment: a burst
+that filled every queue, an engine that was loaded beside others.  What is used all the time is kept here
+too; only what is beyond goes back to the system.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_SETTLES_S = 10.0
+"""After this, what is used all the time is there again."""
+
+_PAUSE_S = 60.0
+_BEYOND = 1.01
+
+
+def private_bytes() -> int:
+    """Memory of this process that no other shares; 0 where the system does not say."""
+    try:
+        _, all_pages, shared, *_ = Path("/proc/self/statm").read_text().split()
+    except OSError:
+        return 0
+    return (int(all_pages) - int(shared)) * resource.getpagesize()
+
+
+def _trimmer() -> Callable[[], object] | None:
+    """glibc's way to give back what is free; None with another C library."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return None if trim is None else lambda: trim(0)
+
+
+class Heap:
+    """Gives back what a peak has left, at most once a minute.
+
+    Args:
+        size: gives the memory in use, in bytes.
+        trim: gives back what is free; by default glibc's, with another C library nothing.
+        clock: seconds, steady.
+
+    Attributes:
+        trims: how often something was given back.
+    """
+
+    def __init__(
+        self,
+        size: Callable[[], int] = private_bytes,
+        trim: Callable[[], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._size, self._clock = size, clock
+        self._trim = trim if trim is not None else _trimmer()
+        self._since = clock()
+        self._usual: int | None = None
+        self.trims = 0
+
+    def look(self) -> None:
+        """Called now and then: give back what there is beyond what is usual."""
+        passed = self._clock() - self._since
+        if self._trim is None or passed < _SETTLES_S:
+            return
+        size = self._size()
+        if self._usual is None:
+            self._usual = size
+        elif passed >= _PAUSE_S and size > _BEYOND * self._usual:
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Give back what is free, whatever is usual."""
+        if self._trim is not None:
+            self._trim()
+            self.trims += 1
+        self._since, self._usual = self._clock(), None
