@@ -3,7 +3,7 @@
 What a stream knows is of the last seconds: what waits in the collector, which sensors are trusted, the last
 features of slow ones.  Playing therefore begins some time before the part, and of a sensor that said little
 or nothing in that time its last messages are played before, so that one that was lost is lost.  What was said
-of calibration before is taken in first.
+of calibration before is taken in first, which takes no networks: transforms may be older than what is played.
 """
 
 from __future__ import annotations
@@ -60,17 +60,13 @@ def memory_ns(playback: Playback) -> int:
     """How long before a part playing begins: more than anything in a stream is remembered.
 
     That is `LEAST_MESSAGES` of sensors that speak three times in their timeout, or twice the deadline, the
-    hold and age of features, the time after which content is frozen, and the age of transforms that are
-    looked up.
+    hold and age of features, and the time after which content is frozen.
     """
     stream = playback.stream
     pipeline, collector = stream.pipeline, stream.collector
     policy, health = pipeline.policy, pipeline.health.config
     times = [collector.deadline_ns]
     times += [round(ms * 1e6) for ms in (policy.hold_ms, policy.max_age_ms, health.frozen_ms)]
-    oldest = playback.calibration.max_age_ns
-    if playback.calibration.uses_tree(playback.kinds) and oldest is not None:
-        times.append(oldest)
     timeouts = [t.timeout_ns * LEAST_MESSAGES // 3 for t in collector.sensors.values()]
     return max(2 * max(times), *timeouts)
 
@@ -110,9 +106,14 @@ def play_part(
 def _calibrate(bag: Bag, playback: Playback, begin_ns: int) -> None:
     """Take in what was said of calibration before."""
     found = [_last(bag, topic, begin_ns, 1, {CAMERA_INFO}) for topic in playback.calibrating]
-    static = {c.topic for c in bag.channels if c.type == TF and c.topic.endswith(STATIC)}
-    if static and playback.calibration.uses_tree(playback.kinds):
-        found.append(list(messages_in(bag, static, hinted=True, within=(ALWAYS[0], begin_ns))))
+    if playback.calibration.uses_tree(playback.kinds):
+        topics = {c.topic for c in bag.channels if c.type == TF}
+        static = {topic for topic in topics if topic.endswith(STATIC)}
+        oldest = playback.calibration.max_age_ns
+        since = ALWAYS[0] if oldest is None else begin_ns - 2 * oldest
+        for own, first in ((static, ALWAYS[0]), (topics - static, since)):
+            if own:
+                found.append(list(messages_in(bag, own, hinted=True, within=(first, begin_ns))))
     for message in heapq.merge(*found, key=lambda message: message.stamp_ns):
         playback.calibrate(message)
 
@@ -122,6 +123,8 @@ def _earlier(bag: Bag, playback: Playback, begin_ns: int, start_ns: int) -> list
     spoken = dict.fromkeys(playback.topics, 0)
     for channel, _, _ in bag.messages(set(spoken), hinted=True, within=(begin_ns, start_ns)):
         spoken[channel.topic] += 1
+        if min(spoken.values()) >= LEAST_MESSAGES:
+            return []
     silent = [topic for topic, count in spoken.items() if count < LEAST_MESSAGES]
     found = [_last(bag, topic, begin_ns, LEAST_MESSAGES) for topic in silent]
     return list(heapq.merge(*found, key=lambda message: message.stamp_ns))

@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +32,14 @@ from perception.data.layout import (
 from perception.data.layout import folder_info as folder_info
 from perception.errors import CalibrationError, DataError, InputError
 from perception.files.listing import SampleFolder, same_name
-from perception.files.writing import AppendedFile, write_image, write_text, write_yaml, writing
+from perception.files.writing import (
+    AppendedFile,
+    image_bytes,
+    write_bytes,
+    write_unseen,
+    write_yaml,
+    writing,
+)
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.rig import Rig, load_rig, save_rig
 from perception.geometry.trajectory import Trajectory
@@ -297,6 +304,8 @@ class FolderWriter:
         placed: sensors whose files the caller puts there, before it adds their frame.
         suffixes: by kind, of its files, where they are not to be the usual ones: `.jpg` of rgb, `.tiff`
             of pictures that TIFF makes smaller.
+        unseen: nobody looks into the folder before all is written: labels and boxes are written under
+            their names at once, and whoever is killed may leave a part of one.
 
     Raises:
         DataError: the folder already holds files, cannot be written (also from `add`), a kind writes no
@@ -312,8 +321,10 @@ class FolderWriter:
         *,
         placed: Collection[str] = (),
         suffixes: Mapping[str, str] = MappingProxyType({}),
+        unseen: bool = False,
     ) -> None:
         self.root = Path(root)
+        self._write = write_unseen if unseen else partial(write_bytes, sync=False)
         self._suffixes = dict(suffixes)
         if self.root.exists() and not self.root.is_dir():
             raise DataError("is a file; expected a folder", where=str(root))
@@ -376,7 +387,7 @@ class FolderWriter:
         if labels is not None:
             self._image("labels", name, self._seg.labels(labels))
         if boxes is not None:
-            write_text(self.root / "boxes" / f"{name}.txt", self._yolo(boxes), sync=False)
+            self._write(f"{self.root}/boxes/{name}.txt", self._yolo(boxes).encode())
         if boxes3d is not None:
             path = self.root / BOXES3D / f"{name}.yaml"
             rows = self._solid(boxes3d) if isinstance(boxes3d, TruthBoxes3d) else boxes3d
@@ -421,7 +432,8 @@ class FolderWriter:
         (to or self._index).append(line.getvalue().encode())
 
     def _image(self, folder: str, name: str, image: NDArray[Any]) -> None:
-        write_image(self.root / folder / f"{name}.png", image, _IN_RUNS, sync=False)
+        path = f"{self.root}/{folder}/{name}.png"
+        self._write(path, image_bytes(image, ".png", _IN_RUNS, where=path))
 
     def _yolo(self, boxes: Boxes) -> str:
         lines = []

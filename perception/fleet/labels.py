@@ -90,7 +90,7 @@ class LabelFiles:
                 licence="as the recording",
                 **classes_of(self._pipeline),
             )
-            self._writer = FolderWriter(self._root, info, placed=tuple(sensors))
+            self._writer = FolderWriter(self._root, info, placed=tuple(sensors), unseen=True)
             # Rows of other chunks belong into it, too: the driver writes it when all are done.
             (self._root / "frames.csv").unlink()
         if size != self._size:

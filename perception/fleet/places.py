@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -119,6 +118,9 @@ class Place:
         Raises:
             UnwritableError: it cannot be written.
         """
+        if self.local is not None and move and source.is_dir():
+            self._take(source)
+            return
         inner = [source]
         if source.is_dir():
             inner = sorted(p for p in source.rglob("*") if p.is_file())
@@ -126,18 +128,27 @@ class Place:
         targets = [self / name if name else self for name in names]
         if self.local is not None:
             for one, target in zip(inner, targets, strict=True):
-                target._copy(one, move)
+                target._copy(one)
         elif inner:
             with _naming(self, UnwritableError, "written"):
                 self.system.put([*map(str, inner)], [target.path for target in targets])
 
-    def _copy(self, source: Path, move: bool) -> None:
+    def _take(self, source: Path) -> None:
+        """Rename the files of a folder into this one; they are copied from another file system."""
+        for folder, _, names in os.walk(source):
+            into = os.path.normpath(os.path.join(self.path, os.path.relpath(folder, source)))
+            if names:
+                with _naming(self, UnwritableError, "written"):
+                    os.makedirs(into, exist_ok=True)
+            for name in sorted(names):
+                try:
+                    os.replace(f"{folder}/{name}", f"{into}/{name}")
+                except OSError:
+                    Place(f"{into}/{name}")._copy(Path(folder, name))
+
+    def _copy(self, source: Path) -> None:
         target = self.local
         assert target is not None
-        if move:
-            with contextlib.suppress(OSError):  # another file system, or no folder yet
-                os.replace(source, target)
-                return
         partial = target.with_name(f".{target.name[:80]}.{os.getpid()}.part")
         with _naming(self, UnwritableError, "written"):
             try:

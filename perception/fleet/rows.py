@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.errors import DataError
 from perception.extras import require
@@ -23,6 +25,9 @@ Row = dict[str, Any]
 
 LOW = 0.5
 """Confidence below which a pixel counts in `low_share`."""
+
+_MOST_COUNTED = 1 << 24
+"""What OpenCV counts in float32, exactly up to here."""
 
 
 def schema_of(task: str) -> pyarrow.Schema:
@@ -147,20 +152,28 @@ def _pixels(result: Result, manifest: BundleManifest) -> Row:
     spec = manifest.tasks.every.get(SEGMENTATION.name)
     if labels is None or spec is None or not labels.size:
         return empty
-    ids = labels.reshape(-1).astype(np.intp)  # once, and not in each count
-    counts = np.bincount(ids, minlength=256)
-    shares = {c.name: counts[c.id] / ids.size for c in spec.labels if counts[c.id]}
+    size = labels.size
+    counts = _counts(labels)
+    shares = {c.name: counts[c.id] / size for c in spec.labels if counts[c.id]}
     if confidence is None:
         return {**empty, "shares": shares}
-    flat = confidence.reshape(-1)
-    sums = np.bincount(ids, weights=flat, minlength=256)
+    sums = np.bincount(labels.reshape(-1), weights=confidence.reshape(-1), minlength=256)
     means = {c.name: sums[c.id] / counts[c.id] for c in spec.labels if counts[c.id]}
     return {
-        "confidence": float(flat.mean(dtype=np.float64)),
-        "low_share": float((flat < LOW).mean()),
+        "confidence": float(sums.sum()) / size,
+        "low_share": cv2.countNonZero(cv2.compare(confidence, LOW, cv2.CMP_LT)) / size,
         "shares": shares,
         "class_confidence": means,
     }
+
+
+def _counts(labels: NDArray[np.uint8]) -> list[int]:
+    """How often each of 256 labels is there; OpenCV counts them while other threads go on."""
+    if labels.size > _MOST_COUNTED:
+        return np.bincount(labels.reshape(-1), minlength=256).tolist()
+    counts = cv2.calcHist([labels], [0], None, [256], [0, 256])
+    found: list[int] = counts.reshape(-1).astype(int).tolist()  # a column, or not, by version
+    return found
 
 
 def _boxes(result: Result, manifest: BundleManifest) -> list[Row]:

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from perception.errors import AnySenseError, ConfigError, meant
 from perception.frame import Sample
@@ -32,7 +33,7 @@ from perception.runtime.result import Result, SensorReport, SensorWarning
 from perception.runtime.sensor_states import SensorStates
 from perception.runtime.settings import StreamSettings
 from perception.runtime.shedding import Shedder
-from perception.runtime.waiting import Waiting, of_one_moment
+from perception.runtime.waiting import Waiting, of_one_moment, settle, supersede
 
 __all__ = ["StreamCore", "StreamSettings"]
 
@@ -71,7 +72,10 @@ class StreamCore:
                 hint=meant(foreign[0], pipeline.sensors),
             )
         self.pipeline = pipeline
-        self.collector = Collector(settings.sensors, settings.wait_ns, superseded=self._supersede)
+        # No part refers to the whole: a ring would hold the last samples until Python looks for rings.
+        self.counts: dict[str, Counter[str]] = {}
+        told = partial(supersede, self.counts)
+        self.collector = Collector(settings.sensors, settings.wait_ns, superseded=told)
         self.shedder = Shedder(pipeline, self.collector)
         self._clock = clock
         self._polled = (0, 0)  # when, by the caller's clock and by that of the system
@@ -79,12 +83,13 @@ class StreamCore:
         self.drift = DriftMonitor(settings.drift, background=parallel)
         self.heartbeat = Heartbeat(self.collector)
         self.configure(settings)
-        self.counts: dict[str, Counter[str]] = {m: Counter() for m in self.collector.sensors}
+        self.counts.update((m, Counter()) for m in self.collector.sensors)
         pipeline.expected = tuple(self.collector.sensors)
         lanes = self.collector.sensors if parallel else ()
-        self._lanes = EncodingLanes(lanes, answered=lambda sensor: self._states.say(sensor, None))
+        said: dict[str, SensorWarning] = {}
+        self._lanes = EncodingLanes(lanes, answered=lambda sensor: said.pop(sensor, None))
         self._states = SensorStates(
-            pipeline, self.collector, self.arrivals, self.drift, self._lanes.is_stalled
+            pipeline, self.collector, self.arrivals, self.drift, self._lanes.is_stalled, said
         )
         self._kept: dict[str, Waiting] = {}
         self._epoch = self.collector.epoch
@@ -253,8 +258,7 @@ class StreamCore:
             self._settle_fate(kept, "superseded")
 
     def _settle_fate(self, waiting: Waiting, fate: str) -> None:
-        waiting.fate = fate
-        self.counts[waiting.sample.sensor][fate] += 1
+        settle(self.counts, waiting, fate)
 
     def close(self) -> None:
         """End the threads that encode, but for one that does not answer."""
@@ -326,13 +330,6 @@ class StreamCore:
         waiting = Counter(w.sample.sensor for w in held if (w.useful or w.unplaced) and not w.fate)
         waiting.update(m for m, w in list(self._kept.items()) if not w.fate)
         return self._states.reports(now_ns, self.counts, waiting)
-
-    def _supersede(self, arrival: Arrival) -> None:
-        """Count a sample that the collector let go of, unless it was counted as rejected before."""
-        if arrival.payload.pending is not None:
-            arrival.payload.pending.cancel()  # unless it has begun
-        if not arrival.payload.fate:
-            self._settle_fate(arrival.payload, "superseded")
 
     def _now_ns(self) -> int:
         """The present time on the clock of arrivals."""

@@ -26,7 +26,7 @@ class EncodingLanes:
         answered: told of a sensor that was stalled and is not any longer.
     """
 
-    def __init__(self, sensors: Iterable[str], answered: Callable[[str], None]) -> None:
+    def __init__(self, sensors: Iterable[str], answered: Callable[[str], object]) -> None:
         self._lanes = {sensor: Lane[Found](f"encode_{sensor}") for sensor in sensors}
         self._answered = answered
         self._usual_s: dict[str, float] = {}  # how long each encoder took

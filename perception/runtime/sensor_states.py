@@ -27,6 +27,7 @@ class SensorStates:
         arrivals: the health of arrivals.
         drift: the watch over where the sensors look.
         is_stalled: whether a sensor's encoder does not answer.
+        said: by sensor, what was found in its last sample; others may forget of it.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class SensorStates:
         arrivals: ArrivalHealth,
         drift: DriftMonitor,
         is_stalled: Callable[[str], bool],
+        said: dict[str, SensorWarning],
     ) -> None:
         self._pipeline, self._collector = pipeline, collector
         self._arrivals, self._drift, self._is_stalled = arrivals, drift, is_stalled
-        self._said: dict[str, SensorWarning] = {}  # what was found in each sensor's last sample
+        self._said = said
 
     def say(self, sensor: str, warning: SensorWarning | None) -> None:
         """Note what was found in a sensor's last sample; None: nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -42,6 +43,21 @@ class Waiting:
     def useful(self) -> bool:
         """Whether it is encoded, or about to be."""
         return self.encoded is not None or self.pending is not None
+
+
+def settle(counts: Mapping[str, Counter[str]], waiting: Waiting, fate: str) -> None:
+    """Count what became of a sample."""
+    waiting.fate = fate
+    counts[waiting.sample.sensor][fate] += 1
+
+
+def supersede(counts: Mapping[str, Counter[str]], arrival: Arrival) -> None:
+    """Count a sample that the collector let go of, unless it was counted as rejected before."""
+    waiting: Waiting = arrival.payload
+    if waiting.pending is not None:
+        waiting.pending.cancel()  # unless it has begun
+    if not waiting.fate:
+        settle(counts, waiting, "superseded")
 
 
 def of_one_moment(waiting: Waiting, collector: Collector) -> list[Waiting]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ Kit = Any
 MS, START = 10**6, 10**18
 TOPICS = {"rgb": "/cam/rgb", "depth": "/cam/depth"}
 SECOND = 1000 * MS
+TRANSFORM_AGE = 3 * SECOND
 FAULTS = ("dead", "frozen", "dark", "late", "jitter", "malformed", "silence", "slow")
 
 
@@ -39,12 +41,17 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return Pipeline.load(small(("rgb", "depth"), 3, 2), "cpu", threads=1)
 
 
-def playback(pipeline: Pipeline, known: Survey, ahead: bool = False) -> Playback:
+def playback(
+    pipeline: Pipeline,
+    known: Survey,
+    ahead: bool = False,
+    topics: Mapping[str, str] = MappingProxyType(TOPICS),
+) -> Playback:
     pipeline.reset()
-    calibration = MessageCalibration(kinds={k: k for k in TOPICS})
+    calibration = MessageCalibration(kinds={k: k for k in topics}, max_age_ns=TRANSFORM_AGE)
     timing = known.timing({}, 200 * MS)
     core = StreamCore(pipeline, StreamSettings(timing, known.deadline_ns(80 * MS, 200 * MS)))
-    return Playback(core, TOPICS, calibration, known, ahead=ahead)
+    return Playback(core, topics, calibration, known, ahead=ahead)
 
 
 def row(result: Result) -> tuple[Any, ...]:
@@ -66,14 +73,20 @@ def row(result: Result) -> tuple[Any, ...]:
     )
 
 
-def whole_and_parts(pipeline: Pipeline, bag: Path, length_ns: int) -> tuple[list[Any], list[Any]]:
-    known = survey(bag, TOPICS)
-    whole = [row(r) for r in playback(pipeline, known).run(bag) if r.samples]
+def whole_and_parts(
+    pipeline: Pipeline,
+    bag: Path,
+    length_ns: int,
+    topics: Mapping[str, str] = MappingProxyType(TOPICS),
+) -> tuple[list[Any], list[Any]]:
+    known = survey(bag, topics)
+    whole = [row(r) for r in playback(pipeline, known, False, topics).run(bag) if r.samples]
     span = span_of(bag)
     assert span is not None
     found: list[Any] = []
     for part in parts_of_span(span, length_ns):
-        one = playback(pipeline, known, ahead=True)  # as fleets do; the whole is read by one thread
+        # As fleets do; the whole is read by one thread.
+        one = playback(pipeline, known, True, topics)
         played = play_part(one, bag, part, memory_ns(one))
         found += [row(r) for r, own in played if own and r.samples]
     return whole, found
@@ -143,6 +156,31 @@ def test_borders_anywhere_change_nothing(
     bag = kit.write(sorted(sent, key=lambda message: message[2]), storage)
     whole, parts = whole_and_parts(pipeline, bag, length * MS)
     assert parts == whole
+
+
+def test_transforms_that_are_older_than_what_is_played_hold(
+    kit: Kit, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Placement of the LiDAR is told now and then, differently each time, and for a time not at all."""
+    small = SmallBundles(tmp_path_factory.mktemp("lidar"))
+    pipeline = Pipeline.load(small(("rgb", "lidar"), 3, 2), "cpu", threads=1)
+    sent = [("/cam/camera_info", kit.info(START), START)]
+    for step in range(140):
+        stamp = START + step * 100 * MS
+        sent.append(("/cam/rgb", kit.image(stamp), stamp + MS))
+        sent.append(("/points", kit.cloud(stamp), stamp + 2 * MS))
+        if step % 28 == 0 and step != 84:
+            turn = np.array([0.5, -0.5, 0.5, 0.5 + step / 1000])
+            turn /= np.linalg.norm(turn)
+            there = ("camera_optical", "lidar", tuple(turn.tolist()))
+            sent.append(("/tf", kit.tf(stamp, there), stamp))
+    bag = kit.write(sorted(sent, key=lambda message: message[2]))
+    topics = {"rgb": "/cam/rgb", "lidar": "/points"}
+    whole, parts = whole_and_parts(pipeline, bag, 1300 * MS, topics)
+    assert parts == whole
+    placed = ["lidar" in found[3] for found in whole]
+    assert 60 < sum(placed) < len(placed) - 10
+    assert memory_ns(playback(pipeline, survey(bag, topics), False, topics)) < TRANSFORM_AGE
 
 
 def test_without_what_was_before_borders_would_be_seen(

@@ -26,6 +26,7 @@ from perception.files.writing import (
     write_image,
     write_json,
     write_text,
+    write_unseen,
     write_yaml,
     writing,
     writing_folder,
@@ -235,3 +236,14 @@ def test_names_are_in_the_order_in_which_people_count(tmp_path: Path) -> None:
         (tmp_path / "x" / f"{name}.png").parent.mkdir(exist_ok=True)
         (tmp_path / "x" / f"{name}.png").touch()
     assert list_ids(tmp_path / "x", (".png",)) == sorted(padded)
+
+
+def test_what_nobody_looks_at_yet_is_written_under_its_name(tmp_path: Path) -> None:
+    write_unseen(tmp_path / "a.txt", b"one")
+    write_unseen(str(tmp_path / "a.txt"), b"2")
+    assert (tmp_path / "a.txt").read_bytes() == b"2" and os.listdir(tmp_path) == ["a.txt"]
+    with pytest.raises(DataError, match="none/b.txt: cannot be written: No such file"):
+        write_unseen(tmp_path / "none" / "b.txt", b"")
+    if Path("/dev/full").exists():
+        with pytest.raises(BundleError, match="cannot be written: No space left"):
+            write_unseen("/dev/full", b"x", error=BundleError)

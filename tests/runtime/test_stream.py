@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -740,3 +742,24 @@ def test_ages_are_on_the_reference_clock(pipeline: Pipeline) -> None:
     (output,) = stream.poll(111 * MS)
     assert output.ages_ns == {"rgb": 0, "depth": 10 * MS}
     assert output.stamp_ns == 110 * MS
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_stream_that_is_let_go_takes_its_samples_along(
+    pipeline: Pipeline, parallel: bool
+) -> None:
+    """At once, and not when Python looks for objects that refer to one another: fleets make thousands."""
+    settings = StreamSettings({"rgb": SensorTiming(), "depth": SensorTiming()}, 80 * MS)
+    stream = StreamCore(pipeline, settings, parallel=parallel)
+    sample = _sample("rgb", 100)
+    stream.push(sample, 100 * MS)
+    stream.push(_sample("depth", 100), 100 * MS)
+    assert len(stream.poll(101 * MS)) == 1
+    stream.close()
+    gc.disable()
+    try:
+        gone = weakref.ref(stream)
+        del stream
+        assert gone() is None
+    finally:
+        gc.enable()
