@@ -20,6 +20,7 @@ _LEVELS = 127
 _WEIGHT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}
 """Axis of the output channels in the weights (Gemm: with transB = 1)."""
 
+
 @dataclass(frozen=True)
 class Layer:
     """A node that can be quantized.

@@ -141,8 +141,8 @@ def _notes(pipelines: Mapping[str, Pipeline]) -> list[str]:
     from perception.runtime.engines.openvino import integers_overflow
 
     line = (
-        "this CPU has no dot product of bytes (AVX-VNNI, AVX-512 VNNI, AMX): OpenVINO adds products of int8 in "
-        "16 bits, which overflow, and gives other numbers than onnxruntime"
+        "this CPU has no dot product of bytes (AVX-VNNI, AVX-512 VNNI, AMX): OpenVINO adds products of int8 "
+        "in 16 bits, which overflow, and gives other numbers than onnxruntime"
     )
     return [line] if integers_overflow() else []
 

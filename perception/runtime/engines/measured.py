@@ -15,7 +15,7 @@ from perception.files.writing import write_text
 
 CACHE_VARIABLE = "ANYSENSE_CACHE"
 _MOST = 200
-_RULES = "2: none that computes wrongly"  # by what is chosen: what was measured before they changed is left aside
+_RULES = "2: none that computes wrongly"  # what was measured before they changed is left aside
 
 _known: dict[str, dict[str, float]] = {}
 

@@ -2,7 +2,7 @@
 
 OpenVINO (2026.4, CPU) moves the rounding behind a concatenation, a maximum or a minimum to what these take,
 and what comes out of the layer behind it is off by 8 to 100 %: measured with graphs of each kind, see
-`tests/runtime/test_openvino_int8.py`.  `anysense export` keeps such layers in float; its first versions did
+`tests/export/test_openvino_doubts.py`.  `anysense export` keeps such layers in float; its first versions did
 not, nor do other exporters.
 """
 
@@ -40,7 +40,7 @@ def wrong_layers(
 ) -> Counter[str]:
     """Layers that take a rounded concatenation, maximum or minimum, counted by the operator before them.
 
-    A graph that quantizes nothing is told by a search in its bytes (0.2 ms a MB); others are walked (some ms).
+    A graph without any int8 is told by a search in its bytes (0.2 ms a MB), others are walked (some ms).
 
     Args:
         content: the ONNX graph.
@@ -90,7 +90,7 @@ def full_range() -> tuple[bytes, NDArray[np.float32], NDArray[np.float32]]:
         node("DequantizeLinear", ["weight", "ones", "zeros"], "scaled", axis=0),
         node("Conv", ["rounded", "scaled"], "y"),
     ]
-    constants = {
+    constants: dict[str, NDArray[np.generic]] = {
         "one": np.array(1, np.float32),
         "zero": np.array(0, np.int8),
         "weight": weight,
@@ -104,7 +104,9 @@ def full_range() -> tuple[bytes, NDArray[np.float32], NDArray[np.float32]]:
 
 def _wrong(graph: GraphParts) -> Counter[str]:
     makers = {name: node for node in graph.nodes for name in node.outputs}
-    rounded = {n.outputs[0]: n for n in graph.nodes if n.operator == "DequantizeLinear" and n.outputs}
+    rounded = {
+        n.outputs[0]: n for n in graph.nodes if n.operator == "DequantizeLinear" and n.outputs
+    }
     found: Counter[str] = Counter()
     for layer in graph.nodes:
         back = rounded.get(layer.inputs[0]) if layer.operator in LAYERS and layer.inputs else None
