@@ -27,7 +27,7 @@ from perception.corruptions import corrupt, faults_of
 from perception.data.base import Recording
 from perception.data.registry import open_recording, parse_data_argument
 from perception.errors import AnySenseError, ConfigError
-from perception.evaluation.confidence import halves
+from perception.evaluation.dealing import halves
 from perception.frame import Frame, Sample
 from perception.metrics import auroc
 from perception.runtime.networks import Encoded

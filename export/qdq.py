@@ -14,18 +14,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from perception.runtime.engines.openvino_int8 import MOVED_PAST, ROUNDED_BEFORE
+
 _LEVELS = 127
 _WEIGHT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}
 """Axis of the output channels in the weights (Gemm: with transB = 1)."""
-
-_ROUNDED_BEFORE = frozenset({"Concat", "ReduceMax", "ReduceMin"})
-"""OpenVINO (2026.4, CPU) moves the rounding of what these give to what they take, and what comes out is off
-by 8 to 100 %: layers that take it stay in float."""
-
-_MOVED_PAST = frozenset(
-    {"Clip", "Flatten", "Identity", "Relu", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
-)
-"""What rounding is moved past on its way there."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +54,8 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
         if node.op_type == "Gemm" and not any(a.name == "transB" and a.i for a in node.attribute):
             continue
         node.name = node.name or f"{node.op_type.lower()}_{index}"
-        if _maker(node.input[0], makers) in _ROUNDED_BEFORE:
-            continue
+        if _maker(node.input[0], makers) in ROUNDED_BEFORE:
+            continue  # OpenVINO would compute it wrongly
         found.append(Layer(node.name, node.input[0], node.input[1]))
     return found
 
@@ -70,7 +63,7 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
 def _maker(name: str, makers: Mapping[str, onnx.NodeProto]) -> str:
     """The operator that a tensor's values come from, moved about or cut off at most; empty for an input."""
     node = makers.get(name)
-    while node is not None and node.op_type in _MOVED_PAST:
+    while node is not None and node.op_type in MOVED_PAST:
         node = makers.get(node.input[0])
     return "" if node is None else node.op_type
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from perception.cli.arguments import (
@@ -11,9 +12,10 @@ from perception.cli.arguments import (
     engine_choices,
     give_json,
 )
-from perception.cli.console import Table, counted, say
+from perception.cli.console import Table, counted, note, say
 from perception.cli.parsing import Commands, add_command, whole
 from perception.errors import ConfigError
+from perception.runtime.engines.base import doubts_line
 from perception.runtime.engines.registry import REFERENCE
 from perception.runtime.pipeline import Pipeline
 
@@ -74,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
     content["backends" if args.backends else "bundles"] = described
     for label, entry in described.items():
         _print(label, entry)
+    content["notes"] = _notes(pipelines)
+    for line in content["notes"]:
+        note(line)
     if args.backends:
         content["bundle"] = args.bundles[0]
         content["baseline"] = REFERENCE
@@ -124,7 +129,22 @@ def _described(pipeline: Pipeline) -> dict[str, Any]:
         "backend": pipeline.backend,
         "precision": pipeline.manifest.precision,
         "grid": pipeline.manifest.inputs.grid.model_dump(),
+        "doubts": doubts_line({name: own.doubts for name, own in pipeline.engines.items()}),
     }
+
+
+def _notes(pipelines: Mapping[str, Pipeline]) -> list[str]:
+    """What this CPU does to integers, where a bundle in int8 was timed on OpenVINO."""
+    whole = [p for p in pipelines.values() if p.manifest.precision in ("int8", "mixed")]
+    if not any("openvino" in p.backend for p in whole):
+        return []
+    from perception.runtime.engines.openvino import integers_overflow
+
+    line = (
+        "this CPU has no dot product of bytes (AVX-VNNI, AVX-512 VNNI, AMX): OpenVINO adds products of int8 "
+        "in 16 bits, which overflow, and gives other numbers than onnxruntime"
+    )
+    return [line] if integers_overflow() else []
 
 
 def _speedup(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Verify, show or upgrade; a damaged bundle is an error that names the file."""
     from perception.runtime import licences
     from perception.runtime.bundle import Bundle, find_bundle
+    from perception.runtime.engines import openvino_int8
     from perception.runtime.engines.plans import all_plans, verify_plans
 
     path = find_bundle(args.bundle)
@@ -118,7 +119,10 @@ def run(args: argparse.Namespace) -> int:
         "model", "training", "quantization", "accuracy", "parity", "backends", "speed",
     ):  # fmt: skip
         _print_section(section, content[section])
-    give_json(args, {"bundle": str(path), **content})
+    doubts = openvino_int8.doubts_in(bundle)
+    if doubts:
+        say(f"on openvino: {doubts}", style="yellow")
+    give_json(args, {"bundle": str(path), **content, "doubts": doubts})
     return 0
 
 

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"{one.name}: {one.path}")
         if one.problem:
             note(one.problem)
+        if one.doubts:
+            note(f"on openvino: {one.doubts}")
     code = found[0].code
     say(
         f"product?: whether weights and data may be part of one; the code is {code}. See docs/install.md"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from perception.data.base import Recording
 from perception.errors import ConfigError, DataError
+from perception.evaluation.dealing import Dealt, Half
 from perception.evaluation.elsewhere import truth_seen_by
 from perception.evaluation.evaluate import LOW_SCORE, Scorer, judged_subsets
 from perception.frame import Frame, Sample, subset_name
@@ -28,19 +28,6 @@ Subset = tuple[str, ...]
 
 DIGITS = 4
 """To which what is found is rounded, so that what is judged is what is written."""
-
-
-@dataclass(frozen=True)
-class Half:
-    """One half, or another part, of a recording.
-
-    Attributes:
-        recording: its frames.
-        scenes: how many scenes they are of.
-    """
-
-    recording: Recording
-    scenes: int
 
 
 @dataclass(frozen=True)
@@ -67,51 +54,6 @@ class CalibratedConfidence:
     folds: int | None = None
 
 
-def halves(recording: Recording, block: int | None = None) -> tuple[Half, Half]:
-    """A recording's scenes dealt out to two halves; see `dealt_out`."""
-    first, second = dealt_out(recording, 2, block)
-    return first, second
-
-
-def dealt_out(recording: Recording, parts: int, block: int | None = None) -> tuple[Half, ...]:
-    """A recording's scenes dealt out to so many parts, always in the same way, none of them to two.
-
-    In order, each goes to the part that has the fewest frames, of several to the first.
-
-    Args:
-        recording: the frames.
-        parts: how many, two or more.
-        block: so many frames in a row are a scene; None for what the recording says (`Recording.scene`).
-
-    Raises:
-        DataError: there are fewer scenes than parts.
-    """
-    indices = range(len(recording))
-    named = [recording.scene(i) if block is None else str(i // block) for i in indices]
-    sizes = Counter(named)  # in order
-    if len(sizes) < parts:
-        few = "one scene only" if len(sizes) == 1 else f"{len(sizes)} scenes"
-        raise DataError(
-            "is of one scene: nothing would be left to judge by"
-            if parts == 2
-            else f"is of {few}, too few for {parts} parts",
-            where=recording.info.name,
-            hint="--block N takes every N frames for a scene, where they are as good as that",
-        )
-    filled = [0] * parts
-    owner: dict[str, int] = {}
-    for scene, size in sizes.items():
-        owner[scene] = filled.index(min(filled))
-        filled[owner[scene]] += size
-    return tuple(
-        Half(
-            recording.part([i for i in indices if owner[named[i]] == part]),
-            sum(1 for own in owner.values() if own == part),
-        )
-        for part in range(parts)
-    )
-
-
 def calibrate_confidence(
     pipeline: Pipeline,
     recording: Recording,
@@ -130,9 +72,8 @@ def calibrate_confidence(
         recording: frames that the bundle was not trained on, with truth.
         subsets: of the sensors; None for all that are judged of the bundle.
         tasks: whose confidence, and what is judged; None for all that have temperatures, and all.
-        block: see `dealt_out`.
-        folds: cross-fitting for few frames (Stone, "Cross-validatory choice and assessment of statistical
-            predictions", 1974): scenes are dealt out to so many parts, each is judged by what was fitted to
+        block: see `perception.evaluation.dealing.dealt_out`.
+        folds: for few frames: scenes are dealt out to so many parts, each is judged by what was fitted to
             the others, and the bundle gets what was fitted to all; None to fit to one half and judge by
             the other.
         version: of the bundle with the temperatures; None for the next one, see `next_version`.
@@ -145,37 +86,40 @@ def calibrate_confidence(
         EngineError: the backend failed.
     """
     manifest, info = pipeline.manifest, recording.info
-    parts = dealt_out(recording, folds or 2, block)
+    dealt = Dealt.of(recording, folds, block)
     chosen = judged_subsets(manifest, info) if subsets is None else list(subsets)
     makers = _makers(pipeline, recording, tasks)
-    whole = Half(recording.part(range(len(recording))), sum(part.scenes for part in parts))
-    fit, judge = (whole, whole) if folds else (parts[0], parts[1])
     version = next_version(manifest.version) if version is None else version
+    fitted = _fitted(pipeline, dealt, chosen, makers, on_step)
 
-    found, *others = _fitted(
-        pipeline, fit.recording, chosen, makers, parts if folds else (), on_step
-    )
-
-    def tempered(fitted: Mapping[str, Mapping[str, Fitted]]) -> BundleManifest:
-        return with_fitted(manifest, fitted, version, str(pipeline.bundle.path / MANIFEST))
+    def tempered(parts: tuple[int, ...]) -> BundleManifest:
+        return with_fitted(manifest, fitted[parts], version, str(pipeline.bundle.path / MANIFEST))
 
     before, after = (
         {subset_name(one): Scorer(pipeline, recording) for one in chosen} for _ in range(2)
     )
     for scorer in (*before.values(), *after.values()) if tasks is not None else ():
         scorer.meters = {n: meter for n, meter in scorer.meters.items() if n in makers}
-    done, frames = 0, len(judge.recording)
-    for number, part in enumerate(parts if folds else (judge,)):
-        changed = _with_manifest(pipeline, tempered(others[number] if folds else found))
-        for index in range(len(part.recording)):
-            _judge(((pipeline, before), (changed, after)), part.recording, index, chosen)
+    done, frames, numbers = 0, len(dealt.judged.recording), range(len(dealt.parts))
+    for others, own in dealt.rounds(numbers):
+        changed, part = _with_manifest(pipeline, tempered(others)), dealt.parts[own].recording
+        for index in range(len(part)):
+            _judge(((pipeline, before), (changed, after)), part, index, chosen)
             done += 1
             on_step("judging", done, frames)
     for name, scorer in after.items():
         if not any(len(m.confidence or ()) for m in scorer.meters.values()):
             raise DataError(f"the half to judge by has no truth for {name}", where=info.name)
+    given = dealt.to_fit(numbers)
     return CalibratedConfidence(
-        tempered(found), found, fit, judge, before, after, pipeline.backend, folds or None
+        tempered(given),
+        fitted[given],
+        dealt.fitted,
+        dealt.judged,
+        before,
+        after,
+        pipeline.backend,
+        dealt.folds,
     )
 
 
@@ -209,32 +153,30 @@ def _makers(
 
 def _fitted(
     pipeline: Pipeline,
-    recording: Recording,
+    dealt: Dealt,
     subsets: Sequence[Subset],
     makers: Mapping[str, Callable[..., TemperatureFit | None]],
-    parts: Sequence[Half],
     on_step: Callable[[str, int, int], None],
-) -> list[dict[str, dict[str, Fitted]]]:
-    """What fits all frames, by task and subset, and then what fits all but each of the parts."""
-    frames, count = len(recording), len(parts)
-    owner = {name: n for n, part in enumerate(parts) for name in part.recording.ids}
-    left_out = [0, *(len(part.recording) for part in parts)]
+) -> dict[tuple[int, ...], dict[str, dict[str, Fitted]]]:
+    """By numbers of the parts that are fitted to together, what fits their frames, by task and subset."""
+    recording, numbers = dealt.fitted.recording, range(len(dealt.parts))
+    sizes = [len(part.recording) for part in dealt.parts]
+    owner = {name: n for n in numbers for name in dealt.parts[n].recording.ids}
     specs = pipeline.manifest.tasks
-    fits: list[dict[tuple[str, Subset], TemperatureFit]] = [
-        {
+    fits: dict[tuple[int, ...], dict[tuple[str, Subset], TemperatureFit]] = {
+        parts: {
             (name, subset): made
             for name, make in makers.items()
             for subset in subsets
-            if (made := make(specs[name], recording.info, frames - fewer)) is not None
+            if (made := make(specs[name], recording.info, sum(sizes[n] for n in parts))) is not None
         }
-        for fewer in left_out
-    ]
-    for index in range(frames):
-        own = owner.get(recording.ids[index])
-        open_ = [fits[n] for n in range(count + 1) if own is None or n != own + 1]
+        for parts in (dealt.to_fit(numbers), *(others for others, _ in dealt.rounds(numbers)))
+    }
+    for index, name in enumerate(recording.ids):
+        open_ = [one for parts, one in fits.items() if owner[name] in parts]
         _take(pipeline, recording, index, subsets, open_)
-        on_step("fitting", index + 1, frames)
-    return [_results(one, recording.info.name, pipeline.inputs) for one in fits]
+        on_step("fitting", index + 1, len(recording))
+    return {n: _results(one, recording.info.name, pipeline.inputs) for n, one in fits.items()}
 
 
 def _take(

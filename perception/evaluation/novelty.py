@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from perception.data.base import Recording
 from perception.errors import ConfigError, DataError
-from perception.evaluation.confidence import Half, dealt_out, next_version
+from perception.evaluation.confidence import next_version
+from perception.evaluation.dealing import Dealt, Half
 from perception.frame import Sample
 from perception.runtime.engines.base import on_host
 from perception.runtime.manifest import BundleManifest, check_manifest
@@ -92,7 +93,7 @@ def fit_novelty(
         recording: frames to fit to; those that it was trained on will do.
         held_out: frames that it was not trained on: limits are of one half of their scenes, and the other
             half says what share lies beyond.
-        block: see `perception.evaluation.confidence.dealt_out`.
+        block: see `perception.evaluation.dealing.dealt_out`.
         folds: of few held-out frames: limits are of all, and the share of each of so many parts of their
             scenes that lies beyond is by the limit that the others give.
         version: of the bundle with them; None for the next one.
@@ -104,7 +105,7 @@ def fit_novelty(
         EngineError: the backend failed.
     """
     manifest = pipeline.manifest
-    parts = dealt_out(held_out, folds or 2, block)
+    dealt = Dealt.of(held_out, folds, block)
     names = tuple(s for s in pipeline.sensors if s in recording.info.shared(pipeline.kinds))
     if not names:
         raise ConfigError(
@@ -126,7 +127,7 @@ def fit_novelty(
         )
     scores = [
         _scores(described(pipeline, part.recording, on_step, what), statistics)
-        for part, what in zip(parts, _steps(folds), strict=True)
+        for part, what in zip(dealt.parts, _steps(folds), strict=True)
     ]
     novelty, beyond = {}, {}
     for sensor, known in statistics.items():
@@ -135,9 +136,8 @@ def fit_novelty(
             what = "part" if folds else "half"
             raise DataError(f"no usable frame of {sensor} in a {what}", where=held_out.info.name)
         name = pipeline.inputs[sensor]
-        limit = _limit(np.concatenate(halves) if folds else halves[0])
-        novelty[name] = known.model_copy(update={"limit": limit})
-        beyond[name] = _share_beyond(halves) if folds else float((halves[1] > limit).mean())
+        novelty[name] = known.model_copy(update={"limit": _limit(dealt.to_fit(halves))})
+        beyond[name] = _share_beyond(dealt.rounds(halves))
     changed = with_novelty(
         manifest,
         novelty,
@@ -145,10 +145,16 @@ def fit_novelty(
         str(pipeline.bundle.path / MANIFEST),
     )
     by_input = {pipeline.inputs[s]: n for s, n in counts.items()}
-    whole = Half(held_out, sum(part.scenes for part in parts))
-    limited, judged = (whole, whole) if folds else (parts[0], parts[1])
     return FittedNovelty(
-        changed, novelty, by_input, recording, limited, judged, beyond, pipeline.backend, folds
+        changed,
+        novelty,
+        by_input,
+        recording,
+        dealt.fitted,
+        dealt.judged,
+        beyond,
+        pipeline.backend,
+        dealt.folds,
     )
 
 
@@ -157,17 +163,17 @@ def _steps(folds: int | None) -> list[str]:
     return [f"part {n + 1} of {folds}" for n in range(folds)] if folds else ["limits", "judging"]
 
 
-def _limit(distances: NDArray[np.float64]) -> float:
-    return _rounded(float(np.quantile(distances, 1 - BEYOND)))
+def _limit(distances: Sequence[NDArray[np.float64]]) -> float:
+    """What 99 of 100 of all of them stay below."""
+    return _rounded(float(np.quantile(np.concatenate(distances), 1 - BEYOND)))
 
 
-def _share_beyond(parts: Sequence[NDArray[np.float64]]) -> float:
-    """The share of all that lies beyond the limit of the parts that it is not in."""
-    far = sum(
-        int((own > _limit(np.concatenate([*parts[:n], *parts[n + 1 :]]))).sum())
-        for n, own in enumerate(parts)
-    )
-    return far / sum(map(len, parts))
+def _share_beyond(
+    rounds: Sequence[tuple[Sequence[NDArray[np.float64]], NDArray[np.float64]]],
+) -> float:
+    """The share of what is judged that lies beyond the limits of what it is judged by."""
+    far = sum(int((own > _limit(others)).sum()) for others, own in rounds)
+    return far / sum(len(own) for _, own in rounds)
 
 
 def with_novelty(

@@ -268,7 +268,8 @@ def _bundles() -> list[Check]:
             one.name,
             "ok",
             f"{', '.join(one.sensors)}; {'may' if one.may_ship else 'may not'} be part of a product "
-            f"(weights: {one.weights}; data: {one.data})",
+            f"(weights: {one.weights}; data: {one.data})"
+            f"{'; on openvino: ' if one.doubts else ''}{one.doubts}",
         )
         for one in entries()
     ]

@@ -10,6 +10,7 @@ from typing import Any
 from perception.errors import AnySenseError
 from perception.files.containers import Zip
 from perception.runtime.bundle import Bundle, bundle_folders, bundles_in
+from perception.runtime.engines.openvino_int8 import doubts_in
 from perception.runtime.licences import CODE, may_ship
 from perception.runtime.manifest import Licence
 from perception.tasks.registry import judged
@@ -34,6 +35,7 @@ class Entry:
         simulated: trained on simulated data.
         code, weights, data: licences.
         may_ship: whether a product may be shipped on it, see `runtime.licences`.
+        doubts: what OpenVINO would compute wrongly of it, and what to do; empty for nothing.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Entry:
     weights: str = Licence().weights
     data: str = Licence().data
     may_ship: bool = False
+    doubts: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values; licences in a table of their own."""
@@ -72,6 +75,7 @@ def _entry(name: str, path: Path) -> Entry:
         zipped = isinstance(bundle.files, Zip)
         size = path.stat().st_size if zipped else sum(bundle.files.size(n) for n in names)
         scored_on, scores = headline(bundle.records.accuracy, judged(manifest.tasks))
+        doubts = doubts_in(bundle)
     except (AnySenseError, OSError) as error:
         return Entry(name, path, problem=str(error))
     return Entry(
@@ -87,6 +91,7 @@ def _entry(name: str, path: Path) -> Entry:
         weights=manifest.licence.weights,
         data=manifest.licence.data,
         may_ship=may_ship(manifest.licence),
+        doubts=doubts,
     )
 
 

@@ -283,7 +283,9 @@ def test_shipped_bundles_say_how_often_their_boxes_are_right(name: str) -> None:
     (entry,) = (e for e in bundle.records.accuracy.values() if "bundle temperatures" in str(e))
     assert set(entry["subsets"]) == subsets and "--folds" in entry["command"]
     for subset, row in entry["subsets"].items():
-        assert row["box_ece"] < row["box_ece_before"] / 2, subset
+        # Scenes can be simulated at will; of road-rgbt's few boxes chance alone makes more than 0.05.
+        most = 0.05 if bundle.manifest.simulated else row["box_ece_before"] / 2
+        assert row["box_ece"] < most, subset
         line = spec.scalings[subset]  # type: ignore[attr-defined]
         assert (row["slope"], row["offset"]) == (line.slope, line.offset)
 

@@ -26,11 +26,10 @@ from perception.data.rgbt_person import RGBTPerson
 from perception.errors import AnySenseError, BundleError, ConfigError, DataError
 from perception.evaluation.confidence import (
     calibrate_confidence,
-    dealt_out,
-    halves,
     next_version,
     with_temperatures,
 )
+from perception.evaluation.dealing import dealt_out, halves
 from perception.evaluation.evaluate import evaluate_subsets
 from perception.frame import Frame
 from perception.runtime.bundle import Bundle, record

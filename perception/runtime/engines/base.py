@@ -137,6 +137,7 @@ class Engine(ABC):
         waits: `infer` itself waits no longer than `allowed_s`, and raises `Overrun`.
         checks_outputs: outputs in the CPU's memory are looked at for NaN and infinity here; False
             where an engine within has done so.
+        doubts: what of this graph the backend is known to compute wrongly, in words; empty for nothing.
     """
 
     takes_device: bool = False
@@ -144,6 +145,7 @@ class Engine(ABC):
     timeout_s: float | None = None
     first_timeout_s: float | None = LOAD_TIMEOUT_S
     where: str = ""
+    doubts: str = ""
     listens: bool = False
     waits: bool = False
     _answered: bool = False
@@ -366,6 +368,17 @@ def _check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, Feed]) -> No
     foreign = feeds.keys() - {spec.name for spec in specs}
     if foreign:
         raise EngineError("the graph has no such input", where=sorted(foreign)[0])
+
+
+def doubts_line(doubts: Mapping[str, str]) -> str:
+    """One line of what is computed wrongly (`Engine.doubts`), by graph, and what to do; empty for nothing."""
+    graphs: dict[str, list[str]] = {}
+    for graph, doubt in doubts.items():
+        if doubt:
+            graphs.setdefault(doubt, []).append(graph)
+    what = "; ".join(f"{', '.join(names)}: {doubt}" for doubt, names in graphs.items())
+    hint = "run it on onnxruntime (--device cpu), or quantize it anew with `anysense export`"
+    return what and f"{what}: {hint}"
 
 
 def first_line(error: Exception) -> str:

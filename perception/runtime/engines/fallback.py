@@ -79,6 +79,11 @@ class FallbackEngine(Engine):
     checks_outputs = False
 
     @property
+    def doubts(self) -> str:  # type: ignore[override]
+        """What the backend that runs now is known to compute wrongly."""
+        return self._engine.doubts
+
+    @property
     def timeout_s(self) -> float | None:  # type: ignore[override]
         """How long a run of the backend that runs now may take, and of each after it."""
         return self._timeout_s

@@ -13,7 +13,7 @@ import numpy as np
 
 from perception.errors import EngineError
 from perception.runtime.bundle import GraphSource
-from perception.runtime.engines import openvino_guard
+from perception.runtime.engines import openvino_guard, openvino_int8
 from perception.runtime.engines.backend import Backend, Graph
 from perception.runtime.engines.base import (
     BackendMissingError,
@@ -85,6 +85,26 @@ def _computes(precision: str) -> bool:
     return bool(np.all(np.abs(found - wanted) <= 0.01 * wanted))
 
 
+@cache
+def integers_overflow() -> bool:
+    """Whether layers in int8 go wrong on this CPU: sums of two products are cut off at 16 bits.
+
+    So it is on x86 without a dot product of bytes (AVX-VNNI, AVX-512 VNNI, AMX).
+
+    Raises:
+        BackendMissingError: OpenVINO is not installed.
+        EngineError: it cannot run such a layer at all.
+    """
+    content, image, wanted = openvino_int8.full_range()
+    core = _core()
+    try:
+        options = {"INFERENCE_PRECISION_HINT": "f32"}
+        (found,) = core.compile_model(core.read_model(content), "CPU", options)([image]).values()
+    except Exception as error:  # of any type
+        raise EngineError(f"cannot run a layer in int8: {_reason(error)}") from error
+    return bool(np.abs(found - wanted).max() > 0.01 * np.abs(wanted).max())
+
+
 class OpenVinoEngine(Engine):
     """A graph compiled by OpenVINO for the CPU.
 
@@ -122,6 +142,7 @@ class OpenVinoEngine(Engine):
             options["INFERENCE_NUM_THREADS"] = threads
         content = source.read_bytes()
         openvino_guard.check(content, where=str(source), trusted=source.trust_plans)
+        self.doubts = openvino_int8.told(openvino_int8.wrong_layers(content, where=str(source)))
         try:
             self._compiled = limited(
                 lambda: core.compile_model(core.read_model(content), "CPU", options),

@@ -11,7 +11,12 @@ from perception.errors import EngineError
 from perception.runtime.bundle import Bundle, GraphSource
 from perception.runtime.engines import measured
 from perception.runtime.engines.backend import Graph
-from perception.runtime.engines.base import BackendMissingError, Engine, UntrustedPlanError
+from perception.runtime.engines.base import (
+    BackendMissingError,
+    Engine,
+    UntrustedPlanError,
+    doubts_line,
+)
 from perception.runtime.engines.cuda_driver import examine_driver
 from perception.runtime.engines.fallback import FallbackEngine
 from perception.runtime.engines.probe import probe_inputs, relative_error, run_all, time_all
@@ -136,8 +141,15 @@ def load_graphs(
             if not (isinstance(error, BackendMissingError) and BACKENDS[name].build):
                 _LOG.warning("%s; trying the next backend", error)
         else:
+            if line := doubts_of(engines, graphs):
+                _LOG.warning("%s", line)
             return _with_reserve(engines, names[place + 1 :], graphs, threads, index)
     raise EngineError("no backend to load it on")
+
+
+def doubts_of(engines: Mapping[str, Engine], graphs: Mapping[str, Graph]) -> str:
+    """A line about what loaded engines are known to compute wrongly, with what to do; empty for nothing."""
+    return doubts_line({str(graphs[name]): engine.doubts for name, engine in engines.items()})
 
 
 def _load_on(
@@ -225,6 +237,9 @@ def _measure(
             engines = _load_on(name, graphs, threads)
             if any(e["fuser"].backend == engines["fuser"].backend for e in loaded.values()):
                 continue  # the CPU's native precision is float32: the same thing twice
+            if line := doubts_of(engines, graphs):
+                _LOG.warning("%s; leaving %s out", line, name)
+                continue
             record = bundle.records.backends.get(engines["fuser"].backend)
             limit = _limit(name, record, bundle.manifest.precision)
             if limit is None:
