@@ -70,7 +70,7 @@ class Dealt:
         return tuple(values) if self.folds else tuple(values[:1])
 
     def rounds(self, values: Sequence[T]) -> list[tuple[tuple[T, ...], T]]:
-        """Of values for each part: those of the parts that one is judged by, and its own, for each in turn."""
+        """Of values by part: those of the parts that one is judged by, and its own, for each in turn."""
         if not self.folds:
             return [((values[0],), values[1])]
         return [((*values[:n], *values[n + 1 :]), own) for n, own in enumerate(values)]
