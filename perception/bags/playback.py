@@ -87,7 +87,7 @@ class Playback:
         self.topics = {topic: sensor for sensor, topic in topics.items()}
         self.kinds = {sensor: stream.pipeline.kinds[sensor] for sensor in topics}
         self.calibration = calibration
-        self.faults = FaultInjector(faults or FaultSchedule())
+        self.faults = FaultInjector(faults) if faults is not None and faults.events else None
         self.hints = {sensor: Hints() for sensor in topics} | dict(hints or {})
         for own in self.hints.values():
             check_least_range(own.least_range_m)
@@ -175,7 +175,7 @@ class Playback:
                 self._take(message, found, recorded, now)
                 yield from self._poll(now)
         while now is not None:
-            times = (self.stream.collector.next_deadline_ns(), self.faults.next_ns())
+            times = (self.stream.collector.next_deadline_ns(), self._held_up_ns())
             due = min((t for t in times if t is not None), default=None)
             if due is None:
                 return
@@ -215,14 +215,18 @@ class Playback:
 
     def _poll(self, now: int) -> Iterator[Result]:
         """What falls due: samples that a fault held up, then results."""
-        for sample, _ in self.faults.poll(now):
+        for sample, _ in self.faults.poll(now) if self.faults is not None else ():
             self.stream.push(sample, now)
         yield from self.stream.poll(now)
 
     def _next_ns(self) -> int:
         due = self.stream.next_deadline_ns()
-        held_up = self.faults.next_ns()
+        held_up = self._held_up_ns()
         return due if held_up is None else min(due, held_up)
+
+    def _held_up_ns(self) -> int | None:
+        """When the next sample comes that a fault holds up."""
+        return None if self.faults is None else self.faults.next_ns()
 
     def _recorded(self, message: BagMessage, now: int | None) -> int:
         """When a message was recorded, or by its stamp where the recording does not say."""
@@ -277,7 +281,8 @@ class Playback:
             if isinstance(found, AnySenseError):
                 raise found
             stamp = self.stamps.mend(sensor, found.time_ns, recorded)
-            sample = self.calibration.attach(replace(found, stamp_ns=stamp))
+            own = found if stamp == found.stamp_ns else replace(found, stamp_ns=stamp)
+            sample = self.calibration.attach(own)
             camera = sample.camera
             if sensor in self._guessed and camera is not None:
                 fits = (camera.height, camera.width) == sample.data.shape[:2]
@@ -286,7 +291,10 @@ class Playback:
             self.counters[f"malformed_{sensor}"] += 1
             self.stream.reject(sensor, str(error), now)
             return
-        self.faults.push(sample, now)
+        if self.faults is None:
+            self.stream.push(sample, now)
+        else:
+            self.faults.push(sample, now)
 
 
 def _bytes_of(played: _Played) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from perception.errors import CalibrationError
@@ -224,7 +225,7 @@ class LiveCalibration:
 
     def _first(self, sensor: str) -> str:
         """The camera that others are registered to: the rig's reference, else the first one heard of."""
-        images = self._images()
+        images = self._images
         known = (n for n in images if n in self._image_frames or self._named(n))
         return self.rig.reference or next(known, sensor)
 
@@ -239,17 +240,17 @@ class LiveCalibration:
         rig = self.rig.sensors
         open_ = [
             n
-            for n in self._images()
+            for n in self._images
             if n in sensors and n not in self.ground and (n not in rig or self.source == "tf")
         ]
-        pictures = self.registered and len(self._images()) > 1 and bool(open_)
+        pictures = self.registered and len(self._images) > 1 and bool(open_)
         return self.source != "file" and (pictures or self.needs_tree(sensors))
 
     def _target(self, lidar: str) -> str:
         """Whose intrinsics a LiDAR is projected with: a camera's, its own in the rig file; or none's."""
         own = self.rig.sensors.get(lidar)
         if lidar in self.into or own is None or own.camera is None:
-            known = (name for name in self._images() if self.camera(name) is not None)
+            known = (name for name in self._images if self.camera(name) is not None)
             return self.into.get(lidar) or self.rig.reference or next(known, "")
         return lidar
 
@@ -265,8 +266,9 @@ class LiveCalibration:
         except CalibrationError:
             return None
 
-    def _images(self) -> list[str]:
-        return [name for name, kind in self.kinds.items() if has_picture(kind)]
+    @cached_property
+    def _images(self) -> tuple[str, ...]:
+        return tuple(name for name, kind in self.kinds.items() if has_picture(kind))
 
     def _choose(self, sensor: str, size: tuple[int, ...]) -> None:
         """Put those of a camera's models first that have the size (height, width) of its image."""
@@ -340,7 +342,7 @@ class LiveCalibration:
             first = own.aligned_with
             peers, frames = [first], {}  # its frame may have another name
         else:
-            first = next(name for name in (*self._images(), sensor) if name in frames)
+            first = next(name for name in (*self._images, sensor) if name in frames)
             kind = self.kinds.get(first)
             peers = [name for name, other in self.kinds.items() if other == kind]
             if sensor in (first, *peers):

@@ -158,7 +158,7 @@ class ArrivalHealth:
     def state(self, sensor: str, now_ns: int, content: HealthState) -> HealthState:
         """A sensor's health, given that of its samples' content."""
         fault = self._faults.get(sensor)
-        if sensor in self._collector.lost(now_ns):
+        if self._collector.is_lost(sensor, now_ns):
             return "lost"
         if fault is not None and (not fault.good or content in ("ok", "lost")):
             return fault.state

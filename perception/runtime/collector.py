@@ -183,6 +183,11 @@ class Collector:
             now = max(now_ns, self._now_ns)
             return tuple(m for m in self.sensors if not self._recent(self._heard, m, now))
 
+    def is_lost(self, sensor: str, now_ns: int) -> bool:
+        """Whether one sensor is, see `lost`."""
+        with self._lock:
+            return not self._recent(self._heard, sensor, max(now_ns, self._now_ns))
+
     def idle(self, now_ns: int) -> tuple[str, ...]:
         """The sensors that no group waits for: lost, or without a new, likely stamp for so long."""
         with self._lock:
