@@ -126,13 +126,17 @@ def _notes(args: argparse.Namespace, found: CalibratedConfidence) -> list[str]:
     if seen_in_training(found.manifest.training, found.judged.recording, args.split):
         notes.append(SEEN_NOTE)
     rows = subset_rows(found)
-    for error in [TASKS[task].trust[0] for task in found.temperatures if TASKS[task].trust]:
-        if beyond := [s for s, row in rows.items() if row.get(error, 0) > AIM]:
+    for task, error in [(t, TASKS[t].trust[0]) for t in found.temperatures if TASKS[t].trust]:
+        beyond = [s for s, row in rows.items() if row.get(error, 0) > AIM]
+        if beyond:
             notes.append(f"{error} is above {100 * AIM:g} with {', '.join(beyond)}")
+        counted = {s: _histograms(found.after[s]).get(task) for s in beyond}
+        often = {s: h.reliability().as_large_by_chance() for s, h in counted.items() if h}
+        if often:
+            shares = ", ".join(f"{s} {100 * share:.0f} %" for s, share in often.items())
+            notes.append(f"how often chance alone would make {error} as large: {shares}")
     for task in found.temperatures:
-        few = {
-            s: counted[task] for s, x in found.after.items() if task in (counted := _histograms(x))
-        }
+        few = {s: own[task] for s, x in found.after.items() if task in (own := _histograms(x))}
         chance = {s: h.reliability().by_chance() for s, h in few.items()}
         if too_few := [f"{s} ({100 * c:.1f})" for s, c in chance.items() if c > AIM / 2]:
             notes.append(
@@ -199,6 +203,7 @@ def _bins(scorer: Scorer) -> dict[str, Any]:
     return {
         task: {
             "by_chance": bins.by_chance(),
+            "as_large_by_chance": bins.as_large_by_chance(),
             "adaptive_ece": _histograms(scorer)[task].adaptive_ece(),
             "count": bins.count.tolist(),
             "confidence": [None if v != v else v for v in bins.confidence.tolist()],

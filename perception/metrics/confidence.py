@@ -19,6 +19,9 @@ from perception.errors import InputError
 BINS = 15
 """Equal-width bins of the calibration error, as in Guo et al. (2017)."""
 
+DRAWS = 2000
+"""Of answers that are right as often as their confidence says."""
+
 _SHIFT = 13  # of a float32's 23 bits of mantissa, 10 stay: 1024 steps an octave
 _SMALLEST = np.float32(2.0**-25)  # below half a step of float32 next to 1
 _FIRST = int(_SMALLEST.view(np.uint32)) >> _SHIFT
@@ -72,6 +75,21 @@ class Reliability:
         total = self.count.sum()
         pairs = [(int(n), float(p)) for n, p in zip(self.count, self.confidence, strict=True) if n]
         return sum(n * _mean_deviation(n, p) for n, p in pairs) / total if total else float("nan")
+
+    def as_large_by_chance(self) -> float:
+        """How often `error` would be as large or larger if confidence told the truth; NaN without answers.
+
+        The same drawn at random, `DRAWS` times and always alike: Bröcker and Smith, "Increasing the
+        reliability of reliability diagrams" (Weather and Forecasting, 2007).  Where that is often, nothing
+        is wrong with confidence as far as so few answers can tell.
+        """
+        there = self.count > 0
+        if not there.any():
+            return float("nan")
+        number, chance = self.count[there], self.confidence[there].clip(0, 1)
+        right = np.random.default_rng(0).binomial(number, chance, (DRAWS, len(number)))
+        errors = np.abs(right - number * chance).sum(axis=1) / number.sum()
+        return float((errors >= self.error() - 1e-12).mean())
 
 
 class ConfidenceHistogram:

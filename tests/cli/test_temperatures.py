@@ -59,14 +59,18 @@ def test_a_bundle_with_temperatures(tiny_bundle: Path, simulated: Path, tmp_path
         assert sum(bins["count"]) == sum(
             content["reliability"]["before"][subset]["segmentation"]["count"]
         )
+        assert 0 <= bins["as_large_by_chance"] <= 1
+    told = [n for n in content["notes"] if "how often chance alone would make ece as large" in n]
+    beyond = [s for s, row in content["subsets"].items() if row["ece"] > 0.05]
+    assert len(told) == bool(beyond) and all(f"{s} " in told[0] for s in beyond)
     assert new.records.accuracy["before"] == {"subsets": {"rgb": {"miou": 0.5}}}
     drawn = cv2.imread(str(picture))
     assert drawn is not None and drawn.shape[1] > 3 * 300 and len(np.unique(drawn)) > 10
     # What the new bundle says of itself when it is evaluated is what was judged.
-    told = _anysense(
+    judged = _anysense(
         "eval", out, "--data", f"folder:{simulated}", "--subset", "rgb", "--json", numbers
     )
-    assert told.returncode == 0 and "ece" in told.stdout and "box_aurc" in told.stdout
+    assert judged.returncode == 0 and "ece" in judged.stdout and "box_aurc" in judged.stdout
     row = json.loads(numbers.read_text())["subsets"]["rgb"]
     assert 0 <= row["ece"] <= 1 and 0 <= row["aurc"] <= 1
 

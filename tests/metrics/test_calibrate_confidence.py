@@ -29,7 +29,7 @@ from perception.evaluation.confidence import (
     next_version,
     with_temperatures,
 )
-from perception.evaluation.dealing import dealt_out, halves
+from perception.evaluation.dealing import Dealt, dealt_out, halves
 from perception.evaluation.evaluate import evaluate_subsets
 from perception.frame import Frame
 from perception.runtime.bundle import Bundle, record
@@ -205,6 +205,22 @@ def test_no_scene_is_in_two_parts(scenes: list[str], count: int) -> None:
     assert sum(len(n) for n in named) == len(set(scenes)) == sum(p.scenes for p in parts)
     ids = [name for p in parts for name in p.recording.ids]
     assert all(named) and sorted(ids, key=int) == recording.ids
+
+
+@pytest.mark.parametrize("folds", [None, 2, 4])
+def test_nothing_is_judged_by_what_was_fitted_to_it(folds: int | None) -> None:
+    recording = _in_scenes(list("aabcddef"))
+    dealt = Dealt.of(recording, folds)
+    parts = [set(part.recording.ids) for part in dealt.parts]
+    judged: list[str] = []
+    for others, own in dealt.rounds(parts):
+        assert others and not own & set().union(*others)
+        judged += own
+        if folds:
+            assert own | set().union(*others) == set(recording.ids)
+    assert sorted(judged) == sorted(dealt.judged.recording.ids)
+    assert set().union(*dealt.to_fit(parts)) == set(dealt.fitted.recording.ids)
+    assert (dealt.fitted is dealt.judged) is bool(folds)
 
 
 def test_in_parts_each_is_judged_by_what_was_fitted_to_the_others(

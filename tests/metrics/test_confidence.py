@@ -17,7 +17,7 @@ from scipy.stats import binom
 from perception.data.base import Boxes
 from perception.errors import InputError
 from perception.metrics import ConfidenceHistogram, fit_temperature, matched
-from perception.metrics.confidence import BINS
+from perception.metrics.confidence import BINS, DRAWS
 from perception.metrics.temperature import HIGHEST, LOWEST
 from perception.tasks.detections import Detections
 
@@ -72,6 +72,29 @@ def test_what_chance_alone_makes_of_the_error(seed: int, count: int) -> None:
     assert bins.by_chance() == pytest.approx(wanted / count, rel=1e-9, abs=1e-12)
 
 
+@given(st.integers(1, 60), st.integers(0, 60), st.floats(0, 1, width=32))
+def test_how_often_chance_makes_as_much(count: int, hits: int, chance: float) -> None:
+    """Of one bin, against the binomial distribution."""
+    right = np.arange(count) < hits
+    bins = _counted([chance] * count, right).reliability()
+    own = float(bins.confidence[bins.count > 0][0])
+    numbers = np.arange(count + 1)
+    as_far = np.abs(numbers - count * own) >= np.abs(right.sum() - count * own) - 1e-11
+    wanted = binom.pmf(numbers, count, own)[as_far].sum()
+    spread = math.sqrt(wanted * max(0.0, 1 - wanted) / DRAWS) + 1 / DRAWS
+    assert bins.as_large_by_chance() == pytest.approx(wanted, abs=6 * spread)
+
+
+def test_chance_is_told_from_what_is_wrong() -> None:
+    rng = np.random.default_rng(0)
+    sure = rng.random(400)
+    honest = _counted(sure, rng.random(400) < sure).reliability()
+    boastful = _counted(sure, rng.random(400) < 0.7 * sure).reliability()
+    assert honest.error() > 0.05 and honest.as_large_by_chance() > 0.1
+    assert boastful.as_large_by_chance() == 0
+    assert _counted([0, 1], [0, 1]).reliability().as_large_by_chance() == 1
+
+
 def test_what_chance_makes_of_many_is_little() -> None:
     assert _counted(
         [0.7] * 10**6, [1, 0] * (10**6 // 2)
@@ -83,6 +106,7 @@ def test_nothing_is_no_number() -> None:
     empty = ConfidenceHistogram()
     assert math.isnan(empty.ece()) and math.isnan(empty.aurc()) and math.isnan(empty.adaptive_ece())
     assert math.isnan(empty.reliability().by_chance())
+    assert math.isnan(empty.reliability().as_large_by_chance())
     assert empty.scores() == {"ece": None, "aurc": None}
     assert _counted([], []).scores("box_") == {"box_ece": None, "box_aurc": None}
 
