@@ -46,50 +46,85 @@ def test_a_process_gets_smaller_again_with_the_settings_for_large_messages() -> 
 
 
 class _Process:
-    """A size that a test sets, and a clock."""
+    """What is in use, and what is free and was not given back; and a clock."""
 
     def __init__(self) -> None:
-        self.now, self.size, self.trimmed = 0.0, 1000, 0
-        self.heap = Heap(lambda: self.size, self._trim, lambda: self.now)
+        self.now, self.used, self.free, self.trimmed = 0.0, 1000, 0, 0
+        self.heap = Heap(lambda: self.used + self.free, self._trim, lambda: self.now)
 
     def _trim(self) -> None:
         self.trimmed += 1
+        self.free = 0
 
-    def look(self, seconds: float, size: int) -> int:
-        """How often was given back, after so many seconds at a size."""
-        self.size = size
-        for _ in range(int(seconds)):
+    def look(self, seconds: int, free: int, left: int = 0) -> int:
+        """How often was given back, after so many seconds with so much free, or more in the end."""
+        for _ in range(seconds):
             self.now += 1
+            self.free = max(self.free, free)
             self.heap.look()
+        self.free = max(self.free, left)
         return self.trimmed
 
 
 def test_what_is_used_all_the_time_stays() -> None:
     process = _Process()
-    assert process.look(600, 1000) == 0
-    assert process.look(600, 1010) == 0
-    assert process.look(600, 400) == 0
+    assert process.look(600, 50) == 0
+    assert process.look(600, 60) == 0
 
 
-def test_a_peak_goes_once_and_at_most_once_a_minute() -> None:
+def test_what_a_peak_leaves_goes_once() -> None:
     process = _Process()
-    process.look(100, 1000)
-    assert process.look(1, 1200) == 1
-    assert process.look(9, 1000) == 1
-    assert process.look(600, 1000) == 1
-    assert process.look(600, 1100) == 2  # it stays: that is what is usual now
-    for size in range(1200, 61_200, 100):
-        process.look(1, size)
-    assert process.trimmed == 2 + 600 // 60
+    process.look(100, 50, left=300)
+    assert process.look(1, 50) == 1
+    assert process.look(600, 50) == 1
+    assert process.free == 50
+
+
+def test_what_is_left_by_a_peak_that_goes_on_goes_a_minute_later() -> None:
+    process = _Process()
+    process.look(100, 50, left=300)
+    process.look(300, 50, left=300)
+    assert process.look(5, 50) == 2
+    assert process.look(30, 150) == 2  # it is at its height while usual is learnt
+    assert process.look(600, 50) == 3
+    assert process.free == 50
+
+
+def test_given_back_at_a_moment_of_much_in_use() -> None:
+    process = _Process()
+    process.look(100, 50, left=300)
+    process.look(300, 50)
+    process.used = 1500
+    assert process.look(1, 50) == 2
+    process.used = 1000
+    process.look(100, 50, left=300)
+    assert process.look(1, 50) == 3
+    assert process.look(600, 50) == 3
+
+
+def test_what_is_in_use_is_learnt_at_once() -> None:
+    process = _Process()
+    process.look(100, 50)
+    process.used = 2000
+    assert process.look(3600, 50) == 1
+
+
+def test_what_is_always_needed_is_usual_in_the_end() -> None:
+    """Meanwhile at most once a minute."""
+    process = _Process()
+    process.look(100, 50, left=300)
+    assert process.look(600, 50) == 1
+    assert process.look(3600, 150) <= 61
+    before = process.trimmed
+    assert process.look(3600, 150) == before
 
 
 def test_what_is_given_back_by_hand_is_not_looked_at_for_a_minute() -> None:
     process = _Process()
-    process.look(100, 1000)
+    process.look(100, 50)
     process.heap.give_back()
-    assert process.trimmed == 1
-    assert process.look(59, 1000) == 1
-    assert process.look(1, 1200) == 2
+    assert process.look(59, 50, left=300) == 1
+    assert process.look(1, 50) == 2
 
 
 def test_a_system_that_does_not_say_how_large_it_is() -> None:

@@ -19,6 +19,8 @@ _SETTLES_S = 10.0
 
 _PAUSE_S = 60.0
 _BEYOND = 1.01
+_ADOPTED = 0.1
+"""Of what is more than usual after a trim, so much becomes usual: it may be what another peak has left."""
 
 
 def private_bytes() -> int:
@@ -57,7 +59,9 @@ class Heap:
         self._size, self._clock = size, clock
         self._trim = trim if trim is not None else _trimmer()
         self._since = clock()
-        self._usual: int | None = None
+        self._least: int | None = None  # when all that was free had been given back
+        self._beside: float | None = None  # what is used all the time, and free at some moments
+        self._settled = False
         self.trims = 0
 
     def look(self) -> None:
@@ -66,9 +70,10 @@ class Heap:
         if self._trim is None or passed < _SETTLES_S:
             return
         size = self._size()
-        if self._usual is None:
-            self._usual = size
-        elif passed >= _PAUSE_S and size > _BEYOND * self._usual:
+        if not self._settled:
+            self._settled = True
+            self._note(size)
+        elif passed >= _PAUSE_S and size > _BEYOND * ((self._least or 0) + (self._beside or 0.0)):
             self.give_back()
 
     def give_back(self) -> None:
@@ -76,4 +81,15 @@ class Heap:
         if self._trim is not None:
             self._trim()
             self.trims += 1
-        self._since, self._usual = self._clock(), None
+        self._since, self._settled, self._least = self._clock(), False, self._size()
+
+    def _note(self, size: int) -> None:
+        """Learn what is usual from the size some time after a trim, or after the start."""
+        if self._least is None:
+            self._least = size
+            return
+        if size < self._least:  # given back at a moment at which more than usual was in use
+            self._least = size - round(self._beside or 0.0)
+        found, known = size - self._least, self._beside
+        more = known is not None and found > known
+        self._beside = known + _ADOPTED * (found - known) if more else float(found)
