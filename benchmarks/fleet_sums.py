@@ -24,7 +24,7 @@ class Backend:
 
 
 BACKENDS = (
-    Backend("sim-rgbdtl, ONNX Runtime, 1 core", 29.6, whole=True),
+    Backend("sim-rgbdtl, ONNX Runtime, 1 core", 22.5, whole=True),
     Backend("sim-rgbdtl, CUDA, an H100", 23.9),
     Backend("road-rgbt, CUDA, an H100", 5.6),
     Backend("indoor-rgbd, CUDA, an H100", 4.4),
@@ -45,8 +45,8 @@ def main() -> int:
     )
     parser.add_argument("--chunk-s", type=float, default=60.0)
     parser.add_argument("--before-s", type=float, default=2.0, help="played before each chunk")
-    parser.add_argument("--row-bytes", type=float, default=156.0, help="of Parquet, a frame")
-    parser.add_argument("--label-bytes", type=float, default=2120.0, help="of label files, a frame")
+    parser.add_argument("--row-bytes", type=float, default=89.0, help="of Parquet, a frame")
+    parser.add_argument("--label-bytes", type=float, default=1530.0, help="of label files, a frame")
     parser.add_argument("--store-gb-s", type=float, default=1.25, help="what the store delivers")
     parser.add_argument("--price", type=float, default=1.0, help="of a worker's hour")
     args = parser.parse_args()
