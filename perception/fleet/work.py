@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import hashlib
 import json
 import os
@@ -35,6 +33,7 @@ from perception.fleet.rows import Row, label_row, parquet_of
 from perception.fleet.subsets import Comparison
 from perception.fleet.transcoding import transcode
 from perception.runtime.bundle import Bundle, find_bundle
+from perception.runtime.free_memory import trimmer
 from perception.runtime.pipeline import Pipeline
 
 ROWS, DONE, KEPT, COUNTED = "rows", "done", "kept", "counted"
@@ -303,12 +302,12 @@ def _change_of(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _give_back() -> None:
-    """Give memory that is free back to the system, where the C library is one that can (glibc).
+    """Give memory that is free back to the system, where the C library can.
 
     Else what the threads of one chunk leave in pieces adds to that of the next, for some hundred chunks.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    if (trim := trimmer()) is not None:
+        trim()
 
 
 def _forget_dead() -> None:

@@ -298,17 +298,12 @@ def augment(grid: Grid, chances: Mapping[str, float], rng: Rng) -> Grid:
     """Random corruption in training: beams, noise and lost pixels."""
     if "points" in grid.layers:
         return _on_points(grid, lambda sample: _augmented(sample, chances, rng))
+    if _is_drawn("fewer_beams", chances, rng):
+        grid = _on_grid(grid, lambda was: replace(was, kept=fewer_beams(was.up, rng)))
     layers = {name: layer.copy() for name, layer in grid.layers.items()}
     range_m, intensity, valid = (layers[name] for name in ("range_m", "intensity", "valid"))
     if rng.random() < chances["beam_reduction"]:
         _clear(layers, _dropped_beams(range_m, layers["height_m"], rng))
-    if _is_drawn("fewer_beams", chances, rng):
-        there = valid > 0
-        mount = np.float32(0 if grid.own is None else grid.own.sensor_height_m)
-        up = (layers["height_m"][there] - mount) / range_m[there]
-        gone = np.zeros(valid.shape, bool)
-        gone[there] = ~fewer_beams(up, rng)
-        _clear(layers, gone)
     if rng.random() < chances["noise"]:
         range_m += rng.normal(0, RANGE_NOISE.training[0], range_m.shape) * valid
         intensity *= np.float32(rng.uniform(*INTENSITY_GAIN.training))

@@ -8,11 +8,12 @@ too; only what is beyond goes back to the system.
 
 from __future__ import annotations
 
-import ctypes
 import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from perception.runtime.free_memory import trimmer
 
 _SETTLES_S = 10.0
 """After this, what is used all the time is there again."""
@@ -30,12 +31,6 @@ def private_bytes() -> int:
     except OSError:
         return 0
     return (int(all_pages) - int(shared)) * resource.getpagesize()
-
-
-def _trimmer() -> Callable[[], object] | None:
-    """glibc's way to give back what is free; None with another C library."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return None if trim is None else lambda: trim(0)
 
 
 class Heap:
@@ -57,7 +52,7 @@ class Heap:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._size, self._clock = size, clock
-        self._trim = trim if trim is not None else _trimmer()
+        self._trim = trim if trim is not None else trimmer()
         self._since = clock()
         self._least: int | None = None  # when all that was free had been given back
         self._beside: float | None = None  # what is used all the time, and free at some moments
