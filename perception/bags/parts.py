@@ -72,18 +72,23 @@ def memory_ns(playback: Playback) -> int:
 
 
 def play_part(
-    playback: Playback, bag: Path | Bag, span: Span, before_ns: int
+    playback: Playback, bag: Path | Bag, span: Span, before_ns: int, looked_ns: int = 0
 ) -> Iterator[tuple[Result, bool]]:
     """Play a part of a bag; a playback plays one part.
+
+    Before results are given, and behind the part, samples are decoded, checked and gathered, but networks run
+    only where a result that is given is made of what they say.
 
     Args:
         playback: a new one.
         bag: the bag, opened or not.
         span: the part.
         before_ns: how long before it playing begins; see `memory_ns`.
+        looked_ns: how long before it results are given.
 
     Yields:
-        Each result of the part and of the time before it, and whether it is of the part.
+        Each result of the part and of that time before it, and whether it is of the part.  One that holds
+        values of a result before all these has none.
 
     Raises:
         DataError: it cannot be read, or a part of it claims to be of another time than it is.
@@ -94,12 +99,14 @@ def play_part(
         begin = span.start_ns - before_ns
         # A group that began in the part leaves when it is due, at the latest; what follows may end it sooner.
         end = span.end_ns + 2 * playback.stream.collector.deadline_ns
+        first = span.start_ns - looked_ns
+        playback.stream.looked_at = first, span.end_ns
         _calibrate(opened, playback, begin)
         earlier = _earlier(opened, playback, begin, span.start_ns)
         later = messages_in(opened, within=(begin, end))
         with closing(playback.play(chain(earlier, later))) as results:
             for result in results:
-                if result.arrived_ns < span.end_ns:
+                if first <= result.arrived_ns < span.end_ns:
                     yield result, result.arrived_ns >= span.start_ns
 
 

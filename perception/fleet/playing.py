@@ -97,7 +97,7 @@ def _of_bag(
         return
     before = max(memory_ns(playback), round(job.warm_up_s * 1e9), _drift_ns(playback))
     edge, start, end = before // _QUARTER, chunk.part.start_ns, chunk.part.end_ns
-    for result, own in play_part(playback, here, chunk.part, before):
+    for result, own in play_part(playback, here, chunk.part, before, edge):
         if result.samples:
             at = result.arrived_ns
             enters, leaves = start - edge <= at < start, end - edge <= at < end
@@ -137,9 +137,10 @@ def _of_frames(job: Job, chunk: Chunk, here: Path, pipeline: Pipeline) -> Iterat
             if not recording.sequential:
                 pipeline.reset()
             kept = Frame({m: s for m, s in frame.items() if m in pipeline.sensors}, frame.stamp_ns)
-            result = pipeline(kept)
-            if result.used:
-                enters = recording.sequential and first - edge <= index < first
+            near = recording.sequential and first - edge <= index
+            result = pipeline(kept, answered=near or index >= first)
+            if result.used and (near or index >= first):
+                enters = near and index < first
                 leaves = recording.sequential and last - edge <= index
                 yield Shown(recording.ids[index], result, index >= first, enters, leaves)
 

@@ -74,13 +74,14 @@ class Admission:
         return self._warn(sensor, state, f"{sensor}: sensor is {state}{why}")
 
     def encode_frame(
-        self, offered: Mapping[str, Sample], watch: Stopwatch
+        self, offered: Mapping[str, Sample], watch: Stopwatch, *, later: bool = False
     ) -> tuple[dict[str, Encoded], dict[str, SensorWarning]]:
         """By sensor, the features of one moment's samples, and what is wrong with the others.
 
         Args:
             offered: by sensor, with stamps.
             watch: laps are taken.
+            later: as for `SampleEncoder.encode`.
 
         Raises:
             EngineError, InputError, CalibrationError: as `encode`.
@@ -102,6 +103,7 @@ class Admission:
                     reference=self.reference(encoded) or sensor,
                     others=[offered[s] for s in encoded],
                     at_ns=at_ns,
+                    later=later,
                 )
                 if isinstance(found, Encoded):
                     encoded[sensor] = found

@@ -51,6 +51,8 @@ class StreamCore:
 
     Attributes:
         counts: by sensor, the fates of its samples.
+        looked_at: from when until when samples arrive whose results somebody looks at; None: always.  Of
+            others no network runs, but for features that such a result uses.
 
     Raises:
         ConfigError: no sensor that the pipeline has, or one that it has not.
@@ -74,6 +76,7 @@ class StreamCore:
         self.pipeline = pipeline
         # No part refers to the whole: a ring would hold the last samples until Python looks for rings.
         self.counts: dict[str, Counter[str]] = {}
+        self.looked_at: tuple[int, int] | None = None
         told = partial(supersede, self.counts)
         self.collector = Collector(settings.sensors, settings.wait_ns, superseded=told)
         self.shedder = Shedder(pipeline, self.collector)
@@ -191,10 +194,16 @@ class StreamCore:
         if self._lanes.is_stalled(sensor):
             self._settle_fate(waiting, "failed")
             return "failed"
+        encode = partial(self.pipeline.encode, later=self._unseen(waiting.arrival))
         waiting.pending = self._lanes.submit(
-            sensor, self.pipeline.encode, waiting.sample, admit=admit, others=others
+            sensor, encode, waiting.sample, admit=admit, others=others
         )
         return "accepted"
+
+    def _unseen(self, of: Arrival | Group) -> bool:
+        """Whether nobody looks at a result that is made when this is there."""
+        span = self.looked_at
+        return span is not None and not span[0] <= of.arrived_ns < span[1]
 
     def _waits_for_range(self, waiting: Waiting) -> bool:
         """Whether a sample is left for the depth of its moment, which says where its pixels lie.
@@ -218,7 +227,10 @@ class StreamCore:
         waiting.pending, waiting.fate = None, "failed"
         try:
             if pending is None:
-                found = self.pipeline.encode(waiting.sample, admit=admit, others=others)
+                later = self._unseen(waiting.arrival)
+                found = self.pipeline.encode(
+                    waiting.sample, admit=admit, others=others, later=later
+                )
             else:
                 found = self._lanes.wait(sensor, pending)
             if isinstance(found, Encoded):
@@ -467,7 +479,8 @@ class StreamCore:
             source_ns={m: w.arrival.source_ns for m, w in used.items()},
             epoch=group.epoch,
         )
-        result = self.shedder.judged(self.pipeline.fuse(encoded, about), self._now_ns())
+        result = self.pipeline.fuse(encoded, about, answered=not self._unseen(group))
+        result = self.shedder.judged(result, self._now_ns())
         for sensor, waiting in fresh.items():
             if sensor in used:
                 self._settle_fate(waiting, "used")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.errors import AnySenseError, EngineError
 from perception.frame import Sample
@@ -14,9 +17,10 @@ from perception.geometry.motion import Odometry, deskewed
 from perception.geometry.views import Placement
 from perception.preprocess.sample import source_size
 from perception.runtime.alignment import Aligner
+from perception.runtime.engines.base import Feed
 from perception.runtime.health import HealthMonitor
 from perception.runtime.manifest import BundleManifest
-from perception.runtime.networks import Encoded, Networks
+from perception.runtime.networks import Encoded, Later, Networks
 from perception.runtime.novelty import NoveltyScore
 from perception.runtime.stopwatch import Stopwatch
 from perception.sensors.kind import Grid
@@ -24,6 +28,9 @@ from perception.sensors.registry import kind_of
 
 STOOD_STILL = 0.1, 0.01
 """Metres and radians that the vehicle may move between a sample and the output before it counts."""
+
+Prepared = Grid | Mapping[str, NDArray[Any]]
+"""What an encoder takes, or a grid that a GPU makes that of."""
 
 
 class _Placing:
@@ -96,6 +103,7 @@ class SampleEncoder:
         reference: str | None = None,
         others: Iterable[Sample] = (),
         at_ns: int | None = None,
+        later: bool = False,
     ) -> Encoded | None:
         """A sample's features; None where its content, or `admit`, speaks against it.
 
@@ -108,6 +116,7 @@ class SampleEncoder:
             others: samples of the same moment, for their distances.
             at_ns: the output's stamp, where it is known: what lies on the ground is brought to where the
                 vehicle is then.
+            later: its features are computed when they are asked for, see `Encoded.computed`.
 
         Raises:
             AnySenseError: it cannot be used, or the backend failed.
@@ -127,17 +136,30 @@ class SampleEncoder:
             watch.lap(f"check_{sensor}")
             if not (healthy and admit):
                 return None
-            features = self._networks.encode(name, given)
+            if later:
+                run = partial(self._features, name, _own(given))
+            else:
+                features = self._networks.encode(name, given)
             watch.lap(f"encode_{sensor}")
         found = placing.found
         view = None if found is None else found.view
         grid = GridMap.fit(source_size(sample, spec), spec.view) if view is None else view.grid
-        score = self._novelty.get(name)
-        novelty = None if score is None else score.of(features)
-        watch.lap(f"check_{sensor}")
         placed = line if found is None else found.line
         at_ns = at_ns if line else None
-        return Encoded(features, grid, sample.time_ns, {}, novelty, view, placed, at_ns)
+        about = view, placed, at_ns
+        if later:
+            return Encoded({}, grid, sample.time_ns, {}, None, *about, Later(run))
+        novelty = self._novelty_of(name, features)
+        watch.lap(f"check_{sensor}")
+        return Encoded(features, grid, sample.time_ns, {}, novelty, *about)
+
+    def _novelty_of(self, name: str, features: Mapping[str, Feed]) -> float | None:
+        score = self._novelty.get(name)
+        return None if score is None else score.of(features)
+
+    def _features(self, name: str, given: Prepared) -> tuple[Mapping[str, Feed], float | None]:
+        features = self._networks.encode(name, given)
+        return features, self._novelty_of(name, features)
 
     @staticmethod
     def _driven(sample: Sample, odometry: Odometry, at_ns: int | None) -> tuple[Sample, str]:
@@ -219,3 +241,8 @@ class SampleEncoder:
         if not moved:
             return encoded
         return {s: one for s, one in {**encoded, **moved}.items() if one is not None}
+
+
+def _own(given: Prepared) -> Prepared:
+    """The same where the buffer that it lies in is filled anew."""
+    return given if isinstance(given, Grid) else {n: array.copy() for n, array in given.items()}

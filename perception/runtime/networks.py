@@ -6,7 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Encoded:
         view: what brought it to the grid of another sensor's picture; None: it is its own.
         placed: the same in words.
         at_ns: of an input on the ground, when the vehicle is where it lies in the middle; None: at the stamp.
+        later: gives features and novelty, which are not computed yet; None: they are.
     """
 
     features: Mapping[str, Feed]
@@ -51,6 +52,41 @@ class Encoded:
     view: View | None = None
     placed: str = ""
     at_ns: int | None = None
+    later: Later | None = None
+
+    @property
+    def computed(self) -> Encoded:
+        """The same with its features.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+        if self.later is None:
+            return self
+        features, novelty = self.later()
+        return replace(self, features=features, novelty=novelty, later=None)
+
+
+class Later:
+    """An encoder's run that is put off until somebody wants what comes out; then it is kept.
+
+    Args:
+        run: gives the features and their novelty.
+    """
+
+    def __init__(self, run: Callable[[], tuple[Mapping[str, Feed], float | None]]) -> None:
+        self._run = run
+        self._found: tuple[Mapping[str, Feed], float | None] | None = None
+
+    def __call__(self) -> tuple[Mapping[str, Feed], float | None]:
+        """What comes out.
+
+        Raises:
+            EngineError: the backend failed.
+        """
+        if self._found is None:
+            self._found = self._run()
+        return self._found
 
 
 class Networks:

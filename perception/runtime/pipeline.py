@@ -256,12 +256,13 @@ class Pipeline:
         """The sensor in whose pixels a result from these is given; None for none."""
         return self._admission.reference(used)
 
-    def __call__(self, frame: Frame | Mapping[str, Sample]) -> Result:
+    def __call__(self, frame: Frame | Mapping[str, Sample], *, answered: bool = True) -> Result:
         """The result for one frame; sensors that are not in it are missing.
 
         Args:
             frame: samples by sensor; those that the bundle does not take are left aside, and told where
                 there are no others.  Without any stamp, the present time is theirs.
+            answered: as for `fuse`.
 
         Raises:
             InputError, CalibrationError: only with `strict=True`, a sample cannot be used.
@@ -279,7 +280,7 @@ class Pipeline:
         now = self.clock() if frame.stamp_ns is None else frame.stamp_ns
         self._note_time(now)
         offered = {s: frame[s].stamped(now) for s in self.sensors if s in frame}
-        encoded, warnings = self._admission.encode_frame(offered, watch)
+        encoded, warnings = self._admission.encode_frame(offered, watch, later=not answered)
         if not offered:
             warnings = self._admission.foreign(frame)
         watch.timings.pop("wait", None)
@@ -298,7 +299,7 @@ class Pipeline:
             arrived_ns=now,
             fresh=frozenset(used),
         )
-        return self._finish(encoded, about, watch)
+        return self._finish(encoded, about, watch, answered)
 
     def encode(
         self,
@@ -307,6 +308,7 @@ class Pipeline:
         trust: bool = False,
         admit: bool = True,
         others: Iterable[Sample] = (),
+        later: bool = False,
     ) -> Encoded | SensorWarning | None:
         """Check, preprocess and encode a sample for `fuse`.  From any thread, in each sensor's order.
 
@@ -316,6 +318,7 @@ class Pipeline:
             admit: False to check it only, as while its sensor is not trusted for other reasons.
             others: samples of the same moment; where the sensor has to be warped, the distances of one
                 that measures them are used.
+            later: its encoder runs when `fuse` needs what comes out, if it ever does.
 
         Returns:
             Its features; or why it is not usable; or None where it is only checked, and well.
@@ -327,11 +330,15 @@ class Pipeline:
         self._renew()
         watch = Stopwatch()
         sample = sample.stamped(self.clock())
-        found = self._admission.encode(sample, watch, trust=trust, admit=admit, others=others)
+        found = self._admission.encode(
+            sample, watch, trust=trust, admit=admit, others=others, later=later
+        )
         watch.timings.pop("wait", None)
         return replace(found, timings=watch.timings) if isinstance(found, Encoded) else found
 
-    def fuse(self, encoded: Mapping[str, Encoded], about: Result) -> Result:
+    def fuse(
+        self, encoded: Mapping[str, Encoded], about: Result, *, answered: bool = True
+    ) -> Result:
         """The result from exactly these features.
 
         Args:
@@ -339,12 +346,14 @@ class Pipeline:
             about: what else the result shall say, of the samples those that are `usable`; its `stamp_ns`
                 is the present time on the samples' clock, `timings` are of their encoding, and
                 `output_ns` is for want of output.
+            answered: False where nobody looks at the result: all that later ones depend on is noted, but no
+                network runs, and it has no values.
 
         Raises:
             EngineError: the backend failed.
         """
         self._renew()
-        return self._finish(encoded, about, Stopwatch(about.timings))
+        return self._finish(encoded, about, Stopwatch(about.timings), answered)
 
     def onto(
         self, reference: str, encoded: Mapping[str, Encoded], samples: Mapping[str, Sample]
@@ -370,7 +379,7 @@ class Pipeline:
         Raises:
             EngineError: the backend failed.
         """
-        return self._networks.fuse({self.inputs[s]: e for s, e in encoded.items()})
+        return self._networks.fuse({self.inputs[s]: e.computed for s, e in encoded.items()})
 
     def reject(
         self, sensor: str, state: HealthState, line: str, broken: bool = False
@@ -398,7 +407,13 @@ class Pipeline:
         there = tuple(s for s in self.sensors if s in encoded)
         return there if self.policy.enough(there) else ()
 
-    def _finish(self, encoded: Mapping[str, Encoded], about: Result, watch: Stopwatch) -> Result:
+    def _finish(
+        self,
+        encoded: Mapping[str, Encoded],
+        about: Result,
+        watch: Stopwatch,
+        answered: bool,
+    ) -> Result:
         there = tuple(s for s in self.sensors if s in encoded)
         last = self._last
         since_ms = (about.stamp_ns - last.stamp_ns) / 1e6 if last is not None else float("inf")
@@ -408,9 +423,10 @@ class Pipeline:
         values: Mapping[str, Any] = {}
         stamp, output_ns = about.stamp_ns, about.output_ns
         watch.lap("wait")
-        encoded = self._encoder.realigned(
-            {s: encoded[s] for s in used}, reference, about.samples, watch
-        )
+        encoded = {s: encoded[s] for s in used}
+        if answered:
+            encoded = self._encoder.realigned(encoded, reference, about.samples, watch)
+            encoded = {s: one.computed for s, one in encoded.items()}
         used = tuple(s for s in used if s in encoded)
         novelty = {s: n for s in used if (n := encoded[s].novelty) is not None}
         far = unfamiliar(novelty)
@@ -420,7 +436,10 @@ class Pipeline:
         with self._lock:
             self.counters.update(f"unfamiliar_{w.sensor}" for w in far)
         if reference is not None:
-            values = self._answer(encoded, replace(about, used=used, reference=reference), watch)
+            if answered:
+                values = self._answer(
+                    encoded, replace(about, used=used, reference=reference), watch
+                )
             stamp = max(encoded[s].stamp_ns for s in used)
             output_ns = about.source_ns[reference]
         elif last is not None and state == "hold":
