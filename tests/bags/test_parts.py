@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -80,16 +82,21 @@ def whole_and_parts(
     topics: Mapping[str, str] = MappingProxyType(TOPICS),
 ) -> tuple[list[Any], list[Any]]:
     known = survey(bag, topics)
-    whole = [row(r) for r in playback(pipeline, known, False, topics).run(bag) if r.samples]
+    played = playback(pipeline, known, False, topics).run(bag)
+    whole = [(r.arrived_ns, row(r)) for r in played if r.samples]
     span = span_of(bag)
     assert span is not None
     found: list[Any] = []
     for part in parts_of_span(span, length_ns):
         # As fleets do; the whole is read by one thread.
         one = playback(pipeline, known, True, topics)
-        played = play_part(one, bag, part, memory_ns(one))
-        found += [row(r) for r, own in played if own and r.samples]
-    return whole, found
+        before = memory_ns(one)
+        looked = before // 4
+        both = [(row(r), own) for r, own in play_part(one, bag, part, before, looked) if r.samples]
+        first = part.start_ns - looked
+        assert [r for r, _ in both] == [r for at, r in whole if first <= at < part.end_ns]
+        found += [r for r, own in both if own]
+    return [r for _, r in whole], found
 
 
 def messages(
@@ -181,6 +188,69 @@ def test_transforms_that_are_older_than_what_is_played_hold(
     placed = ["lidar" in found[3] for found in whole]
     assert 60 < sum(placed) < len(placed) - 10
     assert memory_ns(playback(pipeline, survey(bag, topics), False, topics)) < TRANSFORM_AGE
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """Of a color and a depth camera, for which the other takes over."""
+    small = SmallBundles(tmp_path_factory.mktemp("apart"))
+    return Pipeline.load(small(("rgb", "depth"), 3, 2), "cpu", threads=1)
+
+
+@pytest.mark.parametrize("length", [900, 1300, 3000])
+def test_cameras_apart_of_which_one_dies_change_nothing(
+    kit: Kit, apart: Pipeline, length: int
+) -> None:
+    """Depth is warped onto color by its own distances; while color is dead, results are in its own pixels."""
+    topics = {"rgb": "/cam/rgb", "depth": "/deep/depth"}
+    sent: list[tuple[str, Any, int]] = []
+    turn = np.array([0.0, 0.05, 0.0, 1.0])
+    turn /= np.linalg.norm(turn)
+    there = ("camera_optical", "depth_optical", tuple(turn.tolist()))
+    for topic in ("/cam/camera_info", "/deep/camera_info"):
+        sent.append((topic, kit.info(START), START))
+    for step in range(160):
+        stamp = START + step * 50 * MS
+        if step % 10 == 0:
+            sent.append(("/tf", kit.tf(stamp, there), stamp))
+        if step % 4 == 0:  # slow: its last features take part in the frames between
+            pixels = kit.depth(stamp)
+            pixels.header.frame_id = "depth_optical"
+            sent.append(("/deep/depth", pixels, stamp + 5 * MS))
+        if not 50 <= step < 95:
+            sent.append(("/cam/rgb", kit.image(stamp), stamp + 8 * MS))
+    bag = kit.write(sorted(sent, key=lambda message: message[2]))
+    known, ways = survey(bag, topics), set()
+    for result in playback(apart, known, False, topics).run(bag):
+        ways.add((result.reference, *result.placed))
+    assert {("rgb", "depth"), ("depth",)} <= ways
+    whole, parts = whole_and_parts(apart, bag, length * MS, topics)
+    assert parts == whole
+
+
+def test_before_a_part_networks_run_only_for_what_is_looked_at(
+    kit: Kit, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = kit.write(sorted(messages(kit, 10, "none", 0, 0, seed=0), key=lambda m: m[2]))
+    runs: Counter[str] = Counter()
+
+    def counted(name: str, run: Any, *given: Any) -> Any:
+        runs[name] += 1
+        return run(*given)
+
+    for name, engine in pipeline.engines.items():
+        way = "run" if name == "fuser" else "run_linked"
+        monkeypatch.setattr(engine, way, partial(counted, name, getattr(engine, way)))
+    one = playback(pipeline, survey(bag, TOPICS))
+    before = memory_ns(one)
+    part = Span(START + 5 * SECOND, START + 6 * SECOND)
+    looked = 500 * MS
+    assert before >= 2 * SECOND
+    found = [r for r, _ in play_part(one, bag, part, before, looked)]
+    encoded = {s: c for s, c in runs.items() if s in TOPICS}
+    # Of each sensor at most one sample from before, which is reused.
+    assert len(found) == 30 and runs["fuser"] == 30
+    assert encoded["rgb"] in (30, 31) and encoded["depth"] in (15, 16)
 
 
 def test_without_what_was_before_borders_would_be_seen(
