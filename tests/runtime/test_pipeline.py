@@ -89,6 +89,59 @@ def test_encoding_then_fusing_equals_calling(tiny_bundle: Path, frames: list[Fra
     assert set(encoded["rgb"].timings) == {"preprocess_rgb", "check_rgb", "encode_rgb"}
 
 
+def test_encoders_that_run_later_give_the_same_and_run_once(
+    tiny_bundle: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calling, apart = (Pipeline.load(tiny_bundle, threads=1) for _ in range(2))
+    runs = 0
+    run = apart.engines["rgb"].run_linked
+
+    def counted(*given: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        return run(*given)
+
+    monkeypatch.setattr(apart.engines["rgb"], "run_linked", counted)
+    encoded = {s: apart.encode(sample, later=True) for s, sample in frames[1].items()}
+    for sample in frames[2].values():  # the buffers hold others by now
+        apart.encode(sample, later=True)
+    assert runs == 0
+    wanted = calling(frames[1])
+    for _ in range(2):
+        got = _fused(apart, encoded, frames[1].stamp_ns)
+        assert got.used == wanted.used == KINDS and got.novelty == wanted.novelty
+        assert np.array_equal(got.labels, wanted.labels)
+        assert np.array_equal(got.confidence, wanted.confidence)
+        assert np.array_equal(got.boxes.xyxy, wanted.boxes.xyxy)
+    assert runs == 1
+
+
+def test_frames_that_nobody_looks_at_leave_all_as_if_somebody_did(
+    tiny_bundle: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Color is frozen from before those that are looked at to within, and depth is missing now and then."""
+    calling, passing = (Pipeline.load(tiny_bundle, threads=1) for _ in range(2))
+    for engine in passing.engines.values():
+        for way in ("run", "run_linked"):
+            monkeypatch.setattr(engine, way, None)
+    stuck = frames[1]["rgb"]
+    for index in range(10):
+        frame = frames[index]
+        if 1 <= index < 8:
+            own = {**frame, "rgb": replace(stuck, stamp_ns=frame.stamp_ns)}
+            frame = Frame(own, frame.stamp_ns)
+        frame = frame.without("depth") if index % 3 == 2 else frame
+        if index == 6:
+            monkeypatch.undo()
+        wanted, got = calling(frame), passing(frame, answered=index >= 6)
+        for name in ("used", "state", "health", "reference", "stamp_ns", "output_ns", "samples"):
+            assert getattr(got, name) == getattr(wanted, name), name
+        assert (got.labels is None) == (index < 6)
+        if index >= 6:
+            assert np.array_equal(got.labels, wanted.labels)
+            assert np.array_equal(got.confidence, wanted.confidence)
+
+
 def test_stamps_going_back_between_frames_are_counted(
     pipeline: Pipeline, frames: list[Frame]
 ) -> None:
