@@ -1,7 +1,7 @@
 """Prints what fleets cost: labelling against the bare pipeline, Ray against one process, and two workers.
 
     python benchmarks/fleet.py [--bundle NAME] [--minutes N] [--chunk-s S] [--rounds N] [--alone]
-        [--here] [--json FILE]
+        [--here] [--confined] [--json FILE]
 
 The drive that comes with AnySense is written again and again, with stamps that go on, as one MCAP file, and
 labelled in chunks: in this process, by one worker on Ray, and by two, in turn, all with one thread for the
@@ -11,6 +11,10 @@ stream and the pipeline, one makes rows and files.  Where cores are free it is a
 seconds of CPU (`middle`) tell how near labelling then comes to the pipeline.  The first chunk of a worker
 imports packages and loads engines: what Ray costs after that is told by the other chunks.  `all_cpu_s` are
 of this process and all that it has started, Ray's own too, from the first look at the bag to the last chunk.
+
+A worker has three threads, and one alone uses more than a core where another is free.  `--confined` measures
+each run once more with all threads of a worker on one core, of two workers on one each: what two do more than
+one on two cores' worth of single-threaded work.
 """
 
 from __future__ import annotations
@@ -21,8 +25,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +45,22 @@ from perception.runtime.pipeline import Pipeline
 DRIVE = Path(__file__).parents[1] / "recordings/simulated_drive"
 PERIOD_NS = 100_000_000
 BARE_FRAMES = 100
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a drive is labelled.
+
+    Attributes:
+        workers: on Ray; 0: in this process.
+        confined: each worker has a core to itself, and no other.
+    """
+
+    workers: int
+    confined: bool = False
+
+
+CONFINED = "_confined"
 
 
 class Again(Recording):
@@ -92,6 +113,26 @@ def cpu_of_all() -> float:
     return sum(own.get(number, 0.0) for number in ours)
 
 
+@contextmanager
+def confined(processes: list[int]) -> Iterator[None]:
+    """Each process on a core of its own, all its threads, too; this one is let go at the end."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < len(processes):
+        raise SystemExit(f"{len(processes)} workers on a core each, but there are {len(cores)}")
+    for process, core in zip(processes, cores, strict=False):
+        _keep_on(process, {core})
+    try:
+        yield
+    finally:
+        _keep_on(os.getpid(), set(cores))
+
+
+def _keep_on(process: int, cores: set[int]) -> None:
+    """All threads of a process; a system call of one thread moves that alone."""
+    for thread in os.listdir(f"/proc/{process}/task"):
+        os.sched_setaffinity(int(thread), cores)
+
+
 def labelled(executor: Executor, job: Job) -> dict[str, float]:
     """Of one job, what it took: by the clock without start and end of workers, and in its chunks."""
     moments: list[tuple[float, float, float]] = []
@@ -134,13 +175,14 @@ def _later_ms(records: list[dict[str, Any]], what: str) -> float:
 
 
 def rounds(
-    bundle: str, bag: Path, folder: Path, count: int, chunk_s: float, runs: dict[str, int]
+    bundle: str, bag: Path, folder: Path, count: int, chunk_s: float, runs: Mapping[str, Run]
 ) -> Iterator[dict[str, Any]]:
-    """One after the other: the bare pipeline, then runs by number of workers on Ray, 0 for this process."""
+    """One after the other: the bare pipeline, then the runs."""
     for number in range(count):
         found: dict[str, Any] = {"bare": bare(bundle), "load": os.getloadavg()[0]}
         print("bare", json.dumps(found["bare"]), flush=True)
-        for name, workers in runs.items():
+        for name, run in runs.items():
+            workers = run.workers
             job = Job.model_validate(
                 {
                     "schema": 1,
@@ -152,21 +194,38 @@ def rounds(
                     "chunk_s": chunk_s,
                 }
             )
-            executor: Executor = RayWorkers(job, LOCAL) if workers else Here(job)
+            on_ray = RayWorkers(job, LOCAL) if workers else None
+            executor: Executor = on_ray or Here(job)
+            own = [int(w["pid"]) for w in on_ray.workers] if on_ray else [os.getpid()]
             try:
-                found[name] = labelled(executor, job)
+                with confined(own) if run.confined else nullcontext():
+                    found[name] = labelled(executor, job)
             finally:
                 executor.close()
             print(name, json.dumps(found[name]), flush=True)
         yield found
 
 
+def middle(values: list[float]) -> float:
+    """The median."""
+    return float(np.round(statistics.median(values), 4))
+
+
+def confined_told(found: list[dict[str, Any]]) -> dict[str, float]:
+    """Of runs with a core for each worker, how they stand to the pipeline alone and to each other."""
+    here, one, two = (f"{name}{CONFINED}" for name in ("here", "ray1", "ray2"))
+    told = {}
+    if here in found[0]:
+        own = [r[here]["fps"] / r["bare"]["fps"] for r in found]
+        told["labelling_over_bare_confined"] = middle(own)
+    if two in found[0]:
+        own = [r[one]["wall_s"] / r[two]["wall_s"] for r in found]
+        told["two_over_one_wall_confined"] = middle(own)
+    return told
+
+
 def told(found: list[dict[str, Any]]) -> dict[str, float]:
     """Medians over the rounds."""
-
-    def middle(values: list[float]) -> float:
-        return float(np.round(statistics.median(values), 4))
-
     ray, two = {}, {}
     if all("ray1" in r for r in found):
         ray = {
@@ -207,6 +266,12 @@ def told(found: list[dict[str, Any]]) -> dict[str, float]:
         ),
         **ray,
         **two,
+        **confined_told(found),
+        **{
+            f"fps_{name}": middle([r[name]["fps"] for r in found])
+            for name in found[0]
+            if name != "load"
+        },
         "load": middle([r["load"] for r in found]),
     }
 
@@ -220,6 +285,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", action="store_true", help="no run of two workers")
     parser.add_argument("--here", action="store_true", help="nothing on Ray")
+    parser.add_argument("--confined", action="store_true", help="also with a core for each worker")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -228,8 +294,10 @@ def main() -> int:
         write_bag(folder / "bag", messages_of(recording))
         size = sum(p.stat().st_size for p in (folder / "bag").iterdir())
         print(f"{args.minutes} minutes, {size / 1e6:.0f} MB")
-        runs = {"here": 0} | ({} if args.here else {"ray1": 1})
-        runs |= {} if args.here or args.alone else {"ray2": 2}
+        runs = {"here": Run(0)} | ({} if args.here else {"ray1": Run(1)})
+        runs |= {} if args.here or args.alone else {"ray2": Run(2)}
+        if args.confined:
+            runs |= {f"{name}{CONFINED}": Run(run.workers, True) for name, run in runs.items()}
         found = []
         for one in rounds(args.bundle, folder / "bag", folder, args.rounds, args.chunk_s, runs):
             found.append(one)
