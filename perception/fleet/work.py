@@ -248,6 +248,7 @@ class Worker:
             job, opened = self.job, self.bundle[1]
             wanted: dict[str, Any] = {"threads": job.workers.cpus, "sensors": inputs or None}
             pipeline = Pipeline.load(opened, job.device, **wanted)
+            pipeline.decodes_later = job.task == "label"  # by the thread that makes rows
             self.loads += 1
             keep = job.keep
             between = keep.disagreement.between if keep and keep.disagreement else None

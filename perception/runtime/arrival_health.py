@@ -97,8 +97,10 @@ class ArrivalHealth:
 
     def losses(self, now_ns: int) -> Iterator[str]:
         """The sensors that have just been lost, or found to repeat one stamp."""
+        if not (idle := self._collector.idle(now_ns)):
+            return
         lost = self._collector.lost(now_ns)
-        for sensor in self._collector.idle(now_ns):
+        for sensor in idle:
             if self._collector.heard_ns(sensor) is None:
                 continue
             timeout = self._collector.sensors[sensor].timeout_ns / 1e6

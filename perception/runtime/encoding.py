@@ -19,8 +19,9 @@ from perception.preprocess.sample import source_size
 from perception.runtime.alignment import Aligner
 from perception.runtime.engines.base import Feed
 from perception.runtime.health import HealthMonitor
+from perception.runtime.later import Later
 from perception.runtime.manifest import BundleManifest
-from perception.runtime.networks import Encoded, Later, Networks
+from perception.runtime.networks import Encoded, Networks, Run
 from perception.runtime.novelty import NoveltyScore
 from perception.runtime.stopwatch import Stopwatch
 from perception.sensors.kind import Grid
@@ -157,7 +158,7 @@ class SampleEncoder:
         score = self._novelty.get(name)
         return None if score is None else score.of(features)
 
-    def _features(self, name: str, given: Prepared) -> tuple[Mapping[str, Feed], float | None]:
+    def _features(self, name: str, given: Prepared) -> Run:
         features = self._networks.encode(name, given)
         return features, self._novelty_of(name, features)
 

@@ -21,11 +21,15 @@ from perception.runtime.engines.base import Engine, Feed, NonFiniteError, Tensor
 from perception.runtime.engines.cuda_engine import RECORDED_AT
 from perception.runtime.engines.device_form import DeviceForms, DeviceInputs
 from perception.runtime.interpret import check_outputs
+from perception.runtime.later import Later
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.result import EngineEvent
 from perception.runtime.wiring import FUSER, PRESENCE
 from perception.sensors.kind import Grid
 from perception.tasks.registry import feeds_of
+
+Run = tuple[Mapping[str, Feed], float | None]
+"""What comes of an encoder: features by the fuser's names for them, and their novelty."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Encoded:
     view: View | None = None
     placed: str = ""
     at_ns: int | None = None
-    later: Later | None = None
+    later: Later[Run] | None = None
 
     @property
     def computed(self) -> Encoded:
@@ -65,28 +69,6 @@ class Encoded:
             return self
         features, novelty = self.later()
         return replace(self, features=features, novelty=novelty, later=None)
-
-
-class Later:
-    """An encoder's run that is put off until somebody wants what comes out; then it is kept.
-
-    Args:
-        run: gives the features and their novelty.
-    """
-
-    def __init__(self, run: Callable[[], tuple[Mapping[str, Feed], float | None]]) -> None:
-        self._run = run
-        self._found: tuple[Mapping[str, Feed], float | None] | None = None
-
-    def __call__(self) -> tuple[Mapping[str, Feed], float | None]:
-        """What comes out.
-
-        Raises:
-            EngineError: the backend failed.
-        """
-        if self._found is None:
-            self._found = self._run()
-        return self._found
 
 
 class Networks:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from perception.runtime.encoding import SampleEncoder
 from perception.runtime.engines.base import Engine, Tensor
 from perception.runtime.health import HealthConfig, HealthMonitor
 from perception.runtime.interpret import interpret
+from perception.runtime.later import LaterMapping
 from perception.runtime.loading import EngineChoices, opened_bundle
 from perception.runtime.networks import Encoded, Networks
 from perception.runtime.novelty import unfamiliar
@@ -52,6 +54,8 @@ class Pipeline:
         spared: of `wanted`, what is left out for want of time; a stream sees to it.
         min_score: least score of a box; None for what the bundle says.  Average precision wants a
             lower one than a display.
+        decodes_later: values of results are computed from the network's outputs when somebody looks at
+            them, on that one's thread, with what goes wrong then; `timings` do not hold that.
         points_stride: where points are made of a depth image, every such row and column is taken.
         base_frame: the name of the vehicle's base frame, in which boxes on the ground are.
         on_problem: told of a plug-in's task that fails, which is then left out of the result; None: it
@@ -87,6 +91,7 @@ class Pipeline:
         self.wanted = wanted_parts(self.manifest.tasks.every, wanted)
         self.min_score = min_score
         self.spared: frozenset[str] = frozenset()
+        self.decodes_later = False
         self.points_stride = 2
         self.base_frame = BASE_FRAME
         self.on_problem: Callable[[PluginError], None] | None = None
@@ -466,14 +471,15 @@ class Pipeline:
 
     def _answer(
         self, encoded: Mapping[str, Encoded], about: Result, watch: Stopwatch
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         watch.lap("wait")
         used = about.used
         wanted = self.wanted - self.spared
         outputs = self._networks.fuse({self.inputs[s]: encoded[s] for s in used}, wanted)
         watch.lap("fuse")
         familiarity = self.policy.familiarity(about.novelty.values())
-        found = interpret(
+        decode = partial(
+            interpret,
             self.manifest,
             outputs,
             wanted,
@@ -490,5 +496,8 @@ class Pipeline:
             placed=frozenset(about.placed),
             base_frame=self.base_frame,
         )
+        if self.decodes_later:
+            return LaterMapping(decode)
+        found = decode()
         watch.lap("postprocess")
         return found
