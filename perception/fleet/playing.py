@@ -62,6 +62,7 @@ def shown(
         AnySenseError: the recording cannot be read, or the backend failed.
     """
     pipeline.reset()
+    pipeline.aligner.forget()  # what cameras another recording had must not matter
     if chunk.wired is None:
         yield from _of_frames(job, chunk, here, pipeline)
     else:

@@ -90,6 +90,15 @@ class Aligner:
         self._near: tuple[Any, ...] = (None, None, None, None)  # of what was made last, and what
         self._lock = threading.Lock()
 
+    def forget(self) -> None:
+        """Know nothing of any sensor, as before another recording."""
+        self.lead = None
+        self._seen.clear()
+        self._near = (None, None, None, None)
+        with self._lock:
+            self._said.clear()
+            self._unsaid.clear()
+
     def note(self, sample: Sample) -> None:
         """Take in where the pixels of a sensor's pictures look."""
         if sample.sensor not in self._order:

@@ -17,6 +17,7 @@ from perception.geometry.transforms import RigidTransform
 from perception.runtime.alignment import Alignment
 from perception.runtime.arrival import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
+from perception.runtime.networks import Encoded
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
 
@@ -195,6 +196,20 @@ def test_another_calibration_is_another_picture(load) -> None:  # type: ignore[n
     assert np.array_equal(pipeline(frame()).confidence, one.confidence)
     pipeline.aligner.config = Alignment("off")
     assert pipeline(frame()).placed == {}
+
+
+def test_what_is_forgotten_places_nothing(load) -> None:  # type: ignore[no-untyped-def]
+    """As before another recording without color: thermal is not placed in that of the one before."""
+    pipeline, hot = load(), sample("thermal", moved=True)
+    assert pipeline(frame()).placed
+    pipeline.reset()
+    kept = pipeline.encode(hot)
+    assert isinstance(kept, Encoded) and kept.view is not None
+    pipeline.aligner.forget()
+    anew, fresh = pipeline.encode(hot), load().encode(hot)
+    assert isinstance(anew, Encoded) and isinstance(fresh, Encoded) and anew.view is None
+    for name, value in fresh.features.items():
+        assert np.array_equal(anew.features[name], value)
 
 
 def test_what_is_not_known_is_stretched_and_said_once(load) -> None:  # type: ignore[no-untyped-def]

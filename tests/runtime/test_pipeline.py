@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import perception
 from perception.data import open_recording
 from perception.errors import AnySenseError, CalibrationError, InputError
 from perception.frame import KINDS, Frame, Sample, subsets_of
+from perception.runtime import pipeline as pipelines
 from perception.runtime.collector import SensorTiming
 from perception.runtime.core import StreamCore, StreamSettings
 from perception.runtime.networks import Encoded
@@ -114,6 +116,34 @@ def test_encoders_that_run_later_give_the_same_and_run_once(
         assert np.array_equal(got.confidence, wanted.confidence)
         assert np.array_equal(got.boxes.xyxy, wanted.boxes.xyxy)
     assert runs == 1
+
+
+def test_values_that_are_decoded_later_are_the_same_and_made_where_they_are_read(
+    tiny_bundle: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calling, apart = (Pipeline.load(tiny_bundle, threads=1) for _ in range(2))
+    apart.decodes_later = True
+    threads: list[str] = []
+    decode = pipelines.interpret
+
+    def noted(*given: Any, **about: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return decode(*given, **about)
+
+    wanted = [calling(frame) for frame in frames[:4]]
+    monkeypatch.setattr(pipelines, "interpret", noted)
+    found = [apart(frame) for frame in frames[:4]]
+    assert threads == []
+    with ThreadPoolExecutor(1, "reader") as pool:
+        first = pool.submit(lambda: [r.labels for r in found]).result()
+    assert len(threads) == 4 and all(name.startswith("reader") for name in threads)
+    for one, other, labels in zip(found, wanted, first, strict=True):
+        assert labels is one.labels and np.array_equal(labels, other.labels)
+        assert np.array_equal(one.confidence, other.confidence)
+        assert np.array_equal(one.boxes.xyxy, other.boxes.xyxy)
+        assert dict(one.values).keys() == dict(other.values).keys()
+        assert (one.used, one.state, one.output_ns) == (other.used, other.state, other.output_ns)
+    assert len(threads) == 4
 
 
 def test_frames_that_nobody_looks_at_leave_all_as_if_somebody_did(
