@@ -74,5 +74,5 @@ class FaultInjector:
 
 
 def _stamped(sample: Sample, stamp_ns: int | None) -> Sample:
-    """Itself where that is its stamp: a copy would cost more than all the rest of a message without faults."""
+    """Itself where that is its stamp: a copy costs more than all else of a message without faults."""
     return sample if sample.stamp_ns == stamp_ns else replace(sample, stamp_ns=stamp_ns)
