@@ -215,5 +215,8 @@ def test_matches_are_those_that_the_score_counts() -> None:
     ]
     # From 3 m on the second of both cars has one, too.
     assert len(matched(truth, found, 3.0)[0]) == 3 and len(matched(truth, found, 3.01)[0]) == 4
-    for some, others in ((truth, found.where(found.scores > 1)), (truth.where(np.zeros(5, bool)), found)):
+    for some, others in (
+        (truth, found.where(found.scores > 1)),
+        (truth.where(np.zeros(5, bool)), found),
+    ):
         assert [len(side) for side in matched(some, others)] == [0, 0]
