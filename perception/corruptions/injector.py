@@ -55,8 +55,12 @@ class FaultInjector:
 
     def next_ns(self) -> int | None:
         """When something comes next, if nothing more is pushed; None: nothing waits."""
-        times = [channel.next_ns() for channel in self._channels.values()]
-        return min((t for t in times if t is not None), default=None)
+        first = None
+        for channel in self._channels.values():
+            due = channel.next_ns()
+            if due is not None and (first is None or due < first):
+                first = due
+        return first
 
     def frame(self, frame: Frame, now_ns: int) -> Frame:
         """The frame as it is seen at `now_ns`: of each sensor the newest sample that came since the last.
