@@ -4,8 +4,9 @@
         [--within 2] [--seed 0]
 
 Each frame of the recording is turned about the vehicle by its own angle, drawn evenly from both sides: all
-sensors sit elsewhere by it, and so do the boxes of its truth.  A box that is found belongs to the nearest
-one of its class within `--within` metres, each to one; boxes that are to be ignored do not count.
+sensors sit elsewhere by it, and so do the boxes of its truth.  Boxes that are found belong to those of the
+truth as `anysense eval` pairs them: the surest first, each with the nearest that is left of its class, nearer
+than `--within` metres; what is to be ignored, has no LiDAR point or is beyond the grid does not count.
 
 Of each class, near the vehicle and farther away: how many were found, the median error of the axis in
 degrees (a box that is turned round has none), that of one who guesses that everything lies along or across
@@ -21,48 +22,47 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import Recording, TruthBoxes3d
+from perception.data.base import Recording, Truth
 from perception.data.registry import open_recording, parse_data_argument
 from perception.errors import AnySenseError
+from perception.evaluation.evaluate import meters_of
 from perception.frame import Frame
 from perception.geometry.boxes import wrapped
 from perception.runtime.pipeline import Pipeline
-from perception.tasks.boxes3d import Boxes3d
+from perception.tasks.boxes3d_meter import Boxes3dMeter
 from perception.training.scene import SceneMove
 
 Float64 = NDArray[np.float64]
 
+TASK = "boxes3d"
 
-def pairs(
-    pipeline: Pipeline, recording: Recording, args: argparse.Namespace
-) -> Iterator[tuple[Float64, ...]]:
-    """Of each box of the truth that was found: its class, how far away it is, its yaw, and the yaw found."""
+
+def pairs(pipeline: Pipeline, recording: Recording, args: argparse.Namespace) -> Float64:
+    """Of each box of the truth that was found: its class, how far away it is, its yaw, and the yaw found.
+
+    Raises:
+        AnySenseError: the bundle or the recording has no boxes in the base frame.
+    """
     rng = np.random.default_rng(args.seed)
     views = pipeline.manifest.inputs.views(pipeline.inputs)
     wanted = [s for s in args.sensors.split(",") if s]
+    meter = meters_of(pipeline.manifest.tasks.every, recording.info).get(TASK)
+    if not isinstance(meter, Boxes3dMeter):
+        raise AnySenseError("finds no boxes in space of these classes", where=args.bundle)
     for index in range(len(recording)):
         move = SceneMove(turn=float(np.radians(rng.uniform(-1, 1) * args.turn)))
-        truth = recording.truth(index).boxes3d
-        if truth is None or truth.frame:
+        truth = recording.in_space(index)
+        placed = None if truth is None else truth.to_base(recording.rig)
+        if placed is None:
             raise AnySenseError("boxes in space of the base frame are needed", where=args.data)
         given = recording.seen(index, views)
         seen = {n: move.sample(s) for n, s in given.items() if n in wanted or not wanted}
         pipeline.reset()
         found = pipeline(Frame(seen, given.stamp_ns)).boxes3d
-        if found is not None:
-            yield from _matched(move.boxes(truth), found, args.within)
-
-
-def _matched(truth: TruthBoxes3d, found: Boxes3d, within: float) -> Iterator[tuple[Float64, ...]]:
-    left = np.ones(len(found), bool)
-    for k in np.flatnonzero(~truth.ignore):
-        off = np.hypot(*(found.center[:, :2] - truth.center[k, :2]).T)
-        off[~left | (found.class_ids != truth.class_ids[k])] = np.inf
-        if len(off) and off.min() <= within:
-            best = int(off.argmin())
-            left[best] = False
-            away = np.hypot(*truth.center[k, :2])
-            yield truth.class_ids[k], away, truth.yaw[k], found.yaw[best]
+        meter.add(found, Truth(boxes3d=move.boxes(placed)))
+    objects, boxes = meter.matched(args.within)
+    away = np.hypot(*objects.center[:, :2].T)
+    return np.column_stack([objects.class_ids, away, objects.yaw, boxes.yaw])
 
 
 def told(rows: Float64, names: Mapping[int, str], near: float) -> Iterator[str]:
@@ -100,13 +100,14 @@ def main() -> int:
     try:
         pipeline = Pipeline.load(args.bundle, "cpu", threads=args.threads, min_score=args.min_score)
         kind, root = parse_data_argument(args.data)
-        rows = np.array(list(pairs(pipeline, open_recording(kind, root), args)), np.float64)
+        recording = open_recording(kind, root)
+        rows = pairs(pipeline, recording, args)
     except AnySenseError as error:
         print(f"headings: error: {error}", file=sys.stderr)
         return 2
-    labels = pipeline.manifest.tasks.every["boxes3d"].labels
     print("class      where found  axis off  if guessed  turned round of 100")
-    for line in told(rows.reshape(-1, 4), dict(enumerate(c.name for c in labels)), args.near):
+    names = dict(enumerate(c.name for c in recording.info.det_classes))
+    for line in told(rows, names, args.near):
         print(line)
     return 0
 

@@ -3,8 +3,9 @@
 sensor_replay -> fault_injector -> perception_node run as processes.  Faults of every kind hit every
 sensor at random, one or all at once, by a seed; the recording loops, so that the clock jumps back too.
 What the injector sent is received by the node, or never came to it by the node's own count (`missed` in
-/diagnostics); any other message is unaccounted for.  Memory is drawn over time (memory_NODE.png in --out),
-and its growth is that of a straight line after the warm-up.  Status 1 and the reason when something is wrong.
+/diagnostics); any other message is unaccounted for.  Resident memory is drawn over time (memory_NODE.png in
+--out), and its growth is that of a straight line after the warm-up; beside it is told how much is the
+process's alone, and how much others have mapped, too.  Status 1 and the reason when something is wrong.
 
     source ros2_ws/env.sh
     python benchmarks/ros_soak.py --bundle sim-rgbdtl --seconds 1800 --warm-up 300 --growth 1 --out OUT
@@ -27,6 +28,7 @@ from anysense_msgs.msg import PerceptionStatus
 from anysense_msgs.srv import SetFault
 from anysense_ros.faults import FAULTS, Fault
 from diagnostic_msgs.msg import DiagnosticArray
+from process_memory import EVERY_S, Reading, memory_of, memory_parts, over_time
 from ros_nodes import PATIENCE_S, STATES, Monitor, errors_in_log, report, start_node, wait
 from sensor_msgs.msg import Image, PointCloud2
 from soak import draw, growth
@@ -169,18 +171,23 @@ def start_sensors(folder: Path, args: argparse.Namespace, monitor: Soak) -> subp
 
 def watch(
     processes: dict[str, subprocess.Popen[bytes]], seconds: float
-) -> dict[str, list[tuple[float, int]]]:
-    """Resident memory of each process, once a second."""
-    start = time.monotonic()
+) -> tuple[dict[str, list[tuple[float, int]]], dict[str, list[Reading]]]:
+    """Resident memory of each process, once a second, and its parts, from time to time."""
+    start, parted = time.monotonic(), -EVERY_S
     memory: dict[str, list[tuple[float, int]]] = {n: [] for n in processes}
+    parts: dict[str, list[Reading]] = {n: [] for n in processes}
     handles = {n: psutil.Process(p.pid) for n, p in processes.items()}
     while (now := time.monotonic() - start) < seconds:
         for name, process in processes.items():
             if process.poll() is not None:
                 raise SystemExit(f"{name} ended after {now:.0f} s")
             memory[name].append((now, handles[name].memory_info().rss))
+        if now >= parted + EVERY_S:
+            parted = now
+            for name, handle in handles.items():
+                parts[name].append(memory_of(handle, now))
         time.sleep(1.0)
-    return memory
+    return memory, parts
 
 
 def settle(monitor: Soak, processes: dict[str, subprocess.Popen[bytes]]) -> None:
@@ -231,7 +238,7 @@ def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[st
         processes["sensor_replay"] = start_sensors(folder, args, monitor)
         wait(lambda: monitor.last is not None and monitor.last.used, "an output")
         monitor.longest_gap_s = 0.0
-        memory = watch(processes, args.seconds)
+        memory, parts = watch(processes, args.seconds)
         gap = monitor.longest_gap_s
         settle(monitor, processes)
         # The injector reports once a second.
@@ -247,7 +254,8 @@ def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[st
     grown = {}
     for name, samples in memory.items():
         grown[name], line = growth(samples, args.warm_up)
-        draw(samples, args.warm_up, line, folder / f"memory_{name}.png", over="seconds")
+        path, parted = folder / f"memory_{name}.png", over_time(parts[name])
+        draw(samples, args.warm_up, line, path, over="seconds", parts=parted)
     found = {
         "seconds": args.seconds,
         "seed": args.seed,
@@ -258,6 +266,7 @@ def run(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[st
         "longest_gap_s": round(gap, 2),
         "messages": table,
         "memory_mb": {n: round(s[-1][1] / 2**20) for n, s in memory.items()},
+        "memory_parts": {n: memory_parts(r, args.warm_up) for n, r in parts.items()},
         "memory_growth_percent": {n: round(100 * g, 1) for n, g in grown.items()},
     }
     wrong = list(monitor.wrong[:3])

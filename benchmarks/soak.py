@@ -287,8 +287,9 @@ def draw(
     path: Path,
     *,
     over: str = "frames",
+    parts: Mapping[str, Sequence[tuple[float, int]]] | None = None,
 ) -> None:
-    """Memory over frames, or what is said, as a picture; needs matplotlib."""
+    """Memory over frames, or what is said, and parts of it by name, as a picture; needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -297,11 +298,14 @@ def draw(
     frames, level = np.array(memory, float).T
     figure, axes = pyplot.subplots(figsize=(8, 3.5), layout="constrained")
     axes.plot(frames, level / 2**20, linewidth=1, label="resident")
+    for name, values in (parts or {}).items():
+        at, own = np.array(values, float).T
+        axes.plot(at, own / 2**20, linewidth=1, label=name)
     later = frames[frames >= warm_up]
     axes.plot(later, np.polyval(line, later) / 2**20, "--", label="straight line after warm-up")
     axes.axvline(warm_up, color="0.7", linewidth=1)
     axes.set(xlabel=over, ylabel="MiB", ylim=(0, 1.1 * level.max() / 2**20))
-    axes.legend(loc="lower right")
+    axes.legend(loc="best" if parts else "lower right")
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
 

@@ -20,6 +20,7 @@ from calibration.detection import BoardView, Detections
 from calibration.extrinsics import FEWEST_POSES, check_tilts
 from calibration.fitting import project_view, rms
 from calibration.joint import board_pose, differences, middle_of, moved, small
+from calibration.outcome import Doubted, plain_sigma, sigma_of
 from perception.errors import CalibrationError
 from perception.geometry.camera import CameraModel
 from perception.geometry.transforms import Float64, RigidTransform
@@ -56,16 +57,13 @@ class CameraPlace:
     @property
     def sigma(self) -> Float64:
         """(6,) standard deviations."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0))
+        return sigma_of(self.covariance)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "to_reference": self.transform.matrix.tolist(),
-            "sigma": {
-                "translation_m": self.sigma[:3].tolist(),
-                "rotation_deg": np.degrees(self.sigma[3:]).tolist(),
-            },
+            "sigma": plain_sigma(self.sigma),
             "covariance": self.covariance.tolist(),
             "rms_px": self.rms_px,
             "poses": self.poses,
@@ -73,7 +71,7 @@ class CameraPlace:
 
 
 @dataclass(frozen=True)
-class Cameras:
+class Cameras(Doubted):
     """The places of cameras, and what speaks for them.
 
     Attributes:
@@ -87,11 +85,6 @@ class Cameras:
     rms_px: float
     left_out: dict[str, dict[str, str]]
     doubts: tuple[str, ...] = ()
-
-    @property
-    def trusted(self) -> bool:
-        """Whether nothing says that it is wrong."""
-        return not self.doubts
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -21,7 +21,8 @@ from calibration.joint import (
     fit_joint,
     plate_alone,
 )
-from calibration.pairing import Match, Places, match
+from calibration.outcome import Doubted, plain_sigma, sigma_of
+from calibration.pairing import Match, Places, match, nearest_rotation
 from calibration.plates import Plate, PlateView, find_plates
 from calibration.scans import read_points
 from perception.errors import AnySenseError, CalibrationError
@@ -51,7 +52,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Extrinsics:
+class Extrinsics(Doubted):
     """Where a LiDAR sits to a camera, and what speaks for it.
 
     Attributes:
@@ -82,24 +83,15 @@ class Extrinsics:
     @property
     def sigma(self) -> Float64:
         """(6,) standard deviations: x, y, z in metres and rotations about the camera's axes in radians."""
-        return np.sqrt(np.maximum(np.diag(self.joint.covariance), 0))
-
-    @property
-    def trusted(self) -> bool:
-        """Whether nothing says that it is wrong."""
-        return not self.doubts
+        return sigma_of(self.joint.covariance)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: `lidar_to_camera` (4, 4) into the optical frame, `rms_px`, `sigma`, ..."""
-        sigma = self.sigma
         return {
             "lidar_to_camera": self.joint.transform.matrix.tolist(),
             "rms_px": self.rms_px,
             "held_out_rms_px": self.held_out_px,
-            "sigma": {
-                "translation_m": sigma[:3].tolist(),
-                "rotation_deg": np.degrees(sigma[3:]).tolist(),
-            },
+            "sigma": plain_sigma(self.sigma),
             "covariance": self.joint.covariance.tolist(),
             "scatter": self.joint.scatter,
             "line_bias_m": self.joint.noise.line_m,
@@ -357,8 +349,7 @@ def _check_scale(pairs: Sequence[Pair], board: Board) -> None:
     seen = np.array([pair.board.pose.translation for pair in pairs])
     real = np.array([pair.plate.center for pair in pairs])
     seen, real = seen - seen.mean(axis=0), real - real.mean(axis=0)
-    left, _, right = np.linalg.svd(seen.T @ real)
-    turn = left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right
+    turn = nearest_rotation(seen.T @ real)
     scale = float(np.sum(seen * (real @ turn.T)) / np.sum(real**2))
     off, plain = (float(np.sum((seen - f * real @ turn.T) ** 2)) for f in (scale, 1.0))
     if abs(scale - 1) > _SCALE and off < _EXPLAINS**2 * plain:

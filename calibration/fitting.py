@@ -16,6 +16,7 @@ from scipy.optimize import least_squares
 
 from calibration.boards import Board
 from calibration.detection import BoardView
+from calibration.outcome import sigma_of
 from calibration.parameters import Form, camera_of, first_guess, steps_of
 from perception.errors import CalibrationError
 from perception.geometry.camera import CameraModel
@@ -69,7 +70,7 @@ class Fit:
     @property
     def sigma(self) -> Float64:
         """Standard deviations of the parameters."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0))
+        return sigma_of(self.covariance)
 
 
 def rms(residuals: Float64) -> float:

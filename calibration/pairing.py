@@ -57,9 +57,18 @@ def aligned(own: Sequence[Places], other: Sequence[Places]) -> RigidTransform:
     moment = (b - middle_b).T @ (a - middle_a) / spread**2
     for mine, its in zip(own, other, strict=True):
         moment += np.outer(its.normal, mine.normal)
-    left, _, right = np.linalg.svd(moment)
-    turn = left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right
+    turn = nearest_rotation(moment)
     return RigidTransform(turn, middle_b - turn @ middle_a)
+
+
+def nearest_rotation(moment: Float64) -> Float64:
+    """(3, 3) rotation that brings points to others best, of the sum of their outer products, others first.
+
+    Kabsch, "A solution for the best rotation to relate two sets of vectors" (1976).
+    """
+    left, _, right = np.linalg.svd(moment)
+    turn: Float64 = left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right
+    return turn
 
 
 def match(boards: Sequence[Places], candidates: Sequence[Sequence[Places]]) -> Match | None:

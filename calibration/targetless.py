@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from calibration.alignment import BIAS_DEG, FEWEST_EDGES, LEAST_CONTRAST
 from calibration.clues import Clues, edge_score, information
 from calibration.joint import moved
+from calibration.outcome import Doubted, plain_sigma, sigma_of
 from calibration.search import STEPS, Bools, Search
 from perception.errors import CalibrationError
 from perception.geometry.camera import CameraModel
@@ -50,7 +51,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Targetless:
+class Targetless(Doubted):
     """Where a LiDAR is to a camera, and what speaks for it.
 
     Attributes:
@@ -85,21 +86,16 @@ class Targetless:
     @property
     def sigma(self) -> Float64:
         """(6,) standard deviations: x, y, z in metres and rotations about the camera's axes in radians."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0))
-
-    @property
-    def trusted(self) -> bool:
-        """Whether nothing says that it is wrong."""
-        return not self.doubts
+        return sigma_of(self.covariance)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: `lidar_to_camera` (4, 4) into the optical frame, `sigma`, `score`, ..."""
         return {
             "lidar_to_camera": self.transform.matrix.tolist(),
-            "sigma": _plain_sigma(self.sigma),
+            "sigma": plain_sigma(self.sigma),
             "covariance": self.covariance.tolist(),
             "guess": self.guess.matrix.tolist(),
-            "guess_sigma": _plain_sigma(self.guess_sigma),
+            "guess_sigma": plain_sigma(self.guess_sigma),
             "kept": list(self.kept),
             "score": {
                 "before": vars(self.before),
@@ -117,10 +113,6 @@ class Targetless:
             "remarks": list(self.remarks),
             "trusted": self.trusted,
         }
-
-
-def _plain_sigma(sigma: Float64) -> dict[str, list[float]]:
-    return {"translation_m": sigma[:3].tolist(), "rotation_deg": np.degrees(sigma[3:]).tolist()}
 
 
 def guess_sigma(metres: float = GUESS_M, degrees: float = GUESS_DEG) -> Float64:

@@ -33,6 +33,7 @@ from calibration.extrinsics import (
 )
 from calibration.fitting import rms
 from calibration.joint import BoardPose, Pair
+from calibration.outcome import Doubted
 from calibration.plates import Plate, PlateView
 from calibration.together_fit import RigFit, Views, lidar_to_camera
 from perception.errors import CalibrationError
@@ -45,7 +46,7 @@ _OUTLIER, _OUTLIER_PX, _OUTLIER_M, _OUTLIER_DEG = 4.0, 1.0, 0.025, 3.0
 
 
 @dataclass(frozen=True)
-class Together:
+class Together(Doubted):
     """Where sensors sit by the first camera, and what speaks for it.
 
     Attributes:
@@ -71,11 +72,6 @@ class Together:
     def reference(self) -> Extrinsics:
         """Where the LiDAR is to the first camera."""
         return next(iter(self.lidars.values()))
-
-    @property
-    def trusted(self) -> bool:
-        """Whether nothing says that it is wrong."""
-        return not self.doubts
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: those of the LiDAR to the first camera, and `cameras`."""

@@ -14,11 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from perception.runtime.engines.openvino_int8 import MOVED_PAST, ROUNDED_BEFORE
+from perception.runtime.engines.openvino_int8 import LAYERS, MOVED_PAST, ROUNDED_BEFORE
 
 _LEVELS = 127
-_WEIGHT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}
-"""Axis of the output channels in the weights (Gemm: with transB = 1)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
     makers = {name: node for node in model.graph.node for name in node.output}
     found = []
     for index, node in enumerate(model.graph.node):
-        if node.op_type not in _WEIGHT_AXIS or node.input[1] not in weights:
+        if node.op_type not in LAYERS or node.input[1] not in weights:
             continue
         if len(weights[node.input[1]].dims) < 2 or node.input[0] in weights:
             continue
@@ -94,7 +92,7 @@ def quantize(
                 nodes += _activation_pair(graph, source, thresholds[source])
             if weight not in weights:
                 weights[weight] = f"{weight}_dequantized"
-                axis = _WEIGHT_AXIS[node.op_type]
+                axis = LAYERS[node.op_type]
                 nodes.append(_weight_node(graph, initializers[weight], axis))
             node.input[0], node.input[1] = activations[source], weights[weight]
         nodes.append(node)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from calibration.joint import differences, moved
+from calibration.outcome import Doubted, plain_sigma, sigma_of
 from calibration.registration.matching import Matches, everywhere, nearby
 from calibration.registration.network import DescriptorGraph, Features
 from calibration.registration.pictures import Prepared, prepare
@@ -38,7 +39,7 @@ _DOUBT_DEG, _DOUBT_SHARE = 1.0, 0.03
 
 
 @dataclass(frozen=True)
-class PoseFit:
+class PoseFit(Doubted):
     """Where camera A is as B sees it.
 
     Attributes:
@@ -62,21 +63,13 @@ class PoseFit:
     @property
     def sigma(self) -> Float64:
         """(6,) standard deviations."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0))
-
-    @property
-    def trusted(self) -> bool:
-        """Whether nothing says that it is wrong."""
-        return not self.doubts
+        return sigma_of(self.covariance)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return {
             "a_to_b": self.transform.matrix.tolist(),
-            "sigma": {
-                "translation_m": self.sigma[:3].tolist(),
-                "rotation_deg": np.degrees(self.sigma[3:]).tolist(),
-            },
+            "sigma": plain_sigma(self.sigma),
             "covariance": self.covariance.tolist(),
             "inliers": self.inliers,
             "matches": self.matches,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.outcome import Doubted
 from calibration.timing.likelihood import Shifted
 from calibration.timing.motion import Motion
 from perception.geometry.transforms import Float64
@@ -30,7 +31,7 @@ _SYSTEMATIC = 0.01  # periods of the slower sensor that the method itself may be
 
 
 @dataclass(frozen=True)
-class TimeOffset:
+class TimeOffset(Doubted):
     """The offset of one sensor's stamps from another's.
 
     Attributes:
@@ -51,11 +52,6 @@ class TimeOffset:
     correlation: float
     seconds: float
     doubts: tuple[str, ...] = ()
-
-    @property
-    def trusted(self) -> bool:
-        """Whether nothing speaks against it."""
-        return not self.doubts
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
+from calibration.outcome import root_mean_square
 from calibration.values.correction import Curve
 from calibration.values.points import Points
 from perception.errors import CalibrationError
@@ -243,10 +244,7 @@ def chosen(held: dict[str, Float64], order: Sequence[str]) -> str:
     by more than a parameter that means nothing does by chance."""
     best = order[0]
     for name in order[1:]:
-        if name in held and _rms(held[name]) < (1 - _CHANCE / len(held[name])) * _rms(held[best]):
-            best = name
+        if name in held:
+            better = (1 - _CHANCE / len(held[name])) * root_mean_square(held[best])
+            best = name if root_mean_square(held[name]) < better else best
     return best
-
-
-def _rms(values: Float64) -> float:
-    return float(np.sqrt(np.mean(values**2)))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.outcome import Doubted, root_mean_square, sigma_of
 from calibration.values.planes import PlaneView
 from perception.errors import CalibrationError
 from perception.geometry.transforms import Float64
@@ -46,7 +47,7 @@ _ALONG_RAYS = 0.6
 
 
 @dataclass(frozen=True)
-class DepthFit:
+class DepthFit(Doubted):
     """How true metres follow from seen ones.
 
     Attributes:
@@ -88,17 +89,12 @@ class DepthFit:
     @property
     def held_out_m(self) -> dict[int, float]:
         """By degree, root mean square of `held_out`."""
-        return {degree: _rms(off) for degree, off in self.held_out.items()}
+        return {degree: root_mean_square(off) for degree, off in self.held_out.items()}
 
     @property
     def sigma(self) -> Float64:
         """(degree + 1,) standard deviations of the coefficients."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0))
-
-    @property
-    def trusted(self) -> bool:
-        """Whether nothing says that it is wrong."""
-        return not self.doubts
+        return sigma_of(self.covariance)
 
     def true_of(self, seen: Float64) -> Float64:
         """Metres after the correction, of metres as they were seen."""
@@ -127,8 +123,8 @@ class DepthFit:
             "covariance": self.covariance.tolist(),
             "range_m": list(self.range_m),
             "sigma_m": dict(zip(("near", "far"), self.sigma_at(ends).tolist(), strict=True)),
-            "before_rms_m": _rms(self.off_before),
-            "rms_m": _rms(self.off_after),
+            "before_rms_m": root_mean_square(self.off_before),
+            "rms_m": root_mean_square(self.off_after),
             "held_out_rms_m": {str(k): v for k, v in self.held_out_m.items()},
             "needed": self.needed,
             "poses": {
@@ -207,10 +203,6 @@ def calibrate_depth(
     return replace(done, doubts=tuple(doubts), remarks=tuple(remarks))
 
 
-def _rms(values: Float64) -> float:
-    return float(np.sqrt(np.mean(values**2)))
-
-
 def _check(views: Sequence[PlaneView], left_out: Mapping[str, str]) -> None:
     if len(views) < FEWEST_POSES:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:2])
@@ -247,7 +239,7 @@ def _check_rays(views: Sequence[PlaneView]) -> None:
     """Refuse distances along rays, which differ from depth at the sides of the picture."""
     plain = _Problem(views, 1)
     along = _Problem([replace(view, seen=view.seen / view.stretch) for view in views], 1)
-    left = [_rms(np.concatenate(one.parts(one.solve()))) for one in (plain, along)]
+    left = [root_mean_square(np.concatenate(one.parts(one.solve()))) for one in (plain, along)]
     if left[1] < _ALONG_RAYS * left[0]:
         raise CalibrationError(
             f"depth fits the board {left[0] / left[1]:.1f} times as well when it is taken for distances "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.outcome import Doubted, root_mean_square
 from calibration.values.correction import Curve
 from calibration.values.curves import FORMS, CurveFit, Form, chosen, fit_curve, held_out
 from calibration.values.points import Points
@@ -29,7 +30,7 @@ _TABLE = 9
 
 
 @dataclass(frozen=True)
-class Radiometry:
+class Radiometry(Doubted):
     """What counts are worth.
 
     Attributes:
@@ -56,18 +57,13 @@ class Radiometry:
     @property
     def held_out_k(self) -> float:
         """Root mean square of what is held out, kelvin."""
-        return _rms(self.held_out[self.curve.model])
+        return root_mean_square(self.held_out[self.curve.model])
 
     @property
     def range_k(self) -> tuple[float, float]:
         """The coldest and the hottest that it was fitted to, kelvin."""
         low, high = sorted(self.curve.kelvin(np.array(self.curve.counts)).tolist())
         return low, high
-
-    @property
-    def trusted(self) -> bool:
-        """Whether nothing says that it is wrong."""
-        return not self.doubts
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -79,7 +75,7 @@ class Radiometry:
             "counts": list(self.curve.counts),
             "kelvin": list(self.range_k),
             "sigma_k": self.fit.sigma_k,
-            "held_out_rms_k": {name: _rms(off) for name, off in self.held_out.items()},
+            "held_out_rms_k": {name: root_mean_square(off) for name, off in self.held_out.items()},
             "curve": [
                 {"counts": float(c), "kelvin": float(k), "sigma_k": float(s)}
                 for c, k, s in zip(at, kelvin, sigma, strict=True)
@@ -146,10 +142,6 @@ def calibrate_counts(
     done = Radiometry(fits[name], points, held, left_out)
     doubts, remarks = _judged(done, given, tolerance_k)
     return replace(done, doubts=tuple(doubts), remarks=tuple(remarks))
-
-
-def _rms(values: Float64) -> float:
-    return float(np.sqrt(np.mean(values**2)))
 
 
 def _fitted(forms: list[Form], points: Points) -> tuple[dict[str, CurveFit], dict[str, Float64]]:

@@ -87,7 +87,7 @@ class Playback:
         self.topics = {topic: sensor for sensor, topic in topics.items()}
         self.kinds = {sensor: stream.pipeline.kinds[sensor] for sensor in topics}
         self.calibration = calibration
-        self.faults = FaultInjector(faults) if faults is not None and faults.events else None
+        self.faults = FaultInjector(faults or FaultSchedule())
         self.hints = {sensor: Hints() for sensor in topics} | dict(hints or {})
         for own in self.hints.values():
             check_least_range(own.least_range_m)
@@ -175,7 +175,7 @@ class Playback:
                 self._take(message, found, recorded, now)
                 yield from self._poll(now)
         while now is not None:
-            times = (self.stream.collector.next_deadline_ns(), self._held_up_ns())
+            times = (self.stream.collector.next_deadline_ns(), self.faults.next_ns())
             due = min((t for t in times if t is not None), default=None)
             if due is None:
                 return
@@ -214,19 +214,15 @@ class Playback:
         return before[1]
 
     def _poll(self, now: int) -> Iterator[Result]:
-        """What falls due: samples that a fault held up, then results."""
-        for sample, _ in self.faults.poll(now) if self.faults is not None else ():
+        """What falls due: samples, those that a fault held up among them, then results."""
+        for sample, _ in self.faults.poll(now):
             self.stream.push(sample, now)
         yield from self.stream.poll(now)
 
     def _next_ns(self) -> int:
         due = self.stream.next_deadline_ns()
-        held_up = self._held_up_ns()
+        held_up = self.faults.next_ns()
         return due if held_up is None else min(due, held_up)
-
-    def _held_up_ns(self) -> int | None:
-        """When the next sample comes that a fault holds up."""
-        return None if self.faults is None else self.faults.next_ns()
 
     def _recorded(self, message: BagMessage, now: int | None) -> int:
         """When a message was recorded, or by its stamp where the recording does not say."""
@@ -291,10 +287,7 @@ class Playback:
             self.counters[f"malformed_{sensor}"] += 1
             self.stream.reject(sensor, str(error), now)
             return
-        if self.faults is None:
-            self.stream.push(sample, now)
-        else:
-            self.faults.push(sample, now)
+        self.faults.push(sample, now)
 
 
 def _bytes_of(played: _Played) -> int:

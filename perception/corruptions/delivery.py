@@ -194,8 +194,11 @@ class Channel(Generic[T]):
 
     def next_ns(self) -> int | None:
         """When something comes next, if nothing more is pushed; None: nothing waits."""
-        times = [d.arrived_ns + _LONGEST_HELD_NS for d in self._held]
-        return min(times + [w[0] for w in self._waiting[:1]], default=None)
+        first = self._waiting[0][0] if self._waiting else None
+        if not self._held:
+            return first
+        late = min(d.arrived_ns + _LONGEST_HELD_NS for d in self._held)
+        return late if first is None else min(first, late)
 
     def _send(self, payload: T, stamp_ns: int | None, arrives_ns: int) -> None:
         message = Delivered(arrives_ns, self._next(), payload, stamp_ns)

@@ -158,6 +158,13 @@ class TruthBoxes3d:
         center = transform.apply(self.center)
         return replace(self, center=center, yaw=yaw, velocity=flat[:, :2], frame=frame)
 
+    def to_base(self, rig: Rig) -> TruthBoxes3d | None:
+        """The same in the rig's base frame; None where the rig does not say how to get there."""
+        if not self.frame:
+            return self
+        pose = rig.in_base(self.frame)
+        return None if pose is None else self.moved(pose)
+
     def chosen(self, which: NDArray[Any]) -> TruthBoxes3d:
         """Those of a mask, or at these places."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "frame"}

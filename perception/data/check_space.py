@@ -69,10 +69,8 @@ class SpaceCheck:
         if boxes is None:
             return
         self.labeled += 1
-        placed = RigidTransform.identity() if not boxes.frame else self.rig.in_base(boxes.frame)
-        above = None
-        if placed is not None and self.rig.base:
-            above = boxes.moved(placed).center[:, 2]
+        placed = boxes.to_base(self.rig)
+        above = placed.center[:, 2] if placed is not None and self.rig.base else None
         self._frames.append(_Boxes(name, boxes, self._points(boxes, clouds), above))
 
     def _points(self, boxes: TruthBoxes3d, clouds: Iterable[Sample]) -> NDArray[np.int64] | None:

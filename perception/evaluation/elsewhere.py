@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.data.base import IGNORE_LABEL, Boxes, Truth, TruthBoxes3d
+from perception.data.base import IGNORE_LABEL, Boxes, Truth
 from perception.frame import Sample
 from perception.geometry.grid import GridSpec
 from perception.geometry.lattice import Lattice
@@ -31,18 +31,10 @@ _NEAR_SHARE = 75
 """Percentile of the inverse depths within a box that is the object's: it stands before what is behind."""
 
 
-def in_base(boxes: TruthBoxes3d, rig: Rig) -> TruthBoxes3d | None:
-    """Boxes in space in the base frame; None where the rig does not say how to get there."""
-    if not boxes.frame:
-        return boxes
-    to_base = rig.in_base(boxes.frame)
-    return None if to_base is None else boxes.moved(to_base)
-
-
 def truth_on_ground(truth: Truth, rig: Rig) -> Truth:
-    """With its boxes in space as `in_base` has them."""
+    """With its boxes in space in the base frame; without them where the rig does not say how to get there."""
     boxes = truth.boxes3d
-    return truth if boxes is None else replace(truth, boxes3d=in_base(boxes, rig))
+    return truth if boxes is None else replace(truth, boxes3d=boxes.to_base(rig))
 
 
 def truth_seen_by(

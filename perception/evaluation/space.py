@@ -11,7 +11,6 @@ import numpy as np
 from perception.corruptions.content import SHARED
 from perception.corruptions.scans import Beams, beams_of, fewer_beams, measured_before, seen_ahead
 from perception.data.base import Recording
-from perception.evaluation.elsewhere import in_base
 from perception.evaluation.past import Past
 from perception.evaluation.variants import (
     BEAMS,
@@ -201,7 +200,7 @@ class FailingClouds:
         if found is None:
             assert back is not None
             truth = self._recording.in_space(index)
-            boxes = None if truth is None else in_base(truth, self._recording.rig)
+            boxes = None if truth is None else truth.to_base(self._recording.rig)
             if boxes is None or sample.pose is None:
                 return None
             own = (boxes.center, boxes.size, boxes.yaw, boxes.velocity)

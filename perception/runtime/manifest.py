@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -159,6 +159,15 @@ class BundleManifest(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> BundleManifest:
+        self._check_graphs()
+        self._check_inputs_named()
+        self._check_tasks()
+        self._check_subsets("graphs.subsets", self.graphs.subsets)
+        self._check_subsets("judged", self.judged)
+        self._check_files()
+        return self
+
+    def _check_graphs(self) -> None:
         names, graphs = self.inputs.names, self.graphs
         if set(graphs.encoders) != set(self.inputs.encoders.values()):
             raise ValueError("graphs.encoders must name the encoder of every input, and no other")
@@ -170,28 +179,35 @@ class BundleManifest(Spec):
             raise ValueError(
                 "graphs.separator '_' is of bundles in which no input shares an encoder"
             )
+
+    def _check_inputs_named(self) -> None:
+        names = self.inputs.names
         if not set(self.reference) <= set(names) or len(set(self.reference)) < len(self.reference):
             raise ValueError("reference names what is no input, or one twice")
         if unknown := [n for n in self.novelty if n not in names]:
             raise ValueError(f"novelty: '{unknown[0]}' is no input")
+
+    def _check_tasks(self) -> None:
         for task, spec in self.tasks.root.items():
-            spec.check(names)
+            spec.check(self.inputs.names)
             ground = getattr(spec, "birdseye", None)
             if ground is not None and ground != self.inputs.birdseye:
                 raise ValueError(f"tasks.{task}.birdseye is not that of the inputs")
-        for where, listed in (("graphs.subsets", graphs.subsets), ("judged", self.judged)):
-            if len(set(listed)) < len(listed):
-                raise ValueError(f"{where}: a subset is given twice")
-            for name in listed:
-                wanted = name.split("+")
-                if wanted != [n for n in names if n in wanted]:
-                    raise ValueError(f"{where}: '{name}' is no subset of the inputs")
+
+    def _check_subsets(self, where: str, listed: Collection[str]) -> None:
+        if len(set(listed)) < len(listed):
+            raise ValueError(f"{where}: a subset is given twice")
+        for name in listed:
+            wanted = name.split("+")
+            if wanted != [n for n in self.inputs.names if n in wanted]:
+                raise ValueError(f"{where}: '{name}' is no subset of the inputs")
+
+    def _check_files(self) -> None:
         if len(self.files) > MAX_ARCHIVE_FILES:
             raise ValueError(f"files: more than {MAX_ARCHIVE_FILES}")
         for file in self.graph_files():
             if file not in self.files:
                 raise ValueError(f"no checksum for {file} in files")
-        return self
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -30,13 +30,27 @@ def from_schema_1(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise BundleError("modalities: expected a list of names", where=where)
     if isinstance(inputs, Mapping) and list(names) != inputs.get("modalities"):
         raise BundleError("modalities and inputs.modalities differ", where=where)
-    graphs = old.get("graphs")
-    if isinstance(graphs, Mapping):
-        if isinstance(graphs.get("encoders"), Mapping) and set(graphs["encoders"]) != set(names):
-            raise BundleError("graphs.encoders must name every modality, and no other", where=where)
-        old["graphs"] = {**graphs, "presence": list(KINDS), "separator": "_"}
-    tasks, classes = old.get("tasks"), old.pop("classes", {})
-    boxes, images = old.pop("detection", {}), old.pop("images", [])
+    if isinstance(old.get("graphs"), Mapping):
+        old["graphs"] = _graphs(old["graphs"], names, where)
+    images = old.pop("images", [])
+    tasks = _tasks(old.get("tasks"), old.pop("classes", {}), old.pop("detection", {}), where)
+    if images:
+        tasks["pictures"] = {"names": images}
+    training = old.get("training")
+    if isinstance(training, Mapping) and isinstance(training.get("licence"), str):
+        text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in training["licence"])
+        old["licence"] = {"data": text[:1000]}  # there it was any text
+    return {**old, "schema": 2, "tasks": tasks}
+
+
+def _graphs(graphs: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
+    if isinstance(graphs.get("encoders"), Mapping) and set(graphs["encoders"]) != set(names):
+        raise BundleError("graphs.encoders must name every modality, and no other", where=where)
+    return {**graphs, "presence": list(KINDS), "separator": "_"}
+
+
+def _tasks(tasks: Any, classes: Any, boxes: Any, where: str) -> dict[str, Any]:
+    """What schema 2 says of tasks: of what `tasks`, `classes` and `detection` held."""
     if not isinstance(tasks, list | tuple) or not tasks or not isinstance(classes, Mapping):
         raise BundleError("tasks: a list of segmentation and detection, with classes", where=where)
     new: dict[str, Any] = {}
@@ -54,13 +68,7 @@ def from_schema_1(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     if foreign:
         hint = names_hint(foreign[0], _TASKS)
         raise BundleError(f"classes.{foreign[0]}: no such task", where=where, hint=hint)
-    if images:
-        new["pictures"] = {"names": images}
-    training = old.get("training")
-    if isinstance(training, Mapping) and isinstance(training.get("licence"), str):
-        text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in training["licence"])
-        old["licence"] = {"data": text[:1000]}  # there it was any text
-    return {**old, "schema": 2, "tasks": new}
+    return new
 
 
 def in_schema_1(place: Sequence[str]) -> list[str]:

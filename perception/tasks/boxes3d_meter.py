@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from perception.data.base import RecordingInfo, Truth, TruthBoxes3d
 from perception.geometry.grid import BirdseyeSpec
-from perception.metrics.boxes3d import NuScenesScore, PlacedBoxes, nuscenes_score
-from perception.metrics.boxes3d.nuscenes import NO_ATTRIBUTE
+from perception.metrics.boxes3d import NuScenesScore, PlacedBoxes, matched, nuscenes_score
+from perception.metrics.boxes3d.nuscenes import NO_ATTRIBUTE, TP_DISTANCE_M
 from perception.tasks.matching import class_map, number
 from perception.tasks.spec import ClassSpec
 from perception.tasks.task import Counted, Meter
@@ -104,6 +104,14 @@ class Boxes3dMeter(Meter):
             for axis, (low, high) in enumerate((self._ground.x, self._ground.y)):
                 inside &= (boxes.center[:, axis] >= low) & (boxes.center[:, axis] < high)
         return inside
+
+    def matched(self, distance_m: float = TP_DISTANCE_M) -> tuple[PlacedBoxes, PlacedBoxes]:
+        """The objects that were found, and the boxes that match them, one for each, within a distance on the
+        ground; classes are the recording's.
+
+        See `perception.metrics.boxes3d.matched`.
+        """
+        return matched(PlacedBoxes.joined(self._truth), PlacedBoxes.joined(self._found), distance_m)
 
     def _score(self) -> NuScenesScore:
         """Of the classes in the truth."""

@@ -74,11 +74,7 @@ class Trainer(Run):
             ConfigError: the data or the budget hold nothing to learn, or a loss is not finite.
         """
         if self.ranks.first:
-            sweep(self.out)
-        if self.ranks.first and self.log and not is_written(self.log, self.out):
-            # The run was killed after it wrote a checkpoint and before it wrote the log.
-            write_log(self.log, self.out)
-            plot_curves(self.log, self.out / "curves.png")
+            self._tidy()
         notes = self._look_at_data()
         if self.epoch == 0 and not self.underway.step:
             notes += self._begin()
@@ -92,23 +88,36 @@ class Trainer(Run):
             for note in notes:
                 tell(f"note: {note}")
             try:
-                while self.epoch < self.config.epochs or self._measuring:
-                    for line in self._one_epoch():
-                        tell(line)
-            except _TimeUp:
-                tell(self._end_in_time())
-            except (Stopped, KeyboardInterrupt, LostRankError) as error:
-                self._keep()
-                if isinstance(error.__context__, LostRankError):  # torchrun stops who is left
-                    raise error.__context__ from None
-                raise
-            except RuntimeError as error:
-                if "DataLoader worker" in str(error):  # a signal to all ended one of these first
-                    self._keep()
-                raise
+                self._every_epoch()
             finally:
                 if self._batches is not None:
                     self._batches.close()
+
+    def _tidy(self) -> None:
+        """Take away and make up for what a run that was killed left."""
+        sweep(self.out)
+        if self.log and not is_written(self.log, self.out):
+            # It wrote a checkpoint, and the log not yet.
+            write_log(self.log, self.out)
+            plot_curves(self.log, self.out / "curves.png")
+
+    def _every_epoch(self) -> None:
+        """Train epoch after epoch; what ends it sooner leaves a checkpoint."""
+        try:
+            while self.epoch < self.config.epochs or self._measuring:
+                for line in self._one_epoch():
+                    self.tell(line)
+        except _TimeUp:
+            self.tell(self._end_in_time())
+        except (Stopped, KeyboardInterrupt, LostRankError) as error:
+            self._keep()
+            if isinstance(error.__context__, LostRankError):  # torchrun stops who is left
+                raise error.__context__ from None
+            raise
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error):  # a signal to all ended one of these first
+                self._keep()
+            raise
 
     def _begin(self) -> list[str]:
         """Give the model its first weights, the same on all ranks; what is to be said of it."""

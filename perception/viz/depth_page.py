@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from calibration.outcome import root_mean_square
 from calibration.values.depth import DepthFit
 from perception.viz.calibration_page import (
     figure,
@@ -48,15 +49,11 @@ def write_depth_page(found: DepthFit, path: Path, *, sensor: str, command: str) 
     )
 
 
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))
-
-
 def _tiles(found: DepthFit) -> str:
     held = found.held_out_m[found.degree]
     return tiles(
         [
-            (f"{1000 * _rms(found.off_before):.1f} mm", "planes off as they were seen"),
+            (f"{1000 * root_mean_square(found.off_before):.1f} mm", "planes off as they were seen"),
             (f"{1000 * held:.1f} mm", "off after the correction, planes that were not fitted"),
             (f"{found.coefficients[1]:.5f}", "scale"),
             (f"{1000 * found.coefficients[0]:+.1f} mm", "bias"),

@@ -48,9 +48,8 @@ def draw_from_above(
 ) -> Image:
     """Points of all sensors whose place is known, and boxes, about the vehicle's base; where the rig names
     none, about the sensor in whose frame the boxes are."""
-    placed = RigidTransform.identity() if not boxes.frame else rig.in_base(boxes.frame)
-    if placed is not None:
-        boxes = boxes.moved(placed)
+    placed = boxes.to_base(rig)
+    boxes = boxes if placed is None else placed
     clouds = [_cloud(s, boxes.frame, rig) for s in frame.values() if _is_cloud(s)]
     points = np.concatenate([c for c in clouds if c is not None] or [np.zeros((0, 3))])
     extent = _extent(boxes, points)

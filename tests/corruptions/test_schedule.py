@@ -129,6 +129,18 @@ def test_without_events_frames_are_as_they_were(recording: Recording) -> None:
             assert frame[name].stamp_ns == clean[name].stamp_ns
 
 
+@pytest.mark.parametrize("stamp_ns", [None, 0, 7])
+def test_without_events_samples_come_at_once_and_are_not_copied(stamp_ns: int | None) -> None:
+    injector = FaultInjector(FaultSchedule())
+    sent = [Sample(kind, np.zeros((2, 3), np.float32), stamp_ns) for kind in ("depth", "thermal")]
+    for now, sample in enumerate(sent):
+        injector.push(sample, now)
+        assert injector.next_ns() == now
+        [(found, at)] = injector.poll(now)
+        assert found is sample and at == now
+        assert injector.next_ns() is None and not injector.poll(now + 1)
+
+
 def test_frames_lose_freeze_and_wait(recording: Recording) -> None:
     out = _played(
         recording,

@@ -33,6 +33,10 @@ def test_random_faults_for_half_a_minute(
     assert told["statuses"]["degraded"] > 10
     assert told["kinds_of_faults"] > 15
     assert (tmp_path / "memory_perception_node.png").stat().st_size > 1000
+    for name, parts in told["memory_parts"].items():
+        assert parts["private_mb"] > 20 and parts["shared_mb"] > 1
+        whole = parts["private_mb"] + parts["shared_mb"]
+        assert abs(whole - told["memory_mb"][name]) < 30  # which is of some seconds later
     for counts in told["messages"].values():
         assert counts["received"] + counts["missed"] == counts["sent"] > 50
         assert counts["unaccounted"] == 0

@@ -157,3 +157,19 @@ def test_frames_without_answer_and_without_truth() -> None:
     assert own.scores()["map3d"] == 0 and own.scores()["nds3d"] == 0
     assert own.add(found((0, 10, 2, 0.9)), truth((1, 10, 2)))
     assert own.scores()["map3d"] == pytest.approx(40 / 90)
+
+
+def test_matches_are_of_objects_that_count() -> None:
+    ground = BirdseyeSpec(x=(0, 51.2), y=(-25.6, 25.6), cell_m=0.4)
+    rows = [(1, 10, 0), (1, 20, 0), (1, 30, 0), (1, -10, 0), (0, 40, 9)]
+    known = truth(*rows, ignore=[False, True, False, False, False], points=[5, 5, 0, 5, -1])
+    own = meter(ground)
+    own.add(None, truth((1, 10, 0)))
+    own.add(found(*((0, x + 1, y, 0.9) for _, x, y in rows[:4]), (1, 40, 8, 0.4)), known)
+    objects, boxes = own.matched()
+    assert objects.frame.tolist() == boxes.frame.tolist() == [1, 1]
+    assert objects.class_ids.tolist() == boxes.class_ids.tolist() == [0, 1]  # bus, car
+    np.testing.assert_array_equal(objects.center[:, :2], [[40, 9], [10, 0]])
+    np.testing.assert_array_equal(boxes.center[:, :2], [[40, 8], [11, 0]])
+    assert [len(side) for side in own.matched(1.0)] == [0, 0]
+    assert [len(side) for side in meter().matched()] == [0, 0]

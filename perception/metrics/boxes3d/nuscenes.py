@@ -55,7 +55,6 @@ MAX_PREDICTIONS = 500
 
 NO_ATTRIBUTE = -1
 
-_WITHIN = np.array(DISTANCES_M)[:, None]
 _RECALLS = np.linspace(0, 1, 101)
 _FIRST = 11  # the first recall point beyond a recall of 0.1
 _LEAST_PRECISION = 0.1
@@ -184,8 +183,7 @@ def nuscenes_score(
     errors: dict[str, dict[str, float]] = {}
     for index, name in enumerate(classes):
         own = truth.where(truth.class_ids == index)
-        mine = predictions.where(predictions.class_ids == index)
-        mine = mine.where(np.lexsort((np.arange(len(mine)), mine.scores))[::-1])
+        mine = predictions.where(_surest_first(predictions, index))
         match = _match(own, mine)
         hits = match >= 0
         counts = np.ones_like(hits)
@@ -201,33 +199,65 @@ def nuscenes_score(
     return NuScenesScore(aps, errors)
 
 
-def _match(truth: PlacedBoxes, predictions: PlacedBoxes) -> Ints:
-    """(distances, N) index of the object that each prediction, best first, matches; -1 for none."""
+def matched(
+    truth: PlacedBoxes, predictions: PlacedBoxes, distance_m: float = TP_DISTANCE_M
+) -> tuple[PlacedBoxes, PlacedBoxes]:
+    """The objects that are found, and the predictions that match them, as `nuscenes_score` has them.
 
-    pairs = _pairs(predictions, truth)
-    level, pair = np.nonzero(pairs.chosen(-pairs.value, pairs.value < _WITHIN, len(truth)))
-    match = np.full((len(DISTANCES_M), len(predictions)), -1, np.int64)
+    Args:
+        truth: the objects that there are.
+        predictions: what was found.
+        distance_m: that between both is smaller, on the ground.
+
+    Returns:
+        As many boxes of each, those at one place belonging together; by class, then the surest first.
+    """
+    objects, hits = [], []
+    for index in np.unique(truth.class_ids):
+        own, mine = np.flatnonzero(truth.class_ids == index), _surest_first(predictions, index)
+        match = _match(truth.where(own), predictions.where(mine), (distance_m,))[0]
+        objects.append(own[match[match >= 0]])
+        hits.append(mine[match >= 0])
+    none = [np.zeros(0, np.int64)]
+    return truth.where(np.concatenate(none + objects)), predictions.where(
+        np.concatenate(none + hits)
+    )
+
+
+def _surest_first(predictions: PlacedBoxes, kind: int) -> Ints:
+    """Indices of the predictions of a class; of equal scores the later one comes first."""
+    own = np.flatnonzero(predictions.class_ids == kind)
+    return own[np.lexsort((own, predictions.scores[own]))[::-1]]
+
+
+def _match(
+    truth: PlacedBoxes, predictions: PlacedBoxes, distances: Sequence[float] = DISTANCES_M
+) -> Ints:
+    """(distances, N) index of the object that each prediction, best first, matches; -1 for none."""
+    pairs = _pairs(predictions, truth, max(distances))
+    near = pairs.value < np.array(distances)[:, None]
+    level, pair = np.nonzero(pairs.chosen(-pairs.value, near, len(truth)))
+    match = np.full((len(distances), len(predictions)), -1, np.int64)
     match[level, pairs.chooser[pair]] = pairs.choice[pair]
     return match
 
 
 def _near(predictions: PlacedBoxes, others: PlacedBoxes) -> Bools:
     """(distances, N), which predictions are within each distance of one of the others."""
-    pairs = _pairs(predictions, others)
+    pairs = _pairs(predictions, others, max(DISTANCES_M))
     out = np.zeros((len(DISTANCES_M), len(predictions)), bool)
-    level, pair = np.nonzero(pairs.value < _WITHIN)
+    level, pair = np.nonzero(pairs.value < np.array(DISTANCES_M)[:, None])
     out[level, pairs.chooser[pair]] = True
     return out
 
 
-def _pairs(predictions: PlacedBoxes, others: PlacedBoxes) -> Pairs:
-    """With the distance of their centers on the ground."""
+def _pairs(predictions: PlacedBoxes, others: PlacedBoxes, most: float) -> Pairs:
+    """With the distance of their centers on the ground, smaller than `most`."""
 
     def distance(i: Ints, j: Ints) -> Floats:
         away: Floats = np.linalg.norm(predictions.center[i, :2] - others.center[j, :2], axis=1)
         return away
 
-    most = max(DISTANCES_M)
     return pairs_of_frames(predictions.frame, others.frame, distance, lambda value: value < most)
 
 

@@ -18,7 +18,7 @@ A graph that wants more runs on ONNX Runtime, which looks at every index when it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 from perception.errors import EngineError
@@ -154,46 +154,82 @@ def _beyond(graph: GraphParts) -> Iterator[str]:
     """What OpenVINO is not given."""
     yield from sorted(graph.unusual)
     yield from sorted({node.operator for node in graph.nodes} - OPERATORS)
-    constants = set(graph.constants)
-    given = {**graph.inputs, **graph.constants}
-    integers = {name for name, dtype in given.items() if dtype not in _REAL}
-    moved: set[str] = set()  # of int32 and int64, as they were given
     bounds = _bounds(graph)
-    for node in graph.nodes:
-        if node.operator == "Constant":
-            constants.update(node.outputs)
-            if node.attributes.get("value") not in _REAL:
-                integers.update(node.outputs)
-        elif node.operator == "Cast" and node.attributes.get("to") not in _REAL:
-            whole = node.inputs[:1] and given.get(node.inputs[0]) in (_INT32, _INT64)
-            wide = node.attributes.get("to") == _INT64 and (whole or bool(set(node.inputs) & moved))
-            if node.attributes.get("to") != _UINT8 and not wide:
-                yield "Cast to integers"
-            if wide:
-                moved.update(node.outputs)
-            integers.update(node.outputs)
-        elif node.operator == "Clip" and set(node.inputs) & integers:
-            integers.update(node.outputs)
-            if not set(node.outputs) <= bounds.keys():
-                yield "Clip of integers"
-        elif node.operator in _MOVING and set(node.inputs[:1]) & integers:
-            integers.update(node.outputs)
-            if set(node.inputs[:1]) & moved or given.get(node.inputs[0]) in (_INT32, _INT64):
-                moved.update(node.outputs)
-        elif node.operator in ("QuantizeLinear", "ArgMax"):
-            integers.update(node.outputs)
-        elif node.operator == "MaxPool":
-            integers.update(node.outputs[1:])  # where the largest lie
+    integers = _Integers(graph, bounds)
+    yield from integers.refused
+    constants = set(graph.constants)
+    constants.update(o for n in graph.nodes if n.operator == "Constant" for o in n.outputs)
     for node in graph.nodes:
         for index, name in enumerate(node.inputs):
             if not name:
                 continue
-            must = index in _MUST_BE_CONSTANT.get(node.operator, ())
-            if node.operator in ("Gather", "ScatterND") and index == 1 and name in bounds:
-                must = False
-            if (must and name not in constants) or (
-                node.operator == "ScatterND" and index == 1 and name not in bounds
-            ):
+            if not _known(node, index, constants, bounds):
                 yield f"{node.operator} with sizes, axes or indices that are computed"
-            if name in integers and index not in _TAKES_INTEGERS.get(node.operator, ()):
+            if name in integers.names and index not in _TAKES_INTEGERS.get(node.operator, ()):
                 yield f"{node.operator} of integers"
+
+
+def _known(node: Node, index: int, constants: set[str], bounds: Mapping[str, int]) -> bool:
+    """Whether an input of a node is constant, or kept within bounds, where it must be."""
+    name = node.inputs[index]
+    if node.operator in ("Gather", "ScatterND") and index == 1 and name in bounds:
+        return True
+    if node.operator == "ScatterND" and index == 1:
+        return False
+    return name in constants or index not in _MUST_BE_CONSTANT.get(node.operator, ())
+
+
+class _Integers:
+    """Where integers go in a graph, from node to node.
+
+    Args:
+        graph: in the order in which it is computed.
+        bounds: see `_bounds`.
+
+    Attributes:
+        names: tensors that hold them.
+        refused: what is done with them that OpenVINO is not given, in the order of the nodes.
+    """
+
+    def __init__(self, graph: GraphParts, bounds: Mapping[str, int]) -> None:
+        self._given = {**graph.inputs, **graph.constants}
+        self._bounds = bounds
+        self._moved: set[str] = set()  # of int32 and int64, as they were given
+        self.names = {name for name, dtype in self._given.items() if dtype not in _REAL}
+        self.refused: list[str] = []
+        for node in graph.nodes:
+            self._follow(node)
+
+    def _follow(self, node: Node) -> None:
+        match node.operator:
+            case "Constant":
+                if node.attributes.get("value") not in _REAL:
+                    self.names.update(node.outputs)
+            case "Cast" if node.attributes.get("to") not in _REAL:
+                self._cast(node)
+            case "Clip" if set(node.inputs) & self.names:
+                self.names.update(node.outputs)
+                if not set(node.outputs) <= self._bounds.keys():
+                    self.refused.append("Clip of integers")
+            case operator if operator in _MOVING and set(node.inputs[:1]) & self.names:
+                self.names.update(node.outputs)
+                if self._as_given(node.inputs[:1]):
+                    self._moved.update(node.outputs)
+            case "QuantizeLinear" | "ArgMax":
+                self.names.update(node.outputs)
+            case "MaxPool":
+                self.names.update(node.outputs[1:])  # where the largest lie
+
+    def _cast(self, node: Node) -> None:
+        to = node.attributes.get("to")
+        wide = to == _INT64 and self._as_given(node.inputs)
+        if to != _UINT8 and not wide:
+            self.refused.append("Cast to integers")
+        if wide:
+            self._moved.update(node.outputs)
+        self.names.update(node.outputs)
+
+    def _as_given(self, names: Sequence[str]) -> bool:
+        """Whether the first of these is given as int32 or int64, or one of them is such a one, moved."""
+        whole = any(self._given.get(name) in (_INT32, _INT64) for name in names[:1])
+        return whole or bool(set(names) & self._moved)

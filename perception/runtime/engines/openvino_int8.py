@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,11 @@ MOVED_PAST = frozenset(
 )
 """What rounding is moved past on its way there."""
 
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""What is quantized, by what it takes first."""
+LAYERS: Mapping[str, int] = MappingProxyType(
+    {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}
+)
+"""What is quantized, by what it takes first; each with the axis of the output channels in its weights (Gemm:
+with transB = 1)."""
 
 _QUANTIZES = b"QuantizeLinear"
 _WITH_INTEGERS = ("int8", "mixed")

@@ -66,17 +66,14 @@ class Boxes3dTraining(TrainingTask):
         boxes = source.truth.boxes3d
         if boxes is None or source.birdseye is None:
             return None
-        if boxes.frame:
-            rig = source.recording.rig
-            pose = None if rig is None else rig.in_base(boxes.frame)
-            if pose is None:
-                raise CalibrationError(
-                    f"boxes are in the frame of {boxes.frame}, whose place on the vehicle is not known",
-                    where=f"{source.recording.info.name}: rig",
-                    hint="give the rig base, and poses of its sensors in it",
-                )
-            boxes = boxes.moved(pose)
-        return OnGround(boxes, source.birdseye, len(source.recording.info.det_classes))
+        info, placed = source.recording.info, boxes.to_base(source.recording.rig)
+        if placed is None:
+            raise CalibrationError(
+                f"boxes are in the frame of {boxes.frame}, whose place on the vehicle is not known",
+                where=f"{info.name}: rig",
+                hint="give the rig base, and poses of its sensors in it",
+            )
+        return OnGround(placed, source.birdseye, len(info.det_classes))
 
     def as_recorded(self, truth: OnGround) -> Truth:
         return Truth(boxes3d=truth.boxes)

@@ -15,7 +15,7 @@ from same_numbers import assert_same_numbers
 
 from perception.evaluation.box_files import read_nuscenes
 from perception.files.text import read_json
-from perception.metrics.boxes3d import PlacedBoxes, nuscenes_score
+from perception.metrics.boxes3d import PlacedBoxes, matched, nuscenes_score
 from perception.metrics.boxes3d.nuscenes import CLASSES, ERRORS
 
 
@@ -189,3 +189,34 @@ def test_nuscenes_own_answers(name: str, real_data: Path) -> None:
     content = read_json(path)
     assert samples == content["samples"]
     assert_same_numbers(content["devkit"], nuscenes_score(truth, found).to_dict(), 1e-9)
+
+
+def test_matches_are_those_that_the_score_counts() -> None:
+    """The surest takes what is nearest; a class, a frame and a distance of 2 m are borders."""
+    truth = PlacedBoxes.joined(
+        [placed((0, 0, 0), (0, 3, 0), (1, 0, 0)), placed((0, 50, 0), (0, 60, 0), kind="bus")]
+    )
+    found = PlacedBoxes.joined(
+        [
+            placed((0, 0, 0.8), (0, 1.4, 0.9), (1, 2.0, 0.7), (2, 0, 0.6)),
+            placed((0, 51, 0.5), (0, 49.5, 0.5), (0, 0.5, 0.9), kind="bus"),
+        ]
+    )
+    objects, boxes = matched(truth, found)
+    np.testing.assert_array_equal(objects.center[:, 0], [0, 50])
+    np.testing.assert_array_equal(boxes.center[:, 0], [1.4, 49.5])  # of equal ones the later
+    score = nuscenes_score(truth, found)
+    assert score.label_tp_errors["car"]["trans_err"] == pytest.approx(1.4)
+    objects, boxes = matched(truth, found, 2.5)
+    assert sorted(zip(objects.frame, objects.center[:, 0], boxes.center[:, 0], strict=True)) == [
+        (0, 0, 1.4),
+        (0, 50, 49.5),
+        (1, 0, 2.0),
+    ]
+    # From 3 m on the second of both cars has one, too.
+    assert len(matched(truth, found, 3.0)[0]) == 3 and len(matched(truth, found, 3.01)[0]) == 4
+    for some, others in (
+        (truth, found.where(found.scores > 1)),
+        (truth.where(np.zeros(5, bool)), found),
+    ):
+        assert [len(side) for side in matched(some, others)] == [0, 0]

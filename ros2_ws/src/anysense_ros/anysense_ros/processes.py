@@ -43,18 +43,9 @@ def run(
     Returns:
         The exit status: 0, or 2 when the node could not be made.
     """
-    spins = False
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        # rclpy's own handler, which calls this one, wakes the executor. An exception raised here
-        # would come out of any callback, or, as something else, of the middleware's conversions.
-        if not spins:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupted)
-    if not any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME", "HOME")):
-        # As a service starts it. ROS ends a process that has no place for log files.
-        os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="ros_log_")
+    interrupts = _Interrupts()
+    signal.signal(signal.SIGINT, interrupts)
+    _give_logs_a_place()
     try:
         rclpy.init(args=args)
     except Exception as error:  # rcl raises types of its own for unparsable arguments and files
@@ -72,11 +63,7 @@ def run(
     try:
         if start is not None:
             start(node)
-        # rclpy wakes the executor before it ends the context: an executor that looks in between
-        # would wait for ever for a next message.
-        node.create_timer(_LOOK_S, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        spins = True
-        executor.spin()
+        _spin(node, executor, interrupts)
     except AnySenseError as error:
         return _fail(error)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -92,6 +79,36 @@ def run(
         node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+class _Interrupts:
+    """What SIGINT does until the node ends.
+
+    Attributes:
+        spins: whether the executor is at work.  rclpy's own handler, which calls this one, then wakes it.  An
+            exception raised here would come out of any callback, or, as something else, of the middleware's
+            conversions.
+    """
+
+    spins = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.spins:
+            raise KeyboardInterrupt
+
+
+def _give_logs_a_place() -> None:
+    """As a service starts it: ROS ends a process that has no place for log files."""
+    if not any(os.environ.get(name) for name in ("ROS_LOG_DIR", "ROS_HOME", "HOME")):
+        os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="ros_log_")
+
+
+def _spin(node: Node, executor: SingleThreadedExecutor, interrupts: _Interrupts) -> None:
+    # rclpy wakes the executor before it ends the context: an executor that looks in between
+    # would wait for ever for a next message.
+    node.create_timer(_LOOK_S, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
+    interrupts.spins = True
+    executor.spin()
 
 
 def _fail(error: Exception) -> int:
