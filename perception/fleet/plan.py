@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.bags.files import sensor_topics
-from perception.bags.parts import Span, parts_of_span, span_of
+from perception.bags.parts import Span, parts_of_bag
 from perception.bags.survey import Survey, survey
 from perception.data.base import Recording
 from perception.data.registry import READERS, kind_name, open_recording, options_of
@@ -86,6 +86,12 @@ class Chunk:
     def title(self) -> str:
         """For people."""
         return f"{self.source.name}, part {self.number + 1} of {self.of}"
+
+    def follows(self, other: Chunk) -> bool:
+        """Whether it begins where the other ends, with nothing between."""
+        if self.source != other.source or self.part is None or other.part is None:
+            return False
+        return self.part.start_ns == other.part.end_ns
 
 
 def sources_of(job: Job) -> list[Source]:
@@ -170,8 +176,9 @@ def chunks_of(
     elif source.is_bag:
         assert bundle is not None
         wired = wired_by(job, here, bundle[1])
-        whole = None if wired.known.by_stamps else span_of(here)
-        parts = [None] if whole is None else [*parts_of_span(whole, round(job.chunk_s * 1e9))]
+        length_ns = round(job.chunk_s * 1e9)
+        known = None if wired.known.by_stamps else parts_of_bag(here, length_ns)
+        parts = [None] if known is None else [*known]
     else:
         assert bundle is not None
         recording = open_recording(source.kind, here)

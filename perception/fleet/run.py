@@ -260,8 +260,7 @@ def _unlike(chunks: list[Chunk], records: Mapping[str, Any]) -> Iterator[Chunk]:
     """Chunks whose results just before them are not what the chunk before gave at its end."""
     for before, chunk in pairwise(chunks):
         one, other = records.get(before.key), records.get(chunk.key)
-        follows = before.source == chunk.source and chunk.number == before.number + 1
-        if follows and one and other and one["leaves"] != other["enters"]:
+        if chunk.follows(before) and one and other and one["leaves"] != other["enters"]:
             yield chunk
 
 

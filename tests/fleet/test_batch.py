@@ -371,3 +371,24 @@ def test_memory_stays_over_a_thousand_chunks(bundle: Path, tmp_path: Path) -> No
     assert len(pages) >= 1000 and not report.failed and here.worker.loads == 1
     before, after = np.median(pages[150:250]), np.median(pages[-100:])
     assert after < 1.03 * before, f"{before} pages, then {after}"
+
+
+def test_a_recording_whose_clock_was_set_is_cut_where_there_is_anything(
+    batch: Run, tmp_path: Path
+) -> None:
+    """Before and behind are a day of nothing apart: no chunk is of that, nor compared across it."""
+    from perception.bags.files import messages_of, write_bag
+
+    drive = write_recording(tmp_path / "drive", 40, 7)
+    rows = (drive / "frames.csv").read_text().splitlines()
+    for number, line in enumerate(rows[21:], 21):
+        name, stamp, tags = line.split(",")
+        rows[number] = f"{name},{int(stamp) + 86_400 * 10**9},{tags}"
+    (drive / "frames.csv").write_text("\n".join(rows) + "\n")
+    write_bag(tmp_path / "bag", messages_of(FolderRecording(drive)))
+    cut = batch(recordings=["bag"], chunk_s=0.5, out="cut")
+    whole = batch(recordings=["bag"], chunk_s=86_400, out="whole")
+    assert cut["status"] == whole["status"] == 0 and cut["borders"] == []
+    assert whole["chunks"] == 2 < cut["chunks"] < 12
+    assert rows_in(tmp_path / "cut") == rows_in(tmp_path / "whole")
+    assert cut["frames"] == 40
