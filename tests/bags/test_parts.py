@@ -212,7 +212,7 @@ def test_parts_cover_the_whole_once(kit: Kit, storage: str) -> None:
 def test_a_clock_that_is_set_while_recording_makes_no_parts_of_nothing(
     kit: Kit, pipeline: Pipeline, storage: str, years: int
 ) -> None:
-    """A robot without a clock of its own is in 1970 until it hears of the time; all in one chunk of the file."""
+    """A robot without a clock is in 1970 until it hears of the time; all in one chunk of the file."""
     ahead = years * 365 * 86_400 * SECOND
     sent = [
         (topic, make(start + step * 100 * MS), start + step * 100 * MS)
