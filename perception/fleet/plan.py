@@ -18,10 +18,12 @@ from perception.errors import ConfigError, DataError, names_hint
 from perception.fleet.job import FORMAT, Job, digest
 from perception.fleet.places import Place
 from perception.frame import KINDS
+from perception.importers.bag import sensors_of
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.wiring import match_inputs
 
 BAG = "bag"
+_NAMING = "topics: {{{}: {}}}"
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,8 @@ def _look(job: Job, source: Source, here: Path) -> None:
     if source.is_bag:
         if job.encode == "mcap":
             raise DataError("is a bag already", hint="encode: folder")
-        sensor_topics(here, job.topics)
+        kinds, given = sensors_of(job.topics)
+        sensor_topics(here, given, kinds or None, _NAMING)
     else:
         open_recording(source.kind, here)
 
@@ -223,7 +226,7 @@ def wired_by(job: Job, bag: Path, manifest: BundleManifest) -> Wired:
             raise ConfigError(
                 f"{takes}, not {name}", where="topics", hint=f"inputs: {{{name}: INPUT}}"
             )
-    found = sensor_topics(bag, job.topics, kinds)
+    found = sensor_topics(bag, job.topics, kinds, _NAMING)
     matched = match_inputs({s: kinds[s] for s in found}, inputs, job.inputs)
     there = {s: t for s, t in found.items() if s in matched}
     if not there:
