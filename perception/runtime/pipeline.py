@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from perception.errors import InputError
+from perception.errors import ConfigError, InputError
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.motion import Odometry
 from perception.geometry.rig import BASE_FRAME
@@ -85,6 +86,8 @@ class Pipeline:
         policy.check(self.sensors)
         self.parts = every_part(self.manifest.tasks.every)
         self.wanted = wanted_parts(self.manifest.tasks.every, wanted)
+        if min_score is not None and not (isinstance(min_score, Real) and 0 <= min_score <= 1):
+            raise ConfigError(f"{min_score!r} is not within 0 and 1", where="min_score")
         self.min_score = min_score
         self.spared: frozenset[str] = frozenset()
         self.points_stride = 2
