@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tomllib
 import yaml
 
 from perception.cli.main import main
@@ -346,8 +345,7 @@ sys.exit(status)
 )
 def test_an_interrupt_while_modules_are_imported_is_one_line(module: str) -> None:
     """They take a second or more where the machine has other work."""
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts["anysense"] == "perception.cli.start:main"
+    assert 'anysense = "perception.cli.start:main"' in (ROOT / "pyproject.toml").read_text()
     run = subprocess.run(
         [sys.executable, "-c", IMPORTING, module], capture_output=True, text=True, cwd=ROOT
     )
