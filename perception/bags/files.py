@@ -191,7 +191,10 @@ def _latched() -> Any:
 
 
 def sensor_topics(
-    path: Path, given: Mapping[str, str], kinds: Mapping[str, Kind] | None = None
+    path: Path,
+    given: Mapping[str, str],
+    kinds: Mapping[str, Kind] | None = None,
+    naming: str = "--topic {}={}",
 ) -> dict[str, str]:
     """Which topic of a bag is which sensor: those given, otherwise our own names.
 
@@ -199,6 +202,7 @@ def sensor_topics(
         path: the bag.
         given: topics by sensor.
         kinds: the sensors' kinds, by name; if not given, each is called as its kind.
+        naming: how whoever asks is told a sensor's topic, for the line that says that none is found.
 
     Raises:
         DataError: a topic is not in the bag or of a type that the sensor cannot have, or none is found.
@@ -212,11 +216,9 @@ def sensor_topics(
     own = {sensor: sensor_topic(sensor, kind) for sensor, kind in kinds.items()}
     found = dict(given) or {sensor: topic for sensor, topic in own.items() if topic in known}
     if not found:
-        raise DataError(
-            "no sensor topic found",
-            where=str(path),
-            hint=f"name them: --topic {next(iter(kinds))}=/camera/image",
-        )
+        sensor, kind = next(iter(kinds.items()))
+        hint = f"name them, as {naming.format(sensor, '/camera/image')}; {_fitting(known, kind)}"
+        raise DataError("no sensor topic found", where=str(path), hint=hint)
     for sensor, topic in found.items():
         kind = kinds[sensor]
         if not set(known[topic]) & set(kind_of(kind).ros_types):

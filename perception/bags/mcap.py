@@ -29,6 +29,9 @@ Within = tuple[int, int]
 """Times of recording: the first one, and the one behind the last, in nanoseconds."""
 
 ALWAYS: Within = (-(1 << 63), 1 << 64)
+_NARROW = 16
+"""Steps of time that a chunk may claim to touch, and is believed unseen."""
+
 _CUT_OFF = "ends early, as when a recording is killed"
 
 
@@ -141,6 +144,33 @@ class McapFile:
         if self._loose or not self._chunks:
             return None
         return min(c.start_ns for c in self._chunks), max(c.end_ns for c in self._chunks)
+
+    def filled(self, start_ns: int, length_ns: int) -> set[int]:
+        """Steps of a length, counted from a time, without which no message would be read.
+
+        Some may be without messages: as chunks claim, unless one claims more than `_NARROW` steps, as where
+        the recorder's clock was set in the midst of it; that one is unpacked.
+
+        Raises:
+            DataError: a chunk that is unpacked is damaged.
+        """
+        found: set[int] = set()
+        with self._reading() as file:
+            for chunk in self._chunks:
+                first = (chunk.start_ns - start_ns) // length_ns
+                last = (chunk.end_ns - start_ns) // length_ns
+                if last - first < _NARROW:
+                    found.update(range(first, last + 1))
+                    continue
+                stamps = self._stamps(file, chunk)
+                own = {(stamp - start_ns) // length_ns for stamp in stamps}
+                found |= {first, last} | {step for step in own if first < step < last}
+        return found
+
+    def _stamps(self, file: BinaryIO, chunk: _Chunk) -> Iterator[int]:
+        for kind, content in self._unpacked(file, chunk):
+            if kind == _MESSAGE:
+                yield self._fields(_MESSAGE_HEAD, content)[2]
 
     def last_before(self, topic: str, when_ns: int, count: int) -> list[Recorded]:
         """The last messages of a topic that were recorded before a time, in order of it.

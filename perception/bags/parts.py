@@ -39,21 +39,25 @@ class Span:
     end_ns: int
 
 
-def span_of(path: Path) -> Span | None:
-    """The whole of a bag; None where it cannot be played in parts.
+def parts_of_bag(path: Path, length_ns: int) -> list[Span] | None:
+    """Parts of a length, counted from the first message; the last one is shorter.
+
+    Where nothing was recorded there are none: the clock of a robot that starts without one is set by decades
+    in the midst of a recording.
+
+    Returns:
+        None where the bag cannot be played in parts.
 
     Raises:
         DataError: it cannot be read.
     """
     with open_bag(path) as bag:
-        found = bag.span()
-    return None if found is None else Span(found[0], found[1] + 1)
-
-
-def parts_of_span(whole: Span, length_ns: int) -> list[Span]:
-    """Parts of a length, counted from the start; the last one is shorter."""
-    starts = range(whole.start_ns, whole.end_ns, length_ns)
-    return [Span(start, min(start + length_ns, whole.end_ns)) for start in starts]
+        whole = bag.span()
+        if whole is None:
+            return None
+        first, last = whole
+        starts = [first + step * length_ns for step in bag.filled(first, length_ns)]
+    return [Span(start, min(start + length_ns, last + 1)) for start in starts]
 
 
 def memory_ns(playback: Playback) -> int:

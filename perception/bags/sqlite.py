@@ -118,11 +118,16 @@ class SqliteFile:
         )
 
     def span(self) -> tuple[int, int] | None:
-        """Times of the first and last message; None where there is none."""
+        """Times of the first and last message; None where there is none, or centuries lie between."""
         ((first, last),) = self._rows("SELECT min(timestamp), max(timestamp) FROM messages")
-        if not isinstance(first, int) or not isinstance(last, int):
+        if not isinstance(first, int) or not isinstance(last, int) or last - first > _LARGEST:
             return None
         return first, last
+
+    def filled(self, start_ns: int, length_ns: int) -> set[int]:
+        """As `McapFile.filled`."""
+        query = "SELECT DISTINCT (timestamp - ?) / ? FROM messages"
+        return {step for (step,) in self._rows(query, (start_ns, length_ns)) if type(step) is int}
 
     def last_before(self, topic: str, when_ns: int, count: int) -> list[Recorded]:
         """As `McapFile.last_before`."""

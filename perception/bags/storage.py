@@ -76,6 +76,15 @@ class Bag:
             return None
         return known[0][0], known[-1][1]
 
+    def filled(self, start_ns: int, length_ns: int) -> list[int]:
+        """Steps of a length, counted from a time, that hold messages, in order; a few of others with them.
+
+        Raises:
+            DataError: damaged.
+        """
+        with _naming(self.path):
+            return sorted({s for file in self._files for s in file.filled(start_ns, length_ns)})
+
     def last_before(self, topic: str, when_ns: int, count: int) -> list[Recorded]:
         """The last messages of a topic that were recorded before a time, at most `count`, in order of it.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.bags.files import sensor_topics
-from perception.bags.parts import Span, parts_of_span, span_of
+from perception.bags.parts import Span, parts_of_bag
 from perception.bags.survey import Survey, survey
 from perception.data.base import Recording
 from perception.data.registry import READERS, kind_name, open_recording, options_of
@@ -18,10 +18,12 @@ from perception.errors import ConfigError, DataError, names_hint
 from perception.fleet.job import FORMAT, Job, digest
 from perception.fleet.places import Place
 from perception.frame import KINDS
+from perception.importers.bag import sensors_of
 from perception.runtime.manifest import BundleManifest
 from perception.runtime.wiring import match_inputs
 
 BAG = "bag"
+_NAMING = "topics: {{{}: {}}}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,12 @@ class Chunk:
     def title(self) -> str:
         """For people."""
         return f"{self.source.name}, part {self.number + 1} of {self.of}"
+
+    def follows(self, other: Chunk) -> bool:
+        """Whether it begins where the other ends, with nothing between."""
+        if self.source != other.source or self.part is None or other.part is None:
+            return False
+        return self.part.start_ns == other.part.end_ns
 
 
 def sources_of(job: Job) -> list[Source]:
@@ -170,8 +178,9 @@ def chunks_of(
     elif source.is_bag:
         assert bundle is not None
         wired = wired_by(job, here, bundle[1])
-        whole = None if wired.known.by_stamps else span_of(here)
-        parts = [None] if whole is None else [*parts_of_span(whole, round(job.chunk_s * 1e9))]
+        length_ns = round(job.chunk_s * 1e9)
+        known = None if wired.known.by_stamps else parts_of_bag(here, length_ns)
+        parts = [None] if known is None else [*known]
     else:
         assert bundle is not None
         recording = open_recording(source.kind, here)
@@ -195,7 +204,8 @@ def _look(job: Job, source: Source, here: Path) -> None:
     if source.is_bag:
         if job.encode == "mcap":
             raise DataError("is a bag already", hint="encode: folder")
-        sensor_topics(here, job.topics)
+        kinds, given = sensors_of(job.topics)
+        sensor_topics(here, given, kinds or None, _NAMING)
     else:
         open_recording(source.kind, here)
 
@@ -216,7 +226,7 @@ def wired_by(job: Job, bag: Path, manifest: BundleManifest) -> Wired:
             raise ConfigError(
                 f"{takes}, not {name}", where="topics", hint=f"inputs: {{{name}: INPUT}}"
             )
-    found = sensor_topics(bag, job.topics, kinds)
+    found = sensor_topics(bag, job.topics, kinds, _NAMING)
     matched = match_inputs({s: kinds[s] for s in found}, inputs, job.inputs)
     there = {s: t for s, t in found.items() if s in matched}
     if not there:

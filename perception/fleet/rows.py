@@ -115,7 +115,11 @@ def rows_of(content: bytes, where: str, columns: Sequence[str] | None = None) ->
         found: list[Row] = table.to_pylist()
         return found
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"is no Parquet file: {error}", where=where) from error
+        raise DataError(
+            f"is no Parquet file: {error}",
+            where=where,
+            hint="remove it, and its chunk is done again",
+        ) from error
 
 
 def label_row(

@@ -35,6 +35,7 @@ from perception.fleet.work import (
     versions,
 )
 
+JOB = "job.json"
 _NEEDED = {"recording", "frames", "rows", "states", "enters", "leaves"}
 
 Step = Callable[[str, int, int], None]
@@ -135,7 +136,7 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
     chunks = _looked_at(executor, sources, report, step)
     report.chunks = len(chunks)
     keys = {name.removesuffix(".json") for name in (out / DONE).names()}
-    had = _records(out, keys)
+    had = _with_rows(out, _records(out, keys))
     if job.task == "evaluate":  # what was done before this was counted is done again
         counted = (out / COUNTED).names()
         had = {key: record for key, record in had.items() if f"{key}.npz" in counted}
@@ -160,6 +161,10 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
         _sum(out, specs, [c for c in chunks if c.key in records], report)
     if job.keep is not None:
         _keep(out, job, [c for c in chunks if c.key in records], executor, report, step)
+    if not (
+        keys or records
+    ):  # nothing came of it: whoever mends the job need not look for another folder
+        (out / JOB).remove()
     return report
 
 
@@ -198,7 +203,7 @@ def _claim(out: Place, job: Job, bundle: str) -> None:
         "bundle": bundle,
         **versions(),
     }
-    place = out / "job.json"
+    place = out / JOB
     if not place.exists():
         place.write(json.dumps(own, indent=2).encode())
         return
@@ -260,8 +265,7 @@ def _unlike(chunks: list[Chunk], records: Mapping[str, Any]) -> Iterator[Chunk]:
     """Chunks whose results just before them are not what the chunk before gave at its end."""
     for before, chunk in pairwise(chunks):
         one, other = records.get(before.key), records.get(chunk.key)
-        follows = before.source == chunk.source and chunk.number == before.number + 1
-        if follows and one and other and one["leaves"] != other["enters"]:
+        if chunk.follows(before) and one and other and one["leaves"] != other["enters"]:
             yield chunk
 
 
@@ -322,6 +326,13 @@ def _records(out: Place, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         if isinstance(record, dict) and record.keys() >= _NEEDED:
             found[name.removesuffix(".json")] = record
     return found
+
+
+def _with_rows(out: Place, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Those whose rows are there; a loss of power leaves files without anything in them, or none."""
+    sizes = (out / ROWS).files() if records and (out / ROWS).exists() else {}
+    there = {name for name, known in sizes.items() if known.get("size") != 0}
+    return {key: record for key, record in records.items() if f"{key}.parquet" in there}
 
 
 def _keep(

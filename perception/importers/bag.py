@@ -52,8 +52,8 @@ def bag(
         ConfigError: a sensor's kind is not known, or there is no such reference.
         DataError: it cannot be read, lacks a topic, or no message has a time.
     """
-    kinds, given = _sensors(topics)
-    found = sensor_topics(root, given, kinds or None)
+    kinds, given = sensors_of(topics)
+    found = sensor_topics(root, given, kinds or None, "bag,{}={}:BAG")
     kinds = {name: kinds.get(name, name) for name in in_order(found)}
     reference = reference or first_reference(kinds)
     if reference not in kinds:
@@ -89,8 +89,12 @@ def bag(
     return Source(root.resolve().stem, kinds, items, fields=fields, licence="unknown", notes=notes)
 
 
-def _sensors(topics: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Kinds and topics by sensor."""
+def sensors_of(topics: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Kinds and topics by sensor, of `front=rgb@/front/image` and the like.
+
+    Raises:
+        ConfigError: a sensor's kind is not known, or its name cannot be one.
+    """
     kinds, given = {}, {}
     for name, text in topics.items():
         kind, at, topic = text.partition(_OWN)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from perception.errors import ConfigError
@@ -72,8 +73,16 @@ class LatePolicy:
 
     @staticmethod
     def of(given: float | LatePolicy | None) -> LatePolicy | None:
-        """Of a deadline in seconds, the default policy."""
-        return LatePolicy(given) if isinstance(given, int | float) else given
+        """Of a deadline in seconds, the default policy.
+
+        Raises:
+            ConfigError: it is no time.
+        """
+        if given is None or isinstance(given, LatePolicy):
+            return given
+        if not isinstance(given, Real):
+            raise ConfigError(f"{given!r} is no number of seconds", where="deadline_s")
+        return LatePolicy(float(given))
 
 
 class Ladder:

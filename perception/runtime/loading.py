@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 from perception.errors import BundleError, ConfigError, DeadlineExceededError
@@ -30,7 +31,7 @@ class EngineChoices:
     """What engines a pipeline is to have; the arguments of `Pipeline.load` that are about them.
 
     Raises:
-        ConfigError: a time is none.
+        ConfigError: a time is none, a device no name, or a number of threads none.
     """
 
     device: str = "auto"
@@ -41,6 +42,14 @@ class EngineChoices:
     load_timeout_s: float | None = LOAD_TIMEOUT_S
 
     def __post_init__(self) -> None:
+        if not isinstance(self.device, str):
+            what = f"{self.device!r} is no name of a device"
+            raise ConfigError(what, where="device", hint="auto, cpu, cuda, or a backend's name")
+        threads = self.threads
+        if threads is not None and not (isinstance(threads, Integral) and threads >= 1):
+            raise ConfigError(
+                f"{threads!r} is no number of threads", where="threads", hint="None: all"
+            )
         for name in ("engine_timeout_s", "load_timeout_s"):
             given = getattr(self, name)
             if given is not None and not given > 0:  # nor NaN

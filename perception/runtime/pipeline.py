@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from perception.errors import InputError
+from perception.errors import ConfigError, InputError
 from perception.frame import Frame, Kind, Sample
 from perception.geometry.motion import Odometry
 from perception.geometry.rig import BASE_FRAME
@@ -89,7 +90,9 @@ class Pipeline:
         policy.check(self.sensors)
         self.parts = every_part(self.manifest.tasks.every)
         self.wanted = wanted_parts(self.manifest.tasks.every, wanted)
-        self.min_score = min_score
+        if min_score is not None and not (isinstance(min_score, Real) and 0 <= min_score <= 1):
+            raise ConfigError(f"{min_score!r} is not within 0 and 1", where="min_score")
+        self.min_score: float | None = min_score
         self.spared: frozenset[str] = frozenset()
         self.decodes_later = False
         self.points_stride = 2

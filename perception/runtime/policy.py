@@ -35,6 +35,9 @@ class Policy:
     novelty_derating: float = 1.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.required, str):
+            hint = f"('{self.required}',)"
+            raise ConfigError("is one name, expected several", where="policy.required", hint=hint)
         for name in self.required:
             check_name(name, "policy.required")
         if not (self.minimum >= 1 and self.max_age_ms > 0 and self.hold_ms >= 0):  # nor NaN

@@ -209,7 +209,7 @@ class Stream:
         pipeline = Pipeline.load(
             bundle, device, sensors=inputs, threads=threads, progress=progress, **options
         )
-        settings, rates = settings_for(dict(sensors or dict.fromkeys(pipeline.sensors)), policy)
+        settings, rates = settings_for(sensors or dict.fromkeys(pipeline.sensors), policy)
         pipeline.warm_up()
         return cls(
             replace(settings, health=health, late=LatePolicy.of(deadline_s), drift=drift),

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from numbers import Real
 from statistics import median
 from typing import NamedTuple
 
@@ -103,11 +104,16 @@ def settings_for(
     Raises:
         ConfigError: no sensor, or a rate that is none.
     """
+    if not isinstance(sensors, Mapping):
+        what = f"a {type(sensors).__name__}, expected rates in Hz by sensor"
+        raise ConfigError(
+            what, where="sensors", hint="{'rgb': 30}, or None where a rate is unknown"
+        )
     rates: dict[str, float] = {}
     for name, given in sensors.items():
         if given is None or isinstance(given, SensorTiming):
             continue
-        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1e5:
+        if isinstance(given, bool) or not isinstance(given, Real) or not 0 < given < 1e5:
             raise ConfigError(f"a rate of {given!r} Hz", where=name, hint="samples per second")
         rates[name] = float(given)
     if not sensors:

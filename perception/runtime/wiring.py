@@ -100,6 +100,9 @@ def wired_inputs(inputs: Mapping[str, str], sensors: Mapping[str, str] | None) -
     """
     if sensors is None:
         return {name: name for name in inputs}
+    if not isinstance(sensors, Mapping):
+        what = f"a {type(sensors).__name__}, expected inputs of the bundle by sensor"
+        raise ConfigError(what, where="sensors", hint="{'cam_front': 'rgb'}")
     if not sensors:
         raise ConfigError("needs a sensor", where="sensors")
     for sensor, name in sensors.items():

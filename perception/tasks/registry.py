@@ -95,6 +95,8 @@ def wanted_parts(specs: Mapping[str, TaskSpec], wanted: Collection[str] | None) 
     """
     if wanted is None:
         return usual_parts(specs)
+    if isinstance(wanted, str):
+        raise ConfigError("is one word, expected several", where="wanted", hint=f"{{'{wanted}'}}")
     parts = every_part(specs)
     if unknown := set(wanted) - parts:
         name = min(unknown)

@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +19,7 @@ from small_bundles import SmallBundles
 
 from perception.adapters.calibration import MessageCalibration
 from perception.bags import parts as bag_parts
-from perception.bags.parts import Span, memory_ns, parts_of_span, play_part, span_of
+from perception.bags.parts import Span, memory_ns, parts_of_bag, play_part
 from perception.bags.playback import Playback
 from perception.bags.storage import open_bag
 from perception.bags.survey import Survey, survey
@@ -84,10 +85,10 @@ def whole_and_parts(
     known = survey(bag, topics)
     played = playback(pipeline, known, False, topics).run(bag)
     whole = [(r.arrived_ns, row(r)) for r in played if r.samples]
-    span = span_of(bag)
-    assert span is not None
+    spans = parts_of_bag(bag, length_ns)
+    assert spans is not None
     found: list[Any] = []
-    for part in parts_of_span(span, length_ns):
+    for part in spans:
         # As fleets do; the whole is read by one thread.
         one = playback(pipeline, known, True, topics)
         before = memory_ns(one)
@@ -260,17 +261,41 @@ def test_without_what_was_before_borders_would_be_seen(
     sent = sorted(messages(kit, 8, "frozen", 2.6, 7.3, seed=1), key=lambda message: message[2])
     bag = kit.write(sent)
     known, found = survey(bag, TOPICS), []
-    span = span_of(bag)
-    assert span is not None
-    for part in parts_of_span(span, 3 * SECOND):
+    spans = parts_of_bag(bag, 3 * SECOND)
+    assert spans is not None
+    for part in spans:
         one = playback(pipeline, known)
         found += [row(r) for r, own in play_part(one, bag, part, 0) if own and r.samples]
     assert found != [row(r) for r in playback(pipeline, known).run(bag) if r.samples]
 
 
-def test_parts_cover_the_whole_once() -> None:
-    parts = parts_of_span(Span(5, 26), 10)
-    assert parts == [Span(5, 15), Span(15, 25), Span(25, 26)]
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_parts_cover_the_whole_once(kit: Kit, storage: str) -> None:
+    times = [START + ms * MS for ms in (5, 9, 15, 24, 25)]
+    bag = kit.write([("/cam/rgb", kit.image(t), t) for t in times], storage)
+    ends = [times[0], times[2], times[4], times[4] + 1]
+    assert parts_of_bag(bag, 10 * MS) == [Span(*both) for both in pairwise(ends)]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("years", [1, 31])
+def test_a_clock_that_is_set_while_recording_makes_no_parts_of_nothing(
+    kit: Kit, pipeline: Pipeline, storage: str, years: int
+) -> None:
+    """A robot without a clock is in 1970 until it hears of the time; all in one chunk of the file."""
+    ahead = years * 365 * 86_400 * SECOND
+    sent = [
+        (topic, make(start + step * 100 * MS), start + step * 100 * MS)
+        for start in (START - ahead, START)
+        for step in range(40)
+        for topic, make in (("/cam/rgb", kit.image), ("/cam/depth", kit.depth))
+    ]
+    bag = kit.write(sent, storage)
+    spans = parts_of_bag(bag, SECOND)
+    assert spans is not None and len(spans) in (8, 9)
+    whole, parts = whole_and_parts(pipeline, bag, SECOND)
+    assert parts == whole
+    assert len(whole) > 70
 
 
 def test_a_chunk_that_lies_about_its_time_is_named(kit: Kit, mcap: Any, tmp_path: Path) -> None:
@@ -311,4 +336,4 @@ def test_a_bag_in_no_order_of_time_is_played_as_a_whole(kit: Kit, mcap: Any) -> 
     build.add(build.message(1, START, data)).add(build.message(1, START - SECOND, data))
     path = kit.path(".mcap")
     path.write_bytes(build.end())
-    assert span_of(path) is None
+    assert parts_of_bag(path, SECOND) is None

@@ -319,3 +319,34 @@ def test_serving_ends(number: signal.Signals, place: Place) -> None:
     finally:
         process.kill()
     _nothing_temporary(place)
+
+
+IMPORTING = """
+import os, signal, sys
+
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == wanted and not done:
+        done.append(True)
+        os.kill(os.getpid(), signal.SIGINT)
+
+done, wanted = [], sys.argv[1]
+sys.addaudithook(interrupt)
+from perception.cli.start import main
+sys.argv[1:] = ["bundles", "list"]
+status = main()
+assert done, wanted
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["perception.cli.main", "perception.cli.arguments", "rich", "numpy", "cv2", "pydantic"],
+)
+def test_an_interrupt_while_modules_are_imported_is_one_line(module: str) -> None:
+    """They take a second or more where the machine has other work."""
+    assert 'anysense = "perception.cli.start:main"' in (ROOT / "pyproject.toml").read_text()
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORTING, module], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (run.returncode, run.stderr) == (130, "anysense: interrupted\n")

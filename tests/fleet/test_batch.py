@@ -371,3 +371,96 @@ def test_memory_stays_over_a_thousand_chunks(bundle: Path, tmp_path: Path) -> No
     assert len(pages) >= 1000 and not report.failed and here.worker.loads == 1
     before, after = np.median(pages[150:250]), np.median(pages[-100:])
     assert after < 1.03 * before, f"{before} pages, then {after}"
+
+
+def test_a_recording_whose_clock_was_set_is_cut_where_there_is_anything(
+    batch: Run, tmp_path: Path
+) -> None:
+    """Before and behind are a day of nothing apart: no chunk is of that, nor compared across it."""
+    from perception.bags.files import messages_of, write_bag
+
+    drive = write_recording(tmp_path / "drive", 40, 7)
+    rows = (drive / "frames.csv").read_text().splitlines()
+    for number, line in enumerate(rows[21:], 21):
+        name, stamp, tags = line.split(",")
+        rows[number] = f"{name},{int(stamp) + 86_400 * 10**9},{tags}"
+    (drive / "frames.csv").write_text("\n".join(rows) + "\n")
+    write_bag(tmp_path / "bag", messages_of(FolderRecording(drive)))
+    cut = batch(recordings=["bag"], chunk_s=0.5, out="cut")
+    whole = batch(recordings=["bag"], chunk_s=86_400, out="whole")
+    assert cut["status"] == whole["status"] == 0 and cut["borders"] == []
+    assert whole["chunks"] == 2 < cut["chunks"] < 12
+    assert rows_in(tmp_path / "cut") == rows_in(tmp_path / "whole")
+    assert cut["frames"] == 40
+
+
+@pytest.mark.parametrize("task", ["label", "encode"])
+def test_rows_that_a_loss_of_power_took_are_made_again(
+    batch: Run, fleet: Path, tmp_path: Path, task: str
+) -> None:
+    """They are not synced: a file may be empty or not be there, and its note be whole."""
+    fields = {"task": task, "recordings": [f"{fleet}/bags/a.mcap", f"{fleet}/bags/c.mcap"]}
+    first = batch(**fields)
+    whole = rows_in(tmp_path / "out")
+    empty, gone, *_ = sorted((tmp_path / "out/rows").iterdir())
+    empty.write_bytes(b"")
+    gone.unlink()
+    again = batch(**fields)
+    assert again["status"] == 0 and again["done"] == 2 == first["chunks"] - again["skipped"]
+    assert rows_in(tmp_path / "out") == whole
+
+
+def test_rows_that_cannot_be_read_are_named_with_what_to_do(
+    batch: Run, fleet: Path, tmp_path: Path
+) -> None:
+    batch(recordings=[f"{fleet}/bags/c.mcap"])
+    torn = next((tmp_path / "out/rows").iterdir())
+    torn.write_bytes(torn.read_bytes()[:-20])
+    found = batch(recordings=[f"{fleet}/bags/c.mcap"])
+    assert found["status"] == 2 and torn.name in found["error"]
+    assert "remove it, and its chunk is done again" in found["error"]
+    torn.unlink()
+    assert batch(recordings=[f"{fleet}/bags/c.mcap"])["done"] == 1
+
+
+def test_a_job_of_which_nothing_came_may_be_mended(batch: Run, fleet: Path, tmp_path: Path) -> None:
+    """Whoever learns that a topic is wrong writes another into the job, and not another folder."""
+    wrong = batch(recordings=[f"{fleet}/bags/c.mcap"], topics={"rgb": "/nothing"})
+    assert wrong["status"] == 3 and wrong["chunks"] == 0
+    right = batch(recordings=[f"{fleet}/bags/c.mcap"], topics={"rgb": "/sensors/rgb/image_raw"})
+    assert right["status"] == 0 and right["frames"] == 25
+    other = batch(recordings=[f"{fleet}/bags/c.mcap"])
+    assert other["status"] == 2 and "topics differs" in other["error"]
+
+
+def test_cameras_by_name_are_brought_into_folders(batch: Run, fleet: Path, tmp_path: Path) -> None:
+    topics = {"front": "rgb@/sensors/rgb/image_raw", "depth": "/sensors/depth/image_raw"}
+    wrong = topics | {"front": "/sensors/rgb/image_raw"}
+    named = batch(task="encode", recordings=[f"{fleet}/bags/c.mcap"], topics=wrong)
+    assert named["status"] == 3 and "which kind of sensor is 'front'?" in str(named["failed"])
+    found = batch(task="encode", recordings=[f"{fleet}/bags/c.mcap"], topics=topics)
+    assert found["status"] == 0, found["failed"]
+    recording = FolderRecording(tmp_path / "out/recordings/c")
+    assert recording.info.sensors == {"front": "rgb", "depth": "depth"} and len(recording) == 25
+
+
+def test_where_no_topic_is_found_the_line_says_what_a_job_takes(
+    batch: Run, fleet: Path, tmp_path: Path
+) -> None:
+    from perception.bags.files import write_bag
+    from perception.bags.messages import BagMessage
+    from perception.bags.storage import open_bag
+
+    with open_bag(fleet / "bags/c.mcap") as bag:
+        sent = [
+            BagMessage(c.topic.replace("sensors", "robot"), c.type, t, d)
+            for c, t, d in bag.messages()
+        ]
+    write_bag(tmp_path / "other", sent)
+    found = batch(recordings=["other"])
+    line = found["failed"]["other"]
+    assert (
+        "topics: {rgb: /camera/image}; could be /robot/depth/image_raw, /robot/rgb/image_raw"
+        in line
+    )
+    assert "--topic" not in line
