@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from functools import cache, partial
@@ -28,6 +29,8 @@ from perception.runtime.engines.measured import cache_folder
 from perception.runtime.engines.probe import TINY_GRAPH
 from perception.runtime.engines.quiet import silenced
 from perception.runtime.time_limit import Overrun, limited, load_timeout_s, underway
+
+_LOG = logging.getLogger("anysense.engines")
 
 GPU_INSTALL = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 
@@ -166,7 +169,9 @@ def open_session(
     providers = _PROVIDERS[device]
     try:
         session = _session(
-            content, _session_options(threads), [(p, dict(told.get(p, {}))) for p in providers]
+            content,
+            _session_options(threads, shared=device == "cpu"),
+            [(p, dict(told.get(p, {}))) for p in providers],
         )
     except Overrun as overrun:
         raise not_loaded(overrun, where) from None
@@ -229,8 +234,27 @@ def check_loads(content: bytes, *, where: str) -> dict[str, tuple[int | None, ..
     return {spec.name: spec.shape for spec in map(_spec, session.get_outputs())}
 
 
-def _session_options(threads: int | None) -> ort.SessionOptions:
+@cache
+def _shares_memory() -> bool:
+    """Have one pool of memory in this process for what sessions on the CPU compute in; whether there is one.
+
+    A bundle's graphs run one after the other, and each would keep a pool as large as it ever needed.
+    """
+    try:
+        place = ort.OrtMemoryInfo(
+            "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+        )
+        ort.create_and_register_allocator(place, None)
+    except Exception as problem:  # of types of ONNX Runtime's own: there is one, of the program's
+        _LOG.info("sessions share no memory of ours: %s", first_line(problem))
+        return False
+    return True
+
+
+def _session_options(threads: int | None, *, shared: bool = False) -> ort.SessionOptions:
     options = ort.SessionOptions()
+    if shared and _shares_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = (
         4  # errors come as exceptions: it need not write them to stderr too
     )
