@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 _AHEAD = 8
@@ -12,9 +12,10 @@ _AHEAD = 8
 
 
 class Behind:
-    """Makes calls in order, one at a time; they are waited for at the end of the `with` that this is used in.
+    """Makes calls in order, one at a time; they are waited for at the end of each `with` that uses this.
 
     What one raises is raised by `do` of a later one or at that end, and those behind it are not made.
+    It is one thread for all: each new one would leave memory in other pieces.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,13 @@ class Behind:
             if kind is None:
                 self._wait(0)
         finally:
-            self._thread.shutdown(cancel_futures=True)
+            left = [call for call in self._waiting if not call.cancel()]
+            self._waiting.clear()
+            wait(left)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
 
     def do(self, call: Callable[..., None], *arguments: Any) -> None:
         """Have a call made."""

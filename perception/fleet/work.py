@@ -108,6 +108,7 @@ class Worker:
         self._pipeline: tuple[Any, Pipeline] | None = None
         self._compared: Comparison | None = None
         self._copies: Copies | None = None
+        self._behind = Behind()
         self._open: tuple[Any, Bag] | None = None
         self._opened = ExitStack()
         _forget_dead()
@@ -115,6 +116,7 @@ class Worker:
 
     def close(self) -> None:
         """Remove what was made on this machine; copies go with the last worker of it."""
+        self._behind.close()
         self._opened.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         if self._copies is not None:
@@ -212,7 +214,7 @@ class Worker:
                 if files is not None:
                     files.add(one.name, one.result)
 
-        with Behind() as behind:
+        with self._behind as behind:
             for one in shown(self.job, chunk, here, pipeline, self._bag_of(chunk)):
                 differ = None
                 if self._compared is not None and one.own:

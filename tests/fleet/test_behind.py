@@ -74,3 +74,28 @@ def test_an_error_of_the_caller_lets_go_of_what_waits() -> None:
             own.do(made.append, number)
         raise KeyError
     assert made == list(range(len(made)))
+
+
+def test_it_is_used_again_whatever_went_wrong_before() -> None:
+    found: list[int] = []
+    threads: set[int] = set()
+
+    def note(number: int) -> None:
+        if number == 1:
+            raise DataError("full")
+        threads.add(threading.get_ident())
+        found.append(number)
+
+    own = Behind()
+    with pytest.raises(DataError, match="full"), own:
+        for number in range(50):
+            own.do(note, number)
+    with pytest.raises(KeyError), own:
+        own.do(note, 100)
+        raise KeyError
+    before = len(found)
+    with own:
+        for number in range(200, 220):
+            own.do(note, number)
+    assert found[before:] == list(range(200, 220)) and len(threads) == 1
+    own.close()
