@@ -182,7 +182,9 @@ def _gaps(table: dict[str, Any], frames: int, labels_of: str) -> list[str]:
         notes.append(
             f"some of the {frames} frames lack a sensor: a subset is judged on those that have all of its"
         )
-    if any(row["judged"] < row["frames"] for row in table.values()):
+    if not any(row["judged"] for row in table.values()):
+        notes.append("no frame has truth: nothing is judged")
+    elif any(row["judged"] < row["frames"] for row in table.values()):
         notes.append("some frames have no truth in the view of a subset: they are not judged")
     for subset, row in table.items():
         if moved := row.get("moved", {}):

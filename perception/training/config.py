@@ -244,7 +244,7 @@ class LossSpec(_Spec):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, float] = Field(init=False)
 
-    auxiliary: float = 0.3
+    auxiliary: float = Field(0.3, ge=0)
     class_balance: float = Field(0.3, ge=0, le=1)
     lovasz: float = Field(0.0, ge=0)
     alone: float = Field(0.0, ge=0)
@@ -264,6 +264,8 @@ class LossSpec(_Spec):
     def _of_tasks(self) -> LossSpec:
         for task, weight in dict(self.__pydantic_extra__).items():
             _known_task(task)
+            if weight < 0:  # training would do what it can to be wrong
+                raise ValueError(f"{task} must not be negative, got {weight:g}")
             if weight == 1.0:  # the same as none
                 del self.__pydantic_extra__[task]
         return self

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perception.data.base import TruthBoxes3d
 from perception.frame import Sample
@@ -40,6 +40,13 @@ class SceneSpec(BaseModel):
     turn_deg: float = Field(20.0, ge=0, le=180)
     scale: tuple[float, float] = (0.95, 1.05)
     paste: int = Field(0, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> SceneSpec:
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError("scale must be (from, to) with 0 < from <= to")
+        return self
 
     def drawn(self, rng: np.random.Generator) -> SceneMove:
         """A random move."""

@@ -6,9 +6,12 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fleet_kit import BOXES, CLASSES, write_recording
+from small_bundles import SmallBundles
 
 from perception.cli.main import main
 from perception.data import open_recording
@@ -129,3 +132,26 @@ def test_eval_writes_null_and_says_how_many_were_judged(
     # The first row has nothing to show, and the others' columns are there all the same.
     printed = capsys.readouterr().out
     assert "miou" in printed and " - " in printed
+
+
+def test_eval_says_that_no_frame_has_truth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drive = write_recording(tmp_path / "drive", 3, 1)
+
+    def named(content: dict[str, Any]) -> None:
+        for task, classes in (("segmentation", CLASSES), ("detection", BOXES)):
+            for entry, own in zip(content["classes"][task], classes, strict=True):
+                entry["name"] = own.name
+
+    bundle = SmallBundles(tmp_path)(("rgb", "depth"), 3, 2, edit=named)
+    argv = ["eval", str(bundle), "--data", f"folder:{drive}", "--json"]
+    shutil.rmtree(drive / "boxes")
+    (drive / "labels/0000.png").unlink()
+    assert main(argv) == 0
+    assert "some frames have no truth" in str(json.loads(capsys.readouterr().out)["notes"])
+    shutil.rmtree(drive / "labels")
+    assert main(argv) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["notes"] == ["no frame has truth: nothing is judged"]
+    assert content["subsets"]["rgb+depth"]["miou"] is None

@@ -180,3 +180,24 @@ def test_configurations_survive_a_round_trip(tmp_path: Path) -> None:
         config = load_config(path)
         again = yaml.safe_dump(config.model_dump(mode="json"))
         assert load_config(_file(tmp_path, again.encode())) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "given", "line"),
+    [
+        ("road-rgbt", "loss", {"auxiliary": -1}, "loss.auxiliary: .*greater than or equal to 0"),
+        ("road-rgbt", "loss", {"boxes2d": -0.5}, "loss: boxes2d must not be negative, got -0.5"),
+        ("road-rgbt", "loss", {"detection": -2}, "loss: boxes2d must not be negative, got -2"),
+        ("sim-bev", "scene", {"scale": [0, 1]}, "scale must be .from, to. with 0 < from <= to"),
+        ("sim-bev", "scene", {"scale": [-1, 1]}, "scale must be .from, to. with 0 < from <= to"),
+        ("sim-bev", "scene", {"scale": [1.1, 0.9]}, "scale must be .from, to. with 0 < from <= to"),
+    ],
+)
+def test_weights_and_scales_that_would_undo_a_training_are_refused(
+    tmp_path: Path, config: str, field: str, given: dict[str, object], line: str
+) -> None:
+    """A negative weight asks for wrong answers; a scene of no size has boxes whose logarithm is none."""
+    content = yaml.safe_load((ROOT / f"configs/{config}.yaml").read_text(encoding="utf-8"))
+    content[field] = given
+    with pytest.raises(ConfigError, match=line):
+        load_config(_file(tmp_path, yaml.safe_dump(content).encode()))
