@@ -19,7 +19,7 @@ from pathlib import Path
 from perception.frame import Frame, subsets_of
 from perception.runtime.benchmark import synthetic_frame
 from perception.runtime.engines import onnxruntime
-from perception.runtime.free_memory import trimmer
+from perception.runtime.free_memory import give_back
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.subset_fusers import MOST, USED_LAST, USED_OFTEN, SubsetFusers
 
@@ -28,8 +28,7 @@ _TURNS, _TIMED = 6, 30
 
 def private_mb() -> float:
     """Memory of this process that no other shares, without what is free."""
-    if (trim := trimmer()) is not None:
-        trim()
+    give_back()
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
 

@@ -161,9 +161,8 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
         _sum(out, specs, [c for c in chunks if c.key in records], report)
     if job.keep is not None:
         _keep(out, job, [c for c in chunks if c.key in records], executor, report, step)
-    if not (
-        keys or records
-    ):  # nothing came of it: whoever mends the job need not look for another folder
+    if not (keys or records):
+        # Nothing came of it: whoever mends the job need not look for another folder.
         (out / JOB).remove()
     return report
 

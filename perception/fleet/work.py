@@ -33,7 +33,7 @@ from perception.fleet.rows import Row, label_row, parquet_of
 from perception.fleet.subsets import Comparison
 from perception.fleet.transcoding import transcode
 from perception.runtime.bundle import Bundle, find_bundle
-from perception.runtime.free_memory import trimmer
+from perception.runtime.free_memory import give_back
 from perception.runtime.pipeline import Pipeline
 
 ROWS, DONE, KEPT, COUNTED = "rows", "done", "kept", "counted"
@@ -152,7 +152,8 @@ class Worker:
             line = next(iter(str(error).splitlines()), "")[:300]
             return Outcome(f"internal error: {type(error).__name__}: {line}")
         finally:
-            _give_back()
+            # What threads leave in pieces adds to that of the next, for some hundred chunks.
+            give_back()
 
     def _look(self, source: Source) -> list[Chunk]:
         identity = source.place.identity(self.job.identity)
@@ -302,15 +303,6 @@ def _change_of(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of a file, or of those directly in a folder."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists())
-
-
-def _give_back() -> None:
-    """Give memory that is free back to the system, where the C library can.
-
-    Else what the threads of one chunk leave in pieces adds to that of the next, for some hundred chunks.
-    """
-    if (trim := trimmer()) is not None:
-        trim()
 
 
 def _forget_dead() -> None:

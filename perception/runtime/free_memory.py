@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable
 
 
-def trimmer() -> Callable[[], object] | None:
-    """What gives back the free pages of all arenas (glibc's malloc_trim); None with another C library."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return None
-    return lambda: trim(0)
+def give_back() -> None:
+    """Give back the free pages of all arenas (glibc's malloc_trim); without it nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

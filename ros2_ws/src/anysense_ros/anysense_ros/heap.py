@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from perception.runtime.free_memory import trimmer
+from perception.runtime.free_memory import give_back
 
 _PAUSE_S = 60.0
 
@@ -20,7 +20,7 @@ class Heap:
     """Gives back what is free, at most once a minute.
 
     Args:
-        trim: gives back what is free; by default glibc's, with another C library nothing.
+        trim: gives back what is free.
         clock: seconds, steady.
 
     Attributes:
@@ -29,12 +29,11 @@ class Heap:
 
     def __init__(
         self,
-        trim: Callable[[], object] | None = None,
+        trim: Callable[[], object] = give_back,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock, self._since = clock, clock()
-        self._trim = trim if trim is not None else trimmer()
-        self.trims = 0
+        self._trim, self.trims = trim, 0
 
     def look(self) -> None:
         """Called now and then: give back what is free where a minute has passed."""
@@ -44,6 +43,5 @@ class Heap:
     def give_back(self) -> None:
         """Give back what is free, now."""
         self._since = self._clock()
-        if self._trim is not None:
-            self._trim()
-            self.trims += 1
+        self._trim()
+        self.trims += 1
