@@ -59,6 +59,7 @@ from perception.training.resuming import Plan, RunProgress, Underway, require_sa
 from perception.training.sharing import require_even
 from perception.training.tasks import in_todays_words
 from perception.training.validate import Judgement, require_tags, validate_by
+from perception.training.without_effect import without_effect
 
 SAMPLED_BATCHES = 4
 """Training batches of which statistics of a bundle's features are taken before training starts from it."""
@@ -213,9 +214,7 @@ class Run:
         notes += sensor_notes(self.val_set, "validation")
         if not self.can_be_judged():
             notes.append("validation has no truth: there is no best epoch, export takes the last")
-        if self.config.subsets.by_gap and self.config.validate_every >= self.config.epochs:
-            notes.append("subsets.by_gap changes nothing: no gap is measured before the last epoch")
-        return notes
+        return notes + without_effect(self.config)
 
     def can_be_judged(self) -> bool:
         """Whether validation frames have what `judge` needs."""

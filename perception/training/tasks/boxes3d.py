@@ -55,6 +55,7 @@ class Boxes3dTraining(TrainingTask):
     needs = "boxes in space", "boxes3d is missing from its frames"
     ground = True
     logged = ("nds3d",)
+    loss_weights = ("fields", "heading")
 
     def spec(self, info: RecordingInfo) -> Boxes3dSpec:
         return Boxes3dSpec(**classes_of(info, self.name, "detection", info.det_classes))

@@ -41,6 +41,7 @@ class SegmentationTraining(TrainingTask):
     part = "segmentation"
     strides = (4, 8, 16, 32)
     needs = "a labeled pixel", "every label is 255 (ignore) or missing"
+    loss_weights = ("lovasz",)
 
     def spec(self, info: RecordingInfo) -> SegmentationSpec:
         return SegmentationSpec(**classes_of(info, self.name, "semantic", info.seg_classes))

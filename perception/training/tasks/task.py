@@ -121,6 +121,7 @@ class TrainingTask(ABC):
         part: what its head is called in models; checkpoints and freezing name it.
         needs: what it learns from, in words, and why there may be none of it.
         logged: scores that the log gets beside those that the task is judged by.
+        loss_weights: fields of `LossSpec` that its `further_losses` reads.
         trained: False for what models make besides, without truth.
         ground: it is told of places on the ground, so that a model must have such a grid.
     """
@@ -129,6 +130,7 @@ class TrainingTask(ABC):
     strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
     needs: ClassVar[tuple[str, str]] = ("truth", "none at all")
     logged: ClassVar[tuple[str, ...]] = ()
+    loss_weights: ClassVar[tuple[str, ...]] = ()
     trained: ClassVar[bool] = True
     ground: ClassVar[bool] = False
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from perception.runtime.free_memory import give_back
 
-_PAUSE_S = 60.0
+_PAUSE_S = 10.0
 
 
 class Heap:
