@@ -2,8 +2,9 @@
 
 The settings for large messages (`config/large_messages.sh`) keep freed buffers, as faulting their pages in
 anew takes longer than what is done with them.  So a process stays as large as its largest moment, and free
-pages in pieces between what is used add up for hours.  What is free goes back once a minute (some 2 ms):
-a rule that tells what is usual from what is left over cannot see growth as slow as that.
+pages in pieces between what is used add up for hours.  What is free goes back every ten seconds (some 2 ms):
+a rule that tells what is usual from what is left over cannot see growth as slow as that, and in a minute
+what comes and goes has been in pages that it was not in before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _PAUSE_S = 10.0
 
 
 class Heap:
-    """Gives back what is free, at most once a minute.
+    """Gives back what is free, at most every ten seconds.
 
     Args:
         trim: gives back what is free.
@@ -36,7 +37,7 @@ class Heap:
         self._trim, self.trims = trim, 0
 
     def look(self) -> None:
-        """Called now and then: give back what is free where a minute has passed."""
+        """Called now and then: give back what is free where ten seconds have passed."""
         if self._clock() - self._since >= _PAUSE_S:
             self.give_back()
 
