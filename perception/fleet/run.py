@@ -18,7 +18,7 @@ from perception.files.limits import MAX_ARRAY_BYTES
 from perception.fleet.job import Job, digest
 from perception.fleet.judging import score_rows
 from perception.fleet.keeping import COLUMNS, Choice, wanted_of
-from perception.fleet.labels import LABELS
+from perception.fleet.labels import LABEL_FOLDERS, LABELS
 from perception.fleet.manifest import kept_parquet, manifest_parquet
 from perception.fleet.places import Place, UnwritableError
 from perception.fleet.plan import Chunk, Source, sources_of
@@ -26,6 +26,7 @@ from perception.fleet.rows import parquet_of, rows_of
 from perception.fleet.work import (
     COUNTED,
     DONE,
+    KEPT,
     ROWS,
     Extract,
     Look,
@@ -203,7 +204,8 @@ def _claim(out: Place, job: Job, bundle: str) -> None:
         **versions(),
     }
     place = out / JOB
-    if not place.exists():
+    # A loss of power leaves a file without anything in it; what is done names its job by its keys.
+    if not place.exists() or not place.read():
         place.write(json.dumps(own, indent=2).encode())
         return
     try:
@@ -278,6 +280,7 @@ def _replace(
     """Remove parts of recordings that have changed and are done anew, and count those of other recordings."""
     open_ = {chunk.source.name for chunk in chunks if chunk.key not in records}
     names = {chunk.source.name for chunk in chunks} - open_
+    anew = set[str]()
     for key in sorted(had.keys() - {chunk.key for chunk in chunks}):
         if had[key]["recording"] in names:
             done = out / DONE / f"{key}.json"
@@ -286,8 +289,23 @@ def _replace(
             (out / COUNTED / f"{key}.npz").remove()
             done.remove()
             report.replaced += 1
+            anew.add(had[key]["recording"])
         else:
             report.old += 1
+    for name in sorted(anew):
+        _forget_frames(out / LABELS / name)
+
+
+def _forget_frames(labels: Place) -> None:
+    """Remove labels and boxes of frames that a recording no longer has."""
+    if not (labels / "frames.csv").exists():
+        return
+    lines = csv.reader(io.StringIO((labels / "frames.csv").read(MAX_ARRAY_BYTES).decode()))
+    there = {line[0] for line in lines if line}
+    for folder in LABEL_FOLDERS:
+        for file in sorted((labels / folder).names()):
+            if file.rpartition(".")[0] not in there:
+                (labels / folder / file).remove()
 
 
 def _frame_lists(out: Place, chunks: list[Chunk]) -> None:
@@ -349,6 +367,8 @@ def _keep(
     report.kept.update(row["reason"] for row in rows)
     wanted = wanted_of(rows)
     sources = {chunk.source.name: chunk.source for chunk in chunks}
+    for name in sorted(sources.keys() - wanted.keys()):  # what another choice had left
+        (out / KEPT / name).remove()
     place = out / "kept.parquet"
     holding = {row["chunk"] for row in rows}
     tasks = [

@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import perception
 from perception.bags.storage import Bag, open_bag
-from perception.errors import AnySenseError
+from perception.errors import AnySenseError, DataError
 from perception.fleet.behind import Behind
 from perception.fleet.copies import Copies
 from perception.fleet.job import Job, digest
@@ -31,7 +31,7 @@ from perception.fleet.plan import Chunk, Source, chunks_of
 from perception.fleet.playing import Shown, shown
 from perception.fleet.rows import Row, label_row, parquet_of
 from perception.fleet.subsets import Comparison
-from perception.fleet.transcoding import transcode
+from perception.fleet.transcoding import ENCODED, transcode
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.free_memory import give_back
 from perception.runtime.pipeline import Pipeline
@@ -156,24 +156,31 @@ class Worker:
             give_back()
 
     def _look(self, source: Source) -> list[Chunk]:
+        mark = source.place.identity("stat")  # before all of it is read, which takes a while
         identity = source.place.identity(self.job.identity)
         bundle = None if self.bundle is None else (self.bundle[0], self.bundle[1].manifest)
-        with self._here(source, identity) as here:
-            return chunks_of(self.job, source, identity, here, bundle)
+        with self._here(source, identity) as here, _unchanged(source, mark):
+            found = chunks_of(self.job, source, identity, here, bundle)
+        return [replace(chunk, mark=mark) for chunk in found]
 
     def _work(self, chunk: Chunk) -> dict[str, Any]:
         started, computed, task = time.perf_counter(), time.process_time(), self.job.task
         with self._here(chunk.source, chunk.identity) as here, self._folder() as folder:
             record: dict[str, Any] = {"frames": 0, "states": {}, "enters": "", "leaves": ""}
-            if task == "label":
-                rows = self._label(chunk, here, folder, record)
-            elif task == "encode":
-                rows = transcode(self.job, chunk.source, here, folder)
-            elif task == "evaluate":
-                rows, counted = evaluated(self.job, chunk.source, here, self._loaded({}))
+            counted = b""
+            with _unchanged(chunk.source, chunk.mark):
+                if task == "label":
+                    rows = self._label(chunk, here, folder, record)
+                elif task == "encode":
+                    rows = transcode(self.job, chunk.source, here, folder)
+                elif task == "evaluate":
+                    rows, counted = evaluated(self.job, chunk.source, here, self._loaded({}))
+                else:
+                    rows = tried(self.job, chunk.source, here, self._loaded({}))
+            if counted:
                 (self.out / COUNTED / f"{chunk.key}.npz").write(counted)
-            else:
-                rows = tried(self.job, chunk.source, here, self._loaded({}))
+            if task == "encode":  # what it held before it changed
+                (self.out / ENCODED / chunk.source.name).remove()
             for inner in sorted(folder.iterdir()):
                 (self.out / inner.name).put(inner, move=True)
         (self.out / ROWS / f"{chunk.key}.parquet").write(parquet_of(task, rows))
@@ -238,7 +245,8 @@ class Worker:
                 for one in shown(self.job, chunk, here, pipeline)
                 if one.own and one.name in task.wanted.reasons
             )
-            count = write_kept(results, task.wanted, folder / task.source.name, pipeline)
+            with _unchanged(task.source, task.chunks[0].mark):
+                count = write_kept(results, task.wanted, folder / task.source.name, pipeline)
             (self.out / KEPT / task.source.name).remove()  # what another choice had left
             (self.out / KEPT).put(folder)
         return {"frames": count}
@@ -297,6 +305,39 @@ def _renamed(chunk: Chunk) -> dict[str, str]:
     """By sensor its input; none where all are called alike, as in recordings that are no bags."""
     inputs = dict(chunk.wired.inputs) if chunk.wired else {}
     return inputs if any(sensor != name for sensor, name in inputs.items()) else {}
+
+
+@contextmanager
+def _unchanged(source: Source, mark: str) -> Iterator[None]:
+    """What is read inside is of the recording that was looked at.
+
+    Args:
+        source: the recording.
+        mark: `Place.identity` by `stat` of that time; nothing where that is not known.
+
+    Raises:
+        DataError: it has changed since; what was read may be of both.
+    """
+    try:
+        yield
+    except (UnwritableError, MemoryError):
+        raise
+    except Exception as error:
+        try:
+            now = source.place.identity("stat")
+        except AnySenseError:  # it is gone, or out of reach, as the error says
+            raise error from None
+        if not mark or now == mark:
+            raise
+        raise _changed(source) from error
+    else:
+        if mark and source.place.identity("stat") != mark:
+            raise _changed(source)
+
+
+def _changed(source: Source) -> DataError:
+    hint = "the same command does it anew"
+    return DataError("has changed since it was looked at", where=source.place.url, hint=hint)
 
 
 def _change_of(path: Path) -> tuple[tuple[str, int, int], ...]:
