@@ -134,6 +134,15 @@ class Worker:
         opened = Bundle.open(find_bundle(self.job.bundle), verify=False)
         return digest(opened.manifest.model_dump(mode="json")), opened
 
+    @property
+    def given(self) -> str:
+        """SHA-256 of what this machine has of the job: its bundle, and what its rig's file says.
+
+        Raises:
+            AnySenseError: one cannot be read.
+        """
+        return digest([self.job.answers, self.bundle and self.bundle[0]])
+
     def do(self, task: Task) -> Outcome:
         """Do a task; whatever is wrong with a recording is said in the outcome."""
         try:
