@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
-from perception.errors import AnySenseError, ConfigError, DataError
+from perception.errors import AnySenseError, ConfigError, DataError, names_hint
+from perception.evaluation.robustness import METHODS
 from perception.evaluation.summed import Summed
 from perception.files.limits import MAX_ARRAY_BYTES
 from perception.fleet.job import Job, digest
@@ -35,6 +36,7 @@ from perception.fleet.work import (
     Worker,
     versions,
 )
+from perception.sensors.faults import SEVERITIES
 
 JOB = "job.json"
 _NEEDED = {"recording", "frames", "rows", "states", "enters", "leaves"}
@@ -132,6 +134,7 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
     identity = worker.bundle[0] if worker.bundle else ""
     specs = worker.bundle[1].manifest.tasks.every if worker.bundle else {}
     worker.close()
+    _check(job, worker.bundle[1].manifest.inputs.kinds if worker.bundle else {})
     _claim(out, job, identity)
     report = Report(recordings=len(sources))
     chunks = _looked_at(executor, sources, report, step)
@@ -166,6 +169,30 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
         # Nothing came of it: whoever mends the job need not look for another folder.
         (out / JOB).remove()
     return report
+
+
+def _check(job: Job, inputs: Mapping[str, str]) -> None:
+    """Refuse what no recording could be asked for, before any is worked on.
+
+    Raises:
+        ConfigError: a sensor, method or severity that there is none of.
+    """
+    pair = None if job.keep is None else job.keep.disagreement
+    known = list(dict.fromkeys((*inputs, *inputs.values(), *job.inputs, *job.topics)))
+    for name in (name for names in (pair.between if pair else ()) for name in names):
+        if name not in known:
+            hint = names_hint(name, known)
+            raise ConfigError(f"there is no '{name}'", where="keep.disagreement", hint=hint)
+    if job.task != "robustness":
+        return
+    for method in job.robustness.methods:
+        if method not in METHODS:
+            hint = names_hint(method, METHODS)
+            raise ConfigError(f"'{method}' is no method", where="robustness.methods", hint=hint)
+    for severity in job.robustness.severities:
+        if severity not in SEVERITIES:
+            what = f"{severity} is none of {min(SEVERITIES)} to {max(SEVERITIES)}"
+            raise ConfigError(what, where="robustness.severities")
 
 
 def _sum(out: Place, specs: Mapping[str, Any], chunks: list[Chunk], report: Report) -> None:

@@ -171,3 +171,31 @@ def test_what_came_out_is_no_recording(batch: Run, fleet: Path, tmp_path: Path) 
     for _ in range(2):
         found = batch(recordings=["folder:drives/*"], out="drives/labelled")
         assert found["status"] == 0 and found["recordings"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"recordings": ["BAGS/*.mcap"], "keep": {"disagreement": {"between": ["rgb", "dept"]}}},
+            "keep.disagreement: there is no 'dept' (did you mean 'depth'",
+        ),
+        (
+            {"task": "robustness", "robustness": {"methods": ["leave"]}},
+            "robustness.methods: 'leave' is no method",
+        ),
+        (
+            {"task": "robustness", "robustness": {"severities": [3, 9]}},
+            "robustness.severities: 9 is none of 1 to 5",
+        ),
+    ],
+)
+def test_what_no_recording_could_be_asked_for_is_one_line_before_any_work(
+    fields: dict[str, Any], line: str, batch: Run, fleet: Path, tmp_path: Path
+) -> None:
+    given = {"recordings": [f"folder:{fleet}/drives/*"]} | fields
+    given["recordings"] = [r.replace("BAGS", f"{fleet}/bags") for r in given["recordings"]]
+    found = batch(**given)
+    (only,) = found["error"].strip().splitlines()
+    assert found["status"] == 2 and line in only
+    assert not (tmp_path / "out").exists()
