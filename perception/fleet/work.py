@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -165,7 +165,7 @@ class Worker:
             give_back()
 
     def _look(self, source: Source) -> list[Chunk]:
-        mark = source.place.identity("stat")  # before all of it is read, which takes a while
+        mark = _mark_of(source)  # before all of it is read, which takes a while
         identity = source.place.identity(self.job.identity)
         bundle = None if self.bundle is None else (self.bundle[0], self.bundle[1].manifest)
         with self._here(source, identity) as here, _unchanged(source, mark):
@@ -322,7 +322,7 @@ def _unchanged(source: Source, mark: str) -> Iterator[None]:
 
     Args:
         source: the recording.
-        mark: `Place.identity` by `stat` of that time; nothing where that is not known.
+        mark: `_mark_of` of that time; nothing where that is not known.
 
     Raises:
         DataError: it has changed since; what was read may be of both.
@@ -333,15 +333,29 @@ def _unchanged(source: Source, mark: str) -> Iterator[None]:
         raise
     except Exception as error:
         try:
-            now = source.place.identity("stat")
-        except AnySenseError:  # it is gone, or out of reach, as the error says
+            now = _mark_of(source)
+        except AnySenseError:  # out of reach
             raise error from None
-        if not mark or now == mark:
+        if not mark or now in ("", mark):  # nothing: it is gone, as the error says
             raise
         raise _changed(source) from error
     else:
-        if mark and source.place.identity("stat") != mark:
+        if mark and _mark_of(source) != mark:
             raise _changed(source)
+
+
+def _mark_of(source: Source) -> str:
+    """What tells in a moment that a recording has changed; nothing where it is gone, or that takes long.
+
+    Of a folder here it is sizes and times of what lies directly in it, and so which files there are deeper.
+    """
+    local = source.place.local
+    if local is None:
+        return source.place.identity("stat") if source.is_bag else ""
+    with suppress(OSError, ValueError):  # said by what reads it
+        found = _change_of(local)
+        return digest(found) if found else ""
+    return ""
 
 
 def _changed(source: Source) -> DataError:
@@ -352,7 +366,11 @@ def _changed(source: Source) -> DataError:
 def _change_of(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of a file, or of those directly in a folder."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists())
+    return tuple(
+        (f.name, f.stat().st_size, f.stat().st_mtime_ns)
+        for f in files
+        if f.exists() and not f.name.endswith("-shm")  # which reading makes
+    )
 
 
 def _forget_dead() -> None:
