@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from perception.errors import ConfigError
 from perception.files.fields import check_fields
-from perception.files.text import read_yaml
+from perception.files.text import read_bytes, read_yaml
+from perception.geometry.rig import load_rig
 
 SCHEMA = 1
 FORMAT = 1
@@ -158,10 +159,19 @@ class Job(_Fields):
 
     @property
     def answers(self) -> dict[str, Any]:
-        """What decides what comes out of a chunk, as plain values: not who works on it, nor what is kept."""
+        """What decides what comes out of a chunk, as plain values: not who works on it, nor what is kept.
+
+        Of a rig it is what the file says, wherever it lies.
+
+        Raises:
+            ConfigError: that cannot be read.
+        """
         plain = self.model_dump(mode="json", by_alias=True)
         aside = ("recordings", "out", "workers", "storage", "identity", "bundle", "keep")
         kept = {name: value for name, value in plain.items() if name not in aside}
+        if self.rig:
+            content = read_bytes(self.rig, error=ConfigError)
+            kept["rig"] = hashlib.sha256(content).hexdigest()
         watched = self.keep
         kept["watched"] = None if watched is None else watched.misaligned
         pairs = None if watched is None else watched.disagreement
@@ -180,6 +190,7 @@ def read_job(path: Path) -> Job:
 
     Raises:
         ConfigError: it is missing, or a field is wrong.
+        CalibrationError: its rig cannot be read.
     """
     where = str(path)
     job = check_fields(Job, read_yaml(path, error=ConfigError), where=where, error=ConfigError)
@@ -192,6 +203,8 @@ def read_job(path: Path) -> Job:
         raise ConfigError("goes with task: label", where=f"{where}: keep")
     base = path.resolve().parent
     bundle, rig = job.bundle, job.rig
+    if rig:
+        load_rig(base / rig)  # before anybody works with it
     if bundle and (base / bundle).exists():
         bundle = str(base / bundle)
     return job.model_copy(
@@ -209,7 +222,13 @@ def _beside(base: Path, place: str) -> str:
 
 
 def _recording(base: Path, text: str) -> str:
+    kind, place = kind_and_place(_beside(base, text) if (base / text).exists() else text)
+    return f"{kind}:{_beside(base, place)}" if kind else _beside(base, place)
+
+
+def kind_and_place(text: str) -> tuple[str, str]:
+    """A recording's kind, nothing for bags, and where it is; times in names of bags have colons, too."""
     kind, colon, place = text.partition(":")
-    if not colon or place.startswith("//"):
-        return _beside(base, text)
-    return f"{kind}:{_beside(base, place)}"
+    if not colon or place.startswith("//") or "/" in kind.partition(",")[0]:
+        return "", text
+    return kind, place

@@ -17,6 +17,8 @@ from perception.tasks.boxes2d import BOXES2D
 from perception.tasks.segmentation import SEGMENTATION
 
 LABELS = "labels"
+LABEL_FOLDERS = ("labels", "boxes")
+"""Of a recording's labels, those with a file a frame."""
 _RATE_HZ = 10.0
 _LEAST_PX = 0.5
 

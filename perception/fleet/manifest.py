@@ -59,7 +59,7 @@ def manifest_parquet(
         + [(name, pa.float64()) for name in _TIMES]
         + [("same_border", pa.bool_())]
     )
-    return _parquet(rows, schema)
+    return _parquet([_sayable(row) for row in rows], schema)
 
 
 def kept_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -70,6 +70,14 @@ def kept_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     texts = [(name, pa.string()) for name in ("recording", "frame", "reason")]
     schema = pa.schema([*texts, ("stamp_ns", pa.int64()), ("score", pa.float64())])
     return _parquet(rows, schema)
+
+
+def _sayable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose texts are UTF-8: names of files need not be."""
+    return {
+        name: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+        for name, value in row.items()
+    }
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]], schema: Any) -> bytes:

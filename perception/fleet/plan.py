@@ -15,7 +15,7 @@ from perception.bags.survey import Survey, survey
 from perception.data.base import Recording
 from perception.data.registry import READERS, kind_name, open_recording, options_of
 from perception.errors import ConfigError, DataError, names_hint
-from perception.fleet.job import FORMAT, Job, digest
+from perception.fleet.job import FORMAT, Job, digest, kind_and_place
 from perception.fleet.places import Place
 from perception.frame import KINDS
 from perception.importers.bag import sensors_of
@@ -23,6 +23,8 @@ from perception.runtime.manifest import BundleManifest
 from perception.runtime.wiring import match_inputs
 
 BAG = "bag"
+_LONGEST_NAME = 200
+"""Bytes, as folders are called so; file systems take 255."""
 _NAMING = "topics: {{{}: {}}}"
 
 
@@ -74,6 +76,7 @@ class Chunk:
         part: of a bag the time, of other recordings the numbers of frames; None for all of it.
         key: of what comes out: the same for the same content, job and bundle.
         wired: of a bag.
+        mark: sizes and times of its files when it was looked at.
     """
 
     source: Source
@@ -83,6 +86,7 @@ class Chunk:
     part: Span | None
     key: str
     wired: Wired | None = None
+    mark: str = ""
 
     @property
     def title(self) -> str:
@@ -105,11 +109,14 @@ def sources_of(job: Job) -> list[Source]:
     """
     found: list[Source] = []
     seen: set[str] = set()
+    out = job.out.rstrip("/")
     for text in job.recordings:
         kind, place = _kind_of(text)
         pattern = Place(place, job.storage)
         pattern.system  # noqa: B018  # no use in trying each recording where there is none
         fitting = [p for p in pattern.glob() if not p.name.startswith(".")]
+        if fitting != [pattern]:  # what a job left beside its recordings is none of them
+            fitting = [p for p in fitting if not f"{p.url}/".startswith(f"{out}/")]
         store = pattern.bucket or pattern.protocol
         if fitting == [pattern] and store not in seen:  # of patterns it was asked just now
             pattern.look()
@@ -134,8 +141,8 @@ def sources_of(job: Job) -> list[Source]:
 
 
 def _kind_of(text: str) -> tuple[str, str]:
-    kind, colon, place = text.partition(":")
-    if not colon or place.startswith("//"):
+    kind, place = kind_and_place(text)
+    if not kind:
         return BAG, text
     if kind_name(kind) not in READERS:
         raise ConfigError(
@@ -153,7 +160,8 @@ def _name(place: Place, base: str) -> str:
     if not base and place.local is None:
         rest = place.name
     rest = re.sub(r"\.(mcap|db3)$", "", rest.strip("/"))
-    return re.sub(r"[^\w.-]", "_", rest).strip(".")[:150] or "recording"
+    name = re.sub(r"[^\w.-]", "_", rest).strip(".")[:150]
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "recording"
 
 
 def chunks_of(

@@ -44,15 +44,22 @@ class _Actor:
 
     def __init__(self, job: Job) -> None:
         self._worker = Worker(job)
+        self._own = versions()
 
     def hello(self) -> dict[str, str]:
-        """What it runs."""
-        return {**versions(), "host": socket.gethostname(), "pid": str(os.getpid())}
+        """What it runs, and what of the job its machine has."""
+        try:
+            self._own = {**versions(), "given": self._worker.given}
+        except AnySenseError as error:
+            self._own = {**versions(), "given": f"not what it takes: {error}"}
+        return {**self._own, "host": socket.gethostname(), "pid": str(os.getpid())}
 
     def do(self, task: Task, wanted: dict[str, str]) -> Outcome:
         """See `Worker.do`; nothing where this is another version than is wanted."""
-        if versions() != wanted:
-            what = f"the worker on {socket.gethostname()} runs another version"
+        if "given" not in self._own:  # in the place of one that died
+            self.hello()
+        if self._own != wanted:
+            what = f"the worker on {socket.gethostname()} runs another version, bundle or rig"
             return Outcome(f"{what} ({_HINT})", fatal=True)
         return self._worker.do(task)
 
@@ -95,6 +102,11 @@ class RayWorkers:
         self._attempts: dict[int, int] = {}
         self._coming: dict[Any, Any] = {}
         try:
+            own = Worker(job)
+            try:
+                self._own = {**versions(), "given": own.given}
+            finally:
+                own.close()
             self._actors, self.workers = self._started()
         except BaseException:
             self.close()
@@ -114,7 +126,7 @@ class RayWorkers:
                 if not ready and found:
                     break
                 for one in ready:
-                    hellos.append(_heard(ray, one, self._address))
+                    hellos.append(_heard(ray, one, self._address, self._own))
                     found.append(asked.pop(one))
         self._coming = asked
         if not found:
@@ -137,14 +149,14 @@ class RayWorkers:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
         """Each task once, as workers finish; a worker keeps to a recording as long as there is any of it."""
-        ray, queue, own_versions = self._ray, _Queue(tasks), versions()
+        ray, queue = self._ray, _Queue(tasks)
         idle, given = set(range(len(self._actors))), dict[Any, _Given]()
         while queue or given:
             for worker in sorted(idle):
                 if (task := queue.next(worker)) is None:
                     break
                 idle.discard(worker)
-                ref = self._actors[worker].do.remote(task, own_versions)
+                ref = self._actors[worker].do.remote(task, self._own)
                 given[ref] = _Given(worker, task, time.monotonic())
             with _naming(self._address):
                 refs = [*given, *self._coming]
@@ -172,7 +184,7 @@ class RayWorkers:
         """Take on a worker that comes later, as when a cluster grows; none of another version."""
         actor = self._coming.pop(ref)
         try:
-            self.workers.append(_heard(self._ray, ref, self._address))
+            self.workers.append(_heard(self._ray, ref, self._address, self._own))
         except ConfigError as error:
             _LOG.warning("%s", error)
             self._ray.kill(actor)
@@ -267,7 +279,7 @@ def _connected(address: str, job: Job) -> Any:
     return ray
 
 
-def _heard(ray: Any, ref: Any, address: str) -> dict[str, str]:
+def _heard(ray: Any, ref: Any, address: str, own: dict[str, str]) -> dict[str, str]:
     """What a worker runs, which must be the same as here.
 
     Raises:
@@ -281,8 +293,11 @@ def _heard(ray: Any, ref: Any, address: str) -> dict[str, str]:
         lines = [line.strip() for line in str(error).splitlines() if "Error" in line]
         reason = (lines or [type(error).__name__])[-1][:200]
         raise ConfigError(f"a worker cannot start: {reason}", where=address, hint=_HINT) from error
-    own = versions()
     for name, value in own.items():
+        if found.get(name) != value and name == "given":
+            reason = found[name] if " " in found[name] else "another bundle or rig"
+            what = f"the worker on {found.get('host')} has {reason}"
+            raise ConfigError(what, where=address, hint="the same for all, under the same path")
         if found.get(name) != value:
             what = (
                 f"the worker on {found.get('host')} runs {name} {found.get(name)}, this is {value}"

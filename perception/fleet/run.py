@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
-from perception.errors import AnySenseError, ConfigError, DataError
+from perception.errors import AnySenseError, ConfigError, DataError, names_hint
+from perception.evaluation.robustness import METHODS
 from perception.evaluation.summed import Summed
 from perception.files.limits import MAX_ARRAY_BYTES
 from perception.fleet.job import Job, digest
 from perception.fleet.judging import score_rows
 from perception.fleet.keeping import COLUMNS, Choice, wanted_of
-from perception.fleet.labels import LABELS
+from perception.fleet.labels import LABEL_FOLDERS, LABELS
 from perception.fleet.manifest import kept_parquet, manifest_parquet
 from perception.fleet.places import Place, UnwritableError
 from perception.fleet.plan import Chunk, Source, sources_of
@@ -26,6 +27,7 @@ from perception.fleet.rows import parquet_of, rows_of
 from perception.fleet.work import (
     COUNTED,
     DONE,
+    KEPT,
     ROWS,
     Extract,
     Look,
@@ -34,6 +36,7 @@ from perception.fleet.work import (
     Worker,
     versions,
 )
+from perception.sensors.faults import SEVERITIES
 
 JOB = "job.json"
 _NEEDED = {"recording", "frames", "rows", "states", "enters", "leaves"}
@@ -131,6 +134,7 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
     identity = worker.bundle[0] if worker.bundle else ""
     specs = worker.bundle[1].manifest.tasks.every if worker.bundle else {}
     worker.close()
+    _check(job, worker.bundle[1].manifest.inputs.kinds if worker.bundle else {})
     _claim(out, job, identity)
     report = Report(recordings=len(sources))
     chunks = _looked_at(executor, sources, report, step)
@@ -165,6 +169,30 @@ def run_job(job: Job, executor: Executor, step: Step = lambda what, done, total:
         # Nothing came of it: whoever mends the job need not look for another folder.
         (out / JOB).remove()
     return report
+
+
+def _check(job: Job, inputs: Mapping[str, str]) -> None:
+    """Refuse what no recording could be asked for, before any is worked on.
+
+    Raises:
+        ConfigError: a sensor, method or severity that there is none of.
+    """
+    pair = None if job.keep is None else job.keep.disagreement
+    known = list(dict.fromkeys((*inputs, *inputs.values(), *job.inputs, *job.topics)))
+    for name in (name for names in (pair.between if pair else ()) for name in names):
+        if name not in known:
+            hint = names_hint(name, known)
+            raise ConfigError(f"there is no '{name}'", where="keep.disagreement", hint=hint)
+    if job.task != "robustness":
+        return
+    for method in job.robustness.methods:
+        if method not in METHODS:
+            hint = names_hint(method, METHODS)
+            raise ConfigError(f"'{method}' is no method", where="robustness.methods", hint=hint)
+    for severity in job.robustness.severities:
+        if severity not in SEVERITIES:
+            what = f"{severity} is none of {min(SEVERITIES)} to {max(SEVERITIES)}"
+            raise ConfigError(what, where="robustness.severities")
 
 
 def _sum(out: Place, specs: Mapping[str, Any], chunks: list[Chunk], report: Report) -> None:
@@ -203,7 +231,8 @@ def _claim(out: Place, job: Job, bundle: str) -> None:
         **versions(),
     }
     place = out / JOB
-    if not place.exists():
+    # A loss of power leaves a file without anything in it; what is done names its job by its keys.
+    if not place.exists() or not place.read():
         place.write(json.dumps(own, indent=2).encode())
         return
     try:
@@ -278,6 +307,7 @@ def _replace(
     """Remove parts of recordings that have changed and are done anew, and count those of other recordings."""
     open_ = {chunk.source.name for chunk in chunks if chunk.key not in records}
     names = {chunk.source.name for chunk in chunks} - open_
+    anew = set[str]()
     for key in sorted(had.keys() - {chunk.key for chunk in chunks}):
         if had[key]["recording"] in names:
             done = out / DONE / f"{key}.json"
@@ -286,8 +316,23 @@ def _replace(
             (out / COUNTED / f"{key}.npz").remove()
             done.remove()
             report.replaced += 1
+            anew.add(had[key]["recording"])
         else:
             report.old += 1
+    for name in sorted(anew):
+        _forget_frames(out / LABELS / name)
+
+
+def _forget_frames(labels: Place) -> None:
+    """Remove labels and boxes of frames that a recording no longer has."""
+    if not (labels / "frames.csv").exists():
+        return
+    lines = csv.reader(io.StringIO((labels / "frames.csv").read(MAX_ARRAY_BYTES).decode()))
+    there = {line[0] for line in lines if line}
+    for folder in LABEL_FOLDERS:
+        for file in sorted((labels / folder).names()):
+            if file.rpartition(".")[0] not in there:
+                (labels / folder / file).remove()
 
 
 def _frame_lists(out: Place, chunks: list[Chunk]) -> None:
@@ -349,6 +394,8 @@ def _keep(
     report.kept.update(row["reason"] for row in rows)
     wanted = wanted_of(rows)
     sources = {chunk.source.name: chunk.source for chunk in chunks}
+    for name in sorted(sources.keys() - wanted.keys()):  # what another choice had left
+        (out / KEPT / name).remove()
     place = out / "kept.parquet"
     holding = {row["chunk"] for row in rows}
     tasks = [

@@ -11,15 +11,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import perception
 from perception.bags.storage import Bag, open_bag
-from perception.errors import AnySenseError
+from perception.errors import AnySenseError, DataError
 from perception.fleet.behind import Behind
 from perception.fleet.copies import Copies
 from perception.fleet.job import Job, digest
@@ -31,7 +31,7 @@ from perception.fleet.plan import Chunk, Source, chunks_of
 from perception.fleet.playing import Shown, shown
 from perception.fleet.rows import Row, label_row, parquet_of
 from perception.fleet.subsets import Comparison
-from perception.fleet.transcoding import transcode
+from perception.fleet.transcoding import ENCODED, transcode
 from perception.runtime.bundle import Bundle, find_bundle
 from perception.runtime.free_memory import give_back
 from perception.runtime.pipeline import Pipeline
@@ -134,6 +134,15 @@ class Worker:
         opened = Bundle.open(find_bundle(self.job.bundle), verify=False)
         return digest(opened.manifest.model_dump(mode="json")), opened
 
+    @property
+    def given(self) -> str:
+        """SHA-256 of what this machine has of the job: its bundle, and what its rig's file says.
+
+        Raises:
+            AnySenseError: one cannot be read.
+        """
+        return digest([self.job.answers, self.bundle and self.bundle[0]])
+
     def do(self, task: Task) -> Outcome:
         """Do a task; whatever is wrong with a recording is said in the outcome."""
         try:
@@ -156,24 +165,31 @@ class Worker:
             give_back()
 
     def _look(self, source: Source) -> list[Chunk]:
+        mark = _mark_of(source)  # before all of it is read, which takes a while
         identity = source.place.identity(self.job.identity)
         bundle = None if self.bundle is None else (self.bundle[0], self.bundle[1].manifest)
-        with self._here(source, identity) as here:
-            return chunks_of(self.job, source, identity, here, bundle)
+        with self._here(source, identity) as here, _unchanged(source, mark):
+            found = chunks_of(self.job, source, identity, here, bundle)
+        return [replace(chunk, mark=mark) for chunk in found]
 
     def _work(self, chunk: Chunk) -> dict[str, Any]:
         started, computed, task = time.perf_counter(), time.process_time(), self.job.task
         with self._here(chunk.source, chunk.identity) as here, self._folder() as folder:
             record: dict[str, Any] = {"frames": 0, "states": {}, "enters": "", "leaves": ""}
-            if task == "label":
-                rows = self._label(chunk, here, folder, record)
-            elif task == "encode":
-                rows = transcode(self.job, chunk.source, here, folder)
-            elif task == "evaluate":
-                rows, counted = evaluated(self.job, chunk.source, here, self._loaded({}))
+            counted = b""
+            with _unchanged(chunk.source, chunk.mark):
+                if task == "label":
+                    rows = self._label(chunk, here, folder, record)
+                elif task == "encode":
+                    rows = transcode(self.job, chunk.source, here, folder)
+                elif task == "evaluate":
+                    rows, counted = evaluated(self.job, chunk.source, here, self._loaded({}))
+                else:
+                    rows = tried(self.job, chunk.source, here, self._loaded({}))
+            if counted:
                 (self.out / COUNTED / f"{chunk.key}.npz").write(counted)
-            else:
-                rows = tried(self.job, chunk.source, here, self._loaded({}))
+            if task == "encode":  # what it held before it changed
+                (self.out / ENCODED / chunk.source.name).remove()
             for inner in sorted(folder.iterdir()):
                 (self.out / inner.name).put(inner, move=True)
         (self.out / ROWS / f"{chunk.key}.parquet").write(parquet_of(task, rows))
@@ -238,7 +254,8 @@ class Worker:
                 for one in shown(self.job, chunk, here, pipeline)
                 if one.own and one.name in task.wanted.reasons
             )
-            count = write_kept(results, task.wanted, folder / task.source.name, pipeline)
+            with _unchanged(task.source, task.chunks[0].mark):
+                count = write_kept(results, task.wanted, folder / task.source.name, pipeline)
             (self.out / KEPT / task.source.name).remove()  # what another choice had left
             (self.out / KEPT).put(folder)
         return {"frames": count}
@@ -299,10 +316,61 @@ def _renamed(chunk: Chunk) -> dict[str, str]:
     return inputs if any(sensor != name for sensor, name in inputs.items()) else {}
 
 
+@contextmanager
+def _unchanged(source: Source, mark: str) -> Iterator[None]:
+    """What is read inside is of the recording that was looked at.
+
+    Args:
+        source: the recording.
+        mark: `_mark_of` of that time; nothing where that is not known.
+
+    Raises:
+        DataError: it has changed since; what was read may be of both.
+    """
+    try:
+        yield
+    except (UnwritableError, MemoryError):
+        raise
+    except Exception as error:
+        try:
+            now = _mark_of(source)
+        except AnySenseError:  # out of reach
+            raise error from None
+        if not mark or now in ("", mark):  # nothing: it is gone, as the error says
+            raise
+        raise _changed(source) from error
+    else:
+        if mark and _mark_of(source) != mark:
+            raise _changed(source)
+
+
+def _mark_of(source: Source) -> str:
+    """What tells in a moment that a recording has changed; nothing where it is gone, or that takes long.
+
+    Of a folder here it is sizes and times of what lies directly in it, and so which files there are deeper.
+    """
+    local = source.place.local
+    if local is None:
+        return source.place.identity("stat") if source.is_bag else ""
+    with suppress(OSError, ValueError):  # said by what reads it
+        found = _change_of(local)
+        return digest(found) if found else ""
+    return ""
+
+
+def _changed(source: Source) -> DataError:
+    hint = "the same command does it anew"
+    return DataError("has changed since it was looked at", where=source.place.url, hint=hint)
+
+
 def _change_of(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of a file, or of those directly in a folder."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists())
+    return tuple(
+        (f.name, f.stat().st_size, f.stat().st_mtime_ns)
+        for f in files
+        if f.exists() and not f.name.endswith("-shm")  # which reading makes
+    )
 
 
 def _forget_dead() -> None:

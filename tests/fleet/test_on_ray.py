@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from perception.fleet import ray_workers
 from perception.fleet.job import Job, read_job
 from perception.fleet.ray_workers import RayWorkers
 from perception.fleet.run import run_job
+from perception.fleet.work import Worker
 
 ROOT = Path(__file__).parents[2]
 STORE = 80 * 10**6
@@ -167,6 +169,37 @@ def test_a_worker_of_another_version_is_one_line(
     monkeypatch.setattr(ray_workers, "versions", lambda: {**own, "code": "of another day"})
     with pytest.raises(ConfigError, match="runs code .*, this is of another day.*install the same"):
         RayWorkers(job(), cluster)
+
+
+@pytest.mark.slow
+def test_a_worker_with_another_bundle_is_one_line(
+    job: Callable[..., Job],
+    cluster: str,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = shutil.copytree(bundle, tmp_path / "bundle")
+    wanted = job(bundle=str(elsewhere))
+    own = Worker(wanted)
+    known = own.given
+    manifest = elsewhere / "bundle.yaml"
+
+    def other() -> str:
+        """As if this machine had what now lies there, and the workers' another."""
+        manifest.write_text(manifest.read_text().replace("name: small", "name: other"))
+        return known
+
+    monkeypatch.setattr(Worker, "given", property(lambda self: other()))
+    try:
+        with pytest.raises(ConfigError, match="has another bundle or rig .the same for all"):
+            RayWorkers(wanted, cluster)
+        manifest.unlink()
+        monkeypatch.setattr(Worker, "given", "f" * 64)
+        with pytest.raises(ConfigError, match="the worker on .* has not what it takes: .*bundle"):
+            RayWorkers(wanted, cluster)
+    finally:
+        own.close()
 
 
 @pytest.mark.slow
