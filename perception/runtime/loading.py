@@ -147,7 +147,8 @@ def opened_bundle(
             hint="Bundle.open(..., require_signature=True)",
         )
     if trust is not None and bundle.seal is not None:
-        if bundle.seal.keys.isdisjoint(key.id for key in trusted_keys(trust)):
+        keys = {key.id for key in trusted_keys(trust)}
+        if bundle.seal.keys.isdisjoint(keys):
             raise BundleError(
                 f"was opened for its signature by {', '.join(bundle.signers)}, which is not trusted here",
                 where=str(bundle.path),
