@@ -11,7 +11,7 @@ from perception.cli.arguments import give_json
 from perception.cli.calibrate_verdicts import UNTRUSTED, tell_left_out
 from perception.cli.console import note, say, step_progress, warn
 from perception.cli.eval import show_scores
-from perception.cli.parsing import Commands, add_command, whole
+from perception.cli.parsing import Commands, add_command, add_trust, whole
 from perception.errors import ConfigError
 from perception.extras import require
 
@@ -51,6 +51,7 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="instead of the job's workers.count",
     )
+    add_trust(parser)
     parser.set_defaults(run=run)
 
 

@@ -66,10 +66,10 @@ def run_sign(args: argparse.Namespace) -> int:
     from perception.runtime.trust import is_encrypted, read_private
 
     content = read_bytes(args.key, limit=MAX_KEY_BYTES, error=ConfigError)
-    if os.name == "posix" and args.key.stat().st_mode & 0o077:
-        note(f"{args.key}: can be read by others (chmod 600 {args.key})")
     secret = _passphrase(args.key) if is_encrypted(content) else None
     key = read_private(args.key, secret)
+    if os.name == "posix" and args.key.stat().st_mode & 0o077:
+        note(f"{args.key}: can be read by others (chmod 600 {args.key})")
     path = find_bundle(args.bundle)
     signed = sign_bundle(Bundle.open(path), key, args.key.name)
     by = f"key {signed.key.id[:8]}"

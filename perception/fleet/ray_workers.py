@@ -25,6 +25,7 @@ from perception.extras import require
 from perception.fleet.job import Job
 from perception.fleet.ray_address import knock, prepare
 from perception.fleet.work import Outcome, Task, Worker, versions
+from perception.runtime.trust import demands
 
 _LOG = logging.getLogger("anysense.fleet")
 LOCAL = "ray"
@@ -42,7 +43,8 @@ _LOST = "is lost: what is done stays done, the same command goes on when it is b
 class _Actor:
     """A `Worker` in a process of its own."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, demanded: dict[str, str]) -> None:
+        os.environ.update(demanded)
         self._worker = Worker(job)
         self._own = versions()
 
@@ -145,7 +147,7 @@ class RayWorkers:
         """
         wanted = self._job.workers
         choices = {"num_cpus": wanted.cpus, "num_gpus": wanted.gpus, "max_restarts": 0}
-        return self._ray.remote(**choices)(_Actor).remote(self._job)
+        return self._ray.remote(**choices)(_Actor).remote(self._job, demands())
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
         """Each task once, as workers finish; a worker keeps to a recording as long as there is any of it."""

@@ -20,7 +20,7 @@ from perception.runtime.time_limit import (
     loading_within,
     stuck_calls,
 )
-from perception.runtime.trust import signature_required
+from perception.runtime.trust import signature_required, trusted_keys
 from perception.runtime.wiring import FUSER
 
 _LOG = logging.getLogger("anysense.engines")
@@ -135,7 +135,7 @@ def opened_bundle(
 
     Raises:
         BundleError, ConfigError, MissingDependencyError: as `Bundle.open`; or one that is open was opened
-            without a look at its signature.
+            without a look at its signature, or with one for other keys than `trust` names.
     """
     if not isinstance(bundle, Bundle):
         path = find_bundle(str(bundle))
@@ -146,6 +146,14 @@ def opened_bundle(
             where=str(bundle.path),
             hint="Bundle.open(..., require_signature=True)",
         )
+    if trust is not None and bundle.seal is not None:
+        keys = {key.id for key in trusted_keys(trust)}
+        if bundle.seal.keys.isdisjoint(keys):
+            raise BundleError(
+                f"was opened for its signature by {', '.join(bundle.signers)}, which is not trusted here",
+                where=str(bundle.path),
+                hint="Bundle.open(..., trust=) with the same keys",
+            )
     if not bundle.verified:
         bundle.verify()
     return bundle

@@ -86,10 +86,12 @@ class Seal:
     Attributes:
         signers: names of the trusted keys that signed it.
         also: SHA-256 of what the signature covers beside the files that `bundle.yaml` lists.
+        keys: these keys, by `PublicKey.id`.
     """
 
     signers: tuple[str, ...]
     also: Mapping[str, str]
+    keys: frozenset[str] = frozenset()
 
     def covers(self, name: str, content: bytes) -> bool:
         """Whether this is what was signed under this name."""
@@ -139,7 +141,7 @@ def check_signatures(files: Container, identity: bytes, trust: str | Path | None
     if found.bundle != hashlib.sha256(identity).hexdigest():
         raise BundleError(f"{SIGNATURES} is of another {MANIFEST}", where=where, hint=_CHANGED)
     message = found.message(identity)
-    signers = []
+    signers, fitting = [], set()
     for one in found.signatures:
         key = keys.get(one.key)
         if key is None:
@@ -149,6 +151,7 @@ def check_signatures(files: Container, identity: bytes, trust: str | Path | None
                 f"the signature of '{key.name}' does not fit", where=where, hint=_CHANGED
             )
         signers.append(key.name)
+        fitting.add(key.id)
     if not signers:
         known = ", ".join(f"{key.name} ({key.id[:8]})" for key in list(keys.values())[:5])
         by = ", ".join(one.key[:8] for one in found.signatures[:5]) or "nobody"
@@ -157,7 +160,7 @@ def check_signatures(files: Container, identity: bytes, trust: str | Path | None
             where=where,
             hint=f"trusted: {known}",
         )
-    return Seal(tuple(signers), found.also)
+    return Seal(tuple(signers), found.also, frozenset(fitting))
 
 
 _CHANGED = "it was changed after it was signed"

@@ -55,6 +55,13 @@ def demanded(require_signature: bool, store: Path | None) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def demands() -> dict[str, str]:
+    """What this process' environment says of signatures, for processes that do not inherit it."""
+    store = os.environ.get(STORE_VARIABLE)
+    asked = {REQUIRE_VARIABLE: "1"} if signature_required() else {}
+    return asked | ({STORE_VARIABLE: str(Path(store).absolute())} if store else {})
+
+
 @dataclass(frozen=True)
 class PublicKey:
     """A key that signatures are checked with.

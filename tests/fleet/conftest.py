@@ -52,11 +52,11 @@ Run = Callable[..., dict[str, Any]]
 def batch(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs `anysense batch` on a job of these fields; gives its JSON, its status and what it said."""
 
-    def run(*options: str, **fields: Any) -> dict[str, Any]:
+    def run(*options: str, signed: Path | None = None, **fields: Any) -> dict[str, Any]:
         path = tmp_path / "job.yaml"
         encoding = fields.get("task") == "encode"
         content = {"schema": 1, "out": "out", "chunk_s": 1.5} | fields
-        content |= {} if encoding else {"bundle": str(bundle)}
+        content |= {} if encoding else {"bundle": str(signed or bundle)}
         path.write_text(yaml.safe_dump(content))
         capsys.readouterr()
         status = main(["batch", str(path), *options, "--json", str(tmp_path / "report.json")])

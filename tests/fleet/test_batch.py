@@ -20,8 +20,11 @@ from perception.evaluation.evaluate import LOW_SCORE, evaluate_subsets
 from perception.fleet.job import Job
 from perception.fleet.labels import boxes_of
 from perception.fleet.run import Here, run_job
+from perception.runtime.bundle import Bundle
 from perception.runtime.pipeline import Pipeline
 from perception.runtime.result import Result
+from perception.runtime.signing import sign_bundle
+from perception.runtime.trust import make_keys, read_private
 from perception.tasks.boxes2d import BOXES2D
 from perception.tasks.detections import Detections
 
@@ -464,3 +467,21 @@ def test_where_no_topic_is_found_the_line_says_what_a_job_takes(
         in line
     )
     assert "--topic" not in line
+
+
+def test_unsigned_bundles_are_refused_where_signatures_are_asked_for(
+    batch: Run, bundle: Path, fleet: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography")
+    make_keys(tmp_path / "release")
+    recordings, trusted = [f"{fleet}/bags/c.mcap"], ("--trust-store", f"{tmp_path}/release.pub")
+    refused = batch(*trusted, recordings=recordings)
+    assert refused["status"] == 2
+    assert refused["error"].splitlines() == [
+        f"anysense: error: {bundle}: is not signed (anysense bundle sign, or its maker)"
+    ]
+    signed = tmp_path / "signed"
+    shutil.copytree(bundle, signed)
+    sign_bundle(Bundle.open(signed), read_private(tmp_path / "release"), "release")
+    found = batch(*trusted, "--require-signature", recordings=recordings, signed=signed)
+    assert found["status"] == 0 and found["frames"] > 0, found["error"]

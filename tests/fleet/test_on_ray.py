@@ -24,12 +24,13 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 pytest.importorskip("ray", reason="needs ray: pip install 'anysense[fleet]'")
 
 from perception.cli.main import main
-from perception.errors import ConfigError
+from perception.errors import AnySenseError, ConfigError
 from perception.fleet import ray_workers
 from perception.fleet.job import Job, read_job
 from perception.fleet.ray_workers import RayWorkers
 from perception.fleet.run import run_job
 from perception.fleet.work import Worker
+from perception.runtime.trust import demanded
 
 ROOT = Path(__file__).parents[2]
 STORE = 80 * 10**6
@@ -233,3 +234,21 @@ def test_a_head_that_is_not_there_is_one_line(
     (only,) = capsys.readouterr().err.strip().splitlines()
     assert line in only
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_workers_ask_for_signatures_as_who_starts_them(
+    job: Callable[..., Job], cluster: str, fleet: Path, tmp_path: Path
+) -> None:
+    wanted = job(recordings=[f"{fleet}/bags/c.mcap"], workers={"count": 1})
+    with demanded(True, tmp_path / "no-store"):  # the cluster was started without
+        workers = RayWorkers(wanted, cluster)
+    try:
+        report = run_job(wanted, workers)
+    except AnySenseError as error:
+        assert "no-store: there is no such trust store" in str(error)
+    else:
+        assert report.done == 0 and report.failed
+        assert all("there is no such trust store" in line for line in report.failed.values())
+    finally:
+        workers.close()

@@ -204,6 +204,18 @@ def test_a_pipeline_takes_an_open_bundle_and_asks_how_it_was_opened(
         Pipeline.load(Bundle.open(signed), "cpu", require_signature=True)
 
 
+def test_an_open_bundle_is_of_a_key_that_is_trusted_where_it_is_loaded(
+    signed: Path, store: Path, tmp_path: Path
+) -> None:
+    make_keys(tmp_path / "other")
+    other = tmp_path / "other.pub"
+    opened = Bundle.open(signed, trust=store)
+    with pytest.raises(BundleError, match="signature by release, which is not trusted here"):
+        Pipeline.load(opened, "cpu", threads=1, trust=other)
+    shutil.copy(other, store)
+    assert Pipeline.load(opened, "cpu", threads=1, trust=store).manifest == opened.manifest
+
+
 def np_image() -> Sample:
     import numpy as np
 
