@@ -102,7 +102,14 @@ def job(bundle: Path, fleet: Path, tmp_path: Path) -> Callable[..., Job]:
     return read
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All workers are waited for: on a busy machine one takes more than 5 s, and comes later."""
+    monkeypatch.setattr(ray_workers, "_HELLO_S", 60.0)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 def test_two_workers_of_which_both_are_killed_lose_nothing_and_do_nothing_twice(
     job: Callable[..., Job], cluster: str, batch: Run, tmp_path: Path
 ) -> None:
@@ -130,6 +137,7 @@ def test_two_workers_of_which_both_are_killed_lose_nothing_and_do_nothing_twice(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 def test_the_command_goes_on_where_another_stopped(
     cluster: str, batch: Run, fleet: Path, tmp_path: Path
 ) -> None:
