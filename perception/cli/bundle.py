@@ -13,6 +13,7 @@ from perception.cli.novelty import add_action as add_novelty
 from perception.cli.parsing import Commands, add_command, add_group, add_trust
 from perception.cli.signing import add_actions as add_signing
 from perception.cli.temperatures import add_action as add_temperatures
+from perception.errors import ConfigError
 from perception.frame import subset_name
 
 if TYPE_CHECKING:
@@ -68,6 +69,12 @@ def run(args: argparse.Namespace) -> int:
         return _upgrade(args, path)
     verify = args.action == "verify"
     trust = (args.key or args.trust) if verify else None
+    if trust is not None and getattr(args, "trust_store", None) is not None:
+        raise ConfigError(
+            "whom to trust is said twice",
+            where="--trust-store",
+            hint=f"leave it out beside {'--key' if args.key else '--trust'}",
+        )
     bundle = Bundle.open(path, verify=verify, trust=trust)
     if verify:
         plans, foreign = verify_plans(bundle), 0

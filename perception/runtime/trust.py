@@ -125,6 +125,9 @@ def trusted_keys(trust: str | Path | None = None) -> list[PublicKey]:
         MissingDependencyError: `cryptography` is not installed.
     """
     require("a signature", "cryptography")
+    if not (trust is None or isinstance(trust, str | Path)):
+        what = f"a folder or a file is wanted, not {type(trust).__name__}"
+        raise ConfigError(what, where="trust", hint=_ELSEWHERE)
     place = trust_store() if trust is None else Path(trust)
     if not _exists(place):
         raise ConfigError(

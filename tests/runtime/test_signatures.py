@@ -304,6 +304,12 @@ def test_what_is_no_key(tmp_path: Path, key: Path, store: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+@pytest.mark.parametrize("wrong", [5, b"store", ["store"], True])
+def test_what_is_no_place_of_a_store(signed: Path, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="trust: a folder or a file is wanted, not "):
+        Bundle.open(signed, trust=wrong)
+
+
 def test_a_store_that_others_can_write_to_is_none(store: Path) -> None:
     for place, mode in ((store, 0o777), (store / "release.pub", 0o664), (store.parent, 0o770)):
         before = stat.S_IMODE(place.stat().st_mode)
@@ -618,6 +624,10 @@ def test_the_commands(
     for option in ("--trust", "--trust-store"):
         assert main(["bundle", "verify", str(folder), option, str(store)]) == 0
         assert "signed by k" in capsys.readouterr().out
+    for own in (["--trust", str(store)], ["--key", f"{key}.pub"]):  # which one counts?
+        words = ["bundle", "verify", str(folder), *own, "--trust-store", str(store)]
+        assert main(words) == 2
+        assert f"is said twice (leave it out beside {own[0]})" in capsys.readouterr().err
     command = ["bench", str(folder), "--frames", "1", "--warmup", "0", "--threads", "1"]
     command += ["--device", "cpu", "--trust-store", str(store)]
     assert main(command) == 0
