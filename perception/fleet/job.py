@@ -7,7 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -104,7 +104,7 @@ class Job(_Fields):
         schema_version: of this file.
         task: `label`, `evaluate`, `robustness` or `encode`.
         bundle: folder, zip or name; of `encode` none.
-        recordings: bags or `KIND:DIR`, with `*`; here or at `s3://...` and the like.
+        recordings: bags or `KIND:DIR`, with `*`; here or at `s3://...` and the like; one may stand alone.
         out: folder for the results, here or there.
         chunk_s: of a recording, that one worker takes at a time.
         warm_up_s: what is played before each chunk; at least as long as a stream remembers.
@@ -121,8 +121,8 @@ class Job(_Fields):
     schema_version: int = Field(SCHEMA, alias="schema")
     task: Literal["label", "evaluate", "robustness", "encode"] = "label"
     bundle: str = ""
-    recordings: tuple[str, ...] = Field(min_length=1)
-    out: str
+    recordings: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    out: str = Field(min_length=1)
     chunk_s: float = Field(60.0, ge=0.1, le=86_400, allow_inf_nan=False)
     warm_up_s: float = Field(0.0, ge=0, le=3600, allow_inf_nan=False)
     identity: Literal["content", "stat"] = "content"
@@ -145,6 +145,11 @@ class Job(_Fields):
         if value != SCHEMA:
             raise ValueError(f"is {value}, this AnySense reads {SCHEMA}")
         return value
+
+    @field_validator("recordings", mode="before")
+    @classmethod
+    def _one_alone(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("storage")
     @classmethod

@@ -239,6 +239,9 @@ def test_a_job_that_chooses_otherwise_does_no_work_again(
         ({"recordings": ["BAGS/a.mcap"], "chunks": 5}, "no such field"),
         ({"recordings": ["BAGS/a.mcap"], "schema": 9}, "this AnySense reads 1"),
         ({"recordings": []}, "recordings"),
+        ({"recordings": "nothing/*.mcap"}, "fits no file or folder"),  # one alone
+        ({"recordings": ""}, "recordings.0"),
+        ({"recordings": ["BAGS/a.mcap"], "out": ""}, "out"),  # not the folder of the job
         ({"recordings": ["BAGS/a.mcap"], "storage": {"s3": {"secret": "x"}}}, "is a secret"),
         (
             {"recordings": ["BAGS/a.mcap"], "task": "robustness", "keep": {}},
