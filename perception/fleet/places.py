@@ -20,6 +20,9 @@ from perception.files.writing import write_bytes
 BLOCK = 1 << 20
 """Bytes of a file that are held at a time."""
 
+PASSING = "-shm"
+"""How files of sqlite end that reading makes and changes: no part of a recording."""
+
 _MOST_SMALL = 64 << 20
 _AT_ONCE = 8
 _NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "DefaultCredentials", "NoAuthToken")
@@ -343,7 +346,7 @@ class Place:
         total = hashlib.sha256()
         listed = by == "stat" or self.local is None
         for name, info in self.files().items():
-            if name.endswith("-shm"):  # of sqlite, which reading makes and changes
+            if name.endswith(PASSING):
                 continue
             total.update(f"{name}\0{info.get('size')}\0".encode())
             if listed:

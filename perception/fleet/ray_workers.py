@@ -16,6 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +47,22 @@ class _Actor:
     def __init__(self, job: Job, demanded: dict[str, str]) -> None:
         os.environ.update(demanded)
         self._worker = Worker(job)
-        self._own = versions()
 
-    def hello(self) -> dict[str, str]:
+    @cached_property
+    def _own(self) -> dict[str, str]:
         """What it runs, and what of the job its machine has."""
         try:
-            self._own = {**versions(), "given": self._worker.given}
+            given = self._worker.given
         except AnySenseError as error:
-            self._own = {**versions(), "given": f"not what it takes: {error}"}
+            given = f"not what it takes: {error}"
+        return {**versions(), "given": given}
+
+    def hello(self) -> dict[str, str]:
+        """The same, and where it runs."""
         return {**self._own, "host": socket.gethostname(), "pid": str(os.getpid())}
 
     def do(self, task: Task, wanted: dict[str, str]) -> Outcome:
         """See `Worker.do`; nothing where this is another version than is wanted."""
-        if "given" not in self._own:  # in the place of one that died
-            self.hello()
         if self._own != wanted:
             what = f"the worker on {socket.gethostname()} runs another version, bundle or rig"
             return Outcome(f"{what} ({_HINT})", fatal=True)

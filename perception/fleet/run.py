@@ -231,12 +231,12 @@ def _claim(out: Place, job: Job, bundle: str) -> None:
         **versions(),
     }
     place = out / JOB
-    # A loss of power leaves a file without anything in it; what is done names its job by its keys.
-    if not place.exists() or not place.read():
+    content = place.read() if place.exists() else b""
+    if not content:  # as a loss of power leaves it, too; what is done names its job by its keys
         place.write(json.dumps(own, indent=2).encode())
         return
     try:
-        there = json.loads(place.read())
+        there = json.loads(content)
         same = there["job"] == own["job"]
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError("is no note of a job", where=place.url, hint="another out") from error

@@ -26,7 +26,7 @@ from perception.fleet.job import Job, digest
 from perception.fleet.judging import evaluated, tried
 from perception.fleet.keeping import Wanted, write_kept
 from perception.fleet.labels import LabelFiles
-from perception.fleet.places import Place, UnwritableError
+from perception.fleet.places import PASSING, Place, UnwritableError
 from perception.fleet.plan import Chunk, Source, chunks_of
 from perception.fleet.playing import Shown, shown
 from perception.fleet.rows import Row, label_row, parquet_of
@@ -369,7 +369,7 @@ def _change_of(path: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(
         (f.name, f.stat().st_size, f.stat().st_mtime_ns)
         for f in files
-        if f.exists() and not f.name.endswith("-shm")  # which reading makes
+        if f.exists() and not f.name.endswith(PASSING)
     )
 
 

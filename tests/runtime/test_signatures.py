@@ -303,13 +303,13 @@ def test_what_is_no_key(tmp_path: Path, key: Path, store: Path) -> None:
         trusted_keys(empty)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
 @pytest.mark.parametrize("wrong", [5, b"store", ["store"], True])
 def test_what_is_no_place_of_a_store(signed: Path, wrong: Any) -> None:
     with pytest.raises(ConfigError, match="trust: a folder or a file is wanted, not "):
         Bundle.open(signed, trust=wrong)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
 def test_a_store_that_others_can_write_to_is_none(store: Path) -> None:
     for place, mode in ((store, 0o777), (store / "release.pub", 0o664), (store.parent, 0o770)):
         before = stat.S_IMODE(place.stat().st_mode)
